@@ -1,0 +1,153 @@
+"""Every error that romfsfs raises on purpose, and the exit code each one gives.
+
+    RomfsError                  1  failure
+    |-- UsageError              2  the call is wrong
+    |-- ConversionError         3  a script or model could not be converted
+    |   `-- ToolMissing         3  the compiler for it is not installed
+    |-- ImageError              4  an image, or what would become one, is not valid
+    |   |-- ImageFormatError    4  bytes that are no ROMFS image: carries the offset
+    |   |-- CapacityError       4  more than the partition holds: carries by how much
+    |   `-- PlanError           4  conflicts and names that the camera cannot use
+    |-- DeviceError             5  the camera or file could not be used
+    |   |-- DeviceAbsent        5  not there
+    |   |-- DeviceBusy          5  another program holds it
+    |   |-- DeviceLost          5  it went away or stopped answering while in use
+    |   `-- DeviceAnswer        5  it answered with an error
+    |-- VerifyError             6  what was read back is not what was written
+    |-- TargetChanged           7  the target is not what this session last read
+    |-- SessionBusy             1  another process uses the session
+    `-- Interrupted           130  Ctrl-C
+
+An error carries facts and is worded in one place (`RomfsError.line`), printed in one place (`cli`).
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_CONVERSION = 3
+EXIT_IMAGE = 4
+EXIT_DEVICE = 5
+EXIT_VERIFY = 6
+EXIT_CHANGED = 7
+EXIT_INTERRUPTED = 130
+
+
+class RomfsError(Exception):
+    """An error a user can act on.
+
+    what: what went wrong, a phrase without a full stop. where: the file, offset or port it
+    happened at. next_step: what to do now, ideally a command. detail: a tool's whole output or
+    the like, shown below the line with `-v` (and always for tool messages, see `show_detail`).
+    """
+
+    exit_code = EXIT_FAILURE
+    show_detail = False
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", detail: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.next_step = next_step
+        self.detail = detail
+
+    @property
+    def line(self) -> str:
+        """`WHAT (WHERE); NEXT STEP`, on one line."""
+        text = self.what
+        if self.where:
+            text += f" ({self.where})"
+        if self.next_step:
+            text += f"; {self.next_step}"
+        return " ".join(text.split())
+
+    def __str__(self) -> str:
+        return self.line
+
+
+class UsageError(RomfsError):
+    exit_code = EXIT_USAGE
+
+
+class ConversionError(RomfsError):
+    exit_code = EXIT_CONVERSION
+    show_detail = True
+
+
+class ToolMissing(ConversionError):
+    pass
+
+
+class ImageError(RomfsError):
+    exit_code = EXIT_IMAGE
+
+
+class ImageFormatError(ImageError):
+    """Bytes that are not a well-formed ROMFS image.
+
+    offset: bytes from the start of the image at which the reader gave up. reason: why.
+    """
+
+    def __init__(self, reason: str, offset: int, *, where: str = "", next_step: str = "") -> None:
+        place = f"{where}, offset {offset:#x}" if where else f"offset {offset:#x}"
+        super().__init__(f"not a valid ROMFS image: {reason}", where=place, next_step=next_step)
+        self.reason = reason
+        self.offset = offset
+
+
+class CapacityError(ImageError):
+    """The image would not fit. size and capacity in bytes."""
+
+    def __init__(self, what: str, *, size: int, capacity: int, where: str = "", next_step: str = "",
+                 detail: str = "") -> None:
+        super().__init__(what, where=where, next_step=next_step, detail=detail)
+        self.size = size
+        self.capacity = capacity
+
+
+class PlanError(ImageError):
+    """What the user made cannot become an image; `detail` has a line for each problem."""
+
+    show_detail = True
+
+
+class DeviceError(RomfsError):
+    exit_code = EXIT_DEVICE
+
+
+class DeviceAbsent(DeviceError):
+    pass
+
+
+class DeviceBusy(DeviceError):
+    pass
+
+
+class DeviceLost(DeviceError):
+    pass
+
+
+class DeviceAnswer(DeviceError):
+    """The device answered a request with an error. errno: its number (positive), or 0."""
+
+    def __init__(self, what: str, *, errno: int = 0, where: str = "", next_step: str = "",
+                 detail: str = "") -> None:
+        super().__init__(what, where=where, next_step=next_step, detail=detail)
+        self.errno = errno
+
+
+class VerifyError(RomfsError):
+    exit_code = EXIT_VERIFY
+
+
+class TargetChanged(RomfsError):
+    exit_code = EXIT_CHANGED
+
+
+class SessionBusy(RomfsError):
+    pass
+
+
+class Interrupted(RomfsError):
+    exit_code = EXIT_INTERRUPTED

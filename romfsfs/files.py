@@ -1,0 +1,118 @@
+"""Small file-system helpers that every part shares: where state lives, atomic replacement, digests.
+
+Digests are SHA-256 in lower-case hexadecimal everywhere: cameras with hashlib can compute the
+same one (facts: `camera.md`), and CPUs have instructions for it (about 1 GiB/s here, twice
+BLAKE2b's speed).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+#: phase ("reading", "erasing", ...), bytes or items done, total (0 where it is not known)
+Progress = Callable[[str, int, int], None]
+
+CHUNK = 1 << 20
+EMPTY_DIGEST = hashlib.sha256().hexdigest()
+
+
+def no_progress(phase: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+def state_dir() -> Path:
+    """Where sessions live: `$ROMFSFS_STATE_DIR`, else the system's place for program state."""
+    return _user_dir("ROMFSFS_STATE_DIR", "user_state_path")
+
+
+def cache_dir() -> Path:
+    """Where disposable results live: `$ROMFSFS_CACHE_DIR`, else the system's cache folder."""
+    return _user_dir("ROMFSFS_CACHE_DIR", "user_cache_path")
+
+
+def _user_dir(variable: str, getter: str) -> Path:
+    chosen = os.environ.get(variable)
+    if chosen:
+        return Path(chosen).absolute()
+    import platformdirs
+
+    return Path(getattr(platformdirs, getter)("romfsfs", appauthor=False))
+
+
+def make_private_dir(path: Path) -> Path:
+    """Make `path` and its missing parents, the last for this user alone (0700)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    return path
+
+
+def sync_dir(path: str | os.PathLike[str]) -> None:
+    """Make a rename or creation in this folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """A file to write; when the block ends without an exception it becomes `path`, durably.
+
+    Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
+    `path` is the old file or the new one. The temporary file is removed on failure.
+    """
+    target = os.fspath(path)
+    temporary = f"{target}.{os.getpid()}.tmp"
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_dir(os.path.dirname(target) or ".")
+
+
+def digest_bytes(data: bytes | bytearray | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_fd(fd: int, offset: int = 0, size: int | None = None) -> str:
+    """The digest of `size` bytes (None: to the end) of an open file, without moving its position.
+
+    Reads in chunks, so memory stays flat whatever the size.
+    """
+    digest = hashlib.sha256()
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    left = size
+    while left is None or left > 0:
+        want = CHUNK if left is None else min(CHUNK, left)
+        count = os.preadv(fd, [view[:want]], offset)
+        if count == 0:
+            break
+        digest.update(view[:count])
+        offset += count
+        if left is not None:
+            left -= count
+    return digest.hexdigest()
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """The digest of a whole file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return digest_fd(fd)
+    finally:
+        os.close(fd)
