@@ -1,0 +1,149 @@
+"""What every target can do: the `Device` protocol, and the records that it hands out.
+
+A device moves bytes: one whole image in, one whole image out. It decides itself how little of it
+has to travel. All sizes are bytes, all times seconds. A device belongs to the thread that opened
+it; nothing here locks. Every operation ends within a time limit: with its result, or with
+
+    DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer    exit code 5
+    VerifyError                                           exit code 6: written, but read back wrong
+    ImageFormatError                                      exit code 4: neither an image nor blank
+    KeyboardInterrupt                                     after the device was left in a defined state
+
+and the same operation can then simply be repeated: an interrupted write leaves the old image, the
+new one, or none (the block with the image header is invalidated first and programmed last).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Protocol
+
+from romfsfs.files import Progress, no_progress
+
+#: bytes of the image header that say how long the image is (facts: `format.md`)
+HEADER_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What is known of an open device.
+
+    kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
+    real path of a file, 'board/unique id/partition' of a camera. name: how to show it.
+    capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
+    be erased together. mpy_version (version, sub-version) and march: what the camera's own
+    firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
+    """
+
+    kind: str
+    key: str
+    name: str
+    board: str | None = None
+    partition: int = 0
+    capacity: int | None = None
+    erase_size: int | None = None
+    mpy_version: tuple[int, int] | None = None
+    march: str | None = None
+    firmware: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What a write took.
+
+    written: bytes programmed into the device. skipped: bytes of the image that were there already
+    and were not sent. sent: bytes on the wire towards the device, where that is known.
+    verified: the device's content was compared with the image after writing.
+    """
+
+    written: int
+    erased_blocks: int
+    seconds: float
+    verified: bool
+    skipped: int = 0
+    sent: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What a partition of a camera holds, from its first bytes: cheap to ask.
+
+    state: "image", "blank" or "foreign". image_size: bytes the image header declares, else 0.
+    """
+
+    index: int
+    size: int
+    erase_size: int | None
+    state: str
+    image_size: int
+
+
+class Device(Protocol):
+    """A target of images; see the module's docstring for the rules that all share."""
+
+    def info(self) -> DeviceInfo:
+        """What the device is; asks nothing of it that opening did not."""
+        ...
+
+    def digest(self, size: int) -> str | None:
+        """SHA-256 (lower-case hex) of the first `size` bytes now there.
+
+        None: the device cannot tell without sending all of them; ask `matches` instead.
+        """
+        ...
+
+    def matches(self, image: BinaryIO, size: int) -> bool | None:
+        """Does the device now hold the first `size` bytes of `image`? Moves a few KiB at most.
+
+        None: it cannot tell without sending everything (DFU, RT1060): read it.
+        """
+        ...
+
+    def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
+        """Write to `out` (from its position) the image there, and return its size in bytes.
+
+        What the image header declares and no more (a file: all of it, trailing bytes included).
+        0: blank, all FF. Raises ImageFormatError for anything else that is not an image.
+        """
+        ...
+
+    def write_image(
+        self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
+    ) -> WriteReport:
+        """Make the device hold `image` (from its position 0 to its end), durably, and verify it.
+
+        old: what the device is believed to hold; a hint that may be wrong, never trusted.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Restart the camera so that it mounts what it now holds; does nothing for a file."""
+        ...
+
+    def close(self) -> None:
+        """Leave the device as it was found. May be called twice."""
+        ...
+
+
+def matches_by_digest(device: Device, image: BinaryIO, size: int) -> bool | None:
+    """`Device.matches` for devices whose `digest` answers; leaves the position of `image` moved."""
+    found = device.digest(size)
+    if found is None:
+        return None
+    digest = hashlib.sha256()
+    image.seek(0)
+    left = size
+    while left:
+        data = image.read(min(left, 1 << 20))
+        if not data:
+            return False
+        digest.update(data)
+        left -= len(data)
+    return digest.hexdigest() == found
+
+
+def with_note(info: DeviceInfo, note: str) -> DeviceInfo:
+    return replace(info, notes=(*info.notes, note))
