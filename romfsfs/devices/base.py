@@ -5,9 +5,9 @@ has to travel. All sizes are bytes, all times seconds. A device belongs to the t
 it; nothing here locks. Every operation ends within a time limit: with its result, or with
 
     DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer    exit code 5
-    VerifyError                                           exit code 6: written, but read back wrong
+    VerifyError                                           exit code 6: what was read back differs
     ImageFormatError                                      exit code 4: neither an image nor blank
-    KeyboardInterrupt                                     after the device was left in a defined state
+    KeyboardInterrupt                                     after the device was put in order
 
 and the same operation can then simply be repeated: an interrupted write leaves the old image, the
 new one, or none (the block with the image header is invalidated first and programmed last).
