@@ -1,0 +1,180 @@
+"""Where everything goes in an image.
+
+The canonical layout is what the OpenMV IDE and openmv-ota 1.0.7 write, byte for byte, so that an
+image rebuilt from its own files is the same image:
+
+    header      kind, 0x80 padding, length: the root's records start at offset 16
+    file        kind, padding so that its payload starts 8 bytes after the record does, name, then
+                the data record, padded so that the data starts at its alignment in the image
+    directory   kind, padding so that its children start at the largest alignment of any rule;
+                their offsets are then counted from 0
+
+with two differences. Where the length would be odd (`vfs_rom.c` wants it even) a padding record
+of 3 bytes ends the root: nothing moves, and every reader skips it. And a rule is chosen by the
+last suffix of a name (`rules.AlignmentRules`).
+"""
+
+from __future__ import annotations
+
+from romfsfs.errors import CapacityError
+from romfsfs.image.model import Extent
+from romfsfs.image.rules import DEFAULT_RULES, AlignmentRules
+from romfsfs.image.tree import Branch, Leaf, TreeEntry, build
+from romfsfs.image.tuples import NamedTuple
+from romfsfs.image.varuint import MAGIC, MAX_VALUE, encode, encode_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["DEFAULT_RULES", "AlignmentRules", "FilePiece", "Layout", "TreeEntry", "canonical"]
+
+#: where the root's records start in images that romfsfs writes
+HEADER_SIZE = 16
+
+_RUNS = [b"\x80" * length for length in range(64)]
+
+
+class FilePiece(NamedTuple):
+    """The data of the file at `path`, `size` bytes, goes here."""
+
+    path: str
+    size: int
+
+
+class Layout:
+    """An image as a sequence of pieces, and where they make each file land. Immutable.
+
+    size: bytes of the image. placements: where each file's data lies, in image order.
+    directories: their paths. stable: files of the base image kept their places. moved: those of
+    them that could not (always empty when `stable` is false: then nothing was kept on purpose).
+    """
+
+    __slots__ = ("_pieces", "directories", "moved", "placements", "size", "stable")
+
+    def __init__(
+        self,
+        size: int,
+        placements: Mapping[str, Extent],
+        directories: Sequence[str],
+        pieces: Sequence[bytes | memoryview | FilePiece],
+        *,
+        stable: bool = False,
+        moved: frozenset[str] = frozenset(),
+    ) -> None:
+        self.size = size
+        self.placements = placements
+        self.directories = tuple(directories)
+        self.stable = stable
+        self.moved = moved
+        self._pieces = pieces
+
+    @property
+    def pieces(self) -> Iterator[bytes | memoryview | FilePiece]:
+        """The image from its first byte to its last. Views are of the base image of `stable`."""
+        return iter(self._pieces)
+
+
+def canonical(entries: Sequence[TreeEntry], rules: AlignmentRules = DEFAULT_RULES) -> Layout:
+    """The canonical layout of a tree; siblings keep the order of `entries`, parents precede
+    children. PlanError for names that cannot be stored, CapacityError above 4 GiB."""
+    return canonical_tree(build(entries), rules)
+
+
+def canonical_tree(branches: list[Branch], rules: AlignmentRules) -> Layout:
+    """`canonical` for a tree that is built already."""
+    measure(branches, rules)
+    root = branches[0]
+    placements: dict[str, Extent] = {}
+    pieces: list[bytes | memoryview | FilePiece] = [b""]
+    emit(root, HEADER_SIZE, pieces, placements)
+    size = HEADER_SIZE + root.content_size
+    if size % 2:
+        pieces.append(b"\x01\x01\xff")
+        size += 3
+    pieces[0] = image_header(size, HEADER_SIZE)
+    return Layout(size, placements, [branch.path for branch in branches[1:]], pieces)
+
+
+def image_header(size: int, header_size: int) -> bytes:
+    """The header of an image of `size` bytes, itself included. CapacityError above 4 GiB."""
+    if size > MAX_VALUE:
+        raise CapacityError("an image cannot be larger than 4 GiB", size=size, capacity=MAX_VALUE)
+    return MAGIC + encode_to(size - header_size, header_size - len(MAGIC))
+
+
+def file_head(raw: bytes, size: int, offset: int, alignment: int) -> bytes:
+    """A file record up to its data, for a record that starts at `offset` of the image."""
+    length = encode(size)
+    name = encode(len(raw)) + raw
+    # 8: the record's kind and length, padded; 1: the data record's kind.
+    padding = -(offset + 8 + len(name) + 1 + len(length)) % alignment
+    run = _RUNS[padding] if padding < 64 else b"\x80" * padding
+    data_head = b"\x02" + run + length
+    return b"\x05" + encode_to(len(name) + len(data_head) + size, 7) + name + data_head
+
+
+def directory_head(raw: bytes, content_size: int, offset: int, alignment: int) -> bytes:
+    """A directory record up to its children, for a record that starts at `offset`."""
+    name = encode(len(raw)) + raw
+    length = encode(len(name) + content_size)
+    padding = -(offset + 1 + len(length) + len(name)) % alignment
+    return b"\x04" + b"\x80" * padding + length + name
+
+
+def measure(branches: list[Branch], rules: AlignmentRules) -> None:
+    """Fill in the records and the size of every directory's content.
+
+    Offsets inside a directory count from its first child. That start is a multiple of the largest
+    alignment wherever the directory lands, so its content is the same bytes everywhere.
+    """
+    rules.check()
+    largest = rules.largest
+    alignments: dict[str, int] = {}
+    for branch in reversed(branches):
+        start = 0 if branch.path else HEADER_SIZE
+        offset = start
+        records: list[tuple[bytes, int]] = []
+        for child in branch.children:
+            if isinstance(child, Leaf):
+                path, raw, size = child
+                suffix = path[path.rfind(".") :]
+                alignment = alignments.get(suffix)
+                if alignment is None or len(raw) <= len(suffix):
+                    alignment = rules.for_name(path)
+                    if len(raw) > len(suffix):
+                        alignments[suffix] = alignment
+                head = file_head(raw, size, offset, alignment)
+            else:
+                size = child.content_size
+                head = directory_head(child.raw, size, offset, largest)
+            offset += len(head)
+            records.append((head, offset))
+            offset += size
+        branch.records = records
+        branch.content_size = offset - start
+
+
+def emit(
+    branch: Branch,
+    start: int,
+    pieces: list[bytes | memoryview | FilePiece],
+    placements: dict[str, Extent],
+) -> None:
+    """Append a measured directory's content, whose first child goes to `start` of the image."""
+    origin = start if branch.path else 0  # the root's offsets count from the image already
+    stack = [(origin, iter(zip(branch.children, branch.records, strict=True)))]
+    while stack:
+        origin, records = stack[-1]
+        for child, (head, offset) in records:
+            pieces.append(head)
+            if isinstance(child, Leaf):
+                placements[child.path] = Extent(origin + offset, child.size)
+                if child.size:
+                    pieces.append(FilePiece(child.path, child.size))
+            elif child.children:
+                inner = zip(child.children, child.records, strict=True)
+                stack.append((origin + offset, iter(inner)))
+                break
+        else:
+            stack.pop()

@@ -1,0 +1,279 @@
+"""Reads images: strict, iterative, without copying file data.
+
+The yardstick is the camera's own reader (MicroPython `extmod/vfs_rom.c`; what it does with 68
+hand-made images is in the facts of the format). What it reads and what makes sense is read here
+with the same result; what is cut short, runs over, or shows other files than are there is refused
+with the offset and the reason. Decided, case by case:
+
+    refused     wrong magic, also with padding in front; fewer than 4 bytes; erased flash
+                a record, name or number that ends after its parent or after the image
+                a number of more than 32 bits (the camera drops the top bits), more than 64 KiB
+                of 0x80 padding in front of a number
+                kind 0: the camera stops there and hides what follows
+                a data record that overruns its file; a pointer beyond the image record
+                a file without data: the camera lists nothing after it
+                two entries of one name in a directory: only the first can be opened
+                names that are empty, '.', '..', hold '/' or NUL, or are not UTF-8
+    read        an empty image, also the 4-byte one; zero-length files; empty directories
+                anything after the image record: counted in `trailing` (a partition dump)
+                nesting and numbers of files of any size
+    with note   padding        padding records: one note for all of them
+                unknown-kind   records of a kind that no version defines; cameras skip them
+                pointer        a file whose data lies elsewhere; the IDE and openmv-ota misread it
+                               (pointers may share bytes: mpremote's writer stores data once)
+                extra-data     bytes of a file record after its first data, which nobody reads
+                odd-length     `vfs_rom.c` wants an even length; IDE and mkromfs do not keep to it
+
+Any object with the buffer protocol will do; of an mmap only the pages with records are touched.
+"""
+
+from __future__ import annotations
+
+from romfsfs.errors import ImageFormatError
+from romfsfs.image.model import DirNode, Extent, FileNode, Image, Note
+from romfsfs.image.varuint import (
+    DATA,
+    DIRECTORY,
+    FILE,
+    MAGIC,
+    MAX_VALUE,
+    PADDING,
+    POINTER,
+    UNUSED,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    from romfsfs.image.model import Node
+
+    Buffer = bytes | bytearray | memoryview | mmap
+
+#: longest run of 0x80 in front of a number; more than any alignment in use asks for
+_MAX_RUN = 1 << 16
+
+
+def is_blank(header: bytes | memoryview) -> bool:
+    """Whether these first bytes are erased flash: all 0xFF, and at least one."""
+    return len(header) > 0 and bytes(header).count(0xFF) == len(header)
+
+
+def image_size(header: bytes | memoryview) -> int:
+    """Bytes of the whole image record, told from its first bytes (16 are always enough for images
+    that romfsfs, the IDE, openmv-ota or mpremote wrote). ImageFormatError if it is no image."""
+    payload, length = _header(bytes(header))
+    return payload + length
+
+
+def read_image(buffer: Buffer) -> Image:
+    """The tree in `buffer`, which holds an image from its first byte on. ImageFormatError.
+
+    The buffer is only read during the call and no reference to it is kept.
+    """
+    if isinstance(buffer, memoryview):
+        data: Buffer = buffer if buffer.format == "B" and buffer.contiguous else buffer.cast("B")
+    else:
+        data = buffer
+    payload, length = _header(bytes(data[: _MAX_RUN + 16]))
+    size = payload + length
+    if size > len(data):
+        raise ImageFormatError(
+            f"truncated: the header declares {size} bytes, {len(data)} are there", len(data)
+        )
+    root, notes = _Reader(data, payload, size).read()
+    if size % 2:
+        notes.append(Note("odd-length", "", f"the image has an odd length, {size} bytes", 0))
+    return Image(root, size, tuple(notes), len(data) - size)
+
+
+def _header(data: bytes) -> tuple[int, int]:
+    """Where the root's records start, and how many bytes of them there are."""
+    if data[:3] != MAGIC:
+        if is_blank(data):
+            raise ImageFormatError("erased flash, no image", 0)
+        if len(data) < 4:
+            raise ImageFormatError(f"only {len(data)} bytes", 0)
+        raise ImageFormatError("it does not start with d2 cd 31", 0)
+    length, payload = _varuint(data, 3, len(data))
+    return payload, length
+
+
+def _varuint(data: Buffer, start: int, end: int) -> tuple[int, int]:
+    """The number at `start`, and where it ends, at most `end`."""
+    value = 0
+    position = start
+    while position < end:
+        byte = data[position]
+        position += 1
+        if byte < 0x80:
+            value = value << 7 | byte
+            if value > MAX_VALUE:
+                break
+            return value, position
+        value = value << 7 | byte & 0x7F
+        if value > MAX_VALUE or position - start > _MAX_RUN:
+            break
+    else:
+        raise ImageFormatError("a number is cut off by the end of what holds it", start)
+    if bytes(data[start : start + 4]) == b"\xff\xff\xff\xff":
+        raise ImageFormatError("erased flash inside the image", start)
+    if value > MAX_VALUE:
+        raise ImageFormatError("a number of more than 32 bits", start)
+    raise ImageFormatError(f"more than {_MAX_RUN} bytes of padding in front of a number", start)
+
+
+class _Directory:
+    """A directory whose records are being read."""
+
+    __slots__ = ("children", "end", "name", "names", "record")
+
+    def __init__(self, name: str, record: Extent) -> None:
+        self.name = name
+        self.record = record
+        self.end = record.offset + record.size
+        self.names: set[str] = set()
+        self.children: list[Node] = []
+
+
+class _Reader:
+    def __init__(self, data: Buffer, payload: int, end: int) -> None:
+        self.data = data
+        self.payload = payload  # what pointers count from
+        self.end = end
+        self.stack = [_Directory("", Extent(0, end))]
+        self.notes: list[Note] = []
+        self.padding: list[Extent] = []
+
+    def read(self) -> tuple[DirNode, list[Note]]:
+        position = self.payload
+        data = self.data
+        current = self.stack[-1]
+        while True:
+            if position >= current.end:
+                node = DirNode(current.name, tuple(current.children), current.record)
+                self.stack.pop()
+                if not self.stack:
+                    break
+                current = self.stack[-1]
+                current.children.append(node)
+                continue
+            start = position
+            try:
+                kind, position = _varuint(data, position, current.end)
+                length, position = _varuint(data, position, current.end)
+                if position + length > current.end:
+                    raise ImageFormatError(
+                        f"a record of {length} bytes runs {position + length - current.end} "
+                        "bytes over the end of what holds it",
+                        start,
+                    )
+                if kind == FILE:
+                    next_record = position + length
+                    name, position = self.name(position, next_record, current.names)
+                    extent = self.file_data(position, next_record, name)
+                    current.children.append(
+                        FileNode(name, extent, Extent(start, next_record - start))
+                    )
+                    position = next_record
+                elif kind == DIRECTORY:
+                    record = Extent(start, position + length - start)
+                    name, position = self.name(position, position + length, current.names)
+                    current = _Directory(name, record)
+                    self.stack.append(current)
+                else:
+                    position += length
+                    self.other(kind, start, position)
+            except ImageFormatError as error:
+                raise ImageFormatError(error.reason, error.offset, where=self.path()) from None
+        if self.padding:
+            total = sum(extent.size for extent in self.padding)
+            self.notes.append(
+                Note(
+                    "padding",
+                    "",
+                    f"{len(self.padding)} padding records hold {total} bytes",
+                    self.padding[0].offset,
+                )
+            )
+        return node, self.notes
+
+    def name(self, position: int, end: int, taken: set[str]) -> tuple[str, int]:
+        """The name at `position` and where it ends; adds it to the names of its directory."""
+        length, start = _varuint(self.data, position, end)
+        stop = start + length
+        if stop > end:
+            raise ImageFormatError("a name runs over the end of its record", position)
+        raw = bytes(self.data[start:stop])
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError:
+            raise ImageFormatError(f"a name is not UTF-8: {raw!r}", start) from None
+        if not raw or raw == b"." or raw == b".." or b"/" in raw or b"\0" in raw:
+            raise ImageFormatError(f"{name!r} cannot be the name of a file", start)
+        if name in taken:
+            raise ImageFormatError(f"the name {name!r} occurs twice in its directory", start)
+        taken.add(name)
+        return name, stop
+
+    def file_data(self, position: int, end: int, name: str) -> Extent:
+        """Where the data of a file is whose nested records lie in `position` to `end`."""
+        data = self.data
+        first = position
+        while position < end:
+            start = position
+            kind, position = _varuint(data, position, end)
+            length, position = _varuint(data, position, end)
+            next_record = position + length
+            if next_record > end:
+                raise ImageFormatError(
+                    f"the data of {name!r} runs {next_record - end} bytes over its file", start
+                )
+            if kind == DATA:
+                extent = Extent(position, length)
+            elif kind == POINTER:
+                extent = self.pointed(position, next_record, name)
+                self.note("pointer", name, "its data is stored elsewhere in the image", start)
+            elif kind == UNUSED:
+                break
+            else:
+                self.other(kind, start, next_record, name)
+                position = next_record
+                continue
+            if next_record != end:
+                self.note(
+                    "extra-data", name, f"{end - next_record} bytes nobody reads", next_record
+                )
+            return extent
+        raise ImageFormatError(f"{name!r} is a file without data", first)
+
+    def pointed(self, position: int, end: int, name: str) -> Extent:
+        """What a pointer record means: a size, then an offset from the image's payload."""
+        size, position = _varuint(self.data, position, end)
+        offset, position = _varuint(self.data, position, end)
+        offset += self.payload
+        if offset + size > self.end:
+            raise ImageFormatError(
+                f"the data of {name!r}, {size} bytes at {offset:#x}, is beyond the image's end",
+                position,
+            )
+        return Extent(offset, size)
+
+    def other(self, kind: int, start: int, end: int, name: str = "") -> None:
+        """A record that is neither file nor directory, nor a file's data."""
+        if kind == PADDING:
+            self.padding.append(Extent(start, end - start))
+        elif kind == UNUSED:
+            raise ImageFormatError("a record of kind 0, where cameras stop reading", start)
+        elif name or kind not in (DATA, POINTER):
+            self.note("unknown-kind", name, f"a record of unknown kind {kind}", start)
+
+    def note(self, code: str, name: str, message: str, offset: int) -> None:
+        path = self.path()
+        if name:
+            path = f"{path}/{name}" if path else name
+        self.notes.append(Note(code, path, message, offset))
+
+    def path(self) -> str:
+        """The directory that is being read."""
+        return "/".join(directory.name for directory in self.stack[1:])

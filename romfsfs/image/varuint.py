@@ -1,0 +1,54 @@
+"""The format's numbers and record kinds (MicroPython `extmod/vfs_rom.c`, `romfs.rst`).
+
+A varuint is base 128, most significant group first, the high bit set on every byte but the last.
+Leading 0x80 bytes add nothing to the value: that is how payloads are moved to their alignment.
+"""
+
+from __future__ import annotations
+
+MAGIC = b"\xd2\xcd\x31"
+HEADER_KIND = 0x14A6B1  # the number that MAGIC encodes
+
+UNUSED = 0  # only in corrupt images: the camera stops reading there
+PADDING = 1
+DATA = 2
+POINTER = 3
+DIRECTORY = 4
+FILE = 5
+
+#: largest number a camera reads: it is 32-bit, and a longer number would silently lose its top
+MAX_VALUE = 0xFFFF_FFFF
+
+
+def encode(value: int) -> bytes:
+    """The shortest encoding."""
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((0x80 | value >> 7, value & 0x7F))
+    if value < 0x20_0000:
+        return bytes((0x80 | value >> 14, 0x80 | value >> 7 & 0x7F, value & 0x7F))
+    groups = [value & 0x7F]
+    value >>= 7
+    while value:
+        groups.append(0x80 | value & 0x7F)
+        value >>= 7
+    return bytes(reversed(groups))
+
+
+def encode_to(value: int, width: int) -> bytes:
+    """An encoding of exactly `width` bytes. ValueError if it needs more."""
+    shortest = encode(value)
+    if len(shortest) > width:
+        raise ValueError(f"{value} needs {len(shortest)} bytes, not {width}")
+    return b"\x80" * (width - len(shortest)) + shortest
+
+
+def padding_head(total: int) -> bytes:
+    """The first bytes of a padding record of `total` bytes (at least 2), without its payload."""
+    if total < 2:
+        raise ValueError(f"no padding record has {total} bytes")
+    width = 1
+    while total - 1 - width >= 1 << 7 * width:
+        width += 1
+    return b"\x01" + encode_to(total - 1 - width, width)

@@ -1,0 +1,197 @@
+"""Writes a layout to an open file, with flat memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from romfsfs.errors import RomfsError
+from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, FilePiece, TreeEntry, canonical
+from romfsfs.image.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import BinaryIO
+
+    from romfsfs.files import Progress
+    from romfsfs.image.layout import Layout
+
+#: pieces are gathered to writes of this size
+_BATCH = 1 << 18
+#: from this size on a file is copied by the kernel instead of through the batch
+_LARGE = 1 << 16
+_CHUNK = 1 << 20
+
+#: what `copy_file_range` answers where it does not work: other file systems, pipes, append mode
+_NO_KERNEL_COPY = (
+    errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM,
+)  # fmt: skip
+
+
+class SourceChanged(RomfsError):
+    """A source is not as long as the layout expects: it was edited in between."""
+
+
+class Source(NamedTuple):
+    """Where the data of a piece comes from: `offset` in the file open as `fd`.
+
+    owned: the file was opened for this piece alone. It is closed when the piece is written, and
+    has to end where the piece ends.
+    """
+
+    fd: int
+    offset: int = 0
+    owned: bool = False
+
+
+def write_image(
+    layout: Layout,
+    out: BinaryIO,
+    open_source: Callable[[str], Source],
+    progress: Progress | None = None,
+) -> None:
+    """Write the image to `out`, from its present position on; closes nothing but owned sources.
+
+    Memory is flat: the kernel copies large files where it can (between files of one file system,
+    possibly sharing their blocks), small ones are gathered. `out` may be any binary stream. May
+    run in any thread. OSError as the files give it; SourceChanged if a source is too short (or,
+    when owned, too long). `progress` is called with "writing", bytes done, bytes in all.
+    """
+    sink = _Sink(out)
+    done = 0
+    for piece in layout.pieces:
+        if isinstance(piece, FilePiece):
+            source = open_source(piece.path)
+            try:
+                _copy(piece, source, sink)
+            finally:
+                if source.owned:
+                    os.close(source.fd)
+            done += piece.size
+        else:
+            sink.write(piece)
+            done += len(piece)
+        if progress is not None and sink.flushed:
+            sink.flushed = False
+            progress("writing", done, layout.size)
+    sink.flush()
+    if progress is not None:
+        progress("writing", layout.size, layout.size)
+
+
+def encode(
+    files: Mapping[str, bytes],
+    rules: AlignmentRules = DEFAULT_RULES,
+    dirs: Iterable[str] = (),
+) -> bytes:
+    """A whole small image in memory, in canonical layout. dirs: directories that may be empty.
+
+    Directories of files need not be listed; entries come in the order given, directories of
+    `dirs` first. PlanError for names that cannot be stored.
+    """
+    entries: dict[str, TreeEntry] = {}
+    for path in [*dirs, *files]:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            entries.setdefault(parent, TreeEntry(parent, None))
+        entries.setdefault(path, TreeEntry(path, len(files[path]) if path in files else None))
+    layout = canonical(list(entries.values()), rules)
+    return b"".join(
+        files[piece.path] if isinstance(piece, FilePiece) else piece for piece in layout.pieces
+    )
+
+
+class _Sink:
+    """Gathers small writes; knows whether the kernel can copy to the output."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out = out
+        self.pending: list[bytes | memoryview] = []
+        self.size = 0
+        self.flushed = False
+        self.fd = -1
+        if hasattr(os, "copy_file_range"):
+            try:
+                self.fd = out.fileno()
+                out.tell()
+            except (OSError, ValueError, AttributeError):  # BytesIO and pipes
+                self.fd = -1
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.pending.append(data)
+        self.size += len(data)
+        if self.size >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.size <= 2 * _BATCH:
+            self.write_all(b"".join(self.pending))
+        else:
+            for data in self.pending:
+                self.write_all(data)
+        self.pending.clear()
+        self.size = 0
+        self.flushed = True
+
+    def write_all(self, data: bytes | memoryview) -> None:
+        """Unbuffered files may write less than asked."""
+        written = self.out.write(data)
+        while written is not None and written < len(data):
+            data = memoryview(data)[written:]
+            written = self.out.write(data)
+
+    def copy(self, piece: FilePiece, source: Source) -> int:
+        """Let the kernel copy; the bytes it copied, all or none or (source too short) some."""
+        if self.fd < 0:
+            return 0
+        self.flush()
+        self.out.flush()
+        start = self.out.tell()
+        done = 0
+        while done < piece.size:
+            try:
+                count = os.copy_file_range(
+                    source.fd, self.fd, piece.size - done, source.offset + done, start + done
+                )
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+                self.fd = -1
+                break
+            if count == 0:  # the end, or a file system whose files look empty to the kernel
+                break
+            done += count
+        self.out.seek(start + done)
+        return done
+
+
+def _copy(piece: FilePiece, source: Source, sink: _Sink) -> None:
+    """Copy one file's data."""
+    path, size = piece
+    if size < _LARGE:
+        # One byte more than needed shows a file that grew, without another system call.
+        data = os.pread(source.fd, size + source.owned, source.offset)
+        if len(data) == size:
+            sink.write(data)
+            return
+        if len(data) > size:
+            raise _changed(path, size, "more")
+    done = sink.copy(piece, source) if size >= _LARGE else 0
+    while done < size:
+        data = os.pread(source.fd, min(_CHUNK, size - done), source.offset + done)
+        if not data:
+            raise _changed(path, size, str(done))
+        sink.write(data)
+        done += len(data)
+    if source.owned and os.pread(source.fd, 1, source.offset + size):
+        raise _changed(path, size, "more")
+
+
+def _changed(path: str, expected: int, found: str) -> SourceChanged:
+    return SourceChanged(
+        f"{path} changed while it was stored: {expected} bytes expected, {found} found",
+        where=path,
+        next_step="try again",
+    )
