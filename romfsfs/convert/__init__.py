@@ -1,0 +1,42 @@
+"""Conversions: what a file of the user's becomes in the image.
+
+    types       Options, Target, State, Diagnostic, Conversion
+    registry    Converters: lookup and convert, for one target
+    script, vela, stedgeai, haar    the converters; mpy and flatbuffer read formats for them
+    cache       results by content, across processes
+    tools       the one place that runs programs
+    pool        background workers
+    junk        what is never packed
+
+Files are data here: none is executed, only the named tools are, on private copies.
+"""
+
+from .junk import DEFAULT_PATTERNS, Excludes
+from .pool import WorkerPool
+from .registry import DEFAULT_CACHE_BYTES, Converters
+from .types import (
+    Cancelled,
+    Conversion,
+    Diagnostic,
+    Options,
+    StaleSource,
+    State,
+    Target,
+    labels_name,
+)
+
+__all__ = [
+    "DEFAULT_CACHE_BYTES",
+    "DEFAULT_PATTERNS",
+    "Cancelled",
+    "Conversion",
+    "Converters",
+    "Diagnostic",
+    "Excludes",
+    "Options",
+    "StaleSource",
+    "State",
+    "Target",
+    "WorkerPool",
+    "labels_name",
+]

@@ -1,0 +1,236 @@
+"""Results of conversions, kept by content across mounts, sessions and processes.
+
+    results/<key[:2]>/<key>/artifact       what is stored in the image (absent: checked only)
+    results/<key[:2]>/<key>/result.json    digest and size of it, diagnostics, failed or not
+    locks/<key>                            held (flock) while that input is converted
+    work/                                  private folders of running conversions
+
+An entry appears by one rename and never changes. It is not fsynced: it can be made again, and a
+torn one is noticed, because the artifact's digest is compared before its first use in a process.
+Everything here may be deleted at any time. Safe between threads and processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..files import digest_file, make_private_dir
+from .types import Cancel, Cancelled, Diagnostic
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = 1
+_ARTIFACT = "artifact"
+_RESULT = "result.json"
+#: Entries used this recently are not trimmed: someone may be about to open them. Seconds.
+GRACE_SECONDS = 600.0
+#: No conversion runs this long; a work folder or lock this old was left by a crash. Seconds.
+ABANDONED_SECONDS = 86_400.0
+#: How often a use is noted, seconds: trimming needs no finer order.
+_TOUCH_SECONDS = 60.0
+_LOCK_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A result. artifact None: it failed, or the source is stored and was only checked.
+
+    digest and size are the artifact's, "" and 0 without one."""
+
+    failed: bool
+    artifact: Path | None
+    digest: str
+    size: int
+    diagnostics: tuple[Diagnostic, ...]
+
+
+class LockTimeout(Exception):
+    """Another process kept converting the same input for longer than the time limit."""
+
+
+class Cache:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._verified: dict[str, tuple[int, int, int]] = {}
+        self._mutex = threading.Lock()
+
+    def get(self, key: str) -> Entry | None:
+        """The result under `key`, or None: there is none, or it is damaged (and is forgotten)."""
+        folder = self._folder(key)
+        try:
+            entry = self._read(key, folder)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as caught:
+            log.warning("cache entry %s is damaged and will be made again: %s", key, caught)
+            return None
+        self._touch(folder)
+        return entry
+
+    def put(
+        self, key: str, artifact: Path | None, failed: bool, diagnostics: tuple[Diagnostic, ...]
+    ) -> Entry:
+        """File a result; `artifact` is moved. Call with the key locked, and before `work_folder`
+        ends."""
+        digest, size = "", 0
+        parent = make_private_dir(self._folder(key).parent)
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        try:
+            if artifact is not None:
+                digest, size = digest_file(artifact), artifact.stat().st_size
+                os.replace(artifact, staging / _ARTIFACT)
+            record = {
+                "schema": _SCHEMA,
+                "failed": failed,
+                "digest": digest,
+                "size": size,
+                "diagnostics": [asdict(each) for each in diagnostics],
+            }
+            (staging / _RESULT).write_text(json.dumps(record), "utf-8")
+            self._replace(staging, self._folder(key))
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        kept = self._folder(key) / _ARTIFACT if artifact is not None else None
+        return Entry(failed, kept, digest, size, diagnostics)
+
+    @contextlib.contextmanager
+    def lock(self, key: str, seconds: float, cancel: Cancel | None = None) -> Iterator[None]:
+        """Hold `key` against every other thread and process. LockTimeout, Cancelled.
+
+        The lock file is removed while the lock is held, so whoever gets a lock has to look
+        whether the file it locked is still the one with that name.
+        """
+        path = make_private_dir(self.directory / "locks") / key
+        deadline = time.monotonic() + seconds
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._acquire(fd, key, deadline, cancel)
+                if self._is_current(fd, path):
+                    break
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """A private folder (0700) on the cache's file system, removed at the end."""
+        parent = make_private_dir(self.directory / "work")
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def trim(self, max_bytes: int) -> int:
+        """Remove the longest unused entries until at most `max_bytes` are left; bytes removed.
+
+        Also removes what crashes left behind. Entries used in the last GRACE_SECONDS stay."""
+        now = time.time()
+        self._sweep(now)
+        entries = sorted(self._usage())
+        total = sum(size for _, size, _ in entries)
+        removed = 0
+        for used, size, folder in entries:
+            if total - removed <= max_bytes or now - used < GRACE_SECONDS:
+                break
+            self._discard(folder)
+            removed += size
+        return removed
+
+    def _folder(self, key: str) -> Path:
+        return self.directory / "results" / key[:2] / key
+
+    def _read(self, key: str, folder: Path) -> Entry:
+        record = json.loads((folder / _RESULT).read_text("utf-8"))
+        if not isinstance(record, dict) or record.get("schema") != _SCHEMA:
+            raise ValueError("another schema")
+        diagnostics = tuple(Diagnostic(**each) for each in record["diagnostics"])
+        digest, size, failed = str(record["digest"]), int(record["size"]), bool(record["failed"])
+        if not digest:
+            return Entry(failed, None, "", 0, diagnostics)
+        artifact = folder / _ARTIFACT
+        status = artifact.stat()
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._verified.get(key) != stamp:
+            if status.st_size != size or digest_file(artifact) != digest:
+                raise ValueError("the artifact is not what was filed")
+            with self._mutex:
+                self._verified[key] = stamp
+        return Entry(failed, artifact, digest, size, diagnostics)
+
+    def _touch(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _TOUCH_SECONDS:
+                os.utime(folder)
+
+    def _replace(self, staging: Path, folder: Path) -> None:
+        try:
+            os.rename(staging, folder)
+        except OSError:  # a damaged entry is in the way
+            self._discard(folder)
+            os.rename(staging, folder)
+
+    def _discard(self, folder: Path) -> None:
+        """Out of sight by one rename, then removed: nobody sees half an entry."""
+        try:
+            grave = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+            os.rename(folder, grave / "entry")
+        except FileNotFoundError:
+            return
+        shutil.rmtree(grave, ignore_errors=True)
+
+    @staticmethod
+    def _acquire(fd: int, key: str, deadline: float, cancel: Cancel | None) -> None:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                pass
+            if cancel is not None and cancel.is_set():
+                raise Cancelled("the conversion was stopped while it waited for another")
+            if time.monotonic() >= deadline:
+                raise LockTimeout(key)
+            time.sleep(_LOCK_POLL_SECONDS)
+
+    @staticmethod
+    def _is_current(fd: int, path: Path) -> bool:
+        try:
+            named = os.stat(path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(fd), named)
+
+    def _usage(self) -> Iterator[tuple[float, int, Path]]:
+        """Last use, bytes and folder of each entry."""
+        for folder in self.directory.glob("results/??/*"):
+            with contextlib.suppress(OSError):
+                size = sum(each.stat().st_size for each in folder.iterdir())
+                yield folder.stat().st_mtime, size, folder
+
+    def _sweep(self, now: float) -> None:
+        for pattern in ("work/*", "locks/*", "results/??/.new-*", "results/??/.old-*"):
+            for path in self.directory.glob(pattern):
+                with contextlib.suppress(OSError):
+                    if now - path.stat().st_mtime > ABANDONED_SECONDS:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,111 @@
+"""What editors and file managers leave behind: accepted in the mount, never packed.
+
+Names and not contents decide, one path component at a time, so what is inside a `.git` is junk
+too. Patterns are fnmatch's, case-sensitive. Facts: converters.md, "Junk".
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+
+from ..errors import UsageError
+
+#: rsync's temporary file: `.NAME.XXXXXX`, six random letters and digits.
+RSYNC = ".*.??????"
+
+DEFAULT_PATTERNS = (
+    ".DS_Store",
+    "._*",
+    ".Trash*",
+    ".Trashes",
+    ".Spotlight-V100",
+    ".fseventsd",
+    "Thumbs.db",
+    "desktop.ini",
+    ".directory",
+    "*~",
+    ".*.sw?",
+    "#*#",
+    ".#*",
+    ".~lock.*#",
+    ".goutputstream-*",
+    ".fuse_hidden*",
+    "__pycache__",
+    "*.pyc",
+    ".git",
+    ".hg",
+    ".svn",
+    ".idea",
+    ".vscode",
+    RSYNC,
+)
+
+#: `.*.??????` read literally would take `.foo.tflite` and `.my.config`, which no status line
+#: could excuse. rsync's six are letters and digits; it is taken for rsync's when one of them is
+#: a digit or a capital (all but one in 200), or the name before has a suffix of its own.
+_RSYNC_REGEX = (
+    r"\.(?:.+\.[^.]+\.[A-Za-z0-9]{6}"
+    r"|.+\.(?=[A-Za-z0-9]*[A-Z0-9])[A-Za-z0-9]{6})\Z"
+)
+_MEMO_SIZE = 100_000
+
+
+class Excludes:
+    """Which paths are never packed. Any thread may ask.
+
+    rules: the user's additions; `!PATTERN` drops the pattern, or, when there is none spelled
+    so, keeps the names that match it. patterns and kept say what is in force. UsageError for a
+    pattern with a `/`.
+    """
+
+    def __init__(self, rules: Iterable[str] = ()) -> None:
+        patterns = list(DEFAULT_PATTERNS)
+        kept: list[str] = []
+        for rule in map(_clean, rules):
+            if not rule:
+                continue
+            if not rule.startswith("!"):
+                if rule not in patterns:
+                    patterns.append(rule)
+            elif rule[1:] in patterns:
+                patterns.remove(rule[1:])
+            else:
+                kept.append(rule[1:])
+        self.patterns = tuple(patterns)
+        self.kept = tuple(kept)
+        self._junk = _compile(self.patterns)
+        self._kept = _compile(self.kept)
+        self._memo: dict[str, bool] = {}
+
+    def matches(self, path: str) -> bool:
+        """Whether `path` (relative, with `/`), or a folder it is in, is junk."""
+        return any(self.matches_name(name) for name in path.split("/"))
+
+    def matches_name(self, name: str) -> bool:
+        """The same for one name without `/`."""
+        known = self._memo.get(name)
+        if known is None:
+            if len(self._memo) >= _MEMO_SIZE:
+                self._memo.clear()
+            known = bool(self._junk.match(name)) and not self._kept.match(name)
+            self._memo[name] = known
+        return known
+
+
+def _clean(rule: str) -> str:
+    pattern = rule.strip().rstrip("/")
+    if "/" in pattern:
+        raise UsageError(
+            f"exclude pattern {rule!r} has a '/'",
+            next_step="patterns match single names; give the name of the file or folder",
+        )
+    if pattern == "!":
+        raise UsageError(f"exclude pattern {rule!r} names nothing")
+    return pattern
+
+
+def _compile(patterns: Iterable[str]) -> re.Pattern[str]:
+    parts = [_RSYNC_REGEX if each == RSYNC else fnmatch.translate(each) for each in patterns]
+    return re.compile("|".join(parts) if parts else r"(?!)", re.DOTALL)

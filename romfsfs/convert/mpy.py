@@ -1,0 +1,82 @@
+"""Headers of compiled scripts (`.mpy`), and which of them a camera loads.
+
+Four bytes: `M`, bytecode version, bits 0-1 sub-version and bits 2-5 native architecture, small
+integer width (MicroPython: docs/reference/mpyfiles.rst, py/persistentcode.c). The loader wants
+the version to be its own, and of files with native code also the sub-version and an architecture
+that it runs; from ARMv6-M on, an ARM core runs everything below its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: In the order of their numbers in the header; 0 is "no native code".
+ARCHITECTURES = (
+    "",
+    "x86",
+    "x64",
+    "armv6",
+    "armv6m",
+    "armv7m",
+    "armv7em",
+    "armv7emsp",
+    "armv7emdp",
+    "xtensa",
+    "xtensawin",
+    "rv32imc",
+    "rv64imc",
+)
+#: The first version whose header holds a sub-version.
+_FIRST_WITH_SUBVERSION = 6
+
+
+class Header(NamedTuple):
+    """version: (6, 3) is bytecode 6.3; files without native code say sub-version 0."""
+
+    version: tuple[int, int]
+    architecture: str
+
+    @property
+    def native(self) -> bool:
+        return bool(self.architecture)
+
+
+def parse_header(data: bytes) -> Header | None:
+    """The header in the first bytes of a file; None when it is no compiled script."""
+    if len(data) < 4 or data[0] != ord("M"):
+        return None
+    number = data[2] >> 2 & 0x0F
+    architecture = ARCHITECTURES[number] if number < len(ARCHITECTURES) else f"number {number}"
+    minor = data[2] & 3 if data[1] >= _FIRST_WITH_SUBVERSION else 0
+    return Header((data[1], minor), architecture)
+
+
+def version_text(version: tuple[int, int], native: bool = True) -> str:
+    """`6.3`, or `6` where the sub-version has no meaning."""
+    if version[0] < _FIRST_WITH_SUBVERSION or not native:
+        return str(version[0])
+    return f"{version[0]}.{version[1]}"
+
+
+def runs(architecture: str, on: str) -> bool:
+    """Whether a core of architecture `on` runs native code for `architecture`."""
+    if architecture == on:
+        return True
+    if architecture not in ARCHITECTURES or on not in ARCHITECTURES:
+        return False
+    first, last = ARCHITECTURES.index("armv6m"), ARCHITECTURES.index("armv7emdp")
+    code, core = ARCHITECTURES.index(architecture), ARCHITECTURES.index(on)
+    return first <= code <= core <= last
+
+
+def mismatch(header: Header, version: tuple[int, int], architecture: str | None) -> str:
+    """Why a camera of that bytecode version and architecture does not load it, or ""."""
+    wrong_version = header.version[0] != version[0]
+    if header.native:
+        wrong_version = header.version != version
+    if wrong_version:
+        has = version_text(header.version, header.native)
+        return f"is bytecode {has}, the board loads {version_text(version)}"
+    if header.native and architecture and not runs(header.architecture, architecture):
+        return f"holds native code for {header.architecture}, the board runs {architecture}"
+    return ""

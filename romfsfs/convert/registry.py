@@ -1,0 +1,260 @@
+"""`Converters`: which converter a file needs, and its result from the cache or from the tool.
+
+    lookup    never runs a tool: READY, FAILED, or PENDING when a tool would have to run
+    convert   runs it
+
+A result is filed under a digest of the source's bytes and of everything else that it depends on,
+and the tool works on a private copy whose digest has been compared: a changed file cannot be
+given the result of what it was before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ToolMissing
+from ..files import CHUNK
+from .cache import Cache, Entry, LockTimeout
+from .types import (
+    Cancel,
+    Conversion,
+    Converter,
+    Decision,
+    Diagnostic,
+    Job,
+    Product,
+    Reader,
+    StaleSource,
+    State,
+    Target,
+    error,
+)
+
+#: What the cache may grow to when nobody says otherwise, bytes.
+DEFAULT_CACHE_BYTES = 1 << 30
+#: Unfinished business that is remembered for `lookup`, at most.
+_MAX_REMEMBERED = 1000
+
+
+def make_converters(target: Target, tools: Path) -> tuple[Converter, ...]:
+    """The converters that this target needs; the first that is concerned with a file has it."""
+    if not target.options.convert:
+        return ()
+    from .haar import HaarConverter
+    from .script import ScriptConverter
+
+    converters: list[Converter] = [ScriptConverter(target, tools), HaarConverter()]
+    npu = target.partition.npu if target.partition is not None else None
+    if npu is not None:
+        from ..boards import VelaNpu
+
+        if isinstance(npu, VelaNpu):
+            from .vela import VelaConverter
+
+            converters.append(VelaConverter(target, npu))
+        else:
+            from .stedgeai import NeuralArtConverter
+
+            converters.append(NeuralArtConverter(target, npu))
+    return tuple(converters)
+
+
+class Converters:
+    """Conversions for one target. Every method may be called from any thread, and other
+    processes may use the same cache folder at the same time."""
+
+    def __init__(self, target: Target, cache: Path) -> None:
+        self.target = target
+        self._cache = Cache(cache)
+        self._converters = make_converters(target, cache / "tools")
+        self._unfiled: dict[str, Conversion] = {}  # by key: results that must not be cached
+        self._mutex = threading.Lock()
+
+    def concerns(self, path: str) -> bool:
+        """By name alone: may this file need conversion, or have something to say about it?"""
+        return self._find(path) is not None
+
+    def stored_path(self, path: str) -> str | None:
+        """By name alone: what the file is called in the image; None when its content decides
+        (`face.xml`), which `lookup` then tells."""
+        converter = self._find(path)
+        return path if converter is None else converter.stored_path(path)
+
+    def lookup(self, path: str, source_fd: int, source_digest: str) -> Conversion:
+        """What is known about a file, without running a tool. OSError of reading the source.
+
+        A result that is not cached (time-out) is remembered until `convert` is called again."""
+        converter = self._find(path)
+        size = os.fstat(source_fd).st_size
+        if converter is None:
+            return _as_is(path, path, source_digest, size)
+        try:
+            decision = converter.decide(path, _reader(source_fd), size)
+        except ToolMissing as missing:
+            return _failed(path, _tool_missing(missing))
+        if decision.state is not State.PENDING:
+            return _settled(path, decision, source_digest, size)
+        key = _key(converter, decision, source_digest)
+        entry = self._cache.get(key)
+        if entry is not None:
+            return _filed(path, decision, entry, source_digest, size)
+        with self._mutex:
+            unfiled = self._unfiled.get(key)
+        if unfiled is not None and unfiled.source_path == path:
+            return unfiled
+        return Conversion(State.PENDING, path, decision.stored_path)
+
+    def convert(
+        self, path: str, source_fd: int, source_digest: str, cancel: Cancel | None = None
+    ) -> Conversion:
+        """The file's result; runs the tool where there is none yet, up to the time limit.
+
+        FAILED is a result. StaleSource: the file is no longer what `source_digest` says.
+        Cancelled: `cancel` was set. OSError of reading the source."""
+        found = self.lookup(path, source_fd, source_digest)
+        converter = self._find(path)
+        if converter is None or (found.state is not State.PENDING and not self._forget(found)):
+            return found
+        try:
+            return self._convert(converter, path, source_fd, source_digest, cancel)
+        except ToolMissing as missing:
+            return _failed(path, _tool_missing(missing))
+
+    def trim(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> int:
+        """Shrink the cache to at most `max_bytes`, longest unused first; bytes removed."""
+        return self._cache.trim(max_bytes)
+
+    def _convert(
+        self, converter: Converter, path: str, fd: int, digest: str, cancel: Cancel | None
+    ) -> Conversion:
+        seconds = self.target.options.timeout_seconds
+        with self._cache.work_folder() as folder:
+            source = folder / converter.source_name
+            size = _copy(fd, source, path, digest)
+            with _opened(source) as copy:
+                decision = converter.decide(path, _reader(copy), size)
+            if decision.state is not State.PENDING:
+                return _settled(path, decision, digest, size)
+            key = _key(converter, decision, digest)
+            try:
+                with self._cache.lock(key, seconds, cancel):
+                    entry = self._cache.get(key)  # another may have finished it meanwhile
+                    if entry is None:
+                        job = Job(path, folder, source, self.target, cancel)
+                        product = _run(converter, job)
+                        if not product.cacheable:
+                            return self._remember(key, path, product)
+                        entry = self._cache.put(
+                            key,
+                            None if decision.keep_source or product.failed else product.artifact,
+                            product.failed,
+                            product.diagnostics,
+                        )
+            except LockTimeout:
+                message = f"another process has been converting this file for {seconds:g} s; retry"
+                return self._remember(key, path, Product(None, (error("time-out", message),)))
+        return _filed(path, decision, entry, digest, size)
+
+    def _find(self, path: str) -> Converter | None:
+        return next((each for each in self._converters if each.concerns(path)), None)
+
+    def _remember(self, key: str, path: str, product: Product) -> Conversion:
+        result = Conversion(State.FAILED, path, path, diagnostics=product.diagnostics)
+        with self._mutex:
+            if len(self._unfiled) >= _MAX_REMEMBERED:
+                self._unfiled.clear()
+            self._unfiled[key] = result
+        return result
+
+    def _forget(self, found: Conversion) -> bool:
+        """True when `found` was only remembered: it is worth another try."""
+        with self._mutex:
+            keys = [key for key, value in self._unfiled.items() if value is found]
+            for key in keys:
+                del self._unfiled[key]
+        return bool(keys)
+
+
+def _run(converter: Converter, job: Job) -> Product:
+    try:
+        return converter.convert(job)
+    except OSError as caught:
+        message = f"{caught.strerror or caught} while converting; free some space and try again"
+        return Product(None, (error("io", message),), cacheable=False)
+
+
+def _key(converter: Converter, decision: Decision, digest: str) -> str:
+    parts = (
+        converter.name,
+        str(converter.version),
+        "check" if decision.keep_source else "store",
+        digest,
+        *decision.parameters,
+    )
+    joined = "\0".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _reader(fd: int) -> Reader:
+    return lambda offset, size: os.pread(fd, size, offset)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _copy(fd: int, target: Path, path: str, digest: str) -> int:
+    """Copy an open file and return its size; StaleSource when its bytes are not `digest`."""
+    hashing = hashlib.sha256()
+    offset = 0
+    with target.open("xb") as out:
+        while data := os.pread(fd, CHUNK, offset):
+            hashing.update(data)
+            out.write(data)
+            offset += len(data)
+    if hashing.hexdigest() != digest:
+        raise StaleSource("the file changed while it was read for conversion", where=path)
+    return offset
+
+
+def _tool_missing(missing: ToolMissing) -> Diagnostic:
+    return error("tool-missing", missing.line, missing.detail)
+
+
+def _failed(path: str, *diagnostics: Diagnostic) -> Conversion:
+    return Conversion(State.FAILED, path, path, diagnostics=diagnostics)
+
+
+def _as_is(
+    path: str, stored: str, digest: str, size: int, diagnostics: tuple[Diagnostic, ...] = ()
+) -> Conversion:
+    return Conversion(State.READY, path, stored, None, digest, size, diagnostics)
+
+
+def _settled(path: str, decision: Decision, digest: str, size: int) -> Conversion:
+    if decision.state is State.FAILED:
+        return Conversion(
+            State.FAILED, path, decision.stored_path, diagnostics=decision.diagnostics
+        )
+    return _as_is(path, decision.stored_path, digest, size, decision.diagnostics)
+
+
+def _filed(path: str, decision: Decision, entry: Entry, digest: str, size: int) -> Conversion:
+    stored, diagnostics = decision.stored_path, entry.diagnostics
+    if entry.failed:
+        return Conversion(State.FAILED, path, stored, diagnostics=diagnostics)
+    if entry.artifact is None:
+        return _as_is(path, stored, digest, size, diagnostics)
+    return Conversion(
+        State.READY, path, stored, entry.artifact, entry.digest, entry.size, diagnostics
+    )

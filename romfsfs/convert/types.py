@@ -1,0 +1,235 @@
+"""What goes into a conversion and what comes out: plain values, no behaviour that starts a tool.
+
+    Options     what the user chose
+    Target      what the camera is: board, partition, bytecode
+    Conversion  what became of one file, with Diagnostics for the user
+    Decision    what would be done with a file (between converters and registry)
+    Product     what a converter made of it
+
+Sizes are in bytes, times in seconds, digests SHA-256 in hexadecimal. Paths of files in the image
+are relative, with `/`, and may hold surrogates (`os.fsdecode`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ..errors import RomfsError
+
+if TYPE_CHECKING:
+    from ..boards import Board, Partition
+
+#: The IDE's limit for one conversion (facts: converters.md).
+DEFAULT_TIMEOUT_SECONDS = 300.0
+
+Severity = Literal["error", "warning", "info"]
+#: `read(offset, size)`: up to `size` bytes of the source, fewer at its end.
+Reader = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user can choose about conversions.
+
+    convert: False stores every file as it is. optimise: Vela's strategy.
+    neural_art_optimization: 0 to 3. neural_art_profile: `FILE` or `NAME@FILE`, a neuralart JSON
+    of the user's in place of ours. neural_art_mpool: a memory pool file in place of ours.
+    stedgeai: the tool, or the folder it is installed in. timeout_seconds: for one file.
+    """
+
+    convert: bool = True
+    optimise: Literal["Performance", "Size"] = "Performance"
+    neural_art_optimization: int = 3
+    neural_art_profile: str | None = None
+    neural_art_mpool: str | None = None
+    stedgeai: str | None = None
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What files are converted for.
+
+    board None: portable bytecode, no NPU. mpy_version and march: what a connected camera says it
+    loads (`sys.implementation._mpy`); they win over what the board table says.
+    """
+
+    board: Board | None = None
+    partition: Partition | None = None
+    options: Options = Options()
+    mpy_version: tuple[int, int] | None = None
+    march: str | None = None
+
+    @property
+    def architecture(self) -> str | None:
+        """mpy-cross's name of the native architecture; None: portable bytecode only."""
+        if self.march:
+            return self.march
+        return self.board.march if self.board is not None else None
+
+    @property
+    def name(self) -> str:
+        """How to call the target in a message."""
+        return self.board.name if self.board is not None else "the camera"
+
+
+class State(str, Enum):
+    """READY: can be packed. PENDING: a conversion has to run. FAILED: see the diagnostics."""
+
+    READY = "ready"
+    PENDING = "pending"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One thing to tell the user.
+
+    code: stable, for scripts (`script-error`, `mpy-version`, `byte-order-mark`, `sram`,
+    `sram-tight`, `cpu-fallback`, `model-invalid`, `cascade-invalid`, `cascade-unsupported`,
+    `tool-missing`, `tool-failed`, `time-out`, `changing`, `options`, `io`, `internal`).
+    message: one line, with the remedy. detail: the tool's output (its head and last lines when
+    it was long), or "".
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What became of one file.
+
+    artifact: the file in the cache to store; None: the source itself is stored (READY), or
+    nothing can be (otherwise). digest, size: of what is stored; "" and 0 until that is known.
+    An artifact may be trimmed from the cache by anyone at any time: open it soon after `lookup`,
+    and look it up again when it is gone.
+    """
+
+    state: State
+    source_path: str
+    stored_path: str
+    artifact: Path | None = None
+    digest: str = ""
+    size: int = 0
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """The most serious diagnostic's line, or ""."""
+        rank = {"error": 0, "warning": 1, "info": 2}
+        first = min(self.diagnostics, key=lambda each: rank[each.severity], default=None)
+        return first.message if first is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done with a file, found without running a tool.
+
+    state READY: store it unchanged. FAILED: it cannot be used. PENDING: convert it to
+    `stored_path`; `parameters` is all that the result depends on besides the source's bytes,
+    `keep_source` stores the source all the same and only checks it.
+    """
+
+    state: State
+    stored_path: str
+    parameters: tuple[str, ...] = ()
+    keep_source: bool = False
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What a converter made. artifact: a file in the job's folder, None when it failed.
+
+    cacheable: the same input will give the same again (False: time-out, missing tool)."""
+
+    artifact: Path | None
+    diagnostics: tuple[Diagnostic, ...] = ()
+    cacheable: bool = True
+
+    @property
+    def failed(self) -> bool:
+        return any(each.severity == "error" for each in self.diagnostics)
+
+
+class Cancel(Protocol):
+    """Asked for the running conversion to stop (`threading.Event` is one)."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One conversion at work. folder: private to it (0700), removed afterwards. source: a copy
+    of the file in it, whose bytes have been compared with the digest they are filed under."""
+
+    path: str
+    folder: Path
+    source: Path
+    target: Target
+    cancel: Cancel | None = None
+
+
+class Converter(Protocol):
+    """A kind of conversion. Stateless but for memos; every method may be called from any thread."""
+
+    name: str
+    version: int  # part of the cache key: count up when the result for the same input changes
+    source_name: str  # what the copy of the source is called in the job's folder
+
+    def concerns(self, path: str) -> bool:
+        """By name alone: may this file need this converter?"""
+        ...
+
+    def stored_path(self, path: str) -> str | None:
+        """By name alone: what it is called in the image; None when the content decides."""
+        ...
+
+    def decide(self, path: str, read: Reader, size: int) -> Decision:
+        """What is to be done with it. Runs no tool; ToolMissing when the tool is not there."""
+        ...
+
+    def convert(self, job: Job) -> Product:
+        """Do it. ToolMissing, OSError, Cancelled."""
+        ...
+
+
+class StaleSource(RomfsError):
+    """The file is not (or no longer) the bytes it was said to be: hash it again and retry."""
+
+
+class Cancelled(RomfsError):
+    """The conversion was told to stop."""
+
+
+def error(code: str, message: str, detail: str = "") -> Diagnostic:
+    return Diagnostic("error", code, " ".join(message.split()), detail)
+
+
+def warning(code: str, message: str, detail: str = "") -> Diagnostic:
+    return Diagnostic("warning", code, " ".join(message.split()), detail)
+
+
+def unchanged(path: str, *diagnostics: Diagnostic) -> Decision:
+    """The file is stored as it is."""
+    return Decision(State.READY, path, diagnostics=diagnostics)
+
+
+def refused(path: str, diagnostic: Diagnostic) -> Decision:
+    """The file cannot be used."""
+    return Decision(State.FAILED, path, diagnostics=(diagnostic,))
+
+
+def labels_name(path: str) -> str:
+    """The labels file that `ml.Model` looks for beside the model `path`.
+
+    The firmware cuts the whole path at its FIRST dot: `yolo.v8.tflite` reads `yolo.txt`.
+    """
+    return path.split(".", 1)[0] + ".txt"
