@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 #: longest run of 0x80 in front of a number; more than any alignment in use asks for
 _MAX_RUN = 1 << 16
 
+#: bytes that hold everything of a usual file record but its data
+_HEAD = 96
+
 
 def is_blank(header: bytes | memoryview) -> bool:
     """Whether these first bytes are erased flash: all 0xFF, and at least one."""
@@ -136,6 +139,54 @@ class _Directory:
         self.children: list[Node] = []
 
 
+def _common_file(head: bytes, start: int, directory: _Directory) -> FileNode | None:
+    """The file record that begins with `head` at `start`, if it is like nearly all of them: a
+    short name, then data and nothing else. None if it is not: the strict reader then decides.
+
+    Twice as fast as the strict reader, which matters for images of 20,000 files.
+    """
+    try:
+        at = 1
+        while (byte := head[at]) == 0x80:
+            at += 1
+        length = 0
+        while byte >= 0x80:
+            length = (length | byte & 0x7F) << 7
+            at += 1
+            byte = head[at]
+        end = start + at + 1 + (length | byte)
+        raw = head[at + 2 : at + 2 + head[at + 1]]
+        at += 2 + head[at + 1]
+        if head[at] != DATA:
+            return None
+        at += 1
+        while (byte := head[at]) == 0x80:
+            at += 1
+        length = 0
+        while byte >= 0x80:
+            length = (length | byte & 0x7F) << 7
+            at += 1
+            byte = head[at]
+        length |= byte
+        name = raw.decode()
+    except (IndexError, UnicodeDecodeError):
+        return None
+    offset = start + at + 1
+    names = directory.names
+    if (
+        offset + length != end
+        or end > directory.end
+        or name in names
+        or not name
+        or name[0] == "."  # perhaps '.' or '..'
+        or "/" in name
+        or "\0" in name
+    ):
+        return None
+    names.add(name)
+    return FileNode(name, Extent(offset, length), Extent(start, end - start))
+
+
 class _Reader:
     def __init__(self, data: Buffer, payload: int, end: int) -> None:
         self.data = data
@@ -159,6 +210,12 @@ class _Reader:
                 current.children.append(node)
                 continue
             start = position
+            if data[start] == FILE:
+                common = _common_file(bytes(data[start : start + _HEAD]), start, current)
+                if common is not None:
+                    current.children.append(common)
+                    position = common[1].end
+                    continue
             try:
                 kind, position = _varuint(data, position, current.end)
                 length, position = _varuint(data, position, current.end)

@@ -1,0 +1,197 @@
+"""Is an image what it should be: lint of any image, and proof that a written one is as planned."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import threading
+from bisect import bisect_right
+
+from romfsfs.errors import ImageFormatError, VerifyError
+from romfsfs.image.model import Extent, FileNode, Note, walk
+from romfsfs.image.reader import read_image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from romfsfs.files import Progress
+    from romfsfs.image.layout import Layout
+    from romfsfs.image.model import Image
+    from romfsfs.image.rules import AlignmentRules
+
+_CHUNK = 1 << 20
+#: from this many bytes on, two threads hash (hashlib lets go of the interpreter while it works)
+_TWO_THREADS = 8 << 20
+
+
+def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
+    """Everything worth saying about an image: the reader's notes, and
+
+    misaligned     a file whose data does not lie at the alignment that `rules` want
+    ide-name       a name that is not printable ASCII: the IDE and openmv-ota show and store `?`
+    trailing       bytes after the image record, which cameras ignore
+    """
+    notes = list(image.notes)
+    for path, node in walk(image):
+        if not (node.name.isascii() and node.name.isprintable()):
+            notes.append(
+                Note("ide-name", path, f"the IDE turns the name {node.name!r} into one with '?'",
+                     node.record.offset)
+            )  # fmt: skip
+        if isinstance(node, FileNode):
+            alignment = rules.for_name(node.name)
+            if node.extent.size and node.extent.offset % alignment:
+                message = f"its data is at {node.extent.offset:#x}, no multiple of {alignment}"
+                notes.append(Note("misaligned", path, message, node.extent.offset))
+    if image.trailing:
+        message = f"{image.trailing} bytes follow the image"
+        notes.append(Note("trailing", "", message, image.size))
+    return tuple(notes)
+
+
+def check_image(
+    fd: int,
+    layout: Layout,
+    digests: Mapping[str, str],
+    rules: AlignmentRules,
+    progress: Progress | None = None,
+) -> None:
+    """Parse the image file open as `fd` and compare it with its plan: every path, size, place,
+    alignment and SHA-256 (`digests`, lower-case hexadecimal by path).
+
+    VerifyError names the path and offset of the first difference. Nothing of the encoder is used
+    but the layout's result. Only the pages with records are mapped; data is read with pread, so
+    memory stays flat for any size, and the file's position is left alone. Large images are hashed
+    by two threads. `progress` is called from this thread with "checking", bytes done, all.
+    """
+    size = os.fstat(fd).st_size
+    if size != layout.size:
+        raise VerifyError(f"the image has {size} bytes instead of {layout.size}")
+    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
+        try:
+            image = read_image(mapped)
+        except ImageFormatError as error:
+            raise VerifyError(
+                "the image that was written cannot be read", where=error.line
+            ) from None
+    extents = _compare_tree(image, layout, rules)
+    if missing := [path for path in extents if path not in digests]:
+        raise VerifyError("there is no digest to compare with", where=missing[0])
+    todo = sorted(extents.items(), key=lambda item: item[1])
+    parts = [todo]
+    if size >= _TWO_THREADS:
+        middle = bisect_right(todo, size // 2, key=lambda item: item[1].offset)
+        parts = [todo[:middle], todo[middle:]]
+    _hash_all([_Hasher(fd, part, digests) for part in parts], size, progress)
+
+
+def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[str, Extent]:
+    """Compare everything but the data; where each file lies."""
+    if image.size != layout.size:
+        raise VerifyError(f"the header declares {image.size} bytes instead of {layout.size}")
+    extents: dict[str, Extent] = {}
+    directories: set[str] = set()
+    for path, node in walk(image):
+        if isinstance(node, FileNode):
+            extents[path] = node.extent
+        else:
+            directories.add(path)
+    for path, extent in extents.items():
+        expected = layout.placements.get(path)
+        if expected is None:
+            raise _difference("a file that should not be there", path, extent.offset)
+        if expected.size != extent.size:
+            raise _difference(
+                f"{extent.size} bytes instead of {expected.size}", path, extent.offset
+            )
+        if expected.offset != extent.offset:
+            raise _difference(f"not at offset {expected.offset:#x}", path, extent.offset)
+        alignment = rules.for_name(path)
+        if extent.offset % alignment:
+            raise _difference(f"not at a multiple of {alignment}", path, extent.offset)
+    for path, expected in layout.placements.items():
+        if path not in extents:
+            raise _difference("the file is missing", path, expected.offset)
+    if difference := directories.symmetric_difference(layout.directories):
+        raise VerifyError("a directory too many or missing", where=min(difference))
+    return extents
+
+
+def _difference(what: str, path: str, offset: int) -> VerifyError:
+    return VerifyError(
+        f"what was written is not what was planned: {what}", where=f"{path}, offset {offset:#x}"
+    )
+
+
+class _Hasher:
+    """Hashes files that follow each other in an image, in one pass of large reads."""
+
+    def __init__(
+        self, fd: int, files: list[tuple[str, Extent]], digests: Mapping[str, str]
+    ) -> None:
+        self.fd = fd
+        self.files = files
+        self.digests = digests
+        self.done = 0
+        self.stop = False
+        self.error: VerifyError | OSError | None = None
+        self._window = memoryview(b"")
+        self._start = 0  # offset of the window in the image
+
+    def run(self, report: Callable[[], None] | None = None) -> None:
+        """Hash all; a difference ends it and is kept in `error`, so that it can run in a thread.
+        `report` is called now and then."""
+        try:
+            for path, extent in self.files:
+                if self.stop:
+                    return
+                self._check(path, extent, report)
+        except (VerifyError, OSError) as error:
+            self.error = error
+
+    def _check(self, path: str, extent: Extent, report: Callable[[], None] | None) -> None:
+        digest = hashlib.sha256()
+        position = extent.offset
+        while position < extent.end:
+            if not self._start <= position < self._start + len(self._window):
+                self._window = memoryview(os.pread(self.fd, _CHUNK, position))
+                self._start = position
+                if report is not None:
+                    report()
+            data = self._window[position - self._start :][: extent.end - position]
+            if not data:
+                raise _difference("the image ends early", path, position)
+            digest.update(data)
+            position += len(data)
+            self.done += len(data)
+        if digest.hexdigest() != self.digests[path]:
+            raise _difference("the data differs", path, extent.offset)
+
+
+def _hash_all(hashers: list[_Hasher], total: int, progress: Progress | None) -> None:
+    """Run the first here and the others beside it; raise the first error of any."""
+
+    def report() -> None:
+        if progress is not None:
+            progress("checking", sum(hasher.done for hasher in hashers), total)
+
+    threads = [threading.Thread(target=hasher.run, daemon=True) for hasher in hashers[1:]]
+    for thread in threads:
+        thread.start()
+    try:
+        hashers[0].run(report)
+        while hashers[0].error is None and any(thread.is_alive() for thread in threads):
+            report()
+            threads[0].join(0.1)
+    finally:
+        for hasher in hashers:
+            hasher.stop = True
+        for thread in threads:
+            thread.join()
+    for hasher in hashers:
+        if hasher.error is not None:
+            raise hasher.error
+    if progress is not None:
+        progress("checking", total, total)
