@@ -1,0 +1,329 @@
+"""A camera on its serial port: its ROMFS read and written through the raw REPL.
+
+The order of a write, and why power may go at any moment: `flash_plan.py`. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import zlib
+from typing import BinaryIO
+
+from romfsfs.boards import Board
+from romfsfs.devices.base import (
+    HEADER_SIZE,
+    DeviceInfo,
+    PartitionState,
+    WriteReport,
+    matches_by_digest,
+)
+from romfsfs.devices.serial_camera import flash_plan, identity, snippets
+from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
+from romfsfs.devices.serial_camera.port import Port
+from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
+from romfsfs.devices.serial_camera.reading import Window, read_range
+from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
+from romfsfs.devices.serial_camera.writing import Writer
+from romfsfs.errors import (
+    CapacityError,
+    DeviceError,
+    ImageFormatError,
+    VerifyError,
+)
+from romfsfs.files import Progress, no_progress
+from romfsfs.image.reader import image_size, is_blank
+
+#: bytes that one checksum covers where only "the same or not" is asked
+_COARSE = 65536
+#: bytes per second that even the slowest camera hashes
+_SLOWEST_HASH = 100_000
+#: the last write is at least this long: flash drivers want aligned addresses
+_SMALLEST_WRITE = 4
+
+
+class SerialCamera:
+    """An opened camera; `open` identifies it. A `Device`."""
+
+    def __init__(
+        self, port: Port, repl: RawRepl, facts: CameraFacts, board: Board | None,
+        partition: PartitionFacts, notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.facts = facts
+        self.board = board
+        self._port = port
+        self._repl = repl
+        self._partition = partition
+        self._geometry = identity.geometry(partition, board)
+        self._unmounted = False
+        self._info = identity.describe(port.name, facts, board, partition, self._geometry, notes)
+
+    @classmethod
+    def open(
+        cls, port_name: str, *, board: str | None = None, partition: int | None = None
+    ) -> SerialCamera:
+        """Interrupt what runs there, identify the camera and choose a partition (default 0).
+
+        board: used when the camera cannot be identified, or against what it says. DeviceAbsent,
+        DeviceBusy, DeviceLost; `identity.NoRomfsAccess` when its firmware cannot reach a ROMFS;
+        UsageError for a board or partition that is not there.
+        """
+        port = Port(port_name)
+        repl = RawRepl(port)
+        try:
+            facts = probe(repl)
+            known, notes = identity.find_board(facts, board)
+            chosen = identity.choose_partition(port_name, facts, known, partition or 0)
+            return cls(port, repl, facts, known, chosen, notes)
+        except BaseException:
+            with contextlib.suppress(DeviceError):
+                repl.leave()
+            port.close()
+            raise
+
+    def info(self) -> DeviceInfo:
+        return self._info
+
+    def partitions(self) -> tuple[PartitionState, ...]:
+        """Every ROMFS partition and what was in it when the camera was opened."""
+        return tuple(identity.partition_state(part, self.board) for part in self.facts.partitions)
+
+    def digest(self, size: int) -> str | None:
+        if not self.facts.sha256:
+            return None
+        return self._digest(0, min(size, self._geometry.readable))
+
+    def _digest(self, start: int, end: int, progress: Progress = no_progress) -> str:
+        done = start
+
+        def dot(piece: bytes) -> None:
+            nonlocal done
+            done = min(end, done + piece.count(b".") * 0x40000)
+            progress("verifying", done - start, end - start)
+
+        code = snippets.digest(self._partition.kind, self._partition.index, start, end)
+        output = self._repl.run(code, ANSWER_LIMIT, dot)
+        return output.replace(".", "").strip()
+
+    def matches(self, image: BinaryIO, size: int) -> bool | None:
+        if size > self._geometry.readable:
+            return False
+        if self.facts.sha256:
+            return matches_by_digest(self, image, size)
+        if not self.facts.crc32:
+            return None
+        return self._same_checksums(image, 0, size)
+
+    def _same_checksums(self, image: BinaryIO, start: int, end: int) -> bool:
+        found = self._checksums(start, end, _COARSE)
+        expected = [
+            self._checksum(flash_plan.block_at(image, at, min(at + _COARSE, end)))
+            for at in range(start, end, _COARSE)
+        ]
+        return found == expected
+
+    def _checksum(self, data: bytes) -> int:
+        if self.facts.crc32:
+            return zlib.crc32(data)
+        return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
+
+    def _checksums(self, start: int, end: int, step: int) -> list[int]:
+        """The camera's checksum of every `step` bytes of start..end."""
+        code = snippets.checksums(
+            self._partition.kind, self._partition.index,
+            start=start, end=end, step=step, crc32=self.facts.crc32,
+        )  # fmt: skip
+        text = self._repl.run(code, ANSWER_LIMIT + step / _SLOWEST_HASH).strip()
+        count = -(-(end - start) // step)
+        try:
+            found = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+        except ValueError:
+            found = []
+        if len(found) != count:
+            raise identity.wrong_answer(self._port.name, text)
+        return found
+
+    def _peek(self, length: int) -> bytes:
+        code = snippets.peek(self._partition.kind, self._partition.index, length)
+        text = self._repl.run(code).strip()
+        try:
+            data = bytes.fromhex(text)
+        except ValueError:
+            data = b""
+        if len(data) != length:
+            raise identity.wrong_answer(self._port.name, text)
+        return data
+
+    def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
+        header = self._peek(HEADER_SIZE)
+        if is_blank(header):
+            return 0
+        size = identity.declared_size(header, self._geometry, self._info.name)
+        progress("reading", 0, size)
+        self._read(size, out, progress)
+        return size
+
+    def _read(self, size: int, out: BinaryIO, progress: Progress) -> None:
+        facts = self.facts
+        window = Window(self._partition.kind, self._partition.index, facts.raw_output, facts.crc32)
+        read_range(self._repl, window, size, out, lambda done: progress("reading", done, size))
+
+    def write_image(
+        self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
+    ) -> WriteReport:
+        """See `Device`. Up to the first difference found, nothing on the camera is touched."""
+        started, sent = time.monotonic(), self._port.sent
+        size = self._checked_size(image)
+        plan = self._plan(image, size, old, progress)
+        written = erased = 0
+        for attempt in (1, 2):
+            if plan.needed:
+                self._prepare()
+                written += self._program(plan, image, progress)
+                erased += plan.erased_blocks
+            if self._verify(image, 0, size, progress):
+                return WriteReport(
+                    written=written,
+                    erased_blocks=erased,
+                    seconds=time.monotonic() - started,
+                    verified=True,
+                    skipped=max(0, size - written),
+                    sent=self._port.sent - sent,
+                    notes=("the first attempt was read back wrong",) if attempt > 1 else (),
+                )
+            plan = self._full_plan(image, size)
+        raise VerifyError(
+            "what was read back from the camera is not what was written, twice",
+            where=f"{self._info.name}, {self._first_difference(image, size)}",
+            next_step="repeat the command, or write with SOURCE dfu:BOARD; its flash may be worn",
+        )
+
+    def _checked_size(self, image: BinaryIO) -> int:
+        """The size to write; everything that can be refused is refused here."""
+        size = image.seek(0, os.SEEK_END)
+        image.seek(0)
+        declared = image_size(image.read(HEADER_SIZE))
+        if declared > size:
+            raise ImageFormatError("the header declares more than there is", 0)
+        if declared > self._geometry.readable:
+            raise CapacityError(
+                f"the image has {declared} bytes, the partition takes {self._geometry.readable}",
+                size=declared, capacity=self._geometry.readable, where=self._info.name,
+                next_step="remove files, or build the image for another partition",
+            )  # fmt: skip
+        return declared  # what follows the image in the file means nothing to the camera
+
+    def _plan(
+        self, image: BinaryIO, size: int, old: BinaryIO | None, progress: Progress
+    ) -> FlashPlan:
+        progress("comparing", 0, size)
+        if not (self.facts.crc32 or self.facts.sha256):
+            return self._full_plan(image, size)
+        limit = self._geometry.limit(size)
+        found = self._checksums(0, limit, self._geometry.block)
+        progress("comparing", size, size)
+        return flash_plan.make_plan(self._geometry, image, size, found, self._checksum, old)
+
+    def _full_plan(self, image: BinaryIO, size: int) -> FlashPlan:
+        return flash_plan.make_plan(self._geometry, image, size, None, self._checksum)
+
+    def _prepare(self) -> None:
+        """Stop everything that may run code in the ROMFS, then unmount it.
+
+        A soft reset ends timers, callbacks and threads, whose bytecode is executed in place.
+        """
+        if self._unmounted:
+            return
+        self._repl.soft_reset()
+        self._repl.run(snippets.UNMOUNT)
+        self._unmounted = True
+
+    def _writer(self) -> Writer:
+        facts = self.facts
+        window = Window(self._partition.kind, self._partition.index, facts.raw_input, facts.crc32)
+        return Writer(
+            self._repl, window, poll=facts.poll, prefix=self._geometry.mode == "prefix"
+        )  # fmt: skip
+
+    def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
+        """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:
+        then the camera holds no image, and the caller's verification says so."""
+        total = sum(span.end - span.start for span in plan.programs)
+        progress("erasing", 0, total)
+
+        def done(operation: Operation) -> None:
+            progress("writing", min(writer.programmed, total), total)
+
+        with self._writer() as writer:
+            writer.run([flash_plan.opening(plan)])
+            unit = self._write_unit(writer.erase_answer)
+            writer.run(flash_plan.operations(plan, image, unit, writer.chunk), done)
+        written = writer.programmed
+        if self._verify(image, unit, plan.image_size, progress):
+            with self._writer() as writer:
+                writer.run([flash_plan.seal(image, unit)])
+            written += writer.programmed
+        progress("writing", total, total)
+        return written
+
+    def _write_unit(self, answer: int) -> int:
+        if self._geometry.mode == "never":
+            return self._geometry.write_unit
+        unit = max(answer or HEADER_SIZE, _SMALLEST_WRITE)
+        if flash_plan.PAGE % unit:
+            raise identity.wrong_answer(self._port.name, f"minimum write size {answer}")
+        return unit
+
+    def _verify(self, image: BinaryIO, start: int, end: int, progress: Progress) -> bool:
+        """Does the camera hold bytes start..end of the image?"""
+        if start >= end:
+            return True
+        if self.facts.sha256:
+            digest = hashlib.sha256()
+            for at in range(start, end, _COARSE):
+                digest.update(flash_plan.block_at(image, at, min(at + _COARSE, end)))
+            return digest.hexdigest() == self._digest(start, end, progress)
+        if self.facts.crc32:
+            return self._same_checksums(image, start, end)
+        import tempfile
+
+        with tempfile.TemporaryFile() as back:
+            self._read(end, back, progress)
+            return all(
+                flash_plan.block_at(back, at, min(at + _COARSE, end))
+                == flash_plan.block_at(image, at, min(at + _COARSE, end))
+                for at in range(start, end, _COARSE)
+            )
+
+    def _first_difference(self, image: BinaryIO, size: int) -> str:
+        """The address of the first block that is wrong, for the error."""
+        with contextlib.suppress(DeviceError):
+            block = min(self._geometry.block, _COARSE)
+            for index, found in enumerate(self._checksums(0, size, block)):
+                start = index * block
+                if found != self._checksum(
+                    flash_plan.block_at(image, start, min(start + block, size))
+                ):
+                    return f"first at {start:#x}"
+        return "at an unknown address"
+
+    def reset(self) -> None:
+        """Soft reset: boot.py and main.py run, and /rom shows what was written."""
+        self._repl.restart()
+        self._unmounted = False
+
+    def enter_bootloader(self) -> None:
+        """Start the boot loader (DFU, or RT1060's); the port disappears and is closed."""
+        with contextlib.suppress(DeviceError):
+            self._repl.start_and_forget(snippets.BOOTLOADER)
+        self._port.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(DeviceError):
+            if self._unmounted and self._partition.index == 0:
+                self._repl.run(snippets.mount(0))
+                self._unmounted = False
+            self._repl.leave()
+        self._port.close()

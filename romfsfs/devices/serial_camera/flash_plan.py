@@ -1,0 +1,249 @@
+"""Which blocks of a partition to erase and program, decided from what is really there.
+
+Pure: no camera, no clock. The camera has told a checksum of every block; the new image says what
+they should be. Three kinds of memory (facts: `camera.md`):
+
+ranges  each erase block can be erased alone
+prefix  only from the start (firmware without ioctl 6, and where the partition is one erase unit)
+never   MRAM: written without erasing
+
+Power may go at any moment, so the block with the image header is erased first, and its first
+write unit, which holds the magic number, is programmed last of all, after everything else was
+compared. Nothing that is half written mounts.
+
+A block that differs is programmed without erasing where every unit that differs is still erased
+(all FF). Clearing more bits of a unit that was programmed would work on plain NOR, but breaks
+the error correction of newer octal flash and of STM32H7 internal flash: not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+#: bytes; a flash page. Image ends are filled up to it, and "still erased" is judged by it. Every
+#: known minimum write size (1 to 32, page 256) divides it.
+PAGE = 256
+#: an erase size up to this is no flash's: the memory needs no erasing (AE3's MRAM says 16)
+_LARGEST_WRITE_UNIT = 256
+#: bytes compared and rewritten at once where nothing has to be erased
+_MRAM_BLOCK = 4096
+#: bytes erased by one call at most: 64 KiB is NOR flash's larger erase block
+ERASE_RUN = 65536
+#: bytes in front of the partition's end that wedge the flash when read (OPENMV4P and OPENMVPT)
+UNREADABLE_TAIL = 512
+
+Mode = Literal["ranges", "prefix", "never"]
+Checksum = Callable[[bytes], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a partition can be changed; bytes. readable: how far it may be read.
+
+    write_unit: the minimum write where nothing is erased; elsewhere the erase's answer tells it.
+    """
+
+    size: int
+    block: int
+    mode: Mode
+    readable: int
+    write_unit: int = 16
+
+    @classmethod
+    def of(
+        cls, size: int, erase_size: int | None, *, erases_ranges: bool, readable: int
+    ) -> Geometry:
+        """From the erase size that camera or board table gives; None: everything is one unit."""
+        if erase_size is not None and erase_size <= _LARGEST_WRITE_UNIT:
+            return cls(size, _MRAM_BLOCK, "never", readable, max(erase_size, 16))
+        block = min(erase_size or size, size)
+        return cls(size, block, "ranges" if erases_ranges and block < size else "prefix", readable)
+
+    def limit(self, image_size: int) -> int:
+        """Where comparing and programming an image of this size ends."""
+        return min(-(-image_size // PAGE) * PAGE, self.readable)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes start..end to program. erased: they are all FF before."""
+
+    start: int
+    end: int
+    erased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlashPlan:
+    """What to do; see `operations` for the order. erases: (start, end), the first holds block 0.
+
+    programs: ascending. differing: blocks that are not as they should be.
+    """
+
+    geometry: Geometry
+    image_size: int
+    erases: tuple[tuple[int, int], ...]
+    programs: tuple[Span, ...]
+    differing: int
+
+    @property
+    def needed(self) -> bool:
+        return self.differing > 0
+
+    @property
+    def erased_blocks(self) -> int:
+        return sum(-(-(end - start) // self.geometry.block) for start, end in self.erases)
+
+
+def block_at(image: BinaryIO, start: int, end: int) -> bytes:
+    """Bytes start..end of an image, FF after its end."""
+    image.seek(start)
+    data = image.read(end - start)
+    return data + b"\xff" * (end - start - len(data))
+
+
+def make_plan(
+    geometry: Geometry,
+    image: BinaryIO,
+    image_size: int,
+    found: Sequence[int] | None,
+    checksum: Checksum,
+    old: BinaryIO | None = None,
+) -> FlashPlan:
+    """Compare block by block.
+
+    found: the camera's checksum of every block of 0..limit; None: rewrite all. old: what the
+    camera is believed to hold; used for a block only where its checksum is the camera's.
+    """
+    limit = geometry.limit(image_size)
+    starts = range(0, limit, geometry.block)
+    spans: dict[int, list[Span]] = {}
+    erase: list[int] = []
+    for index, start in enumerate(starts):
+        end = min(start + geometry.block, limit)
+        new = block_at(image, start, end)
+        there = None if found is None else found[index]
+        if there is not None and checksum(new) == there:
+            continue
+        known = _known(there, old, start, end, checksum)
+        units = None if known is None else _erased_units(known, new, start)
+        if geometry.mode == "never":
+            spans[start] = [Span(start, end, False)]
+        elif units is not None:
+            spans[start] = units
+        else:
+            erase.append(start)
+            spans[start] = [Span(start, end, True)]
+    differing = len(spans)
+    if not differing:
+        return FlashPlan(geometry, image_size, (), (), 0)
+    erases = _erases(geometry, erase)
+    for start in starts:
+        if any(first <= start < last for first, last in erases) or start == 0:
+            end = min(start + geometry.block, limit)
+            spans[start] = [Span(start, end, geometry.mode != "never")]
+    programs = tuple(span for start in sorted(spans) for span in spans[start])
+    return FlashPlan(geometry, image_size, erases, programs, differing)
+
+
+def _known(
+    there: int | None, old: BinaryIO | None, start: int, end: int, checksum: Checksum
+) -> bytes | None:
+    """What the camera holds at start..end, where its checksum says so."""
+    if there is None:
+        return None
+    candidates = [b"\xff" * (end - start)]
+    if old is not None:
+        candidates.append(block_at(old, start, end))
+    return next((data for data in candidates if checksum(data) == there), None)
+
+
+def _erased_units(known: bytes, new: bytes, start: int) -> list[Span] | None:
+    """The pages to program when all that differ are still erased; None: an erase is needed."""
+    spans: list[Span] = []
+    for offset in range(0, len(new), PAGE):
+        there, wanted = known[offset : offset + PAGE], new[offset : offset + PAGE]
+        if there == wanted:
+            continue
+        if there.count(0xFF) != len(there):
+            return None
+        first, last = start + offset, start + offset + len(wanted)
+        if spans and spans[-1].end == first:
+            spans[-1] = Span(spans[-1].start, last, True)
+        else:
+            spans.append(Span(first, last, True))
+    return spans
+
+
+def _erases(geometry: Geometry, blocks: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Block 0 alone and first, then runs of neighbours; or all from the start, in one."""
+    if geometry.mode == "never":
+        return ()
+    if geometry.mode == "prefix":
+        last = max(blocks, default=0)
+        return ((0, min(last + geometry.block, geometry.size)),)
+    runs = [(0, geometry.block)]
+    for start in blocks:
+        end = min(start + geometry.block, geometry.size)
+        if start == 0:
+            continue
+        if len(runs) > 1 and runs[-1][1] == start and end - runs[-1][0] <= ERASE_RUN:
+            runs[-1] = (runs[-1][0], end)
+        else:
+            runs.append((start, end))
+    return tuple(runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One frame's worth: "erase" or "program" start..end with `data`."""
+
+    kind: Literal["erase", "program"]
+    start: int
+    end: int
+    data: bytes = b""
+
+
+def opening(plan: FlashPlan) -> Operation:
+    """What invalidates the image that is there: erase its first block, or overwrite its magic."""
+    if plan.erases:
+        return Operation("erase", *plan.erases[0])
+    unit = plan.geometry.write_unit
+    return Operation("program", 0, unit, b"\xff" * unit)  # reads as blank, as erased flash does
+
+
+def operations(
+    plan: FlashPlan, image: BinaryIO, write_unit: int, chunk: int
+) -> Iterator[Operation]:
+    """Everything between `opening` and `seal`: each run is erased, then programmed; block 0 last.
+
+    write_unit: the driver's minimum write size. chunk: bytes of one operation at most; no
+    operation crosses a multiple of 4096, so that block device drivers see one block at a time.
+    """
+    first_block = [span for span in plan.programs if span.start < plan.geometry.block]
+    rest = [span for span in plan.programs if span.start >= plan.geometry.block]
+    runs = list(plan.erases[1:])
+    for span in rest:
+        while runs and runs[0][0] <= span.start:
+            yield Operation("erase", *runs.pop(0))
+        yield from _chunks(span, image, chunk, span.start)
+    for run in runs:
+        yield Operation("erase", *run)
+    for span in first_block:
+        yield from _chunks(span, image, chunk, max(span.start, write_unit))
+
+
+def _chunks(span: Span, image: BinaryIO, chunk: int, start: int) -> Iterator[Operation]:
+    while start < span.end:
+        end = min(start + chunk, (start // 4096 + 1) * 4096, span.end)
+        data = block_at(image, start, end)
+        if not span.erased or data.count(0xFF) != len(data):
+            yield Operation("program", start, end, data)
+        start = end
+
+
+def seal(image: BinaryIO, write_unit: int) -> Operation:
+    """The last write: the unit with the magic number. From here on the image counts."""
+    return Operation("program", 0, write_unit, block_at(image, 0, write_unit))

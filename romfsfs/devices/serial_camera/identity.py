@@ -1,0 +1,145 @@
+"""Which board a camera is, and what follows from it: pure functions on what the probe found."""
+
+from __future__ import annotations
+
+from romfsfs.boards import Board, get_board, identify
+from romfsfs.devices.base import DeviceInfo, PartitionState
+from romfsfs.devices.serial_camera.flash_plan import UNREADABLE_TAIL, Geometry
+from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
+from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
+from romfsfs.image.reader import image_size, is_blank
+
+#: reading the last 512 bytes through the memory map wedges these (facts: `camera.md`)
+_WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
+
+
+class NoRomfsAccess(DeviceError):
+    """The firmware has no `vfs.rom_ioctl`, or no partition: perhaps DFU can. Carries the board."""
+
+    def __init__(self, port: str, board: Board | None) -> None:
+        super().__init__(
+            "this camera's firmware gives no access to a ROMFS partition",
+            where=port,
+            next_step="update its firmware (OpenMV IDE: Tools, Run Bootloader)",
+        )
+        self.board = board
+
+
+def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tuple[str, ...]]:
+    """The board, and notes worth a warning. UsageError for an unknown name of `asked`."""
+    found = identify(facts.machine, facts.arch)
+    if asked is None:
+        if found is None:
+            name = facts.machine or "no name"
+            return None, (
+                f"the camera is no board known here ({name}): name the board with --board",
+            )
+        return found, ()
+    board = get_board(asked)
+    if found is not None and found.name != board.name:
+        note = f"the camera says that it is {found.name}; {board.name} is used as asked"
+        return board, (note,)
+    return board, ()
+
+
+def choose_partition(
+    port: str, facts: CameraFacts, board: Board | None, index: int
+) -> PartitionFacts:
+    if not facts.partitions:
+        raise NoRomfsAccess(port, board)
+    for partition in facts.partitions:
+        if partition.index == index:
+            return partition
+    there = ", ".join(str(partition.index) for partition in facts.partitions)
+    raise UsageError(
+        f"the camera has no ROMFS partition {index}", where=port, next_step=f"it has: {there}"
+    )
+
+
+def _table(partition: PartitionFacts, board: Board | None) -> tuple[int | None, int | None]:
+    """(size, erase size) of the partition in the board table."""
+    for known in board.partitions if board else ():
+        if known.index == partition.index:
+            return known.size, known.erase_size
+    return None, None
+
+
+def geometry(partition: PartitionFacts, board: Board | None) -> Geometry:
+    """The camera's word counts; the board table fills in what old firmware does not say."""
+    readable = partition.size
+    if board is not None and board.name in _WEDGING_BOARDS:
+        readable -= UNREADABLE_TAIL
+    erase_size = partition.erase_size or _table(partition, board)[1]
+    return Geometry.of(
+        partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable
+    )
+
+
+def describe(
+    port: str,
+    facts: CameraFacts,
+    board: Board | None,
+    partition: PartitionFacts,
+    flash: Geometry,
+    notes: tuple[str, ...],
+) -> DeviceInfo:
+    size, erase_size = _table(partition, board)
+    if board is not None and size is not None and size != partition.size:
+        notes += (
+            f"the camera's partition {partition.index} has {partition.size} bytes, the table of "
+            f"boards says {size} for {board.name}: the camera's word counts",
+        )
+    name = board.name if board else facts.machine or "camera"
+    return DeviceInfo(
+        kind="serial",
+        key=f"{board.name if board else 'unknown'}/{facts.unique_id or port}/{partition.index}",
+        name=f"{name} on {port}",
+        board=board.name if board else None,
+        partition=partition.index,
+        capacity=flash.readable,
+        erase_size=partition.erase_size or erase_size,
+        mpy_version=facts.mpy_version,
+        march=facts.march,
+        firmware=facts.firmware,
+        notes=notes,
+    )
+
+
+def partition_state(partition: PartitionFacts, board: Board | None) -> PartitionState:
+    state, size = "foreign", 0
+    if is_blank(partition.header):
+        state = "blank"
+    else:
+        try:
+            size = image_size(partition.header)
+            state = "image"
+        except ImageFormatError:
+            pass
+    erase_size = partition.erase_size or _table(partition, board)[1]
+    return PartitionState(partition.index, partition.size, erase_size, state, size)
+
+
+def declared_size(header: bytes, flash: Geometry, name: str) -> int:
+    """The image's size; ImageFormatError with what to do when there is none, or an absurd one."""
+    advice = "nothing was changed; `romfsfs push IMAGE` or `mount --new` replaces what is there"
+    try:
+        size = image_size(header)
+    except ImageFormatError as error:
+        raise ImageFormatError(error.reason, error.offset, where=name, next_step=advice) from error
+    if size > flash.readable:
+        raise ImageFormatError(
+            f"its header declares {size} bytes, the partition has {flash.readable}",
+            0,
+            where=name,
+            next_step=advice,
+        )
+    return size
+
+
+def wrong_answer(port: str, text: str) -> DeviceAnswer:
+    return DeviceAnswer(
+        "the camera's answer makes no sense",
+        where=port,
+        next_step="reset the camera and repeat the command",
+        detail=text[-500:],
+    )

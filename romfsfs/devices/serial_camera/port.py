@@ -1,0 +1,208 @@
+"""The serial port: bytes with deadlines, and pyserial's errors turned into ours.
+
+pyserial raises SerialException, an OSError that often has no errno, and lets termios.error
+through; both become DeviceAbsent, DeviceBusy or DeviceLost here, with what to do about it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import serial
+
+from romfsfs.errors import DeviceAbsent, DeviceBusy, DeviceError, DeviceLost
+
+#: any rate but 921600, which switches an OpenMV camera to its own protocol (facts: `camera.md`)
+BAUD_RATE = 115200
+#: opening and closing an Arduino board's port at this rate starts its boot loader
+TOUCH_BAUD_RATE = 1200
+#: seconds that one read waits before it looks at its deadline again
+_TICK = 0.05
+#: seconds until a write that the camera does not take is given up
+_WRITE_TIMEOUT = 10.0
+_UNPLUGGED = "plug the camera in again and repeat the command; it takes up where it stopped"
+
+
+class Port:
+    """An open serial port, held exclusively. One thread; every call ends within its time limit."""
+
+    def __init__(self, name: str, *, baud_rate: int = BAUD_RATE) -> None:
+        self.name = name
+        self.sent = 0
+        self.received = 0
+        self._pending = bytearray()
+        with _errors(name, opening=True):
+            self._serial = serial.Serial(
+                name, baud_rate, timeout=_TICK, write_timeout=_WRITE_TIMEOUT, exclusive=True
+            )
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it. DeviceLost if the camera takes none of it for 10 s."""
+        with _errors(self.name):
+            self._serial.write(data)
+        self.sent += len(data)
+
+    def read_some(self, deadline: float) -> bytes:
+        """What has arrived, at least one byte; b"" when time.monotonic() reaches `deadline`."""
+        if self._pending:
+            data = bytes(self._pending)
+            self._pending.clear()
+            return data
+        with _errors(self.name):
+            while True:
+                data = self._serial.read(max(1, self._serial.in_waiting))
+                if data:
+                    self.received += len(data)
+                    return bytes(data)
+                if time.monotonic() >= deadline:
+                    return b""
+
+    def unread(self, data: bytes | bytearray | memoryview) -> None:
+        """Put bytes back in front of what comes next."""
+        self._pending[:0] = data
+
+    def read_exactly(self, count: int, deadline: float) -> bytes:
+        """`count` bytes, or fewer when the deadline passes first."""
+        data = bytearray()
+        while len(data) < count:
+            piece = self.read_some(deadline)
+            if not piece:
+                break
+            data += piece
+        if len(data) > count:
+            self.unread(memoryview(data)[count:])
+            del data[count:]
+        return bytes(data)
+
+    def read_until(self, ending: bytes, deadline: float) -> bytes:
+        """Everything up to and with `ending`; without it, what came before the deadline."""
+        data = bytearray()
+        searched = 0
+        while True:
+            found = data.find(ending, searched)
+            if found >= 0:
+                self.unread(memoryview(data)[found + len(ending) :])
+                return bytes(data[: found + len(ending)])
+            searched = max(0, len(data) - len(ending) + 1)
+            piece = self.read_some(deadline)
+            if not piece:
+                return bytes(data)
+            data += piece
+
+    def drain(self, quiet: float, limit: float) -> None:
+        """Throw away what comes until nothing came for `quiet` seconds, or for `limit` seconds."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            if not self.read_some(min(end, time.monotonic() + quiet)):
+                return
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, _termios_error()):
+            self._serial.close()
+
+
+def touch(name: str) -> None:
+    """Open and close the port at 1200 baud: an Arduino board starts its boot loader."""
+    port = Port(name, baud_rate=TOUCH_BAUD_RATE)
+    with contextlib.suppress(OSError, _termios_error()):
+        port._serial.dtr = False
+    port.close()
+
+
+@contextlib.contextmanager
+def _errors(name: str, *, opening: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, _termios_error()) as error:
+        raise (_opening_error if opening else _io_error)(name, error) from error
+
+
+def _io_error(name: str, error: BaseException) -> DeviceError:
+    if isinstance(error, serial.SerialTimeoutException):
+        return DeviceLost(
+            "the camera takes no more data",
+            where=name,
+            next_step="unplug it, plug it in again and repeat the command",
+        )
+    return DeviceLost(
+        "the camera went away while it was in use",
+        where=name,
+        next_step=_UNPLUGGED,
+        detail=f"{error}",
+    )
+
+
+def _opening_error(name: str, error: BaseException) -> DeviceError:
+    number = getattr(error, "errno", None) or 0
+    make: Callable[..., DeviceError] = DeviceError
+    what = f"cannot open the serial port: {error}"
+    next_step = "`romfsfs cameras` lists those connected"
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO) or _not_found(error):
+        make, what = DeviceAbsent, "no such serial port"
+        next_step = f"check the cable; {next_step}"
+    elif number in (errno.EBUSY, errno.EAGAIN) or _denied_on_windows(error):
+        make, what = DeviceBusy, "the serial port is in use" + _by_whom(name)
+        next_step = (
+            "disconnect it there (in the OpenMV IDE: the plug at the bottom left), or end it"
+        )
+    elif number in (errno.EACCES, errno.EPERM):
+        what, next_step = "no permission to open the serial port", _permission(name)
+    return make(what, where=name, next_step=next_step, detail=str(error))
+
+
+def _not_found(error: BaseException) -> bool:
+    return "FileNotFoundError" in str(error)  # how pyserial words it on Windows, without an errno
+
+
+def _denied_on_windows(error: BaseException) -> bool:
+    return os.name == "nt" and "PermissionError" in str(error)
+
+
+def _by_whom(name: str) -> str:
+    users = holders(name)
+    return " by " + ", ".join(f"{command} (pid {pid})" for pid, command in users) if users else ""
+
+
+def holders(name: str) -> list[tuple[int, str]]:
+    """Processes that hold this port open, as (pid, command): those that /proc lets us see."""
+    found = []
+    target = os.path.realpath(name)
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == target:
+                pid = int(link.split("/")[2])
+                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                    found.append((pid, file.read().strip()))
+    return sorted(set(found) - {(os.getpid(), _own_command())})
+
+
+def _own_command() -> str:
+    with contextlib.suppress(OSError), open("/proc/self/comm", encoding="utf-8") as file:
+        return file.read().strip()
+    return ""
+
+
+def _permission(name: str) -> str:
+    """The command that lets this user open the port: its group's, where it has one."""
+    if os.name != "posix":
+        return "run it as a user who may open serial ports"
+    import grp
+
+    with contextlib.suppress(OSError, KeyError):
+        group = grp.getgrgid(os.stat(name).st_gid).gr_name
+        if group != "root":
+            return f"sudo usermod -a -G {group} $USER, then log out and in again"
+    return "install OpenMV's udev rules, or run it as a user who may open serial ports"
+
+
+def _termios_error() -> type[BaseException]:
+    try:
+        import termios
+    except ImportError:  # Windows
+        return serial.SerialException  # type: ignore[no-any-return]
+    return termios.error

@@ -1,0 +1,130 @@
+"""What a camera says about itself, read with one command after it has been opened."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import Any
+
+from romfsfs.devices.serial_camera import snippets
+from romfsfs.devices.serial_camera.repl import RawRepl
+from romfsfs.errors import DeviceAnswer
+
+#: names of `sys.implementation._mpy`'s architecture field, in its order, as mpy-cross spells them
+#: (MicroPython, py/persistentcode.h)
+_ARCHITECTURES = (
+    "",
+    "x86",
+    "x64",
+    "armv6",
+    "armv6m",
+    "armv7m",
+    "armv7em",
+    "armv7emsp",
+    "armv7emdp",
+    "xtensa",
+    "xtensawin",
+    "rv32imc",
+    "rv64imc",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFacts:
+    """A ROMFS partition as the firmware presents it.
+
+    kind: "memory" (memory-mapped flash) or "block" (a block device object). size: bytes.
+    erase_size: bytes, None where the firmware does not say. header: its first 16 bytes.
+    """
+
+    index: int
+    kind: str
+    size: int
+    erase_size: int | None
+    header: bytes
+
+    @property
+    def erases_ranges(self) -> bool:
+        """May a range in the middle be erased? Firmware without ioctl 6 would erase the start."""
+        return self.kind == "block" or self.erase_size is not None
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFacts:
+    """A camera's answer to the probe. Empty strings and None where it does not say."""
+
+    machine: str
+    arch: str
+    board_type: str
+    openmv_version: str
+    unique_id: str
+    release: str
+    mpy_version: tuple[int, int] | None
+    march: str | None
+    partitions: tuple[PartitionFacts, ...]
+    has_rom_ioctl: bool
+    raw_input: bool
+    raw_output: bool
+    sha256: bool
+    crc32: bool
+    poll: bool
+    heap: int
+
+    @property
+    def firmware(self) -> str:
+        """How to show the firmware: 'OpenMV 4.8.1, MicroPython 1.26.0'."""
+        parts = []
+        if self.openmv_version:
+            parts.append(f"OpenMV {self.openmv_version}")
+        if self.release:
+            parts.append(f"MicroPython {self.release}")
+        return ", ".join(parts)
+
+
+def probe(repl: RawRepl) -> CameraFacts:
+    """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says."""
+    text = repl.run(snippets.PROBE).strip()
+    try:
+        answer = ast.literal_eval(text.splitlines()[-1])
+        return _facts(answer)
+    except (ValueError, SyntaxError, KeyError, TypeError, IndexError) as error:
+        raise DeviceAnswer(
+            "the camera does not describe itself as MicroPython does",
+            where=repl.port.name,
+            next_step="check that the port is an OpenMV camera's, reset it and try again",
+            detail=text[-500:],
+        ) from error
+
+
+def _facts(answer: dict[str, Any]) -> CameraFacts:
+    mpy = int(answer["mpy"])
+    architecture = (mpy >> 10) & 0x3F
+    partitions = tuple(
+        PartitionFacts(
+            index,
+            str(kind),
+            int(size),
+            int(erase) if isinstance(erase, int) and erase > 0 else None,
+            bytes(header),
+        )
+        for index, (kind, size, erase, header) in enumerate(answer["partitions"])
+        if kind != "none"
+    )
+    return CameraFacts(
+        machine=str(answer["machine"]),
+        arch=str(answer["arch"]),
+        board_type=str(answer["board_type"]),
+        openmv_version=str(answer["omv"]),
+        unique_id=str(answer["uid"]),
+        release=str(answer["release"]),
+        mpy_version=(mpy & 0xFF, (mpy >> 8) & 3) if mpy else None,
+        march=_ARCHITECTURES[architecture] or None if architecture < len(_ARCHITECTURES) else None,
+        partitions=partitions,
+        has_rom_ioctl=bool(answer["ioctl"]),
+        raw_input=bool(answer["stdin"]) and bool(answer["kbd"]),
+        raw_output=bool(answer["stdout"]),
+        sha256=bool(answer["sha256"]),
+        crc32=bool(answer["crc32"]),
+        poll=bool(answer["poll"]),
+        heap=int(answer["heap"]),
+    )

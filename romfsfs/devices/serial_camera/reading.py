@@ -1,0 +1,129 @@
+"""The host's side of the READ loop (`snippets.py`): requests out, checked bytes in.
+
+A few requests are on the way at once, so that the link never idles. What gets lost or garbled is
+asked for again, a limited number of times.
+"""
+
+from __future__ import annotations
+
+import binascii
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from romfsfs.devices.serial_camera import snippets
+from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
+from romfsfs.errors import DeviceAnswer, DeviceLost
+
+#: bytes of one answer of the READ loop; as text a multiple of 3
+_READ_CHUNK, _READ_TEXT_CHUNK = 4096, 3072
+#: requests on the way: covers the round trip of a USB port
+_READ_AHEAD = 4
+#: seconds of silence after which a request or frame counts as lost
+SILENCE = 3.0
+#: how often in a row the same place may fail
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a partition to read, and how the camera can send it."""
+
+    kind: str
+    partition: int
+    raw: bool
+    crc32: bool
+
+
+def read_range(
+    repl: RawRepl,
+    window: Window,
+    size: int,
+    out: BinaryIO,
+    done: Callable[[int], None],
+) -> None:
+    """Copy the partition's first `size` bytes to `out`. DeviceLost when bytes keep getting lost."""
+    chunk = _READ_CHUNK if window.raw else _READ_TEXT_CHUNK
+    code = snippets.read_loop(window.kind, window.partition, raw=window.raw, crc32=window.crc32)
+    repl.start(code)
+    try:
+        expect_go(repl)
+        _read_chunks(repl, window, size, chunk, out, done)
+        repl.port.write(_request(0, 0))
+        repl.finish(ANSWER_LIMIT)
+    except (KeyboardInterrupt, DeviceAnswer):
+        repl.recover()
+        raise
+
+
+def _read_chunks(
+    repl: RawRepl,
+    window: Window,
+    size: int,
+    chunk: int,
+    out: BinaryIO,
+    done: Callable[[int], None],
+) -> None:
+    position, asked, failures = 0, 0, 0
+    while position < size:
+        while asked < size and asked < position + _READ_AHEAD * chunk:
+            repl.port.write(_request(asked, min(chunk, size - asked)))
+            asked += chunk
+        count = min(chunk, size - position)
+        data = _read_answer(repl, window, position, count)
+        if data is None:
+            failures += 1
+            if failures >= ATTEMPTS:
+                raise bytes_lost(repl, f"offset {position:#x}")
+            # an unfinished line would swallow the next request; what is under way is dropped
+            repl.port.write(b"\n")
+            repl.port.drain(0.2, 5.0)
+            asked = position
+            continue
+        out.write(data)
+        position += count
+        failures = 0
+        done(position)
+
+
+def _request(offset: int, length: int) -> bytes:
+    return f"{offset:x} {length:x} {offset ^ length:x}\n".encode()
+
+
+def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> bytes | None:
+    """One chunk, None if it did not arrive whole."""
+    deadline = time.monotonic() + SILENCE
+    if window.raw:
+        answer = repl.port.read_exactly(count + 4, deadline)
+        data, check = answer[:count], int.from_bytes(answer[count:], "little")
+    else:
+        line = repl.port.read_until(b"\n", deadline)
+        try:
+            text, number = line.split()
+            data, check = binascii.a2b_base64(text), int(number, 16)
+        except ValueError:
+            return None
+    if len(data) != count or (window.crc32 and zlib.crc32(data, offset) != check):
+        return None
+    return data
+
+
+def expect_go(repl: RawRepl) -> None:
+    line = repl.read_line(ANSWER_LIMIT)
+    if line != b"go":
+        raise DeviceAnswer(
+            "the camera answers something else than asked",
+            where=repl.port.name,
+            next_step="reset the camera and repeat the command",
+            detail=repr(line),
+        )
+
+
+def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:
+    return DeviceLost(
+        f"bytes keep getting lost on the way ({ATTEMPTS} attempts)",
+        where=f"{repl.port.name}, {where}",
+        next_step="use another cable or port, without a hub, and repeat the command",
+    )

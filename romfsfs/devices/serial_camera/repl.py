@@ -1,0 +1,274 @@
+"""MicroPython's raw REPL: getting in whatever the camera is doing, running code, getting out.
+
+The protocol and its bytes: facts `camera.md`, "Serial". All times are seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+
+from romfsfs.devices.serial_camera import snippets
+from romfsfs.devices.serial_camera.port import Port
+from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
+
+_BANNER = b"raw REPL; CTRL-B to exit\r\n"
+_PROMPT = _BANNER + b">"
+_INTERRUPT = b"\r\x03\x03"
+_ENTER_RAW = b"\r\x01"
+_LEAVE_RAW = b"\r\x02"
+_SOFT_RESET = b"\x04"
+_RAW_PASTE = b"\x05A\x01"
+#: the limit for getting the raw REPL's prompt out of a camera that runs anything at all
+ENTER_LIMIT = 15.0
+#: the limit for one answer to something quick
+ANSWER_LIMIT = 10.0
+#: boot.py runs at a soft reset, and may mount cards and join networks
+RESET_LIMIT = 20.0
+#: bytes and pause of plain raw mode, for firmware without raw paste: there is no flow control
+_PLAIN_PIECE, _PLAIN_PAUSE = 256, 0.01
+_NO_ANSWER_STEP = (
+    "close other programs that use it; then unplug it, plug it in again and repeat the command"
+)
+
+
+class RawRepl:
+    """The raw REPL on an open port. Not entered until something is run, or `enter` is called."""
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self._inside = False
+        self._raw_paste = True
+
+    def enter(self) -> None:
+        """Interrupt whatever runs and reach the raw REPL's prompt; nothing if it is reached.
+
+        A script may print, catch KeyboardInterrupt, or be deaf for a while: interrupts are
+        repeated until the limit. An earlier romfsfs that was killed in the middle of a transfer
+        has left a loop that takes bytes as data: when nothing answers it is fed to its end.
+        """
+        if self._inside:
+            return
+        end = time.monotonic() + ENTER_LIMIT
+        patience = 0.4
+        attempt = 0
+        while time.monotonic() < end:
+            attempt += 1
+            self.port.write(_INTERRUPT)
+            self.port.drain(0.03, 0.2)
+            self.port.write(_ENTER_RAW)
+            if self._at_prompt(min(end, time.monotonic() + patience)) and self._synchronise():
+                self._inside = True
+                return
+            patience = min(patience * 1.5, 3.0)
+            if attempt in (3, 6):
+                self._feed_transfer_loop()
+        raise DeviceLost(
+            f"the camera does not answer within {ENTER_LIMIT:.0f} s",
+            where=self.port.name,
+            next_step=_NO_ANSWER_STEP,
+        )
+
+    def _at_prompt(self, deadline: float) -> bool:
+        return self.port.read_until(_PROMPT, deadline).endswith(_PROMPT)
+
+    def _synchronise(self) -> bool:
+        """Print a number drawn now, so that no older output is taken for an answer."""
+        nonce = secrets.token_hex(4)
+        self.port.write(f"print('ro'+'{nonce}')".encode() + _SOFT_RESET)
+        ending = f"ro{nonce}\r\n\x04\x04>".encode()
+        return self.port.read_until(ending, time.monotonic() + 2.0).endswith(ending)
+
+    def _feed_transfer_loop(self) -> None:
+        with contextlib.suppress(DeviceError):
+            self.port.write(bytes(snippets.FRAME_HEADER + snippets.MAX_CHUNK))
+            time.sleep(0.3)  # the loop drops what it reads until the line is silent for 0.1 s
+            self.port.write(snippets.QUIT_FRAME)
+            self.port.drain(0.1, 1.0)
+
+    def start(self, code: str) -> None:
+        """Send code and have it run; its output is for the caller to read (`finish` ends it)."""
+        self.enter()
+        self._inside = False  # until `finish` has seen the prompt again
+        data = code.encode()
+        if self._raw_paste:
+            self.port.write(_RAW_PASTE)
+            answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)
+            if answer == b"R\x01":
+                self._paste(data)
+                return
+            self._raw_paste = False
+            # firmware that knows no raw paste took \x05A for a line and \x01 for a fresh start
+            if answer != b"R\x00" and not self._at_prompt(time.monotonic() + ANSWER_LIMIT):
+                raise self._no_answer("to raw paste")
+        for start in range(0, len(data), _PLAIN_PIECE):
+            self.port.write(data[start : start + _PLAIN_PIECE])
+            time.sleep(_PLAIN_PAUSE)
+        self.port.write(b"\x04")
+        answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)
+        if answer != b"OK":
+            raise self._no_answer("to a command", answer)
+
+    def _paste(self, data: bytes) -> None:
+        """Raw paste: never more bytes on the way than the camera has announced room for."""
+        deadline = time.monotonic() + ANSWER_LIMIT
+        window = int.from_bytes(self.port.read_exactly(2, deadline), "little")
+        room, sent = window, 0
+        while sent < len(data):
+            if room == 0:
+                control = self.port.read_exactly(1, time.monotonic() + ANSWER_LIMIT)
+                if control != b"\x01":
+                    if control == b"\x04":
+                        self.port.write(b"\x04")
+                    raise self._no_answer("while code was sent", control)
+                room += window
+            piece = data[sent : sent + room]
+            self.port.write(piece)
+            room -= len(piece)
+            sent += len(piece)
+        self.port.write(b"\x04")
+        # announcements of more room may still come before the acknowledgement
+        if not self.port.read_until(b"\x04", time.monotonic() + ANSWER_LIMIT).endswith(b"\x04"):
+            raise self._no_answer("after code was sent")
+
+    def read_line(self, limit: float) -> bytes:
+        """One line that running code printed, without its ending.
+
+        DeviceLost after `limit` seconds without one; DeviceAnswer when the code ended instead.
+        """
+        line = bytearray()
+        deadline = time.monotonic() + limit
+        while True:
+            piece = self.port.read_some(deadline)
+            if not piece:
+                raise self._no_answer(f"for {limit:.0f} s", bytes(line))
+            ends = [place for place in (piece.find(b"\n"), piece.find(b"\x04")) if place >= 0]
+            if not ends:
+                line += piece
+                continue
+            place = min(ends)
+            line += piece[:place]
+            if piece[place] == 0x04:
+                self.port.unread(piece[place:])
+                self.finish(ANSWER_LIMIT)
+                raise self._no_answer("as expected: its part ended early", bytes(line))
+            self.port.unread(memoryview(piece)[place + 1 :])
+            return bytes(line).rstrip(b"\r")
+
+    def finish(self, limit: float, heartbeat: Callable[[bytes], None] | None = None) -> bytes:
+        """Wait for the end of running code; return what it printed. DeviceAnswer if it raised.
+
+        limit: seconds without any byte. heartbeat: is given the output as it arrives.
+        """
+        output = self._until_mark(limit, heartbeat)
+        error = self._until_mark(limit, None)
+        if self.port.read_exactly(1, time.monotonic() + limit) != b">":
+            raise self._no_answer("with its prompt")
+        self._inside = True
+        if error:
+            raise self._raised(error)
+        return output
+
+    def _until_mark(self, limit: float, heartbeat: Callable[[bytes], None] | None) -> bytes:
+        data = bytearray()
+        while True:
+            piece = self.port.read_some(time.monotonic() + limit)
+            if not piece:
+                raise self._no_answer(f"for {limit:.0f} s", bytes(data))
+            place = piece.find(b"\x04")
+            if place >= 0:
+                self.port.unread(memoryview(piece)[place + 1 :])
+                piece = piece[:place]
+            data += piece
+            if heartbeat:
+                heartbeat(piece)
+            if place >= 0:
+                return bytes(data)
+
+    def run(
+        self,
+        code: str,
+        limit: float = ANSWER_LIMIT,
+        heartbeat: Callable[[bytes], None] | None = None,
+    ) -> str:
+        """Run code to its end and return what it printed, with plain newlines.
+
+        Ctrl-C here leaves the camera at its prompt (`recover`), then goes on to the caller.
+        """
+        try:
+            self.start(code)
+            output = self.finish(limit, heartbeat)
+        except KeyboardInterrupt:
+            self.recover()
+            raise
+        return output.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def _raised(self, error: bytes) -> DeviceAnswer:
+        text = error.decode("utf-8", "replace").replace("\r\n", "\n").strip()
+        last = text.splitlines()[-1] if text else "no message"
+        return DeviceAnswer(
+            f"the camera reports an error: {last}",
+            where=self.port.name,
+            next_step="reset the camera and repeat the command; -v shows all of it",
+            detail=text,
+        )
+
+    def _no_answer(self, when: str, got: bytes = b"") -> DeviceLost:
+        return DeviceLost(
+            f"the camera does not answer {when}",
+            where=self.port.name,
+            next_step=_NO_ANSWER_STEP,
+            detail=f"last bytes: {got[-200:]!r}" if got else "",
+        )
+
+    def recover(self, *, transfer: bool = False) -> None:
+        """After an interruption: stop what runs and reach the prompt again, if that is possible.
+
+        transfer: it is the WRITE loop, which takes Ctrl-C for data.
+        """
+        self._inside = False
+        with contextlib.suppress(DeviceError):
+            if transfer:
+                self._feed_transfer_loop()
+            self.enter()
+
+    def soft_reset(self) -> None:
+        """Restart MicroPython and stay in the raw REPL: boot.py runs, main.py does not."""
+        self.enter()
+        self._inside = False
+        self.port.write(_SOFT_RESET)
+        if not self._at_prompt(time.monotonic() + RESET_LIMIT):
+            self.enter()  # a script of boot.py still runs: interrupt it
+            return
+        if not self._synchronise():
+            raise self._no_answer("after a soft reset")
+        self._inside = True
+
+    def leave(self) -> None:
+        """Back to the friendly REPL, if the raw one was entered."""
+        if self._inside:
+            self._inside = False
+            self.port.write(_LEAVE_RAW)
+
+    def restart(self) -> None:
+        """Soft reset from the friendly REPL, so that main.py runs again as after power-up."""
+        self.enter()
+        self.leave()
+        self.port.read_until(b">>> ", time.monotonic() + 2.0)
+        self.port.write(_SOFT_RESET)
+        if b"soft reboot" not in self.port.read_until(
+            b"soft reboot", time.monotonic() + RESET_LIMIT
+        ):
+            raise DeviceLost(
+                "the camera does not confirm the reset",
+                where=self.port.name,
+                next_step="what was written is verified; press its reset button or replug it",
+            )
+
+    def start_and_forget(self, code: str) -> None:
+        """Start code after which the port dies, such as machine.bootloader()."""
+        self.start(code)
+        with contextlib.suppress(DeviceError):
+            self.port.drain(0.2, 1.0)

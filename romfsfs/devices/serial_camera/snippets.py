@@ -1,0 +1,344 @@
+"""The MicroPython that runs on the camera: short, self-contained, for every firmware since 1.24.
+
+Each function here returns the source of one command. Everything is inside a function that is
+deleted again, so a user's globals stay as they were. Long loops print a dot now and then, so
+that the host's time limit is one of silence and not of speed. Memory: one 4 KiB buffer.
+
+Two transfer loops run on the camera for the length of a transfer:
+
+READ: lines `offset length check` (hex; check = offset ^ length) are answered by the bytes and
+their CRC-32, seeded with the offset so that the right bytes of the wrong place are noticed.
+Length 0 ends it. A line that does not make sense is ignored; the host asks again.
+
+WRITE: frames of a 16-byte header and a payload, numbered. The header is, little-endian,
+    u8 operation, u8 marker 0xA5, u16 number, u32 offset, u32 length, u32 CRC-32 of all the rest.
+Operations: E erase a range, P erase from the start up to offset + length, W write the payload,
+F finish (ioctl 5), Q end of the loop. Answers, one line each:
+    k NUMBER ANSWER   done; ANSWER is what the driver returned (>= 0)
+    r NUMBER          that frame is the next one expected: send again from there
+    e NUMBER ANSWER   the driver refused with a negative errno; the loop ends
+    t                 the host was silent for too long; the loop ends
+A frame is carried out once, however often it is sent. Ctrl-C is data while raw bytes travel, so
+it is switched off and on again, and the loop ends by itself when the host dies: the wait for a
+frame is limited, and half a frame is given up as soon as the next host sends anything.
+Without stdin.buffer or stdout.buffer the same frames and chunks travel as base64 lines.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+FRAME_HEADER = 16
+#: payload bytes of one frame
+MAX_CHUNK = 4096
+#: the same where frames are lines of base64: three copies of a line exist while it is decoded
+MAX_TEXT_CHUNK = 1536
+MARKER = 0xA5
+_HEADER = struct.Struct("<BBHII")
+
+
+def frame(
+    operation: bytes, number: int, offset: int, payload: bytes = b"", length: int = 0
+) -> bytes:
+    """One frame of the WRITE loop. `length` counts where there is no payload (E and P)."""
+    head = _HEADER.pack(operation[0], MARKER, number & 0xFFFF, offset, len(payload) or length)
+    return head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+#: ends a WRITE loop whose host has died
+QUIT_FRAME = frame(b"Q", 0, 0)
+
+PROBE = """\
+def _rf():
+ import sys
+ def q(f):
+  try:
+   return f()
+  except Exception:
+   return None
+ def m(n):
+  return __import__(n)
+ i=sys.implementation
+ o=q(lambda:m('omv'))
+ io=q(lambda:m('vfs').rom_ioctl)
+ h=lambda n,a:q(lambda:getattr(m(n),a)) is not None
+ import gc
+ gc.collect()
+ ps=[]
+ if io:
+  for k in range(max(0,q(lambda:io(1)) or 0)):
+   p=io(2,k)
+   e=q(lambda:io(6,k))
+   if hasattr(p,'ioctl'):
+    b=bytearray(16)
+    p.readblocks(0,b,0)
+    z=p.ioctl(5,0)
+    ps.append(('block',p.ioctl(4,0)*z,z,bytes(b)))
+   elif isinstance(p,int):
+    ps.append(('none',0,p,b''))
+   else:
+    ps.append(('memory',len(p),e,bytes(p[:16])))
+ print(repr({
+  'machine':q(lambda:i._machine) or q(lambda:m('os').uname().machine) or '',
+  'arch':q(lambda:o.arch()) or '',
+  'board_type':q(lambda:o.board_type()) or '',
+  'omv':q(lambda:o.version_string()) or '',
+  'uid':q(lambda:m('binascii').hexlify(m('machine').unique_id()).decode()) or '',
+  'mpy':q(lambda:i._mpy) or 0,
+  'release':q(lambda:m('os').uname().release) or '.'.join(str(x) for x in i.version[:3]),
+  'ioctl':io is not None,
+  'partitions':ps,
+  'stdin':q(lambda:sys.stdin.buffer) is not None,
+  'stdout':q(lambda:sys.stdout.buffer) is not None,
+  'sha256':h('hashlib','sha256'),
+  'crc32':h('binascii','crc32'),
+  'kbd':h('micropython','kbd_intr'),
+  'poll':h('select','poll'),
+  'heap':q(lambda:gc.mem_free()) or 0}))
+_rf()
+del _rf
+"""
+
+
+def _command(body: str) -> str:
+    """Make a function of the lines of `body` (indented by one space each), run and delete it."""
+    return f"def _rf():\n{body}_rf()\ndel _rf\n"
+
+
+def _access(kind: str, partition: int) -> str:
+    """Lines that define P, the partition, and R(offset, length <= 4096), its bytes."""
+    lines = f" import sys,vfs\n P=vfs.rom_ioctl(2,{partition})\n"
+    if kind == "memory":
+        return lines + " R=lambda o,n:P[o:o+n]\n"
+    return lines + (
+        " Z=P.ioctl(5,0)\n"
+        " B=memoryview(bytearray(4096))\n"
+        " def R(o,n):\n"
+        "  P.readblocks(o//Z,B[:n],o%Z)\n"
+        "  return B[:n]\n"
+    )
+
+
+def digest(kind: str, partition: int, start: int, end: int) -> str:
+    """Prints the SHA-256 of the bytes from start to end, after a dot for every 256 KiB."""
+    return _command(
+        _access(kind, partition) + " import hashlib,binascii\n"
+        " h=hashlib.sha256()\n"
+        f" o={start}\n"
+        f" while o<{end}:\n"
+        f"  n=min(4096,{end}-o)\n"
+        "  h.update(R(o,n))\n"
+        "  o+=n\n"
+        "  if not o&0x3ffff:\n"
+        "   sys.stdout.write('.')\n"
+        " print(binascii.hexlify(h.digest()).decode())\n"
+    )
+
+
+def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc32: bool) -> str:
+    """Prints 8 hex digits for each `step` bytes from start to end: CRC-32, or SHA-256's first 4.
+
+    Seconds and 8 bytes of answer a block: nothing is printed between.
+    """
+    make, update, take = (
+        ("0", "c=crc32(R(o,n),c)", "c")
+        if crc32
+        else ("sha256()", "c.update(R(o,n))", "int.from_bytes(c.digest()[:4],'big')")
+    )
+    return _command(
+        _access(kind, partition)
+        + (" from binascii import crc32\n" if crc32 else " from hashlib import sha256\n")
+        + f" o={start}\n"
+        f" while o<{end}:\n"
+        f"  e=min(o+{step},{end})\n"
+        f"  c={make}\n"
+        "  while o<e:\n"
+        "   n=min(4096,e-o)\n"
+        f"   {update}\n"
+        "   o+=n\n"
+        f"  sys.stdout.write('%08x'%{take})\n"
+    )
+
+
+def peek(kind: str, partition: int, length: int) -> str:
+    """Prints the first bytes of the partition in hex."""
+    return _command(
+        _access(kind, partition) + " import binascii\n"
+        f" print(binascii.hexlify(R(0,{length})).decode())\n"
+    )
+
+
+def read_loop(kind: str, partition: int, *, raw: bool, crc32: bool) -> str:
+    """The READ loop."""
+    check = "crc32(d,o)" if crc32 else "0"
+    answer = (
+        f"  w(d)\n  w(struct.pack('<I',{check}))\n"
+        if raw
+        else f"  w(b2a_base64(d).decode().strip()+' %08x\\n'%{check})\n"
+    )
+    return _command(
+        _access(kind, partition) + " import struct\n"
+        " from binascii import b2a_base64\n"
+        + (" from binascii import crc32\n" if crc32 else "")
+        + f" w=sys.stdout.{'buffer.' if raw else ''}write\n"
+        " print('go')\n"
+        " while 1:\n"
+        "  try:\n"
+        "   o,n,c=[int(x,16) for x in sys.stdin.readline().split()]\n"
+        "  except ValueError:\n"
+        "   continue\n"
+        "  if o^n!=c or n>4096:\n"
+        "   continue\n"
+        "  if not n:\n"
+        "   break\n"
+        "  d=R(o,n)\n" + answer
+    )
+
+
+_RAW_FRAMES = """\
+ import micropython
+ rd=sys.stdin.buffer.readinto
+ H=memoryview(bytearray(16))
+ D=memoryview(bytearray(4096))
+ def wait(t):
+  return p.poll(t) if p else 1
+ def fill(b):
+  o=0
+  while o<len(b):
+   if not wait(1000):
+    return 0
+   o+=rd(b[o:o+256]) or 0
+  return 1
+ def get():
+  if not wait(10000):
+   return 1
+  if not fill(H):
+   return 0
+  n=struct.unpack('<I',H[8:12])[0] if H[0]==87 else 0
+  if H[1]!=165 or n>4096 or not fill(D[:n]):
+   return 0
+  return H,D[:n]
+ def drop():
+  while p and p.poll(100):
+   rd(H[:1])
+"""
+
+_TEXT_FRAMES = """\
+ from binascii import a2b_base64
+ def get():
+  try:
+   b=memoryview(a2b_base64(sys.stdin.readline()))
+   return (b[:16],b[16:]) if len(b)>15 and b[1]==165 else 0
+  except ValueError:
+   return 0
+ def drop():
+  pass
+"""
+
+_WRITE_MEMORY = """\
+ X=vfs.rom_ioctl
+ def E(o,n):
+  return X(3,K,o,n)
+ def W(o,d):
+  return X(4,K,o,d)
+ def F():
+  return X(5,K)
+"""
+
+# Where a block device's erase has failed it says so by OSError; its answers are 0 or None.
+_WRITE_BLOCKS = """\
+ def E(o,n):
+  a=0
+  for b in range(o//Z,(o+n)//Z):
+   a=P.ioctl(6,b) or 0
+   if a<0:
+    break
+  return a
+ def W(o,d):
+  return P.writeblocks(o//Z,d,o%Z) or 0
+ def F():
+  return 0
+"""
+
+_WRITE_LOOP = """\
+ s=0
+ try:
+  print('go')
+  while 1:
+   f=get()
+   if f==1:
+    print('t')
+    break
+   if f:
+    H,d=f
+    if crc32 and crc32(d,crc32(H[:12]))!=struct.unpack('<I',H[12:])[0]:
+     f=0
+   if not f:
+    drop()
+    print('r',s)
+    continue
+   op,_,i,o,n=struct.unpack('<BBHII',H[:12])
+   if op==81:
+    break
+   if i!=s:
+    print('r',s)
+    continue
+   try:
+    a=W(o,d) if op==87 else E(o,n) if op==69 else X(3,K,o+n) if op==80 else F()
+   except OSError as e:
+    a=-(e.errno or 5)
+   if not isinstance(a,int):
+    a=-5
+   if a<0 and op!=70:
+    print('e',s,a)
+    break
+   print('k',s,a)
+   s=s+1&65535
+ finally:
+  done()
+"""
+
+
+def write_loop(kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool) -> str:
+    """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells."""
+    body = _access(kind, partition) + f" import struct\n K={partition}\n p=None\n"
+    if crc32:
+        body += " from binascii import crc32\n"
+    else:
+        body += " crc32=None\n"
+    if poll and raw:
+        body += " import select\n p=select.poll()\n p.register(sys.stdin,1)\n"
+    body += _RAW_FRAMES if raw else _TEXT_FRAMES
+    body += _WRITE_MEMORY if kind == "memory" else _WRITE_BLOCKS
+    if raw:
+        body += " done=lambda:micropython.kbd_intr(3)\n micropython.kbd_intr(-1)\n"
+    else:
+        body += " done=lambda:0\n"
+    return _command(body + _WRITE_LOOP)
+
+
+UNMOUNT = """\
+def _rf():
+ import vfs
+ try:
+  vfs.umount('/rom')
+ except OSError:
+  pass
+_rf()
+del _rf
+"""
+
+
+def mount(partition: int) -> str:
+    """Mounts the partition at /rom again, as the firmware does when it starts; may fail."""
+    return _command(
+        " import vfs\n"
+        " try:\n"
+        f"  vfs.mount(vfs.VfsRom(vfs.rom_ioctl(2,{partition})),'/rom')\n"
+        " except OSError:\n"
+        "  pass\n"
+    )
+
+
+BOOTLOADER = "import machine\nmachine.bootloader()\n"
