@@ -1,0 +1,90 @@
+"""What a board is. Sizes and addresses in bytes; everything immutable, shared between threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from romfsfs.errors import UsageError
+from romfsfs.image.rules import AlignmentRules
+
+
+@dataclass(frozen=True, slots=True)
+class DfuTarget:
+    """A partition as the DFU boot loader offers it.
+
+    alt: number of the alternate setting. name: what that setting is called, to be checked before
+    writing, because numbers differ between boards; None on Arduino boards, whose loader offers
+    whole memories, and where address says where in it the partition is.
+    """
+
+    alt: int
+    name: str | None = None
+    address: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImxTarget:
+    """A partition in the address space of the i.MX RT boot loader."""
+
+    address: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VelaNpu:
+    """An Arm Ethos-U: the arguments that Vela takes for it.
+
+    sram_heap_bytes: what the firmware has for a model's working memory.
+    """
+
+    system_config: str
+    accelerator_config: str
+    memory_mode: str
+    sram_heap_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeuralArtNpu:
+    """An ST Neural-ART: the arguments that ST Edge AI takes for it."""
+
+    target: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A ROMFS partition. erase_size: bytes that can only be erased together."""
+
+    index: int
+    name: str
+    size: int
+    erase_size: int
+    alignment: AlignmentRules
+    npu: VelaNpu | NeuralArtNpu | None = None
+    dfu: DfuTarget | None = None
+    imx: ImxTarget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A board. runtime_ids: (vendor, product) of its USB port while firmware runs; dfu_id: of its
+    boot loader. march: architecture for `mpy-cross`. says: how the firmware begins to call itself
+    in `sys.implementation._machine` or `omv.arch()`, as normalised words (`table.identify`).
+    """
+
+    name: str
+    display_name: str
+    arch_string: str
+    march: str
+    runtime_ids: tuple[tuple[int, int], ...]
+    dfu_id: tuple[int, int] | None
+    partitions: tuple[Partition, ...]
+    says: tuple[tuple[str, ...], ...] = ()
+
+    def partition(self, index: int = 0) -> Partition:
+        """The partition of that number; UsageError lists those there are."""
+        for partition in self.partitions:
+            if partition.index == index:
+                return partition
+        have = ", ".join(f"{each.index} ({each.name})" for each in self.partitions)
+        raise UsageError(f"{self.name} has no partition {index}", next_step=f"it has {have}")

@@ -1,0 +1,132 @@
+"""The board table, read from `boards.json` beside this file when it is first needed.
+
+Source of the figures: the OpenMV IDE 4.8 settings and the firmware's board headers. Sizes are
+written as people say them ("8 MiB"), suffixes are grouped by the alignment they need.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+from romfsfs.boards.model import (
+    Board,
+    DfuTarget,
+    ImxTarget,
+    NeuralArtNpu,
+    Partition,
+    VelaNpu,
+)
+from romfsfs.errors import UsageError
+from romfsfs.image.rules import AlignmentRules
+
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
+
+
+@lru_cache(maxsize=1)
+def boards() -> Mapping[str, Board]:
+    """Every known board by its firmware name (`OPENMV4P`), in the table's order."""
+    table = json.loads(files("romfsfs.boards").joinpath("boards.json").read_bytes())
+    return MappingProxyType({name: _board(name, entry) for name, entry in table.items()})
+
+
+def get_board(name: str) -> Board:
+    """The board of that name, in any case, with `-` and spaces as good as `_`.
+
+    UsageError with the closest names.
+    """
+    wanted = re.sub(r"[-\s]+", "_", name.strip()).upper()
+    known = boards()
+    board = known.get(wanted)
+    if board is None:
+        from difflib import get_close_matches
+
+        close = get_close_matches(wanted, known, n=3, cutoff=0.5) or list(known)
+        raise UsageError(f"unknown board {name!r}", next_step="try " + ", ".join(close))
+    return board
+
+
+def identify(machine: str, arch: str = "") -> Board | None:
+    """The board whose firmware reports this, or None.
+
+    machine: `sys.implementation._machine` ("OPENMV4P with STM32H743"). arch: `omv.arch()`
+    ("OMV4P H7 32768 SDRAM"), asked where the first says nothing. Whole words count, so that
+    OPENMV4 is not taken for OPENMV4P.
+    """
+    for text in (machine, arch):
+        words = _words(text)
+        for board in boards().values():
+            if any(words[: len(name)] == name for name in board.says):
+                return board
+    return None
+
+
+def by_usb_id(vid: int, pid: int) -> tuple[Board, ...]:
+    """The boards whose firmware has this USB id."""
+    return tuple(board for board in boards().values() if (vid, pid) in board.runtime_ids)
+
+
+def by_dfu_id(vid: int, pid: int) -> tuple[Board, ...]:
+    """The boards whose boot loader has this USB id; some share one."""
+    return tuple(board for board in boards().values() if (vid, pid) == board.dfu_id)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[A-Z0-9]+", text.upper()))
+
+
+def _board(name: str, entry: dict[str, Any]) -> Board:
+    return Board(
+        name=name,
+        display_name=entry["title"],
+        arch_string=entry["arch"],
+        march=entry["march"],
+        runtime_ids=tuple(_usb_id(text) for text in entry.get("usb", ())),
+        dfu_id=_usb_id(entry["usb_dfu"]) if "usb_dfu" in entry else None,
+        partitions=tuple(_partition(*item) for item in enumerate(entry["partitions"])),
+        says=tuple(_words(text) for text in entry["says"]),
+    )
+
+
+def _partition(index: int, entry: dict[str, Any]) -> Partition:
+    suffixes = tuple(
+        (suffix, int(alignment))
+        for alignment, group in entry["align"].items()
+        for suffix in group.split()
+    )
+    npu: VelaNpu | NeuralArtNpu | None = None
+    if vela := entry.get("vela"):
+        npu = VelaNpu(vela["system"], vela["accelerator"], vela["memory"], _size(vela["sram_heap"]))
+    elif neural_art := entry.get("neural_art"):
+        npu = NeuralArtNpu(**neural_art)
+    dfu = entry.get("dfu")
+    imx = entry.get("imx")
+    return Partition(
+        index=index,
+        name=entry["name"],
+        size=_size(entry["size"]),
+        erase_size=_size(entry["erase"]),
+        alignment=AlignmentRules(4, suffixes),
+        npu=npu,
+        dfu=DfuTarget(dfu["alt"], dfu.get("name"), _address(dfu.get("address"))) if dfu else None,
+        imx=ImxTarget(int(imx["address"], 16), _size(imx["size"])) if imx else None,
+    )
+
+
+def _size(text: str) -> int:
+    number, unit = text.split()
+    return int(number) * _UNITS[unit]
+
+
+def _address(text: str | None) -> int | None:
+    return int(text, 16) if text else None
+
+
+def _usb_id(text: str) -> tuple[int, int]:
+    vid, pid = text.split(":")
+    return int(vid, 16), int(pid, 16)
