@@ -40,8 +40,6 @@ from romfsfs.image.reader import image_size, is_blank
 _COARSE = 65536
 #: bytes per second that even the slowest camera hashes
 _SLOWEST_HASH = 100_000
-#: the last write is at least this long: flash drivers want aligned addresses
-_SMALLEST_WRITE = 4
 
 
 class SerialCamera:
@@ -258,23 +256,18 @@ class SerialCamera:
 
         with self._writer() as writer:
             writer.run([flash_plan.opening(plan)])
-            unit = self._write_unit(writer.erase_answer)
-            writer.run(flash_plan.operations(plan, image, unit, writer.chunk), done)
+            sealing = flash_plan.seal_size(plan.geometry, writer.erase_answer)
+            if sealing is None:
+                text = f"minimum write size {writer.erase_answer}"
+                raise identity.wrong_answer(self._port.name, text)
+            writer.run(flash_plan.operations(plan, image, sealing, writer.chunk), done)
         written = writer.programmed
-        if self._verify(image, unit, plan.image_size, progress):
+        if self._verify(image, sealing.size, plan.image_size, progress):
             with self._writer() as writer:
-                writer.run([flash_plan.seal(image, unit)])
+                writer.run([flash_plan.seal(image, sealing)])
             written += writer.programmed
         progress("writing", total, total)
         return written
-
-    def _write_unit(self, answer: int) -> int:
-        if self._geometry.mode == "never":
-            return self._geometry.write_unit
-        unit = max(answer or HEADER_SIZE, _SMALLEST_WRITE)
-        if flash_plan.PAGE % unit:
-            raise identity.wrong_answer(self._port.name, f"minimum write size {answer}")
-        return unit
 
     def _verify(self, image: BinaryIO, start: int, end: int, progress: Progress) -> bool:
         """Does the camera hold bytes start..end of the image?"""

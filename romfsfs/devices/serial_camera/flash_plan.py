@@ -29,6 +29,14 @@ PAGE = 256
 _LARGEST_WRITE_UNIT = 256
 #: bytes compared and rewritten at once where nothing has to be erased
 _MRAM_BLOCK = 4096
+#: where the erase size exceeds this it is a microcontroller's internal flash
+_LARGEST_NOR_BLOCK = 65536
+#: the H7's internal flash is programmed in words of 32 bytes, whatever smaller unit it announces
+_INTERNAL_WORD = 32
+#: flash drivers want aligned addresses, so nothing shorter is written even where it announces 1
+_SMALLEST_WRITE = 4
+#: where nothing is announced: as much as an image header
+_DEFAULT_WRITE = 16
 #: bytes erased by one call at most: 64 KiB is NOR flash's larger erase block
 ERASE_RUN = 65536
 #: bytes in front of the partition's end that wedge the flash when read (OPENMV4P and OPENMVPT)
@@ -214,13 +222,37 @@ def opening(plan: FlashPlan) -> Operation:
     return Operation("program", 0, unit, b"\xff" * unit)  # reads as blank, as erased flash does
 
 
+@dataclass(frozen=True, slots=True)
+class SealSize:
+    """The last write covers 0..size; bytes from `early` on were already offered before it.
+
+    F4 and F7 have words of 16 bytes where the H7 has 32. On those, bytes 16..32 are there before
+    the word with the magic is; the H7 drops half a word without an error, and gets it at the end.
+    """
+
+    early: int
+    size: int
+
+
+def seal_size(geometry: Geometry, announced: int) -> SealSize | None:
+    """From the minimum write size that the erase answered (0: none); None: no unit known here."""
+    if geometry.mode == "never":
+        return SealSize(geometry.write_unit, geometry.write_unit)
+    unit = max(announced or _DEFAULT_WRITE, _SMALLEST_WRITE)
+    if PAGE % unit:
+        return None
+    if geometry.block > _LARGEST_NOR_BLOCK:
+        return SealSize(unit, max(unit, _INTERNAL_WORD))
+    return SealSize(unit, unit)
+
+
 def operations(
-    plan: FlashPlan, image: BinaryIO, write_unit: int, chunk: int
+    plan: FlashPlan, image: BinaryIO, sealing: SealSize, chunk: int
 ) -> Iterator[Operation]:
     """Everything between `opening` and `seal`: each run is erased, then programmed; block 0 last.
 
-    write_unit: the driver's minimum write size. chunk: bytes of one operation at most; no
-    operation crosses a multiple of 4096, so that block device drivers see one block at a time.
+    chunk: bytes of one operation at most; no operation crosses a multiple of 4096, so that block
+    device drivers see one block at a time.
     """
     first_block = [span for span in plan.programs if span.start < plan.geometry.block]
     rest = [span for span in plan.programs if span.start >= plan.geometry.block]
@@ -231,8 +263,11 @@ def operations(
         yield from _chunks(span, image, chunk, span.start)
     for run in runs:
         yield Operation("erase", *run)
+    if sealing.early < sealing.size:
+        data = block_at(image, sealing.early, sealing.size)
+        yield Operation("program", sealing.early, sealing.size, data)
     for span in first_block:
-        yield from _chunks(span, image, chunk, max(span.start, write_unit))
+        yield from _chunks(span, image, chunk, max(span.start, sealing.size))
 
 
 def _chunks(span: Span, image: BinaryIO, chunk: int, start: int) -> Iterator[Operation]:
@@ -244,6 +279,6 @@ def _chunks(span: Span, image: BinaryIO, chunk: int, start: int) -> Iterator[Ope
         start = end
 
 
-def seal(image: BinaryIO, write_unit: int) -> Operation:
+def seal(image: BinaryIO, sealing: SealSize) -> Operation:
     """The last write: the unit with the magic number. From here on the image counts."""
-    return Operation("program", 0, write_unit, block_at(image, 0, write_unit))
+    return Operation("program", 0, sealing.size, block_at(image, 0, sealing.size))

@@ -246,15 +246,13 @@ _WRITE_MEMORY = """\
   return X(5,K)
 """
 
-# Where a block device's erase has failed it says so by OSError; its answers are 0 or None.
+# A block device that could not erase raises OSError or answers anything but 0 (mimxrt: True).
 _WRITE_BLOCKS = """\
  def E(o,n):
-  a=0
   for b in range(o//Z,(o+n)//Z):
-   a=P.ioctl(6,b) or 0
-   if a<0:
-    break
-  return a
+   if P.ioctl(6,b):
+    return -5
+  return 0
  def W(o,d):
   return P.writeblocks(o//Z,d,o%Z) or 0
  def F():
@@ -288,8 +286,7 @@ _WRITE_LOOP = """\
     a=W(o,d) if op==87 else E(o,n) if op==69 else X(3,K,o+n) if op==80 else F()
    except OSError as e:
     a=-(e.errno or 5)
-   if not isinstance(a,int):
-    a=-5
+   a=int(a) if isinstance(a,int) else -5
    if a<0 and op!=70:
     print('e',s,a)
     break
