@@ -1,0 +1,246 @@
+"""Which FUSE binding and library a mount uses, and the little that differs between them.
+
+fusepy (module `fuse`, libfuse 2) is required by this package; mfusepy, its maintained fork, comes
+with the `fuse3` extra and also speaks libfuse 3. `$ROMFSFS_FUSE` (fusepy, mfusepy or auto)
+chooses; auto is mfusepy where it is installed and libfuse 3 can be loaded, else fusepy.
+
+Both find their library with `ctypes.util.find_library`, which runs compilers; and mfusepy
+prefers libfuse 2. So the library is found here and handed over in `$FUSE_LIBRARY_PATH`. A library
+of the wrong major version would be called with the wrong structures: that is checked.
+
+Names are passed as Latin-1, one character per byte: fusepy decodes strictly, and a name that is
+not valid UTF-8 would end in EINVAL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import RomfsError, UsageError
+from .guard import guarded
+
+_ENCODING = "latin-1"
+
+_OPERATIONS = (
+    "access", "chmod", "chown", "create", "destroy", "flush", "fsync", "fsyncdir", "getattr",
+    "getxattr", "init", "link", "listxattr", "mkdir", "mknod", "open", "opendir", "read",
+    "readdir", "release", "releasedir", "removexattr", "rename", "rmdir", "setxattr", "statfs",
+    "symlink", "truncate", "unlink", "utimens", "write",
+)  # fmt: skip
+
+_LIBRARIES = {
+    2: ("libfuse.so.2",),
+    3: ("libfuse3.so.4", "libfuse3.so.3"),
+}
+
+
+class _Operations:
+    """The operations as a binding wants them: guarded attributes, and flags for libfuse.
+
+    flag_utime_omit_ok: without it `touch -m` silently does nothing. flag_nopath and
+    flag_nullpath_ok: operations on an open file come without its path, which saves building it
+    and works when the file's folder is gone. use_ns: times are integers in nanoseconds.
+    """
+
+    use_ns = True
+    flag_utime_omit_ok = 1
+    flag_nullpath_ok = 1
+    flag_nopath = 1
+
+    def __init__(self, adapter: object) -> None:
+        for name in _OPERATIONS:
+            setattr(self, name, guarded(name, getattr(adapter, name)))
+
+
+class _CallableOperations(_Operations):
+    """fusepy calls the object itself; mfusepy 3 warns when it can be called."""
+
+    def __call__(self, operation: str, *args: Any) -> Any:
+        return self.__dict__[operation](*args)
+
+
+class Binding:
+    """A loaded binding. name: fusepy or mfusepy. libfuse: (major, minor) version of the library."""
+
+    def __init__(self, name: str, module: Any, libfuse: tuple[int, int]) -> None:
+        self.name = name
+        self.libfuse = libfuse
+        self._module = module
+
+    def run(self, adapter: object, mountpoint: str, options: Mapping[str, str | bool]) -> None:
+        """Mount and serve until unmounted. Raises RuntimeError when libfuse could not mount.
+
+        libfuse says why on standard error. options: as for `-o`, True for those without a value.
+        """
+        operations = _CallableOperations(adapter) if self.name == "fusepy" else _Operations(adapter)
+        bytewise = {
+            key: _bytewise(value) if isinstance(value, str) else value
+            for key, value in options.items()
+        }
+        fuse_class = _with_handles(self._module) if self.libfuse >= (3,) else self._module.FUSE
+        fuse_class(
+            operations,
+            _bytewise(mountpoint),
+            raw_fi=True,
+            encoding=_ENCODING,
+            foreground=True,  # the daemon has forked already, before it started threads
+            **bytewise,
+        )
+
+    def caller(self) -> tuple[int, int]:
+        """(user id, group id) of the process whose request this thread is serving."""
+        uid, gid, _ = self._module.fuse_get_context()
+        return uid, gid
+
+
+def load_binding(wanted: str | None = None) -> Binding:
+    """The binding to use; `wanted` defaults to `$ROMFSFS_FUSE`, else auto.
+
+    Raises RomfsError with the command that installs what is missing.
+    """
+    wanted = wanted or os.environ.get("ROMFSFS_FUSE") or "auto"
+    if wanted not in ("auto", "fusepy", "mfusepy"):
+        raise UsageError(
+            f"no FUSE binding is called {wanted!r}", where="$ROMFSFS_FUSE",
+            next_step="use fusepy, mfusepy or auto",
+        )  # fmt: skip
+    installed = {
+        "fusepy": importlib.util.find_spec("fuse") is not None,
+        "mfusepy": importlib.util.find_spec("mfusepy") is not None,
+    }
+    if wanted != "auto" and not installed[wanted]:
+        package = "fusepy" if wanted == "fusepy" else "'romfsfs[fuse3]'"
+        raise RomfsError(
+            f"the FUSE binding {wanted} is not installed", next_step=f"pip install {package}"
+        )
+    for name, major in _preference(wanted, installed):
+        library = _find_library(major)
+        if library is not None:
+            path, version = library
+            return Binding(name, _import("fuse" if name == "fusepy" else name, path), version)
+    raise RomfsError("libfuse is not installed", next_step=install_command())
+
+
+def _preference(wanted: str, installed: Mapping[str, bool]) -> list[tuple[str, int]]:
+    """(binding, major version of libfuse) in the order to try them."""
+    linux = sys.platform.startswith("linux")  # mfusepy speaks libfuse 3 there only
+    order = [("mfusepy", 3)] if linux else []
+    order += [("fusepy", 2), ("mfusepy", 2)]
+    return [(name, major) for name, major in order if installed[name] and wanted in ("auto", name)]
+
+
+def _find_library(major: int) -> tuple[str, tuple[int, int]] | None:
+    """(name, version) of a libfuse of this major version that can be loaded, or None."""
+    given = os.environ.get("FUSE_LIBRARY_PATH")
+    names = [given] if given else list(_LIBRARIES[major])
+    if not given and not sys.platform.startswith("linux"):
+        # Not on Linux, where it would run ldconfig and gcc to say the same, slowly.
+        import ctypes.util
+
+        stems = ("fuse", "osxfuse", "fuse-t") if major == 2 else ("fuse3",)
+        names += filter(None, map(ctypes.util.find_library, stems))
+    for name in names:
+        version = _version(name)
+        if version is not None and version[0] == major:
+            return name, version
+    return None
+
+
+def _version(library: str) -> tuple[int, int] | None:
+    """(major, minor) of a libfuse, or None when it cannot be loaded."""
+    try:
+        version: int = ctypes.CDLL(library).fuse_version()
+    except (OSError, AttributeError):
+        return None
+    return divmod(version, 10 if version < 100 else 100)
+
+
+def _import(name: str, library: str) -> Any:
+    before = os.environ.get("FUSE_LIBRARY_PATH")
+    os.environ["FUSE_LIBRARY_PATH"] = library
+    try:
+        module = importlib.import_module(name)
+    finally:
+        if before is None:
+            del os.environ["FUSE_LIBRARY_PATH"]
+        else:
+            os.environ["FUSE_LIBRARY_PATH"] = before
+    if not hasattr(module, "FUSE") or not hasattr(module, "fuse_get_context"):
+        # The package fuse-python installs a module `fuse` too, a different one.
+        raise RomfsError(
+            f"the installed Python module `{name}` is not the FUSE binding fusepy",
+            where=str(getattr(module, "__file__", name)),
+            next_step="pip uninstall fuse-python && pip install --force-reinstall fusepy",
+        )
+    return module
+
+
+def install_command() -> str:
+    """How to install libfuse on this system."""
+    if sys.platform == "darwin":
+        return "brew install --cask macfuse"
+    for program, command in (
+        ("apt-get", "sudo apt-get install fuse3 libfuse2"),
+        ("dnf", "sudo dnf install fuse3 fuse fuse-libs"),
+        ("pacman", "sudo pacman -S fuse3 fuse2"),
+        ("zypper", "sudo zypper install fuse3 fuse libfuse2"),
+        ("apk", "sudo apk add fuse3 fuse"),
+        ("pkg", "sudo pkg install fusefs-libs"),
+    ):
+        if any(
+            os.access(os.path.join(folder, program), os.X_OK)
+            for folder in (*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/sbin")
+        ):
+            return command
+    return "install fuse3 and libfuse 2 with the system's package manager"
+
+
+def _bytewise(text: str) -> str:
+    return os.fsencode(text).decode(_ENCODING)
+
+
+def _with_handles(module: Any) -> Any:
+    """mfusepy's FUSE for libfuse 3, passing on what mfusepy drops.
+
+    libfuse 3 gives these calls the open file instead of its path (nullpath_ok) and gives rename
+    flags; mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of
+    two files would remove one of them.
+    """
+
+    def handle(info: Any) -> Any:
+        return info.contents if info else None
+
+    def text(path: bytes | None) -> str | None:
+        return None if path is None else path.decode(_ENCODING)
+
+    class FuseWithHandles(module.FUSE):  # type: ignore[misc]
+        def truncate_fuse_3(self, path: bytes | None, length: int, info: Any) -> Any:
+            return self.operations.truncate(text(path), length, handle(info))
+
+        def chmod_fuse_3(self, path: bytes | None, mode: int, info: Any) -> Any:
+            return self.operations.chmod(text(path), mode, handle(info))
+
+        def chown_fuse_3(self, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
+            ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
+            return self.operations.chown(text(path), *ids, handle(info))
+
+        def utimens_fuse_3(self, path: bytes | None, times: Any, info: Any) -> Any:
+            pair = None
+            if times:
+                given = times.contents
+                pair = (
+                    given.actime.tv_sec * 10**9 + given.actime.tv_nsec,
+                    given.modtime.tv_sec * 10**9 + given.modtime.tv_nsec,
+                )
+            return self.operations.utimens(text(path), pair, handle(info))
+
+        def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> Any:
+            return self.operations.rename(text(old), text(new), flags)
+
+    return FuseWithHandles

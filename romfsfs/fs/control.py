@@ -1,0 +1,246 @@
+"""The control directory `.romfs/`: there for who knows its name, in no listing of the root.
+
+    shadow/  base/  zoo/            read-only trees of the host
+    status   status.json   log      text, as it was when the file was opened
+    ctl                             commands, a line each; the write fails if the command does
+
+Trees and texts are read with direct_io: the kernel must not keep pages of them, because they
+change without it being told. So a shared mapping of them is refused (ENODEV); reading and
+private mappings work.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .host import MountHost, Tree
+from .tree import from_text, refuse, to_text
+
+NAME = ".romfs"
+ROOT = "/" + NAME
+_BELOW = ROOT + "/"
+
+#: Handles of this directory start here; those of real files are descriptors, which are small.
+FIRST_HANDLE = 1 << 32
+
+_TEXTS = ("status", "status.json", "log")
+_CTL = "ctl"
+_SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
+_COMMAND_BYTES = 4096
+
+
+class _Reading:
+    """An open text or tree file: `size` bytes of `data`, or of `fd` from `offset`."""
+
+    def __init__(self, attributes: dict[str, int], data: bytes = b"", fd: int = -1,
+                 offset: int = 0, size: int = 0) -> None:  # fmt: skip
+        self.attributes = attributes
+        self._data = data
+        self._fd = fd
+        self._offset = offset
+        self._size = size
+
+    def read(self, size: int, offset: int) -> bytes:
+        if self._fd < 0:
+            return self._data[offset : offset + size]
+        size = min(size, self._size - offset)
+        return os.pread(self._fd, size, self._offset + offset) if size > 0 else b""
+
+    def write(self, data: bytes) -> None:
+        raise refuse(errno.EBADF)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+class _Commands(_Reading):
+    """An open `ctl`. A command runs when its line is complete, the last one at the close."""
+
+    def __init__(self, attributes: dict[str, int], run: Callable[[str], None]) -> None:
+        super().__init__(attributes)
+        self._run = run
+        self._pending = b""
+
+    def write(self, data: bytes) -> None:
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        if len(self._pending) > _COMMAND_BYTES:
+            self._pending = b""
+            raise refuse(errno.EINVAL)
+        for line in lines:
+            self._command(line)
+
+    def flush(self) -> None:
+        line, self._pending = self._pending, b""
+        self._command(line)
+
+    def _command(self, line: bytes) -> None:
+        command = line.decode("utf-8", "replace").strip()
+        if command:
+            self._run(command)
+
+
+class ControlDirectory:
+    """Answers for everything below `.romfs`. Any thread."""
+
+    def __init__(self, host: MountHost, open_writers: Callable[[], list[str]]) -> None:
+        self._host = host
+        self._open_writers = open_writers
+        self._numbers = itertools.count(FIRST_HANDLE)
+        self._files: dict[int, _Reading] = {}
+        self._listings: dict[int, list[tuple[str, bool]]] = {}
+        self._snapshots: dict[str, tuple[float, bytes, int]] = {}
+        self._lock = threading.Lock()
+        self._started = time.time_ns()
+        self._owner = os.getuid(), os.getgid()
+
+    @staticmethod
+    def owns(path: str) -> bool:
+        return path == ROOT or path.startswith(_BELOW)
+
+    def attributes(self, path: str) -> dict[str, int]:
+        """As of stat(2). Raises FileNotFoundError."""
+        name, _, rest = path[len(_BELOW) :].partition("/")
+        if not name or (not rest and name in self._trees()):
+            return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
+        if not rest and name == _CTL:
+            return self._made_up(path, stat.S_IFREG | 0o200, 0, self._started)
+        if not rest and name in _TEXTS:
+            data, when = self._snapshot(name, fresh=False)
+            return self._made_up(path, stat.S_IFREG | 0o444, len(data), when)
+        found = self._tree(name).stat(to_text("/" + rest))
+        if found is None:
+            raise refuse(errno.ENOENT)
+        is_dir, size, mtime = found
+        mode = stat.S_IFDIR | 0o555 if is_dir else stat.S_IFREG | 0o444
+        return self._made_up(path, mode, size, mtime)
+
+    def open_dir(self, path: str) -> int:
+        """A handle for `listing`; what it lists is fixed here."""
+        name, _, rest = path[len(_BELOW) :].partition("/")
+        if not name:
+            entries = [(tree, True) for tree in self._trees()]
+            entries += [(file, False) for file in (*_TEXTS, _CTL)]
+        else:
+            found: Iterable[tuple[str, bool]] = _found(self._tree(name).list, to_text("/" + rest))
+            entries = [(from_text(entry), is_dir) for entry, is_dir in found]
+        with self._lock:
+            handle = next(self._numbers)
+            self._listings[handle] = entries
+        return handle
+
+    def listing(self, handle: int) -> list[tuple[str, bool]]:
+        return self._listings[handle]
+
+    def close_dir(self, handle: int) -> None:
+        self._listings.pop(handle, None)
+
+    def open(self, path: str, flags: int) -> int:
+        """A handle for reading a file, or for writing `ctl`."""
+        attributes = self.attributes(path)
+        if stat.S_ISDIR(attributes["st_mode"]):
+            raise refuse(errno.EISDIR)
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
+        name, _, rest = path[len(_BELOW) :].partition("/")
+        file: _Reading
+        if not rest and name == _CTL:
+            if flags & os.O_ACCMODE != os.O_WRONLY:
+                raise refuse(errno.EACCES)
+            file = _Commands(attributes, self._run)
+        elif writing:
+            raise refuse(errno.EROFS)
+        elif not rest and name in _TEXTS:
+            data, when = self._snapshot(name, fresh=True)
+            file = _Reading({**attributes, "st_size": len(data), "st_mtime": when}, data)
+        else:
+            fd, offset, size = _found(self._tree(name).open, to_text("/" + rest))
+            file = _Reading({**attributes, "st_size": size}, b"", fd, offset, size)
+        with self._lock:
+            handle = next(self._numbers)
+            self._files[handle] = file
+        return handle
+
+    def file(self, handle: int) -> _Reading:
+        try:
+            return self._files[handle]
+        except KeyError:
+            raise refuse(errno.EBADF) from None
+
+    def close(self, handle: int) -> None:
+        with self._lock:
+            file = self._files.pop(handle, None)
+        if file is not None:
+            file.close()
+
+    def truncate(self, path: str) -> None:
+        """`echo commit > ctl` truncates first; nothing else may be changed."""
+        if path != _BELOW + _CTL:
+            raise refuse(errno.EROFS)
+
+    def _run(self, command: str) -> None:
+        self._host.control(command, self._open_writers)
+
+    def _trees(self) -> dict[str, Callable[[], Tree | None]]:
+        trees: dict[str, Callable[[], Tree | None]] = {
+            "shadow": self._host.shadow,
+            "base": self._host.base,
+        }
+        if self._host.zoo() is not None:
+            trees["zoo"] = self._host.zoo
+        return trees
+
+    def _tree(self, name: str) -> Tree:
+        getter = self._trees().get(name)
+        tree = getter() if getter else None
+        if tree is None:
+            raise refuse(errno.ENOENT)
+        return tree
+
+    def _snapshot(self, name: str, *, fresh: bool) -> tuple[bytes, int]:
+        """(text, when it was made in ns); up to a second old unless it must be fresh."""
+        now = time.monotonic()
+        known = self._snapshots.get(name)
+        if known is not None and not fresh and now - known[0] < _SNAPSHOT_SECONDS:
+            return known[1:]
+        if name == "log":
+            text = self._host.log_text()
+        else:
+            text = self._host.status_json() if name == "status.json" else self._host.status_text()
+        made = (now, text.encode("utf-8", "surrogateescape"), time.time_ns())
+        self._snapshots[name] = made
+        return made[1:]
+
+    def _made_up(self, path: str, mode: int, size: int, mtime: int) -> dict[str, int]:
+        uid, gid = self._owner
+        return {
+            "st_mode": mode,
+            "st_ino": 1 << 48 | zlib.crc32(path.encode("latin-1")),  # unlike any real one
+            "st_nlink": 2 if stat.S_ISDIR(mode) else 1,
+            "st_uid": uid,
+            "st_gid": gid,
+            "st_size": size,
+            "st_blocks": (size + 511) // 512,
+            "st_blksize": 4096,
+            "st_atime": mtime,
+            "st_mtime": mtime,
+            "st_ctime": mtime,
+        }
+
+
+def _found(function: Callable[[str], Any], path: str) -> Any:
+    """What `function` gives for `path`; a tree may say KeyError for what it does not hold."""
+    try:
+        return function(path)
+    except KeyError:
+        raise refuse(errno.ENOENT) from None

@@ -1,0 +1,282 @@
+"""The life of a mount: checks, fork, session, mount, serve, end.
+
+The order is what keeps it safe. Everything that can be checked is checked first. The fork comes
+before any thread exists, the session is opened in the daemon, and the mount is made last, so a
+failure leaves nothing behind. The parent returns when the kernel has mounted and the daemon
+answers, or raises what went wrong. After a crash the mountpoint stays dead ("transport endpoint
+is not connected") on purpose: an empty folder would invite a mirroring tool to delete
+everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from .. import errors
+from ..errors import Interrupted, RomfsError
+from ..files import Progress, no_progress
+from .binding import Binding, load_binding
+from .host import MountHost
+from .mountpoint import prepare
+from .options import fuse_options, parse_extra
+
+log = logging.getLogger(__name__)
+
+#: Opens the session in the daemon, after the fork; may report progress, which the parent shows.
+HostFactory = Callable[[Progress], MountHost]
+
+_PROGRESS_SECONDS = 0.05
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """source: what the mount table shows. extra: values of `-o`, comma-separated lists.
+    foreground: serve in this process until unmounted or interrupted."""
+
+    source: str = "romfsfs"
+    allow_other: bool = False
+    foreground: bool = False
+    extra: tuple[str, ...] = ()
+    progress: Progress = no_progress
+
+
+def mount(
+    host_factory: HostFactory,
+    mountpoint: str | os.PathLike[str],
+    options: MountOptions = MountOptions(),
+) -> int:
+    """Mount and return the daemon's process id once the mount answers.
+
+    With `foreground`: returns 0 after it was unmounted. Call it before starting threads: the
+    daemon is forked from this process. Raises RomfsError: what a check found, what the factory
+    raised, or libfuse's own words.
+    """
+    binding = load_binding()
+    extra = parse_extra(options.extra)
+    allow_other = options.allow_other or bool(extra.pop("allow_other", False))
+    nonempty = bool(extra.pop("nonempty", False))
+    path = prepare(mountpoint, allow_other=allow_other, nonempty=nonempty)
+
+    def serve(progress: Progress, ready: Callable[[MountHost], None]) -> None:
+        host = host_factory(progress)
+        try:
+            _serve(
+                binding,
+                host,
+                path,
+                fuse_options(
+                    binding.libfuse, options.source, extra, read_only=host.read_only,
+                    allow_other=allow_other, nonempty=nonempty,
+                ),
+                ready,
+            )  # fmt: skip
+        finally:
+            host.close()
+
+    if options.foreground:
+        serve(options.progress, lambda host: None)
+        return 0
+    return _in_background(serve, path, options.progress)
+
+
+def _serve(
+    binding: Binding,
+    host: MountHost,
+    path: str,
+    fuse_options: dict[str, str | bool],
+    ready: Callable[[MountHost], None],
+) -> None:
+    """Mount `path` and answer until it is unmounted or this process gets a signal to end."""
+    from .adapter import Adapter
+
+    mounted = False
+
+    def on_ready() -> None:
+        nonlocal mounted
+        mounted = True
+        ready(host)
+
+    # Others may use it and root made it: what they create must be theirs.
+    shared = "allow_other" in fuse_options and os.geteuid() == 0
+    adapter = Adapter(host, caller=binding.caller if shared else None, ready=on_ready)
+    _raise_file_limit()
+    # libfuse unmounts and returns on these, but only where it finds the default action.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        binding.run(adapter, path, fuse_options)
+    except RuntimeError as error:
+        raise RomfsError(
+            "could not mount" if not mounted else f"the mount ended with an error ({error})",
+            where=path,
+            next_step="romfsfs doctor says what is missing" if not mounted else "see the log",
+        ) from error
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system allows: each file open through the mount is one here."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        log.debug("open files: %s raised to %s", soft, hard)
+
+
+def _in_background(
+    serve: Callable[[Progress, Callable[[MountHost], None]], None], path: str, progress: Progress
+) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()  # or the daemon would write it a second time
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        # Twice: the daemon must not become a zombie of a long-lived caller.
+        if os.fork() == 0:
+            _daemon(serve, writing)  # does not return
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    pid = 0
+    with open(reading, "rb") as messages:
+        try:
+            for line in messages:
+                message: dict[str, Any] = json.loads(line)
+                if "pid" in message:
+                    pid = message["pid"]
+                elif "progress" in message:
+                    progress(*message["progress"])
+                elif "ready" in message:
+                    return pid
+                elif "error" in message:
+                    raise _rebuilt(message["error"])
+        except BaseException as error:
+            if pid and not isinstance(error, RomfsError):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("interrupted while mounting", where=path) from None
+            raise
+    raise RomfsError("the mount's process ended without a word", where=path)
+
+
+def _daemon(serve: Callable[[Progress, Callable[[MountHost], None]], None], channel: int) -> None:
+    """The forked process: never returns, never lets an exception reach its caller's code."""
+    code = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        captured = _redirect_output()
+        send = _Sender(channel)
+        send(pid=os.getpid())
+        try:
+            serve(send.progress, lambda host: _ready(host, send, captured))
+            code = 0
+        except RomfsError as error:
+            _fail(error, send, captured)
+            code = error.exit_code
+        except BaseException as error:  # the process boundary: nobody above to tell
+            log.exception("the mount ended")
+            _fail(RomfsError(f"{type(error).__name__}: {error}"), send, captured)
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+def _redirect_output() -> BinaryIO:
+    """Standard input from nowhere; output to a temporary file until the session's log is known.
+
+    libfuse says on standard error why it cannot mount.
+    """
+    captured = tempfile.TemporaryFile()  # noqa: SIM115 (lives until the mount is ready)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(captured.fileno(), 1)
+    os.dup2(captured.fileno(), 2)
+    level = logging.getLogger().getEffectiveLevel()
+    stream = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stderr = stream
+    logging.basicConfig(
+        force=True, stream=stream, format=_LOG_FORMAT, level=min(level, logging.INFO)
+    )
+    return captured
+
+
+def _ready(host: MountHost, send: _Sender, captured: BinaryIO) -> None:
+    """The kernel has mounted: from here on output belongs to the session's log."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    path = os.devnull if host.log_file is None else host.log_file
+    target = os.open(path, flags, 0o600)
+    captured.seek(0)
+    early = captured.read()
+    if early:
+        os.write(target, early)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    captured.close()
+    send(ready=True)
+    send.close()
+
+
+def _fail(error: RomfsError, send: _Sender, captured: BinaryIO) -> None:
+    said = ""
+    if not captured.closed:
+        captured.seek(0)
+        said = captured.read().decode("utf-8", "replace").strip()
+    detail = "\n".join(filter(None, (error.detail, said)))
+    log.error("%s", error.line)
+    send(error={
+        "type": type(error).__name__, "what": error.what, "where": error.where,
+        "next_step": error.next_step, "detail": detail,
+    })  # fmt: skip
+    send.close()
+
+
+class _Sender:
+    """Messages to the parent, a JSON object a line. Silent once the parent has gone."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+        self._last = ("", 0.0)
+
+    def __call__(self, **message: Any) -> None:
+        if self._channel >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._channel, json.dumps(message).encode() + b"\n")
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """A `Progress`; passes on no more than can be seen."""
+        now = time.monotonic()
+        last_phase, when = self._last
+        if phase != last_phase or done >= total or now - when >= _PROGRESS_SECONDS:
+            self._last = phase, now
+            self(progress=[phase, done, total])
+
+    def close(self) -> None:
+        channel, self._channel = self._channel, -1
+        if channel >= 0:
+            os.close(channel)
+
+
+def _rebuilt(fields: dict[str, str]) -> RomfsError:
+    """The daemon's error in this process: same class (and so exit code), same words."""
+    kind = getattr(errors, fields.pop("type"), RomfsError)
+    error: RomfsError = kind.__new__(kind)
+    what = fields.pop("what")
+    RomfsError.__init__(error, what, **fields)
+    return error

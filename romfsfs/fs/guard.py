@@ -1,0 +1,65 @@
+"""The one place where an exception becomes an error number.
+
+Both bindings have holes here: an OSError without errno (pyserial raises such) escapes fusepy's
+wrapper as a NameError and kills the request loop, anything else becomes EINVAL. So every
+operation is wrapped, and what leaves the wrapper is an OSError with an errno, always.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import RomfsError
+
+log = logging.getLogger(__name__)
+
+# A user's mistake is an answer like any other; these mean that something is wrong with the
+# machine or with us, and someone will look for the reason in the log.
+_WORTH_LOGGING = frozenset(
+    {errno.EIO, errno.EBADF, errno.EFAULT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+)
+
+
+def guarded(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+    """`operation`, but every exception leaves it as an OSError with a positive errno."""
+
+    def dispatch(*args: Any) -> Any:
+        try:
+            return operation(*args)
+        except FileNotFoundError:  # the commonest answer: creating a file starts with a lookup
+            raise
+        except OSError as error:
+            number = error.errno
+            if isinstance(number, int) and number > 0:
+                if number in _WORTH_LOGGING:
+                    log.error("%s%s failed: %s", name, _brief(args), error)
+                raise
+            log.exception("%s%s raised an OSError without errno", name, _brief(args))
+            raise OSError(errno.EIO, "no errno") from error
+        except RomfsError as error:
+            log.error("%s%s: %s", name, _brief(args), error.line)
+            if error.detail:
+                log.error("%s", error.detail)
+            raise OSError(errno.EIO, error.what) from error
+        except BaseException as error:
+            # SystemExit and the like too: libfuse has no use for them, and fusepy's handling of
+            # them is a NameError.
+            log.exception("%s%s raised", name, _brief(args))
+            raise OSError(errno.EIO, type(error).__name__) from error
+
+    return dispatch
+
+
+def _brief(args: tuple[Any, ...]) -> str:
+    """The arguments for the log, without file content."""
+    return f"({', '.join(map(_shown, args))})"
+
+
+def _shown(arg: Any) -> str:
+    if isinstance(arg, bytes):
+        return f"<{len(arg)} bytes>"
+    handle = getattr(arg, "fh", None)
+    return repr(arg) if handle is None else f"handle {handle}"

@@ -1,0 +1,94 @@
+"""The files that are open through a mount, and by which name.
+
+A handle's number is the descriptor itself, so that reading needs no look-up here. The names
+follow renames: commit asks which files are open for writing, a file's size limit depends on its
+name, and a nameless file goes when its last handle does.
+"""
+
+from __future__ import annotations
+
+import threading
+
+
+class Handle:
+    """An open file. path: as libfuse names it; None once it has no name (see `hidden`)."""
+
+    __slots__ = ("changed", "fd", "hidden", "limit", "path", "writable")
+
+    def __init__(self, fd: int, path: str, writable: bool, limit: int | None) -> None:
+        self.fd = fd
+        self.path: str | None = path
+        self.hidden: bytes | None = None
+        self.writable = writable
+        self.limit = limit
+        self.changed = False
+
+
+class Handles:
+    """All open files of a mount. Any thread."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Handle] = {}
+        self._lock = threading.Lock()  # held for bookkeeping only, never for a system call
+        self.get = self._open.get  # of a descriptor; the hot path of writing, atomic under the GIL
+
+    def add(self, handle: Handle) -> None:
+        with self._lock:
+            self._open[handle.fd] = handle
+
+    def remove(self, fd: int) -> tuple[Handle | None, bytes | None]:
+        """(the handle, the hidden name that has no handle any more). Before the fd is closed."""
+        with self._lock:
+            handle = self._open.pop(fd, None)
+            if handle is None or handle.hidden is None:
+                return handle, None
+            last = all(other.hidden != handle.hidden for other in self._open.values())
+            return handle, handle.hidden if last else None
+
+    def hide(self, path: str, hidden: bytes) -> None:
+        """The file at `path` lost its name."""
+        with self._lock:
+            for handle in self._open.values():
+                if handle.path == path:
+                    handle.path, handle.hidden, handle.limit = None, hidden, None
+
+    def reveal(self, hidden: bytes, path: str) -> list[Handle]:
+        """A nameless file got a name again. Returns its handles, whose limits may have changed."""
+        with self._lock:
+            found = [handle for handle in self._open.values() if handle.hidden == hidden]
+            for handle in found:
+                handle.path, handle.hidden = path, None
+            return found
+
+    def rename(self, old: str, new: str) -> list[Handle]:
+        """A file or folder moved. Returns the handles that moved with it."""
+        below = old + "/"
+        moved = []
+        with self._lock:
+            for handle in self._open.values():
+                path = handle.path
+                if path is None:
+                    continue
+                if path == old:
+                    handle.path = new
+                elif path.startswith(below):
+                    handle.path = new + path[len(old) :]
+                else:
+                    continue
+                moved.append(handle)
+        return moved
+
+    def exchange(self, one: str, other: str) -> list[Handle]:
+        """Two names were swapped. Returns the handles that moved."""
+        parked = "\0"  # no path: nothing can be there
+        moved = self.rename(one, parked)
+        moved += self.rename(other, one)
+        self.rename(parked, other)
+        return moved
+
+    def writers(self) -> list[str]:
+        """The names open for writing, each once."""
+        with self._lock:
+            return sorted(
+                {h.path for h in self._open.values() if h.writable and h.path is not None}
+            )

@@ -1,0 +1,258 @@
+"""Everything about a mountpoint before and after the mount itself: checks, unmounting, who uses it.
+
+Nothing here touches what is mounted, except to look whether it answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import RomfsError, UsageError
+from .binding import install_command
+
+FILE_SYSTEM = "fuse.romfsfs"
+_FUSE_CONF = Path("/etc/fuse.conf")
+_COMMAND_SECONDS = 30
+_SHOWN_PROCESSES = 8
+
+
+class Mount(NamedTuple):
+    """A line of the system's mount table."""
+
+    mountpoint: str
+    kind: str
+    source: str
+
+
+def find_mount(mountpoint: str) -> Mount | None:
+    """What is mounted there, on top; None: nothing, or the system has no mount table to read."""
+    found = None
+    for mount in _mounts():
+        if mount.mountpoint == mountpoint:
+            found = mount
+    return found
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Whether a FUSE file system is mounted there whose daemon is gone."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        # ENOTCONN on Linux; macOS says ENXIO
+        return error.errno in (errno.ENOTCONN, errno.ENXIO)
+    return False
+
+
+def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: bool) -> str:
+    """Check all that a mount there needs, and return the folder's real path.
+
+    A dead mountpoint of ours is unmounted first. Raises UsageError or RomfsError with what to do.
+    """
+    # realpath does not look at the last component, which a dead mountpoint would refuse.
+    path = os.path.realpath(mountpoint)
+    _remove_dead(path)
+    if not os.path.isdir(path):
+        what = "not a folder" if os.path.lexists(path) else "no such folder"
+        raise UsageError(what, where=path, next_step=f"mkdir -p {path}")
+    mounted = find_mount(path)
+    if mounted is not None and mounted.kind == FILE_SYSTEM:
+        raise UsageError(
+            f"{mounted.source} is mounted there already",
+            where=path, next_step=f"romfsfs umount {path}",
+        )  # fmt: skip
+    if not nonempty and any(os.scandir(path)):
+        raise UsageError(
+            "the folder is not empty, and what is in it would be out of reach",
+            where=path, next_step="choose an empty folder, or add -o nonempty",
+        )  # fmt: skip
+    if sys.platform.startswith("linux"):
+        _check_device(path)
+        if allow_other:
+            _check_allow_other()
+    return path
+
+
+def _remove_dead(path: str) -> None:
+    if not is_dead(path):
+        return
+    mounted = find_mount(path)
+    if mounted is not None and mounted.kind != FILE_SYSTEM:
+        raise UsageError(
+            f"a file system that does not answer is mounted there ({mounted.kind})",
+            where=path, next_step=f"fusermount3 -u {path}",
+        )  # fmt: skip
+    # Lazily if need be: nothing can be written to a mount without a daemon.
+    code, output = _run([*_unmounter(), path])
+    if code != 0:
+        code, output = _run([*_unmounter(lazy=True), path])
+    if code != 0:
+        raise RomfsError(
+            "cannot remove what is left of an earlier mount", where=path, detail=output,
+            next_step=f"sudo umount -l {path}",
+        )  # fmt: skip
+
+
+def _check_device(path: str) -> None:
+    if not os.path.exists("/dev/fuse"):
+        raise RomfsError(
+            "this system has no /dev/fuse", next_step="sudo modprobe fuse; in a container start "
+            "it with --device /dev/fuse --cap-add SYS_ADMIN",
+        )  # fmt: skip
+    if os.geteuid() == 0:
+        return
+    # An ordinary user's mount is made by fusermount, which is setuid root and opens the device.
+    if shutil.which("fusermount3") is None and shutil.which("fusermount") is None:
+        raise RomfsError("fusermount is not installed", next_step=install_command())
+    if not os.access(path, os.W_OK):
+        raise UsageError(
+            "you may mount only on a folder that you may write to", where=path,
+            next_step="choose a folder of your own",
+        )  # fmt: skip
+
+
+def _check_allow_other() -> None:
+    if os.geteuid() == 0:
+        return
+    with contextlib.suppress(OSError):
+        if re.search(r"^\s*user_allow_other\b", _FUSE_CONF.read_text(), re.MULTILINE):
+            return
+    raise UsageError(
+        "allow_other is not allowed to ordinary users on this system", where=str(_FUSE_CONF),
+        next_step=f"add the line user_allow_other to it: "
+        f"echo user_allow_other | sudo tee -a {_FUSE_CONF}",
+    )  # fmt: skip
+
+
+def unmount(
+    mountpoint: str | os.PathLike[str],
+    *,
+    pid: int | None = None,
+    lazy: bool = False,
+    timeout: float = 60.0,
+) -> None:
+    """Unmount and wait until the daemon `pid` has ended, at most `timeout` seconds.
+
+    lazy: take the mountpoint away even though it is in use; only when the user asks for it.
+    Raises RomfsError naming the processes that use it.
+    """
+    path = os.path.realpath(mountpoint)
+    code, output = _run([*_unmounter(lazy=lazy), path])
+    if code != 0:
+        if find_mount(path) is None and sys.platform.startswith("linux"):
+            raise UsageError("nothing is mounted there", where=path)
+        users = list(_processes_using(path))
+        if users:
+            shown = ", ".join(users[:_SHOWN_PROCESSES])
+            more = ", ..." if len(users) > _SHOWN_PROCESSES else ""
+            raise RomfsError(
+                f"the folder is in use by {shown}{more}", where=path,
+                next_step="end them or leave the folder, and try again",
+            )  # fmt: skip
+        raise RomfsError("cannot unmount", where=path, next_step="see the detail", detail=output)
+    if pid is not None and not wait_for_exit(pid, timeout):
+        raise RomfsError(
+            f"unmounted, but its process {pid} has not ended in {timeout:.0f} s", where=path,
+            next_step="look into its log",
+        )  # fmt: skip
+
+
+def wait_for_exit(pid: int, timeout: float) -> bool:
+    """Whether the process ended within `timeout` seconds."""
+    if hasattr(os, "pidfd_open"):
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        except OSError:  # a kernel or sandbox without the call
+            pass
+        else:
+            try:
+                return bool(select.select([fd], [], [], timeout)[0])
+            finally:
+                os.close(fd)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        time.sleep(0.02)
+    return False
+
+
+def _unmounter(*, lazy: bool = False) -> list[str]:
+    """The command that unmounts, without the mountpoint."""
+    if sys.platform.startswith("linux"):
+        for name in ("fusermount3", "fusermount"):
+            program = shutil.which(name)
+            if program is not None:
+                return [program, "-uz" if lazy else "-u", "--"]
+    if sys.platform == "darwin":
+        return ["umount", "-f"] if lazy else ["umount"]
+    return ["umount", "-l"] if lazy else ["umount"]
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=_COMMAND_SECONDS, check=False, cwd="/",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+
+
+def _mounts() -> Iterator[Mount]:
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        # ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE SUPEROPTIONS
+        front, _, back = line.partition(b" - ")
+        fields, rest = front.split(b" "), back.split(b" ")
+        if len(fields) >= 5 and len(rest) >= 2:
+            yield Mount(_plain(fields[4]), _plain(rest[0]), _plain(rest[1]))
+
+
+def _plain(field: bytes) -> str:
+    """Undo the kernel's escapes of space, tab, newline and backslash: three octal digits."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field))
+
+
+def _processes_using(path: str) -> Iterator[str]:
+    """'name (pid N)' of each visible process that has its folder or a file open there."""
+    inside = path.rstrip("/") + "/"
+    with contextlib.suppress(OSError):
+        for pid in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+            if any(link == path or link.startswith(inside) for link in _links(pid)):
+                name = "?"
+                with contextlib.suppress(OSError):
+                    name = Path(f"/proc/{pid}/comm").read_text().strip()
+                yield f"{name} (pid {pid})"
+
+
+def _links(pid: str) -> Iterator[str]:
+    links = [f"/proc/{pid}/{name}" for name in ("cwd", "root", "exe")]
+    for folder in ("fd", "map_files"):
+        with contextlib.suppress(OSError):
+            links += [
+                f"/proc/{pid}/{folder}/{name}" for name in os.listdir(f"/proc/{pid}/{folder}")
+            ]
+    for link in links:
+        with contextlib.suppress(OSError):
+            yield os.readlink(link)

@@ -1,0 +1,73 @@
+"""What is passed to libfuse with `-o`, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+SUBTYPE = "romfsfs"
+
+# Words of /etc/fstab that are for mount(8) and systemd; libfuse would refuse some of them.
+_FSTAB_ONLY = frozenset(
+    {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"}
+)
+_FSTAB_PREFIXES = ("x-", "comment=")
+
+_THREADS = 10
+
+
+def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
+    """`-o` values ('allow_other,max_read=4096') as a mapping; words for fstab alone dropped."""
+    options: dict[str, str | bool] = {}
+    for value in values:
+        for word in value.split(","):
+            word = word.strip()
+            if not word or word in _FSTAB_ONLY or word.startswith(_FSTAB_PREFIXES):
+                continue
+            key, has_value, text = word.partition("=")
+            options[key] = text if has_value else True
+    return options
+
+
+def fuse_options(
+    libfuse: tuple[int, int],
+    source: str,
+    extra: Mapping[str, str | bool],
+    *,
+    read_only: bool,
+    allow_other: bool,
+    nonempty: bool,
+) -> dict[str, str | bool]:
+    """All options of a mount; what the user gave in `extra` wins. libfuse: (major, minor)."""
+    options: dict[str, str | bool] = {
+        "fsname": _escaped(source),
+        # The work tree's own inode numbers: git's index and rsync stay valid across mounts.
+        "use_ino": True,
+    }
+    if sys.platform == "darwin":
+        options["volname"] = _escaped(source.rpartition("/")[2] or SUBTYPE)
+    else:
+        options["subtype"] = SUBTYPE
+        # Pages of a file stay cached across opens as long as its size and time are the same.
+        options["auto_cache"] = True
+        if libfuse < (3,):
+            options["big_writes"] = True  # sequential writes are 8 times faster; libfuse 3: always
+            if nonempty:
+                options["nonempty"] = True  # libfuse 3 has no such option and does not look
+        elif libfuse >= (3, 12):
+            # Its own defaults; but 3.14 complains on standard error about the -1 it fills in.
+            options["max_threads"] = options["max_idle_threads"] = str(_THREADS)
+    if read_only:
+        options["ro"] = True
+    if allow_other:
+        # Others get what the modes allow. For the mounting user alone the daemon's own system
+        # calls decide, so the kernel need not check twice.
+        options["allow_other"] = True
+        options["default_permissions"] = True
+    return {**options, **extra}
+
+
+def _escaped(text: str) -> str:
+    """For an option's value: libfuse splits at commas that have no backslash before them."""
+    visible = "".join(c if c.isprintable() else "?" for c in text)
+    return visible.replace("\\", "\\\\").replace(",", "\\,")

@@ -1,0 +1,122 @@
+"""The work tree by directory descriptor: long paths, odd names, and files without a name.
+
+Paths come from libfuse as '/a/b' whose characters are the name's bytes (Latin-1, see
+`binding.py`), so every name a file system can hold passes through unharmed.
+
+libfuse keeps an open file that is unlinked or renamed over by renaming it to `.fuse_hiddenN` in
+the same folder, N being 16 hexadecimal digits unique in this mount (`hidden_name` in libfuse's
+`lib/fuse.c`). Here such names live in a folder of their own, whatever folder they were given in:
+they show in no listing, do not keep their folder from being removed, follow it when it is
+renamed, and are never in the work tree that gets packed. These names are libfuse's: making one
+otherwise is refused (EPERM), but a `mv` to one cannot be told from libfuse's own and hides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: bytes of the longest path the kernel takes in one call, with its final zero
+PATH_MAX = 1024 if sys.platform == "darwin" else 4096
+
+_HIDDEN_MARK = b".fuse_hidden"
+_HIDDEN = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
+
+# Only to walk through: O_PATH needs no read permission on the folders in between.
+_WALK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def to_text(path: str) -> str:
+    """libfuse's '/a/b' as the host knows it: 'a/b', names as `os.fsdecode` gives them."""
+    if path.isascii():
+        return path[1:]
+    return os.fsdecode(path.encode("latin-1"))[1:]
+
+
+def from_text(name: str) -> str:
+    """The other way for one name of a listing."""
+    return name if name.isascii() else os.fsencode(name).decode("latin-1")
+
+
+def hidden_name(path: str) -> bytes | None:
+    """The name in the folder for nameless files when `path` is one of libfuse's, else None."""
+    if ".fuse_hidden" not in path:
+        return None
+    last = path.rpartition("/")[2].encode("latin-1")
+    return last if _HIDDEN.fullmatch(last) else None
+
+
+class WorkTree:
+    """Calls `os` functions on paths relative to the work tree. No state: any thread."""
+
+    def __init__(self, work_fd: int, hidden_fd: int) -> None:
+        self.work_fd = work_fd
+        self.hidden_fd = hidden_fd
+
+    def at(self, function: Callable[..., Any], path: str, *args: Any, **options: Any) -> Any:
+        """`function(name, *args, dir_fd=...)` with the descriptor and name that mean `path`."""
+        name = path.encode("latin-1")[1:] or b"."
+        if _HIDDEN_MARK in name:
+            hidden = hidden_name(path)
+            if hidden is not None:
+                return function(hidden, *args, dir_fd=self.hidden_fd, **options)
+        if len(name) < PATH_MAX:
+            return function(name, *args, dir_fd=self.work_fd, **options)
+        with self._walked(name) as (dir_fd, last):
+            return function(last, *args, dir_fd=dir_fd, **options)
+
+    def stat(self, path: str) -> os.stat_result:
+        result: os.stat_result = self.at(os.stat, path, follow_symlinks=False)
+        return result
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        fd: int = self.at(os.open, path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        return fd
+
+    def rename(self, old: str, new: str, rename: Callable[..., None] = os.rename) -> None:
+        """rename(2) between the two, by `rename`, which takes os.rename's arguments."""
+
+        def with_source(source: bytes, *, dir_fd: int) -> None:
+            source_fd = dir_fd
+
+            def with_target(target: bytes, *, dir_fd: int) -> None:
+                rename(source, target, src_dir_fd=source_fd, dst_dir_fd=dir_fd)
+
+            self.at(with_target, new)
+
+        self.at(with_source, old)
+
+    def remove_leftovers(self) -> None:
+        """Remove the nameless files that a killed daemon left behind."""
+        for name in os.listdir(self.hidden_fd):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self.hidden_fd)
+
+    @contextlib.contextmanager
+    def _walked(self, name: bytes) -> Iterator[tuple[int, bytes]]:
+        """(descriptor of the folder, last component) of a path too long for one call."""
+        parts = name.split(b"/")
+        last = parts.pop()
+        fd = os.dup(self.work_fd)
+        try:
+            while parts:
+                step = [parts.pop(0)]
+                length = len(step[0])
+                while parts and length + 1 + len(parts[0]) < PATH_MAX:
+                    length += 1 + len(parts[0])
+                    step.append(parts.pop(0))
+                inner = os.open(b"/".join(step), _WALK, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            yield fd, last
+        finally:
+            os.close(fd)
+
+
+def refuse(number: int) -> OSError:
+    """The OSError for an error number, with the system's own words."""
+    return OSError(number, os.strerror(number))

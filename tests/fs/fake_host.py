@@ -1,0 +1,130 @@
+"""A host over plain directories: the least that a mount needs, with a journal of what it was told.
+
+STATE/          work/ hidden/ base/ shadow/ zoo/    plain directories
+STATE/calls     a line for each `changed`, `control`, `close`
+STATE/log       the daemon's log
+STATE/settings.json   capacity, used, limits {path: bytes}, read_only, slow (seconds a command takes)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import Progress
+
+
+class DirectoryTree:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        return [(entry.name, entry.is_dir()) for entry in os.scandir(self.root / path)]
+
+    def stat(self, path: str) -> tuple[bool, int, int] | None:
+        place = self.root / path
+        if not place.exists():
+            return None
+        found = place.stat()
+        return place.is_dir(), found.st_size, found.st_mtime_ns
+
+    def open(self, path: str) -> tuple[int, int, int]:
+        if not (self.root / path).is_file():
+            raise KeyError(path)
+        if path.endswith(".pending"):
+            raise OSError(11, "pending")
+        fd = os.open(self.root / path, os.O_RDONLY)
+        size = os.fstat(fd).st_size
+        # Bytes before and after the file's own are nobody's business: as in an image.
+        return fd, min(3, size), max(0, size - 6)
+
+
+class FakeHost:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        for name in ("work", "hidden", "base", "shadow"):
+            (state / name).mkdir(exist_ok=True)
+        self.work_fd = os.open(state / "work", os.O_RDONLY | os.O_DIRECTORY)
+        self.hidden_fd = os.open(state / "hidden", os.O_RDONLY | os.O_DIRECTORY)
+        self.log_file: Path | None = state / "log"
+        settings = state / "settings.json"
+        self.settings: dict[str, Any] = (
+            json.loads(settings.read_text()) if settings.exists() else {}
+        )
+        self.read_only: bool = self.settings.get("read_only", False)
+        self._calls = os.open(state / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _note(self, *words: str) -> None:
+        os.write(self._calls, " ".join(words).encode("utf-8", "surrogateescape") + b"\n")
+
+    def changed(self, path: str) -> None:
+        self._note("changed", path)
+
+    def limit(self, path: str) -> int | None:
+        limits: dict[str, int] = self.settings.get("limits", {})
+        return limits.get(path)
+
+    def usage(self) -> tuple[int | None, int]:
+        return self.settings.get("capacity"), self.settings.get("used", 0)
+
+    def status_text(self) -> str:
+        return f"{len(os.listdir(self.work_fd))} entries\n"
+
+    def status_json(self) -> str:
+        return json.dumps({"entries": sorted(os.listdir(self.work_fd))}) + "\n"
+
+    def log_text(self) -> str:
+        return (self.state / "log").read_text() + "end\n"
+
+    def base(self) -> DirectoryTree:
+        return DirectoryTree(self.state / "base")
+
+    def shadow(self) -> DirectoryTree:
+        return DirectoryTree(self.state / "shadow")
+
+    def zoo(self) -> DirectoryTree | None:
+        zoo = self.state / "zoo"
+        return DirectoryTree(zoo) if zoo.exists() else None
+
+    def control(self, command: str, open_writers: Callable[[], list[str]]) -> None:
+        self._note("control", command, json.dumps(open_writers()))
+        if command == "refuse":
+            raise RomfsError("refused as asked", where="app.py", next_step="ask for something else")
+        if command == "wait":
+            deadline = time.monotonic() + 20
+            while not (self.state / "go").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        if command == "crash":
+            raise ZeroDivisionError("a bug in the host")
+        if command == "exit":
+            raise SystemExit(3)
+
+    def file_state(self, path: str) -> bytes:
+        if path.endswith("serial"):
+            raise OSError("an OSError without errno, as pyserial raises")
+        if path.endswith("bug"):
+            raise ValueError("a bug in the host")
+        return b"failed" if path.endswith("bad.py") else b"ready"
+
+    def close(self) -> None:
+        self._note("close")
+        for fd in (self.work_fd, self.hidden_fd, self._calls):
+            os.close(fd)
+
+
+def open_host(state: Path) -> Callable[[Progress], FakeHost]:
+    """A factory as `mount` takes it."""
+
+    def factory(progress: Progress) -> FakeHost:
+        progress("reading", 1, 2)
+        progress("reading", 2, 2)
+        if (state / "refuse").exists():
+            raise RomfsError("the session refuses", where="there", next_step="try another")
+        return FakeHost(state)
+
+    return factory
