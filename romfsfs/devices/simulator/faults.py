@@ -1,0 +1,176 @@
+"""What goes wrong with a simulated camera, and the counts of what it did.
+
+Both objects belong to the camera's thread; the methods of `Faults` may be called from any thread
+(each sets one attribute or appends to one list). Positions and counts are bytes from now on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+EIO = 5
+TO_CAMERA = "to_camera"
+TO_HOST = "to_host"
+
+
+class CameraStopped(Exception):
+    """Power or link went away in the middle of something."""
+
+
+@dataclass
+class Statistics:
+    """What the camera saw and did since it was made; bytes and counts, never reset."""
+
+    wire_in: int = 0
+    wire_out: int = 0
+    programmed: int = 0
+    erased_blocks: int = 0
+    erase_counts: Counter[tuple[int, int]] = field(default_factory=Counter)
+    execs: int = 0
+    soft_resets: int = 0
+    power_ups: int = 0
+    interrupts: int = 0
+    ioctl_calls: Counter[int] = field(default_factory=Counter)
+    bad_programs: int = 0
+    """bytes that were programmed where the flash was not erased and so became something else"""
+    dropped_tails: int = 0
+
+
+@dataclass
+class _FailingAnswer:
+    command: int | None
+    skip: int
+    answer: int
+    count: int
+
+
+@dataclass
+class _WireFault:
+    direction: str
+    position: int
+    mask: int  # 0: the byte is lost
+
+
+class Faults:
+    """Faults to come; nothing is wrong at first."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._program_budget: int | None = None
+        self._erase_budget: int | None = None
+        self._wire_budget: int | None = None
+        self._answers: list[_FailingAnswer] = []
+        self._wire: list[_WireFault] = []
+        self._stuck: dict[tuple[int, int], str] = {}
+
+    def power_cut_after_programmed(self, count: int) -> None:
+        """The power goes once `count` more bytes are programmed: exactly those are."""
+        self._program_budget = count
+
+    def power_cut_after_erased(self, count: int) -> None:
+        """The power goes once `count` more bytes are erased; the block's rest is half erased."""
+        self._erase_budget = count
+
+    def cut_after_wire_bytes(self, count: int) -> None:
+        """The power goes once `count` more bytes went over the wire, in either direction."""
+        self._wire_budget = count
+
+    def fail_ioctl(
+        self, nth: int = 1, answer: int = -EIO, command: int | None = None, count: int = 1
+    ) -> None:
+        """The `nth` next `rom_ioctl` (of this command, if given) does nothing and answers so.
+
+        `count` calls in a row do. The calls of a block device are commands 103 (erase) and
+        104 (program); a failing one raises OSError or answers 1, as mimxrt's does.
+        """
+        self._answers.append(_FailingAnswer(command, nth - 1, answer, count))
+
+    def stuck_block(self, block: int, partition: int = 0, on: str = "program") -> None:
+        """This erase block no longer changes; on: "program", "erase" or "both"."""
+        self._stuck[(partition, block)] = on
+
+    def garble(self, direction: str, position: int, mask: int = 0x04) -> None:
+        """Flip bits of the byte `position` bytes from now on the wire."""
+        self._wire.append(_WireFault(direction, self._passed(direction) + position, mask))
+
+    def lose(self, direction: str, position: int) -> None:
+        """Drop the byte `position` bytes from now on the wire."""
+        self._wire.append(_WireFault(direction, self._passed(direction) + position, 0))
+
+    def clear(self) -> None:
+        """Nothing more goes wrong; what did stays."""
+        self.__init__(self._statistics)  # type: ignore[misc]
+
+    # What follows is asked by the camera.
+
+    def program_room(self, count: int) -> int:
+        """How many of the next `count` bytes are programmed before the power goes."""
+        if self._program_budget is None:
+            return count
+        room = min(count, self._program_budget)
+        self._program_budget -= room
+        return room
+
+    def erase_room(self, count: int) -> int:
+        if self._erase_budget is None:
+            return count
+        room = min(count, self._erase_budget)
+        self._erase_budget -= room
+        return room
+
+    def cut_now(self) -> bool:
+        """Has a power cut become due? Forgets it: the next power-up works again."""
+        if self._program_budget == 0 or self._erase_budget == 0 or self._wire_budget == 0:
+            self._program_budget = self._erase_budget = self._wire_budget = None
+            return True
+        return False
+
+    def is_stuck(self, partition: int, block: int, operation: str) -> bool:
+        return self._stuck.get((partition, block)) in (operation, "both")
+
+    def failing_answer(self, command: int) -> int | None:
+        for fault in self._answers:
+            if fault.command is not None and fault.command != command:
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                continue
+            fault.count -= 1
+            if fault.count <= 0:
+                self._answers.remove(fault)
+            return fault.answer
+        return None
+
+    def wire(self, direction: str, data: bytes) -> bytes:
+        """Count what passes the wire, and spoil it where it was asked for.
+
+        The result is cut short where the power goes; `cut_now` tells.
+        """
+        if self._wire_budget is not None:
+            data = data[: self._wire_budget]
+            self._wire_budget -= len(data)
+        start = self._passed(direction)
+        if direction == TO_CAMERA:
+            self._statistics.wire_in += len(data)
+        else:
+            self._statistics.wire_out += len(data)
+        if not self._wire:
+            return data
+        hits = [
+            fault
+            for fault in self._wire
+            if fault.direction == direction and start <= fault.position < start + len(data)
+        ]
+        spoiled = bytearray(data)
+        for fault in sorted(hits, key=lambda fault: fault.position, reverse=True):
+            self._wire.remove(fault)
+            if fault.mask:
+                spoiled[fault.position - start] ^= fault.mask
+            else:
+                del spoiled[fault.position - start]
+        return bytes(spoiled)
+
+    def _passed(self, direction: str) -> int:
+        statistics = self._statistics
+        return statistics.wire_in if direction == TO_CAMERA else statistics.wire_out

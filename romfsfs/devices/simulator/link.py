@@ -1,0 +1,119 @@
+"""The wire of a simulated camera: a pty, and the speed and delay of each direction.
+
+Belongs to the camera's thread. Sizes in bytes, times in seconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pty
+import termios
+import tty
+from collections import deque
+
+#: bytes that travel together when the rate is limited; smaller is smoother and slower to simulate
+PIECE = 512
+#: at this rate OpenMV's firmware speaks its own protocol instead of the REPL (facts: `camera.md`)
+IDE_BAUD_RATE = getattr(termios, "B921600", -1)
+
+
+class Line:
+    """One direction of the link: what is pushed comes out later, and not all at once."""
+
+    def __init__(self, rate: float | None, latency: float) -> None:
+        self._rate = rate
+        self._latency = latency
+        self._pieces: deque[tuple[float, bytes]] = deque()
+        self._busy_until = 0.0
+        self.size = 0
+
+    def push(self, data: bytes, now: float) -> None:
+        if not data:
+            return
+        self.size += len(data)
+        if self._rate is None:
+            self._pieces.append((now + self._latency, data))
+            return
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            self._busy_until = max(self._busy_until, now) + len(piece) / self._rate
+            self._pieces.append((self._busy_until + self._latency, piece))
+
+    def pop(self, now: float) -> bytes:
+        """What has arrived by now."""
+        pieces = []
+        while self._pieces and self._pieces[0][0] <= now:
+            pieces.append(self._pieces.popleft()[1])
+        data = b"".join(pieces)
+        self.size -= len(data)
+        return data
+
+    @property
+    def due(self) -> float | None:
+        """When something arrives next; None: nothing is on the way."""
+        return self._pieces[0][0] if self._pieces else None
+
+    def clear(self) -> None:
+        self._pieces.clear()
+        self.size = 0
+
+
+class Port:
+    """The pty that the host opens, under a symbolic link that stays the same over a re-plug."""
+
+    def __init__(self, link: str | os.PathLike[str]) -> None:
+        self.link = os.path.abspath(os.fspath(link))
+        self.fd = -1
+        self._slave = -1
+
+    @property
+    def is_open(self) -> bool:
+        return self.fd >= 0
+
+    def open(self) -> None:
+        """Plug in: a new pty, raw, and the link points at it."""
+        self.fd, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self.fd, False)
+        os.set_inheritable(self.fd, False)
+        temporary = f"{self.link}.{os.getpid()}.tmp"
+        os.symlink(os.ttyname(self._slave), temporary)
+        os.replace(temporary, self.link)
+
+    def close(self) -> None:
+        """Unplug: whoever has the port open gets end of file or EIO. May be called twice."""
+        if not self.is_open:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.link)
+        # The slave is held open so that the pty keeps its settings while no host has it open.
+        os.close(self._slave)
+        os.close(self.fd)
+        self.fd = self._slave = -1
+
+    @property
+    def tty_name(self) -> str:
+        return os.ttyname(self._slave)
+
+    @property
+    def speaks_ide_protocol(self) -> bool:
+        """Has the host set the rate at which the firmware leaves the REPL?"""
+        return bool(termios.tcgetattr(self._slave)[5] == IDE_BAUD_RATE)
+
+    def read(self) -> bytes:
+        try:
+            return os.read(self.fd, 65536)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return b""
+            raise
+
+    def write(self, data: bytes) -> int:
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
