@@ -2,6 +2,6 @@
 
 port.py        pyserial with deadlines            repl.py      the raw REPL
 snippets.py    what runs on the camera            probe.py     what the camera says it is
-identity.py    board, partition, names            flash_plan.py which blocks to write, in order
+identity.py    board, partition, names            flash_plan.py  which blocks to write, in order
 reading.py, writing.py   the transfer loops       camera.py    SerialCamera, the device
 """

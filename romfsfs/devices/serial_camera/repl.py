@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from romfsfs.devices.serial_camera import snippets
+from romfsfs.devices.serial_camera import frames
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 
@@ -83,9 +83,9 @@ class RawRepl:
 
     def _feed_transfer_loop(self) -> None:
         with contextlib.suppress(DeviceError):
-            self.port.write(bytes(snippets.FRAME_HEADER + snippets.MAX_CHUNK))
+            self.port.write(bytes(frames.FRAME_HEADER + frames.MAX_CHUNK))
             time.sleep(0.3)  # the loop drops what it reads until the line is silent for 0.1 s
-            self.port.write(snippets.QUIT_FRAME)
+            self.port.write(frames.QUIT_FRAME)
             self.port.drain(0.1, 1.0)
 
     def start(self, code: str) -> None:
@@ -101,8 +101,10 @@ class RawRepl:
                 return
             self._raw_paste = False
             # firmware that knows no raw paste took \x05A for a line and \x01 for a fresh start
-            if answer != b"R\x00" and not self._at_prompt(time.monotonic() + ANSWER_LIMIT):
-                raise self._no_answer("to raw paste")
+            if answer != b"R\x00":
+                self.port.unread(answer)
+                if not self._at_prompt(time.monotonic() + ANSWER_LIMIT):
+                    raise self._no_answer("to raw paste", answer)
         for start in range(0, len(data), _PLAIN_PIECE):
             self.port.write(data[start : start + _PLAIN_PIECE])
             time.sleep(_PLAIN_PAUSE)

@@ -26,29 +26,6 @@ Without stdin.buffer or stdout.buffer the same frames and chunks travel as base6
 
 from __future__ import annotations
 
-import struct
-import zlib
-
-FRAME_HEADER = 16
-#: payload bytes of one frame
-MAX_CHUNK = 4096
-#: the same where frames are lines of base64: three copies of a line exist while it is decoded
-MAX_TEXT_CHUNK = 1536
-MARKER = 0xA5
-_HEADER = struct.Struct("<BBHII")
-
-
-def frame(
-    operation: bytes, number: int, offset: int, payload: bytes = b"", length: int = 0
-) -> bytes:
-    """One frame of the WRITE loop. `length` counts where there is no payload (E and P)."""
-    head = _HEADER.pack(operation[0], MARKER, number & 0xFFFF, offset, len(payload) or length)
-    return head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload
-
-
-#: ends a WRITE loop whose host has died
-QUIT_FRAME = frame(b"Q", 0, 0)
-
 PROBE = """\
 def _rf():
  import sys
@@ -224,13 +201,21 @@ _RAW_FRAMES = """\
    rd(H[:1])
 """
 
+# The payload is taken by its length, a line would be read character by character. Empty lines are
+# what the host fills up half a payload with.
 _TEXT_FRAMES = """\
  from binascii import a2b_base64
  def get():
   try:
-   b=memoryview(a2b_base64(sys.stdin.readline()))
-   return (b[:16],b[16:]) if len(b)>15 and b[1]==165 else 0
-  except ValueError:
+   l='\\n'
+   while l=='\\n':
+    l=sys.stdin.readline()
+   H=memoryview(a2b_base64(l))
+   n=struct.unpack('<I',H[8:12])[0] if H[0]==87 else 0
+   if len(H)!=16 or H[1]!=165 or n>4096:
+    return 0
+   return H,memoryview(a2b_base64(sys.stdin.read((n+2)//3*4)))
+  except (ValueError,IndexError):
    return 0
  def drop():
   pass

@@ -6,14 +6,13 @@ lost or garbled is sent again, a limited number of times.
 
 from __future__ import annotations
 
-import binascii
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from romfsfs.devices.serial_camera import snippets
+from romfsfs.devices.serial_camera import frames, snippets
 from romfsfs.devices.serial_camera.flash_plan import Operation
 from romfsfs.devices.serial_camera.reading import ATTEMPTS, SILENCE, Window, bytes_lost, expect_go
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
@@ -60,7 +59,7 @@ class Writer:
 
     @property
     def chunk(self) -> int:
-        return snippets.MAX_CHUNK if self._raw else snippets.MAX_TEXT_CHUNK
+        return frames.MAX_CHUNK if self._raw else frames.MAX_TEXT_CHUNK
 
     def __enter__(self) -> Writer:
         self._repl.start(self._code)
@@ -73,7 +72,7 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._send(snippets.QUIT_FRAME)
+            self._send(frames.QUIT_FRAME)
             self._repl.finish(ANSWER_LIMIT)
         elif not issubclass(kind, DeviceLost):
             self._repl.recover(transfer=not issubclass(kind, DeviceAnswer))
@@ -102,17 +101,17 @@ class Writer:
         number = self._number
         self._number = (number + 1) & 0xFFFF
         if operation is None:
-            data = snippets.frame(b"F", number, 0)
+            data = frames.frame(b"F", number, 0)
         elif operation.kind == "erase":
             length = operation.end - operation.start
-            data = snippets.frame(self._erase, number, operation.start, length=length)
+            data = frames.frame(self._erase, number, operation.start, length=length)
         else:
-            data = snippets.frame(b"W", number, operation.start, operation.data)
+            data = frames.frame(b"W", number, operation.start, operation.data)
         self._sent.append(_Frame(number, operation, data))
         self._send(data)
 
     def _send(self, data: bytes) -> None:
-        self._repl.port.write(data if self._raw else binascii.b2a_base64(data))
+        self._repl.port.write(data if self._raw else frames.as_text(data))
 
     def _await(self) -> None:
         """Wait for the oldest frame's answer; send again what got lost."""
@@ -173,8 +172,8 @@ class Writer:
     def _resend(self, words: _Words | None) -> None:
         """Make the camera forget half a frame, learn which one it expects, start again there."""
         if words is None:
-            filler = bytes(snippets.FRAME_HEADER + snippets.MAX_CHUNK)
-            self._repl.port.write(filler if self._raw else b"\n")
+            filler = bytes(frames.FRAME_HEADER + frames.MAX_CHUNK)
+            self._repl.port.write(filler if self._raw else b"\n" * frames.MAX_TEXT_LINE)
         expected = None
         # nothing is sent before the line is silent, or an old answer would be taken for a new one
         while True:
