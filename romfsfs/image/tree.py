@@ -59,7 +59,7 @@ def build(entries: Iterable[TreeEntry]) -> list[Branch]:
         except UnicodeEncodeError:
             problems.append(f"{path!r}: the name is not valid Unicode")
             continue
-        if name in ("", ".", "..") or "\0" in name:
+        if name in ("", ".", "..") or "\0" in name or path[0] == "/":
             problems.append(f"{path!r}: a camera cannot use this name")
             continue
         parent = by_path.get(parent_path)
