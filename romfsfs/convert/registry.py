@@ -11,6 +11,7 @@ given the result of what it was before.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -184,7 +185,9 @@ def _run(converter: Converter, job: Job) -> Product:
     try:
         return converter.convert(job)
     except OSError as caught:
-        message = f"{caught.strerror or caught} while converting; free some space and try again"
+        where = f" ({caught.filename})" if caught.filename else ""
+        remedy = "free some space" if caught.errno in (errno.ENOSPC, errno.EDQUOT) else "try again"
+        message = f"could not convert: {caught.strerror or caught}{where}; {remedy}"
         return Product(None, (error("io", message),), cacheable=False)
 
 

