@@ -57,6 +57,10 @@ class Faults:
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing more goes wrong; what did stays."""
         self._program_budget: int | None = None
         self._erase_budget: int | None = None
         self._wire_budget: int | None = None
@@ -97,10 +101,6 @@ class Faults:
     def lose(self, direction: str, position: int) -> None:
         """Drop the byte `position` bytes from now on the wire."""
         self._wire.append(_WireFault(direction, self._passed(direction) + position, 0))
-
-    def clear(self) -> None:
-        """Nothing more goes wrong; what did stays."""
-        self.__init__(self._statistics)  # type: ignore[misc]
 
     # What follows is asked by the camera.
 

@@ -14,6 +14,7 @@ import os
 import random
 import tempfile
 from collections.abc import Generator
+from io import FileIO
 from typing import BinaryIO
 
 from romfsfs.devices.simulator.config import PartitionConfig, SimulatorConfig
@@ -54,7 +55,7 @@ class Partition:
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 closed by close()
         self._file.truncate(self.span)
         self._map = mmap.mmap(self._file.fileno(), self.span)
-        self._backing: BinaryIO | None = None
+        self._backing: FileIO | None = None
         self._random = random.Random(index)
         erased = b"\xff" if config.kind == "nor" else b"\0"
         self._put(0, erased * config.size)
@@ -161,9 +162,9 @@ class Partition:
     def _open_backing(self, path: str | os.PathLike[str]) -> None:
         """Keep the content in this file too; what it holds already is the partition's content."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        backing = open(fd, "r+b", buffering=0)  # noqa: SIM115 closed by close()
+        backing = FileIO(fd, "r+b")
         self.load(backing.read(self.config.size))
-        self._backing = backing  # type: ignore[assignment]
+        self._backing = backing
         self._put(0, self.content)
 
 
@@ -181,7 +182,7 @@ class Flash:
         self._faults = faults
         self._statistics = statistics
         self.partitions = [
-            Partition(index, part, config, faults, statistics, backing if index == 0 else None)
+            Partition(index, part, config, faults, statistics, _backing_of(backing, index))
             for index, part in enumerate(config.partitions)
         ]
         for index, image in config.images.items():
@@ -237,6 +238,12 @@ class Flash:
             if command == BLOCK_ERASE or answer < 0:
                 return min(answer, 0)
         return (yield from partition.program(offset + sum(arguments[1:]), data))
+
+
+def _backing_of(path: str | os.PathLike[str] | None, index: int) -> str | None:
+    if path is None:
+        return None
+    return os.fspath(path) if index == 0 else f"{os.fspath(path)}.{index}"
 
 
 def _whole_pages(size: int) -> int:

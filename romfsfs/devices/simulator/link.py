@@ -13,6 +13,8 @@ import termios
 import tty
 from collections import deque
 
+from romfsfs.errors import UsageError
+
 #: bytes that travel together when the rate is limited; smaller is smoother and slower to simulate
 PIECE = 512
 #: at this rate OpenMV's firmware speaks its own protocol instead of the REPL (facts: `camera.md`)
@@ -74,6 +76,8 @@ class Port:
 
     def open(self) -> None:
         """Plug in: a new pty, raw, and the link points at it."""
+        if os.path.lexists(self.link) and not os.path.islink(self.link):
+            raise UsageError("the port's link would replace a file", where=self.link)
         self.fd, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self.fd, False)

@@ -1,41 +1,30 @@
-"""The simulated camera itself: power, the loop that moves bytes, and what tests turn and read.
+"""Running a simulated camera: in a thread for tests, or in the foreground for the command line.
 
-One thread (`start`) or the caller's (`serve`) runs the camera; every other thread may use
-`faults`, read `statistics` and `flash`, and call the methods of `Simulator`, which are carried
-out by the camera's thread between two steps.
+One thread (`start`) or the caller's (`serve`) runs the camera. Every other thread may use
+`faults`, read `statistics` and `flash`, and call the methods of `Simulator`, which the camera's
+thread carries out between two steps.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import select
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
-from romfsfs.devices.simulator import executor as ex
+from romfsfs.devices.simulator.camera import Camera
 from romfsfs.devices.simulator.config import SimulatorConfig
-from romfsfs.devices.simulator.executor import Executor, find_micropython
-from romfsfs.devices.simulator.faults import (
-    TO_CAMERA,
-    TO_HOST,
-    CameraStopped,
-    Faults,
-    Statistics,
-)
-from romfsfs.devices.simulator.flash import BLOCK_WRITE, WRITE, Flash, Operation
-from romfsfs.devices.simulator.link import Line, Port
-from romfsfs.devices.simulator.repl import Repl
+from romfsfs.devices.simulator.executor import find_micropython
+from romfsfs.devices.simulator.faults import Faults, Statistics
+from romfsfs.devices.simulator.flash import Flash
+from romfsfs.devices.simulator.link import Port
 
-log = logging.getLogger(__name__)
-
-#: bytes that wait for the host before the camera's output blocks
-TX_BUFFER = 16 * 1024
+#: seconds until a camera that does not do what it was told counts as broken
 CALL_SECONDS = 30.0
 
 
@@ -43,8 +32,8 @@ class Simulator:
     """A camera on a pty; a context manager that powers it up and puts it away.
 
     config: what camera. link: path of the symbolic link to the port (None: one of its own).
-    flash_file: keeps partition 0 from one run to the next (created, or used as it is).
-    micropython: see `find_micropython`, which raises ToolMissing.
+    flash_file: keeps partition 0 from one run to the next, and FILE.1 partition 1 (created or
+    grown to the partition's size). micropython: see `find_micropython`, which raises ToolMissing.
     """
 
     def __init__(
@@ -56,30 +45,18 @@ class Simulator:
         micropython: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config
-        self._micropython = find_micropython(micropython)
+        program = find_micropython(micropython)
         self.statistics = Statistics()
         self.faults = Faults(self.statistics)
         self.flash = Flash(config, self.faults, self.statistics, flash_file)
         self._folder = tempfile.TemporaryDirectory(prefix="romfsfs-camera-")
         self._port = Port(link if link is not None else Path(self._folder.name, "camera"))
-        self._repl = Repl(config, self._write, self._execute, self._soft_reset)
-        self._executor: Executor | None = None
-        self._in = Line(config.rate, config.latency)
-        self._out = Line(config.rate, config.latency)
-        self._rx = bytearray()  # arrived at the camera, read by nobody yet
-        self._tx = bytearray()  # written by the camera, not yet on the wire
-        self._to_pty = b""
-        self._operation: tuple[Operation, int, float] | None = None
-        self._interrupt_later = False
-        self._silent = False
-        self._power_on_at: float | None = None
+        self._camera = Camera(config, self.flash, self.faults, self.statistics, self._port, program)
         self._calls: list[Callable[[], None]] = []
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._closing = False
         self._thread: threading.Thread | None = None
-
-    # ---- for every thread
 
     @property
     def port(self) -> str:
@@ -93,15 +70,23 @@ class Simulator:
 
     def start(self) -> Simulator:
         """Power up and run the camera in a thread of its own; returns when the port is there."""
-        self._power_on()
-        self._thread = threading.Thread(target=self._serve, name="simulated camera", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="simulated camera", daemon=True)
         self._thread.start()
+        try:
+            self.replug()
+        except BaseException:
+            self.close()
+            raise
         return self
 
-    def serve(self) -> None:
-        """Power up and run the camera in this thread until `close` or KeyboardInterrupt."""
-        self._power_on()
-        self._serve()
+    def serve(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Power up and run the camera in this thread, until `close` or an exception.
+
+        ready is called once the port is there.
+        """
+        self._camera.power_on()
+        ready()
+        self._run()
 
     def close(self) -> None:
         """Power off and free everything; `flash` can no longer be read. May be called twice."""
@@ -109,8 +94,8 @@ class Simulator:
         self._wake()
         if self._thread is not None:
             self._thread.join(CALL_SECONDS)
-        self._power_off()
         if self._wake_write >= 0:
+            self._camera.power_off()
             os.close(self._wake_read)
             os.close(self._wake_write)
             self._wake_read = self._wake_write = -1
@@ -130,236 +115,88 @@ class Simulator:
 
     def unplug(self) -> None:
         """Take the camera's cable away: power and port go at once."""
-        self._call(self._power_off)
+        self._call(self._camera.power_off)
 
     def replug(self) -> None:
         """Plug the camera in (again): it boots with the flash as it is."""
-        self._call(self._power_cycle)
+        self._call(self._camera.power_on)
 
     def silence(self, silent: bool = True) -> None:
         """The port stays, the camera no longer listens nor says anything (until `replug`)."""
+        self._call(lambda: setattr(self._camera, "silent", silent))
 
-        def change() -> None:
-            self._silent = silent
-
-        self._call(change)
+    def wait_until(self, condition: Callable[[Simulator], bool], seconds: float = 10.0) -> None:
+        """Return when the condition holds; TimeoutError if it does not within these seconds."""
+        deadline = time.monotonic() + seconds
+        while not condition(self):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s")
+            time.sleep(0.002)
 
     def _call(self, function: Callable[[], None]) -> None:
-        if self._thread is None or threading.current_thread() is self._thread:
+        """Have the camera's thread call this, and raise here what it raises."""
+        thread = self._thread
+        if thread is None:
             function()
             return
         done = threading.Event()
+        errors: list[BaseException] = []
 
         def run() -> None:
-            function()
+            try:
+                function()
+            except BaseException as error:
+                errors.append(error)
             done.set()
 
         self._calls.append(run)
         self._wake()
-        if not done.wait(CALL_SECONDS):
-            raise TimeoutError("the simulated camera does not react")
+        deadline = time.monotonic() + CALL_SECONDS
+        while not done.wait(0.2):
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the simulated camera does not run")
+        if errors:
+            raise errors[0]
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
             os.write(self._wake_write, b"!")
 
-    # ---- power
-
-    def _power_cycle(self) -> None:
-        self._power_off()
-        self._power_on()
-
-    def _power_on(self) -> None:
-        self.statistics.power_ups += 1
-        self._power_on_at = None
-        self._silent = False
-        self._executor = self._new_executor()
-        self._port.open()
-        self._repl.busy = False
-        self._repl.boot(power_up=True)
-
-    def _power_off(self) -> None:
-        if self._executor is not None:
-            self._executor.stop()
-        self._executor = None
-        self._port.close()
-        self._operation = None
-        self._interrupt_later = False
-        self._in.clear()
-        self._out.clear()
-        self._rx.clear()
-        self._tx.clear()
-        self._to_pty = b""
-
-    def _new_executor(self) -> Executor:
-        executor = Executor(self.config, self.flash, self._micropython)
-        executor.handle = self._frame
-        return executor
-
-    def _soft_reset(self) -> None:
-        self.statistics.soft_resets += 1
-        self._write(b"MPY: soft reboot\r\n")
-        if self._executor is not None:
-            self._executor.stop()
-        self._executor = self._new_executor()
-        self._repl.boot(power_up=False)
-
-    # ---- the loop
-
-    def _serve(self) -> None:
+    def _run(self) -> None:
         while not self._closing:
-            try:
-                self._step(time.monotonic())
-            except CameraStopped:
-                log.info("%s: the power went", self.config.board)
-                self._power_off()
-            self._wait()
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+            while self._calls:
+                self._calls.pop(0)()
+            self._camera.step(time.monotonic())
+            if not self._closing:
+                self._camera.wait(self._wake_read)
 
-    def _step(self, now: float) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
-        while self._calls:
-            self._calls.pop(0)()
-        if self._power_on_at is not None and now >= self._power_on_at:
-            self._power_on()
-        if not self._port.is_open:
-            return
-        self._receive(now)
-        if self._silent:
-            self._rx.clear()
-            return
-        self._check_executor()
-        self._run_operation(now)
-        self._consume()
-        self._check_executor()
-        self._send(now)
 
-    def _receive(self, now: float) -> None:
-        if self._in.size < self._in_limit:
-            data = self._port.read()
-            if data and not self._port.speaks_ide_protocol:
-                self._in.push(self.faults.wire(TO_CAMERA, data), now)
-        self._rx += self._in.pop(now)
-        if self.faults.cut_now():
-            raise CameraStopped
+def run_simulator(
+    config: SimulatorConfig,
+    *,
+    link: str | os.PathLike[str] | None = None,
+    flash_file: str | os.PathLike[str] | None = None,
+    micropython: str | os.PathLike[str] | None = None,
+    ready: Callable[[Simulator], None] = lambda camera: None,
+) -> Statistics:
+    """Run a camera in the foreground until Ctrl-C or SIGTERM; for the main thread.
 
-    def _send(self, now: float) -> None:
-        executor = self._executor
-        if executor is not None and len(self._tx) < TX_BUFFER:
-            self._tx += executor.read_some()
-        if self._tx and self._out.size < self._in_limit:
-            self._out.push(self.faults.wire(TO_HOST, bytes(self._tx)), now)
-            self._tx.clear()
-        self._to_pty += self._out.pop(now)
-        if self._to_pty:
-            self._to_pty = self._to_pty[self._port.write(self._to_pty) :]
-        if self.faults.cut_now():
-            raise CameraStopped
+    ready: called once the port is there (`camera.port`); print the path there. Returns what the
+    camera did. Raises ToolMissing without MicroPython, UsageError if `link` is somebody's file.
+    """
+    camera = Simulator(config, link=link, flash_file=flash_file, micropython=micropython)
 
-    @property
-    def _in_limit(self) -> float:
-        """Bytes under way that keep a link of this rate and latency full."""
-        rate = self.config.rate
-        window = rate * (self.config.latency + 0.02) if rate else 0.0
-        return max(window, float(self.config.rx_buffer))
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
-    def _consume(self) -> None:
-        """Let the snippet, or else the REPL, have what arrived."""
-        while self._rx:
-            executor = self._executor
-            if executor is None:
-                return
-            if not executor.running:
-                self._repl.process(self._rx)
-                continue
-            end = self._rx.find(executor.interrupt_char) if executor.interrupt_char >= 0 else -1
-            wanted = len(self._rx) if end < 0 else end
-            taken = executor.feed(bytes(self._rx[:wanted])) if wanted else 0
-            del self._rx[:taken]
-            if taken < wanted:
-                return  # nobody reads: neither does the Ctrl-C behind it get through
-            if end >= 0:
-                del self._rx[:1]
-                self._interrupt()
-
-    def _interrupt(self) -> None:
-        self.statistics.interrupts += 1
-        if self._operation is not None:
-            self._interrupt_later = True  # the firmware does not leave a flash operation halfway
-        elif self._executor is not None:
-            self._executor.interrupt()
-
-    def _check_executor(self) -> None:
-        executor = self._executor
-        if executor is not None and not executor.poll() and executor is self._executor:
-            log.info("%s hangs: MicroPython ended (%s)", self.config.board, executor.exit_code)
-            self._silent = True
-
-    def _wait(self) -> None:
-        now = time.monotonic()
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
-        dues = [self._power_on_at]
-        executor = self._executor
-        if self._port.is_open and self._in.size < self._in_limit and len(self._rx) < TX_BUFFER:
-            poll.register(self._port.fd, select.POLLIN | (select.POLLOUT if self._to_pty else 0))
-        elif self._port.is_open and self._to_pty:
-            poll.register(self._port.fd, select.POLLOUT)
-        if executor is not None and not self._silent:
-            executor.register(poll, output=len(self._tx) < TX_BUFFER, input=bool(self._rx))
-            dues += [self._in.due, self._out.due]
-            dues.append(self._operation[2] if self._operation else None)
-        due = min((due for due in dues if due is not None), default=None)
-        # poll rounds down to whole milliseconds; the next round sees what is due by then
-        poll.poll(None if due is None else max(0.0, due - now) * 1000)
-
-    # ---- what the REPL and the snippets ask for
-
-    def _write(self, data: bytes) -> None:
-        self._tx += data
-
-    def _execute(self, source: bytes, kind: int) -> None:
-        self.statistics.execs += 1
-        if self._executor is not None:
-            self._executor.run(source, kind)
-
-    def _frame(self, frame: tuple[int, ...]) -> None:
-        executor = self._executor
-        if executor is None:
-            return
-        kind, number = frame[:2]
-        if kind == ex.DONE:
-            self._tx += executor.read_output()
-            self._rx[:0] = executor.leftover()
-            error = executor.scratch(frame[3]).replace(b"\n", b"\r\n")
-            self._interrupt_later = False
-            self._repl.finished(frame[2], error)
-        elif kind == ex.KBD_INTR:
-            executor.interrupt_char = frame[2]
-            executor.answer(number, 0)
-        elif kind == ex.RESET:
-            self._power_off()
-            if frame[2] == 0:
-                self._power_on_at = time.monotonic() + self.config.reset_seconds
-        elif kind == ex.IOCTL:
-            _, _, command, index, counts, *numbers = frame
-            size = counts >> 2
-            data = executor.scratch(size) if command in (WRITE, BLOCK_WRITE) else b""
-            arguments = tuple(numbers[: counts & 3])
-            operation = self.flash.ioctl(command, index, arguments, data)
-            self._operation = (operation, number, time.monotonic())
-            self._run_operation(time.monotonic())
-
-    def _run_operation(self, now: float) -> None:
-        """Go on with what the flash is busy with, as far as time has come."""
-        while self._operation is not None and self._operation[2] <= now:
-            operation, number, due = self._operation
-            try:
-                self._operation = (operation, number, due + next(operation))
-            except StopIteration as end:
-                self._operation = None
-                if self._executor is not None:
-                    self._executor.answer(number, end.value)
-                if self._interrupt_later:
-                    self._interrupt_later = False
-                    self._interrupt()
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        camera.serve(lambda: ready(camera))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        camera.close()
+    return camera.statistics
