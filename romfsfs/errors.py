@@ -45,7 +45,9 @@ class RomfsError(Exception):
     exit_code = EXIT_FAILURE
     show_detail = False
 
-    def __init__(self, what: str, *, where: str = "", next_step: str = "", detail: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", next_step: str = "", detail: str = ""
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
@@ -99,8 +101,16 @@ class ImageFormatError(ImageError):
 class CapacityError(ImageError):
     """The image would not fit. size and capacity in bytes."""
 
-    def __init__(self, what: str, *, size: int, capacity: int, where: str = "", next_step: str = "",
-                 detail: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        size: int,
+        capacity: int,
+        where: str = "",
+        next_step: str = "",
+        detail: str = "",
+    ) -> None:
         super().__init__(what, where=where, next_step=next_step, detail=detail)
         self.size = size
         self.capacity = capacity
@@ -131,8 +141,9 @@ class DeviceLost(DeviceError):
 class DeviceAnswer(DeviceError):
     """The device answered a request with an error. errno: its number (positive), or 0."""
 
-    def __init__(self, what: str, *, errno: int = 0, where: str = "", next_step: str = "",
-                 detail: str = "") -> None:
+    def __init__(
+        self, what: str, *, errno: int = 0, where: str = "", next_step: str = "", detail: str = ""
+    ) -> None:
         super().__init__(what, where=where, next_step=next_step, detail=detail)
         self.errno = errno
 

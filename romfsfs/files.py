@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 #: phase ("reading", "erasing", ...), bytes or items done, total (0 where it is not known)
 Progress = Callable[[str, int, int], None]
@@ -62,7 +62,7 @@ def sync_dir(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Iterator[IO[bytes]]:
+def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file to write; when the block ends without an exception it becomes `path`, durably.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
@@ -73,7 +73,7 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with open(fd, "w+b") as file:
-            yield file
+            yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -2,6 +2,7 @@
 
     shadow/  base/  zoo/            read-only trees of the host
     status   status.json   log      text, as it was when the file was opened
+    writers                         the files open for writing, each path ended by a zero byte
     ctl                             commands, a line each; the write fails if the command does
 
 Trees and texts are read with direct_io: the kernel must not keep pages of them, because they
@@ -31,7 +32,7 @@ _BELOW = ROOT + "/"
 #: Handles of this directory start here; those of real files are descriptors, which are small.
 FIRST_HANDLE = 1 << 32
 
-_TEXTS = ("status", "status.json", "log")
+_TEXTS = ("status", "status.json", "log", "writers")
 _CTL = "ctl"
 _SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
 _COMMAND_BYTES = 4096
@@ -215,6 +216,8 @@ class ControlDirectory:
             return known[1:]
         if name == "log":
             text = self._host.log_text()
+        elif name == "writers":
+            text = "".join(path + "\0" for path in self._open_writers())
         else:
             text = self._host.status_json() if name == "status.json" else self._host.status_text()
         made = (now, text.encode("utf-8", "surrogateescape"), time.time_ns())

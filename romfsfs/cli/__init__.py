@@ -1,0 +1,25 @@
+"""The command line. The only part of romfsfs that prints.
+
+quick      `--version` and plain `ls` without importing click: they take no longer than Python
+app        the click group; commands are imported when they are called
+sources    what DIR or SOURCE means
+output     results, errors, progress
+mounting, sessions, images, machines, whole, zoo    the commands
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; the exit code (see `romfsfs.errors`)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    from romfsfs.cli.quick import quick
+
+    code = quick(arguments)
+    if code is None:
+        from romfsfs.cli.app import run
+
+        code = run(arguments)
+    return code

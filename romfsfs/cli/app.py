@@ -1,0 +1,121 @@
+"""The click group: global options, lazily imported commands, errors to exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from romfsfs.cli.output import Output, discard_stdout
+from romfsfs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RomfsError
+
+#: command -> (module of this package, one line for `romfsfs --help`)
+COMMANDS = {
+    "mount": ("mounting", "Mount an image file or a camera as a directory."),
+    "umount": ("mounting", "Unmount; keep, commit or discard the edits."),
+    "status": ("sessions", "What would be committed, and what speaks against it."),
+    "diff": ("sessions", "The edits, as a unified diff."),
+    "commit": ("sessions", "Write the edits to the file or camera, verified."),
+    "revert": ("sessions", "Bring paths, or everything, back to the last commit."),
+    "undo": ("sessions", "Write the previous image back."),
+    "log": ("sessions", "The images read and committed so far."),
+    "sessions": ("sessions", "Sessions with their targets, mounts and edits."),
+    "recover": ("sessions", "Finish or roll back an interrupted commit."),
+    "new": ("images", "Make an empty image for a board."),
+    "build": ("images", "Make an image from a directory, in one go."),
+    "ls": ("images", "List an image or a camera."),
+    "cat": ("images", "Print files of an image or a camera."),
+    "extract": ("images", "Extract an image or a camera to a directory."),
+    "info": ("images", "What an image holds: size, files, layout."),
+    "verify": ("images", "Check an image, for a board if one is given."),
+    "boards": ("machines", "The boards that are known, or one in detail."),
+    "cameras": ("machines", "The cameras that are connected."),
+    "doctor": ("machines", "What is missing on this machine, and how to install it."),
+    "simulate": ("machines", "A simulated camera, for trying and testing."),
+    "pull": ("whole", "Copy a camera's whole image to a file."),
+    "push": ("whole", "Write a whole image to cameras."),
+    "reset": ("whole", "Restore a camera's default contents."),
+    "zoo": ("zoo", "Models that can be added."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"romfsfs.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 conversion failed, 4 image invalid, conflicting "
+    "or too large, 5 device absent, busy or lost, 6 verification mismatch, 7 target changed "
+    "elsewhere, 130 interrupted.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more; twice: the log too.")
+@click.option("-q", "--quiet", is_flag=True, help="Only results and errors, no progress.")
+@click.version_option(package_name="romfsfs", message="romfsfs %(version)s")
+@click.pass_context
+def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
+    """Edit the ROMFS of an OpenMV camera, or of an image file, as a directory.
+
+    SOURCE is an image file, `camera` (the only one connected), `camera:SERIAL`, a serial port,
+    or `dfu:BOARD`. Nothing touches the file or camera before a commit.
+    """
+    context.obj = Output(verbose, quiet)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the group; every error of romfsfs's own becomes one line and its exit code."""
+    output = Output(
+        verbose=sum(word.count("v") for word in arguments[:1] if word in ("-v", "-vv", "--verbose"))
+    )
+    context: list[Any] = []
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with romfsfs.make_context("romfsfs", list(arguments)) as made:
+            context.append(made)
+            result = romfsfs.invoke(made)
+            sys.stdout.flush()
+            return result if isinstance(result, int) else EXIT_OK
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILURE
+    except RomfsError as error:
+        (context[0].obj or output if context else output).error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("romfsfs: interrupted; nothing is lost, run the command again to go on\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        discard_stdout()
+        return EXIT_FAILURE
+    except OSError as error:
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        sys.stderr.write(f"romfsfs: error: {error.strerror or error}{where}\n")
+        return EXIT_FAILURE
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: object) -> None:
+    """A polite kill unwinds as Ctrl-C does: temporary files go, locks are released."""
+    raise KeyboardInterrupt

@@ -1,0 +1,311 @@
+"""Commands on images without mounting: new, build, ls, cat, extract, info, verify."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from romfsfs.boards import Board, get_board
+from romfsfs.cli.listing import lines, printable
+from romfsfs.cli.output import Output
+from romfsfs.cli.sources import image_of
+from romfsfs.convert import Options, Target
+from romfsfs.devices.file import FileDevice
+from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError
+from romfsfs.files import digest_fd
+from romfsfs.image.check import lint
+from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
+from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.image.writer import encode
+from romfsfs.session.build import build as build_image
+from romfsfs.session.build import extract_image
+from romfsfs.session.opening import session_for
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+_PARTITION = click.option(
+    "--partition", type=int, default=0, show_default=True, help="For boards with two."
+)
+
+
+@click.command()
+@click.argument("image", metavar="IMAGE")
+@click.option(
+    "--board", required=True, help="The board it is for; remembered. See: romfsfs boards."
+)
+@_PARTITION
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.pass_obj
+def new(output: Output, image: str, board: str, partition: int, force: bool) -> None:
+    """Make an empty image for a board."""
+    chosen = get_board(board)
+    chosen.partition(partition)
+    if os.path.exists(image) and not force:
+        raise UsageError(
+            "the file exists", where=image, next_step="choose another name, or --force replaces it"
+        )
+    device = FileDevice(image)
+    with tempfile.TemporaryFile() as file:
+        file.write(encode({}, chosen.partition(partition).alignment))
+        file.flush()
+        device.write_image(file)
+    session_for(device, image, board=chosen.name, partition=partition)
+    size = chosen.partition(partition).size
+    output.say(
+        f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount {image} DIR"
+    )
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.argument("image", metavar="IMAGE")
+@click.option("--board", help="Convert and align for it. Without: portable bytecode.")
+@_PARTITION
+@click.option("--no-convert", is_flag=True, help="Store every file as it is.")
+@click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Leave these out; '!P' drops a default."
+)
+@_JSON
+@click.pass_obj
+def build(output: Output, directory: str, image: str, as_json: bool, **given: Any) -> None:
+    """Make IMAGE from everything in DIR; `-` writes to standard output.
+
+    The same directory always gives the same bytes.
+    """
+    if not os.path.isdir(directory):
+        raise UsageError("no such directory", where=directory)
+    board = get_board(given["board"]) if given["board"] else None
+    partition = board.partition(given["partition"]) if board else None
+    options = Options(convert=not given["no_convert"], stedgeai=given["stedgeai"])
+    target = Target(board, partition, options)
+    with _output_file(image) as file, output.progress() as progress:
+        built = build_image(
+            Path(directory),
+            file,
+            target,
+            partition.size if partition else None,
+            given["exclude"],
+            progress,
+        )
+        digest = digest_fd(file.fileno()) if as_json else ""
+    for problem in built.plan.problems:
+        if problem.severity == "warning":
+            output.note(f"warning: {problem.path}: {problem.message}")
+    if as_json:
+        record = {
+            "image": image,
+            "size": built.size,
+            "digest": digest,
+            "files": len(built.plan.files),
+        }
+        (output.json if image != "-" else lambda made: sys.stderr.write(f"{made}\n"))(record)
+    elif image != "-":
+        output.say(f"{image}: {len(built.plan.files)} files, {built.size:,} B")
+
+
+@contextmanager
+def _output_file(image: str) -> Iterator[BinaryIO]:
+    """A file to build in, which becomes IMAGE (or goes to standard output) when all is well."""
+    if image == "-":
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            while data := file.read(1 << 20):
+                sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    target = os.path.realpath(image)
+    if os.path.isdir(target):
+        raise UsageError("a directory, not an image file", where=image)
+    stage = f"{target}.{os.getpid()}.tmp"
+    try:
+        with open(stage, "w+b") as file:
+            yield file
+        if os.path.exists(target):
+            os.chmod(stage, os.stat(target).st_mode & 0o7777)
+        os.replace(stage, target)
+    finally:
+        if os.path.exists(stage):
+            os.unlink(stage)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("path", required=False)
+@click.option("-l", "--long", is_flag=True, help="Size and offset of each file.")
+@_JSON
+@click.option("--board", help="For a camera that cannot be identified.")
+@click.option("--partition", type=int, help="Of a camera.")
+@click.pass_obj
+def ls(
+    output: Output, source: str, path: str | None, long: bool, as_json: bool, board: str | None,
+    partition: int | None,
+) -> None:  # fmt: skip
+    """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
+    with (
+        output.progress() as progress,
+        image_of(source, board, partition, progress) as (image, file),
+    ):
+        below = (path or "").strip("/")
+        if below and all(found != below for found, _ in walk(image)):
+            raise UsageError("no such file in the image", where=f"{source}: {path}")
+        if as_json:
+            output.json(
+                [record for record in _records(image, file) if _below(record["path"], below)]
+            )
+        else:
+            output.show(lines(image, long, below))
+
+
+def _below(path: str, folder: str) -> bool:
+    return not folder or path == folder or path.startswith(folder + "/")
+
+
+def _records(image: Image, file: BinaryIO) -> list[dict[str, Any]]:
+    return [
+        {"path": path, "type": "file", "size": node.extent.size, "offset": node.extent.offset,
+         "digest": digest_fd(file.fileno(), *node.extent)}
+        if isinstance(node, FileNode)
+        else {"path": path, "type": "directory", "size": None, "offset": None, "digest": None}
+        for path, node in walk(image)
+    ]  # fmt: skip
+
+
+@click.command()
+@click.argument("source")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.pass_obj
+def cat(output: Output, source: str, paths: tuple[str, ...]) -> None:
+    """Print files of SOURCE to standard output."""
+    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+        nodes = dict(walk(image))
+        for path in paths:
+            node = nodes.get(path.strip("/"))
+            if not isinstance(node, FileNode):
+                what = "a directory" if node is not None else "no such file in the image"
+                raise UsageError(what, where=f"{source}: {path}", next_step=f"romfsfs ls {source}")
+            _copy_out(file.fileno(), *node.extent)
+    sys.stdout.buffer.flush()
+
+
+def _copy_out(fd: int, offset: int, size: int) -> None:
+    end = offset + size
+    while offset < end:
+        data = os.pread(fd, min(1 << 20, end - offset), offset)
+        sys.stdout.buffer.write(data)
+        offset += len(data)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("directory", metavar="DIR")
+@click.pass_obj
+def extract(output: Output, source: str, directory: str) -> None:
+    """Extract SOURCE to DIR, which must not exist or be empty."""
+    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+        done = extract_image(image, file, Path(directory), progress)
+    output.say(f"{directory}: {sum(entry is not None for entry in done)} files")
+
+
+@click.command()
+@click.argument("source")
+@click.option("--board", help="Check alignment and capacity for it.")
+@_PARTITION
+@_JSON
+@click.pass_obj
+def info(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> None:
+    """What SOURCE holds: size, files, and what is worth knowing about its layout."""
+    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+        record = _summary(image, file, source, get_board(board) if board else None, partition)
+    if as_json:
+        output.json(record)
+        return
+    output.show(
+        f"{source}: {record['size']:,} B, {record['files']} files, {record['directories']} directories\n"
+    )
+    output.show(f"  sha256 {record['digest']}\n")
+    if record["trailing"]:
+        output.show(f"  {record['trailing']:,} bytes follow the image\n")
+    if record["capacity"] is not None:
+        output.show(f"  {record['size'] / record['capacity']:.1%} of {record['capacity']:,} B\n")
+    for note in record["notes"]:
+        place = f"{printable(note['path'])}: " if note["path"] else ""
+        output.show(f"  {note['code']}: {place}{note['message']} (offset {note['offset']:#x})\n")
+
+
+def _summary(
+    image: Image, file: BinaryIO, source: str, board: Board | None, partition: int
+) -> dict[str, Any]:
+    nodes = [node for _, node in walk(image)]
+    rules = board.partition(partition).alignment if board else DEFAULT_RULES
+    return {
+        "source": source,
+        "board": board.name if board else None,
+        "size": image.size,
+        "digest": digest_fd(file.fileno(), 0, image.size),
+        "files": sum(isinstance(node, FileNode) for node in nodes),
+        "directories": sum(not isinstance(node, FileNode) for node in nodes),
+        "data": sum(node.extent.size for node in nodes if isinstance(node, FileNode)),
+        "trailing": image.trailing,
+        "capacity": board.partition(partition).size if board else None,
+        "notes": _notes(image, rules),
+    }
+
+
+def _notes(image: Image, rules: AlignmentRules) -> list[dict[str, Any]]:
+    return [
+        {"code": note.code, "path": note.path, "message": note.message, "offset": note.offset}
+        for note in lint(image, rules)
+    ]
+
+
+#: Notes that make an image unfit for the camera, for `verify`.
+_UNFIT = frozenset({"misaligned"})
+
+
+@click.command()
+@click.argument("source")
+@click.option("--board", help="Also check alignment and capacity for this board.")
+@_PARTITION
+@_JSON
+@click.pass_obj
+def verify(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> int:
+    """Check SOURCE as the camera would read it; exit code 4 if it is not fit."""
+    chosen = get_board(board) if board else None
+    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+        if image.size == 0:
+            raise ImageFormatError("blank: no image there", 0, where=source)
+        record = _summary(image, file, source, chosen, partition)
+        failures = _failures(record)
+    if as_json:
+        output.json({**record, "ok": not failures, "failures": failures})
+    else:
+        for note in record["notes"]:
+            if note["code"] not in _UNFIT:
+                place = f"{printable(note['path'])}: " if note["path"] else ""
+                output.note(f"{source}: {place}{note['message']}")
+        for failure in failures:
+            sys.stderr.write(f"romfsfs: error: {failure}\n")
+        if not failures:
+            fit = f" and fits {chosen.name}" if chosen else ""
+            output.say(f"{source}: valid{fit}, {record['files']} files, {record['size']:,} B")
+    return EXIT_IMAGE if failures else EXIT_OK
+
+
+def _failures(record: dict[str, Any]) -> list[str]:
+    failures = [
+        f"{note['path']}: {note['message']}; rebuild it: romfsfs mount, then commit --compact"
+        for note in record["notes"]
+        if note["code"] in _UNFIT
+    ]
+    if record["capacity"] is not None and record["size"] > record["capacity"]:
+        over = record["size"] - record["capacity"]
+        failures.append(f"{over:,} bytes more than the partition's {record['capacity']:,}")
+    return failures

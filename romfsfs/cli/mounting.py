@@ -1,0 +1,221 @@
+"""`mount` and `umount`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from romfsfs.cli.output import Output
+from romfsfs.cli.reports import say_commit
+from romfsfs.cli.sources import Found, device, find_session, session_device
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.files import Progress
+from romfsfs.fs.daemon import MountOptions
+from romfsfs.fs.daemon import mount as mount_fuse
+from romfsfs.fs.mountpoint import find_mount, is_dead, unmount
+from romfsfs.session import store
+from romfsfs.session.commit import commit
+from romfsfs.session.host import SessionHost
+from romfsfs.session.opening import discard_work, prepare, session_for
+from romfsfs.session.recovery import recover
+from romfsfs.session.revert import revert
+from romfsfs.session.session import Session
+from romfsfs.session.store import Lock, MountedAt
+
+#: mount options of our own among those of `-o` (an fstab line has no other way to say them)
+_OWN_OPTIONS = (
+    "board",
+    "partition",
+    "new",
+    "ro",
+    "rw",
+    "commit_on_unmount",
+    "no_convert",
+    "stedgeai",
+)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("directory", metavar="DIR")
+@click.option("--board", help="The board that the image is for; remembered. See: romfsfs boards.")
+@click.option("--partition", type=int, help="The partition, for boards with two (AE3). Default 0.")
+@click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
+@click.option("--read-only", is_flag=True, help="Nothing can be changed.")
+@click.option(
+    "--no-convert", is_flag=True, help="Store scripts and models as they are; remembered."
+)
+@click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder; remembered.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Never store these; '!P' drops a default."
+)
+@click.option("--foreground", "-f", is_flag=True, help="Do not return; Ctrl-C unmounts.")
+@click.option(
+    "--commit-on-unmount", is_flag=True, help="`romfsfs umount` commits unless told otherwise."
+)
+@click.option("--allow-other", is_flag=True, help="Other users may use the mount too.")
+@click.option("-o", "options", multiple=True, metavar="OPTS", help="Mount options, as in fstab.")
+@click.pass_obj
+def mount(
+    output: Output, source: str, directory: str, options: tuple[str, ...], **given: Any
+) -> None:
+    """Mount SOURCE at DIR; returns when the directory is ready.
+
+    Edits stay in a session on this machine until they are committed; unmounting keeps them.
+    """
+    own, passed = split_options(options)
+    read_only = given["read_only"] or "ro" in own
+    board = given["board"] or own.get("board")
+    partition = given["partition"]
+    if partition is None and "partition" in own:
+        partition = int(own["partition"])
+    chosen: dict[str, Any] = {}
+    if given["no_convert"] or "no_convert" in own:
+        chosen["convert"] = False
+    if given["stedgeai"] or own.get("stedgeai"):
+        chosen["stedgeai"] = os.path.abspath(given["stedgeai"] or own["stedgeai"])
+    request = MountRequest(
+        source, Path(directory), board, partition, chosen, given["exclude"],
+        given["start_new"] or "new" in own, read_only,
+        given["commit_on_unmount"] or "commit_on_unmount" in own,
+    )  # fmt: skip
+    with output.progress() as progress:
+        mount_options = MountOptions(
+            source=source,
+            allow_other=given["allow_other"],
+            foreground=given["foreground"],
+            extra=tuple(passed),
+            progress=progress,
+        )
+        mount_fuse(request.open_host, directory, mount_options)
+    if not given["foreground"]:
+        _say_mounted(output, find_session(directory), directory)
+
+
+def _say_mounted(output: Output, found: Found, directory: str) -> None:
+    info = found.session.info
+    output.say(f"{info.name} is mounted at {directory}")
+    if not info.board:
+        output.note("no board chosen: scripts become portable bytecode, the size is not limited; "
+                    "romfsfs boards lists what --board takes")  # fmt: skip
+    status = found.session.status()
+    if not status.clean:
+        output.note(f"it has edits that are not committed: romfsfs status {directory}")
+
+
+def split_options(options: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """`-o` lists: (those that are romfsfs's own, by name; the rest, for libfuse)."""
+    own: dict[str, str] = {}
+    passed = []
+    for word in (word for option in options for word in option.split(",")):
+        name, _, value = word.partition("=")
+        if name in _OWN_OPTIONS:
+            own[name] = value
+        elif word:
+            passed.append(word)
+    return own, passed
+
+
+class MountRequest:
+    """What to mount; `open_host` opens it in the daemon, after the fork."""
+
+    def __init__(
+        self, source: str, directory: Path, board: str | None, partition: int | None,
+        options: dict[str, Any], excludes: tuple[str, ...], start_new: bool, read_only: bool,
+        commit_on_unmount: bool,
+    ) -> None:  # fmt: skip
+        self.source = os.path.abspath(source) if os.path.exists(source) else source
+        self.mountpoint = os.path.realpath(directory)
+        self.board = board
+        self.partition = partition
+        self.options = options
+        self.excludes = excludes
+        self.start_new = start_new
+        self.read_only = read_only
+        self.commit_on_unmount = commit_on_unmount
+        self._lock: Lock | None = None
+
+    def open_host(self, progress: Progress) -> SessionHost:
+        """Open the device, the session and its work tree; the session is locked from here on."""
+        with device(self.source, self.board, self.partition) as opened:
+            session = session_for(
+                opened, self.source, board=self.board, partition=self.partition,
+                options=self.options, excludes=self.excludes, commit_on_unmount=self.commit_on_unmount,
+            )  # fmt: skip
+            self._lock = store.lock_for_mount(session.directory, session.info.name)
+            if session.interrupted:
+                recover(session, opened, progress=progress)
+            prepare(session, opened, new=self.start_new, progress=progress)
+        self._lock.write(MountedAt(os.getpid(), self.mountpoint))
+        host = SessionHost(session, self.read_only, lambda: session_device(session))
+        host.start()
+        return host
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--commit",
+    "how",
+    flag_value="commit",
+    help="Commit the edits first; stays mounted if that fails.",
+)
+@click.option("--discard", "how", flag_value="discard", help="Throw the edits away.")
+@click.option(
+    "--keep", "how", flag_value="keep", help="Keep the edits for the next mount (the default)."
+)
+@click.option("--lazy", is_flag=True, help="Take the mountpoint away even while it is in use.")
+@click.pass_obj
+def umount(output: Output, directory: str, how: str | None, lazy: bool) -> None:
+    """Unmount DIR. Without an option the edits are kept for the next mount."""
+    path = os.path.realpath(directory)
+    found = find_session(directory) if not is_dead(path) else None
+    if found is None:
+        _clear_dead(output, path)
+        return
+    if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
+        raise UsageError(
+            "not a mountpoint of romfsfs", where=directory, next_step="romfsfs sessions lists them"
+        )
+    session = found.session
+    if how is None:
+        how = "commit" if session.info.commit_on_unmount else "keep"
+    if how == "commit":
+        with session_device(session) as opened, output.progress() as progress:
+            report = commit(session, opened, open_files=found.open_files(), progress=progress)
+        say_commit(output, session.info.name, report)
+    holder = store.mounted_at(session.directory)
+    unmount(path, pid=holder.pid if holder else None, lazy=lazy)
+    _after(output, session, how)
+
+
+def _after(output: Output, session: Session, how: str) -> None:
+    """The mount is gone: what becomes of the work tree."""
+    if how == "discard":
+        dropped = revert(session)
+        output.say(f"discarded {len(dropped)} change{'' if len(dropped) == 1 else 's'}")
+        return
+    status = session.status()
+    if status.clean and not session.interrupted:
+        with store.lock_for_change(session.directory, session.info.name):
+            discard_work(session)
+        return
+    changes = sum(
+        entry.change.value in ("added", "modified", "deleted") for entry in status.entries
+    )
+    source = session.info.source
+    output.say(
+        f"{changes} change{'' if changes == 1 else 's'} kept; go on with: romfsfs mount {source} DIR, "
+        f"or write them: romfsfs commit {source}"
+    )
+
+
+def _clear_dead(output: Output, path: str) -> None:
+    mounted = find_mount(path)
+    if mounted is None:
+        raise RomfsError("nothing is mounted there", where=path)
+    unmount(path)
+    output.say("the mount was dead and has been removed; the edits are kept: romfsfs sessions")

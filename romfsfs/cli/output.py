@@ -1,0 +1,139 @@
+"""Everything that is printed: results, errors, progress. Nothing below `cli/` prints.
+
+Results go to standard output, errors and progress to standard error. Progress is a bar on a
+terminal (rich, imported only then), one line for each phase otherwise, nothing with `--quiet`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import Progress, no_progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+#: Shorter work than this shows no bar: it would only flicker.
+_BAR_AFTER_SECONDS = 0.3
+
+
+class Output:
+    """How much to say. verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log)."""
+
+    def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
+        self.verbose = verbose
+        self.quiet = quiet
+        if verbose > 1:
+            logging.basicConfig(
+                level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr
+            )
+
+    def say(self, text: str) -> None:
+        """A result for people; not with `--quiet`."""
+        if not self.quiet:
+            sys.stdout.write(text + "\n")
+
+    def show(self, text: str) -> None:
+        """What was asked for: shown whatever the verbosity."""
+        sys.stdout.write(text)
+
+    def json(self, record: Any) -> None:
+        """A JSON document on standard output."""
+        sys.stdout.write(json.dumps(record, indent=1) + "\n")
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is no result."""
+        if not self.quiet:
+            sys.stderr.write(f"romfsfs: {text}\n")
+
+    def error(self, error: RomfsError) -> None:
+        """The one line, and below it what a tool said, or with `-v` whatever is known."""
+        sys.stdout.flush()
+        sys.stderr.write(f"romfsfs: error: {error.line}\n")
+        if error.detail and (error.show_detail or self.verbose):
+            for line in error.detail.rstrip().splitlines():
+                sys.stderr.write(f"  {line}\n")
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A `Progress` callback for the work in this block."""
+        if self.quiet:
+            yield no_progress
+        elif sys.stderr.isatty():
+            with _TerminalBars() as bars:
+                yield bars
+        else:
+            yield _Lines()
+
+
+class _Lines:
+    """One line for each phase that takes long enough to be worth one."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._started = time.monotonic()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase in self._said or time.monotonic() - self._started < _BAR_AFTER_SECONDS:
+            return
+        self._said.add(phase)
+        size = f" {total:,} bytes" if total > 1 and phase != "converting" else ""
+        sys.stderr.write(f"romfsfs: {phase}{size}\n")
+
+
+class _TerminalBars:
+    """A bar for each phase, drawn once the work has taken a moment."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._tasks: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> _TerminalBars:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if time.monotonic() - self._started < _BAR_AFTER_SECONDS:
+            return
+        bars = self._bars if self._bars is not None else self._draw()
+        if phase not in self._tasks:
+            self._tasks[phase] = bars.add_task(phase, total=total or None)
+        bars.update(self._tasks[phase], completed=done, total=total or None)
+
+    def _draw(self) -> Bars:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (
+            TextColumn("{task.description:>12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+        )
+        self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
+        self._bars.start()
+        return self._bars
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: exact, with separators."""
+    return f"{size:,} B"
+
+
+def discard_stdout() -> None:
+    """After a broken pipe: let the interpreter's last flush go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())

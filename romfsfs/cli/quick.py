@@ -1,0 +1,52 @@
+"""`--version` and plain `ls` of an image file, without click.
+
+Importing click takes three times as long as starting Python; these two are called by scripts
+and shell prompts often enough to matter. Anything but the plainest form is left to `app`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def quick(arguments: list[str]) -> int | None:
+    """The exit code if this was a quick command, None if click has to look at it."""
+    if arguments == ["--version"]:
+        from romfsfs import __version__
+
+        sys.stdout.write(f"romfsfs {__version__}\n")
+        return 0
+    if len(arguments) < 2 or arguments[0] != "ls":
+        return None
+    long = "-l" in arguments[1:-1]
+    rest = [word for word in arguments[1:] if word != "-l"]
+    if len(rest) != 1 or rest[0].startswith("-") or not os.path.isfile(rest[0]):
+        return None
+    return _list(rest[0], long or "-l" in arguments[1:])
+
+
+def _list(path: str, long: bool) -> int:
+    from romfsfs.cli.listing import listing
+    from romfsfs.errors import ImageFormatError, RomfsError
+
+    try:
+        sys.stdout.write(listing(path, long))
+        sys.stdout.flush()
+    except ImageFormatError as error:
+        located = ImageFormatError(
+            error.reason, error.offset, where=path, next_step=f"romfsfs verify {path}"
+        )
+        sys.stderr.write(f"romfsfs: error: {located.line}\n")
+        return located.exit_code
+    except RomfsError as error:
+        sys.stderr.write(f"romfsfs: error: {error.line}\n")
+        return error.exit_code
+    except BrokenPipeError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"romfsfs: error: {error.strerror} ({path})\n")
+        return 1
+    return 0

@@ -1,0 +1,63 @@
+"""Sentences about commits that several commands share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from romfsfs.cli.output import Output
+from romfsfs.devices.base import WriteReport
+from romfsfs.session.commit import CommitReport
+
+
+def say_commit(output: Output, name: str, report: CommitReport) -> None:
+    """What a commit did."""
+    for problem in report.plan.problems:
+        if problem.severity == "warning":
+            output.note(f"warning: {problem.path + ': ' if problem.path else ''}{problem.message}")
+    if report.clean:
+        output.say(f"{name}: nothing to commit, nothing written")
+        return
+    if report.write is None:
+        blocks = f", {report.blocks} erase blocks differ" if report.blocks is not None else ""
+        output.say(f"{name}: would write an image of {report.size:,} B{blocks} (dry run)")
+        return
+    output.say(f"{name}: {write_text(report.write, report.size)}")
+
+
+def write_text(report: WriteReport, size: int) -> str:
+    """`committed 65,536 B ...`: bytes, erase blocks, seconds, and that it was verified."""
+    parts = [f"wrote {report.written:,} of {size:,} B"]
+    if report.erased_blocks:
+        parts.append(
+            f"{report.erased_blocks} erase block{'' if report.erased_blocks == 1 else 's'}"
+        )
+    parts.append(f"{report.seconds:.2f} s")
+    parts.append("verified" if report.verified else "NOT verified")
+    return ", ".join(parts) + "".join(f"; {note}" for note in report.notes)
+
+
+def commit_record(report: CommitReport) -> dict[str, Any]:
+    """A commit as JSON."""
+    record: dict[str, Any] = {
+        "clean": report.clean,
+        "size": report.size,
+        "digest": report.digest,
+        "blocks": report.blocks,
+        "write": None,
+    }
+    if report.write is not None:
+        record["write"] = write_record(report.write)
+    return record
+
+
+def write_record(report: WriteReport) -> dict[str, Any]:
+    """A write as JSON: bytes and seconds."""
+    return {
+        "written": report.written,
+        "skipped": report.skipped,
+        "sent": report.sent,
+        "erased_blocks": report.erased_blocks,
+        "seconds": round(report.seconds, 3),
+        "verified": report.verified,
+        "notes": list(report.notes),
+    }

@@ -1,0 +1,260 @@
+"""Commands on a session: status, diff, commit, revert, undo, log, sessions, recover."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import click
+
+from romfsfs.cli.output import Output
+from romfsfs.cli.reports import commit_record, say_commit, write_record, write_text
+from romfsfs.cli.sources import Found, device, find_session, session_device
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK
+from romfsfs.session import history, store
+from romfsfs.session.commit import commit as commit_session
+from romfsfs.session.commit import commit_to
+from romfsfs.session.diff import diff_images, diff_session
+from romfsfs.session.recovery import recover as recover_session
+from romfsfs.session.revert import revert as revert_session
+from romfsfs.session.revert import undo as undo_session
+from romfsfs.session.revert import undo_target
+from romfsfs.session.session import Session
+from romfsfs.session.session import sessions as all_sessions
+
+_WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+
+
+@click.command()
+@_WHERE
+@_JSON
+@click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
+@click.pass_obj
+def status(output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool) -> int:
+    """What would be committed: A added, M modified, D deleted, and what each becomes."""
+    found = find_session(where)
+    if found.mountpoint is not None and as_json:
+        output.show(
+            (found.mountpoint / ".romfs" / "status.json").read_text(errors="surrogateescape")
+        )
+        return EXIT_OK
+    result = found.session.status()
+    if as_json:
+        output.show(result.json())
+    else:
+        output.show(result.text(verbose or output.verbose > 0))
+    return EXIT_FAILURE if exit_code and not result.clean else EXIT_OK
+
+
+@click.command()
+@_WHERE
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option(
+    "--images", nargs=2, type=int, metavar="OLD NEW", help="Two images of the log instead."
+)
+@click.pass_obj
+def diff(
+    output: Output, where: str | None, paths: tuple[str, ...], images: tuple[int, int] | None
+) -> None:
+    """The edits: a unified diff for text, sizes and digests for the rest."""
+    found = find_session(where)
+    wanted = [relative(found, path) for path in paths] + ([found.inside] if found.inside else [])
+
+    def selected(path: str) -> bool:
+        return not wanted or any(path == each or path.startswith(each + "/") for each in wanted)
+
+    if images is None:
+        lines = diff_session(found.session, selected)
+    else:
+        old, new = (undo_target(found.session, number).number for number in images)
+        lines = diff_images(
+            history.image_path(found.session, old), history.image_path(found.session, new), selected
+        )
+    for line in lines:
+        output.show(line + "\n")
+
+
+def relative(found: Found, path: str) -> str:
+    """A path on the command line as one in the tree: below the mount, or as it is given."""
+    if found.mountpoint is not None:
+        absolute = os.path.abspath(path)
+        inside = os.path.relpath(absolute, found.mountpoint)
+        if not inside.startswith(".."):
+            return "" if inside == "." else inside
+    return path.strip("/")
+
+
+@click.command()
+@_WHERE
+@click.option(
+    "--to", "elsewhere", metavar="SOURCE", help="Write there instead; the session stays as it is."
+)
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@click.option(
+    "--compact", is_flag=True, help="No gaps: the layout that the IDE writes, on cameras too."
+)
+@click.option("--force", is_flag=True, help="Also over a target that changed elsewhere.")
+@_JSON
+@click.pass_obj
+def commit(
+    output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool, force: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write the edits to the file or camera, read them back and compare."""
+    found = find_session(where)
+    session = found.session
+    with output.progress() as progress:
+        if elsewhere is not None:
+            with device(elsewhere, session.info.board, session.info.partition) as opened:
+                report = commit_to(
+                    session,
+                    opened,
+                    dry_run=dry_run,
+                    open_files=found.open_files(),
+                    progress=progress,
+                )
+        else:
+            with session_device(session) as opened:
+                report = commit_session(
+                    session, opened, force=force, compact=compact, dry_run=dry_run,
+                    open_files=found.open_files(), progress=progress,
+                )  # fmt: skip
+    if as_json:
+        output.json(commit_record(report))
+    else:
+        say_commit(output, elsewhere or session.info.name, report)
+
+
+@click.command()
+@click.argument("where", metavar="DIR or SOURCE")
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before dropping everything.")
+@click.pass_obj
+def revert(output: Output, where: str, paths: tuple[str, ...], yes: bool) -> None:
+    """Bring PATHs, or everything, back to what was last read or committed."""
+    found = find_session(where)
+    wanted = [relative(found, path) for path in paths] + ([found.inside] if found.inside else [])
+    if not wanted and not yes and click.get_text_stream("stdin").isatty():
+        click.confirm(f"Drop all edits of {found.session.info.name}?", abort=True, err=True)
+    changed = revert_session(found.session, wanted, found.mountpoint)
+    for path in changed:
+        output.say(f"  {path}")
+    output.say(f"{len(changed)} change{'' if len(changed) == 1 else 's'} reverted")
+
+
+@click.command()
+@click.argument("where", metavar="SOURCE")
+@click.option(
+    "--to", "number", type=int, metavar="N", help="The image with this number in the log."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@_JSON
+@click.pass_obj
+def undo(output: Output, where: str, number: int | None, dry_run: bool, as_json: bool) -> None:
+    """Write the previous image (or image N of the log) back."""
+    found = find_session(where)
+    session = found.session
+    wanted = undo_target(session, number)
+    lines = list(
+        diff_images(
+            session.base_image, history.image_path(session, wanted.number), lambda path: True
+        )
+    )
+    headline = f"back to image {wanted.number}: {wanted.size:,} B, {wanted.summary or wanted.kind}"
+    if not as_json:
+        output.say(headline)
+        for line in lines:
+            if line.startswith(("--- ", "+++ ")):
+                output.say(f"  {line}")
+    if dry_run:
+        return
+    with session_device(session) as opened, output.progress() as progress:
+        entry, report = undo_session(
+            session, opened, number=number, root=found.mountpoint, progress=progress
+        )
+    if as_json:
+        output.json(
+            {"restored": entry.number, "digest": entry.digest, "write": write_record(report)}
+        )
+    else:
+        output.say(f"{session.info.name}: {write_text(report, entry.size)}")
+
+
+@click.command()
+@click.argument("where", metavar="SOURCE", required=False)
+@_JSON
+@click.pass_obj
+def log(output: Output, where: str | None, as_json: bool) -> None:
+    """The images read and committed so far, newest last."""
+    session = find_session(where).session
+    known = history.entries(session)
+    if as_json:
+        output.json([
+            {"number": e.number, "kind": e.kind, "time": e.time, "size": e.size, "digest": e.digest,
+             "summary": e.summary, "restores": None if e.restores < 0 else e.restores}
+            for e in known
+        ])  # fmt: skip
+        return
+    present = session.base.digest
+    for entry in known:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
+        mark = "*" if entry.digest == present else " "
+        output.show(
+            f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B  {entry.summary}\n"
+        )
+
+
+@click.command()
+@_JSON
+@click.pass_obj
+def sessions(output: Output, as_json: bool) -> None:
+    """Sessions with their targets, where they are mounted, and whether they hold edits."""
+    records = [_session_record(session) for session in all_sessions()]
+    if as_json:
+        output.json(records)
+        return
+    for record in records:
+        state = "interrupted commit" if record["interrupted"] else record["state"]
+        mounted = f", mounted at {record['mountpoint']}" if record["mountpoint"] else ""
+        output.show(f"{record['name']}: {state}{mounted}\n    {record['directory']}\n")
+    if not records:
+        output.say("no sessions")
+
+
+def _session_record(session: Session) -> dict[str, Any]:
+    holder = store.mounted_at(session.directory)
+    state = "no edits"
+    if session.has_work:
+        state = "clean" if session.status().clean else "edits"
+    return {
+        "name": session.info.name,
+        "source": session.info.source,
+        "board": session.info.board,
+        "partition": session.info.partition,
+        "state": state,
+        "interrupted": session.interrupted,
+        "mountpoint": holder.mountpoint if holder else None,
+        "pid": holder.pid if holder else None,
+        "directory": str(session.directory),
+    }
+
+
+@click.command()
+@click.argument("where", metavar="SOURCE", required=False)
+@click.option("--rollback", is_flag=True, help="Bring the old image back instead of finishing.")
+@click.pass_obj
+def recover(output: Output, where: str | None, rollback: bool) -> None:
+    """Finish (or roll back) commits that were interrupted; all of them without SOURCE."""
+    if where is not None:
+        pending = [find_session(where).session]
+    else:
+        pending = [session for session in all_sessions() if session.interrupted]
+    for session in pending:
+        with session_device(session) as opened, output.progress() as progress:
+            done = recover_session(session, opened, rollback=rollback, progress=progress)
+        output.say(f"{session.info.name}: {done or 'nothing to recover'}")
+    if not pending:
+        output.say("no interrupted commit")

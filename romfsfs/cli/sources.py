@@ -1,0 +1,141 @@
+"""What DIR or SOURCE on a command line means: a session, a device, or an image to read."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from romfsfs.devices.base import Device
+from romfsfs.devices.open import open_device
+from romfsfs.errors import UsageError
+from romfsfs.files import Progress, no_progress
+from romfsfs.image.model import Image
+from romfsfs.session import store
+from romfsfs.session.images import parse
+from romfsfs.session.session import Session, sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session, and where it is mounted (None: it is not). inside: the path below the mount
+    that was named, '' for the mount itself."""
+
+    session: Session
+    mountpoint: Path | None
+    inside: str = ""
+
+    def open_files(self) -> list[str]:
+        """What programs have open for writing in the mount."""
+        if self.mountpoint is None:
+            return []
+        listed = (self.mountpoint / ".romfs" / "writers").read_bytes()
+        return [os.fsdecode(path) for path in listed.split(b"\0") if path]
+
+
+def find_session(where: str | None) -> Found:
+    """The session that DIR or SOURCE names; UsageError if there is none.
+
+    Without a name: the mount that the current folder lies in, or else the only session there is.
+    """
+    if where is None:
+        found = _containing_mount(os.getcwd())
+        if found is not None:
+            return found
+        return _only_session()
+    found = _containing_mount(where)
+    if found is not None:
+        return found
+    return Found(*_by_source(where))
+
+
+def _containing_mount(path: str) -> Found | None:
+    current = os.path.abspath(path)
+    inside = ""
+    while True:
+        folder = store.find_mounted(current)
+        if folder is not None:
+            return Found(Session.load(folder), Path(current), inside)
+        parent, name = os.path.split(current)
+        if parent == current:
+            return None
+        inside = f"{name}/{inside}" if inside else name
+        current = parent
+
+
+def _only_session() -> Found:
+    candidates = [session for session in sessions() if session.has_work]
+    if len(candidates) == 1:
+        return _found(candidates[0])
+    names = ", ".join(session.info.name for session in candidates) or "none"
+    raise UsageError(
+        "which session? name its directory or source",
+        where=f"sessions: {names}",
+        next_step="romfsfs sessions lists them",
+    )
+
+
+def _by_source(source: str) -> tuple[Session, Path | None]:
+    if os.path.isdir(source):
+        raise UsageError(
+            "nothing of romfsfs is mounted there", where=source, next_step="romfsfs sessions"
+        )
+    with device(source) as opened:
+        folder = store.session_dir(opened.info().key)
+    if not (folder / "session.json").exists():
+        raise UsageError(
+            "there is no session of it", where=source, next_step=f"romfsfs mount {source} DIR"
+        )
+    found = _found(Session.load(folder))
+    return found.session, found.mountpoint
+
+
+def _found(session: Session) -> Found:
+    holder = store.mounted_at(session.directory)
+    return Found(session, Path(holder.mountpoint) if holder and holder.mountpoint else None)
+
+
+@contextmanager
+def device(source: str, board: str | None = None, partition: int | None = None) -> Iterator[Device]:
+    """An open device, closed at the end of the block."""
+    opened = open_device(source, board=board, partition=partition)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def session_device(session: Session) -> Iterator[Device]:
+    """The target of a session."""
+    info = session.info
+    with device(info.source, info.board, info.partition) as opened:
+        yield opened
+
+
+@contextmanager
+def image_of(
+    source: str,
+    board: str | None = None,
+    partition: int | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[tuple[Image, BinaryIO]]:
+    """An image to read: a file, `-` for standard input, or what a camera holds."""
+    if source != "-" and os.path.isfile(source):
+        with open(source, "rb") as file:
+            yield parse(file, source), file
+        return
+    with tempfile.TemporaryFile() as copy:
+        if source == "-":
+            while data := sys.stdin.buffer.read(1 << 20):
+                copy.write(data)
+        else:
+            with device(source, board, partition) as opened:
+                opened.read_image(copy, progress)
+        copy.flush()
+        yield parse(copy, "standard input" if source == "-" else source), copy

@@ -1,0 +1,175 @@
+"""A directory to an image in one go, without a session; and back again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from romfsfs.convert import Converters, Excludes, Target
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.files import (
+    EMPTY_DIGEST,
+    Progress,
+    cache_dir,
+    digest_fd,
+    make_private_dir,
+    no_progress,
+)
+from romfsfs.image.check import check_image
+from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.image.writer import write_image
+from romfsfs.session.commit import raise_problems
+from romfsfs.session.conversions import Conversions
+from romfsfs.session.encoding import Sources
+from romfsfs.session.plan import Plan, make_plan
+from romfsfs.session.shadow import Deriver, InWork
+from romfsfs.session.state import Base
+from romfsfs.session.worktree import Extracted, Item, extract, open_file, scan
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+_NOTHING = Base(EMPTY_DIGEST, 0, 0, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An image that was built: its plan (with warnings) and size in bytes."""
+
+    plan: Plan
+    size: int
+
+
+def build(
+    source: Path,
+    out: BinaryIO,
+    target: Target,
+    capacity: int | None = None,
+    excludes: tuple[str, ...] = (),
+    progress: Progress = no_progress,
+) -> Built:
+    """Write an image of everything below `source` to `out` (an empty regular file), verified.
+
+    The same tree gives the same bytes. Raises as `commit` does; `out` is then worthless.
+    """
+    work_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        converters = Converters(target, make_private_dir(cache_dir()) / "convert")
+        digests = _LateDigests(work_fd, converters)
+        plan = _plan(work_fd, target, capacity, excludes, converters, digests, progress)
+        raise_problems(plan)
+        layout = plan.layout()
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            late = digests.start(pool, plan)
+            sources = Sources(plan, Path(), dict, work_fd)
+            write_image(layout, out, sources.open, progress)
+            out.flush()
+            synced = pool.submit(os.fsync, out.fileno())
+            check_image(out.fileno(), layout, late(), plan.rules, progress)
+            synced.result()
+        return Built(plan, layout.size)
+    finally:
+        os.close(work_fd)
+
+
+class _LateDigests:
+    """Large files that are stored as they are get hashed while the kernel copies them."""
+
+    AFTER_BYTES = 1 << 20
+
+    def __init__(self, work_fd: int, converters: Converters) -> None:
+        self._work_fd = work_fd
+        self._converters = converters
+
+    def digest(self, path: str, fd: int) -> tuple[str, None]:
+        """The digest now, or '' for later."""
+        if os.fstat(fd).st_size >= self.AFTER_BYTES and not self._converters.concerns(path):
+            return "", None
+        return digest_fd(fd), None
+
+    def start(self, pool: ThreadPoolExecutor, plan: Plan) -> Callable[[], Mapping[str, str]]:
+        """Hash what was left, in the background; a function that waits for all digests."""
+        late = {
+            path: pool.submit(self._hash, entry.location.path)
+            for path, entry in plan.files.items()
+            if isinstance(entry.location, InWork) and not entry.digest
+        }
+        known = {path: entry.digest for path, entry in plan.files.items()}
+        return lambda: {**known, **{path: future.result() for path, future in late.items()}}
+
+    def _hash(self, path: str) -> str:
+        fd = open_file(self._work_fd, path)
+        try:
+            return digest_fd(fd)
+        finally:
+            os.close(fd)
+
+
+def _plan(
+    work_fd: int, target: Target, capacity: int | None, excludes: tuple[str, ...],
+    converters: Converters, digests: _LateDigests, progress: Progress,
+) -> Plan:  # fmt: skip
+    conversions = Conversions(converters, work_fd)
+    deriver = Deriver(
+        work_fd, _NOTHING, conversions.lookup, Excludes(excludes).matches, digests.digest
+    )
+    found = scan(work_fd)
+    shadow = deriver.derive(found)
+    if conversions.run(shadow, progress):
+        shadow = deriver.derive(found)
+    return make_plan(shadow, _NOTHING, target, capacity)
+
+
+def extract_image(
+    image: Image, file: BinaryIO, folder: Path, progress: Progress = no_progress
+) -> list[Extracted | None]:
+    """Write an image's tree to a folder that is not there yet or is empty.
+
+    The reader refuses names that lead out of the folder. RomfsError (and nothing left) when
+    the folder cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            "the folder exists and is not empty", where=str(folder), next_step="choose another name"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    nodes = list(walk(image))
+    items = [
+        Item(path, file.fileno(), *node.extent)
+        if isinstance(node, FileNode)
+        else Item(path, None, 0, 0)
+        for path, node in nodes
+    ]
+    with _staged(folder) as stage:
+        fd = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return list(extract(items, fd, sum(item.size for item in items), progress))
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well."""
+    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield stage
+        stage.chmod(0o777 & ~_umask())
+        os.replace(stage, folder)
+    except OSError as error:
+        raise RomfsError(f"cannot extract: {error.strerror}", where=str(folder)) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,64 @@
+"""Running the conversions that a commit or a build still needs, in parallel, and waiting for them."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from romfsfs.files import Progress, no_progress
+from romfsfs.session.worktree import open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from romfsfs.convert import Conversion, Converters
+    from romfsfs.session.shadow import ShadowEntry
+
+
+class Conversions:
+    """Conversion results for one commit: what a tool said once is not asked again.
+
+    Results that may not be cached (a missing tool, a time-out) are kept here too, so that the
+    plan made after the conversions sees them.
+    """
+
+    def __init__(self, converters: Converters, work_fd: int) -> None:
+        self._converters = converters
+        self._work_fd = work_fd
+        self._results: dict[tuple[str, str], Conversion] = {}
+
+    def lookup(self, path: str, fd: int, digest: str) -> Conversion:
+        """As `Converters.lookup`, and what `run` has found."""
+        known = self._results.get((path, digest))
+        return known if known is not None else self._converters.lookup(path, fd, digest)
+
+    def run(self, entries: Sequence[ShadowEntry], progress: Progress = no_progress) -> bool:
+        """Convert the pending ones of these entries; whether there were any. Blocks.
+
+        A file that changed since it was hashed is left for the caller's next look at the tree.
+        """
+        pending = [entry for entry in entries if entry.state == "pending"]
+        if not pending:
+            return False
+        done = 0
+        with ThreadPoolExecutor(max_workers=min(len(pending), os.cpu_count() or 1)) as pool:
+            for _ in pool.map(self._convert, pending):
+                done += 1
+                progress("converting", done, len(pending))
+        return True
+
+    def _convert(self, entry: ShadowEntry) -> None:
+        from romfsfs.convert import StaleSource
+
+        try:
+            fd = open_file(self._work_fd, entry.path)
+        except FileNotFoundError:
+            return
+        try:
+            result = self._converters.convert(entry.path, fd, entry.source_digest)
+            self._results[entry.path, entry.source_digest] = result
+        except StaleSource:
+            return
+        finally:
+            os.close(fd)

@@ -1,0 +1,125 @@
+"""Differences as people read them: unified for text, sizes and digests for the rest."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from romfsfs.files import digest_bytes, digest_fd
+from romfsfs.image.model import FileNode, walk
+from romfsfs.session.images import open_image
+from romfsfs.session.recall import Recall
+from romfsfs.session.session import Session
+from romfsfs.session.shadow import Change
+from romfsfs.session.worktree import open_file
+
+#: Larger files are compared by digest: nobody reads such a diff.
+MAX_TEXT = 1 << 20
+
+
+class Side(NamedTuple):
+    """One side of a comparison. text: None when it is no text, or too large to show as such."""
+
+    size: int
+    digest: str
+    text: str | None
+
+
+def side(fd: int, offset: int, size: int) -> Side:
+    """The side that `size` bytes of an open file are."""
+    if size > MAX_TEXT:
+        return Side(size, digest_fd(fd, offset, size), None)
+    data = os.pread(fd, size, offset)
+    return Side(size, digest_bytes(data), _text(data))
+
+
+def _text(data: bytes) -> str | None:
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def difference(path: str, old: Side | None, new: Side | None) -> Iterator[str]:
+    """The lines (without newline) that say how `path` differs; None: it is not there."""
+    if old is not None and new is not None and old.digest == new.digest:
+        return
+    if (old is None or old.text is not None) and (new is None or new.text is not None):
+        before = old.text.splitlines() if old and old.text else []
+        after = new.text.splitlines() if new and new.text else []
+        names = (
+            "/dev/null" if old is None else f"a/{path}",
+            "/dev/null" if new is None else f"b/{path}",
+        )
+        lines = list(difflib.unified_diff(before, after, *names, lineterm=""))
+        if lines:
+            yield from lines
+            return
+    yield f"--- {_describe(f'a/{path}', old)}"
+    yield f"+++ {_describe(f'b/{path}', new)}"
+
+
+def _describe(name: str, shown: Side | None) -> str:
+    if shown is None:
+        return "/dev/null"
+    return f"{name}  {shown.size:,} B  sha256 {shown.digest[:16]}"
+
+
+def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[str]:
+    """How the work tree differs from the base, sources against sources where they are known."""
+    recall = Recall()
+    base = {entry.source: entry for entry in session.base.entries}
+    extents = session.base_extents()
+    with open(session.base_image, "rb") as image, session.work_fd() as work_fd:
+        for entry in sorted(session.derive(), key=lambda entry: entry.path):
+            if (
+                entry.is_dir
+                or entry.change in (Change.UNCHANGED, Change.IGNORED)
+                or not selected(entry.path)
+            ):
+                continue
+            old = None
+            known = base.get(entry.path)
+            if known is not None and not known.is_dir:
+                source = recall.find(known.path, known.digest)
+                if source is not None and known.source_digest != known.digest:
+                    with open(source.file, "rb") as file:
+                        old = side(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+                else:
+                    old = side(image.fileno(), *extents[known.path])
+            yield from difference(
+                entry.path,
+                old,
+                None if entry.change is Change.DELETED else _work(work_fd, entry.path),
+            )
+
+
+def _work(work_fd: int, path: str) -> Side | None:
+    try:
+        fd = open_file(work_fd, path)
+    except FileNotFoundError:
+        return None
+    try:
+        return side(fd, 0, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def diff_images(
+    old: os.PathLike[str], new: os.PathLike[str], selected: Callable[[str], bool]
+) -> Iterator[str]:
+    """How two images differ, file by file."""
+    with open_image(old) as (before, old_file), open_image(new) as (after, new_file):
+        left = {path: node.extent for path, node in walk(before) if isinstance(node, FileNode)}
+        right = {path: node.extent for path, node in walk(after) if isinstance(node, FileNode)}
+        for path in sorted(left.keys() | right.keys()):
+            if selected(path):
+                yield from difference(
+                    path,
+                    side(old_file.fileno(), *left[path]) if path in left else None,
+                    side(new_file.fileno(), *right[path]) if path in right else None,
+                )

@@ -1,0 +1,43 @@
+"""Digests of work files, computed once for as long as a file does not change."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from romfsfs.files import digest_fd
+from romfsfs.session.state import Signature
+
+#: A file changed less than this before it was hashed may be changed again within the same tick
+#: of the kernel's clock (4 ms at HZ=250, 10 ms at HZ=100) and keep its signature: git calls such
+#: an entry racy. Its signature proves nothing, so it is not kept.
+RACY_NS = 20_000_000
+
+
+def settled(signature: Signature) -> bool:
+    """Whether a later change of the file must change this signature."""
+    return time.time_ns() - signature.ctime_ns > RACY_NS
+
+
+class DigestCache:
+    """Signature to digest, in memory. Any thread may call; the worst case is hashing twice."""
+
+    def __init__(self) -> None:
+        self._known: dict[Signature, str] = {}
+
+    def digest(self, fd: int) -> tuple[str, Signature | None]:
+        """The digest of an open file, and its signature if that can be trusted later on.
+
+        The signature is taken before the bytes are read: a change in between shows as a
+        different signature the next time.
+        """
+        signature = Signature.of(os.fstat(fd))
+        known = self._known.get(signature)
+        if known is not None:
+            return known, signature
+        trusted = settled(signature)
+        digest = digest_fd(fd)
+        if not trusted:
+            return digest, None
+        self._known[signature] = digest
+        return digest, signature

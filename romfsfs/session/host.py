@@ -1,0 +1,253 @@
+"""The session's side of a mount: what the FUSE adapter asks, and the conversions behind it.
+
+Lives in the daemon. Every method may be called from any of libfuse's threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.convert import Conversion, State, WorkerPool
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.session.commit import commit
+from romfsfs.session.recovery import recover
+from romfsfs.session.session import Session
+from romfsfs.session.shadow import Change, InBase, Location
+from romfsfs.session.status import Status
+from romfsfs.session.worktree import open_file
+
+log = logging.getLogger(__name__)
+
+#: `.romfs/log` shows this much of the log's end.
+_LOG_BYTES = 64 << 10
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class SessionHost:
+    """Serves one mounted session. Implements `romfsfs.fs.host.MountHost`.
+
+    `start` is called in the process that serves the mount, after the fork: threads do not
+    survive one.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        read_only: bool,
+        open_device: Callable[[], contextlib.AbstractContextManager[object]],
+    ) -> None:
+        self.session = session
+        self._read_only = read_only
+        self._open_device = open_device
+        self._mutex = threading.Lock()
+        self._generation = 0
+        self._snapshot: _Snapshot | None = None
+        self._pool: WorkerPool | None = None
+        self.work_fd = os.open(session.work, _DIR_FLAGS)
+        hidden = session.directory / "hidden"
+        hidden.mkdir(mode=0o700, exist_ok=True)
+        self.hidden_fd = os.open(hidden, _DIR_FLAGS)
+
+    def start(self) -> None:
+        """Start the workers, and convert what a resumed session has not converted yet."""
+        self._pool = WorkerPool(self._convert, self._converted)
+        for entry in self._status().entries:
+            if entry.state == "pending":
+                self._pool.submit(entry.path)
+
+    @property
+    def read_only(self) -> bool:
+        return self._read_only
+
+    @property
+    def log_file(self) -> Path | None:
+        return self.session.directory / "log"
+
+    def changed(self, path: str) -> None:
+        self._outdated()
+        if (
+            self._pool is not None
+            and self.session.converters.concerns(path)
+            and not self.session.excludes.matches(path)
+        ):
+            self._pool.submit(path)
+
+    def limit(self, path: str) -> int | None:
+        """A file that will be converted may be larger than the partition: its result counts."""
+        capacity = self.session.capacity
+        if (
+            capacity is None
+            or self.session.converters.concerns(path)
+            or self.session.excludes.matches(path)
+        ):
+            return None
+        return capacity
+
+    def usage(self) -> tuple[int | None, int]:
+        status = self._status()
+        return status.capacity, status.used
+
+    def status_text(self) -> str:
+        return self._status().text()
+
+    def status_json(self) -> str:
+        return self._status().json()
+
+    def log_text(self) -> str:
+        try:
+            with open(self.session.directory / "log", "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def base(self) -> LocatedTree:
+        entries = {
+            e.path: (None if e.is_dir else e.size or 0, InBase(e.path))
+            for e in self.session.base.entries
+        }
+        return LocatedTree(
+            self.session, {p: Leaf(size, loc, "ready") for p, (size, loc) in entries.items()}
+        )
+
+    def shadow(self) -> LocatedTree:
+        return self._current().shadow
+
+    def zoo(self) -> None:
+        return None
+
+    def control(self, command: str, open_writers: Callable[[], list[str]]) -> None:
+        word = command.strip()
+        if word != "commit":
+            raise UsageError(
+                f"unknown command {word!r}", where=".romfs/ctl", next_step="write: commit"
+            )
+        with self._open_device() as device:
+            if self.session.interrupted:
+                recover(self.session, device)  # type: ignore[arg-type]
+            report = commit(self.session, device, open_files=open_writers())  # type: ignore[arg-type]
+        self._outdated()
+        log.info(
+            "commit: %s", "nothing to commit" if report.clean else f"{report.size} bytes, verified"
+        )
+
+    def file_state(self, path: str) -> bytes:
+        return self._current().states.get(path, "ignored").encode()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        os.close(self.work_fd)
+        os.close(self.hidden_fd)
+
+    def _convert(self, path: str, cancel: threading.Event) -> Conversion:
+        fd = open_file(self.work_fd, path)
+        try:
+            digest, _ = self.session.digests.digest(fd)
+            return self.session.converters.convert(path, fd, digest, cancel)
+        finally:
+            os.close(fd)
+
+    def _converted(self, path: str, result: Conversion) -> None:
+        self._outdated()
+        if result.state is State.FAILED:
+            log.warning("%s: %s", path, result.message)
+        else:
+            log.info("%s is %s, %d bytes", path, result.stored_path, result.size)
+
+    def _outdated(self) -> None:
+        with self._mutex:
+            self._generation += 1
+
+    def _status(self) -> Status:
+        return self._current().status
+
+    def _current(self) -> _Snapshot:
+        """The session's state now, computed at most once for each change of the tree."""
+        with self._mutex:
+            generation, known = self._generation, self._snapshot
+        stamp = _stamp(self.session.directory)
+        if known is not None and known.generation == generation and known.base_stamp == stamp:
+            return known
+        status = self.session.status()
+        shadow = {
+            entry.stored_as: Leaf(
+                None if entry.is_dir else entry.size or 0, entry.location, entry.state
+            )
+            for entry in status.entries
+            if entry.stored_as is not None and entry.change not in (Change.DELETED, Change.IGNORED)
+        }
+        states = {
+            entry.path: "ignored" if entry.change is Change.IGNORED else entry.state
+            for entry in status.entries
+            if entry.change is not Change.DELETED
+        }
+        snapshot = _Snapshot(generation, stamp, status, LocatedTree(self.session, shadow), states)
+        with self._mutex:
+            self._snapshot = snapshot
+        return snapshot
+
+
+def _stamp(directory: Path) -> tuple[int, int]:
+    """Changes whenever another process commits to this session."""
+    status = os.stat(directory / "base.json")
+    return status.st_ino, status.st_mtime_ns
+
+
+class Leaf(NamedTuple):
+    """size in bytes, None: a folder. location: None while there is nothing to show."""
+
+    size: int | None
+    location: Location | None
+    state: str
+
+
+class LocatedTree:
+    """A read-only tree of stored bytes, wherever they lie. Implements `romfsfs.fs.host.Tree`."""
+
+    def __init__(self, session: Session, leaves: dict[str, Leaf]) -> None:
+        self._session = session
+        self._leaves = leaves
+        self._time_ns = time.time_ns()
+        self._children: dict[str, list[tuple[str, bool]]] = {"": []}
+        for path, leaf in leaves.items():
+            folder, _, name = path.rpartition("/")
+            self._children.setdefault(folder, []).append((name, leaf.size is None))
+            if leaf.size is None:
+                self._children.setdefault(path, [])
+
+    def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        return self._children[path]
+
+    def stat(self, path: str) -> tuple[bool, int, int] | None:
+        if path == "":
+            return True, 0, self._time_ns
+        leaf = self._leaves.get(path)
+        if leaf is None:
+            return None
+        return leaf.size is None, leaf.size or 0, self._time_ns
+
+    def open(self, path: str) -> tuple[int, int, int]:
+        leaf = self._leaves[path]
+        if leaf.location is None:
+            raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)
+        try:
+            return self._session.open_location(leaf.location)
+        except RomfsError as error:
+            raise OSError(errno.EIO, str(error)) from error
+
+
+class _Snapshot(NamedTuple):
+    generation: int
+    base_stamp: tuple[int, int]
+    status: Status
+    shadow: LocatedTree
+    states: dict[str, str]

@@ -1,0 +1,217 @@
+"""The plan of a commit: what the image will hold, in which order, and what speaks against it.
+
+Every problem is found before anything is written, and all are listed at once.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from romfsfs.convert import Target, labels_name
+from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
+from romfsfs.session.shadow import Change, InBase, Location, ShadowEntry
+from romfsfs.session.state import Base
+
+#: Problems of this severity stop a commit.
+ERROR = "error"
+WARNING = "warning"
+INFO = "info"
+
+LARGEST_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """code: stable, for scripts. message: one line with the remedy. detail: a tool's output."""
+
+    code: str
+    path: str
+    message: str
+    severity: str = ERROR
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEntry:
+    """A file or folder as it will be stored. size None: a folder. alignment in bytes."""
+
+    path: str
+    source: str
+    size: int | None
+    digest: str
+    alignment: int
+    location: Location | None
+    shadow: ShadowEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """entries: in the order of the image. problems: most severe first. size: of the image."""
+
+    entries: tuple[PlanEntry, ...]
+    problems: tuple[Problem, ...]
+    size: int
+    capacity: int | None
+    rules: AlignmentRules
+    changed: bool
+    files: Mapping[str, PlanEntry] = field(repr=False, default_factory=dict)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == ERROR)
+
+    def tree(self) -> list[TreeEntry]:
+        return [TreeEntry(entry.path, entry.size) for entry in self.entries]
+
+    def layout(self) -> Layout:
+        """The canonical layout of this plan."""
+        return canonical(self.tree(), self.rules)
+
+
+def alignment_rules(target: Target) -> AlignmentRules:
+    """The partition's rules; without a board 16 bytes for models, as every board wants at least."""
+    return target.partition.alignment if target.partition is not None else DEFAULT_RULES
+
+
+def make_plan(
+    shadow: Sequence[ShadowEntry], base: Base, target: Target, capacity: int | None
+) -> Plan:
+    """Order, check and measure what the work tree becomes."""
+    rules = alignment_rules(target)
+    problems = [problem for entry in shadow for problem in _entry_problems(entry)]
+    chosen, conflicts = _choose(shadow)
+    problems += conflicts
+    for path in list(chosen):
+        if (problem := _name_problem(path)) is not None:
+            problems.append(problem)
+            if problem.severity == ERROR:
+                del chosen[path]
+    problems += _label_problems(chosen)
+    entries = tuple(
+        PlanEntry(
+            path,
+            entry.path,
+            None if entry.is_dir else (entry.size if entry.size is not None else entry.estimate),
+            entry.digest,
+            1 if entry.is_dir else rules.for_name(path.rpartition("/")[2]),
+            entry.location,
+            entry,
+        )
+        for path, entry in _ordered(chosen, base)
+    )
+    size = canonical([TreeEntry(entry.path, entry.size) for entry in entries], rules).size
+    if capacity is not None and size > capacity:
+        problems.append(_capacity_problem(entries, size, capacity))
+    severity = {ERROR: 0, WARNING: 1, INFO: 2}
+    problems.sort(key=lambda problem: severity[problem.severity])
+    return Plan(
+        entries,
+        tuple(problems),
+        size,
+        capacity,
+        rules,
+        _differs(entries, base),
+        {entry.path: entry for entry in entries if entry.size is not None},
+    )
+
+
+def _entry_problems(entry: ShadowEntry) -> list[Problem]:
+    problems = []
+    if entry.state == "failed" and entry.note:
+        problems.append(Problem("unsupported", entry.path, f"{entry.note}: remove it"))
+    for diagnostic in entry.diagnostics:
+        code = diagnostic.code
+        problems.append(
+            Problem(code, entry.path, diagnostic.message, diagnostic.severity, diagnostic.detail)
+        )
+    return problems
+
+
+def _choose(shadow: Sequence[ShadowEntry]) -> tuple[dict[str, ShadowEntry], list[Problem]]:
+    """The entry for each stored path, and a problem for each path that several want."""
+    wanted: dict[str, list[ShadowEntry]] = {}
+    for entry in shadow:
+        if entry.stored_as is not None and entry.change not in (Change.DELETED, Change.IGNORED):
+            wanted.setdefault(entry.stored_as, []).append(entry)
+    chosen, problems = {}, []
+    for path, entries in wanted.items():
+        chosen[path] = entries[0]
+        if len(entries) > 1:
+            names = " and ".join(sorted(entry.path for entry in entries))
+            for entry in entries:
+                message = f"{names} would both be stored as {path}: rename or remove one"
+                problems.append(Problem("conflict", entry.path, message))
+    return chosen, problems
+
+
+def _name_problem(path: str) -> Problem | None:
+    name = path.rpartition("/")[2]
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return Problem(
+            "name", path, "the name is not valid UTF-8, the camera cannot open it: rename it"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        return Problem("name", path, "the name has a control character: rename it")
+    if not name.isascii():
+        message = "the camera reads this name, the OpenMV IDE shows it with '?' for each special character"
+        return Problem("name-ascii", path, message, INFO)
+    return None
+
+
+def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
+    """Models with labels beside them that `ml.Model` will not find (it cuts at the first dot)."""
+    problems = []
+    for path, entry in chosen.items():
+        stem, dot, suffix = path.rpartition(".")
+        if entry.is_dir or not dot or suffix.lower() not in ("tflite", "lite"):
+            continue
+        looked_for = labels_name(path)
+        if f"{stem}.txt" in chosen and looked_for != f"{stem}.txt" and looked_for not in chosen:
+            message = f"ml.Model looks for labels in {looked_for}, not {stem}.txt: rename the model and labels without inner dots"
+            problems.append(Problem("labels", entry.path, message, WARNING))
+    return problems
+
+
+def _ordered(chosen: Mapping[str, ShadowEntry], base: Base) -> list[tuple[str, ShadowEntry]]:
+    """Base order first, new names after it in code point order; parents before children."""
+    rank = {entry.path: number for number, entry in enumerate(base.entries)}
+    last = len(rank)
+    children: dict[str, list[str]] = {}
+    for path in chosen:
+        children.setdefault(path.rpartition("/")[0], []).append(path)
+    for paths in children.values():
+        paths.sort(key=lambda path: (rank.get(path, last), path.rpartition("/")[2]))
+    ordered = []
+    pending = list(reversed(children.get("", [])))
+    while pending:
+        path = pending.pop()
+        entry = chosen[path]
+        ordered.append((path, entry))
+        if entry.is_dir:
+            pending.extend(reversed(children.get(path, [])))
+    return ordered
+
+
+def _differs(entries: Sequence[PlanEntry], base: Base) -> bool:
+    """Whether the image would hold anything else, or in another order, than the base does."""
+    if base.fresh or len(entries) != len(base.entries):
+        return True
+    return any(
+        mine.path != theirs.path
+        or mine.size != theirs.size
+        or (mine.digest != theirs.digest and not isinstance(mine.location, InBase))
+        for mine, theirs in zip(entries, base.entries, strict=True)
+    )
+
+
+def _capacity_problem(entries: Sequence[PlanEntry], size: int, capacity: int) -> Problem:
+    largest = sorted(
+        (entry for entry in entries if entry.size), key=lambda entry: -(entry.size or 0)
+    )
+    shown = ", ".join(f"{entry.path} {entry.size:,} B" for entry in largest[:LARGEST_SHOWN])
+    message = f"the image is {size - capacity:,} bytes larger than the partition's {capacity:,}: remove or shrink files, the largest are {shown}"
+    return Problem("capacity", "", message)

@@ -1,0 +1,191 @@
+"""A session: one target, the image it held, and the user's work tree.
+
+Thread rules: a `Session` may be used from several threads (the daemon's request threads and
+workers do); what changes base, history or target takes the session's `commit.lock`, so it is
+safe between processes too. Other processes' commits are seen: the base is read again when
+`base.json` was replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from romfsfs.boards import get_board
+from romfsfs.convert import Converters, Excludes, Options, Target
+from romfsfs.errors import RomfsError
+from romfsfs.files import cache_dir, make_private_dir
+from romfsfs.image.model import Extent, FileNode, walk
+from romfsfs.session import store
+from romfsfs.session.digests import DigestCache
+from romfsfs.session.images import open_image
+from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan
+from romfsfs.session.shadow import Convert, Deriver, InBase, InCache, InWork, ShadowEntry
+from romfsfs.session.state import Base, SessionInfo, Signature, save
+from romfsfs.session.status import Status, make_status
+from romfsfs.session.worktree import open_file, scan
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """The session in one folder. Raises RomfsError when its state cannot be read."""
+
+    def __init__(self, directory: Path, info: SessionInfo) -> None:
+        self.directory = directory
+        self.info = info
+        self.digests = DigestCache()
+        self.excludes = Excludes(info.excludes)
+        self.target = target_of(info)
+        self.converters = Converters(self.target, make_private_dir(cache_dir()) / "convert")
+        self._base: Base | None = None
+        self._base_signature: Signature | None = None
+
+    @classmethod
+    def load(cls, directory: Path) -> Session:
+        return cls(directory, SessionInfo.load(directory / "session.json"))
+
+    @property
+    def work(self) -> Path:
+        return self.directory / "work"
+
+    @property
+    def base_image(self) -> Path:
+        return self.directory / "base.img"
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is a work tree (mounted, kept with edits, or left by a crash)."""
+        return self.work.is_dir()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a commit began writing to the target and did not end."""
+        return (self.directory / "commit.json").exists()
+
+    @property
+    def base(self) -> Base:
+        """The base, as last written by whatever process."""
+        path = self.directory / "base.json"
+        signature = Signature.of(os.stat(path))
+        if self._base is None or signature != self._base_signature:
+            self._base = Base.load(path)
+            self._base_signature = signature
+        return self._base
+
+    @property
+    def capacity(self) -> int | None:
+        """Bytes that the partition holds, None when unlimited: the camera's word, then the table's."""
+        if self.info.capacity is not None:
+            return self.info.capacity
+        return self.target.partition.size if self.target.partition else None
+
+    @property
+    def erase_size(self) -> int | None:
+        """Bytes that the partition erases at once, None where nothing is erased."""
+        if self.info.erase_size is not None:
+            return self.info.erase_size
+        return self.target.partition.erase_size if self.target.partition else None
+
+    def save_info(self, info: SessionInfo) -> None:
+        """Replace what the user chose (board, options); conversions follow."""
+        save(self.directory / "session.json", info.dump())
+        self.info = info
+        self.excludes = Excludes(info.excludes)
+        self.target = target_of(info)
+        self.converters = Converters(self.target, make_private_dir(cache_dir()) / "convert")
+
+    @contextmanager
+    def work_fd(self) -> Iterator[int]:
+        """A descriptor of the work tree's root."""
+        try:
+            fd = os.open(self.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise RomfsError(
+                f"{self.info.name} has no work tree",
+                next_step=f"romfsfs mount {self.info.source} DIR",
+            ) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def derive(self, convert: Convert | None = None) -> list[ShadowEntry]:
+        """The shadow tree now. Runs no conversion unless `convert` does."""
+        with self.work_fd() as fd:
+            deriver = Deriver(
+                fd,
+                self.base,
+                convert or self.converters.lookup,
+                self.excludes.matches,
+                lambda path, fd: self.digests.digest(fd),
+            )
+            return deriver.derive(scan(fd))
+
+    def plan(self, shadow: list[ShadowEntry]) -> Plan:
+        return make_plan(shadow, self.base, self.target, self.capacity)
+
+    def status(self, convert: Convert | None = None) -> Status:
+        """What would be committed now; conversions that have not run are 'pending'."""
+        shadow = self.derive(convert)
+        return make_status(self.info, shadow, self.plan(shadow), self.notes())
+
+    def notes(self) -> list[Problem]:
+        """What is worth saying about the session itself."""
+        notes = []
+        if self.target.board is None:
+            message = (
+                "no board chosen: scripts become portable bytecode, models are stored as they are "
+                "(aligned to 16), no limit of size is known; choose one with: mount --board BOARD"
+            )
+            notes.append(Problem("no-board", "", message, INFO))
+        if self.base.trailing:
+            message = (
+                f"{self.base.trailing:,} bytes follow the image in the file; a commit keeps them"
+            )
+            notes.append(Problem("trailing", "", message, INFO))
+        if self.interrupted:
+            message = (
+                f"a commit was interrupted; finish it with: romfsfs recover {self.info.source}"
+            )
+            notes.append(Problem("interrupted", "", message, WARNING))
+        return notes
+
+    def open_location(self, entry_location: InBase | InWork | InCache) -> tuple[int, int, int]:
+        """A descriptor (the caller closes it), the offset and the size of stored bytes."""
+        if isinstance(entry_location, InBase):
+            extent = self.base_extents()[entry_location.path]
+            return os.open(self.base_image, os.O_RDONLY | os.O_CLOEXEC), extent[0], extent[1]
+        if isinstance(entry_location, InCache):
+            fd = os.open(entry_location.file, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            with self.work_fd() as work_fd:
+                fd = open_file(work_fd, entry_location.path)
+        return fd, 0, os.fstat(fd).st_size
+
+    def base_extents(self) -> dict[str, Extent]:
+        """Offset and size in `base.img` of every file of the base."""
+        with open_image(self.base_image) as (image, _):
+            return {path: node.extent for path, node in walk(image) if isinstance(node, FileNode)}
+
+    def with_board(self, board: str, partition: int) -> None:
+        """Change the board; RomfsError (usage) if there is no such board or partition."""
+        get_board(board).partition(partition)
+        self.save_info(replace(self.info, board=get_board(board).name, partition=partition))
+
+
+def target_of(info: SessionInfo) -> Target:
+    """The conversion target that a session's choices mean."""
+    board = get_board(info.board) if info.board else None
+    partition = board.partition(info.partition) if board else None
+    return Target(board, partition, Options(**dict(info.options)), info.mpy_version, info.march)
+
+
+def sessions() -> Iterator[Session]:
+    """All sessions of this user that can be read."""
+    for folder, info in store.all_sessions():
+        yield Session(folder, info)

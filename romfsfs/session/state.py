@@ -1,0 +1,177 @@
+"""What a session remembers on disk: `session.json` and `base.json`.
+
+Both are small JSON files replaced atomically; nothing else in a session folder could be torn
+by a crash. `session.json` is what the user chose (target, board, options); `base.json` is the
+image as last read from or committed to the target, with what each of its files is in the work
+tree. All sizes are bytes, all times nanoseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import replace_atomically
+
+VERSION = 1
+
+
+class Signature(NamedTuple):
+    """The identity of a file's content as `stat` sees it, as git's index does.
+
+    The change time cannot be set by a program, so equal signatures mean equal bytes, but for a
+    write within the same clock tick as the one before it (see `digests.RACY_NS`).
+    """
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class BaseEntry(NamedTuple):
+    """A file or folder of the base image.
+
+    path: in the image. size: of the stored bytes, None for a folder. digest: of the stored
+    bytes. source: the work tree's path of what it was made from (the same path when stored as
+    it is). source_digest, signature: of that work file when it was extracted or committed.
+    """
+
+    path: str
+    size: int | None
+    digest: str
+    source: str
+    source_digest: str
+    signature: Signature | None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.size is None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The image that the work tree started from.
+
+    digest: of `base.img`, the whole file. image_size: the image record alone; what follows it
+    in the file (a partition dump's slack) is `size - image_size` bytes. target_digest: what the
+    target held when it was last read or written, None if it did not exist. stamp: the target's
+    cheap identity then (`FileDevice.stamp`), None where there is none. fresh: the tree was
+    started empty (`--new`): a commit replaces whatever the target holds, changed or not.
+    """
+
+    digest: str
+    size: int
+    image_size: int
+    target_digest: str | None
+    stamp: tuple[int, ...] | None
+    entries: tuple[BaseEntry, ...] = ()
+    fresh: bool = False
+
+    @property
+    def trailing(self) -> int:
+        return self.size - self.image_size
+
+    def dump(self) -> bytes:
+        entries = [
+            [e.path, e.size, e.digest, e.source, e.source_digest, e.signature] for e in self.entries
+        ]
+        record = {
+            "version": VERSION,
+            "digest": self.digest,
+            "size": self.size,
+            "image_size": self.image_size,
+            "target_digest": self.target_digest,
+            "stamp": self.stamp,
+            "entries": entries,
+            "fresh": self.fresh,
+        }
+        return json.dumps(record, separators=(",", ":")).encode()
+
+    @classmethod
+    def load(cls, path: Path) -> Base:
+        record = load_json(path)
+        entries = tuple(
+            BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None)
+            for p, size, digest, source, source_digest, s in record["entries"]
+        )
+        stamp = record["stamp"]
+        return cls(
+            record["digest"],
+            record["size"],
+            record["image_size"],
+            record["target_digest"],
+            tuple(stamp) if stamp else None,
+            entries,
+            record["fresh"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What the user chose. source: how to open the target again; name: how to show it.
+
+    key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
+    camera itself reported them; None where only the board table knows.
+    """
+
+    key: str
+    kind: str
+    source: str
+    name: str
+    board: str | None = None
+    partition: int = 0
+    capacity: int | None = None
+    erase_size: int | None = None
+    mpy_version: tuple[int, int] | None = None
+    march: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    excludes: tuple[str, ...] = ()
+    commit_on_unmount: bool = False
+
+    def dump(self) -> bytes:
+        record = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({"version": VERSION, **record}, indent=1).encode()
+
+    @classmethod
+    def load(cls, path: Path) -> SessionInfo:
+        record = load_json(path)
+        record.pop("version")
+        record["excludes"] = tuple(record["excludes"])
+        if record["mpy_version"] is not None:
+            record["mpy_version"] = tuple(record["mpy_version"])
+        return cls(**{name: record[name] for name in cls.__slots__ if name in record})
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object of ours. RomfsError when it is not one: the file names itself."""
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RomfsError(
+            f"session state is damaged: {error}",
+            where=str(path),
+            next_step="your files are in the folder 'work' beside it: copy them out, then remove the session",
+        ) from None
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise RomfsError(
+            "session state was written by another version of romfsfs",
+            where=str(path),
+            next_step="finish the session with that version, or copy your files out of 'work' beside it",
+        )
+    return record
+
+
+def save(path: Path, data: bytes) -> None:
+    """Replace a state file, durably."""
+    with replace_atomically(path) as file:
+        file.write(data)

@@ -1,0 +1,169 @@
+"""What would be committed now, as a record, as JSON and as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from romfsfs.session.plan import ERROR, INFO, Plan, Problem
+from romfsfs.session.shadow import Change, ShadowEntry
+from romfsfs.session.state import SessionInfo
+
+_LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}
+_BAR_WIDTH = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """used: bytes the image would take. capacity: of the partition, None when unlimited."""
+
+    info: SessionInfo
+    entries: tuple[ShadowEntry, ...]
+    problems: tuple[Problem, ...]
+    used: int
+    capacity: int | None
+    clean: bool
+
+    @property
+    def pending(self) -> bool:
+        """Whether a conversion has still to run."""
+        return any(entry.state == "pending" for entry in self.entries)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == ERROR)
+
+    def record(self) -> dict[str, Any]:
+        """The JSON object of `status --json`."""
+        return {
+            "source": self.info.name,
+            "board": self.info.board,
+            "partition": self.info.partition,
+            "capacity": self.capacity,
+            "used": self.used,
+            "free": None if self.capacity is None else max(0, self.capacity - self.used),
+            "clean": self.clean,
+            "entries": [_entry_record(entry) for entry in self.entries],
+            "problems": [
+                {
+                    "code": p.code,
+                    "path": p.path,
+                    "message": p.message,
+                    "severity": p.severity,
+                    "detail": p.detail,
+                }
+                for p in self.problems
+            ],
+        }
+
+    def json(self) -> str:
+        return json.dumps(self.record(), indent=1) + "\n"
+
+    def text(self, verbose: bool = False) -> str:
+        """For people: the changes, the problems, how full it is."""
+        lines = [_headline(self)]
+        shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
+        lines += [_entry_line(entry) for entry in shown]
+        ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
+        if ignored and not verbose:
+            lines.append(
+                f"  {ignored} file{'s' if ignored != 1 else ''} of editors and file managers left out (-v lists them)"
+            )
+        for problem in self.problems:
+            lines += _problem_lines(problem, verbose)
+        lines.append(_usage_line(self.used, self.capacity))
+        return "\n".join(lines) + "\n"
+
+
+def make_status(
+    info: SessionInfo, shadow: Iterable[ShadowEntry], plan: Plan, notes: Iterable[Problem]
+) -> Status:
+    """Put the shadow tree and the plan together; `notes` are problems found elsewhere."""
+    entries = tuple(sorted(shadow, key=lambda entry: entry.path))
+    return Status(
+        info, entries, (*plan.problems, *notes), plan.size, plan.capacity, not plan.changed
+    )
+
+
+def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
+    errors = [diagnostic.message for diagnostic in entry.diagnostics]
+    return {
+        "path": entry.path,
+        "type": "directory" if entry.is_dir else "file",
+        "change": entry.change.value,
+        "stored_as": entry.stored_as,
+        "stored_size": entry.size,
+        "state": entry.state,
+        "message": "; ".join(errors) or entry.note,
+    }
+
+
+def _headline(status: Status) -> str:
+    info = status.info
+    board = f"{info.board}, partition {info.partition}" if info.board else "no board"
+    return f"{info.name} ({board}): {'nothing to commit' if status.clean else 'changes to commit'}"
+
+
+def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
+    if entry.change is Change.UNCHANGED:
+        return verbose
+    return verbose or entry.change is not Change.IGNORED
+
+
+def _entry_line(entry: ShadowEntry) -> str:
+    letter = _LETTERS.get(entry.change, " ")
+    path = printable(entry.path) + ("/" if entry.is_dir else "")
+    line = f"  {letter} {path}"
+    if entry.change is Change.DELETED or entry.is_dir:
+        return line
+    if entry.change is Change.IGNORED:
+        return f"{line}  ({entry.note or 'not stored'})"
+    if entry.state == "pending":
+        return f"{line} -> {printable(entry.stored_as or '?')}  converting"
+    if entry.state == "failed":
+        return f"{line}  FAILED"
+    becomes = what_it_becomes(entry)
+    return f"{line} -> {becomes} {entry.size:,} B" if becomes else f"{line}  {entry.size:,} B"
+
+
+def what_it_becomes(entry: ShadowEntry) -> str:
+    """How a stored file differs from its source: another name, another form, or '' if neither."""
+    if entry.stored_as != entry.path:
+        return printable((entry.stored_as or "").rpartition("/")[2])
+    for diagnostic in entry.diagnostics:
+        if diagnostic.code == "converted":
+            return diagnostic.message
+    return ""
+
+
+def _problem_lines(problem: Problem, verbose: bool) -> list[str]:
+    if problem.code == "converted":
+        return []
+    label = "note" if problem.severity == INFO else problem.severity
+    place = (
+        f"{printable(problem.path)}: "
+        if problem.path and not problem.message.startswith(problem.path)
+        else ""
+    )
+    lines = [f"  {label}: {place}{problem.message}"]
+    if problem.detail and (verbose or problem.severity == ERROR):
+        lines += [f"    | {line}" for line in problem.detail.rstrip().splitlines()]
+    return lines
+
+
+def _usage_line(used: int, capacity: int | None) -> str:
+    if capacity is None:
+        return f"  {used:,} B, no limit known"
+    share = used / capacity if capacity else 1.0
+    filled = min(_BAR_WIDTH, round(share * _BAR_WIDTH))
+    bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+    return f"  [{bar}] {used:,} of {capacity:,} B ({share:.1%})"
+
+
+def printable(path: str) -> str:
+    """A path for a terminal: no control characters, no half code points."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in path
+    )

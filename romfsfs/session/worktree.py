@@ -1,0 +1,223 @@
+"""The work tree on disk: scanning it, and putting an image's files into it.
+
+Everything works relative to directory descriptors and climbs with `..`, so paths longer than
+PATH_MAX and trees deeper than the limit of open files work, and no link leads out of the tree
+(the mount refuses links; one placed by hand is reported, never followed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import CHUNK, Progress, no_progress
+from romfsfs.session.state import Signature
+
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class WorkFile(NamedTuple):
+    """A file or folder of the work tree. kind: 'file', 'dir', or 'other' (a link, a device)."""
+
+    path: str
+    kind: str
+    signature: Signature
+    mode: int
+
+
+def scan(root_fd: int) -> list[WorkFile]:
+    """Every file and folder below `root_fd`, parents first, siblings in code point order."""
+    found: list[WorkFile] = []
+    with Climber(root_fd) as climber:
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            try:
+                fd = climber.enter(folder)
+            except FileNotFoundError:
+                continue  # removed since it was listed
+            prefix = folder + "/" if folder else ""
+            folders = []
+            for name, status in _list(fd):
+                path = prefix + name
+                if stat.S_ISDIR(status.st_mode):
+                    kind = "dir"
+                    folders.append(path)
+                else:
+                    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+                found.append(WorkFile(path, kind, Signature.of(status), status.st_mode))
+            pending.extend(reversed(folders))
+    return found
+
+
+def _list(fd: int) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(fd) as entries:
+        listed = []
+        for entry in entries:
+            try:
+                listed.append((entry.name, entry.stat(follow_symlinks=False)))
+            except FileNotFoundError:
+                continue  # removed while listing
+    listed.sort(key=lambda item: item[0])
+    return listed
+
+
+class Climber:
+    """One directory descriptor that moves through a tree, whatever its depth."""
+
+    def __init__(self, root_fd: int) -> None:
+        self._fd = os.open(".", _DIR_FLAGS, dir_fd=root_fd)
+        self._at: list[str] = []
+
+    def __enter__(self) -> Climber:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+    def enter(self, folder: str) -> int:
+        """Move to a folder ('' is the root); its descriptor, valid until the next move."""
+        parts = folder.split("/") if folder else []
+        common = 0
+        for mine, theirs in zip(self._at, parts, strict=False):
+            if mine != theirs:
+                break
+            common += 1
+        while len(self._at) > common:
+            self._step("..")
+            self._at.pop()
+        for part in parts[common:]:
+            self._step(part)
+            self._at.append(part)
+        return self._fd
+
+    def _step(self, name: str) -> None:
+        fd = os.open(name, _DIR_FLAGS, dir_fd=self._fd)
+        os.close(self._fd)
+        self._fd = fd
+
+
+def open_file(root_fd: int, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+    """A descriptor of a file below `root_fd`; never through a link. OSError as `open`."""
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+    if len(path) < 1000:
+        return os.open(path, flags, mode, dir_fd=root_fd)
+    folder, _, name = path.rpartition("/")
+    with Climber(root_fd) as climber:
+        return os.open(name, flags, mode, dir_fd=climber.enter(folder))
+
+
+class Extracted(NamedTuple):
+    digest: str
+    signature: Signature
+
+
+class Item(NamedTuple):
+    """Something to put into a tree: bytes `offset`..`offset + size` of a file, or a folder.
+
+    source: an open descriptor, or the path of a file that is opened when its turn comes
+    (thousands may not be open at once); None for a folder.
+    """
+
+    path: str
+    source: int | Path | None
+    offset: int
+    size: int
+
+
+def extract(
+    items: Iterable[Item], root_fd: int, total: int = 0, progress: Progress = no_progress
+) -> Iterator[Extracted | None]:
+    """Write files and folders below `root_fd` (which has none of them yet), parents first.
+
+    Yields for each item what it became (None for a folder). RomfsError names the path where
+    the host's file system cannot hold one.
+    """
+    done = 0
+    with Climber(root_fd) as climber:
+        for item in items:
+            folder, _, name = item.path.rpartition("/")
+            try:
+                folder_fd = climber.enter(folder)
+                if item.source is None:
+                    os.mkdir(name, 0o755, dir_fd=folder_fd)
+                    yield None
+                else:
+                    yield _write_new(item, name, folder_fd)
+                    done += item.size
+                    progress("extracting", done, total)
+            except OSError as error:
+                raise RomfsError(
+                    f"cannot extract: {error.strerror}",
+                    where=item.path,
+                    next_step="free space or choose another state folder with $ROMFSFS_STATE_DIR",
+                ) from error
+
+
+def _write_new(item: Item, name: str, folder_fd: int) -> Extracted:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o644, dir_fd=folder_fd)
+    try:
+        if isinstance(item.source, Path):
+            with open(item.source, "rb") as file:
+                digest = copy_range(file.fileno(), item.offset, item.size, fd)
+        else:
+            digest = copy_range(item.source or 0, item.offset, item.size, fd)
+        return Extracted(digest, Signature.of(os.fstat(fd)))
+    finally:
+        os.close(fd)
+
+
+def copy_range(source: int, offset: int, size: int, target: int) -> str:
+    """Append `size` bytes of `source` at `offset` to `target`; the digest of what was copied."""
+    digest = hashlib.sha256()
+    end = offset + size
+    while offset < end:
+        data = os.pread(source, min(CHUNK, end - offset), offset)
+        if not data:
+            raise OSError(5, "the source ended early")
+        digest.update(data)
+        write_all(target, data)
+        offset += len(data)
+    return digest.hexdigest()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """All of `data`, whatever `write` takes at a time."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
+
+
+def remove_tree(root_fd: int, path: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing if it is not there."""
+    folder, _, name = path.rpartition("/")
+    with Climber(root_fd) as climber:
+        folder_fd = climber.enter(folder)
+        try:
+            os.unlink(name, dir_fd=folder_fd)
+            return
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):
+            pass  # EISDIR on Linux, EPERM on macOS
+    _remove_folder(root_fd, path)
+
+
+def _remove_folder(root_fd: int, path: str) -> None:
+    fd = os.open(path, _DIR_FLAGS, dir_fd=root_fd)
+    try:
+        inside = scan(fd)
+        with Climber(fd) as climber:
+            for entry in reversed(inside):
+                folder, _, name = entry.path.rpartition("/")
+                folder_fd = climber.enter(folder)
+                (os.rmdir if entry.kind == "dir" else os.unlink)(name, dir_fd=folder_fd)
+    finally:
+        os.close(fd)
+    os.rmdir(path, dir_fd=root_fd)
