@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 
 #: bytes that wait for the host before the camera's output blocks
 TX_BUFFER = 16 * 1024
+#: seconds between two interrupts of one snippet: each is a signal, and MicroPython may be torn
+#: apart by one that arrives while it deals with another
+INTERRUPT_PAUSE = 0.02
+#: seconds; Ctrl-C twice within this are one: the firmware notes that there was one, not how many
+SAME_INTERRUPT = 0.002
 
 
 class Camera:
@@ -56,7 +61,8 @@ class Camera:
         self._tx = bytearray()  # written by the camera, not yet on the wire
         self._to_pty = b""
         self._operation: tuple[Operation, int, float] | None = None
-        self._interrupt_later = False
+        self._interrupted_at = 0.0
+        self._interrupt_due: float | None = None
         self._power_on_at: float | None = None
 
     # ---- power
@@ -79,7 +85,7 @@ class Camera:
         self._executor = None
         self._port.close()
         self._operation = None
-        self._interrupt_later = False
+        self._interrupt_due = None
         self._in.clear()
         self._out.clear()
         self._rx.clear()
@@ -120,8 +126,8 @@ class Camera:
             return
         self._check_executor()
         self._run_operation(now)
-        self._consume()
-        self._check_executor()
+        self._consume(now)
+        self._interrupt(now)
         self._send(now)
 
     def _receive(self, now: float) -> None:
@@ -157,7 +163,7 @@ class Camera:
         window = rate * (self.config.latency + 0.02) if rate else 0.0
         return max(window, float(self.config.rx_buffer))
 
-    def _consume(self) -> None:
+    def _consume(self, now: float) -> None:
         """Let the snippet, or else the REPL, have what arrived."""
         while self._rx:
             executor = self._executor
@@ -174,13 +180,22 @@ class Camera:
                 return  # nobody reads: neither does the Ctrl-C behind it get through
             if end >= 0:
                 del self._rx[:1]
-                self._interrupt()
+                self._note_interrupt(now)
 
-    def _interrupt(self) -> None:
+    def _note_interrupt(self, now: float) -> None:
         self.statistics.interrupts += 1
-        if self._operation is not None:
-            self._interrupt_later = True  # the firmware does not leave a flash operation halfway
-        elif self._executor is not None:
+        if now - self._interrupted_at > SAME_INTERRUPT:
+            self._interrupt_due = max(now, self._interrupted_at + INTERRUPT_PAUSE)
+
+    def _interrupt(self, now: float) -> None:
+        """Interrupt the snippet if that is due; never in the middle of a flash operation."""
+        if self._interrupt_due is None or self._operation is not None or self._executor is None:
+            return
+        if not self._executor.running:
+            self._interrupt_due = None
+        elif now >= self._interrupt_due:
+            self._interrupted_at = now
+            self._interrupt_due = None
             self._executor.interrupt()
 
     def _check_executor(self) -> None:
@@ -205,7 +220,7 @@ class Camera:
             dues.append(self._in.due)
         if executor is not None and not self.silent:
             executor.register(poll, output=len(self._tx) < TX_BUFFER, input=bool(self._rx))
-            dues += [self._out.due, self._operation[2] if self._operation else None]
+            dues += [self._out.due, self._operation[2] if self._operation else self._interrupt_due]
         due = min((due for due in dues if due is not None), default=None)
         poll.poll(None if due is None else max(0.0, due - now) * 1000)
 
@@ -216,6 +231,7 @@ class Camera:
 
     def _execute(self, source: bytes, kind: int) -> None:
         self.statistics.execs += 1
+        self._interrupted_at = 0.0
         if self._executor is not None:
             self._executor.run(source, kind)
 
@@ -228,7 +244,7 @@ class Camera:
             self._tx += executor.read_output()
             self._rx[:0] = executor.leftover()
             error = executor.scratch(frame[3]).replace(b"\n", b"\r\n")
-            self._interrupt_later = False
+            self._interrupt_due = None
             self._repl.finished(frame[2], error)
         elif kind == ex.KBD_INTR:
             executor.interrupt_char = frame[2]
@@ -256,6 +272,3 @@ class Camera:
                 self._operation = None
                 if self._executor is not None:
                     self._executor.answer(number, end.value)
-                if self._interrupt_later:
-                    self._interrupt_later = False
-                    self._interrupt()
