@@ -36,22 +36,17 @@ from romfsfs.image.varuint import (
     DIRECTORY,
     FILE,
     MAGIC,
-    MAX_VALUE,
+    MAX_RUN,
     PADDING,
     POINTER,
     UNUSED,
+    decode,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mmap import mmap
-
     from romfsfs.image.model import Node
-
-    Buffer = bytes | bytearray | memoryview | mmap
-
-#: longest run of 0x80 in front of a number; more than any alignment in use asks for
-_MAX_RUN = 1 << 16
+    from romfsfs.image.varuint import Buffer
 
 #: bytes that hold everything of a usual file record but its data
 _HEAD = 96
@@ -78,7 +73,7 @@ def read_image(buffer: Buffer) -> Image:
         data: Buffer = buffer if buffer.format == "B" and buffer.contiguous else buffer.cast("B")
     else:
         data = buffer
-    payload, length = _header(bytes(data[: _MAX_RUN + 16]))
+    payload, length = _header(bytes(data[: MAX_RUN + 16]))
     size = payload + length
     if size > len(data):
         raise ImageFormatError(
@@ -98,32 +93,8 @@ def _header(data: bytes) -> tuple[int, int]:
         if len(data) < 4:
             raise ImageFormatError(f"only {len(data)} bytes", 0)
         raise ImageFormatError("it does not start with d2 cd 31", 0)
-    length, payload = _varuint(data, 3, len(data))
+    length, payload = decode(data, 3, len(data))
     return payload, length
-
-
-def _varuint(data: Buffer, start: int, end: int) -> tuple[int, int]:
-    """The number at `start`, and where it ends, at most `end`."""
-    value = 0
-    position = start
-    while position < end:
-        byte = data[position]
-        position += 1
-        if byte < 0x80:
-            value = value << 7 | byte
-            if value > MAX_VALUE:
-                break
-            return value, position
-        value = value << 7 | byte & 0x7F
-        if value > MAX_VALUE or position - start > _MAX_RUN:
-            break
-    else:
-        raise ImageFormatError("a number is cut off by the end of what holds it", start)
-    if bytes(data[start : start + 4]) == b"\xff\xff\xff\xff":
-        raise ImageFormatError("erased flash inside the image", start)
-    if value > MAX_VALUE:
-        raise ImageFormatError("a number of more than 32 bits", start)
-    raise ImageFormatError(f"more than {_MAX_RUN} bytes of padding in front of a number", start)
 
 
 class _Directory:
@@ -217,8 +188,8 @@ class _Reader:
                     position = common[1].end
                     continue
             try:
-                kind, position = _varuint(data, position, current.end)
-                length, position = _varuint(data, position, current.end)
+                kind, position = decode(data, position, current.end)
+                length, position = decode(data, position, current.end)
                 if position + length > current.end:
                     raise ImageFormatError(
                         f"a record of {length} bytes runs {position + length - current.end} "
@@ -257,7 +228,7 @@ class _Reader:
 
     def name(self, position: int, end: int, taken: set[str]) -> tuple[str, int]:
         """The name at `position` and where it ends; adds it to the names of its directory."""
-        length, start = _varuint(self.data, position, end)
+        length, start = decode(self.data, position, end)
         stop = start + length
         if stop > end:
             raise ImageFormatError("a name runs over the end of its record", position)
@@ -279,8 +250,8 @@ class _Reader:
         first = position
         while position < end:
             start = position
-            kind, position = _varuint(data, position, end)
-            length, position = _varuint(data, position, end)
+            kind, position = decode(data, position, end)
+            length, position = decode(data, position, end)
             next_record = position + length
             if next_record > end:
                 raise ImageFormatError(
@@ -306,8 +277,8 @@ class _Reader:
 
     def pointed(self, position: int, end: int, name: str) -> Extent:
         """What a pointer record means: a size, then an offset from the image's payload."""
-        size, position = _varuint(self.data, position, end)
-        offset, position = _varuint(self.data, position, end)
+        size, position = decode(self.data, position, end)
+        offset, position = decode(self.data, position, end)
         offset += self.payload
         if offset + size > self.end:
             raise ImageFormatError(

@@ -6,6 +6,14 @@ Leading 0x80 bytes add nothing to the value: that is how payloads are moved to t
 
 from __future__ import annotations
 
+from romfsfs.errors import ImageFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    Buffer = bytes | bytearray | memoryview | mmap
+
 MAGIC = b"\xd2\xcd\x31"
 HEADER_KIND = 0x14A6B1  # the number that MAGIC encodes
 
@@ -18,6 +26,9 @@ FILE = 5
 
 #: largest number a camera reads: it is 32-bit, and a longer number would silently lose its top
 MAX_VALUE = 0xFFFF_FFFF
+
+#: longest run of 0x80 in front of a number; more than any alignment in use asks for
+MAX_RUN = 1 << 16
 
 
 def encode(value: int) -> bytes:
@@ -42,6 +53,30 @@ def encode_to(value: int, width: int) -> bytes:
     if len(shortest) > width:
         raise ValueError(f"{value} needs {len(shortest)} bytes, not {width}")
     return b"\x80" * (width - len(shortest)) + shortest
+
+
+def decode(data: Buffer, start: int, end: int) -> tuple[int, int]:
+    """The number at `start`, and where it ends, at most `end`. ImageFormatError."""
+    value = 0
+    position = start
+    while position < end:
+        byte = data[position]
+        position += 1
+        if byte < 0x80:
+            value = value << 7 | byte
+            if value > MAX_VALUE:
+                break
+            return value, position
+        value = value << 7 | byte & 0x7F
+        if value > MAX_VALUE or position - start > MAX_RUN:
+            break
+    else:
+        raise ImageFormatError("a number is cut off by the end of what holds it", start)
+    if bytes(data[start : start + 4]) == b"\xff\xff\xff\xff":
+        raise ImageFormatError("erased flash inside the image", start)
+    if value > MAX_VALUE:
+        raise ImageFormatError("a number of more than 32 bits", start)
+    raise ImageFormatError(f"more than {MAX_RUN} bytes of padding in front of a number", start)
 
 
 def padding_head(total: int) -> bytes:
