@@ -307,12 +307,6 @@ class SerialCamera:
         self._repl.restart()
         self._unmounted = False
 
-    def enter_bootloader(self) -> None:
-        """Start the boot loader (DFU, or RT1060's); the port disappears and is closed."""
-        with contextlib.suppress(DeviceError):
-            self._repl.start_and_forget(snippets.BOOTLOADER)
-        self._port.close()
-
     def close(self) -> None:
         with contextlib.suppress(DeviceError):
             if self._unmounted and self._partition.index == 0:

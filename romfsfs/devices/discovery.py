@@ -1,0 +1,141 @@
+"""Which cameras are connected, without opening a port: USB ids tell.
+
+Ports of other USB devices, plain serial adapters and simulated cameras are not listed, but can
+be named as a SOURCE; $ROMFSFS_PORTS adds such ports (separated as in $PATH) to the list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from romfsfs.boards import Board, by_dfu_id, by_usb_id
+from romfsfs.devices.base import DeviceInfo, PartitionState
+from romfsfs.errors import DeviceAbsent, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPort:
+    """A serial port that is a camera's. boards: names of those that use its USB id (there may be
+    several; the camera tells when it is opened). vid and pid: 0 where there is no USB."""
+
+    port: str
+    vid: int = 0
+    pid: int = 0
+    serial_number: str = ""
+    boards: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """How to show it in one line: port, boards, how to name it."""
+        name = " or ".join(self.boards) or "unknown board"
+        number = f", camera:{self.serial_number}" if self.serial_number else ""
+        return f"{self.port} ({name}{number})"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraReport:
+    """What an opened camera told. See `inspect`."""
+
+    info: DeviceInfo
+    partitions: tuple[PartitionState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DfuCamera:
+    """A board in DFU mode. boards: those with its USB id; Arduino's loaders share one.
+    settings: names of its alternate settings, in their order."""
+
+    vid: int
+    pid: int
+    path: str
+    serial_number: str
+    boards: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+def serial_cameras(ports: Iterable[Any] | None = None) -> tuple[CameraPort, ...]:
+    """Connected cameras, by port. ports: pyserial's ListPortInfo objects (None: this machine's)."""
+    if ports is None:
+        from serial.tools import list_ports
+
+        ports = list_ports.comports()
+    found = []
+    for port in ports:
+        if port.vid is None or port.pid is None:
+            continue
+        boards = tuple(board.name for board in by_usb_id(port.vid, port.pid))
+        if boards:
+            number = port.serial_number or ""
+            found.append(CameraPort(port.device, port.vid, port.pid, number, boards))
+    added = os.environ.get("ROMFSFS_PORTS", "").split(os.pathsep)
+    found += [CameraPort(name) for name in added if name]
+    return tuple(sorted(found, key=lambda camera: camera.port))
+
+
+def dfu_cameras() -> tuple[DfuCamera, ...]:
+    """Known boards in DFU mode, by `dfu-util -l`. DeviceError when it is missing or fails."""
+    from romfsfs.devices.dfu import list_settings
+    from romfsfs.devices.tools import find_tool
+
+    groups: dict[tuple[int, int, str, str], list[str]] = {}
+    for item in list_settings(find_tool("dfu-util")):
+        groups.setdefault((item.vid, item.pid, item.path, item.serial), []).append(item.name)
+    return tuple(
+        DfuCamera(vid, pid, path, serial, boards, tuple(names))
+        for (vid, pid, path, serial), names in groups.items()
+        if (boards := tuple(board.name for board in by_dfu_id(vid, pid)))
+    )
+
+
+def inspect(port: str, board: str | None = None) -> CameraReport:
+    """Open a camera's port and ask; a running script is interrupted. Errors as for opening."""
+    from romfsfs.devices.serial_camera.camera import SerialCamera
+
+    camera = SerialCamera.open(port, board=board)
+    try:
+        return CameraReport(camera.info(), camera.partitions())
+    finally:
+        camera.close()
+
+
+def pick_camera(
+    serial_number: str | None = None, cameras: tuple[CameraPort, ...] | None = None
+) -> CameraPort:
+    """The only camera, or the one with this serial number (in any case).
+
+    DeviceAbsent when there is none; UsageError, listing them, when there are several.
+    """
+    cameras = serial_cameras() if cameras is None else cameras
+    listing = ", ".join(camera.label for camera in cameras) or "none"
+    if serial_number:
+        wanted = serial_number.casefold()
+        chosen = [camera for camera in cameras if camera.serial_number.casefold() == wanted]
+        missing = f"no camera with serial number {serial_number} is connected"
+    else:
+        chosen, missing = list(cameras), "no camera is connected"
+    if not chosen:
+        raise DeviceAbsent(
+            missing,
+            where=f"connected: {listing}",
+            next_step="check the cable (some only charge); one in its boot loader is dfu:BOARD, "
+            "another port can be named by its path",
+        )
+    if len(chosen) > 1:
+        raise UsageError(
+            f"{len(chosen)} cameras are connected",
+            where=listing,
+            next_step="name one: camera:SERIAL or its port",
+        )
+    return chosen[0]
+
+
+def port_of(board: Board, cameras: tuple[CameraPort, ...] | None = None) -> CameraPort:
+    """The only connected camera that can be this board; errors as `pick_camera`."""
+    cameras = serial_cameras() if cameras is None else cameras
+    return pick_camera(
+        None,
+        tuple(camera for camera in cameras if not camera.boards or board.name in camera.boards),
+    )

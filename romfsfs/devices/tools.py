@@ -1,0 +1,137 @@
+"""Finding and running the external tools of this package: dfu-util and blhost.
+
+One place runs them, with a time limit; everything else only builds argument lists and reads
+output, as pure functions. Times in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from romfsfs.errors import DeviceError, DeviceLost
+
+#: what installs dfu-util, by the names in /etc/os-release (ID, then ID_LIKE)
+_INSTALLERS = {
+    "debian": "sudo apt install {}",
+    "ubuntu": "sudo apt install {}",
+    "fedora": "sudo dnf install {}",
+    "rhel": "sudo dnf install {}",
+    "arch": "sudo pacman -S {}",
+    "suse": "sudo zypper install {}",
+    "opensuse": "sudo zypper install {}",
+    "alpine": "sudo apk add {}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool left behind. output: standard output and error together, as they came."""
+
+    argv: tuple[str, ...]
+    status: int
+    output: str
+
+
+def find_tool(name: str, install: str | None = None) -> str:
+    """The tool's path. DeviceError with the command that installs it when it is not there.
+
+    install: that command, where it is not the system's package manager's.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise DeviceError(f"{name} is not installed", next_step=install or install_command(name))
+    return found
+
+
+def install_command(package: str, os_release: str | None = None) -> str:
+    """The command that installs a package on this system. os_release: that file's text."""
+    if platform.system() == "Darwin":
+        return f"brew install {package}"
+    if os_release is None:
+        os_release = ""
+        with contextlib.suppress(OSError), open("/etc/os-release", encoding="utf-8") as file:
+            os_release = file.read()
+    fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    names = [fields.get("ID", "").strip('"'), *fields.get("ID_LIKE", "").strip('"').split()]
+    for name in names:
+        if name in _INSTALLERS:
+            return _INSTALLERS[name].format(package)
+    return f"install {package} with your system's package manager"
+
+
+def run_tool(
+    argv: Sequence[str],
+    *,
+    limit: float,
+    on_output: Callable[[str], None] | None = None,
+) -> ToolResult:
+    """Run a tool to its end. DeviceLost when it takes longer than `limit`.
+
+    It gets no input. It and its children are killed at the limit and on Ctrl-C, which goes on to
+    the caller. on_output: is given pieces of its output as they come (progress).
+    """
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    assert process.stdout is not None
+    output = bytearray()
+    deadline = time.monotonic() + limit
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while True:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise subprocess.TimeoutExpired(list(argv), limit)
+                piece = os.read(process.stdout.fileno(), 65536)
+                if not piece:
+                    break
+                output += piece
+                if on_output:
+                    on_output(piece.decode("utf-8", "replace"))
+        status = process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        _kill(process)
+        raise DeviceLost(
+            f"{os.path.basename(argv[0])} did not finish within {limit:.0f} s",
+            next_step="unplug the camera, plug it in again and repeat the command",
+            detail=_describe(argv, output),
+        ) from error
+    except BaseException:
+        _kill(process)
+        raise
+    finally:
+        process.stdout.close()
+    return ToolResult(tuple(argv), status, output.decode("utf-8", "replace"))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _describe(argv: Sequence[str], output: bytes | bytearray) -> str:
+    return " ".join(argv) + "\n" + output.decode("utf-8", "replace")
+
+
+def failed(result: ToolResult, what: str, next_step: str) -> DeviceError:
+    """The error for a tool that ended with something else than success."""
+    return DeviceError(
+        f"{os.path.basename(result.argv[0])} could not {what} (status {result.status})",
+        next_step=next_step,
+        detail=" ".join(result.argv) + "\n" + result.output,
+    )
