@@ -26,7 +26,7 @@ from romfsfs.devices.simulator.config import (
 )
 from romfsfs.devices.simulator.executor import find_micropython
 from romfsfs.devices.simulator.faults import TO_CAMERA, TO_HOST, Faults, Statistics
-from romfsfs.devices.simulator.server import Simulator
+from romfsfs.devices.simulator.server import Simulator, run_simulator
 
 __all__ = [
     "TO_CAMERA",
@@ -39,4 +39,5 @@ __all__ = [
     "find_micropython",
     "preset",
     "preset_names",
+    "run_simulator",
 ]

@@ -78,13 +78,19 @@ class Port:
         """Plug in: a new pty, raw, and the link points at it."""
         if os.path.lexists(self.link) and not os.path.islink(self.link):
             raise UsageError("the port's link would replace a file", where=self.link)
-        self.fd, self._slave = pty.openpty()
-        tty.setraw(self._slave)
-        os.set_blocking(self.fd, False)
-        os.set_inheritable(self.fd, False)
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        os.set_blocking(master, False)
         temporary = f"{self.link}.{os.getpid()}.tmp"
-        os.symlink(os.ttyname(self._slave), temporary)
-        os.replace(temporary, self.link)
+        try:
+            os.symlink(os.ttyname(slave), temporary)
+            os.replace(temporary, self.link)
+        except OSError:
+            os.close(slave)
+            os.close(master)
+            raise
+        self._slave = slave
+        self.fd = master
 
     def close(self) -> None:
         """Unplug: whoever has the port open gets end of file or EIO. May be called twice."""

@@ -1,0 +1,138 @@
+"""The simulated camera's cable: its speed, its delay, and the path it is found at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from romfsfs.devices.simulator import Simulator, find_micropython, preset
+from romfsfs.errors import ToolMissing, UsageError
+
+
+def test_the_rate_holds_in_both_directions(camera, connect):
+    host = connect(camera(rate=100_000))
+    started = time.monotonic()
+    host.begin("import sys\nprint(len(sys.stdin.buffer.read(40000)))")
+    host.send(b"x" * 40000)
+    assert host.finish()[0] == b"40000\r\n"
+    upwards = time.monotonic() - started
+    assert 0.38 < upwards < 0.8
+    started = time.monotonic()
+    assert len(host.run("sys.stdout.buffer.write(b'x' * 40000)")) == 40000
+    assert 0.38 < time.monotonic() - started < 0.8
+
+
+def test_latency_delays_every_round_trip_and_not_the_rate(camera, connect):
+    host = connect(camera(latency=0.05))
+    started = time.monotonic()
+    for _ in range(3):
+        assert host.value("1") == 1
+    assert 0.3 < time.monotonic() - started < 0.7
+    started = time.monotonic()
+    host.begin("import sys\nprint(len(sys.stdin.buffer.read(40000)))")
+    host.send(b"x" * 40000)
+    host.finish()
+    assert time.monotonic() - started < 1.5
+
+
+def test_the_link_follows_the_camera_and_replaces_no_file(camera, connect, tmp_path, micropython):
+    link = tmp_path / "cam0"
+    simulator = camera(link=link)
+    assert simulator.port == str(link)
+    assert os.readlink(link).startswith("/dev/")
+    simulator.unplug()
+    assert not link.is_symlink()
+    simulator.replug()
+    assert connect(simulator).value("1") == 1
+    simulator.close()
+    assert not link.is_symlink()
+    link.write_text("mine")
+    with (
+        pytest.raises(UsageError, match="would replace a file"),
+        Simulator(preset("OPENMV2"), link=link, micropython=micropython),
+    ):
+        pass
+    assert link.read_text() == "mine"
+
+
+def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ROMFSFS_MICROPYTHON", raising=False)
+    with pytest.raises(ToolMissing, match="scripts/get-micropython"):
+        find_micropython()
+    wrong = tmp_path / "micropython"
+    wrong.write_text("#!/bin/sh\necho oops >&2\nexit 1\n")
+    wrong.chmod(0o755)
+    assert find_micropython() == str(wrong)
+    with pytest.raises(ToolMissing) as error, Simulator(preset("OPENMV2")):
+        pass
+    assert "oops" in error.value.detail
+
+
+FOREGROUND = """
+import sys
+from romfsfs.devices.simulator import preset, run_simulator
+done = run_simulator(preset("OPENMV4"), link=sys.argv[1], micropython=sys.argv[2],
+                     ready=lambda camera: print(camera.port, flush=True))
+print(done.execs)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_in_the_foreground_ends_with_ctrl_c(end, connect, tmp_path, micropython):
+    link = tmp_path / "cam0"
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND, str(link), str(micropython)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == str(link)
+
+        class Port:
+            port = str(link)
+
+        assert connect(Port()).value("40 + 2") == 42
+        process.send_signal(end)
+        assert process.communicate(timeout=10)[0] == "1\n"
+        assert process.returncode == 0
+    assert not link.is_symlink()
+
+
+def test_nothing_of_a_killed_simulator_keeps_running(connect, tmp_path, micropython):
+    link = tmp_path / "cam0"
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND, str(link), str(micropython)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        class Port:
+            port = str(link)
+
+        host = connect(Port())
+        host.begin("print('on')\nwhile True: pass")
+        host.until(b"on\r\n")
+        listing = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        child = int(listing.read_text().split()[0]) if listing.exists() else None
+        process.kill()
+        process.wait(10)
+    deadline = time.monotonic() + 5
+    while child is not None and _alive(child):
+        assert time.monotonic() < deadline, "MicroPython still runs"
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
