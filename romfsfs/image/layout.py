@@ -27,7 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_RULES", "AlignmentRules", "FilePiece", "Layout", "TreeEntry", "canonical"]
+__all__ = [
+    "DEFAULT_RULES", "AlignmentRules", "BasePiece", "FilePiece", "Layout", "TreeEntry", "canonical",
+]  # fmt: skip
 
 #: where the root's records start in images that romfsfs writes
 HEADER_SIZE = 16
@@ -39,6 +41,13 @@ class FilePiece(NamedTuple):
     """The data of the file at `path`, `size` bytes, goes here."""
 
     path: str
+    size: int
+
+
+class BasePiece(NamedTuple):
+    """Bytes of the base image, inside a padding record: what is there is left there."""
+
+    offset: int
     size: int
 
 
@@ -57,7 +66,7 @@ class Layout:
         size: int,
         placements: Mapping[str, Extent],
         directories: Sequence[str],
-        pieces: Sequence[bytes | memoryview | FilePiece],
+        pieces: Sequence[bytes | FilePiece | BasePiece],
         *,
         stable: bool = False,
         moved: frozenset[str] = frozenset(),
@@ -70,8 +79,8 @@ class Layout:
         self._pieces = pieces
 
     @property
-    def pieces(self) -> Iterator[bytes | memoryview | FilePiece]:
-        """The image from its first byte to its last. Views are of the base image of `stable`."""
+    def pieces(self) -> Iterator[bytes | FilePiece | BasePiece]:
+        """The image from its first byte to its last."""
         return iter(self._pieces)
 
 
@@ -86,7 +95,7 @@ def canonical_tree(branches: list[Branch], rules: AlignmentRules) -> Layout:
     measure(branches, rules)
     root = branches[0]
     placements: dict[str, Extent] = {}
-    pieces: list[bytes | memoryview | FilePiece] = [b""]
+    pieces: list[bytes | FilePiece | BasePiece] = [b""]
     emit(root, HEADER_SIZE, pieces, placements)
     size = HEADER_SIZE + root.content_size
     if size % 2:
@@ -158,7 +167,7 @@ def measure(branches: list[Branch], rules: AlignmentRules) -> None:
 def emit(
     branch: Branch,
     start: int,
-    pieces: list[bytes | memoryview | FilePiece],
+    pieces: list[bytes | FilePiece | BasePiece],
     placements: dict[str, Extent],
 ) -> None:
     """Append a measured directory's content, whose first child goes to `start` of the image."""

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 
 from romfsfs.errors import RomfsError
-from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, FilePiece, TreeEntry, canonical
+from romfsfs.image.layout import (
+    DEFAULT_RULES,
+    AlignmentRules,
+    BasePiece,
+    FilePiece,
+    TreeEntry,
+    canonical,
+)
 from romfsfs.image.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -25,8 +33,13 @@ _CHUNK = 1 << 20
 
 #: what `copy_file_range` answers where it does not work: other file systems, pipes, append mode
 _NO_KERNEL_COPY = (
-    errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM,
-)  # fmt: skip
+    errno.ENOSYS,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.EPERM,
+)
 
 
 class SourceChanged(RomfsError):
@@ -50,6 +63,7 @@ def write_image(
     out: BinaryIO,
     open_source: Callable[[str], Source],
     progress: Progress | None = None,
+    base: int | None = None,
 ) -> None:
     """Write the image to `out`, from its present position on; closes nothing but owned sources.
 
@@ -57,6 +71,9 @@ def write_image(
     possibly sharing their blocks), small ones are gathered. `out` may be any binary stream. May
     run in any thread. OSError as the files give it; SourceChanged if a source is too short (or,
     when owned, too long). `progress` is called with "writing", bytes done, bytes in all.
+
+    base: descriptor of the image that a stable layout was made for. Without it, padding records
+    are filled with 0xFF: the same image to any reader, but with more blocks that differ.
     """
     sink = _Sink(out)
     done = 0
@@ -68,6 +85,13 @@ def write_image(
             finally:
                 if source.owned:
                     os.close(source.fd)
+            done += piece.size
+        elif isinstance(piece, BasePiece):
+            if base is None:
+                sink.fill(piece.size)
+            else:
+                whole = FilePiece("the base image", piece.size)
+                _copy(whole, Source(base, piece.offset), sink)
             done += piece.size
         else:
             sink.write(piece)
@@ -98,9 +122,13 @@ def encode(
             entries.setdefault(parent, TreeEntry(parent, None))
         entries.setdefault(path, TreeEntry(path, len(files[path]) if path in files else None))
     layout = canonical(list(entries.values()), rules)
-    return b"".join(
-        files[piece.path] if isinstance(piece, FilePiece) else piece for piece in layout.pieces
-    )
+    out = io.BytesIO()
+    for piece in layout.pieces:
+        if isinstance(piece, bytes):
+            out.write(piece)
+        elif isinstance(piece, FilePiece):
+            out.write(files[piece.path])
+    return out.getvalue()
 
 
 class _Sink:
@@ -108,7 +136,7 @@ class _Sink:
 
     def __init__(self, out: BinaryIO) -> None:
         self.out = out
-        self.pending: list[bytes | memoryview] = []
+        self.pending: list[bytes] = []
         self.size = 0
         self.flushed = False
         self.fd = -1
@@ -119,11 +147,16 @@ class _Sink:
             except (OSError, ValueError, AttributeError):  # BytesIO and pipes
                 self.fd = -1
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         self.pending.append(data)
         self.size += len(data)
         if self.size >= _BATCH:
             self.flush()
+
+    def fill(self, size: int) -> None:
+        while size > 0:
+            self.write(b"\xff" * min(size, _BATCH))
+            size -= _BATCH
 
     def flush(self) -> None:
         if self.size <= 2 * _BATCH:

@@ -1,0 +1,279 @@
+"""The stable layout: a new image that differs from the one on the camera in few erase blocks.
+
+Files that did not change keep their offsets, and with them every block that they fill. Around
+them there are gaps, from files that were deleted, replaced or grew:
+
+    a changed file goes back to its old place if it fits, else into the smallest gap that takes it,
+    else to the end of its directory
+    what remains of a gap becomes a padding record; a gap of one byte, too small for a record, is
+    taken up by one more 0x80 in the header of the record behind it
+    a directory keeps its place and its length, so that what follows it stays; when it has to grow
+    it first takes the gap behind it. If files are in the way, they or the whole directory move,
+    whichever is smaller (`Layout.moved` names the files)
+
+No pointer records: the IDE and openmv-ota misread them. Every reader skips padding records.
+
+Bytes of deleted files stay inside padding records wherever their block needs no rewriting. They
+are cleared in blocks that are rewritten anyway; the canonical layout clears them all.
+
+The canonical layout is chosen instead when it changes no more blocks, when the stable one would
+exceed the capacity, or when the base is not of a make that can be edited in place: pointers,
+records that nobody knows, misaligned data. So that repeated edits of an image without a capacity
+do not grow for ever, it is also chosen when gaps make up half of the image.
+"""
+
+from __future__ import annotations
+
+from romfsfs.image.fitting import Kept, Slot, fit
+from romfsfs.image.layout import BasePiece, FilePiece, Layout, canonical_tree, emit, image_header
+from romfsfs.image.model import DirNode, Extent, FileNode, walk
+from romfsfs.image.tree import Branch, Leaf, build
+from romfsfs.image.varuint import HEADER_KIND, decode, padding_head
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from romfsfs.image.layout import AlignmentRules, TreeEntry
+    from romfsfs.image.model import Image, Node
+    from romfsfs.image.varuint import Buffer
+
+    Piece = bytes | FilePiece | BasePiece
+
+#: reader's notes on images that are not edited in place
+_UNSAFE = frozenset(("pointer", "unknown-kind", "extra-data"))
+
+
+def stable(
+    entries: Sequence[TreeEntry],
+    rules: AlignmentRules,
+    base: Image,
+    unchanged: Collection[str],
+    erase_size: int,
+    capacity: int | None,
+    buffer: Buffer,
+) -> Layout:
+    """A layout of `entries` close to `base`, the parsed image in `buffer`; or the canonical one.
+
+    unchanged: paths of files whose bytes are those of the base. erase_size, capacity: bytes of
+    the device. The layout may be larger than the capacity if the canonical one is, too. The
+    buffer is read only during the call; give `write_image` the base image for `BasePiece`s.
+    Errors as `layout.canonical`.
+    """
+    branches = build(entries)
+    compact = canonical_tree(branches, rules)
+    nodes = dict(walk(base))
+    kept_files = _kept_files(entries, nodes, unchanged)
+    if kept_files is None or any(note.code in _UNSAFE for note in base.notes):
+        return compact
+    if any(node.extent.offset % rules.for_name(path) for path, node in kept_files.items()):
+        return compact
+    with memoryview(buffer) as whole, whole.cast("B") as bytewise, bytewise[: base.size] as view:
+        root = _fit_all(branches, nodes, kept_files, base, view, rules)
+        assembly = _Assembly(root, kept_files, base, view)
+        layout = assembly.layout([branch.path for branch in branches[1:]], erase_size)
+        before = {path: node.extent.offset for path, node in kept_files.items()}
+        if layout is None or len(_dirty(compact.pieces, view, before, erase_size)) <= len(
+            _dirty(layout.pieces, view, before, erase_size)
+        ):
+            return compact
+    if capacity is not None and layout.size > capacity:
+        return compact
+    if capacity is None and layout.size > 2 * compact.size + 16 * erase_size:
+        return compact
+    return layout
+
+
+def _kept_files(
+    entries: Sequence[TreeEntry], nodes: Mapping[str, Node], unchanged: Collection[str]
+) -> dict[str, FileNode] | None:
+    """The files that may stay where they are."""
+    kept: dict[str, FileNode] = {}
+    for path, size in entries:
+        if path in unchanged:
+            node = nodes.get(path)
+            if isinstance(node, FileNode) and node.extent.size == size:
+                kept[path] = node
+    return kept or None
+
+
+def _fit_all(
+    branches: list[Branch],
+    nodes: Mapping[str, Node],
+    kept_files: Mapping[str, FileNode],
+    base: Image,
+    view: memoryview,
+    rules: AlignmentRules,
+) -> Kept:
+    """Arrange every directory that holds a kept file, inner ones first; the root."""
+    holders = {""}
+    for path in kept_files:
+        while (path := path.rpartition("/")[0]) not in holders:
+            holders.add(path)
+    kept: dict[str, Kept] = {}
+    for branch in reversed(branches):
+        if branch.path not in holders:
+            continue
+        node = nodes[branch.path] if branch.path else base.root
+        assert isinstance(node, DirNode)
+        directory = Kept(branch, node.record, _content_start(node, view))
+        fit(directory, kept, kept_files, nodes, rules)
+        kept[branch.path] = directory
+    return kept[""]
+
+
+def _content_start(node: DirNode, view: memoryview) -> int:
+    """Where a directory's first child record begins."""
+    kind, position = decode(view, node.record.offset, node.record.end)
+    _, position = decode(view, position, node.record.end)
+    if kind == HEADER_KIND:
+        return position
+    length, position = decode(view, position, node.record.end)
+    return position + length
+
+
+class _Assembly:
+    """Turns arranged directories into pieces."""
+
+    def __init__(
+        self,
+        root: Kept,
+        kept_files: Mapping[str, FileNode],
+        base: Image,
+        view: memoryview,
+    ) -> None:
+        self.root = root
+        self.kept_files = kept_files
+        self.base = base
+        self.view = view
+        self.pieces: list[Piece] = []
+        self.placements: dict[str, Extent] = {}
+        self.offset = 0
+
+    def layout(self, directories: list[str], erase_size: int) -> Layout | None:
+        """None if the header has no room for the length."""
+        size = self._size(erase_size)
+        start = self.root.content_start
+        try:
+            self._add(image_header(size, start))
+        except ValueError:
+            return None
+        stack = [(self.root, iter(self.root.slots))]
+        while stack:
+            directory, slots = stack[-1]
+            for slot in slots:
+                spare = self._pad(slot.start)
+                if isinstance(slot.what, Kept):
+                    self._add(_widen(slot.what.head(), spare))
+                    stack.append((slot.what, iter(slot.what.slots)))
+                    break
+                self._slot(slot, spare)
+            else:
+                self._pad(directory.end if directory.branch.path else size)
+                stack.pop()
+        moved = frozenset(
+            path
+            for path, node in self.kept_files.items()
+            if self.placements[path].offset != node.extent.offset
+        )
+        pieces = self._clear(erase_size)
+        return Layout(size, self.placements, directories, pieces, stable=True, moved=moved)
+
+    def _size(self, erase_size: int) -> int:
+        """The image's size: even, and that of the base if that costs less than a block."""
+        size = self.root.end
+        if 2 <= self.base.size - size < erase_size and self.base.size % 2 == 0:
+            return self.base.size
+        return size + 3 if size % 2 else size
+
+    def _slot(self, slot: Slot, spare: int) -> None:
+        """A file that stays, or anything that is placed anew."""
+        what = slot.what
+        if isinstance(what, Branch):
+            self._add(_widen(slot.head, spare))
+            emit(what, self.offset, self.pieces, self.placements)
+            self.offset += what.content_size
+            return
+        assert isinstance(what, Leaf)
+        head = slot.head
+        if not head:
+            node = self.kept_files[what.path]
+            head = bytes(self.view[node.record.offset : node.extent.offset])
+        self._add(_widen(head, spare))
+        self.placements[what.path] = Extent(self.offset, what.size)
+        if what.size:
+            self.pieces.append(FilePiece(what.path, what.size))
+            self.offset += what.size
+
+    def _add(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.offset += len(piece)
+
+    def _pad(self, end: int) -> int:
+        """Fill up to `end`; 1 if a byte is left that the next record has to take up."""
+        total = end - self.offset
+        if total < 2:
+            return total
+        self._add(padding_head(total))
+        for start, stop in (
+            (self.offset, min(end, self.base.size)),
+            (max(self.offset, self.base.size), end),
+        ):
+            if stop > start:
+                old = start < self.base.size
+                size = stop - start
+                self.pieces.append(BasePiece(start, size) if old else b"\xff" * size)
+                self.offset = stop
+        return 0
+
+    def _clear(self, erase_size: int) -> list[Piece]:
+        """The pieces, with what is left of deleted files cleared in blocks that change anyway."""
+        before = {path: node.extent.offset for path, node in self.kept_files.items()}
+        dirty = _dirty(self.pieces, self.view, before, erase_size)
+        pieces: list[Piece] = []
+        position = 0
+        for piece in self.pieces:
+            end = position + _length(piece)
+            if isinstance(piece, BasePiece):
+                first = min(end, (position // erase_size + 1) * erase_size)
+                last = max(first, end // erase_size * erase_size)
+                for start, stop in ((position, first), (first, last), (last, end)):
+                    if stop > start:
+                        size = stop - start
+                        clear = size < erase_size and start // erase_size in dirty
+                        pieces.append(b"\xff" * size if clear else BasePiece(start, size))
+            else:
+                pieces.append(piece)
+            position = end
+        return pieces
+
+
+def _widen(head: bytes, spare: int) -> bytes:
+    """A record's first bytes, made longer by 0x80 behind its kind: the data stays in place."""
+    return head[:1] + b"\x80" * spare + head[1:] if spare else head
+
+
+def _length(piece: Piece) -> int:
+    return len(piece) if isinstance(piece, bytes) else piece.size
+
+
+def _dirty(
+    pieces: Iterable[Piece], base: memoryview, before: Mapping[str, int], erase_size: int
+) -> set[int]:
+    """Numbers of the erase blocks that differ from the base, as far as can be told without
+    reading files: a file that was changed or moved differs everywhere."""
+    dirty: set[int] = set()
+    position = 0
+    for piece in pieces:
+        size = _length(piece)
+        end = position + size
+        if isinstance(piece, FilePiece):
+            same = before.get(piece.path) == position
+        elif isinstance(piece, BasePiece):
+            same = True
+        else:
+            same = base[position:end] == piece
+        if not same and size:
+            dirty.update(range(position // erase_size, (end - 1) // erase_size + 1))
+        position = end
+    return dirty
