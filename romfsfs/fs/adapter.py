@@ -1,10 +1,7 @@
 """The operations of a mount: the work tree passed through, plus the control directory.
 
 Everything the user sees is the kernel's own behaviour on the plain directory behind it; this
-module only refuses what ROMFS has no place for, keeps track of open files, and tells the session
-what changed. Operations come with `fuse_file_info` structures (`raw_fi`), whose `fh` is the open
-file's descriptor, or a number from `control.FIRST_HANDLE` on. Those on an open file may come
-without a path.
+module only refuses what ROMFS has no place for, and tells the session what changed.
 
 Any of libfuse's threads calls these, several at once. libfuse itself keeps a rename from running
 beside another operation on the same path.
@@ -12,63 +9,28 @@ beside another operation on the same path.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+import sys
 from typing import Any
 
 from . import control
 from .calls import RENAME_EXCHANGE, renamer, resolve_times
-from .handles import Handle, Handles
-from .host import MountHost
-from .tree import WorkTree, from_text, hidden_name, refuse, to_text
+from .file_operations import FileOperations
+from .tree import hidden_name, refuse, to_text
 
 STATE_ATTRIBUTE = "user.romfs.state"
 
-# What the kernel asks of an open that means something for the descriptor behind it. O_APPEND
-# does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
-_OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
+# `os.fsencode` without its checks, which a large folder pays for.
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 _NO_ATTRIBUTE = getattr(errno, "ENOATTR", errno.ENODATA)
 _BLOCK = 512  # bytes; of statfs for a partition
 
 
-def _mode(is_dir: bool) -> int:
-    return stat.S_IFDIR if is_dir else stat.S_IFREG
-
-
-class Adapter:
-    """libfuse's operations on a host. Named and called as the bindings name and call them.
-
-    caller: (user id, group id) whose request is being served, when what it creates should be
-    its own (a mount by root for others); None: what is created is the daemon's user's.
-    ready: called once, when the kernel has mounted.
-    """
-
-    def __init__(
-        self,
-        host: MountHost,
-        *,
-        caller: Callable[[], tuple[int, int]] | None = None,
-        ready: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._host = host
-        self._tree = WorkTree(host.work_fd, host.hidden_fd)
-        self._handles = Handles()
-        self._control = control.ControlDirectory(host, self.open_writers)
-        self._caller = caller
-        self._ready = ready
-        self._read_only = host.read_only
-        # The kernel has applied the caller's umask to a mode; ours must not be applied again.
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
-        self._tree.remove_leftovers()
-
-    def open_writers(self) -> list[str]:
-        """Paths, as the host knows them, of the files open for writing now."""
-        return [to_text(path) for path in self._handles.writers()]
+class Adapter(FileOperations):
+    """libfuse's operations on a host. Named and called as the bindings name and call them."""
 
     # -- the mount itself
 
@@ -223,7 +185,11 @@ class Adapter:
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
         # The kernel asks for security.capability at every write: answer that without a call.
-        if name != STATE_ATTRIBUTE or self._control.owns(path) or hidden_name(path) is not None:
+        if name != STATE_ATTRIBUTE:
+            # `ls -l` asks for those of access lists and SELinux for every file, until told that
+            # there is no such thing here.
+            raise refuse(_NO_ATTRIBUTE if name.startswith("user.") else errno.ENOTSUP)
+        if self._control.owns(path) or hidden_name(path) is not None:
             raise refuse(_NO_ATTRIBUTE)
         self._tree.stat(path)
         return self._host.file_state(to_text(path))
@@ -244,29 +210,25 @@ class Adapter:
             return self._control.open_dir(path)
         return self._tree.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
-    def readdir(self, path: str | None, handle: int) -> list[tuple[str, dict[str, int], int]]:
-        # Kind and number of an entry cost nothing here, and the kind saves `find` and `rm -r` a
-        # stat each. An entry without a number would be skipped: 0 means deleted.
-        if handle >= control.FIRST_HANDLE:
-            entries = [
-                (name, {"st_mode": _mode(is_dir), "st_ino": control.FIRST_HANDLE}, 0)
+    def readdir(self, handle: int) -> list[tuple[bytes, int, int]]:
+        """(name, kind, inode number) of each entry: what `binding.py` hands to libfuse."""
+        # Kind and number cost nothing here, and the kind saves `find` and `rm -r` a stat each.
+        # An entry without a number would be skipped: 0 means deleted.
+        number = control.FIRST_HANDLE
+        folder, file = stat.S_IFDIR, stat.S_IFREG
+        entries = [(b".", folder, number), (b"..", folder, number)]
+        if handle >= number:
+            entries += [
+                (name.encode(*_NAMES), folder if is_dir else file, number)
                 for name, is_dir in self._control.listing(handle)
             ]
-        else:
-            with os.scandir(handle) as found:
-                entries = [
-                    (
-                        from_text(entry.name),
-                        {
-                            "st_mode": _mode(entry.is_dir(follow_symlinks=False)),
-                            "st_ino": entry.inode(),
-                        },
-                        0,
-                    )
-                    for entry in found
-                ]
-        dots = {"st_mode": stat.S_IFDIR, "st_ino": control.FIRST_HANDLE}
-        return [(".", dots, 0), ("..", dots, 0), *entries]
+            return entries
+        with os.scandir(handle) as found:
+            entries += [
+                (entry.name.encode(*_NAMES), folder if entry.is_dir() else file, entry.inode())
+                for entry in found
+            ]
+        return entries
 
     def releasedir(self, path: str | None, handle: int) -> int:
         if handle >= control.FIRST_HANDLE:
@@ -279,165 +241,3 @@ class Adapter:
         if handle < control.FIRST_HANDLE:
             os.fsync(handle)
         return 0
-
-    # -- files
-
-    def create(self, path: str, mode: int, info: Any) -> int:
-        self._check_change(path)
-        # Always for reading too: who opened it for writing only may still map it later.
-        flags = os.O_RDWR | os.O_CREAT | (info.flags & (os.O_EXCL | os.O_TRUNC))
-        fd = self._tree.open(path, flags, stat.S_IMODE(mode))
-        try:
-            self._settle(path, mode, fd)
-            handle = Handle(fd, path, True, self._host.limit(to_text(path)))
-        except BaseException:
-            os.close(fd)
-            raise
-        handle.changed = True  # said at the close: an empty new file is nothing to convert yet
-        self._handles.add(handle)
-        info.fh = fd
-        return 0
-
-    def open(self, path: str, info: Any) -> int:
-        if path.startswith(control.ROOT) and self._control.owns(path):
-            info.fh = self._control.open(path, info.flags)
-            info.direct_io = 1
-            return 0
-        flags = info.flags & _OPEN_FLAGS
-        writable = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
-        if writable and self._read_only:
-            raise refuse(errno.EROFS)
-        fd = self._tree.open(path, flags)
-        try:
-            handle = Handle(
-                fd, path, writable, self._host.limit(to_text(path)) if writable else None
-            )
-        except BaseException:
-            os.close(fd)
-            raise
-        handle.hidden = hidden_name(path)
-        if handle.hidden is not None:
-            handle.path, handle.limit = None, None
-        handle.changed = bool(flags & os.O_TRUNC)
-        self._handles.add(handle)
-        info.fh = fd
-        return 0
-
-    def read(self, path: str | None, size: int, offset: int, info: Any) -> bytes:
-        fh = info.fh
-        if fh >= control.FIRST_HANDLE:
-            return self._control.file(fh).read(size, offset)
-        return os.pread(fh, size, offset)
-
-    def write(self, path: str | None, data: bytes, offset: int, info: Any) -> int:
-        fh = info.fh
-        handle = self._handles.get(fh)
-        if handle is None:
-            self._control.file(fh).write(data)
-            return len(data)
-        length = len(data)
-        if handle.limit is not None and offset + length > handle.limit:
-            raise refuse(errno.ENOSPC)
-        try:
-            written = os.pwrite(fh, data, offset)
-            while written < length:  # a full disk: what fits first, the reason at the next call
-                written += os.pwrite(fh, data[written:], offset + written)
-        finally:
-            # Only now: a flush in between must not take this write for one it has reported.
-            handle.changed = True
-        return length
-
-    def truncate(self, path: str | None, length: int, info: Any = None) -> int:
-        if info is not None:
-            if info.fh >= control.FIRST_HANDLE:
-                return 0  # only `ctl` can be open for writing
-            handle = self._handles.get(info.fh)
-            if handle is None:
-                raise refuse(errno.EBADF)
-            if handle.limit is not None and length > handle.limit:
-                raise refuse(errno.ENOSPC)
-            os.ftruncate(handle.fd, length)
-            handle.changed = True
-        elif path is not None and self._control.owns(path):
-            self._control.truncate(path)
-        elif path is not None:
-            self._check_change(path, hidden=True)
-            limit = self._host.limit(to_text(path))
-            if limit is not None and length > limit:
-                raise refuse(errno.ENOSPC)
-            fd = self._tree.open(path, os.O_WRONLY)
-            try:
-                os.ftruncate(fd, length)
-            finally:
-                os.close(fd)
-            self._changed(path)
-        return 0
-
-    def flush(self, path: str | None, info: Any) -> int:
-        """Called by close(2), which waits for it, unlike for release: what it tells the session
-        is known to the next command of the user."""
-        fh = info.fh
-        if fh >= control.FIRST_HANDLE:
-            self._control.file(fh).flush()
-        else:
-            handle = self._handles.get(fh)
-            if handle is not None:
-                self._report(handle)
-        return 0
-
-    def release(self, path: str | None, info: Any) -> int:
-        fh = info.fh
-        if fh >= control.FIRST_HANDLE:
-            self._control.close(fh)
-            return 0
-        handle, nameless = self._handles.remove(fh)
-        os.close(fh)
-        if nameless is not None:
-            # libfuse removes it too, but finds no path to it once its folder is gone.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(nameless, dir_fd=self._host.hidden_fd)
-        if handle is not None:
-            self._report(handle)
-        return 0
-
-    def fsync(self, path: str | None, data_only: int, info: Any) -> int:
-        if info.fh < control.FIRST_HANDLE:
-            (os.fdatasync if data_only and hasattr(os, "fdatasync") else os.fsync)(info.fh)
-        return 0
-
-    # -- shared
-
-    def _check_change(self, path: str, *, hidden: bool = False) -> None:
-        """Raise what refuses a change at `path`; libfuse's own names pass where `hidden`."""
-        if self._read_only or (path.startswith(control.ROOT) and self._control.owns(path)):
-            raise refuse(errno.EROFS)
-        if not hidden and hidden_name(path) is not None:
-            raise refuse(errno.EPERM)
-
-    def _changed(self, path: str) -> None:
-        if hidden_name(path) is None:
-            self._host.changed(to_text(path))
-
-    def _report(self, handle: Handle) -> None:
-        if handle.changed and handle.path is not None:
-            handle.changed = False
-            self._host.changed(to_text(handle.path))
-
-    def _descriptor(self, info: Any) -> int:
-        """The descriptor behind an open file that is to be changed."""
-        if self._read_only or info.fh >= control.FIRST_HANDLE:
-            raise refuse(errno.EROFS)
-        fd: int = info.fh
-        return fd
-
-    def _settle(self, path: str, mode: int, fd: int | None = None) -> None:
-        """Give something just made the mode and owner that its maker asked for."""
-        mode = stat.S_IMODE(mode)
-        if mode & self._umask:
-            os.fchmod(fd, mode) if fd is not None else self._tree.at(os.chmod, path, mode)
-        if self._caller is not None:
-            ids = self._caller()
-            if fd is not None:
-                os.fchown(fd, *ids)
-            else:
-                self._tree.at(os.chown, path, *ids, follow_symlinks=False)

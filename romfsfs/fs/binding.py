@@ -15,6 +15,7 @@ not valid UTF-8 would end in EINVAL.
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import importlib.util
 import os
@@ -38,6 +39,10 @@ _LIBRARIES = {
     2: ("libfuse.so.2",),
     3: ("libfuse3.so.4", "libfuse3.so.3"),
 }
+
+# <fuse_common.h>, FUSE_CAP_...
+_READDIRPLUS = 1 << 13
+_READDIRPLUS_AUTO = 1 << 14
 
 
 class _Operations:
@@ -65,6 +70,21 @@ class _CallableOperations(_Operations):
         return self.__dict__[operation](*args)
 
 
+class _Operations3(_Operations):
+    """With libfuse 3, which lets the connection be adjusted."""
+
+    def __init__(self, adapter: Any) -> None:
+        super().__init__(adapter)
+        self.init_with_config = guarded("init", functools.partial(_init_3, adapter))
+
+
+def _init_3(adapter: Any, connection: Any, config: Any) -> None:
+    # Listings with attributes would need a stat for each entry, and without them they are only
+    # longer. mfusepy cannot fill in attributes anyway.
+    connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO)
+    adapter.init("/")
+
+
 class Binding:
     """A loaded binding. name: fusepy or mfusepy. libfuse: (major, minor) version of the library."""
 
@@ -83,7 +103,7 @@ class Binding:
             key: _bytewise(value) if isinstance(value, str) else value
             for key, value in options.items()
         }
-        fuse_class = _with_handles(self._module) if self.libfuse >= (3,) else self._module.FUSE
+        fuse_class = _fuse_class(self._module, self.libfuse[0])
         fuse_class(
             operations,
             _bytewise(mountpoint),
@@ -205,8 +225,45 @@ def _bytewise(text: str) -> str:
     return os.fsencode(text).decode(_ENCODING)
 
 
-def _with_handles(module: Any) -> Any:
-    """mfusepy's FUSE for libfuse 3, passing on what mfusepy drops.
+def _fuse_class(module: Any, libfuse: int) -> Any:
+    """The binding's FUSE with a quicker readdir and, for libfuse 3, what mfusepy drops.
+
+    Both bindings make a new structure for each entry; one will do, since libfuse copies it.
+    """
+
+    def readdir_2(self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any) -> int:
+        entry = module.c_stat()
+        pointer = ctypes.pointer(entry)
+        for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
+            if filler(buffer, name, pointer, 0) != 0:
+                break
+        return 0
+
+    def readdir_3(
+        self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any, flags: int
+    ) -> int:
+        entry = module.c_stat()
+        pointer = ctypes.pointer(entry)
+        for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
+            if filler(buffer, name, pointer, 0, 0) != 0:
+                break
+        return 0
+
+    if libfuse == 3:
+        methods = {"readdir_fuse_3": readdir_3, **_with_handles()}
+    else:
+        methods = {"readdir" if module.__name__ == "fuse" else "readdir_fuse_2": readdir_2}
+    for name in methods:
+        if not hasattr(module.FUSE, name):
+            raise RomfsError(
+                f"this version of the FUSE binding {module.__name__} is not supported",
+                where=f"it has no FUSE.{name}", next_step="ROMFSFS_FUSE=fusepy romfsfs mount ...",
+            )  # fmt: skip
+    return type("Fuse", (module.FUSE,), methods)
+
+
+def _with_handles() -> dict[str, Any]:
+    """Methods of mfusepy's FUSE for libfuse 3, passing on what mfusepy drops.
 
     libfuse 3 gives these calls the open file instead of its path (nullpath_ok) and gives rename
     flags; mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of
@@ -219,28 +276,33 @@ def _with_handles(module: Any) -> Any:
     def text(path: bytes | None) -> str | None:
         return None if path is None else path.decode(_ENCODING)
 
-    class FuseWithHandles(module.FUSE):  # type: ignore[misc]
-        def truncate_fuse_3(self, path: bytes | None, length: int, info: Any) -> Any:
-            return self.operations.truncate(text(path), length, handle(info))
+    def truncate(self: Any, path: bytes | None, length: int, info: Any) -> Any:
+        return self.operations.truncate(text(path), length, handle(info))
 
-        def chmod_fuse_3(self, path: bytes | None, mode: int, info: Any) -> Any:
-            return self.operations.chmod(text(path), mode, handle(info))
+    def chmod(self: Any, path: bytes | None, mode: int, info: Any) -> Any:
+        return self.operations.chmod(text(path), mode, handle(info))
 
-        def chown_fuse_3(self, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
-            ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
-            return self.operations.chown(text(path), *ids, handle(info))
+    def chown(self: Any, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
+        ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
+        return self.operations.chown(text(path), *ids, handle(info))
 
-        def utimens_fuse_3(self, path: bytes | None, times: Any, info: Any) -> Any:
-            pair = None
-            if times:
-                given = times.contents
-                pair = (
-                    given.actime.tv_sec * 10**9 + given.actime.tv_nsec,
-                    given.modtime.tv_sec * 10**9 + given.modtime.tv_nsec,
-                )
-            return self.operations.utimens(text(path), pair, handle(info))
+    def utimens(self: Any, path: bytes | None, times: Any, info: Any) -> Any:
+        pair = None
+        if times:
+            given = times.contents
+            pair = (
+                given.actime.tv_sec * 10**9 + given.actime.tv_nsec,
+                given.modtime.tv_sec * 10**9 + given.modtime.tv_nsec,
+            )
+        return self.operations.utimens(text(path), pair, handle(info))
 
-        def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> Any:
-            return self.operations.rename(text(old), text(new), flags)
+    def rename(self: Any, old: bytes, new: bytes, flags: int) -> Any:
+        return self.operations.rename(text(old), text(new), flags)
 
-    return FuseWithHandles
+    return {
+        "truncate_fuse_3": truncate,
+        "chmod_fuse_3": chmod,
+        "chown_fuse_3": chown,
+        "utimens_fuse_3": utimens,
+        "rename_fuse_3": rename,
+    }

@@ -19,11 +19,11 @@ import stat
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from .host import MountHost, Tree
-from .tree import from_text, refuse, to_text
+from .tree import refuse, to_text
 
 NAME = ".romfs"
 ROOT = "/" + NAME
@@ -134,8 +134,7 @@ class ControlDirectory:
             entries = [(tree, True) for tree in self._trees()]
             entries += [(file, False) for file in (*_TEXTS, _CTL)]
         else:
-            found: Iterable[tuple[str, bool]] = _found(self._tree(name).list, to_text("/" + rest))
-            entries = [(from_text(entry), is_dir) for entry, is_dir in found]
+            entries = list(_found(self._tree(name).list, to_text("/" + rest)))
         with self._lock:
             handle = next(self._numbers)
             self._listings[handle] = entries

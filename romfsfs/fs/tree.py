@@ -37,11 +37,6 @@ def to_text(path: str) -> str:
     return os.fsdecode(path.encode("latin-1"))[1:]
 
 
-def from_text(name: str) -> str:
-    """The other way for one name of a listing."""
-    return name if name.isascii() else os.fsencode(name).decode("latin-1")
-
-
 def hidden_name(path: str) -> bytes | None:
     """The name in the folder for nameless files when `path` is one of libfuse's, else None."""
     if ".fuse_hidden" not in path:

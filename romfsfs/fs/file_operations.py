@@ -1,0 +1,217 @@
+"""Operations on files and their open handles.
+
+They come with `fuse_file_info` structures (`raw_fi`), whose `fh` is the open file's descriptor,
+or a number from `control.FIRST_HANDLE` on, and may come without a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from . import control
+from .handles import Handle, Handles
+from .host import MountHost
+from .tree import WorkTree, hidden_name, refuse, to_text
+
+# What the kernel asks of an open that means something for the descriptor behind it. O_APPEND
+# does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
+_OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
+
+
+class FileOperations:
+    """The half of a mount's operations that deals with files' content, and what both share.
+
+    caller: (user id, group id) whose request is being served, when what it creates should be
+    its own (a mount by root for others); None: what is created is the daemon's user's.
+    ready: called once, when the kernel has mounted.
+    """
+
+    def __init__(
+        self,
+        host: MountHost,
+        *,
+        caller: Callable[[], tuple[int, int]] | None = None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._host = host
+        self._tree = WorkTree(host.work_fd, host.hidden_fd)
+        self._handles = Handles()
+        self._control = control.ControlDirectory(host, self.open_writers)
+        self._caller = caller
+        self._ready = ready
+        self._read_only = host.read_only
+        # The kernel has applied the caller's umask to a mode; ours must not be applied again.
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._tree.remove_leftovers()
+
+    def open_writers(self) -> list[str]:
+        """Paths, as the host knows them, of the files open for writing now."""
+        return [to_text(path) for path in self._handles.writers()]
+
+    # -- files
+
+    def create(self, path: str, mode: int, info: Any) -> int:
+        self._check_change(path)
+        # Always for reading too: who opened it for writing only may still map it later.
+        flags = os.O_RDWR | os.O_CREAT | (info.flags & (os.O_EXCL | os.O_TRUNC))
+        fd = self._tree.open(path, flags, stat.S_IMODE(mode))
+        try:
+            self._settle(path, mode, fd)
+            handle = Handle(fd, path, True, self._host.limit(to_text(path)))
+        except BaseException:
+            os.close(fd)
+            raise
+        handle.changed = True  # said at the close: an empty new file is nothing to convert yet
+        self._handles.add(handle)
+        info.fh = fd
+        return 0
+
+    def open(self, path: str, info: Any) -> int:
+        if path.startswith(control.ROOT) and self._control.owns(path):
+            info.fh = self._control.open(path, info.flags)
+            info.direct_io = 1
+            return 0
+        flags = info.flags & _OPEN_FLAGS
+        writable = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
+        if writable and self._read_only:
+            raise refuse(errno.EROFS)
+        fd = self._tree.open(path, flags)
+        try:
+            handle = Handle(
+                fd, path, writable, self._host.limit(to_text(path)) if writable else None
+            )
+        except BaseException:
+            os.close(fd)
+            raise
+        handle.hidden = hidden_name(path)
+        if handle.hidden is not None:
+            handle.path, handle.limit = None, None
+        handle.changed = bool(flags & os.O_TRUNC)
+        self._handles.add(handle)
+        info.fh = fd
+        return 0
+
+    def read(self, path: str | None, size: int, offset: int, info: Any) -> bytes:
+        fh = info.fh
+        if fh >= control.FIRST_HANDLE:
+            return self._control.file(fh).read(size, offset)
+        return os.pread(fh, size, offset)
+
+    def write(self, path: str | None, data: bytes, offset: int, info: Any) -> int:
+        fh = info.fh
+        handle = self._handles.get(fh)
+        if handle is None:
+            self._control.file(fh).write(data)
+            return len(data)
+        length = len(data)
+        if handle.limit is not None and offset + length > handle.limit:
+            raise refuse(errno.ENOSPC)
+        try:
+            written = os.pwrite(fh, data, offset)
+            while written < length:  # a full disk: what fits first, the reason at the next call
+                written += os.pwrite(fh, data[written:], offset + written)
+        finally:
+            # Only now: a flush in between must not take this write for one it has reported.
+            handle.changed = True
+        return length
+
+    def truncate(self, path: str | None, length: int, info: Any = None) -> int:
+        if info is not None:
+            if info.fh >= control.FIRST_HANDLE:
+                return 0  # only `ctl` can be open for writing
+            handle = self._handles.get(info.fh)
+            if handle is None:
+                raise refuse(errno.EBADF)
+            if handle.limit is not None and length > handle.limit:
+                raise refuse(errno.ENOSPC)
+            os.ftruncate(handle.fd, length)
+            handle.changed = True
+        elif path is not None and self._control.owns(path):
+            self._control.truncate(path)
+        elif path is not None:
+            self._check_change(path, hidden=True)
+            limit = self._host.limit(to_text(path))
+            if limit is not None and length > limit:
+                raise refuse(errno.ENOSPC)
+            fd = self._tree.open(path, os.O_WRONLY)
+            try:
+                os.ftruncate(fd, length)
+            finally:
+                os.close(fd)
+            self._changed(path)
+        return 0
+
+    def flush(self, path: str | None, info: Any) -> int:
+        """Called by close(2), which waits for it, unlike for release: what it tells the session
+        is known to the next command of the user."""
+        fh = info.fh
+        if fh >= control.FIRST_HANDLE:
+            self._control.file(fh).flush()
+        else:
+            handle = self._handles.get(fh)
+            if handle is not None:
+                self._report(handle)
+        return 0
+
+    def release(self, path: str | None, info: Any) -> int:
+        fh = info.fh
+        if fh >= control.FIRST_HANDLE:
+            self._control.close(fh)
+            return 0
+        handle, nameless = self._handles.remove(fh)
+        os.close(fh)
+        if nameless is not None:
+            # libfuse removes it too, but finds no path to it once its folder is gone.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(nameless, dir_fd=self._host.hidden_fd)
+        if handle is not None:
+            self._report(handle)
+        return 0
+
+    def fsync(self, path: str | None, data_only: int, info: Any) -> int:
+        if info.fh < control.FIRST_HANDLE:
+            (os.fdatasync if data_only and hasattr(os, "fdatasync") else os.fsync)(info.fh)
+        return 0
+
+    # -- shared
+
+    def _check_change(self, path: str, *, hidden: bool = False) -> None:
+        """Raise what refuses a change at `path`; libfuse's own names pass where `hidden`."""
+        if self._read_only or (path.startswith(control.ROOT) and self._control.owns(path)):
+            raise refuse(errno.EROFS)
+        if not hidden and hidden_name(path) is not None:
+            raise refuse(errno.EPERM)
+
+    def _changed(self, path: str) -> None:
+        if hidden_name(path) is None:
+            self._host.changed(to_text(path))
+
+    def _report(self, handle: Handle) -> None:
+        if handle.changed and handle.path is not None:
+            handle.changed = False
+            self._host.changed(to_text(handle.path))
+
+    def _descriptor(self, info: Any) -> int:
+        """The descriptor behind an open file that is to be changed."""
+        if self._read_only or info.fh >= control.FIRST_HANDLE:
+            raise refuse(errno.EROFS)
+        fd: int = info.fh
+        return fd
+
+    def _settle(self, path: str, mode: int, fd: int | None = None) -> None:
+        """Give something just made the mode and owner that its maker asked for."""
+        mode = stat.S_IMODE(mode)
+        if mode & self._umask:
+            os.fchmod(fd, mode) if fd is not None else self._tree.at(os.chmod, path, mode)
+        if self._caller is not None:
+            ids = self._caller()
+            if fd is not None:
+                os.fchown(fd, *ids)
+            else:
+                self._tree.at(os.chown, path, *ids, follow_symlinks=False)
