@@ -50,7 +50,7 @@ _FALLBACK = re.compile(
     r"^Warning \(supported operators\) operator: (?P<name>\w+).*\n(?:Reason: (?P<reason>.*))?", re.M
 )
 #: What Vela says before it crashes on a damaged model.
-_UNREADABLE = re.compile(r"^.*(?:Failed to load|not a valid).*$", re.M | re.I)
+_UNREADABLE = re.compile(r"^.*(?:Failed to load|not a valid).*?(?=\.?$)", re.M | re.I)
 _MAX_NAMED = 5
 
 
@@ -199,7 +199,7 @@ def sram_used(folder: Path) -> int | None:
 
 def cpu_fallback(output: str, npu: int, cpu: int) -> str:
     """One line on the operators that stay on the CPU, or "". npu, cpu: operators in the result."""
-    if not cpu:
+    if npu and not cpu:
         return ""
     named: dict[str, str] = {}
     for match in _FALLBACK.finditer(output):
@@ -210,7 +210,7 @@ def cpu_fallback(output: str, npu: int, cpu: int) -> str:
         names += f" and {len(texts) - _MAX_NAMED} more"
     names = f": {names}" if names else ""
     if not npu:
-        return f"nothing runs on the NPU, all {cpu} operators on the CPU{names}; quantise to int8"
+        return f"nothing of it runs on the NPU{names}; quantise the model to int8"
     what = "1 operator runs" if cpu == 1 else f"{cpu} operators run"
     return f"{what} on the CPU{names}; slower, but it works"
 

@@ -1,0 +1,226 @@
+"""Background workers: nothing lost, nothing stale, nothing left running."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+from convert_helpers import open_bytes
+
+from romfsfs.convert import (
+    Cancelled,
+    Conversion,
+    Converters,
+    StaleSource,
+    State,
+    Target,
+    WorkerPool,
+    script,
+)
+from romfsfs.convert.tools import run_tool
+
+
+def ready(path: str) -> Conversion:
+    return Conversion(State.READY, path, path)
+
+
+class Results:
+    def __init__(self) -> None:
+        self.all: list[Conversion] = []
+
+    def __call__(self, path: str, result: Conversion) -> None:
+        assert result.source_path == path
+        self.all.append(result)
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results()
+
+
+def test_every_path_is_done_once_on_a_bounded_number_of_threads(results):
+    busy: set[int] = set()
+    most = 0
+
+    def work(path, cancel):
+        nonlocal most
+        busy.add(threading.get_ident())
+        most = max(most, len(busy))
+        time.sleep(0.002)
+        busy.discard(threading.get_ident())
+        return ready(path)
+
+    pool = WorkerPool(work, results, workers=3)
+    for number in range(60):
+        pool.submit(f"{number}.py")
+    assert pool.wait_idle(20)
+    assert sorted(each.source_path for each in results.all) == sorted(f"{n}.py" for n in range(60))
+    assert 1 < most <= 3
+    assert pool.pending() == frozenset()
+    pool.close()
+
+
+def test_submitting_a_queued_path_again_changes_nothing(results):
+    gate = threading.Event()
+    pool = WorkerPool(lambda path, cancel: gate.wait(20) and ready(path), results, workers=1)
+    pool.submit("first.py")
+    for _ in range(5):
+        pool.submit("second.py")
+    assert pool.pending() == {"first.py", "second.py"}
+    assert not pool.wait_idle(0.05)
+    gate.set()
+    assert pool.wait_idle(20)
+    assert [each.source_path for each in results.all] == ["first.py", "second.py"]
+    pool.close()
+
+
+def test_newer_contents_supersede_the_work_in_progress(results):
+    contents = ["old"]
+    started = threading.Event()
+
+    def work(path, cancel):
+        seen = contents[-1]
+        started.set()
+        if seen == "old":
+            assert cancel.wait(20)
+            raise Cancelled("stopped")
+        return Conversion(State.READY, path, path, digest=seen)
+
+    pool = WorkerPool(work, results)
+    pool.submit("app.py")
+    assert started.wait(20)
+    contents.append("new")
+    pool.submit("app.py")
+    assert pool.wait_idle(20)
+    assert [each.digest for each in results.all] == ["new"]
+    pool.close()
+
+
+def test_result_that_came_although_it_was_superseded_is_not_reported(results):
+    started, gate = threading.Event(), threading.Event()
+    runs = []
+
+    def work(path, cancel):
+        runs.append(path)
+        started.set()
+        gate.wait(20)
+        return Conversion(State.READY, path, path, digest=str(len(runs)))
+
+    pool = WorkerPool(work, results, workers=2)
+    pool.submit("app.py")
+    assert started.wait(20)
+    pool.submit("app.py")
+    time.sleep(0.05)
+    assert len(runs) == 1  # never twice at once
+    gate.set()
+    assert pool.wait_idle(20)
+    assert [each.digest for each in results.all] == ["2"]
+    pool.close()
+
+
+def test_discarded_path_is_neither_done_nor_reported(results):
+    started, gate = threading.Event(), threading.Event()
+
+    def work(path, cancel):
+        started.set()
+        gate.wait(20)
+        return ready(path)
+
+    pool = WorkerPool(work, results, workers=1)
+    pool.submit("running.py")
+    pool.submit("queued.py")
+    assert started.wait(20)
+    pool.discard("running.py")
+    pool.discard("queued.py")
+    gate.set()
+    assert pool.wait_idle(20)
+    assert results.all == []
+    pool.close()
+
+
+def test_bug_in_a_conversion_is_a_failed_file_with_a_traceback_in_the_log(results, caplog):
+    def work(path, cancel):
+        raise KeyError("oops")
+
+    pool = WorkerPool(work, results)
+    with caplog.at_level(logging.ERROR):
+        pool.submit("app.py")
+        assert pool.wait_idle(20)
+    (result,) = results.all
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "internal")
+    assert "Traceback" in caplog.text
+    pool.submit("app.py")  # and the worker lives
+    assert pool.wait_idle(20)
+    assert len(results.all) == 2
+    pool.close()
+
+
+def test_bug_in_the_callback_does_not_end_the_worker(caplog):
+    done = []
+
+    def report(path, result):
+        done.append(path)
+        raise ValueError("oops")
+
+    pool = WorkerPool(lambda path, cancel: ready(path), report, workers=1)
+    pool.submit("a.py")
+    pool.submit("b.py")
+    assert pool.wait_idle(20)
+    assert done == ["a.py", "b.py"]
+    assert "reporting the conversion of a.py failed" in caplog.text
+    pool.close()
+
+
+def test_file_that_keeps_changing(results):
+    attempts = []
+
+    def work(path, cancel):
+        attempts.append(path)
+        raise StaleSource("changed")
+
+    pool = WorkerPool(work, results)
+    pool.submit("app.py")
+    assert pool.wait_idle(20)
+    assert len(attempts) == 3
+    assert results.all[0].diagnostics[0].code == "changing"
+    pool.close()
+
+
+def test_removed_file_is_forgotten(results):
+    def work(path, cancel):
+        raise FileNotFoundError(path)
+
+    pool = WorkerPool(work, results)
+    pool.submit("app.py")
+    assert pool.wait_idle(20)
+    assert results.all == []
+    pool.close()
+
+
+def test_close_kills_the_tool_that_runs(tmp_path, cache, results, monkeypatch):
+    started = threading.Event()
+
+    def hang(argv, **arguments):
+        started.set()
+        return run_tool(["sleep", "600"], **arguments)
+
+    monkeypatch.setattr(script, "run_tool", hang)
+    converters = Converters(Target(), cache)
+
+    def work(path, cancel):
+        with open_bytes(tmp_path, b"x = 1\n") as (fd, digest):
+            return converters.convert(path, fd, digest, cancel)
+
+    pool = WorkerPool(work, results)
+    pool.submit("app.py")
+    assert started.wait(20)
+    begin = time.monotonic()
+    pool.close()
+    assert time.monotonic() - begin < 3
+    assert pool.wait_idle(0)
+    assert results.all == []
+    pool.submit("app.py")
+    assert pool.pending() == frozenset()
+    assert not list((cache / "work").iterdir())

