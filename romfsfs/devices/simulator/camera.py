@@ -147,6 +147,8 @@ class Camera:
             self._out.push(self.faults.wire(TO_HOST, bytes(self._tx)), now)
             self._tx.clear()
         self._to_pty += self._out.pop(now)
+        if self._to_pty and self._port.speaks_ide_protocol:
+            self._to_pty = b""  # nothing of the REPL in the other protocol
         if self._to_pty:
             self._to_pty = self._to_pty[self._port.write(self._to_pty) :]
         if self.faults.cut_now():
@@ -201,7 +203,7 @@ class Camera:
     def _check_executor(self) -> None:
         executor = self._executor
         if executor is not None and not executor.poll() and executor is self._executor:
-            log.info("%s hangs: MicroPython ended (%s)", self.config.board, executor.exit_code)
+            log.warning("%s hangs: MicroPython ended (%s)", self.config.board, executor.exit_code)
             self.silent = True
 
     def wait(self, wake_fd: int) -> None:

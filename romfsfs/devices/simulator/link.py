@@ -96,16 +96,13 @@ class Port:
         """Unplug: whoever has the port open gets end of file or EIO. May be called twice."""
         if not self.is_open:
             return
+        master, slave = self.fd, self._slave
+        self.fd = self._slave = -1
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.link)
-        # The slave is held open so that the pty keeps its settings while no host has it open.
-        os.close(self._slave)
-        os.close(self.fd)
-        self.fd = self._slave = -1
-
-    @property
-    def tty_name(self) -> str:
-        return os.ttyname(self._slave)
+        # The slave was held open so that the pty kept its settings while no host had it open.
+        os.close(slave)
+        os.close(master)
 
     @property
     def speaks_ide_protocol(self) -> bool:

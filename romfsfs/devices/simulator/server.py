@@ -68,6 +68,11 @@ class Simulator:
         """Is there a port now?"""
         return self._port.is_open
 
+    @property
+    def silent(self) -> bool:
+        """Does the camera hang: by `silence`, or by a snippet that did what wedges the hardware?"""
+        return self._camera.silent
+
     def start(self) -> Simulator:
         """Power up and run the camera in a thread of its own; returns when the port is there."""
         self._thread = threading.Thread(target=self._run, name="simulated camera", daemon=True)

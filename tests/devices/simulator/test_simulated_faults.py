@@ -28,7 +28,7 @@ def test_a_power_cut_leaves_exactly_what_was_programmed(camera, connect):
     simulator = camera(main_script="print('up')")
     host = connect(simulator)
     simulator.faults.power_cut_after_programmed(5001)
-    host.begin(WRITE.format(offset=100, size=20000))
+    host.leave(WRITE.format(offset=100, size=20000))
     assert gone(host)
     assert not simulator.plugged
     assert not os.path.lexists(simulator.port)
@@ -45,7 +45,7 @@ def test_a_power_cut_while_erasing_leaves_a_block_half_erased(camera, connect):
     simulator.flash[0].load(bytes(16384))
     host = connect(simulator)
     simulator.faults.power_cut_after_erased(4096 + 1000)
-    host.begin("import vfs\nvfs.rom_ioctl(3, 0, 16384)")
+    host.leave("import vfs\nvfs.rom_ioctl(3, 0, 16384)")
     assert gone(host)
     content = simulator.flash[0].content
     assert content[: 4096 + 1000] == b"\xff" * 5096
@@ -121,12 +121,12 @@ def test_a_silent_camera_keeps_its_port(camera, connect):
 def test_a_camera_that_resets_itself_comes_back(camera, connect):
     simulator = camera(reset_seconds=0.1, main_script="import machine")
     host = connect(simulator)
-    host.begin("import machine\nmachine.reset()")
+    host.leave("import machine\nmachine.reset()")
     assert gone(host)
     simulator.wait_until(lambda camera: camera.plugged)
     host = connect(simulator)
     assert simulator.statistics.power_ups == 2
-    host.begin("import machine\nmachine.bootloader()")
+    host.leave("import machine\nmachine.bootloader()")
     assert gone(host)
     time.sleep(0.2)
     assert not simulator.plugged
