@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli.output import Output
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
+
+if TYPE_CHECKING:
+    from romfsfs.devices.discovery import CameraPort
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 
@@ -106,3 +111,162 @@ def doctor(output: Output, as_json: bool) -> int:
             if check.remedy:
                 output.show(f"{'':>8}  {'':14} {check.remedy}\n")
     return EXIT_FAILURE if any(check.needed and not check.ok for check in found) else EXIT_OK
+
+
+@click.command()
+@click.option("--open/--no-open", "ask", default=True, help="Ask each camera what it is and holds.")
+@_JSON
+@click.pass_obj
+def cameras(output: Output, ask: bool, as_json: bool) -> None:
+    """The cameras that are connected: on serial ports, and waiting in DFU.
+
+    Asking interrupts a script that runs on the camera; --no-open only looks at USB.
+    """
+    from romfsfs.devices.discovery import serial_cameras
+
+    records = [_camera_record(camera, ask) for camera in serial_cameras()]
+    records += _dfu_records(output)
+    if as_json:
+        output.json(records)
+        return
+    for record in records:
+        output.show(_camera_text(record))
+    if not records:
+        output.say("no camera is connected; another serial port can be named by its path")
+
+
+def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "kind": "serial",
+        "port": camera.port,
+        "usb": f"{camera.vid:04x}:{camera.pid:04x}" if camera.vid else None,
+        "serial_number": camera.serial_number or None,
+        "boards": list(camera.boards),
+        "board": None,
+        "firmware": None,
+        "bytecode": None,
+        "architecture": None,
+        "partitions": [],
+        "notes": [],
+        "error": None,
+    }
+    if not ask:
+        return record
+    from romfsfs.devices.discovery import inspect
+
+    try:
+        found = inspect(camera.port)
+    except RomfsError as error:
+        record["error"] = error.line
+        return record
+    info = found.info
+    record.update(
+        board=info.board,
+        firmware=info.firmware,
+        bytecode=".".join(map(str, info.mpy_version)) if info.mpy_version else None,
+        architecture=info.march,
+        notes=list(info.notes),
+        partitions=[
+            {"index": p.index, "size": p.size, "erase_size": p.erase_size, "state": p.state,
+             "image_size": p.image_size}
+            for p in found.partitions
+        ],
+    )  # fmt: skip
+    return record
+
+
+def _dfu_records(output: Output) -> list[dict[str, Any]]:
+    """Boards in DFU mode; without dfu-util there is nothing to ask, which `doctor` explains."""
+    from romfsfs.devices.discovery import dfu_cameras
+
+    try:
+        found = dfu_cameras()
+    except RomfsError as error:
+        if output.verbose:
+            output.note(f"boards in DFU mode cannot be listed: {error.line}")
+        return []
+    return [
+        {"kind": "dfu", "port": None, "usb": f"{camera.vid:04x}:{camera.pid:04x}",
+         "serial_number": camera.serial_number or None, "boards": list(camera.boards),
+         "board": None, "settings": list(camera.settings), "error": None}
+        for camera in found
+    ]  # fmt: skip
+
+
+def _camera_text(record: dict[str, Any]) -> str:
+    name = record["board"] or " or ".join(record["boards"]) or "unknown board"
+    if record["kind"] == "dfu":
+        return f"{name}: in DFU mode; dfu:{record['boards'][0]}\n"
+    number = f", camera:{record['serial_number']}" if record["serial_number"] else ""
+    lines = [f"{record['port']}: {name}{number}"]
+    if record["error"]:
+        lines.append(f"  {record['error']}")
+    if record["firmware"]:
+        lines.append(
+            f"  firmware {record['firmware']}, bytecode {record['bytecode']}, "
+            f"{record['architecture']}"
+        )
+    for partition in record["partitions"]:
+        held = (
+            f"image of {partition['image_size']:,} B"
+            if partition["state"] == "image"
+            else partition["state"]
+        )
+        lines.append(f"  partition {partition['index']}: {partition['size']:,} B, {held}")
+    lines += [f"  note: {note}" for note in record["notes"]]
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--board", default="OPENMV4P", show_default=True, help="The board it behaves as.")
+@click.option("--link", metavar="PATH", help="A symbolic link to its port.")
+@click.option(
+    "--flash", "flash_file", metavar="FILE", help="Keeps its flash from one run to the next."
+)
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    type=click.Path(exists=True),
+    help="What partition 0 holds at first.",
+)
+@click.option(
+    "--rate", type=float, metavar="BYTES", help="Link speed in bytes a second; default: unlimited."
+)
+@click.option(
+    "--latency", type=float, default=0.0, metavar="SECONDS", help="Of the link, each way."
+)
+@click.option(
+    "--erase-time",
+    type=float,
+    default=0.0,
+    metavar="SECONDS",
+    help="For each 4 KiB (hardware: 0.045).",
+)
+@click.option("--old-firmware", is_flag=True, help="Without command 6: erases from the start only.")
+@click.option(
+    "--cut-after", type=int, metavar="BYTES", help="Power cut once so many bytes are programmed."
+)
+@click.pass_obj
+def simulate(
+    output: Output, board: str, link: str | None, flash_file: str | None, image: str | None,
+    rate: float | None, latency: float, erase_time: float, old_firmware: bool, cut_after: int | None,
+) -> None:  # fmt: skip
+    """A simulated camera on a pty, until Ctrl-C: for trying and testing without hardware."""
+    from romfsfs.devices.simulator import Simulator, preset
+    from romfsfs.devices.simulator.server import run_simulator
+
+    images = {0: Path(image).read_bytes()} if image else {}
+    config = preset(
+        get_board(board).name, images=images, rate=rate, latency=latency, erase_seconds=erase_time,
+        erase_by_range=not old_firmware,
+    )  # fmt: skip
+
+    def ready(camera: Simulator) -> None:
+        if cut_after is not None:
+            camera.faults.power_cut_after_programmed(cut_after)
+        output.say(f"{board} on {camera.port}; try: romfsfs mount {camera.port} DIR")
+        sys.stdout.flush()
+
+    done = run_simulator(config, link=link, flash_file=flash_file, ready=ready)
+    output.note(f"programmed {done.programmed:,} B, erased {done.erased_blocks} blocks, "
+                f"received {done.wire_in:,} B, sent {done.wire_out:,} B")  # fmt: skip

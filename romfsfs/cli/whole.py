@@ -1,0 +1,201 @@
+"""Whole images: pull, push, reset."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from romfsfs.boards import get_board
+from romfsfs.cli.output import Output
+from romfsfs.cli.reports import write_record, write_text
+from romfsfs.cli.sources import device
+from romfsfs.devices.base import Device, WriteReport
+from romfsfs.errors import EXIT_OK, RomfsError, UsageError
+from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
+from romfsfs.session.images import parse
+from romfsfs.session.whole import push as push_image
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+_BOARD = click.option("--board", help="For a camera that cannot be identified.")
+_PARTITION = click.option("--partition", type=int, help="For boards with two (AE3). Default 0.")
+
+
+@click.command()
+@click.argument("camera", metavar="CAMERA")
+@click.argument("image", metavar="IMAGE")
+@_BOARD
+@_PARTITION
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@_JSON
+@click.pass_obj
+def pull(
+    output: Output, camera: str, image: str, board: str | None, partition: int | None, force: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Copy a camera's whole image to a file; `-` is standard output."""
+    if image != "-" and os.path.exists(image) and not force:
+        raise UsageError("the file exists", where=image, next_step="--force replaces it")
+    with device(camera, board, partition) as opened, output.progress() as progress:
+        if image == "-":
+            with tempfile.TemporaryFile() as file:
+                size, digest = _pull(opened, file, camera, progress)
+                file.seek(0)
+                while data := file.read(1 << 20):
+                    sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            return
+        with replace_atomically(os.path.realpath(image), 0o644) as file:
+            size, digest = _pull(opened, file, camera, progress)
+    if as_json:
+        output.json({"camera": camera, "image": image, "size": size, "digest": digest})
+    else:
+        output.say(f"{image}: {size:,} B from {camera}, sha256 {digest}")
+
+
+def _pull(opened: Device, file: BinaryIO, camera: str, progress: Progress) -> tuple[int, str]:
+    size = opened.read_image(file, progress)
+    if not size:
+        raise RomfsError("the camera's partition is blank: there is no image", where=camera)
+    file.flush()
+    parse(file, camera)
+    return size, digest_fd(file.fileno())
+
+
+@click.command()
+@click.argument("image", metavar="IMAGE")
+@click.argument("cameras", metavar="[CAMERA]...", nargs=-1)
+@click.option(
+    "--all", "everyone", is_flag=True, help="All connected cameras (of --board, if given)."
+)
+@_BOARD
+@_PARTITION
+@click.option("--force", is_flag=True, help="Also over contents that are no image.")
+@click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
+@_JSON
+@click.pass_obj
+def push(
+    output: Output, image: str, cameras: tuple[str, ...], everyone: bool, board: str | None,
+    partition: int | None, force: bool, no_reset: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Write a whole image to one or more cameras, verified, each with a line of its own.
+
+    What a camera held is backed up first. Cameras that hold the image already are left alone,
+    so running it again resumes with those that failed.
+    """
+    targets = list(cameras)
+    if everyone:
+        targets += [name for name in _connected(board) if name not in targets]
+    if not targets:
+        raise UsageError("which camera?", next_step="name it, or --all; romfsfs cameras lists them")
+    outcomes: dict[str, WriteReport | RomfsError | None] = {}
+
+    def one(camera: str, progress: Progress) -> None:
+        try:
+            with open(image, "rb") as file, device(camera, board, partition) as opened:
+                outcomes[camera] = push_image(
+                    opened, camera, file, image, force=force, reset=not no_reset, progress=progress
+                )
+        except RomfsError as error:
+            outcomes[camera] = error
+
+    if len(targets) == 1:
+        with output.progress() as progress:
+            one(targets[0], progress)
+    else:
+        with ThreadPoolExecutor(max_workers=len(targets)) as pool:
+            for camera in targets:
+                pool.submit(one, camera, no_progress)
+    return _report(output, image, {camera: outcomes[camera] for camera in targets}, as_json)
+
+
+def _connected(board: str | None) -> list[str]:
+    from romfsfs.devices.discovery import serial_cameras
+
+    wanted = get_board(board).name if board else None
+    return [
+        camera.port
+        for camera in serial_cameras()
+        if wanted is None or not camera.boards or wanted in camera.boards
+    ]
+
+
+def _report(
+    output: Output, image: str, outcomes: dict[str, WriteReport | RomfsError | None], as_json: bool
+) -> int:
+    size = os.path.getsize(image)
+    code = EXIT_OK
+    records = []
+    for camera, outcome in outcomes.items():
+        if isinstance(outcome, RomfsError):
+            code = outcome.exit_code
+            records.append({"camera": camera, "ok": False, "error": outcome.line})
+            if not as_json:
+                output.error(outcome)
+        else:
+            record = write_record(outcome) if outcome else None
+            records.append({"camera": camera, "ok": True, "write": record})
+            text = write_text(outcome, size) if outcome else "holds it already, nothing written"
+            if not as_json:
+                output.say(f"{camera}: {text}")
+    if as_json:
+        output.json(records)
+    elif code != EXIT_OK and len(outcomes) > 1:
+        output.note("run it again to resume with the cameras that failed")
+    return code
+
+
+@click.command()
+@click.argument("camera", metavar="CAMERA")
+@click.option("--from", "place", metavar="FILE, ZIP or FOLDER", type=click.Path(exists=True),
+              help="An image, a firmware release, or an IDE's resource folder.")  # fmt: skip
+@_BOARD
+@click.option("--partition", type=int, help="Only this one; default: all of the board.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Also over contents that are no image.")
+@click.pass_obj
+def reset(
+    output: Output, camera: str, place: str | None, board: str | None, partition: int | None, yes: bool,
+    force: bool,
+) -> None:  # fmt: skip
+    """Restore a camera's default contents, as its firmware came with them.
+
+    Without --from: those of an OpenMV IDE installed on this machine, of the camera's firmware
+    version if there are such, else the newest.
+    """
+    from romfsfs.devices.defaults import find_defaults
+
+    with device(camera, board, partition) as opened:
+        info = opened.info()
+    if info.board is None:
+        raise UsageError("cannot be identified", where=camera, next_step="add --board BOARD")
+    known = get_board(info.board)
+    indexes = [part.index for part in known.partitions] if partition is None else [partition]
+    chosen = [
+        find_defaults(known, index, Path(place) if place else None, info.firmware)[0]
+        for index in indexes
+    ]
+    for image in chosen:
+        output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "reset replaces all that the camera's ROMFS holds", next_step="add --yes"
+            )
+        click.confirm(f"Replace what {info.name} holds?", abort=True, err=True)
+    for image in chosen:
+        with tempfile.TemporaryFile() as file:
+            file.write(image.read())
+            file.flush()
+            with device(camera, board, image.partition) as opened, output.progress() as progress:
+                last = image is chosen[-1]
+                report = push_image(
+                    opened, camera, file, image.label, force=force, reset=last, progress=progress
+                )
+        text = write_text(report, image.size) if report else "holds it already, nothing written"
+        output.say(f"{info.name}, partition {image.partition}: {text}")

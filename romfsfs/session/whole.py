@@ -1,0 +1,120 @@
+"""Whole images to and from a camera, past the work tree: push and reset, with a backup first."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from romfsfs.boards import get_board
+from romfsfs.devices.base import Device, WriteReport
+from romfsfs.errors import CapacityError, ImageError, ImageFormatError, SessionBusy
+from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
+from romfsfs.image.check import lint
+from romfsfs.session import history, store
+from romfsfs.session.images import parse
+from romfsfs.session.opening import session_for
+from romfsfs.session.session import Session
+
+
+def check_fit(
+    image: BinaryIO, name: str, board: str | None, partition: int, capacity: int | None
+) -> int:
+    """The size in bytes of an image that may be written to this partition.
+
+    ImageFormatError, CapacityError, or ImageError when data is not aligned for the board.
+    """
+    parsed = parse(image, name)
+    if parsed.size == 0:
+        raise ImageFormatError("the file is empty", 0, where=name)
+    if capacity is not None and parsed.size > capacity:
+        raise CapacityError(
+            f"the image is {parsed.size - capacity:,} bytes too large for the {capacity:,} there are",
+            size=parsed.size,
+            capacity=capacity,
+            where=name,
+        )
+    if board is not None:
+        rules = get_board(board).partition(partition).alignment
+        wrong = [note for note in lint(parsed, rules) if note.code == "misaligned"]
+        if wrong:
+            raise ImageError(
+                f"{len(wrong)} files are not aligned for {board}, the first: {wrong[0].message}",
+                where=f"{name}: {wrong[0].path}",
+                next_step=f"romfsfs extract {name} DIR; romfsfs build DIR IMAGE --board {board}",
+            )
+    return parsed.size
+
+
+def push(
+    device: Device,
+    source: str,
+    image: BinaryIO,
+    name: str,
+    *,
+    force: bool = False,
+    reset: bool = True,
+    progress: Progress = no_progress,
+) -> WriteReport | None:
+    """Make the camera hold this image, verified; None when it did already.
+
+    What it held before is kept in the log first (`undo` brings it back). force: also over
+    something that is no image. SessionBusy while the camera is mounted.
+    """
+    info = device.info()
+    size = check_fit(image, name, info.board, info.partition, info.capacity)
+    session = session_for(device, source)
+    if store.mounted_at(session.directory) is not None:
+        raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
+    with store.lock_for_change(session.directory, info.name):
+        if device.matches(image, size) is True:
+            return None
+        _back_up(session, device, force, progress)
+        report = device.write_image(image, None, progress)
+        _remember(session, image, name)
+        if reset:
+            device.reset()
+        return report
+
+
+def _back_up(session: Session, device: Device, force: bool, progress: Progress) -> None:
+    """Enter what the camera holds now into the log, unless the log ends with just that."""
+    known = history.entries(session)
+    if known:
+        with open(history.image_path(session, known[-1].number), "rb") as last:
+            if device.matches(last, known[-1].size) is True:
+                return
+    copy = session.directory / "backup.img"
+    try:
+        with replace_atomically(copy) as file:
+            try:
+                size = device.read_image(file, progress)
+            except ImageFormatError as error:
+                if not force:
+                    raise ImageFormatError(
+                        error.reason,
+                        error.offset,
+                        where=session.info.name,
+                        next_step="it cannot be backed up; --force overwrites it",
+                    ) from None
+                size = 0
+            file.flush()
+            digest = digest_fd(file.fileno())
+        if size:
+            history.add(session, copy, digest, "read", "as found on the target")
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _remember(session: Session, image: BinaryIO, name: str) -> None:
+    copy = session.directory / "pushed.img"
+    try:
+        with replace_atomically(copy) as file:
+            offset = 0
+            while data := os.pread(image.fileno(), 1 << 20, offset):
+                file.write(data)
+                offset += len(data)
+            file.flush()
+            digest = digest_fd(file.fileno())
+        history.add(session, copy, digest, "push", f"from {name}")
+    finally:
+        copy.unlink(missing_ok=True)
