@@ -5,6 +5,7 @@ says where each field is. Only this path is followed, so no loop of offsets can 
 
     root -> operator_codes -> code (builtin number, custom name)
          -> subgraphs -> operators -> operator (index of its code)
+                                   -> first input -> tensor -> buffer   (Ethos-U's: its commands)
 
 Every offset is checked against the size, and every step is paid from a budget proportional to it,
 because vectors may name one table a million times. Schema: tensorflow/lite/schema/schema.fbs.
@@ -25,11 +26,16 @@ ETHOS_U = "ethos-u"
 _CUSTOM = 32  # BuiltinOperator_CUSTOM
 #: deprecated_builtin_code is a byte; from 127 on the number is in builtin_code.
 _PLACEHOLDER = 127
-_MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS = 1, 2
-_SUBGRAPH_OPERATORS = 3
-_OPERATOR_CODE_INDEX = 0
+_MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 1, 2, 4
+_SUBGRAPH_TENSORS, _SUBGRAPH_OPERATORS = 0, 3
+_OPERATOR_CODE_INDEX, _OPERATOR_INPUTS = 0, 1
+_TENSOR_BUFFER, _BUFFER_DATA = 2, 0
 _CODE_DEPRECATED, _CODE_CUSTOM, _CODE_BUILTIN = 0, 1, 3
 _MAX_NAME = 256
+#: Vela's command streams: magic, then the driver action "configuration" and its word, whose low
+#: four bits are the binary logarithm of the NPU's MACs (ethosu/vela/driver_actions.py).
+_STREAM_MAGIC = b"COP1"
+_ACTION_CONFIGURATION = 1
 #: Tables visited at least and at most, whatever the size of the file. The largest model of the
 #: zoo has 500 operators; a table takes 8 bytes or more.
 _MIN_BUDGET, _MAX_BUDGET = 1_000, 200_000
@@ -45,10 +51,13 @@ class ModelError(ValueError):
 
 
 class Operators(NamedTuple):
-    """custom: how often each custom operator is used, by name. builtin: how many others are."""
+    """custom: how often each custom operator is used, by name. builtin: how many others are.
+
+    npu_macs: of the Ethos-U that the model was compiled for (128, 256, ...); 0: not told."""
 
     custom: dict[str, int]
     builtin: int
+    npu_macs: int = 0
 
     @property
     def npu(self) -> int:
@@ -77,6 +86,7 @@ class _Model:
         names = [self._code(each) for each in self._tables(root, _MODEL_OPERATOR_CODES)]
         custom: dict[str, int] = {}
         builtin = 0
+        macs = 0
         subgraphs = self._tables(root, _MODEL_SUBGRAPHS)
         if not subgraphs:
             raise ModelError("a model without subgraphs", root)
@@ -91,7 +101,35 @@ class _Model:
                     builtin += 1
                 else:
                     custom[name] = custom.get(name, 0) + 1
-        return Operators(custom, builtin)
+                if name == ETHOS_U and custom[name] == 1:
+                    macs = self._npu_macs(root, subgraph, operator)
+        return Operators(custom, builtin, macs)
+
+    def _npu_macs(self, root: int, subgraph: int, operator: int) -> int:
+        """The MACs that the commands of an Ethos-U operator are for; 0 when they do not tell."""
+        inputs = self._field(operator, _OPERATOR_INPUTS)
+        if not inputs:
+            return 0
+        vector = self._follow(inputs)
+        if not self._unsigned(vector):
+            return 0
+        tensors = self._tables(subgraph, _SUBGRAPH_TENSORS)
+        tensor = self._unsigned(vector + 4)
+        if tensor >= len(tensors):
+            return 0
+        number = self._field(tensors[tensor], _TENSOR_BUFFER)
+        buffers = self._tables(root, _MODEL_BUFFERS)
+        buffer = self._unsigned(number) if number else 0
+        data = self._field(buffers[buffer], _BUFFER_DATA) if buffer < len(buffers) else 0
+        if not data:
+            return 0
+        commands = self._follow(data)
+        if self._unsigned(commands) < 12:
+            return 0
+        magic, action, word = struct.unpack("<4sII", self._bytes(commands + 4, 12))
+        if magic != _STREAM_MAGIC or action & 0xFF != _ACTION_CONFIGURATION:
+            return 0
+        return 1 << int(word & 0x0F)
 
     def _code(self, table: int) -> str | None:
         """The name of a custom operator's code; None: a builtin operator."""

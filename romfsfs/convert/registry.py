@@ -116,7 +116,7 @@ class Converters:
         """The file's result; runs the tool where there is none yet, up to the time limit.
 
         FAILED is a result. StaleSource: the file is no longer what `source_digest` says.
-        Cancelled: `cancel` was set. OSError of reading the source."""
+        Cancelled: `cancel` was set. OSError: the source cannot be read at all."""
         found = self.lookup(path, source_fd, source_digest)
         converter = self._find(path)
         if converter is None or (found.state is not State.PENDING and not self._forget(found)):
@@ -125,6 +125,8 @@ class Converters:
             return self._convert(converter, path, source_fd, source_digest, cancel)
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing))
+        except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
+            return _failed(path, _io(caught))
 
     def trim(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> int:
         """Shrink the cache to at most `max_bytes`, longest unused first; bytes removed."""
@@ -185,10 +187,7 @@ def _run(converter: Converter, job: Job) -> Product:
     try:
         return converter.convert(job)
     except OSError as caught:
-        where = f" ({caught.filename})" if caught.filename else ""
-        remedy = "free some space" if caught.errno in (errno.ENOSPC, errno.EDQUOT) else "try again"
-        message = f"could not convert: {caught.strerror or caught}{where}; {remedy}"
-        return Product(None, (error("io", message),), cacheable=False)
+        return Product(None, (_io(caught),), cacheable=False)
 
 
 def _key(converter: Converter, decision: Decision, digest: str) -> str:
@@ -232,6 +231,12 @@ def _copy(fd: int, target: Path, path: str, digest: str) -> int:
 
 def _tool_missing(missing: ToolMissing) -> Diagnostic:
     return error("tool-missing", missing.line, missing.detail)
+
+
+def _io(caught: OSError) -> Diagnostic:
+    where = f" ({caught.filename})" if caught.filename else ""
+    remedy = "free some space" if caught.errno in (errno.ENOSPC, errno.EDQUOT) else "try again"
+    return error("io", f"could not convert: {caught.strerror or caught}{where}; {remedy}")
 
 
 def _failed(path: str, *diagnostics: Diagnostic) -> Conversion:

@@ -90,8 +90,9 @@ class Diagnostic:
     """One thing to tell the user.
 
     code: stable, for scripts (`script-error`, `mpy-version`, `byte-order-mark`, `sram`,
-    `sram-tight`, `cpu-fallback`, `model-invalid`, `cascade-invalid`, `cascade-unsupported`,
-    `tool-missing`, `tool-failed`, `time-out`, `changing`, `options`, `io`, `internal`).
+    `sram-tight`, `sram-unknown`, `cpu-fallback`, `npu-mismatch`, `model-invalid`,
+    `cascade-invalid`, `cascade-unsupported`, `tool-missing`, `tool-failed`, `time-out`,
+    `changing`, `options`, `io`, `internal`).
     message: one line, with the remedy. detail: the tool's output (its head and last lines when
     it was long), or "".
     """

@@ -73,9 +73,9 @@ class VelaConverter:
         model = inspect(read, size)
         if isinstance(model, Diagnostic):
             return refused(path, model)
-        if model.npu:
-            return unchanged(path)
         npu = self._npu
+        if model.npu:
+            return unchanged(path, *_other_npu(model.npu_macs, npu))
         parameters = (
             installed_version(),
             configuration(npu),
@@ -128,6 +128,15 @@ class VelaConverter:
         if self._options.optimise == "Performance":
             return "choose optimise=Size, or use a smaller model or input"
         return "use a smaller model or input"
+
+
+def _other_npu(macs: int, npu: VelaNpu) -> tuple[Diagnostic, ...]:
+    """The two cores of the AE3 have different NPUs, and neither runs the other's code."""
+    here = npu.accelerator_config.rpartition("-")[2]
+    if not macs or str(macs) == here:
+        return ()
+    message = f"compiled for an NPU of {macs} MACs, this core's has {here}; copy the original model"
+    return (warning("npu-mismatch", message),)
 
 
 def vela_argv(npu: VelaNpu, optimise: str, model: str) -> list[str]:

@@ -237,6 +237,14 @@ def test_full_disk_is_told_and_not_remembered(tmp_path, cache, monkeypatch):
     assert convert(converters, tmp_path, "app.py", SOURCE).state is State.READY
 
 
+def test_unusable_cache_folder_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    converters = Converters(Target(), tmp_path / "file" / "cache")
+    result = convert(converters, tmp_path, "app.py", SOURCE)
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "io")
+    assert result.message.startswith("could not convert: Not a directory (")
+
+
 def test_trim_removes_the_longest_unused_first(tmp_path, monkeypatch):
     store = Cache(tmp_path / "cache")
     for number in range(4):

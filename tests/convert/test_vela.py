@@ -30,7 +30,14 @@ def test_model_is_compiled_for_each_core(tmp_path, cache, partition):
 def test_cores_get_different_code_and_names_do_not_matter(tmp_path, cache):
     first, second = (Converters(camera("OPENMV_AE3", each), cache) for each in (0, 1))
     one = stored_bytes(convert(first, tmp_path, "m.tflite", tflite()))
-    assert one != stored_bytes(convert(second, tmp_path, "m.tflite", tflite()))
+    two = stored_bytes(convert(second, tmp_path, "m.tflite", tflite()))
+    assert (operators(one).npu_macs, operators(two).npu_macs) == (256, 128)
+    assert not lookup(second, tmp_path, "m.tflite", two).diagnostics
+    wrong = lookup(second, tmp_path, "m.tflite", one)
+    assert (wrong.state, wrong.diagnostics[0].code) == (State.READY, "npu-mismatch")
+    assert wrong.message == (
+        "compiled for an NPU of 256 MACs, this core's has 128; copy the original model"
+    )
     again = lookup(first, tmp_path, "models/other name.LITE", tflite())
     assert again.state is State.READY
     assert stored_bytes(again) == one
