@@ -70,12 +70,13 @@ def stable(
         return compact
     with memoryview(buffer) as whole, whole.cast("B") as bytewise, bytewise[: base.size] as view:
         root = _fit_all(branches, nodes, kept_files, base, view, rules)
-        assembly = _Assembly(root, kept_files, base, view)
-        layout = assembly.layout([branch.path for branch in branches[1:]], erase_size)
-        before = {path: node.extent.offset for path, node in kept_files.items()}
-        if layout is None or len(_dirty(compact.pieces, view, before, erase_size)) <= len(
-            _dirty(layout.pieces, view, before, erase_size)
-        ):
+        assembly = _Assembly(root, kept_files, base, view, erase_size)
+        layout = assembly.layout([branch.path for branch in branches[1:]])
+        if layout is None:
+            return compact
+        changed = len(assembly.dirty)
+        before = assembly.before
+        if len(_dirty(compact.pieces, view, before, erase_size, changed)) <= changed:
             return compact
     if capacity is not None and layout.size > capacity:
         return compact
@@ -141,18 +142,22 @@ class _Assembly:
         kept_files: Mapping[str, FileNode],
         base: Image,
         view: memoryview,
+        erase_size: int,
     ) -> None:
         self.root = root
         self.kept_files = kept_files
         self.base = base
         self.view = view
+        self.erase_size = erase_size
+        self.before = {path: node.extent.offset for path, node in kept_files.items()}
+        self.dirty: set[int] = set()  # numbers of the erase blocks that change
         self.pieces: list[Piece] = []
         self.placements: dict[str, Extent] = {}
         self.offset = 0
 
-    def layout(self, directories: list[str], erase_size: int) -> Layout | None:
+    def layout(self, directories: list[str]) -> Layout | None:
         """None if the header has no room for the length."""
-        size = self._size(erase_size)
+        size = self._size()
         start = self.root.content_start
         try:
             self._add(image_header(size, start))
@@ -172,17 +177,16 @@ class _Assembly:
                 self._pad(directory.end if directory.branch.path else size)
                 stack.pop()
         moved = frozenset(
-            path
-            for path, node in self.kept_files.items()
-            if self.placements[path].offset != node.extent.offset
+            path for path, old in self.before.items() if self.placements[path].offset != old
         )
-        pieces = self._clear(erase_size)
+        self.dirty = _dirty(self.pieces, self.view, self.before, self.erase_size)
+        pieces = self._clear()
         return Layout(size, self.placements, directories, pieces, stable=True, moved=moved)
 
-    def _size(self, erase_size: int) -> int:
+    def _size(self) -> int:
         """The image's size: even, and that of the base if that costs less than a block."""
         size = self.root.end
-        if 2 <= self.base.size - size < erase_size and self.base.size % 2 == 0:
+        if 2 <= self.base.size - size < self.erase_size and self.base.size % 2 == 0:
             return self.base.size
         return size + 3 if size % 2 else size
 
@@ -195,12 +199,14 @@ class _Assembly:
             self.offset += what.content_size
             return
         assert isinstance(what, Leaf)
-        head = slot.head
-        if not head:
-            node = self.kept_files[what.path]
-            head = bytes(self.view[node.record.offset : node.extent.offset])
-        self._add(_widen(head, spare))
-        self.placements[what.path] = Extent(self.offset, what.size)
+        if slot.head:
+            self._add(_widen(slot.head, spare))
+            self.placements[what.path] = Extent(self.offset, what.size)
+        else:
+            _, extent, record = self.kept_files[what.path]
+            head = bytes(self.view[record.offset : extent.offset])
+            self._add(_widen(head, spare) if spare else head)
+            self.placements[what.path] = extent
         if what.size:
             self.pieces.append(FilePiece(what.path, what.size))
             self.offset += what.size
@@ -226,10 +232,9 @@ class _Assembly:
                 self.offset = stop
         return 0
 
-    def _clear(self, erase_size: int) -> list[Piece]:
+    def _clear(self) -> list[Piece]:
         """The pieces, with what is left of deleted files cleared in blocks that change anyway."""
-        before = {path: node.extent.offset for path, node in self.kept_files.items()}
-        dirty = _dirty(self.pieces, self.view, before, erase_size)
+        erase_size = self.erase_size
         pieces: list[Piece] = []
         position = 0
         for piece in self.pieces:
@@ -240,7 +245,7 @@ class _Assembly:
                 for start, stop in ((position, first), (first, last), (last, end)):
                     if stop > start:
                         size = stop - start
-                        clear = size < erase_size and start // erase_size in dirty
+                        clear = size < erase_size and start // erase_size in self.dirty
                         pieces.append(b"\xff" * size if clear else BasePiece(start, size))
             else:
                 pieces.append(piece)
@@ -258,22 +263,27 @@ def _length(piece: Piece) -> int:
 
 
 def _dirty(
-    pieces: Iterable[Piece], base: memoryview, before: Mapping[str, int], erase_size: int
+    pieces: Iterable[Piece],
+    base: memoryview,
+    before: Mapping[str, int],
+    erase_size: int,
+    enough: int | None = None,
 ) -> set[int]:
     """Numbers of the erase blocks that differ from the base, as far as can be told without
-    reading files: a file that was changed or moved differs everywhere."""
+    reading files: a file that was changed or moved differs everywhere. Stops at more than
+    `enough`."""
     dirty: set[int] = set()
     position = 0
     for piece in pieces:
-        size = _length(piece)
-        end = position + size
-        if isinstance(piece, FilePiece):
-            same = before.get(piece.path) == position
-        elif isinstance(piece, BasePiece):
-            same = True
-        else:
+        if isinstance(piece, bytes):
+            end = position + len(piece)
             same = base[position:end] == piece
-        if not same and size:
+        else:
+            end = position + piece.size
+            same = isinstance(piece, BasePiece) or before.get(piece.path) == position
+        if not same and end > position:
             dirty.update(range(position // erase_size, (end - 1) // erase_size + 1))
+            if enough is not None and len(dirty) > enough:
+                break
         position = end
     return dirty
