@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: How much of a file is read to tell a cascade by its first elements (a licence may come first).
 SNIFF_BYTES = 64 << 10
 #: OpenCV's own largest is 3 MiB.
-MAX_XML_BYTES = 32 << 20
+MAX_XML_BYTES = 8 << 20
 _MAX_DEPTH = 32
 #: OpenCV allows 3. More would fit the binary, but bounds it by the size of the XML.
 _MAX_RECTANGLES = 16
