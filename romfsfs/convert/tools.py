@@ -7,6 +7,8 @@ as one, in order; of a long output the head and the last lines are kept.
 The limits are set on the running child with prlimit(2): `preexec_fn` can deadlock in a program
 with threads, and a shell in between would be one more thing to kill. Where prlimit is missing
 (macOS, which does not enforce RLIMIT_AS anyway) only the time limit holds.
+
+What only a run needs is imported by it: `status` runs no tool.
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import selectors
-import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .types import Cancel, Cancelled, Diagnostic, error
+
+if TYPE_CHECKING:
+    import subprocess
 
 GIB = 1 << 30
 HEAD_BYTES = 16 << 10
@@ -106,6 +109,8 @@ def run_tool(
     cancel: Cancel | None = None,
 ) -> Outcome:
     """Run `argv` in `folder` and wait for it. OSError when it does not start; Cancelled."""
+    import signal
+
     started = time.monotonic()
     process = _start(argv, folder, env)
     capture = _Capture()
@@ -124,6 +129,8 @@ def run_tool(
 
 
 def _start(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    import subprocess
+
     for attempt in range(BUSY_ATTEMPTS):
         try:
             return subprocess.Popen(
@@ -166,6 +173,8 @@ def _follow(
     process: subprocess.Popen[bytes], capture: _Capture, deadline: float, cancel: Cancel | None
 ) -> bool:
     """Read until the tool ends: True; False when time is up or `cancel` is set."""
+    import selectors
+
     assert process.stdout is not None
     fd = process.stdout.fileno()
     os.set_blocking(fd, False)
@@ -219,6 +228,8 @@ def time_out(tool: str, outcome: Outcome, limit: float) -> Diagnostic:
 
 def failure(tool: str, outcome: Outcome) -> Diagnostic:
     """The diagnostic for a tool that gave no result, when its output says nothing better."""
+    import signal
+
     if outcome.status < 0:
         try:
             how = f"was killed by {signal.Signals(-outcome.status).name}"
