@@ -34,8 +34,6 @@ __all__ = [
 #: where the root's records start in images that romfsfs writes
 HEADER_SIZE = 16
 
-_RUNS = [b"\x80" * length for length in range(64)]
-
 
 class FilePiece(NamedTuple):
     """The data of the file at `path`, `size` bytes, goes here."""
@@ -118,9 +116,9 @@ def file_head(raw: bytes, size: int, offset: int, alignment: int) -> bytes:
     name = encode(len(raw)) + raw
     # 8: the record's kind and length, padded; 1: the data record's kind.
     padding = -(offset + 8 + len(name) + 1 + len(length)) % alignment
-    run = _RUNS[padding] if padding < 64 else b"\x80" * padding
-    data_head = b"\x02" + run + length
-    return b"\x05" + encode_to(len(name) + len(data_head) + size, 7) + name + data_head
+    data_head = b"\x02" + length.rjust(len(length) + padding, b"\x80")
+    payload = encode(len(name) + len(data_head) + size)
+    return b"\x05" + payload.rjust(7, b"\x80") + name + data_head
 
 
 def directory_head(raw: bytes, content_size: int, offset: int, alignment: int) -> bytes:

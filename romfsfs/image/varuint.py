@@ -30,11 +30,13 @@ MAX_VALUE = 0xFFFF_FFFF
 #: longest run of 0x80 in front of a number; more than any alignment in use asks for
 MAX_RUN = 1 << 16
 
+_SHORT = [bytes((value,)) for value in range(0x80)]
+
 
 def encode(value: int) -> bytes:
     """The shortest encoding."""
     if value < 0x80:
-        return bytes((value,))
+        return _SHORT[value]
     if value < 0x4000:
         return bytes((0x80 | value >> 7, value & 0x7F))
     if value < 0x20_0000:
@@ -52,7 +54,7 @@ def encode_to(value: int, width: int) -> bytes:
     shortest = encode(value)
     if len(shortest) > width:
         raise ValueError(f"{value} needs {len(shortest)} bytes, not {width}")
-    return b"\x80" * (width - len(shortest)) + shortest
+    return shortest.rjust(width, b"\x80")
 
 
 def decode(data: Buffer, start: int, end: int) -> tuple[int, int]:

@@ -412,7 +412,7 @@ def test_3000_directories_deep() -> None:
     assert view(join(layout, new, base)) == new
 
 
-def test_lays_out_20000_files_in_half_a_second() -> None:
+def test_lays_out_20000_files_in_a_few_times_what_canonical_takes() -> None:
     tree = [TreeEntry(f"d{i}", None) for i in range(200)]
     tree += [TreeEntry(f"d{i % 200}/file_{i}.py", 100 + i % 77) for i in range(20000)]
     layout = canonical(tree)
@@ -422,9 +422,11 @@ def test_lays_out_20000_files_in_half_a_second() -> None:
     unchanged = {entry.path for entry in tree if entry.size is not None}
     edited = [entry._replace(size=5000) if "file_77" in entry.path else entry for entry in tree]
     parsed = read_image(base)
-    best = 9.0
+    times = []
     for _ in range(3):
         start = time.process_time()
+        canonical(edited)
+        middle = time.process_time()
         stable(edited, DEFAULT_RULES, parsed, unchanged, BLOCK, None, base)
-        best = min(best, time.process_time() - start)
-    assert best < 0.5
+        times.append((middle - start, time.process_time() - middle))
+    assert min(slow for _, slow in times) < 6 * min(quick for quick, _ in times)
