@@ -8,6 +8,7 @@ Always the same bytes.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from pathlib import Path
@@ -110,7 +111,7 @@ def example_model() -> bytes:
     for number, (kernel, stride, outputs, padding) in enumerate(LAYERS):
         shape = [outputs, kernel, kernel, channels]
         weights = made.tensor(
-            f"weights{number}", shape, INT8, [0.01] * outputs, chance.randbytes(np.prod(shape))
+            f"weights{number}", shape, INT8, [0.01] * outputs, chance.randbytes(math.prod(shape))
         )
         bias = made.tensor(f"bias{number}", [outputs], INT32, [0.01 / 255] * outputs,
                            bytes(4 * outputs))  # fmt: skip

@@ -125,9 +125,7 @@ def test_only_fs_imports_fuse() -> None:
 
 def test_only_cli_imports_what_prints() -> None:
     wrong = [
-        found
-        for found in IMPORTS
-        if found.module.split(".")[0] in PRINTING and found.part != "cli"
+        found for found in IMPORTS if found.module.split(".")[0] in PRINTING and found.part != "cli"
     ]
     assert not wrong, "\n".join(map(str, wrong))
 

@@ -1,0 +1,79 @@
+"""`scripts/bench`: which sections to run, and the table they fill."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import Bench, Figure, machine
+
+#: section -> (module beside this one, with a function NAME_section; what it measures)
+SECTIONS = {
+    "build": ("images", "a tree of 16 models to an image (1 GiB with --full)"),
+    "small": ("images", "a tree of 20,000 small files to an image"),
+    "ls": ("images", "listing a 24 MB image"),
+    "mount": ("sessions", "from `mount` to a directory that can be listed"),
+    "commit": ("sessions", "committing a one-byte edit (1 GiB too with --full)"),
+    "fuse": ("mounted", "files through the mount, against a bare loopback"),
+    "memory": ("mounted", "the daemon's memory while a large file is written (1 GiB with --full)"),
+    "startup": ("startup", "`--version` and `ls`, against Python doing nothing"),
+}
+
+#: not run unless named
+ON_DEMAND: set[str] = set()
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure romfsfs against its peers.",
+        epilog="sections: " + "; ".join(f"{name}: {what}" for name, (_, what) in SECTIONS.items()),
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="all of them without")
+    parser.add_argument("--full", action="store_true", help="the 1 GiB figures too: minutes")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds a figure (5)")
+    parser.add_argument("--binding", default="fusepy", choices=["fusepy", "mfusepy"],
+                        help="romfsfs's FUSE binding (fusepy, as the loopback's)")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=Path, help="the figures, to keep")
+    parser.add_argument("--dir", metavar="DIR", help="where to work (the temporary folder)")
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def main() -> int:
+    chosen = parse(sys.argv[1:])
+    place = Path(tempfile.mkdtemp(prefix="romfsfs-bench.", dir=chosen.dir)).resolve()
+    bench = Bench(place, chosen.rounds, chosen.full, chosen.binding)
+    figures: list[Figure] = []
+    print(machine(place, chosen.binding))
+    print(Figure.header(), flush=True)
+    try:
+        for name in chosen.sections or [name for name in SECTIONS if name not in ON_DEMAND]:
+            print(name)
+            section = getattr(importlib.import_module(SECTIONS[name][0]), f"{name}_section")
+            for figure in section(bench):
+                print(figure.row(), flush=True)
+                figures.append(figure)
+    except KeyboardInterrupt:
+        print("interrupted")
+        return 130
+    finally:
+        bench.close()
+        shutil.rmtree(place, ignore_errors=True)
+    missed = sum(figure.ok is False for figure in figures)
+    print(f"{len(figures)} figures, {missed} missed their target")
+    if chosen.json:
+        chosen.json.write_text(json.dumps([figure.record() for figure in figures], indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
