@@ -1,0 +1,107 @@
+"""The models of a zoo for a board, and finding one by what people type."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from romfsfs.errors import UsageError
+from romfsfs.zoo.index import BoardFilter, parse_index
+from romfsfs.zoo.members import Member, Model, models, stem
+from romfsfs.zoo.sources import Source
+
+#: A source is asked whether it changed no more often than this: a listing asks for every file.
+_CHECK_SECONDS = 1.0
+
+
+class Catalog:
+    """What a zoo held when it was scanned. Immutable: any thread."""
+
+    def __init__(self, members: Mapping[str, Member], rules: BoardFilter) -> None:
+        self.members = members
+        self._rules = rules
+        self._models = models(members)
+
+    def models(self, board: str | None) -> list[Model]:
+        """The models for a board (its folder name), None: all of them. In order of their paths."""
+        return [model for model in self._models if self._rules.shows(model.path, board)]
+
+    def find(self, text: str, board: str | None) -> Model:
+        """The one model that `text` names: its path, its file name or stem, the end of its path,
+        or a folder with one model. In any case (the exact one wins).
+
+        UsageError lists what it could be, or the closest names.
+        """
+        shown = self.models(board)
+        found = _named(text, shown)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(
+                f"{text!r} is the name of {len(found)} models",
+                next_step="give one of the paths: " + ", ".join(m.path for m in found[:8]),
+            )
+        if _named(text, self._models):
+            raise UsageError(
+                f"{text!r} is not for {board}, says the zoo's index.csv",
+                next_step="add it all the same with --all",
+            )
+        raise UsageError(f"the zoo has no model {text!r}", next_step=_suggestion(text, shown))
+
+
+def _named(text: str, among: list[Model]) -> list[Model]:
+    wanted = text.strip("/")
+    for fold in (str, str.casefold):
+        key = fold(wanted)
+        for matches in (
+            [m for m in among if fold(m.path) == key],
+            [m for m in among if fold(m.name) == key or fold(stem(m.name)) == key],
+            [m for m in among if fold(m.path).endswith("/" + key)],
+            [m for m in among if f"/{key}/" in fold("/" + m.path)],
+        ):
+            if matches:
+                return matches
+    return []
+
+
+def _suggestion(text: str, shown: list[Model]) -> str:
+    from difflib import get_close_matches
+
+    names = {name.casefold(): m for m in shown for name in (m.path, m.name, stem(m.name))}
+    close = get_close_matches(text.casefold(), names, n=6, cutoff=0.5)
+    paths = list(dict.fromkeys(names[name].path for name in close))[:3]
+    return "did you mean " + " or ".join(paths) + "?" if paths else "see: romfsfs zoo list"
+
+
+class Zoo:
+    """A source with its catalog, scanned when it is first asked for and after changes.
+
+    Any thread. RomfsError and OSError where the source cannot be read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._lock = threading.Lock()
+        self._catalog: Catalog | None = None
+        self._checked = 0.0
+
+    @property
+    def name(self) -> str:
+        """The source, to show."""
+        return self.source.name
+
+    def catalog(self) -> Catalog:
+        with self._lock:
+            now = time.monotonic()
+            if self._catalog is not None and now - self._checked < _CHECK_SECONDS:
+                return self._catalog
+            if self._catalog is None or self.source.changed():
+                members, rules = self.source.scan()
+                self._catalog = Catalog(members, parse_index(*rules) if rules else BoardFilter())
+            self._checked = now
+            return self._catalog
+
+    def open(self, path: str) -> int:
+        """A descriptor (the caller closes it) of a member's bytes. KeyError if there is none."""
+        return self.source.open(self.catalog().members[path])

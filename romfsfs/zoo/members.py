@@ -1,0 +1,94 @@
+"""What a zoo holds: files by their path below `models/`, and which of them are models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from romfsfs.errors import RomfsError
+
+#: What is a model, by the end of its name (any case). The IDE shows the first two; ST Edge AI
+#: takes the third as well.
+MODEL_SUFFIXES = (".tflite", ".lite", ".onnx")
+LABEL_SUFFIX = ".txt"
+INDEX = "index.csv"
+
+#: More than any camera's partition; what is larger is no model but a mistake, or a zip bomb.
+MAX_FILE_BYTES = 256 << 20
+#: A zoo has hundreds of files; a source with more than this is not one (`--from /`).
+MAX_FILES = 50_000
+
+
+class Member(NamedTuple):
+    """A file of a zoo. path: below `models/`, '/' between. size in bytes. digest: '' if unknown."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str = ""
+
+
+class Model(NamedTuple):
+    """A model. label: the path of its labels, None if it has none."""
+
+    path: str
+    size: int
+    label: str | None
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+def is_model(path: str) -> bool:
+    return path.lower().endswith(MODEL_SUFFIXES)
+
+
+def is_wanted(path: str) -> bool:
+    """Whether a file can be a part of a zoo: a model, labels, or its index."""
+    return is_model(path) or path.lower().endswith(LABEL_SUFFIX) or path == INDEX
+
+
+def stem(name: str) -> str:
+    """A model's file name without its suffix."""
+    for suffix in MODEL_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def label_name(model_name: str) -> str:
+    """The name under which the firmware looks for a model's labels, in the same folder.
+
+    `ml.Model` cuts at the first dot: `yolo.v8.tflite` has `yolo.txt` (facts: `converters.md`).
+    """
+    return model_name.partition(".")[0] + LABEL_SUFFIX
+
+
+def models(members: Mapping[str, Member]) -> list[Model]:
+    """The models among these files, in code point order of their paths, each with its labels."""
+    return [
+        Model(path, members[path].size, _label(path, members))
+        for path in sorted(members)
+        if is_model(path)
+    ]
+
+
+def _label(path: str, members: Mapping[str, Member]) -> str | None:
+    folder, slash, name = path.rpartition("/")
+    for candidate in (label_name(name), stem(name) + LABEL_SUFFIX):
+        if folder + slash + candidate in members:
+            return folder + slash + candidate
+    return None
+
+
+def checked_path(path: str, where: str) -> str:
+    """A path that somebody else's zip or listing gives; RomfsError unless it stays inside."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
+        raise RomfsError(
+            f"refused: a file is named {path!r}",
+            where=where,
+            next_step="a zoo's names are relative, with '/' between and without '..'",
+        )
+    return path

@@ -1,0 +1,281 @@
+"""Folders, zips and listings, and what a mount sees of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from zoo_server import FILES, MODELS, Server
+
+from romfsfs.errors import RomfsError, UsageError, VerifyError
+from romfsfs.ide import resource_folders
+from romfsfs.zoo import open_zoo
+from romfsfs.zoo.catalog import Zoo
+from romfsfs.zoo.choose import open_source, remember
+from romfsfs.zoo.sources import make_listing
+
+BLAZE = "google/face/blaze/blaze_128.tflite"
+
+
+def paths(zoo: Zoo, board: str | None) -> set[str]:
+    return {model.path for model in zoo.catalog().models(board)}
+
+
+def content(zoo: Zoo, path: str) -> bytes:
+    with open(zoo.open(path), "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("inner", ["", "models"])
+def test_a_folder_with_models_or_the_models_folder_itself(resources: Path, inner: str) -> None:
+    zoo = Zoo(open_source(str(resources / inner)))
+    assert paths(zoo, None) == MODELS
+    assert paths(zoo, "OPENMV_N6") == {BLAZE, "st/gestures/hand/hand_96.lite"}
+    assert paths(zoo, "OPENMV4P") == {
+        "google/objects/small/yolo.v8.tflite",
+        "st/gestures/hand/hand_96.lite",
+    }
+    assert content(zoo, BLAZE) == FILES[BLAZE]
+
+
+def test_labels_belong_to_the_model_that_the_firmware_looks_for_them_with(resources: Path) -> None:
+    labels = {m.path: m.label for m in Zoo(open_source(str(resources))).catalog().models(None)}
+    assert labels[BLAZE] == "google/face/blaze/blaze_128.txt"
+    assert labels["google/objects/small/yolo.v8.tflite"] == "google/objects/small/yolo.txt"
+    assert labels["st/gestures/hand/hand_96.lite"] is None
+
+
+def test_a_changed_folder_is_scanned_again(resources: Path) -> None:
+    zoo = Zoo(open_source(str(resources)))
+    before = zoo.catalog()
+    assert zoo.catalog() is before
+    (resources / "models/st/gestures/new.tflite").write_bytes(b"new")
+    assert "st/gestures/new.tflite" in paths(zoo, None)
+    (resources / "models/index.csv").write_text('"gestures", ""\n')
+    assert "st/gestures/new.tflite" not in paths(zoo, "OPENMV_N6")
+
+
+def test_what_is_no_file_of_a_zoo_is_left_alone(resources: Path) -> None:
+    models = resources / "models"
+    (models / "dangling.tflite").symlink_to("nowhere")
+    os.mkfifo(models / "pipe.tflite")
+    (models / ".git").mkdir()
+    (models / ".git" / "x.tflite").write_bytes(b"")
+    (models / "loop").symlink_to(models)
+    assert paths(Zoo(open_source(str(resources))), None) == MODELS
+
+
+def test_a_zip_gives_what_its_folder_gives(resources: Path, resource_zip: Path) -> None:
+    folder, zipped = Zoo(open_source(str(resources))), Zoo(open_source(str(resource_zip)))
+    for board in (None, "OPENMV_N6", "OPENMV4P"):
+        assert paths(zipped, board) == paths(folder, board)
+    for path in MODELS:
+        assert content(zipped, path) == FILES[path]
+        assert content(zipped, path) == FILES[path]  # now from the cache
+
+
+def test_a_zip_without_a_models_folder(make_zip: Callable[..., Path]) -> None:
+    assert paths(Zoo(open_source(str(make_zip({"a/x.tflite": b"x"})))), None) == {"a/x.tflite"}
+    rooted = make_zip({"zoo/index.csv": b"", "zoo/a/x.tflite": b"x"})
+    assert paths(Zoo(open_source(str(rooted))), None) == {"a/x.tflite"}
+
+
+def test_a_replaced_zip_never_gives_the_old_bytes(make_zip: Callable[..., Path]) -> None:
+    zoo = Zoo(open_source(str(make_zip({"models/x.tflite": b"old"}))))
+    assert content(zoo, "x.tflite") == b"old"
+    make_zip({"models/x.tflite": b"new"})
+    assert content(zoo, "x.tflite") == b"new"
+
+
+@pytest.mark.parametrize("name", ["../x.tflite", "/x.tflite", "models/../../x.tflite", "a\\x.lite"])
+def test_a_zip_whose_names_lead_out_is_refused(make_zip: Callable[..., Path], name: str) -> None:
+    zoo = Zoo(open_source(str(make_zip({name: b"x"}))))
+    with pytest.raises(RomfsError, match="refused"):
+        zoo.catalog()
+
+
+def test_links_in_a_zip_are_not_followed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "zoo.zip", "w") as archive:
+        link = zipfile.ZipInfo("models/link.tflite")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("models/x.tflite", b"x")
+    assert paths(Zoo(open_source(str(tmp_path / "zoo.zip"))), None) == {"x.tflite"}
+
+
+def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., Path]) -> None:
+    path = make_zip({"models/x.tflite": os.urandom(10_000)})
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    zoo = Zoo(open_source(str(path)))
+    for _ in range(2):
+        with pytest.raises(RomfsError, match="cannot read the zip"):
+            zoo.open("x.tflite")
+
+
+def test_a_member_too_large_for_any_camera_is_not_extracted(
+    make_zip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = Zoo(open_source(str(make_zip({"models/bomb.tflite": bytes(1_000_000)}))))
+    zoo.catalog()
+    monkeypatch.setattr("romfsfs.zoo.sources.MAX_FILE_BYTES", 100_000)
+    with pytest.raises(RomfsError, match="no model is that large"):
+        zoo.open("bomb.tflite")
+
+
+def test_a_zip_at_a_url_is_downloaded_once(server: Server, resource_zip: Path) -> None:
+    server.files["/resources.zip"] = resource_zip.read_bytes()
+    server.drop_after = [1000]
+    zoo = Zoo(open_source(server.url + "/resources.zip"))
+    assert content(zoo, BLAZE) == FILES[BLAZE]
+    open_source(server.url + "/resources.zip")
+    assert len(server.asked) == 2
+    assert zoo.name == server.url + "/resources.zip"
+
+
+def test_a_url_may_pin_what_it_must_give(server: Server, resource_zip: Path) -> None:
+    server.files["/resources.zip"] = resource_zip.read_bytes()
+    with pytest.raises(VerifyError):
+        open_source(server.url + "/resources.zip#sha256=" + "0" * 64)
+
+
+def serve_listing(server: Server, resources: Path) -> str:
+    for path, data in FILES.items():
+        server.files[f"/zoo/models/{path}"] = data
+    server.files["/zoo/models/index.json"] = make_listing(resources).encode()
+    return server.url + "/zoo/models/index.json"
+
+
+def test_a_listing_at_a_url_downloads_each_file_when_it_is_opened(
+    server: Server, resources: Path
+) -> None:
+    zoo = Zoo(open_source(serve_listing(server, resources)))
+    assert paths(zoo, "OPENMV_N6") == {BLAZE, "st/gestures/hand/hand_96.lite"}
+    assert [path for path, _ in server.asked] == [
+        "/zoo/models/index.json",
+        "/zoo/models/index.csv",
+    ]
+    assert content(zoo, BLAZE) == FILES[BLAZE]
+    assert content(zoo, BLAZE) == FILES[BLAZE]
+    assert len(server.asked) == 3
+
+
+def test_a_file_that_is_not_what_the_listing_says_is_refused(
+    server: Server, resources: Path
+) -> None:
+    zoo = Zoo(open_source(serve_listing(server, resources)))
+    server.files["/zoo/models/" + BLAZE] = b"x" * len(FILES[BLAZE])
+    with pytest.raises(VerifyError, match="SHA-256"):
+        zoo.open(BLAZE)
+
+
+def test_a_listing_on_this_machine(resources: Path) -> None:
+    (resources / "models" / "index.json").write_text(make_listing(resources))
+    zoo = Zoo(open_source((resources / "models" / "index.json").as_uri()))
+    assert content(zoo, BLAZE) == FILES[BLAZE]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"face", "N6"\n', "lists no files"),
+        ("<html>", "neither a zip nor a listing"),
+        ('{"files": []}', "not a listing"),
+        ('{"format": "romfsfs-zoo-1"}', "no files"),
+        ('{"format": "romfsfs-zoo-1", "files": [{"path": "x.tflite"}]}', "wrong entry"),
+        (
+            json.dumps({
+                "format": "romfsfs-zoo-1",
+                "files": [{"path": "../x.tflite", "size": 1, "sha256": "0" * 64}],
+            }),
+            "refused",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_listing_is_said_so(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "index.json").write_text(text)
+    zoo = Zoo(open_source(str(tmp_path / "index.json")))
+    with pytest.raises(RomfsError, match=message):
+        zoo.catalog()
+
+
+def test_an_installed_ide_is_found_and_its_updated_copy_wins(
+    resources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "home/openmvide/share/qtcreator"
+    updated = tmp_path / "home/.config/OpenMV/openmvide"
+    with pytest.raises(UsageError, match="no OpenMV IDE"):
+        open_source("ide")
+    for folder in (installed, updated):
+        (folder / "models").mkdir(parents=True)
+        (folder / "firmware").mkdir()
+    assert resource_folders() == [updated, installed]
+    assert Zoo(open_source("ide")).name == str(updated / "models")
+    monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(resources))
+    assert resource_folders() == [resources]
+    assert paths(Zoo(open_source("ide")), None) == MODELS
+
+
+def test_a_mount_shows_models_with_labels_and_nothing_else(
+    resources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_zoo("OPENMV4P") is None
+    monkeypatch.setenv("ROMFSFS_ZOO", str(resources))
+    tree = open_zoo("OPENMV4P")
+    assert tree is not None
+    assert open_zoo("OPENMV4P") is tree
+    assert list(tree.list("")) == [("google", True), ("st", True)]
+    assert list(tree.list("google")) == [("objects", True)]
+    small = "google/objects/small"
+    assert list(tree.list(small)) == [("yolo.txt", False), ("yolo.v8.tflite", False)]
+    found = tree.stat(small + "/yolo.v8.tflite")
+    assert found is not None
+    assert found[:2] == (False, 2000)
+    assert tree.stat(BLAZE) is None
+    assert tree.stat("google/objects")[0]  # type: ignore[index]
+    fd, offset, size = tree.open(small + "/yolo.txt")
+    assert os.pread(fd, size, offset) == b"cat\ndog\n"
+    os.close(fd)
+    for absent in (BLAZE, "index.csv", "google", "../x"):
+        with pytest.raises(KeyError):
+            tree.open(absent)
+    with pytest.raises(KeyError):
+        tree.list("google/face")
+
+
+def test_a_mount_scans_only_when_somebody_looks(
+    resources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROMFSFS_ZOO", str(resources))
+    (resources / "models/index.csv").write_text("broken\n")
+    tree = open_zoo(None)
+    assert tree is not None
+    assert tree.stat("") is not None
+    with pytest.raises(OSError, match="a line is not"):
+        tree.list("")
+    (resources / "models/index.csv").write_text("")
+    assert list(tree.list(""))
+
+
+def test_a_mount_downloads_nothing_before_somebody_reads(server: Server, resources: Path) -> None:
+    url = serve_listing(server, resources)
+    remember(url)
+    assert open_zoo(None) is None
+    assert server.asked == []
+    open_source(url)
+    tree = open_zoo(None)
+    assert tree is not None
+    tree.list("")
+    assert [path for path, _ in server.asked[1:]] == ["/zoo/models/index.csv"]
+    fd, _, size = tree.open(BLAZE)
+    os.close(fd)
+    assert size == len(FILES[BLAZE])
+    server.files.clear()
+    with pytest.raises(OSError, match="404"):
+        tree.open("st/gestures/hand/hand_96.lite")
