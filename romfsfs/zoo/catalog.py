@@ -69,7 +69,9 @@ def _suggestion(text: str, shown: list[Model]) -> str:
     from difflib import get_close_matches
 
     names = {name.casefold(): m for m in shown for name in (m.path, m.name, stem(m.name))}
-    close = get_close_matches(text.casefold(), names, n=6, cutoff=0.5)
+    key = text.casefold()
+    close = [name for name in names if key in name]
+    close += get_close_matches(key, names, n=6, cutoff=0.5)
     paths = list(dict.fromkeys(names[name].path for name in close))[:3]
     return "did you mean " + " or ".join(paths) + "?" if paths else "see: romfsfs zoo list"
 

@@ -139,6 +139,7 @@ def test_add_understands_names_and_suggests_close_ones(
         return capsys.readouterr().err
 
     assert "did you mean " + YOLO in say("yolo_v8")
+    assert "did you mean " + YOLO in say("yol")
     assert "romfsfs zoo list" in say("zzzzzzzz")
     assert "index.csv" in say("blaze_128")
     assert "--all" in say(BLAZE)
