@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: bytes that wait for the host before the camera's output blocks
 TX_BUFFER = 16 * 1024
+#: seconds until the host is tried again that did not read; Linux calls a full pty writable
+STALL_SECONDS = 0.005
 #: seconds between two interrupts of one snippet: each is a signal, and MicroPython may be torn
 #: apart by one that arrives while it deals with another
 INTERRUPT_PAUSE = 0.02
@@ -61,6 +63,7 @@ class Camera:
         self._tx = bytearray()  # written by the camera, not yet on the wire
         self._to_pty = b""
         self._operation: tuple[Operation, int, float] | None = None
+        self._stalled_until: float | None = None
         self._interrupted_at = 0.0
         self._interrupt_due: float | None = None
         self._power_on_at: float | None = None
@@ -143,23 +146,31 @@ class Camera:
         executor = self._executor
         if executor is not None and len(self._tx) < TX_BUFFER:
             self._tx += executor.read_some()
-        if self._tx and self._out.size < self._in_limit:
+        if self._tx and self._has_output_room:
             self._out.push(self.faults.wire(TO_HOST, bytes(self._tx)), now)
             self._tx.clear()
         self._to_pty += self._out.pop(now)
         if self._to_pty and self._port.speaks_ide_protocol:
             self._to_pty = b""  # nothing of the REPL in the other protocol
+        self._stalled_until = None
         if self._to_pty:
-            self._to_pty = self._to_pty[self._port.write(self._to_pty) :]
+            written = self._port.write(self._to_pty)
+            self._to_pty = self._to_pty[written:]
+            if not written:
+                self._stalled_until = now + STALL_SECONDS
         if self.faults.cut_now():
             raise CameraStopped
 
     @property
     def _takes_input(self) -> bool:
-        return self._in.size < self._in_limit and len(self._rx) < self.config.rx_buffer
+        return self._in.size < self._line_limit and len(self._rx) < self.config.rx_buffer
 
     @property
-    def _in_limit(self) -> float:
+    def _has_output_room(self) -> bool:
+        return self._out.size + len(self._to_pty) < self._line_limit
+
+    @property
+    def _line_limit(self) -> float:
         """Bytes under way that keep a link of this rate and latency full."""
         rate = self.config.rate
         window = rate * (self.config.latency + 0.02) if rate else 0.0
@@ -215,14 +226,16 @@ class Camera:
         executor = self._executor
         if self._port.is_open:
             events = select.POLLIN if self._takes_input else 0
-            if self._to_pty and not self.silent:
+            if self._to_pty and not self.silent and self._stalled_until is None:
                 events |= select.POLLOUT
             if events:
                 poll.register(self._port.fd, events)
             dues.append(self._in.due)
         if executor is not None and not self.silent:
             executor.register(poll, output=len(self._tx) < TX_BUFFER, input=bool(self._rx))
-            dues += [self._out.due, self._operation[2] if self._operation else self._interrupt_due]
+            dues += [self._stalled_until, self._out.due]
+            dues.append(now if self._tx and self._has_output_room else None)
+            dues += [self._operation[2] if self._operation else self._interrupt_due]
         due = min((due for due in dues if due is not None), default=None)
         poll.poll(None if due is None else max(0.0, due - now) * 1000)
 

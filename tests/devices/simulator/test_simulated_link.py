@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -39,6 +40,29 @@ def test_latency_delays_every_round_trip_and_not_the_rate(camera, connect):
     host.send(b"x" * 40000)
     host.finish()
     assert time.monotonic() - started < 4
+
+
+def test_output_that_nobody_reads_waits_in_the_camera(camera, connect):
+    simulator = camera(main_script="while True: print('x' * 100)")
+    simulator.wait_until(lambda camera: camera.statistics.wire_out > 4096)
+    time.sleep(0.2)
+    assert simulator.statistics.wire_out < 1 << 18
+    host = connect(simulator, raw=False)
+    host.read(1 << 16)
+
+
+def test_two_mib_are_read_as_they_lie_in_the_flash(camera, connect):
+    simulator = camera("OPENMV_N6")
+    data = random.Random(2).randbytes(2 << 20)
+    simulator.flash[0].load(data)
+    host = connect(simulator)
+    host.begin(
+        "import sys, vfs\nm = vfs.rom_ioctl(2, 0)\n"
+        "for start in range(0, 2 << 20, 65536):\n"
+        " sys.stdout.buffer.write(m[start : start + 65536])"
+    )
+    assert host.read(2 << 20) == data
+    assert host.finish() == (b"", b"")
 
 
 def test_the_link_follows_the_camera_and_replaces_no_file(camera, connect, tmp_path, micropython):
