@@ -2,16 +2,17 @@
 
 The IDE copies what it ships into the user's settings folder when it first starts, and updates it
 there over the network, so that copy is the newest. Sources of the places: `userResourcePath` of
-the IDE's `icore.cpp` (the folder of the settings file, then the program's id: `openmvide`, before
-version 3 `qtcreator`; on macOS too), and what its installers write. Imports nothing of romfsfs
+the IDE's `icore.cpp` (the folder of the settings file, then the program's id: `openmvide`, in old
+versions `qtcreator`; so on macOS too), and what its installers write. Imports nothing of romfsfs
 but errors and files; the zoo and the devices' default images share it.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.errors import UsageError
@@ -19,7 +20,25 @@ from romfsfs.errors import UsageError
 #: The environment variable that names a resource folder; then nothing else is searched.
 VARIABLE = "ROMFSFS_IDE_RESOURCES"
 
-_DATA = Path("share", "qtcreator")
+#: In the user's settings, newest layout first. `{config}`: $XDG_CONFIG_HOME or `~/.config`.
+_USER_COPIES = (
+    "{config}/OpenMV/openmvide",
+    "{config}/OpenMV/qtcreator",
+    "{config}/OpenMV/*",
+    "{config}/OpenMV",
+    "{config}/OpenMV/*/*",
+    "~/.local/share/OpenMV/*",
+    "~/Library/Application Support/OpenMV/*",
+)
+#: Where programs are installed; several versions of a place: the highest first.
+_INSTALLS = (
+    "~/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "~/*/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "/opt/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "/usr/local/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "/Applications/OpenMV*.app/Contents/Resources",
+    "~/Applications/OpenMV*.app/Contents/Resources",
+)
 
 
 def resource_folders() -> list[Path]:
@@ -35,7 +54,7 @@ def resource_folders() -> list[Path]:
             raise UsageError(f"${VARIABLE} names no folder", where=chosen)
         return [folder]
     found: list[Path] = []
-    for candidate in (*_user_copies(), *_installs()):
+    for candidate in _candidates():
         if candidate not in found and _has_resources(candidate):
             found.append(candidate)
     return found
@@ -45,24 +64,16 @@ def _has_resources(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in ("models", "firmware"))
 
 
-def _user_copies() -> list[Path]:
-    home = Path.home()
-    settings = [Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "OpenMV"]
-    if sys.platform == "darwin":
-        settings.append(home / "Library" / "Application Support" / "OpenMV")
-    return [folder / name for folder in settings for name in ("openmvide", "qtcreator")]
-
-
-def _installs() -> list[Path]:
-    """Program folders, the highest version of each place first."""
-    home = Path.home()
-    found = []
+def _candidates() -> Iterator[Path]:
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    for pattern in _USER_COPIES:
+        yield from _matches(pattern.replace("{config}", config))
     program = shutil.which("openmvide")
     if program:
-        found.append(Path(program).resolve().parent.parent / _DATA)
-    for place in (home, Path("/opt"), Path("/usr/local")):
-        for pattern in ("openmvide*", "openmv-ide*"):
-            found += [folder / _DATA for folder in sorted(place.glob(pattern), reverse=True)]
-    for applications in (Path("/Applications"), home / "Applications"):
-        found += sorted(applications.glob("OpenMV*.app/Contents/Resources"), reverse=True)
-    return found
+        yield Path(program).resolve().parent.parent / "share" / "qtcreator"
+    for pattern in _INSTALLS:
+        yield from _matches(pattern)
+
+
+def _matches(pattern: str) -> list[Path]:
+    return [Path(name) for name in sorted(glob.glob(os.path.expanduser(pattern)), reverse=True)]
