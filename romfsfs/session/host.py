@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Conversion, State, WorkerPool
 from romfsfs.errors import RomfsError, UsageError
@@ -23,6 +23,9 @@ from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change, InBase, Location
 from romfsfs.session.status import Status
 from romfsfs.session.worktree import open_file
+
+if TYPE_CHECKING:
+    from romfsfs.zoo import ZooTree
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +124,11 @@ class SessionHost:
     def shadow(self) -> LocatedTree:
         return self._current().shadow
 
-    def zoo(self) -> None:
-        return None
+    def zoo(self) -> ZooTree | None:
+        """The models that fit the session's board; None without a source of models."""
+        from romfsfs.zoo import open_zoo  # 50 ms that a mount need not wait for
+
+        return open_zoo(self.session.info.board)
 
     def control(self, command: str, open_writers: Callable[[], list[str]]) -> None:
         word = command.strip()
