@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": {"boards", "image"},
     "ide": {"boards"},
     "zoo": {"boards", "ide"},
-    "session": {"boards", "convert", "devices", "image"},
+    "session": {"boards", "convert", "devices", "image", "zoo"},  # zoo: served in the mount
     "fs": {"session", "zoo"},
     "api": {"boards", "convert", "devices", "image", "session"},
     "cli": {"api", "boards", "convert", "devices", "fs", "ide", "image", "session", "zoo"},
