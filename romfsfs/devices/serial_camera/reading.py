@@ -47,9 +47,8 @@ def read_range(
     """Copy the partition's first `size` bytes to `out`. DeviceLost when bytes keep getting lost."""
     chunk = _READ_CHUNK if window.raw else _READ_TEXT_CHUNK
     code = snippets.read_loop(window.kind, window.partition, raw=window.raw, crc32=window.crc32)
-    repl.start(code)
+    repl.start_loop(code)
     try:
-        expect_go(repl)
         _read_chunks(repl, window, size, chunk, out, done)
         repl.port.write(_request(0, 0))
         repl.finish(ANSWER_LIMIT)
@@ -108,17 +107,6 @@ def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> byte
     if len(data) != count or (window.crc32 and zlib.crc32(data, offset) != check):
         return None
     return data
-
-
-def expect_go(repl: RawRepl) -> None:
-    line = repl.read_line(ANSWER_LIMIT)
-    if line != b"go":
-        raise DeviceAnswer(
-            "the camera answers something else than asked",
-            where=repl.port.name,
-            next_step="reset the camera and repeat the command",
-            detail=repr(line),
-        )
 
 
 def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:

@@ -29,6 +29,8 @@ ANSWER_LIMIT = 10.0
 RESET_LIMIT = 20.0
 #: bytes and pause of plain raw mode, for firmware without raw paste: there is no flow control
 _PLAIN_PIECE, _PLAIN_PAUSE = 256, 0.01
+#: a REPL that knows no raw paste shows its prompt again at once
+_REPROMPT_LIMIT = 2.0
 _NO_ANSWER_STEP = (
     "close other programs that use it; then unplug it, plug it in again and repeat the command"
 )
@@ -103,7 +105,7 @@ class RawRepl:
             # firmware that knows no raw paste took \x05A for a line and \x01 for a fresh start
             if answer != b"R\x00":
                 self.port.unread(answer)
-                if not self._at_prompt(time.monotonic() + ANSWER_LIMIT):
+                if not self._at_prompt(time.monotonic() + _REPROMPT_LIMIT):
                     raise self._no_answer("to raw paste", answer)
         for start in range(0, len(data), _PLAIN_PIECE):
             self.port.write(data[start : start + _PLAIN_PIECE])
@@ -145,7 +147,7 @@ class RawRepl:
         while True:
             piece = self.port.read_some(deadline)
             if not piece:
-                raise self._no_answer(f"for {limit:.0f} s", bytes(line))
+                raise self._silent(limit, line)
             ends = [place for place in (piece.find(b"\n"), piece.find(b"\x04")) if place >= 0]
             if not ends:
                 line += piece
@@ -155,7 +157,9 @@ class RawRepl:
             if piece[place] == 0x04:
                 self.port.unread(piece[place:])
                 self.finish(ANSWER_LIMIT)
-                raise self._no_answer("as expected: its part ended early", bytes(line))
+                raise self._no_answer(
+                    "as expected: its part ended early", bytes(line) or b"nothing"
+                )
             self.port.unread(memoryview(piece)[place + 1 :])
             return bytes(line).rstrip(b"\r")
 
@@ -178,7 +182,7 @@ class RawRepl:
         while True:
             piece = self.port.read_some(time.monotonic() + limit)
             if not piece:
-                raise self._no_answer(f"for {limit:.0f} s", bytes(data))
+                raise self._silent(limit, data)
             place = piece.find(b"\x04")
             if place >= 0:
                 self.port.unread(memoryview(piece)[place + 1 :])
@@ -197,15 +201,39 @@ class RawRepl:
     ) -> str:
         """Run code to its end and return what it printed, with plain newlines.
 
-        Ctrl-C here leaves the camera at its prompt (`recover`), then goes on to the caller.
+        The code may run twice: when the camera answers with an error or with nonsense it is sent
+        once more, since a garbled byte is the likelier reason. Ctrl-C here leaves the camera at
+        its prompt (`recover`), then goes on to the caller.
         """
-        try:
-            self.start(code)
-            output = self.finish(limit, heartbeat)
-        except KeyboardInterrupt:
-            self.recover()
-            raise
+        for attempt in (1, 2):
+            try:
+                self.start(code)
+                output = self.finish(limit, heartbeat)
+                break
+            except KeyboardInterrupt:
+                self.recover()
+                raise
+            except DeviceAnswer:
+                if attempt == 2:
+                    raise
         return output.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def start_loop(self, code: str) -> None:
+        """Start code that says "go" when it is ready, and goes on; sent twice like `run`'s."""
+        for attempt in (1, 2):
+            try:
+                self.start(code)
+                line = self.read_line(ANSWER_LIMIT)
+                if line == b"go":
+                    return
+                raise self._no_answer("as expected", line or b"nothing")
+            except DeviceAnswer:
+                self.recover(transfer=True)
+                if attempt == 2:
+                    raise
+            except BaseException:
+                self.recover()
+                raise
 
     def _raised(self, error: bytes) -> DeviceAnswer:
         text = error.decode("utf-8", "replace").replace("\r\n", "\n").strip()
@@ -217,12 +245,21 @@ class RawRepl:
             detail=text,
         )
 
-    def _no_answer(self, when: str, got: bytes = b"") -> DeviceLost:
-        return DeviceLost(
+    def _no_answer(self, when: str, got: bytes = b"") -> DeviceError:
+        """DeviceLost for silence, DeviceAnswer for bytes that make no sense there."""
+        return (DeviceAnswer if got else DeviceLost)(
             f"the camera does not answer {when}",
             where=self.port.name,
             next_step=_NO_ANSWER_STEP,
-            detail=f"last bytes: {got[-200:]!r}" if got else "",
+            detail=f"it sent: {got[-200:]!r}" if got else "",
+        )
+
+    def _silent(self, limit: float, got: bytearray) -> DeviceLost:
+        return DeviceLost(
+            f"the camera does not answer for {limit:.0f} s",
+            where=self.port.name,
+            next_step=_NO_ANSWER_STEP,
+            detail=f"last bytes: {bytes(got[-200:])!r}" if got else "",
         )
 
     def recover(self, *, transfer: bool = False) -> None:

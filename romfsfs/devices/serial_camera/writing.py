@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from romfsfs.devices.serial_camera import frames, snippets
 from romfsfs.devices.serial_camera.flash_plan import Operation
-from romfsfs.devices.serial_camera.reading import ATTEMPTS, SILENCE, Window, bytes_lost, expect_go
+from romfsfs.devices.serial_camera.reading import ATTEMPTS, SILENCE, Window, bytes_lost
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 
@@ -62,12 +62,7 @@ class Writer:
         return frames.MAX_CHUNK if self._raw else frames.MAX_TEXT_CHUNK
 
     def __enter__(self) -> Writer:
-        self._repl.start(self._code)
-        try:
-            expect_go(self._repl)
-        except BaseException:
-            self._repl.recover()
-            raise
+        self._repl.start_loop(self._code)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
