@@ -38,7 +38,8 @@ class Adapter(FileOperations):
         self._ready()
 
     def destroy(self, path: str) -> None:
-        pass
+        # libfuse forgets a nameless file whose last close overlaps its removal (libfuse #746).
+        self._tree.remove_leftovers()
 
     def statfs(self, path: str) -> dict[str, int]:
         real = os.fstatvfs(self._host.work_fd)

@@ -113,7 +113,9 @@ class ControlDirectory:
     def attributes(self, path: str) -> dict[str, int]:
         """As of stat(2). Raises FileNotFoundError."""
         name, _, rest = path[len(_BELOW) :].partition("/")
-        if not name or (not rest and name in self._trees()):
+        if not name or (not rest and name in ("shadow", "base")):
+            return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
+        if not rest and name == "zoo" and self._host.zoo() is not None:
             return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
         if not rest and name == _CTL:
             return self._made_up(path, stat.S_IFREG | 0o200, 0, self._started)
@@ -191,18 +193,18 @@ class ControlDirectory:
     def _run(self, command: str) -> None:
         self._host.control(command, self._open_writers)
 
-    def _trees(self) -> dict[str, Callable[[], Tree | None]]:
-        trees: dict[str, Callable[[], Tree | None]] = {
-            "shadow": self._host.shadow,
-            "base": self._host.base,
-        }
-        if self._host.zoo() is not None:
-            trees["zoo"] = self._host.zoo
-        return trees
+    def _trees(self) -> list[str]:
+        """The names of the trees that there are."""
+        return ["shadow", "base"] if self._host.zoo() is None else ["shadow", "base", "zoo"]
 
     def _tree(self, name: str) -> Tree:
-        getter = self._trees().get(name)
-        tree = getter() if getter else None
+        tree: Tree | None = None
+        if name == "shadow":
+            tree = self._host.shadow()
+        elif name == "base":
+            tree = self._host.base()
+        elif name == "zoo":
+            tree = self._host.zoo()
         if tree is None:
             raise refuse(errno.ENOENT)
         return tree

@@ -117,11 +117,12 @@ def _serve(
     try:
         binding.run(adapter, path, fuse_options)
     except RuntimeError as error:
-        raise RomfsError(
-            "could not mount" if not mounted else f"the mount ended with an error ({error})",
-            where=path,
-            next_step="romfsfs doctor says what is missing" if not mounted else "see the log",
-        ) from error
+        if not mounted:
+            raise RomfsError(
+                "could not mount", where=path, next_step="romfsfs doctor says what is missing"
+            ) from error
+        # libfuse 3 returns this after a signal; what else it may mean it has said itself.
+        log.info("libfuse ended with code %s", error)
 
 
 def _raise_file_limit() -> None:

@@ -49,8 +49,8 @@ def is_dead(mountpoint: str) -> bool:
     try:
         os.stat(mountpoint)
     except OSError as error:
-        # ENOTCONN on Linux; macOS says ENXIO
-        return error.errno in (errno.ENOTCONN, errno.ENXIO)
+        # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
     return False
 
 
@@ -111,7 +111,11 @@ def _check_device(path: str) -> None:
         )  # fmt: skip
     if os.geteuid() == 0:
         return
-    # An ordinary user's mount is made by fusermount, which is setuid root and opens the device.
+    # libfuse opens the device itself, even where fusermount, which is setuid root, then mounts.
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise RomfsError(
+            "you may not use /dev/fuse", next_step="sudo chmod a+rw /dev/fuse",
+        )  # fmt: skip
     if shutil.which("fusermount3") is None and shutil.which("fusermount") is None:
         raise RomfsError("fusermount is not installed", next_step=install_command())
     if not os.access(path, os.W_OK):

@@ -86,7 +86,7 @@ class WorkTree:
         self.at(with_source, old)
 
     def remove_leftovers(self) -> None:
-        """Remove the nameless files that a killed daemon left behind."""
+        """Remove nameless files: nobody has one open, as the mount begins or has ended."""
         for name in os.listdir(self.hidden_fd):
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self.hidden_fd)

@@ -3,7 +3,7 @@
 STATE/          work/ hidden/ base/ shadow/ zoo/    plain directories
 STATE/calls     a line for each `changed`, `control`, `close`
 STATE/log       the daemon's log
-STATE/settings.json   capacity, used, limits {path: bytes}, read_only, slow (seconds a command takes)
+STATE/settings.json   capacity, used, limits {path: bytes}, read_only
 """
 
 from __future__ import annotations

@@ -1,0 +1,206 @@
+"""Mounting, unmounting, and everything that can go wrong in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from mounts import SECONDS, Mounted, ended, until
+
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.fs import binding as bindings
+from romfsfs.fs import mountpoint
+from romfsfs.fs.options import fuse_options, parse_extra
+
+
+def test_it_is_ready_when_mount_returns_and_ended_when_unmount_does(place: Mounted) -> None:
+    place.mount()
+    assert os.listdir(place.mnt) == []
+    found = mountpoint.find_mount(str(place.mnt))
+    assert found is not None
+    assert found.kind == "fuse.romfsfs"
+    assert found.source == f"{place.state}/camera, the first.img"
+    mountpoint.unmount(place.mnt, pid=place.pid)
+    assert ended(place.pid)
+    assert place.calls() == ["close"]
+    place.pid = 0
+    with pytest.raises(UsageError, match="nothing is mounted"):
+        mountpoint.unmount(place.mnt)
+
+
+def test_work_is_there_again_after_the_next_mount(place: Mounted) -> None:
+    place.mount()
+    (place.mnt / "f").write_text("x")
+    number = (place.mnt / "f").stat().st_ino
+    place.unmount()
+    place.mount()
+    assert (place.mnt / "f").read_text() == "x"
+    assert (place.mnt / "f").stat().st_ino == number  # git and rsync go by it
+
+
+def test_progress_comes_through(place: Mounted) -> None:
+    assert place.try_mount().stdout.splitlines()[:2] == ["reading 1/2", "reading 2/2"]
+
+
+def test_a_session_that_refuses_is_the_mounts_error(place: Mounted) -> None:
+    (place.state / "refuse").touch()
+    done = place.try_mount()
+    assert done.returncode == 1
+    assert "RomfsError: the session refuses (there); try another" in done.stderr
+    assert mountpoint.find_mount(str(place.mnt)) is None
+
+
+def test_what_libfuse_says_is_passed_on(place: Mounted) -> None:
+    done = place.try_mount("-o", "no_such_option")
+    assert done.returncode == 1
+    assert "no_such_option" in done.stderr
+    assert place.calls() == ["close"]
+
+
+def test_a_wrong_mountpoint_is_refused_before_anything_happens(place: Mounted) -> None:
+    (place.base / "file").touch()
+    (place.base / "full").mkdir()
+    (place.base / "full/f").touch()
+    for name, words in (("none", "mkdir"), ("file", "not a folder"), ("full", "not empty")):
+        place.mnt = place.base / name
+        done = place.try_mount()
+        assert done.returncode == 2
+        assert words in done.stderr
+    assert not (place.state / "calls").exists()
+    place.mount("-o", "nonempty")
+    assert os.listdir(place.mnt) == []
+    place.unmount()
+    place.mnt = place.base / "mnt"
+    place.mount()
+    done = place.try_mount()
+    assert (done.returncode, "romfsfs umount" in done.stderr) == (2, True)
+    found = mountpoint.find_mount(str(place.mnt))
+    assert found is not None
+    place.pid = place.pid or int(place.run("pgrep", "-f", str(place.state)).split()[0])
+
+
+def test_a_killed_daemon_leaves_a_dead_mountpoint_and_loses_nothing(place: Mounted) -> None:
+    place.mount()
+    (place.mnt / "kept").write_text("x")
+    gone = (place.mnt / "gone").open("w")
+    (place.mnt / "gone").unlink()
+    place.kill()
+    with contextlib.suppress(OSError):
+        gone.close()
+    assert mountpoint.is_dead(str(place.mnt))
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(place.mnt)
+    assert len(os.listdir(place.state / "hidden")) == 1
+    place.mount()
+    assert (place.mnt / "kept").read_text() == "x"
+    assert os.listdir(place.state / "hidden") == []
+
+
+def test_signals_end_it_cleanly(place: Mounted) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        place.mount()
+        (place.mnt / "f").write_text("x")
+        os.kill(place.pid, number)
+        place.wait_for_end()
+        assert place.calls()[-1] == "close"
+        assert not mountpoint.is_dead(str(place.mnt))
+        assert os.listdir(place.mnt) == []
+
+
+def test_in_the_foreground_ctrl_c_ends_it(place: Mounted) -> None:
+    process = subprocess.Popen(
+        place.command("--foreground"), env=place.environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: mountpoint.find_mount(str(place.mnt)) is not None)
+        (place.mnt / "f").write_text("x")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, "rror" in err) == (0, False)
+    assert "pid 0" in out
+    assert mountpoint.find_mount(str(place.mnt)) is None
+    assert place.calls()[-1] == "close"
+
+
+def test_a_mount_in_use_names_who_uses_it(mounted: Mounted) -> None:
+    (mounted.mnt / "d").mkdir()
+    user = subprocess.Popen(["sleep", "60"], cwd=mounted.mnt / "d")
+    try:
+        with pytest.raises(RomfsError, match=rf"in use by sleep \(pid {user.pid}\)"):
+            mountpoint.unmount(mounted.mnt, pid=mounted.pid)
+        assert (mounted.mnt / "d").is_dir()
+    finally:
+        user.kill()
+        user.wait()
+    mountpoint.unmount(mounted.mnt, pid=mounted.pid)
+    mounted.pid = 0
+
+
+def test_unmounting_lazily_does_not_wait_for_users(mounted: Mounted) -> None:
+    with (mounted.mnt / "f").open("w") as file:
+        mountpoint.unmount(mounted.mnt, lazy=True)
+        assert os.listdir(mounted.mnt) == []
+        file.write("still there")
+    mounted.wait_for_end()
+    assert (mounted.work / "f").read_text() == "still there"
+
+
+def test_an_ordinary_user_mounts_and_unmounts(users_place: Mounted) -> None:
+    users_place.mount()
+    assert users_place.sh("touch a; ls") == "a\n"
+    users_place.unmount()
+    assert users_place.calls()[-1] == "close"
+
+
+def test_an_ordinary_user_needs_a_folder_of_his_own(users_place: Mounted) -> None:
+    os.chown(users_place.mnt, 0, 0)
+    done = users_place.try_mount()
+    assert done.returncode == 2
+    assert "a folder of your own" in done.stderr
+
+
+def test_a_missing_library_is_said_with_the_command_that_installs_it(
+    binding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSE_LIBRARY_PATH", "/nowhere/libfuse.so")
+    with pytest.raises(RomfsError) as caught:
+        bindings.load_binding(binding)
+    assert caught.value.next_step == bindings.install_command()
+
+
+def test_a_library_of_the_wrong_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSE_LIBRARY_PATH", "libfuse3.so.3")
+    with pytest.raises(RomfsError, match="libfuse is not installed"):
+        bindings.load_binding("fusepy")
+    with pytest.raises(UsageError, match="auto"):
+        bindings.load_binding("pyfuse3")
+
+
+def test_options_of_fstab_are_understood() -> None:
+    extra = parse_extra(["rw,noauto,user,x-systemd.automount,allow_other", "max_read=4096, ,"])
+    assert extra == {"rw": True, "allow_other": True, "max_read": "4096"}
+    options = fuse_options(
+        (2, 9), "a,b\\c\n", extra, read_only=True, allow_other=True, nonempty=True
+    )
+    assert options["fsname"] == "a\\,b\\\\c?"
+    assert {"ro", "default_permissions", "big_writes", "nonempty"} <= set(options)
+    options = fuse_options((3, 14), "x", {}, read_only=False, allow_other=False, nonempty=True)
+    assert not {"big_writes", "nonempty", "ro", "allow_other", "default_permissions"} & set(options)
+
+
+def test_waiting_for_a_process_ends_with_it() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    start = time.monotonic()
+    assert not mountpoint.wait_for_exit(process.pid, 0.05)
+    process.kill()
+    process.wait()
+    assert mountpoint.wait_for_exit(process.pid, 10)
+    assert time.monotonic() - start < 5

@@ -1,0 +1,367 @@
+"""What programs rely on, call by call: the plain directory's own behaviour, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mounts import Mounted, until
+
+
+@contextlib.contextmanager
+def refused(number: int) -> Iterator[None]:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 (errno says which)
+        yield
+    assert caught.value.errno == number, caught.value
+
+
+def test_a_created_file_can_be_read_and_mapped_through_its_own_handle(mounted: Mounted) -> None:
+    fd = os.open(mounted.mnt / "f", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
+    os.write(fd, b"hello")
+    assert os.pread(fd, 9, 0) == b"hello"
+    os.ftruncate(fd, 8192)
+    with mmap.mmap(fd, 8192) as shared:
+        shared[8000:8003] = b"end"
+        shared.flush()
+    os.fchmod(fd, 0o600)
+    os.utime(fd, ns=(1, 2))
+    os.fsync(fd)
+    os.close(fd)
+    assert (mounted.work / "f").read_bytes()[8000:8003] == b"end"
+    assert (mounted.mnt / "f").stat().st_mtime_ns == 2
+
+
+def test_sparse_files_stay_sparse(mounted: Mounted) -> None:
+    with (mounted.mnt / "f").open("wb") as file:
+        file.seek(10 << 20)
+        file.write(b"x")
+    found = (mounted.mnt / "f").stat()
+    assert found.st_size == (10 << 20) + 1
+    assert found.st_blocks * 512 < 1 << 20
+    assert found.st_ino == (mounted.work / "f").stat().st_ino
+    with (mounted.mnt / "f").open("rb") as file:
+        assert file.read(5) == bytes(5)
+
+
+def test_truncating_an_existing_file_keeps_its_beginning(mounted: Mounted) -> None:
+    (mounted.work / "f").write_bytes(b"0123456789")
+    os.truncate(mounted.mnt / "f", 4)
+    assert (mounted.mnt / "f").read_bytes() == b"0123"
+    with (mounted.mnt / "f").open("r+b") as file:
+        file.truncate(2)
+    assert (mounted.work / "f").read_bytes() == b"01"
+    (mounted.mnt / "f").open("wb").close()
+    assert (mounted.work / "f").read_bytes() == b""
+
+
+def test_append_then_rename_leaves_only_the_new_name(mounted: Mounted) -> None:
+    (mounted.work / "old").write_text("a")
+    with (mounted.mnt / "old").open("a") as file:
+        file.write("b")
+    (mounted.mnt / "old").rename(mounted.mnt / "new")
+    assert os.listdir(mounted.mnt) == ["new"]
+    assert (mounted.mnt / "new").read_text() == "ab"
+
+
+def test_appending_from_two_handles_loses_nothing(mounted: Mounted) -> None:
+    with (mounted.mnt / "f").open("ab", 0) as one, (mounted.mnt / "f").open("ab", 0) as two:
+        for _ in range(10):
+            one.write(b"1")
+            two.write(b"2")
+    assert (mounted.work / "f").read_bytes() == b"12" * 10
+
+
+def test_a_renamed_folder_takes_its_open_files_along(mounted: Mounted) -> None:
+    (mounted.mnt / "a/b").mkdir(parents=True)
+    with (mounted.mnt / "a/b/f").open("w") as file:
+        file.write("before ")
+        file.flush()
+        (mounted.mnt / "a").rename(mounted.mnt / "z")
+        (mounted.mnt / ".romfs/ctl").write_text("who\n")
+        file.write("after")
+    assert (mounted.mnt / "z/b/f").read_text() == "before after"
+    assert os.listdir(mounted.mnt) == ["z"]
+    assert 'control who ["z/b/f"]' in mounted.calls()
+    assert mounted.changes()[-1] == "z/b/f"
+
+
+def test_renaming_onto_a_folder_that_is_not_empty_is_refused(mounted: Mounted) -> None:
+    (mounted.mnt / "a").mkdir()
+    (mounted.mnt / "full").mkdir()
+    (mounted.mnt / "full/f").touch()
+    (mounted.mnt / "file").touch()
+    with refused(errno.ENOTEMPTY):
+        (mounted.mnt / "a").rename(mounted.mnt / "full")
+    with refused(errno.ENOTEMPTY):
+        (mounted.mnt / "full").rmdir()
+    with refused(errno.ENOTDIR):
+        (mounted.mnt / "a").rename(mounted.mnt / "file")
+    with refused(errno.EISDIR):
+        (mounted.mnt / "file").rename(mounted.mnt / "a")
+    assert sorted(os.listdir(mounted.mnt)) == ["a", "file", "full"]
+
+
+def test_two_files_change_places_or_nothing_happens(mounted: Mounted) -> None:
+    (mounted.mnt / "a").write_text("1")
+    (mounted.mnt / "b").write_text("2")
+    python = (
+        "import ctypes, sys; libc = ctypes.CDLL(None, use_errno=True)\n"
+        "code = libc.renameat2(-100, b'a', -100, b'b', ctypes.c_uint(int(sys.argv[1])))\n"
+        "print(ctypes.get_errno() if code else 0)"
+    )
+    assert int(mounted.run("python3", "-c", python, 1, cwd=mounted.mnt)) == errno.EEXIST
+    code = int(mounted.run("python3", "-c", python, 2, cwd=mounted.mnt))
+    got = (mounted.mnt / "a").read_text() + (mounted.mnt / "b").read_text()
+    assert (code, got) in [(0, "21"), (errno.EINVAL, "12")]  # libfuse 2 knows no such call
+
+
+def test_a_file_renamed_over_while_open_stays_readable(mounted: Mounted) -> None:
+    (mounted.mnt / "f").write_text("old")
+    with (mounted.mnt / "f").open() as old:
+        (mounted.mnt / "new").write_text("new")
+        (mounted.mnt / "new").replace(mounted.mnt / "f")
+        assert old.read() == "old"
+        assert os.listdir(mounted.mnt) == ["f"]
+    assert (mounted.mnt / "f").read_text() == "new"
+
+
+def test_an_unlinked_open_file_is_nowhere_and_still_works(mounted: Mounted) -> None:
+    (mounted.mnt / "d").mkdir()
+    with (mounted.mnt / "d/f").open("w+b", 0) as file:
+        file.write(b"secret")
+        (mounted.mnt / "d/f").unlink()
+        assert os.listdir(mounted.mnt / "d") == []
+        assert os.listdir(mounted.work / "d") == []
+        assert os.fstat(file.fileno()).st_nlink == 0
+        (mounted.mnt / ".romfs/ctl").write_text("who\n")
+        (mounted.mnt / "d").rename(mounted.mnt / "e")
+        (mounted.mnt / "e").rmdir()
+        file.write(b" stays")
+        assert os.pread(file.fileno(), 99, 0) == b"secret stays"
+        assert len(os.listdir(mounted.state / "hidden")) == 1
+    until(lambda: not os.listdir(mounted.state / "hidden"))
+    assert "control who []" in mounted.calls()
+    assert not any("fuse_hidden" in call for call in mounted.calls())
+
+
+def test_names_that_are_libfuses_own_cannot_be_made(mounted: Mounted) -> None:
+    name = mounted.mnt / ".fuse_hidden0000000700000001"
+    with refused(errno.EPERM):
+        name.touch()
+    with refused(errno.EPERM):
+        name.mkdir()
+    (mounted.mnt / "d").mkdir()
+    with refused(errno.EPERM):
+        (mounted.mnt / "d").rename(name)
+    (mounted.mnt / ".fuse_hidden").touch()  # close to it, but an ordinary name
+    assert sorted(os.listdir(mounted.mnt)) == [".fuse_hidden", "d"]
+
+
+def test_times_are_kept_to_the_nanosecond_and_one_may_stay(mounted: Mounted) -> None:
+    path = mounted.mnt / "f"
+    path.touch()
+    os.utime(path, ns=(1_600_000_000_123_456_789, -1_000_000_001))
+    found = path.stat()
+    assert (found.st_atime_ns, found.st_mtime_ns) == (1_600_000_000_123_456_789, -1_000_000_001)
+    mounted.run("touch", "-m", "-d", "@1700000000.5", path)
+    found = path.stat()
+    assert (found.st_atime_ns, found.st_mtime_ns) == (
+        1_600_000_000_123_456_789,
+        17 * 10**17 + 5 * 10**8,
+    )
+    before = time.time_ns() - 10**9
+    mounted.run("touch", "-a", path)
+    assert path.stat().st_atime_ns > before
+    assert path.stat().st_mtime_ns == 17 * 10**17 + 5 * 10**8
+
+
+def test_odd_names_and_long_paths(mounted: Mounted) -> None:
+    odd = os.fsencode(mounted.mnt) + b"/\xff\xfe\n \xc3\xa9.py"
+    Path(os.fsdecode(odd)).write_text("x")
+    assert os.listdir(os.fsencode(mounted.mnt)) == [b"\xff\xfe\n \xc3\xa9.py"]
+    assert os.fsencode(mounted.changes()[0].partition("\n")[0]) == b"\xff\xfe"
+    os.unlink(odd)
+    with refused(errno.ENAMETOOLONG):
+        (mounted.mnt / ("n" * 256)).touch()
+    here = os.open(mounted.mnt, os.O_RDONLY)
+    opened = [here]
+    for _ in range(20):  # 5,120 bytes: more than one call can take
+        os.mkdir("d" * 255, dir_fd=here)
+        here = os.open("d" * 255, os.O_RDONLY, dir_fd=here)
+        opened.append(here)
+    for name in ("f", "g"):
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.rename("g", "h", src_dir_fd=here, dst_dir_fd=here)
+    assert sorted(os.listdir(here)) == ["f", "h"]
+    os.utime("f", ns=(5, 5), dir_fd=here)
+    assert os.stat("f", dir_fd=here).st_mtime_ns == 5
+    for fd in opened:
+        os.close(fd)
+    mounted.run("rm", "-r", mounted.mnt / ("d" * 255))
+
+
+def test_the_partition_in_numbers(place: Mounted) -> None:
+    place.settings(capacity=8 << 20, used=(1 << 20) + 1)
+    place.mount()
+    found = os.statvfs(place.mnt)
+    assert found.f_namemax == 255
+    assert found.f_blocks * found.f_frsize == 8 << 20
+    assert found.f_bavail * found.f_frsize == (7 << 20) - 512
+    assert found.f_ffree > 0
+
+
+def test_without_a_capacity_the_disk_shows(mounted: Mounted) -> None:
+    assert os.statvfs(mounted.mnt).f_blocks == os.statvfs(mounted.work).f_blocks > 0
+
+
+def test_a_write_beyond_the_files_limit_gets_enospc(place: Mounted) -> None:
+    place.settings(limits={"model.bin": 100})
+    place.mount()
+    with (place.mnt / "model.bin").open("wb", 0) as file:
+        file.write(bytes(100))
+        with refused(errno.ENOSPC):
+            file.write(b"x")
+        with refused(errno.ENOSPC):
+            file.truncate(101)
+    with refused(errno.ENOSPC):
+        os.truncate(place.mnt / "model.bin", 101)
+    with (place.mnt / "part").open("wb", 0) as file:
+        file.write(bytes(99))
+        (place.mnt / "part").rename(place.mnt / "model.bin")
+        file.write(b"x")
+        with refused(errno.ENOSPC):
+            file.write(b"x")
+        (place.mnt / "model.bin").rename(place.mnt / "free")
+        file.write(b"x")
+    assert (place.mnt / "free").stat().st_size == 101
+
+
+def test_a_read_only_mount_refuses_every_change(place: Mounted) -> None:
+    place.work.mkdir()
+    (place.work / "f").write_text("x")
+    place.settings(read_only=True)
+    place.mount()
+    assert (place.mnt / "f").read_text() == "x"
+    for change in (
+        lambda: (place.mnt / "f").open("w"),
+        lambda: (place.mnt / "new").touch(),
+        lambda: (place.mnt / "d").mkdir(),
+        lambda: (place.mnt / "f").unlink(),
+        lambda: (place.mnt / "f").rename(place.mnt / "g"),
+        lambda: (place.mnt / "f").chmod(0o600),
+        lambda: os.utime(place.mnt / "f"),
+        lambda: os.truncate(place.mnt / "f", 0),
+    ):
+        with refused(errno.EROFS):
+            change()
+    assert not os.access(place.mnt / "f", os.W_OK)
+
+
+def test_the_state_of_a_file_is_an_attribute_that_is_not_carried_along(mounted: Mounted) -> None:
+    (mounted.mnt / "bad.py").touch()
+    assert os.getxattr(mounted.mnt / "bad.py", "user.romfs.state") == b"failed"
+    assert os.listxattr(mounted.mnt / "bad.py") == []
+    for name, number in (("user.other", errno.ENODATA), ("security.x", errno.ENOTSUP)):
+        with refused(number):
+            os.getxattr(mounted.mnt / "bad.py", name)
+    with refused(errno.ENOTSUP):
+        os.setxattr(mounted.mnt / "bad.py", "user.x", b"1")
+
+
+def test_the_session_hears_of_each_change_once_per_close(mounted: Mounted) -> None:
+    def since(count: int) -> list[str]:
+        return mounted.changes()[count:]
+
+    with (mounted.mnt / "a").open("wb", 0) as file:
+        for _ in range(5):
+            file.write(b"x")
+    assert since(0) == ["a"]  # close(2) has returned: it is known
+    (mounted.mnt / "a").read_bytes()
+    (mounted.mnt / "a").chmod(0o600)
+    assert since(1) == []
+    (mounted.mnt / "d").mkdir()
+    (mounted.mnt / "a").rename(mounted.mnt / "d/b")
+    os.truncate(mounted.mnt / "d/b", 1)
+    (mounted.mnt / "d/b").unlink()
+    (mounted.mnt / "d").rmdir()
+    assert since(1) == ["d", "a", "d/b", "d/b", "d/b", "d"]
+    os.mknod(mounted.mnt / "n", stat.S_IFREG | 0o600)
+    assert since(7) == ["n"]
+
+
+def test_many_open_files_leave_no_descriptor_behind(mounted: Mounted) -> None:
+    before = mounted.open_descriptors()
+    files = [(mounted.mnt / f"f{number}").open("w+") for number in range(64)]
+    for number, file in enumerate(files):
+        file.write(str(number))
+        file.flush()
+    for number, file in enumerate(files):
+        file.seek(0)
+        assert file.read() == str(number)
+        file.close()
+    for number in range(64):
+        (mounted.mnt / f"f{number}").unlink()
+        os.listdir(mounted.mnt)
+    until(lambda: mounted.open_descriptors() == before)
+
+
+def test_ten_thousand_files_in_a_folder(mounted: Mounted) -> None:
+    (mounted.work / "many").mkdir()
+    for number in range(10000):
+        (mounted.work / f"many/file{number}").touch()
+    names = {f"file{number}" for number in range(10000)}
+    assert set(os.listdir(mounted.mnt / "many")) == names
+    with os.scandir(mounted.mnt / "many") as entries:
+        assert {entry.name for entry in entries if entry.is_file()} == names
+    mounted.run("rm", "-r", mounted.mnt / "many")
+    assert os.listdir(mounted.work) == []
+
+
+def test_writers_at_the_same_time(mounted: Mounted) -> None:
+    block = 4096
+    with (mounted.mnt / "shared").open("wb") as file:
+        file.truncate(8 * 50 * block)
+
+    def write(writer: int) -> None:
+        fd = os.open(mounted.mnt / "shared", os.O_WRONLY)
+        for turn in range(50):
+            os.pwrite(fd, bytes([writer]) * block, (turn * 8 + writer) * block)
+        os.close(fd)
+        for turn in range(20):
+            path = mounted.mnt / f"w{writer}-{turn}"
+            path.write_text("x")
+            path.rename(mounted.mnt / f"done{writer}-{turn}")
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    data = (mounted.work / "shared").read_bytes()
+    assert all(data[at * block : (at + 1) * block] == bytes([at % 8]) * block for at in range(400))
+    assert len(os.listdir(mounted.mnt)) == 161
+
+
+def test_memory_and_threads_stay_flat(mounted: Mounted) -> None:
+    def status(key: str) -> int:
+        text = Path(f"/proc/{mounted.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(key))
+
+    with (mounted.mnt / "big").open("wb", 0) as file:
+        for _ in range(4):
+            subprocess.run(
+                ["dd", "if=/dev/zero", "bs=1M", "count=64", "conv=notrunc", "status=none"],
+                stdout=file, check=True, timeout=60,
+            )  # fmt: skip
+            file.seek(0)
+    assert status("VmHWM") < 80 << 10
+    assert status("Threads") <= 16
