@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -52,6 +53,7 @@ def main() -> int:
     chosen = parse(sys.argv[1:])
     place = Path(tempfile.mkdtemp(prefix="romfsfs-bench.", dir=chosen.dir)).resolve()
     bench = Bench(place, chosen.rounds, chosen.full, chosen.binding)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unmount then, too
     figures: list[Figure] = []
     print(machine(place, chosen.binding))
     print(Figure.header(), flush=True)

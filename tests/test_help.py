@@ -1,0 +1,61 @@
+"""Every command says what it does, and every option what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from romfsfs.cli import main
+from romfsfs.cli.app import COMMANDS, romfsfs
+
+
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command and subcommand, by what one types."""
+    context = click.Context(romfsfs)
+    for name in COMMANDS:
+        command = romfsfs.get_command(context, name)
+        assert command is not None, name
+        yield name, command
+        if isinstance(command, click.Group):
+            below = click.Context(command)
+            for inner in command.list_commands(below):
+                found = command.get_command(below, inner)
+                assert found is not None, f"{name} {inner}"
+                yield f"{name} {inner}", found
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands(), ids=lambda value: str(value))
+def test_a_command_has_help(name: str, command: click.Command) -> None:
+    assert command.help, f"{name}: no help text"
+    assert command.help.split("\n\n")[0].rstrip().endswith("."), f"{name}: not a sentence"
+    silent = [
+        parameter.opts[0]
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not (parameter.help or parameter.hidden)
+    ]
+    assert not silent, f"{name}: options without help: {', '.join(silent)}"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in all_commands()])
+def test_help_is_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: romfsfs {name} ")
+    assert all(len(line) <= 80 for line in shown.splitlines()), "wider than a terminal"
+
+
+def test_the_overview_has_one_line_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name} " in shown
+        assert line.endswith("."), f"{name}: not a sentence"
+        assert len(line) < 65, f"{name}: its line would wrap"
+
+
+def test_a_typing_error_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--jsno"]) == 2
+    assert "--json" in capsys.readouterr().err
+    assert main(["stauts"]) == 2

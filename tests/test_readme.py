@@ -1,0 +1,166 @@
+"""What README.md says works: its commands are run, or at least parsed.
+
+A `console` block after `<!-- run -->` is run, all of them in one home folder, in order; output
+shown below a command must be what it prints, where `...` stands for anything. `# exit N` after a
+command says how it ends, else it must succeed. A block after `<!-- needs a camera -->` is parsed
+as the command line would parse it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from romfsfs.cli.app import COMMANDS, romfsfs
+
+CHECKOUT = Path(__file__).parent.parent
+README = CHECKOUT / "README.md"
+_BLOCK = re.compile(r"^(?:<!-- (?P<mark>.+) -->\n)?```console\n(?P<body>.*?)^```$", re.M | re.S)
+_PATIENCE_SECONDS = 60
+
+
+class Command(NamedTuple):
+    """line: in README.md, for messages. status: the exit code it promises."""
+
+    line: int
+    text: str
+    status: int
+    output: str
+
+
+def commands(mark: str) -> list[Command]:
+    text = README.read_text(encoding="utf-8")
+    found = []
+    for block in _BLOCK.finditer(text):
+        if block["mark"] == mark:
+            first = text[: block.start("body")].count("\n") + 1
+            found += _commands_of(block["body"], first)
+    return found
+
+
+def _commands_of(body: str, first: int) -> Iterator[Command]:
+    pieces = re.split(r"^\$ ", body, flags=re.M)
+    assert not pieces[0].strip(), f"README.md:{first}: output before any command"
+    line = first
+    for piece in pieces[1:]:
+        text, _, output = piece.partition("\n")
+        expected = re.search(r" # exit (\d+)$", text)
+        yield Command(line, text, int(expected[1]) if expected else 0, output)
+        line += piece.count("\n")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a user with a new home, this checkout's romfsfs and two example files."""
+    home, programs = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    program = programs / "romfsfs"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m romfsfs "$@"\n')
+    program.chmod(0o755)
+    subprocess.run(
+        [sys.executable, CHECKOUT / "scripts/example_model.py", home / "person_detect.tflite"],
+        check=True,
+    )
+    (home / "person_detect.txt").write_text("no person\nperson\n")
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(CHECKOUT),
+        "ROMFSFS_STATE_DIR": str(tmp_path / "state"),
+        "ROMFSFS_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    yield environment
+    if os.path.ismount(home / "cam"):
+        run(
+            Command(0, "romfsfs umount --discard ~/cam || fusermount3 -uz ~/cam", 0, ""),
+            environment,
+        )
+
+
+def run(command: Command, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command.text], cwd=environment["HOME"], env=environment, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=_PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+
+
+def matches(expected: str, output: str) -> bool:
+    """Whether the output is what is shown; `...` in a line, or as a line, stands for anything."""
+    pattern = re.escape(expected.rstrip()).replace(r"\.\.\.", ".*")
+    return re.fullmatch(pattern, output.rstrip(), re.S) is not None
+
+
+def wait_for_conversions(environment: dict[str, str]) -> None:
+    """What is shown is what a reader sees who types slower than Vela converts."""
+    status = Path(environment["HOME"]) / "cam/.romfs/status.json"
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while status.exists() and '"pending"' in status.read_text():
+        assert time.monotonic() < end, "conversions do not end"
+        time.sleep(0.05)
+
+
+def test_a_reader_can_follow_it(shell: dict[str, str]) -> None:
+    for command in commands("run"):
+        wait_for_conversions(shell)
+        done = run(command, shell)
+        said = f"README.md:{command.line}: $ {command.text}\n{done.stdout}"
+        assert done.returncode == command.status, said
+        if command.output:
+            assert matches(command.output, done.stdout), f"{said}\nREADME shows:\n{command.output}"
+
+
+@pytest.mark.parametrize("command", commands("needs a camera"), ids=lambda command: command.text)
+def test_what_needs_a_camera_is_a_command_of_ours(command: Command) -> None:
+    words = shlex.split(command.text, comments=True)
+    if words[0] != "romfsfs":
+        return
+    context = click.Context(romfsfs)
+    found = romfsfs.get_command(context, words[1])
+    assert found is not None, f"no command {words[1]}"
+    found.make_context(words[1], words[2:], parent=context)  # UsageError for a wrong option
+
+
+def test_every_console_block_is_one_or_the_other() -> None:
+    marks = {block["mark"] for block in _BLOCK.finditer(README.read_text(encoding="utf-8"))}
+    assert marks == {"run", "needs a camera"}
+
+
+def test_every_command_is_mentioned() -> None:
+    text = README.read_text(encoding="utf-8")
+    missing = [
+        name for name in COMMANDS if not re.search(rf"\b(romfsfs|`){name}\b|romfsfs {name}\b", text)
+    ]
+    assert not missing, f"README.md does not mention: {', '.join(missing)}"
+
+
+def test_the_python_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S)
+    assert block is not None
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    run(Command(0, f'"{sys.executable}" -m romfsfs new app.img --board OPENMV_AE3', 0, ""),
+        {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)})  # fmt: skip
+    names: dict[str, object] = {}
+    exec(compile(block[1], "README.md", "exec"), names)
+    assert names["report"].write.verified  # type: ignore[attr-defined]
+
+
+def test_links_lead_somewhere() -> None:
+    for name in ("README.md", "ARCHITECTURE.md"):
+        text = (CHECKOUT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (CHECKOUT / target).exists(), f"{name} links to {target}"
