@@ -9,12 +9,17 @@ mounting, sessions, images, machines, whole, zoo    the commands
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit code (see `romfsfs.errors`)."""
     arguments = sys.argv[1:] if argv is None else argv
+    if argv is None and (question := os.environ.get("_ROMFSFS_COMPLETE")):
+        from romfsfs.cli.completion import answer
+
+        return answer(question)
     from romfsfs.cli.quick import quick
 
     code = quick(arguments)

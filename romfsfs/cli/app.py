@@ -40,6 +40,8 @@ COMMANDS = {
     "push": ("whole", "Write a whole image to cameras."),
     "reset": ("whole", "Restore a camera's default contents."),
     "zoo": ("zoo", "Models that can be added."),
+    "completion": ("completion", "The script that makes a shell complete what you type."),
+    "man": ("man", "The manual page."),
 }
 
 

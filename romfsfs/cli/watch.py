@@ -1,0 +1,91 @@
+"""`status --watch`: the status again and again, whenever it has changed.
+
+A mounted session is asked through the mount: its daemon works the status out once for every
+change of the tree, so that asking costs next to nothing while nothing happens.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from romfsfs.cli.output import Output
+from romfsfs.cli.sources import Found
+from romfsfs.errors import EXIT_OK
+from romfsfs.session import store
+
+#: Between two looks. The daemon keeps the text as it was for up to a second.
+SECONDS = 0.5
+
+_HOME_AND_CLEAR = "\x1b[H\x1b[2J"
+
+
+def watch(
+    output: Output, found: Found, *, as_json: bool = False, verbose: bool = False,
+    wait: Callable[[float], None] = time.sleep,
+) -> int:  # fmt: skip
+    """Show the status at every change until Ctrl-C or until the session is unmounted. Exit code 0.
+
+    On a terminal the screen is drawn anew; elsewhere each status is a block of its own, ended by
+    an empty line; with as_json each is one line of JSON.
+    """
+    drawing = sys.stdout.isatty() and not as_json
+    last = None
+    try:
+        for text in _texts(found, as_json, verbose):
+            if text != last:
+                last = text
+                output.show(_screen(text) if drawing else text + ("" if as_json else "\n"))
+                sys.stdout.flush()
+            wait(SECONDS)
+    except KeyboardInterrupt:
+        if drawing:
+            output.show("\n")
+        return EXIT_OK
+    output.note("unmounted")
+    return EXIT_OK
+
+
+def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:
+    """The status now, at each look; ends when what was mounted is mounted no more."""
+    mountpoint = found.mountpoint
+    while True:
+        if mountpoint is None:
+            if not found.session.has_work:
+                return
+            status = found.session.status()
+            text = status.json() if as_json else status.text(verbose)
+        else:
+            held = store.mounted_at(found.session.directory)
+            if held is None or not held.mountpoint:
+                return
+            if verbose and not as_json:
+                text = found.session.status().text(verbose)
+            else:
+                text = _from_daemon(mountpoint, "status.json" if as_json else "status")
+                if not text:
+                    return
+        yield json.dumps(json.loads(text)) + "\n" if as_json else text
+
+
+def _from_daemon(mountpoint: Path, name: str) -> str:
+    """A text of the control directory; '' once the mount is gone."""
+    try:
+        return (mountpoint / ".romfs" / name).read_text(errors="surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _screen(text: str) -> str:
+    """As much of the text as fits, lines cut rather than wrapped, at the top of an empty screen."""
+    columns, rows = shutil.get_terminal_size()
+    lines = [line[:columns] for line in text.splitlines()]
+    if len(lines) > rows - 1:
+        # The last line says how full it is: that stays.
+        left_out = len(lines) - (rows - 2)
+        lines = [*lines[: rows - 3], f"  ... {left_out} lines more", lines[-1]]
+    return _HOME_AND_CLEAR + "\n".join(lines) + "\n"

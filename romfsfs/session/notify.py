@@ -1,0 +1,118 @@
+"""Desktop notifications of conversions that failed, for those who asked for them.
+
+The daemon that serves a mount sends them: who copies a broken script with a file manager sees no
+terminal. A notification that cannot be shown is written to the log and forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+#: Files that are copied together fail together: one notification for all of them.
+GATHER_SECONDS = 1.0
+_TIMEOUT_SECONDS = 10.0
+_SHOWN = 3
+
+#: The text comes in as arguments, so that nothing in it is taken for AppleScript.
+_APPLESCRIPT = (
+    "on run argv",
+    "display notification (item 2 of argv) with title (item 1 of argv)",
+    "end run",
+)
+
+
+def notification_command(program: str, title: str, text: str) -> list[str]:
+    """The argv that shows a notification with `program`: a path of notify-send or osascript."""
+    if program.endswith("osascript"):
+        script = [word for line in _APPLESCRIPT for word in ("-e", line)]
+        return [program, *script, title, text]
+    # The text of a desktop notification is markup; the title is not.
+    marked = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return [
+        program, "--app-name=romfsfs", "--icon=dialog-warning", "--category=transfer.error",
+        "--", title, marked,
+    ]  # fmt: skip
+
+
+def wording(name: str, failed: Mapping[str, str]) -> tuple[str, str]:
+    """Title and text for files that could not be converted (path: reason) on the target `name`."""
+    if len(failed) == 1:
+        ((path, message),) = failed.items()
+        return f"{path} could not be converted", f"{message}\n{name}"
+    shown = ", ".join(list(failed)[:_SHOWN])
+    more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+    return f"{len(failed)} files could not be converted", f"{shown}{more}\n{name}"
+
+
+def find_program() -> str | None:
+    """What shows notifications on this system; None if nothing does."""
+    return shutil.which("osascript" if sys.platform == "darwin" else "notify-send")
+
+
+def show(command: Sequence[str]) -> None:
+    """Run a notifier. Never raises: what goes wrong is logged."""
+    try:
+        done = subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, timeout=_TIMEOUT_SECONDS, check=False, cwd="/",
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("no notification: %s", error)
+        return
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        log.warning("no notification: %s exited with %d: %s", command[0], done.returncode, said)
+
+
+class Notifier:
+    """Gathers failures for a moment and shows them as one. Any thread; never blocks or raises."""
+
+    def __init__(
+        self,
+        name: str,
+        program: str | None = None,
+        run: Callable[[Sequence[str]], None] = show,
+        gather: float = GATHER_SECONDS,
+    ) -> None:
+        self._name = name
+        self._program = program or find_program()
+        self._run = run
+        self._gather = gather
+        self._mutex = threading.Lock()
+        self._failed: dict[str, str] = {}
+        self._timer: threading.Timer | None = None
+        if self._program is None:
+            log.warning("no notifications: notify-send is not installed (package libnotify-bin)")
+
+    def failed(self, path: str, message: str) -> None:
+        """A conversion failed."""
+        if self._program is None:
+            return
+        with self._mutex:
+            self._failed[path] = message
+            if self._timer is None:
+                self._timer = threading.Timer(self._gather, self._send)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """Show what is left now."""
+        with self._mutex:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._send()
+
+    def _send(self) -> None:
+        with self._mutex:
+            failed, self._failed = self._failed, {}
+            self._timer = None
+        if failed and self._program is not None:
+            self._run(notification_command(self._program, *wording(self._name, failed)))
