@@ -196,12 +196,15 @@ def run_simulator(
     def terminate(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    # SIGINT too: shells start background commands with it ignored
+    ends = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, terminate) for number in ends]
     try:
         camera.serve(lambda: ready(camera))
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(ends, previous, strict=True):
+            signal.signal(number, handler)
         camera.close()
     return camera.statistics
