@@ -66,9 +66,9 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 conversion failed, 4 image invalid, conflicting "
-    "or too large, 5 device absent, busy or lost, 6 verification mismatch, 7 target changed "
-    "elsewhere, 130 interrupted.",
+    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 conversion failed, 4 image invalid, "
+    "conflicting or too large, 5 device absent, busy or lost, 6 verification mismatch, 7 target "
+    "changed elsewhere, 130 interrupted.",
 )
 @click.option("-v", "--verbose", count=True, help="Say more; twice: the log too.")
 @click.option("-q", "--quiet", is_flag=True, help="Only results and errors, no progress.")

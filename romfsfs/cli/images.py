@@ -24,6 +24,7 @@ from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import encode
+from romfsfs.session import store
 from romfsfs.session.build import build as build_image
 from romfsfs.session.build import extract_image
 from romfsfs.session.opening import session_for
@@ -51,11 +52,13 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
             "the file exists", where=image, next_step="choose another name, or --force replaces it"
         )
     device = FileDevice(image)
-    with tempfile.TemporaryFile() as file:
-        file.write(encode({}, chosen.partition(partition).alignment))
-        file.flush()
-        device.write_image(file)
-    session_for(device, image, board=chosen.name, partition=partition)
+    directory = store.make_session_dir(device.path)
+    with store.lock_unmounted(directory, image):
+        with tempfile.TemporaryFile() as file:
+            file.write(encode({}, chosen.partition(partition).alignment))
+            file.flush()
+            device.write_image(file)
+        session_for(device, image, board=chosen.name, partition=partition)
     size = chosen.partition(partition).size
     output.say(
         f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount {image} DIR"
@@ -74,7 +77,7 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 )
 @_JSON
 @click.pass_obj
-def build(output: Output, directory: str, image: str, as_json: bool, **given: Any) -> None:
+def build(output: Output, /, directory: str, image: str, as_json: bool, **given: Any) -> None:
     """Make IMAGE from everything in DIR; `-` writes to standard output.
 
     The same directory always gives the same bytes.
@@ -227,9 +230,8 @@ def info(output: Output, source: str, board: str | None, partition: int, as_json
     if as_json:
         output.json(record)
         return
-    output.show(
-        f"{source}: {record['size']:,} B, {record['files']} files, {record['directories']} directories\n"
-    )
+    counts = f"{record['files']} files, {record['directories']} directories"
+    output.show(f"{source}: {record['size']:,} B, {counts}\n")
     output.show(f"  sha256 {record['digest']}\n")
     if record["trailing"]:
         output.show(f"  {record['trailing']:,} bytes follow the image\n")

@@ -11,16 +11,15 @@ import click
 from romfsfs.cli.output import Output
 from romfsfs.cli.reports import say_commit
 from romfsfs.cli.sources import Found, device, find_session, session_device
-from romfsfs.errors import RomfsError, UsageError
+from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.files import Progress
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
-from romfsfs.fs.mountpoint import find_mount, is_dead, unmount
+from romfsfs.fs.mountpoint import is_dead, unmount
 from romfsfs.session import store
 from romfsfs.session.commit import commit
 from romfsfs.session.host import SessionHost
 from romfsfs.session.opening import discard_work, prepare, session_for
-from romfsfs.session.recovery import recover
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
@@ -46,7 +45,9 @@ _OWN_OPTIONS = (
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed.")
 @click.option(
-    "--no-convert", is_flag=True, help="Store scripts and models as they are; remembered."
+    "--convert/--no-convert",
+    default=None,
+    help="Store scripts and models converted (the default) or as they are; remembered.",
 )
 @click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder; remembered.")
 @click.option(
@@ -60,7 +61,7 @@ _OWN_OPTIONS = (
 @click.option("-o", "options", multiple=True, metavar="OPTS", help="Mount options, as in fstab.")
 @click.pass_obj
 def mount(
-    output: Output, source: str, directory: str, options: tuple[str, ...], **given: Any
+    output: Output, /, source: str, directory: str, options: tuple[str, ...], **given: Any
 ) -> None:
     """Mount SOURCE at DIR; returns when the directory is ready.
 
@@ -71,10 +72,12 @@ def mount(
     board = given["board"] or own.get("board")
     partition = given["partition"]
     if partition is None and "partition" in own:
+        if not own["partition"].isdigit():
+            raise UsageError("not a partition number", where=f"-o partition={own['partition']}")
         partition = int(own["partition"])
     chosen: dict[str, Any] = {}
-    if given["no_convert"] or "no_convert" in own:
-        chosen["convert"] = False
+    if given["convert"] is not None or "no_convert" in own:
+        chosen["convert"] = bool(given["convert"])
     if given["stedgeai"] or own.get("stedgeai"):
         chosen["stedgeai"] = os.path.abspath(given["stedgeai"] or own["stedgeai"])
     request = MountRequest(
@@ -141,17 +144,23 @@ class MountRequest:
     def open_host(self, progress: Progress) -> SessionHost:
         """Open the device, the session and its work tree; the session is locked from here on."""
         with device(self.source, self.board, self.partition) as opened:
+            found = opened.info()
+            directory = store.make_session_dir(found.key)
+            # Before anything is remembered: a mount that is refused must not change the other's.
+            self._lock = store.lock_for_mount(directory, found.name)
             session = session_for(
-                opened, self.source, board=self.board, partition=self.partition,
-                options=self.options, excludes=self.excludes, commit_on_unmount=self.commit_on_unmount,
-            )  # fmt: skip
-            self._lock = store.lock_for_mount(session.directory, session.info.name)
-            if session.interrupted:
-                recover(session, opened, progress=progress)
+                opened,
+                self.source,
+                board=self.board,
+                partition=self.partition,
+                options=self.options,
+                excludes=self.excludes,
+                commit_on_unmount=self.commit_on_unmount,
+            )
             prepare(session, opened, new=self.start_new, progress=progress)
-        self._lock.write(MountedAt(os.getpid(), self.mountpoint))
         host = SessionHost(session, self.read_only, lambda: session_device(session))
         host.start()
+        self._lock.write(MountedAt(os.getpid(), self.mountpoint))
         return host
 
 
@@ -172,20 +181,27 @@ class MountRequest:
 def umount(output: Output, directory: str, how: str | None, lazy: bool) -> None:
     """Unmount DIR. Without an option the edits are kept for the next mount."""
     path = os.path.realpath(directory)
-    found = find_session(directory) if not is_dead(path) else None
-    if found is None:
-        _clear_dead(output, path)
+    found = find_session(directory)
+    if is_dead(path):
+        unmount(path, lazy=lazy)
+        output.say("the mount was dead and has been removed")
+        _after(output, found.session, "discard" if how == "discard" else "keep")
         return
     if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
-        raise UsageError(
-            "not a mountpoint of romfsfs", where=directory, next_step="romfsfs sessions lists them"
-        )
+        inside = f"romfsfs umount {found.mountpoint}" if found.inside else "romfsfs sessions"
+        raise UsageError("not a mountpoint of romfsfs", where=directory, next_step=inside)
     session = found.session
     if how is None:
         how = "commit" if session.info.commit_on_unmount else "keep"
     if how == "commit":
         with session_device(session) as opened, output.progress() as progress:
-            report = commit(session, opened, open_files=found.open_files(), progress=progress)
+            report = commit(
+                session,
+                opened,
+                open_files=found.open_files(),
+                root=found.mountpoint,
+                progress=progress,
+            )
         say_commit(output, session.info.name, report)
     holder = store.mounted_at(session.directory)
     unmount(path, pid=holder.pid if holder else None, lazy=lazy)
@@ -198,24 +214,20 @@ def _after(output: Output, session: Session, how: str) -> None:
         dropped = revert(session)
         output.say(f"discarded {len(dropped)} change{'' if len(dropped) == 1 else 's'}")
         return
-    status = session.status()
-    if status.clean and not session.interrupted:
-        with store.lock_for_change(session.directory, session.info.name):
-            discard_work(session)
-        return
-    changes = sum(
-        entry.change.value in ("added", "modified", "deleted") for entry in status.entries
-    )
+    try:
+        with store.lock_unmounted(session.directory, session.info.name):
+            if not session.has_work:
+                return
+            status = session.status()
+            if status.clean and not session.interrupted:
+                discard_work(session)
+                return
+    except SessionBusy:
+        return  # mounted again already, or being committed: it is theirs now
+    edits = ("added", "modified", "deleted")
+    changes = sum(entry.change.value in edits for entry in status.entries)
     source = session.info.source
     output.say(
-        f"{changes} change{'' if changes == 1 else 's'} kept; go on with: romfsfs mount {source} DIR, "
-        f"or write them: romfsfs commit {source}"
+        f"{changes} change{'' if changes == 1 else 's'} kept; go on with: romfsfs mount {source} "
+        f"DIR, or write them: romfsfs commit {source}"
     )
-
-
-def _clear_dead(output: Output, path: str) -> None:
-    mounted = find_mount(path)
-    if mounted is None:
-        raise RomfsError("nothing is mounted there", where=path)
-    unmount(path)
-    output.say("the mount was dead and has been removed; the edits are kept: romfsfs sessions")

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from romfsfs.cli.output import Output
 from romfsfs.cli.reports import commit_record, say_commit, write_record, write_text
-from romfsfs.cli.sources import Found, device, find_session, session_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK
+from romfsfs.cli.sources import Found, as_found, device, find_session, session_device
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
 from romfsfs.session import history, store
 from romfsfs.session.commit import commit as commit_session
 from romfsfs.session.commit import commit_to
 from romfsfs.session.diff import diff_images, diff_session
 from romfsfs.session.recovery import recover as recover_session
+from romfsfs.session.restore import selected
 from romfsfs.session.revert import revert as revert_session
-from romfsfs.session.revert import undo as undo_session
-from romfsfs.session.revert import undo_target
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
+from romfsfs.session.undo import undo as undo_session
+from romfsfs.session.undo import undo_target
 
 _WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
@@ -36,17 +40,20 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 def status(output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool) -> int:
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
     found = find_session(where)
-    if found.mountpoint is not None and as_json:
-        output.show(
-            (found.mountpoint / ".romfs" / "status.json").read_text(errors="surrogateescape")
-        )
-        return EXIT_OK
-    result = found.session.status()
-    if as_json:
-        output.show(result.json())
+    verbose = verbose or output.verbose > 0
+    if found.mountpoint is not None and not verbose:
+        # The daemon knows more: which conversions run, and what failed without being kept.
+        clean = bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
+        output.show(_told(found.mountpoint, "status.json" if as_json else "status"))
     else:
-        output.show(result.text(verbose or output.verbose > 0))
-    return EXIT_FAILURE if exit_code and not result.clean else EXIT_OK
+        result = found.session.status()
+        clean = result.clean
+        output.show(result.json() if as_json else result.text(verbose))
+    return EXIT_FAILURE if exit_code and not clean else EXIT_OK
+
+
+def _told(mountpoint: Path, name: str) -> str:
+    return (mountpoint / ".romfs" / name).read_text("utf-8", "surrogateescape")
 
 
 @click.command()
@@ -61,30 +68,46 @@ def diff(
 ) -> None:
     """The edits: a unified diff for text, sizes and digests for the rest."""
     found = find_session(where)
-    wanted = [relative(found, path) for path in paths] + ([found.inside] if found.inside else [])
+    wanted = _paths(found, paths)
 
-    def selected(path: str) -> bool:
-        return not wanted or any(path == each or path.startswith(each + "/") for each in wanted)
+    def is_wanted(path: str) -> bool:
+        return selected(path, wanted)
 
     if images is None:
-        lines = diff_session(found.session, selected)
+        lines = diff_session(found.session, is_wanted)
     else:
         old, new = (undo_target(found.session, number).number for number in images)
         lines = diff_images(
-            history.image_path(found.session, old), history.image_path(found.session, new), selected
+            history.image_path(found.session, old),
+            history.image_path(found.session, new),
+            is_wanted,
         )
     for line in lines:
         output.show(line + "\n")
 
 
+def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:
+    """The paths in the tree that a command was given; none: all of it."""
+    wanted = [relative(found, path) for path in paths]
+    if found.inside:
+        wanted.append(found.inside)
+    return [] if "" in wanted else wanted
+
+
 def relative(found: Found, path: str) -> str:
-    """A path on the command line as one in the tree: below the mount, or as it is given."""
+    """A path on the command line as one in the tree: below the mount, or as it is given.
+
+    `cam/lib`, `lib` inside the mount, and `lib` from anywhere else all mean the same.
+    """
     if found.mountpoint is not None:
         absolute = os.path.abspath(path)
-        inside = os.path.relpath(absolute, found.mountpoint)
-        if not inside.startswith(".."):
-            return "" if inside == "." else inside
-    return path.strip("/")
+        folder, name = os.path.split(absolute)
+        for candidate in (absolute, os.path.join(os.path.realpath(folder), name)):
+            inside = os.path.relpath(candidate, found.mountpoint)
+            if inside != ".." and not inside.startswith("../"):
+                return "" if inside == "." else inside
+    shown = os.path.normpath(path).strip("/")
+    return "" if shown == "." else shown
 
 
 @click.command()
@@ -100,8 +123,8 @@ def relative(found: Found, path: str) -> str:
 @_JSON
 @click.pass_obj
 def commit(
-    output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool, force: bool,
-    as_json: bool,
+    output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
+    force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
     found = find_session(where)
@@ -120,7 +143,7 @@ def commit(
             with session_device(session) as opened:
                 report = commit_session(
                     session, opened, force=force, compact=compact, dry_run=dry_run,
-                    open_files=found.open_files(), progress=progress,
+                    open_files=found.open_files(), root=found.mountpoint, progress=progress,
                 )  # fmt: skip
     if as_json:
         output.json(commit_record(report))
@@ -136,8 +159,8 @@ def commit(
 def revert(output: Output, where: str, paths: tuple[str, ...], yes: bool) -> None:
     """Bring PATHs, or everything, back to what was last read or committed."""
     found = find_session(where)
-    wanted = [relative(found, path) for path in paths] + ([found.inside] if found.inside else [])
-    if not wanted and not yes and click.get_text_stream("stdin").isatty():
+    wanted = _paths(found, paths)
+    if not wanted and not yes and sys.stdin.isatty():
         click.confirm(f"Drop all edits of {found.session.info.name}?", abort=True, err=True)
     changed = revert_session(found.session, wanted, found.mountpoint)
     for path in changed:
@@ -173,7 +196,12 @@ def undo(output: Output, where: str, number: int | None, dry_run: bool, as_json:
         return
     with session_device(session) as opened, output.progress() as progress:
         entry, report = undo_session(
-            session, opened, number=number, root=found.mountpoint, progress=progress
+            session,
+            opened,
+            number=number,
+            root=found.mountpoint,
+            open_files=found.open_files(),
+            progress=progress,
         )
     if as_json:
         output.json(
@@ -198,13 +226,19 @@ def log(output: Output, where: str | None, as_json: bool) -> None:
             for e in known
         ])  # fmt: skip
         return
-    present = session.base.digest
+    numbers = [entry.number for entry in known if entry.digest == _present(session)]
     for entry in known:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
-        mark = "*" if entry.digest == present else " "
-        output.show(
-            f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B  {entry.summary}\n"
-        )
+        mark = "*" if entry.number == max(numbers, default=-1) else " "
+        line = f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B"
+        output.show(f"{line}  {entry.summary}\n")
+
+
+def _present(session: Session) -> str:
+    try:
+        return session.base.digest
+    except RomfsError:  # never mounted
+        return ""
 
 
 @click.command()
@@ -228,7 +262,10 @@ def _session_record(session: Session) -> dict[str, Any]:
     holder = store.mounted_at(session.directory)
     state = "no edits"
     if session.has_work:
-        state = "clean" if session.status().clean else "edits"
+        try:
+            state = "clean" if session.status().clean else "edits"
+        except RomfsError as error:
+            state = f"damaged: {error.what}"
     return {
         "name": session.info.name,
         "source": session.info.source,
@@ -246,15 +283,28 @@ def _session_record(session: Session) -> dict[str, Any]:
 @click.argument("where", metavar="SOURCE", required=False)
 @click.option("--rollback", is_flag=True, help="Bring the old image back instead of finishing.")
 @click.pass_obj
-def recover(output: Output, where: str | None, rollback: bool) -> None:
+def recover(output: Output, where: str | None, rollback: bool) -> int:
     """Finish (or roll back) commits that were interrupted; all of them without SOURCE."""
     if where is not None:
-        pending = [find_session(where).session]
+        pending = [find_session(where)]
     else:
-        pending = [session for session in all_sessions() if session.interrupted]
-    for session in pending:
-        with session_device(session) as opened, output.progress() as progress:
-            done = recover_session(session, opened, rollback=rollback, progress=progress)
+        pending = [as_found(session) for session in all_sessions() if session.interrupted]
+    failed: list[RomfsError] = []
+    for found in pending:
+        session = found.session
+        try:
+            with session_device(session) as opened, output.progress() as progress:
+                done = recover_session(
+                    session, opened, rollback=rollback, root=found.mountpoint, progress=progress
+                )
+        except RomfsError as error:
+            failed.append(error)
+            if len(pending) > 1:
+                output.error(error)
+            continue
         output.say(f"{session.info.name}: {done or 'nothing to recover'}")
     if not pending:
         output.say("no interrupted commit")
+    if len(pending) == 1 and failed:
+        raise failed[0]
+    return failed[0].exit_code if failed else EXIT_OK

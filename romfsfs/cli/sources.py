@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
-from romfsfs.errors import UsageError
+from romfsfs.errors import DeviceAbsent, UsageError
 from romfsfs.files import Progress, no_progress
+from romfsfs.fs.mountpoint import is_dead
 from romfsfs.image.model import Image
 from romfsfs.session import store
 from romfsfs.session.images import parse
@@ -42,6 +43,7 @@ def find_session(where: str | None) -> Found:
     """The session that DIR or SOURCE names; UsageError if there is none.
 
     Without a name: the mount that the current folder lies in, or else the only session there is.
+    A mountpoint whose daemon was killed names its session too: that is then not mounted.
     """
     if where is None:
         found = _containing_mount(os.getcwd())
@@ -51,7 +53,10 @@ def find_session(where: str | None) -> Found:
     found = _containing_mount(where)
     if found is not None:
         return found
-    return Found(*_by_source(where))
+    folder = store.find_mounted(os.path.abspath(where), dead=True) if is_dead(where) else None
+    if folder is not None:
+        return Found(Session.load(folder), None)
+    return _by_source(where)
 
 
 def _containing_mount(path: str) -> Found | None:
@@ -71,7 +76,7 @@ def _containing_mount(path: str) -> Found | None:
 def _only_session() -> Found:
     candidates = [session for session in sessions() if session.has_work]
     if len(candidates) == 1:
-        return _found(candidates[0])
+        return as_found(candidates[0])
     names = ", ".join(session.info.name for session in candidates) or "none"
     raise UsageError(
         "which session? name its directory or source",
@@ -80,22 +85,29 @@ def _only_session() -> Found:
     )
 
 
-def _by_source(source: str) -> tuple[Session, Path | None]:
+def _by_source(source: str) -> Found:
     if os.path.isdir(source):
         raise UsageError(
             "nothing of romfsfs is mounted there", where=source, next_step="romfsfs sessions"
         )
-    with device(source) as opened:
-        folder = store.session_dir(opened.info().key)
+    try:
+        with device(source) as opened:
+            folder = store.session_dir(opened.info().key)
+    except DeviceAbsent:
+        # Unplugged: its edits can still be looked at, if it is clear which camera is meant.
+        known = [each for each in sessions() if source in (each.info.source, each.info.name)]
+        if len(known) != 1:
+            raise
+        return as_found(known[0])
     if not (folder / "session.json").exists():
         raise UsageError(
             "there is no session of it", where=source, next_step=f"romfsfs mount {source} DIR"
         )
-    found = _found(Session.load(folder))
-    return found.session, found.mountpoint
+    return as_found(Session.load(folder))
 
 
-def _found(session: Session) -> Found:
+def as_found(session: Session) -> Found:
+    """A session, and where it is mounted now."""
     holder = store.mounted_at(session.directory)
     return Found(session, Path(holder.mountpoint) if holder and holder.mountpoint else None)
 
@@ -112,9 +124,16 @@ def device(source: str, board: str | None = None, partition: int | None = None) 
 
 @contextmanager
 def session_device(session: Session) -> Iterator[Device]:
-    """The target of a session."""
+    """The target of a session. DeviceAbsent when another camera answers in its place."""
     info = session.info
     with device(info.source, info.board, info.partition) as opened:
+        found = opened.info()
+        if found.key != info.key:
+            raise DeviceAbsent(
+                f"{info.name} is not connected, {found.name} is",
+                where=info.source,
+                next_step="connect the camera that the session is of; romfsfs sessions lists them",
+            )
         yield opened
 
 

@@ -18,6 +18,13 @@ from romfsfs.errors import DeviceAbsent, DeviceError, ImageFormatError, RomfsErr
 from romfsfs.files import CHUNK, Progress, digest_fd, no_progress, replace_atomically
 from romfsfs.image.reader import image_size, is_blank
 
+#: device, inode, size, modification time, change time
+Stamp = tuple[int, int, int, int, int]
+
+#: A file changed less than this ago may change again within the same tick of the kernel's clock
+#: (4 ms at HZ=250, 10 ms at HZ=100) and keep its stamp.
+SETTLE_SECONDS = 0.02
+
 
 class FileDevice:
     """An image file, which may not exist yet. Errors are DeviceError with the path."""
@@ -25,6 +32,7 @@ class FileDevice:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.given = os.fspath(path)
         self.path = os.path.realpath(self.given)
+        self._written: Stamp | None = None
         if os.path.isdir(self.path):
             raise DeviceError(
                 "a folder, not an image file",
@@ -38,22 +46,33 @@ class FileDevice:
     def exists(self) -> bool:
         return os.path.exists(self.path)
 
-    def stamp(self) -> tuple[int, ...] | None:
+    def stamp(self) -> Stamp | None:
         """The file's identity without reading it; None if it is not there.
 
-        Equal stamps mean equal content: the change time cannot be set by a program.
+        Equal stamps mean equal content where the first is older than a tick of the kernel's
+        clock (`settled_stamp`): the change time cannot be set by a program.
         """
         try:
-            status = os.stat(self.path)
+            return _stamp(os.stat(self.path))
         except FileNotFoundError:
             return None
-        return (
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
+
+    def settled_stamp(self) -> Stamp | None:
+        """A stamp that any later change of the file will alter; waits for that, 20 ms at most.
+
+        None too when the file is changing all the time: only reading it tells then.
+        """
+        for _ in range(3):
+            stamp = self.stamp()
+            if stamp is None or (left := _unsettled(stamp)) <= 0:
+                return stamp
+            time.sleep(left)
+        return None
+
+    @property
+    def written_stamp(self) -> Stamp | None:
+        """The stamp of what `write_image` wrote and compared; None when someone changed it."""
+        return self._written
 
     def digest(self, size: int) -> str | None:
         with self._open() as file:
@@ -63,7 +82,7 @@ class FileDevice:
         return matches_by_digest(self, image, size)
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
-        """The whole file, whatever follows the image in it included; 0 for an empty or blank one."""
+        """The whole file, with whatever follows the image in it; 0 for an empty or blank one."""
         with self._open() as file:
             size = os.fstat(file.fileno()).st_size
             header = os.pread(file.fileno(), 16, 0)
@@ -92,40 +111,59 @@ class FileDevice:
     def write_image(
         self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
     ) -> WriteReport:
+        """As the protocol says. What was written is read back before it takes the file's place,
+        so whatever goes wrong, the file is whole: the old one or the new."""
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
         try:
-            before = os.stat(self.path) if os.path.exists(self.path) else None
-            mode = stat.S_IMODE(before.st_mode) if before else 0o666 & ~_umask()
-            with replace_atomically(self.path, mode) as file:
-                if before is not None:
-                    _keep_owner(file.fileno(), before)
-                    os.fchmod(file.fileno(), mode)
-                copy_all(image, file, size, "writing", progress)
+            try:
+                self._replace(image, size, progress)
+            except VerifyError:
+                self._replace(image, size, progress)  # once more in full, as every device does
         except OSError as error:
             raise DeviceError(
                 f"cannot write: {error.strerror}",
                 where=self.given,
-                next_step="the file is unchanged; free space or check permissions and commit again, "
-                "or commit --to another file",
+                next_step="the file is unchanged; free space or check permissions and commit "
+                "again, or commit --to another file",
             ) from error
-        self._read_back(image, size)
         return WriteReport(size, 0, time.monotonic() - started, True)
 
-    def _read_back(self, image: BinaryIO, size: int) -> None:
-        with self._open() as file:
-            offset = 0
-            while offset < size or offset == 0:
-                mine = os.pread(file.fileno(), CHUNK, offset)
-                if mine != os.pread(image.fileno(), CHUNK, offset):
-                    raise VerifyError(
-                        "what was read back differs from what was written",
-                        where=f"{self.given}, offset {offset:#x}",
-                        next_step="the disk may be failing; commit --to a file on another one",
-                    )
-                if not mine:
-                    break
-                offset += len(mine)
+    def _replace(self, image: BinaryIO, size: int, progress: Progress) -> None:
+        before = os.stat(self.path) if os.path.exists(self.path) else None
+        mode = stat.S_IMODE(before.st_mode) if before else 0o666 & ~_umask()
+        with replace_atomically(self.path, mode) as file:
+            if before is not None:
+                _keep_owner(file.fileno(), before)
+                os.fchmod(file.fileno(), mode)
+            copy_all(image, file, size, "writing", progress)
+            file.flush()
+            os.fsync(file.fileno())
+            self._read_back(file.fileno(), image, size)
+            compared = _stamp(os.fstat(file.fileno()))
+            time.sleep(max(0.0, _unsettled(compared)))
+        now = self.stamp()
+        # The rename changes the change time, and nothing else.
+        self._written = now if now is not None and now[:4] == compared[:4] else None
+
+    def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # from the disk, not from memory
+        offset = 0
+        while offset < size:
+            mine = os.pread(fd, CHUNK, offset)
+            if not mine or mine != os.pread(image.fileno(), CHUNK, offset):
+                raise VerifyError(
+                    "what was read back differs from what was written; the file is unchanged",
+                    where=f"{self.given}, offset {offset:#x}",
+                    next_step="the disk may be failing; commit --to a file on another one",
+                )
+            offset += len(mine)
+
+    def remove_leftover(self, pid: int) -> None:
+        """Remove the temporary file of a process that was killed while it wrote."""
+        with contextlib.suppress(OSError):
+            os.unlink(temporary_name(self.path, pid))
 
     def reset(self) -> None:
         """A file needs none."""
@@ -144,6 +182,27 @@ class FileDevice:
             ) from None
         except OSError as error:
             raise DeviceError(f"cannot read: {error.strerror}", where=self.given) from error
+
+
+def temporary_name(path: str, pid: int) -> str:
+    """What `replace_atomically` in process `pid` calls its file until it is whole."""
+    return f"{path}.{pid}.tmp"
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _unsettled(stamp: Stamp) -> float:
+    """Seconds until a change would alter this stamp for certain; at most 20 ms."""
+    age = time.time() - stamp[4] / 1e9
+    return min(SETTLE_SECONDS, SETTLE_SECONDS - age)
 
 
 def _umask() -> int:

@@ -25,10 +25,10 @@ from romfsfs.files import (
 from romfsfs.image.check import check_image
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import write_image
-from romfsfs.session.commit import raise_problems
 from romfsfs.session.conversions import Conversions
 from romfsfs.session.encoding import Sources
 from romfsfs.session.plan import Plan, make_plan
+from romfsfs.session.prepare import raise_problems
 from romfsfs.session.shadow import Deriver, InWork
 from romfsfs.session.state import Base
 from romfsfs.session.worktree import Extracted, Item, extract, open_file, scan
@@ -64,11 +64,11 @@ def build(
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
         digests = _LateDigests(work_fd, converters)
         plan = _plan(work_fd, target, capacity, excludes, converters, digests, progress)
-        raise_problems(plan)
+        raise_problems(plan, plan.errors)
         layout = plan.layout()
         with ThreadPoolExecutor(max_workers=2) as pool:
             late = digests.start(pool, plan)
-            sources = Sources(plan, Path(), dict, work_fd)
+            sources = Sources(plan, None, work_fd)
             write_image(layout, out, sources.open, progress)
             out.flush()
             synced = pool.submit(os.fsync, out.fileno())

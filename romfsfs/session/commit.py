@@ -9,34 +9,57 @@ after it, `recovery` finishes or rolls back.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from romfsfs.image.stable import stable
+from pathlib import Path
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError, TargetChanged
+from romfsfs.devices.file import FileDevice
+from romfsfs.errors import (
+    CapacityError,
+    RomfsError,
+    UsageError,
+    VerifyError,
+)
 from romfsfs.files import Progress, no_progress
 from romfsfs.image.layout import Layout
-from romfsfs.session import recovery, store
-from romfsfs.session.conversions import Conversions
-from romfsfs.session.encoding import Encoded, Sources, encode_plan, keep_slack
-from romfsfs.session.images import open_image
-from romfsfs.session.opening import target_is
-from romfsfs.session.plan import Plan, Problem
-from romfsfs.session.recovery import CommitRecord, at_step
+from romfsfs.session import base_image, recovery, store
+from romfsfs.session.encoding import Encoded, keep_slack
+from romfsfs.session.images import parse_fd
+from romfsfs.session.plan import ERROR, Plan, Problem, trailing_problem
+from romfsfs.session.prepare import Prepared, prepared, raise_problems, refuse_open_files
+from romfsfs.session.recovery import CommitRecord
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change, InBase, ShadowEntry
 from romfsfs.session.state import Base, BaseEntry
+from romfsfs.session.steps import reached
+from romfsfs.session.target import (
+    holds,
+    keep_overwritten,
+    no_space,
+    target_changed,
+    target_is,
+)
 
-#: How often the tree is looked at again when files change while they are being converted.
-_ATTEMPTS = 5
+log = logging.getLogger(__name__)
+
+#: Problems that an image which is there already may have: they stop only what writes a new one.
+_OF_THE_IMAGE = ("capacity", "name")
+
+#: Bytes that flash erases at once where neither camera nor table says: a sector of SPI flash.
+DEFAULT_ERASE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class CommitReport:
-    """clean: there was nothing to commit, and nothing was written. size: of the image, bytes."""
+    """clean: there was nothing to commit, and nothing was written. size: of the image, bytes.
+
+    blocks: erase blocks of the partition that change, None for a file.
+    """
 
     clean: bool
     plan: Plan
@@ -45,7 +68,6 @@ class CommitReport:
     digest: str = ""
     write: WriteReport | None = None
     blocks: int | None = None
-    problems: tuple[Problem, ...] = ()
 
 
 def commit(
@@ -56,49 +78,103 @@ def commit(
     compact: bool = False,
     dry_run: bool = False,
     open_files: Sequence[str] = (),
+    root: Path | None = None,
     progress: Progress = no_progress,
 ) -> CommitReport:
     """Make the target hold what the work tree says, verified.
 
     force: over a target that changed elsewhere, and over unknown data after the image. compact:
-    the canonical layout on a camera too. open_files: what the mount has open for writing.
-    Raises ConversionError (3), PlanError and CapacityError (4), DeviceError (5), VerifyError (6),
-    TargetChanged (7), SessionBusy and RomfsError (1); the work tree is never touched by a
-    failure, and a target that was being written is finished or restored by `recovery`.
+    the canonical layout on a camera too. open_files: what the mount has open for writing. root:
+    the mountpoint. Raises ConversionError (3), PlanError and CapacityError (4), DeviceError (5),
+    VerifyError (6), TargetChanged (7), SessionBusy and RomfsError (1); edits are never touched,
+    and a target that was being written is finished or restored by `recovery`.
     """
     with store.lock_for_change(session.directory, session.info.name):
-        if session.interrupted and not dry_run:
-            recovery.recover_locked(session, device, progress=progress)
+        _recover(session, device, dry_run, root, progress)
         refuse_open_files(open_files)
-        shadow, plan = converted_plan(session, progress)
-        raise_problems(plan)
-        if not (plan.changed or compact or (force and not target_is(session, device))):
-            return CommitReport(True, plan, tuple(shadow), session.base.size, session.base.digest)
-        layout = choose_layout(session, plan, compact)
-        encoded = _encode(session, plan, layout, force, progress)
-        new = session.directory / "new.img"
-        blocks = differing_blocks(session, encoded.size)
-        if encoded.digest == session.base.digest and not force:
-            new.unlink()
-            return CommitReport(True, plan, tuple(shadow), encoded.size, encoded.digest)
-        if dry_run:
-            new.unlink()
-            return CommitReport(
-                False, plan, tuple(shadow), encoded.size, encoded.digest, None, blocks
+        over = force and not target_is(session, device)
+        new = session.directory / ("trial.img" if dry_run else "new.img")
+
+        def choose(plan: Plan, problems: list[Problem]) -> Layout | None:
+            trailing = trailing_problem(plan, session.held())
+            if trailing is not None and trailing.severity == ERROR and not force:
+                problems.append(trailing)
+            writes = plan.changed or compact or over
+            raise_problems(plan, [p for p in problems if writes or p.code not in _OF_THE_IMAGE])
+            return choose_layout(session, plan, compact) if writes else None
+
+        try:
+            made = prepared(
+                session, new, choose, lambda size: keep_slack(session.held(), size, force), progress
             )
-        if not force and not target_is(session, device):
-            new.unlink()
-            raise target_changed(session)
-        record = CommitRecord.new(
-            session, encoded, _rebased(plan, shadow, session.base, encoded), _summary(shadow)
+            base = session.base
+            if made.encoded is None or (made.encoded.digest == base.digest and not over):
+                return CommitReport(True, made.plan, made.shadow, base.size, base.digest)
+            changed = not target_is(session, device)
+            if changed and not force:
+                raise target_changed(session)
+            blocks = differing_blocks(session, new)
+            if dry_run:
+                return _report(made, made.encoded, None, blocks)
+            write = _carry_out(session, device, made, made.encoded, changed, root, progress)
+            return _report(made, made.encoded, write, blocks)
+        finally:
+            if dry_run:
+                new.unlink(missing_ok=True)
+            elif not session.interrupted:
+                recovery.forget(session)
+
+
+def _report(
+    made: Prepared, encoded: Encoded, write: WriteReport | None, blocks: int | None = None
+) -> CommitReport:
+    return CommitReport(False, made.plan, made.shadow, encoded.size, encoded.digest, write, blocks)
+
+
+def _recover(
+    session: Session, device: Device, dry_run: bool, root: Path | None, progress: Progress
+) -> None:
+    if not session.interrupted:
+        return
+    if dry_run:
+        raise RomfsError(
+            "a commit was interrupted, and a dry run would not mend that",
+            where=session.info.name,
+            next_step=f"romfsfs recover {session.info.source}",
         )
+    done = recovery.recover_locked(session, device, root=root, progress=progress)
+    log.info("an interrupted commit was %s", done)
+
+
+def _carry_out(
+    session: Session,
+    device: Device,
+    made: Prepared,
+    encoded: Encoded,
+    changed: bool,
+    root: Path | None,
+    progress: Progress,
+) -> WriteReport:
+    """From a verified `new.img` on: the target is written, and the session follows."""
+    try:
+        if (changed or session.base.fresh) and _exists(device):
+            keep_overwritten(session, device, progress)
+        base = _rebased(made.plan, session.base, encoded)
+        record = CommitRecord.new(session, base, _summary(made.shadow))
+        base_image.stage(session.directory, session.directory / "new.img", base)
+        reached("commit-staged")
         record.save(session)
-        at_step("commit-record")
-        report = _write(session, device, progress)
-        recovery.finish(session, device, record)
-        return CommitReport(
-            False, plan, tuple(shadow), encoded.size, encoded.digest, report, blocks
-        )
+    except OSError as error:
+        raise no_space(session, error, "the commit cannot begin") from error
+    reached("commit-record")
+    write = write_target(session, device, progress)
+    reached("target-written")
+    recovery.finish(session, device, record, root)
+    return write
+
+
+def _exists(device: Device) -> bool:
+    return not isinstance(device, FileDevice) or device.exists()
 
 
 def commit_to(
@@ -110,11 +186,16 @@ def commit_to(
     progress: Progress = no_progress,
 ) -> CommitReport:
     """Write what the work tree says to another target; the session stays as it is."""
-    with store.lock_for_change(session.directory, session.info.name):
-        refuse_open_files(open_files)
-        shadow, plan = converted_plan(session, progress)
-        raise_problems(plan)
-        found = device.info()
+    found = device.info()
+    if found.key == session.info.key:
+        raise UsageError(
+            "that is the session's own target",
+            where=found.name,
+            next_step=f"romfsfs commit {session.info.source}",
+        )
+
+    def choose(plan: Plan, problems: list[Problem]) -> Layout:
+        raise_problems(plan, problems)
         layout = plan.layout()
         if found.capacity is not None and layout.size > found.capacity:
             raise CapacityError(
@@ -123,145 +204,95 @@ def commit_to(
                 capacity=found.capacity,
                 where=found.name,
             )
+        return layout
+
+    with store.lock_for_change(session.directory, session.info.name):
+        refuse_open_files(open_files)
         out = session.directory / "elsewhere.img"
         try:
-            with session.work_fd() as work_fd:
-                sources = Sources(plan, session.base_image, session.base_extents, work_fd)
-                encoded = encode_plan(plan, layout, sources, out, None, progress)
+            made = prepared(session, out, choose, lambda size: None, progress)
+            assert made.encoded is not None  # `choose` always gives a layout
             if dry_run:
-                return CommitReport(False, plan, tuple(shadow), encoded.size, encoded.digest)
+                return _report(made, made.encoded, None)
             with open(out, "rb") as image:
-                report = device.write_image(image, None, progress)
-            return CommitReport(False, plan, tuple(shadow), encoded.size, encoded.digest, report)
+                return _report(made, made.encoded, device.write_image(image, None, progress))
         finally:
             out.unlink(missing_ok=True)
-
-
-def refuse_open_files(open_files: Sequence[str]) -> None:
-    """RomfsError naming the files that programs have open for writing."""
-    if open_files:
-        names = ", ".join(sorted(open_files)[:5]) + (" ..." if len(open_files) > 5 else "")
-        count = len(open_files)
-        raise RomfsError(
-            f"{count} file{'s are' if count > 1 else ' is'} open for writing: {names}",
-            next_step="save and close, then commit again",
-        )
-
-
-def converted_plan(
-    session: Session, progress: Progress = no_progress
-) -> tuple[list[ShadowEntry], Plan]:
-    """The shadow tree with every conversion done, and its plan. Blocks while tools run."""
-    with session.work_fd() as work_fd:
-        conversions = Conversions(session.converters, work_fd)
-        for _ in range(_ATTEMPTS):
-            shadow = session.derive(conversions.lookup)
-            if not conversions.run(shadow, progress):
-                return shadow, session.plan(shadow)
-    raise RomfsError(
-        "files keep changing while they are converted", next_step="commit again when they are saved"
-    )
-
-
-def raise_problems(plan: Plan) -> None:
-    """One error for all problems that stop a commit, each on a line of its own in the detail."""
-    errors = plan.errors
-    if not errors:
-        return
-    lines = []
-    for problem in errors:
-        place = (
-            f"{problem.path}: "
-            if problem.path and not problem.message.startswith(problem.path)
-            else ""
-        )
-        lines.append(f"{place}{problem.message}")
-        lines += [f"    {line}" for line in problem.detail.rstrip().splitlines()]
-    images = [
-        problem
-        for problem in errors
-        if problem.code in ("conflict", "name", "capacity", "unsupported")
-    ]
-    count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
-    what = f"cannot commit: {count}; nothing was written"
-    detail = "\n".join(lines)
-    capacity = next((problem for problem in images if problem.code == "capacity"), None)
-    if not images:
-        raise ConversionError(what, detail=detail, next_step="mend or remove the files named below")
-    if capacity is not None and len(errors) == 1 and plan.capacity is not None:
-        raise CapacityError(capacity.message, size=plan.size, capacity=plan.capacity)
-    raise PlanError(what, detail=detail, next_step="mend what is named below")
-
-
-def target_changed(session: Session) -> TargetChanged:
-    """The target is not what this session last read: the ways on."""
-    source = session.info.source
-    return TargetChanged(
-        "the target changed elsewhere since it was read",
-        where=session.info.name,
-        next_step=f"write your edits to another file: romfsfs commit {source} --to FILE; over the "
-        f"change: romfsfs commit {source} --force; or drop them: romfsfs revert {source}",
-    )
 
 
 def choose_layout(session: Session, plan: Plan, compact: bool) -> Layout:
     """Canonical for files and `--compact`; stable for cameras, so that few blocks differ."""
     if compact or session.info.kind == "file" or not session.base.image_size:
         return plan.layout()
+    from romfsfs.image.stable import stable
+
     unchanged = {entry.path for entry in plan.files.values() if isinstance(entry.location, InBase)}
-    with open_image(session.base_image) as (base, _):
-        return stable(
-            plan.tree(), plan.rules, base, unchanged, session.erase_size or 4096, plan.capacity
-        )
+    erase_size = session.erase_size or DEFAULT_ERASE_SIZE
+    fd = session.held().fd
+    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
+        image = parse_fd(fd, "base.img")
+        return stable(plan.tree(), plan.rules, image, unchanged, erase_size, plan.capacity, mapped)
 
 
-def _encode(
-    session: Session, plan: Plan, layout: Layout, drop_slack: bool, progress: Progress
-) -> Encoded:
-    slack = keep_slack(session.base_image, session.base, layout.size, drop_slack)
+def write_target(session: Session, device: Device, progress: Progress) -> WriteReport:
+    """Write `new.img` to the target. A file that was left as it was needs no recovery."""
     new = session.directory / "new.img"
-    with session.work_fd() as work_fd:
-        sources = Sources(plan, session.base_image, session.base_extents, work_fd)
-        return encode_plan(plan, layout, sources, new, slack, progress)
+    try:
+        with open(new, "rb") as image, open(session.base_image, "rb") as old:
+            return device.write_image(image, old, progress)
+    except VerifyError as error:
+        if not isinstance(device, FileDevice):
+            error.next_step = (
+                f"romfsfs recover {session.info.source} tries again, with --rollback it brings "
+                f"the image before back, which is {session.base_image}"
+            )
+        raise
+    finally:
+        if isinstance(device, FileDevice) and not _was_written(device, new):
+            recovery.forget(session)
 
 
-def _write(session: Session, device: Device, progress: Progress) -> WriteReport:
-    with open(session.directory / "new.img", "rb") as image, open(session.base_image, "rb") as old:
-        return device.write_image(image, old, progress)
+def _was_written(device: FileDevice, new: Path) -> bool:
+    if device.written_stamp is not None:
+        return True
+    with contextlib.suppress(RomfsError, OSError):
+        return holds(device, new)
+    return True  # not known: recovery will look again
 
 
-def differing_blocks(session: Session, size: int) -> int | None:
-    """How many erase blocks of the partition `new.img` changes, as far as the host knows."""
+def differing_blocks(session: Session, new: Path) -> int | None:
+    """How many erase blocks of the partition a new image changes, as far as the host knows."""
     block = session.erase_size
     if not block or session.info.kind == "file":
         return None
     count = 0
-    with open(session.directory / "new.img", "rb") as new, open(session.base_image, "rb") as old:
-        for offset in range(0, size, block):
-            mine = os.pread(new.fileno(), block, offset)
+    with open(new, "rb") as file, open(session.base_image, "rb") as old:
+        for offset in range(0, os.fstat(file.fileno()).st_size, block):
+            mine = os.pread(file.fileno(), block, offset)
             count += mine != os.pread(old.fileno(), len(mine), offset)
     return count
 
 
-def _rebased(plan: Plan, shadow: Sequence[ShadowEntry], base: Base, encoded: Encoded) -> Base:
+def _rebased(plan: Plan, base: Base, encoded: Encoded) -> Base:
     """The base that the committed image is, as far as it is known before it is written."""
     kept = {entry.path: entry for entry in base.entries}
     entries = []
     for entry in plan.entries:
         source = entry.shadow
         if entry.size is None:
-            entries.append(BaseEntry(entry.path, None, "", source.path, "", None))
+            made = BaseEntry(entry.path, None, "", source.path, "", None)
         elif isinstance(entry.location, InBase):
-            entries.append(
-                kept[entry.location.path]._replace(path=entry.path, signature=source.signature)
-            )
+            made = kept[entry.location.path]._replace(path=entry.path, signature=source.signature)
         else:
-            digest = source.source_digest
-            entries.append(
-                BaseEntry(
-                    entry.path, entry.size, entry.digest, source.path, digest, source.signature
-                )
+            made = BaseEntry(
+                entry.path,
+                entry.size,
+                entry.digest,
+                source.path,
+                source.source_digest,
+                source.signature,
             )
+        entries.append(made)
     return Base(
         encoded.digest, encoded.size, encoded.image_size, encoded.digest, None, tuple(entries)
     )

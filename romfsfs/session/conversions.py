@@ -1,4 +1,4 @@
-"""Running the conversions that a commit or a build still needs, in parallel, and waiting for them."""
+"""Running the conversions that a commit or a build still needs, in parallel."""
 
 from __future__ import annotations
 

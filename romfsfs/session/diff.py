@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from romfsfs.files import digest_bytes, digest_fd
 from romfsfs.image.model import FileNode, walk
+from romfsfs.session.base_image import BaseImage
 from romfsfs.session.images import open_image
 from romfsfs.session.recall import Recall
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change
+from romfsfs.session.state import BaseEntry
 from romfsfs.session.worktree import open_file
 
 #: Larger files are compared by digest: nobody reads such a diff.
@@ -72,30 +74,30 @@ def _describe(name: str, shown: Side | None) -> str:
 def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[str]:
     """How the work tree differs from the base, sources against sources where they are known."""
     recall = Recall()
-    base = {entry.source: entry for entry in session.base.entries}
-    extents = session.base_extents()
-    with open(session.base_image, "rb") as image, session.work_fd() as work_fd:
-        for entry in sorted(session.derive(), key=lambda entry: entry.path):
+    held = session.held()
+    base = {entry.source: entry for entry in held.base.entries if not entry.is_dir}
+    with session.work_fd() as work_fd:
+        for entry in sorted(session.derive(None, held), key=lambda entry: entry.path):
             if (
                 entry.is_dir
                 or entry.change in (Change.UNCHANGED, Change.IGNORED)
                 or not selected(entry.path)
             ):
                 continue
-            old = None
-            known = base.get(entry.path)
-            if known is not None and not known.is_dir:
-                source = recall.find(known.path, known.digest)
-                if source is not None and known.source_digest != known.digest:
-                    with open(source.file, "rb") as file:
-                        old = side(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-                else:
-                    old = side(image.fileno(), *extents[known.path])
-            yield from difference(
-                entry.path,
-                old,
-                None if entry.change is Change.DELETED else _work(work_fd, entry.path),
-            )
+            old = _stored(base.get(entry.path), held, recall)
+            new = None if entry.change is Change.DELETED else _work(work_fd, entry.path)
+            yield from difference(entry.path, old, new)
+
+
+def _stored(entry: BaseEntry | None, held: BaseImage, recall: Recall) -> Side | None:
+    if entry is None:
+        return None
+    if entry.source_digest != entry.digest:
+        source = recall.find(entry.path, entry.digest)
+        if source is not None:
+            with open(source.file, "rb") as file:
+                return side(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return side(held.fd, *held.extents[entry.path])
 
 
 def _work(work_fd: int, path: str) -> Side | None:

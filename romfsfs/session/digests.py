@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 
+from romfsfs.devices.file import SETTLE_SECONDS
 from romfsfs.files import digest_fd
 from romfsfs.session.state import Signature
 
 #: A file changed less than this before it was hashed may be changed again within the same tick
-#: of the kernel's clock (4 ms at HZ=250, 10 ms at HZ=100) and keep its signature: git calls such
-#: an entry racy. Its signature proves nothing, so it is not kept.
-RACY_NS = 20_000_000
+#: of the kernel's clock and keep its signature: git calls such an entry racy. Its signature
+#: proves nothing, so it is not kept.
+RACY_NS = int(SETTLE_SECONDS * 1e9)
 
 
 def settled(signature: Signature) -> bool:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, VerifyError
 from romfsfs.files import CHUNK, Progress, digest_fd, no_progress
 from romfsfs.image.check import check_image
 from romfsfs.image.layout import Layout
-from romfsfs.image.model import Extent
-from romfsfs.image.writer import Source, write_image
+from romfsfs.image.writer import Source, SourceChanged, write_image
+from romfsfs.session.base_image import BaseImage
 from romfsfs.session.plan import Plan
 from romfsfs.session.shadow import InBase, InCache, InWork
-from romfsfs.session.state import Base
 from romfsfs.session.worktree import open_file
 
 
@@ -28,31 +27,23 @@ class Encoded(NamedTuple):
     image_size: int
 
 
-class Sources:
-    """Opens the stored bytes of a plan's files; `close` when the image is written."""
+class SourcesChanged(RomfsError):
+    """A file was edited or removed while it was being stored: look at the tree again."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        base_image: Path,
-        extents: Callable[[], Mapping[str, Extent]],
-        work_fd: int,
-    ) -> None:
+
+class Sources:
+    """Opens the stored bytes of a plan's files. held: None where nothing comes from a base."""
+
+    def __init__(self, plan: Plan, held: BaseImage | None, work_fd: int) -> None:
         self._plan = plan
-        self._base_image = base_image
-        self._extents = extents
+        self._held = held
         self._work_fd = work_fd
-        self._base_fd = -1
-        self._known: Mapping[str, Extent] = {}
 
     def open(self, path: str) -> Source:
-        """Where the bytes of a file of the plan are. RomfsError if it is gone since."""
+        """Where the bytes of a file of the plan are. SourcesChanged if it is gone since."""
         location = self._plan.files[path].location
-        if isinstance(location, InBase):
-            if self._base_fd < 0:
-                self._base_fd = os.open(self._base_image, os.O_RDONLY | os.O_CLOEXEC)
-                self._known = self._extents()
-            return Source(self._base_fd, self._known[location.path].offset)
+        if isinstance(location, InBase) and self._held is not None:
+            return Source(self._held.fd, self._held.extents[location.path].offset)
         try:
             if isinstance(location, InCache):
                 return Source(os.open(location.file, os.O_RDONLY | os.O_CLOEXEC), owned=True)
@@ -60,16 +51,28 @@ class Sources:
                 return Source(open_file(self._work_fd, location.path), owned=True)
         except FileNotFoundError:
             pass
-        raise RomfsError(
-            "the file changed while it was being committed",
-            where=self._plan.files[path].source,
-            next_step="nothing was written; commit again",
-        )
+        raise SourcesChanged("a file is gone since it was planned", where=path)
 
-    def close(self) -> None:
-        if self._base_fd >= 0:
-            os.close(self._base_fd)
-            self._base_fd = -1
+    @property
+    def base_fd(self) -> int | None:
+        """The image that a stable layout keeps parts of."""
+        return None if self._held is None else self._held.fd
+
+    def changed(self) -> bool:
+        """Whether any file is not what the plan says any more."""
+        for path, entry in self._plan.files.items():
+            if isinstance(entry.location, InBase):
+                continue
+            try:
+                source = self.open(path)
+            except SourcesChanged:
+                return True
+            try:
+                if digest_fd(source.fd) != entry.digest:
+                    return True
+            finally:
+                os.close(source.fd)
+        return False
 
 
 def encode_plan(
@@ -83,68 +86,56 @@ def encode_plan(
     """Write the image to `out` (replaced), durably, parse it back and compare all of it.
 
     slack: writes what follows the image in the file (a partition dump keeps its length).
-    VerifyError when what was written is not what was planned.
+    SourcesChanged when files were edited meanwhile; VerifyError when what was written is not
+    what was planned and they were not.
     """
-    with open(out, "w+b") as file, ThreadPoolExecutor(max_workers=2) as pool:
-        fd = file.fileno()
-        os.chmod(fd, 0o600)
+    fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w+b") as file, ThreadPoolExecutor(max_workers=2) as pool:
         try:
-            write_image(layout, file, sources.open, progress)
-        finally:
-            sources.close()
+            write_image(layout, file, sources.open, progress, sources.base_fd)
+        except SourceChanged as error:
+            raise SourcesChanged(error.what, where=error.where) from error
         file.flush()
-        synced = pool.submit(os.fsync, fd)  # the disk writes while the processor compares
+        synced = pool.submit(os.fsync, fd)  # the disk writes while the processors compare
+        hashed = pool.submit(digest_fd, fd) if slack is None else None
         digests = {entry.path: entry.digest for entry in plan.files.values()}
-        check_image(fd, layout, digests, plan.rules, progress)
+        try:
+            check_image(fd, layout, digests, plan.rules, progress)
+        except VerifyError as error:
+            if sources.changed():
+                raise SourcesChanged("a file was edited while it was stored") from error
+            raise
         synced.result()
         if slack is not None:
             slack(file)
             file.flush()
             os.fsync(fd)
-        return Encoded(digest_fd(fd), os.fstat(fd).st_size, layout.size)
+        digest = hashed.result() if hashed is not None else digest_fd(fd)
+        return Encoded(digest, os.fstat(fd).st_size, layout.size)
 
 
-def keep_slack(
-    base_image: Path, base: Base, image_size: int, drop: bool
-) -> Callable[[BinaryIO], None] | None:
-    """What to append to a new image so that a partition dump stays one.
+def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[BinaryIO], None] | None:
+    """What to append to a new image so that a partition dump stays one (`trailing_problem`).
 
-    Slack of one repeated byte (FF: erased flash) is refilled up to the old length. Anything
-    else is data that romfsfs does not know: it stays where it was, and RomfsError says so when
-    the new image would lie over it, unless it may be dropped.
+    drop: leave out data that is unknown where the new image would lie over it.
     """
-    if base.trailing == 0 or drop:
+    base = held.base
+    fill = held.trailing_fill
+    if base.trailing == 0 or (fill is None and image_size > base.image_size and drop):
         return None
-    with open(base_image, "rb") as file:
-        fill = _fill_byte(file, base)
-    if fill is None and image_size > base.image_size:
-        raise RomfsError(
-            f"{base.trailing:,} bytes of unknown data follow the image in the file, and the new image "
-            f"is {image_size - base.image_size:,} bytes longer",
-            next_step="commit --to another file, or commit --force drops them",
-        )
 
     def append(out: BinaryIO) -> None:
         out.seek(0, os.SEEK_END)
-        _fill(out, 0xFF if fill is None else fill, base.image_size if fill is None else base.size)
-        if fill is None:
-            with open(base_image, "rb") as file:
-                file.seek(base.image_size)
-                while data := file.read(CHUNK):
-                    out.write(data)
+        if fill is not None:
+            _fill(out, fill, base.size)
+            return
+        _fill(out, 0xFF, base.image_size)
+        offset = base.image_size
+        while data := os.pread(held.fd, CHUNK, offset):
+            out.write(data)
+            offset += len(data)
 
     return append
-
-
-def _fill_byte(file: BinaryIO, base: Base) -> int | None:
-    file.seek(base.image_size)
-    first = file.read(1)
-    data = first
-    while data:
-        if data.count(first) != len(data):
-            return None
-        data = file.read(CHUNK)
-    return first[0]
 
 
 def _fill(out: BinaryIO, byte: int, until: int) -> None:

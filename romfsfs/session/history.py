@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
 BUDGET_BYTES = 1 << 30
 _ALWAYS_KEPT = 2
 
+#: FAT, some network and FUSE file systems; too many links to one file.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """kind: 'read' (found on the target), 'commit' or 'undo'. time: seconds since the epoch.
+    """kind: 'read' (found on the target), 'commit', 'undo' or 'push' (a whole image).
 
-    restores: the number that an undo brought back, else -1. size: bytes of the image.
+    time: seconds since the epoch. restores: the number that an undo brought back, else -1.
+    size: bytes of the image.
     """
 
     number: int
@@ -65,9 +71,7 @@ def entries(session: Session) -> list[HistoryEntry]:
 
 def remember_first(session: Session, digest: str) -> None:
     """Keep the image just read from the target, unless it is what the log ends with."""
-    known = entries(session)
-    if not known or known[-1].digest != digest:
-        add(session, session.base_image, digest, "read", "as found on the target")
+    add(session, session.base_image, digest, "read", "as found on the target")
 
 
 def add(
@@ -76,17 +80,26 @@ def add(
     """Append an image to the log, and trim the log to its budget."""
     make_private_dir(_folder(session))
     known = entries(session)
-    if known and known[-1].digest == digest and known[-1].kind == kind:
-        return known[-1]  # a commit finished by recovery was already entered
+    if known and known[-1].digest == digest and kind in ("read", known[-1].kind):
+        return known[-1]  # entered before a crash, or found as it was left
     number = known[-1].number + 1 if known else 0
     entry = HistoryEntry(number, kind, time.time(), digest, image.stat().st_size, summary, restores)
     target = image_path(session, number)
-    with contextlib.suppress(FileNotFoundError):
-        target.unlink()
-    os.link(image, target)
+    target.unlink(missing_ok=True)
+    link(image, target)
     save(target.with_suffix(".json"), json.dumps(asdict(entry)).encode())
     trim(session)
     return entry
+
+
+def link(image: Path, name: Path) -> None:
+    """Give an image another name; a copy where the file system has no links."""
+    try:
+        os.link(image, name)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(image, name)
 
 
 def trim(session: Session, budget: int = BUDGET_BYTES) -> None:

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from romfsfs.convert import Conversion, State, WorkerPool
+from romfsfs.convert import Cancelled, Conversion, State, WorkerPool
+from romfsfs.devices.base import Device
 from romfsfs.errors import RomfsError, UsageError
+from romfsfs.session.base_image import BaseImage
 from romfsfs.session.commit import commit
-from romfsfs.session.recovery import recover
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change, InBase, Location
 from romfsfs.session.status import Status
-from romfsfs.session.worktree import open_file
+from romfsfs.session.worktree import Climber, kind_at, open_file, scan
 
 if TYPE_CHECKING:
     from romfsfs.zoo import ZooTree
@@ -45,12 +46,13 @@ class SessionHost:
         self,
         session: Session,
         read_only: bool,
-        open_device: Callable[[], contextlib.AbstractContextManager[object]],
+        open_device: Callable[[], contextlib.AbstractContextManager[Device]],
     ) -> None:
         self.session = session
         self._read_only = read_only
         self._open_device = open_device
         self._mutex = threading.Lock()
+        self._deriving = threading.Lock()
         self._generation = 0
         self._snapshot: _Snapshot | None = None
         self._pool: WorkerPool | None = None
@@ -76,11 +78,9 @@ class SessionHost:
 
     def changed(self, path: str) -> None:
         self._outdated()
-        if (
-            self._pool is not None
-            and self.session.converters.concerns(path)
-            and not self.session.excludes.matches(path)
-        ):
+        if self._pool is None or self.session.excludes.matches(path):
+            return
+        if self.session.converters.concerns(path) or kind_at(self.work_fd, path) == "dir":
             self._pool.submit(path)
 
     def limit(self, path: str) -> int | None:
@@ -113,13 +113,12 @@ class SessionHost:
             return ""
 
     def base(self) -> LocatedTree:
-        entries = {
-            e.path: (None if e.is_dir else e.size or 0, InBase(e.path))
-            for e in self.session.base.entries
+        held = self.session.held()
+        leaves = {
+            entry.path: Leaf(None if entry.is_dir else entry.size or 0, InBase(entry.path), "ready")
+            for entry in held.base.entries
         }
-        return LocatedTree(
-            self.session, {p: Leaf(size, loc, "ready") for p, (size, loc) in entries.items()}
-        )
+        return LocatedTree(self.session, held, leaves)
 
     def shadow(self) -> LocatedTree:
         return self._current().shadow
@@ -137,13 +136,12 @@ class SessionHost:
                 f"unknown command {word!r}", where=".romfs/ctl", next_step="write: commit"
             )
         with self._open_device() as device:
-            if self.session.interrupted:
-                recover(self.session, device)  # type: ignore[arg-type]
-            report = commit(self.session, device, open_files=open_writers())  # type: ignore[arg-type]
+            report = commit(self.session, device, open_files=open_writers())
         self._outdated()
-        log.info(
-            "commit: %s", "nothing to commit" if report.clean else f"{report.size} bytes, verified"
-        )
+        if report.clean:
+            log.info("commit: nothing to commit")
+        else:
+            log.info("commit: %d bytes, verified", report.size)
 
     def file_state(self, path: str) -> bytes:
         return self._current().states.get(path, "ignored").encode()
@@ -155,12 +153,27 @@ class SessionHost:
         os.close(self.hidden_fd)
 
     def _convert(self, path: str, cancel: threading.Event) -> Conversion:
+        if kind_at(self.work_fd, path) == "dir":
+            self._submit_below(path)
+            raise Cancelled("a folder: what is in it was queued instead")
         fd = open_file(self.work_fd, path)
         try:
             digest, _ = self.session.digests.digest(fd)
             return self.session.converters.convert(path, fd, digest, cancel)
         finally:
             os.close(fd)
+
+    def _submit_below(self, folder: str) -> None:
+        """A folder that was renamed into place brings files that were never closed here."""
+        with Climber(self.work_fd) as climber:
+            inside = scan(climber.enter(folder))
+        for work in inside:
+            path = f"{folder}/{work.path}"
+            if work.kind == "file" and self._wants_conversion(path) and self._pool is not None:
+                self._pool.submit(path)
+
+    def _wants_conversion(self, path: str) -> bool:
+        return self.session.converters.concerns(path) and not self.session.excludes.matches(path)
 
     def _converted(self, path: str, result: Conversion) -> None:
         self._outdated()
@@ -178,34 +191,37 @@ class SessionHost:
 
     def _current(self) -> _Snapshot:
         """The session's state now, computed at most once for each change of the tree."""
-        with self._mutex:
-            generation, known = self._generation, self._snapshot
-        stamp = _stamp(self.session.directory)
-        if known is not None and known.generation == generation and known.base_stamp == stamp:
-            return known
-        status = self.session.status()
-        shadow = {
+        with self._deriving:  # who comes second finds it done
+            with self._mutex:
+                generation, known = self._generation, self._snapshot
+            held = self.session.held()
+            if known is not None and known.generation == generation and known.held is held:
+                return known
+            status = self.session.status(held)
+            snapshot = _Snapshot(
+                generation, held, status, self._shadow_tree(held, status), _states(status)
+            )
+            with self._mutex:
+                self._snapshot = snapshot
+            return snapshot
+
+    def _shadow_tree(self, held: BaseImage, status: Status) -> LocatedTree:
+        leaves = {
             entry.stored_as: Leaf(
                 None if entry.is_dir else entry.size or 0, entry.location, entry.state
             )
             for entry in status.entries
             if entry.stored_as is not None and entry.change not in (Change.DELETED, Change.IGNORED)
         }
-        states = {
-            entry.path: "ignored" if entry.change is Change.IGNORED else entry.state
-            for entry in status.entries
-            if entry.change is not Change.DELETED
-        }
-        snapshot = _Snapshot(generation, stamp, status, LocatedTree(self.session, shadow), states)
-        with self._mutex:
-            self._snapshot = snapshot
-        return snapshot
+        return LocatedTree(self.session, held, leaves)
 
 
-def _stamp(directory: Path) -> tuple[int, int]:
-    """Changes whenever another process commits to this session."""
-    status = os.stat(directory / "base.json")
-    return status.st_ino, status.st_mtime_ns
+def _states(status: Status) -> dict[str, str]:
+    return {
+        entry.path: "ignored" if entry.change is Change.IGNORED else entry.state
+        for entry in status.entries
+        if entry.change is not Change.DELETED
+    }
 
 
 class Leaf(NamedTuple):
@@ -219,8 +235,9 @@ class Leaf(NamedTuple):
 class LocatedTree:
     """A read-only tree of stored bytes, wherever they lie. Implements `romfsfs.fs.host.Tree`."""
 
-    def __init__(self, session: Session, leaves: dict[str, Leaf]) -> None:
+    def __init__(self, session: Session, held: BaseImage, leaves: dict[str, Leaf]) -> None:
         self._session = session
+        self._held = held
         self._leaves = leaves
         self._time_ns = time.time_ns()
         self._children: dict[str, list[tuple[str, bool]]] = {"": []}
@@ -246,14 +263,14 @@ class LocatedTree:
         if leaf.location is None:
             raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)
         try:
-            return self._session.open_location(leaf.location)
+            return self._session.open_location(leaf.location, self._held)
         except RomfsError as error:
             raise OSError(errno.EIO, str(error)) from error
 
 
 class _Snapshot(NamedTuple):
     generation: int
-    base_stamp: tuple[int, int]
+    held: BaseImage
     status: Status
     shadow: LocatedTree
     states: dict[str, str]

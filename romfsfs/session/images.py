@@ -9,25 +9,41 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from romfsfs.errors import ImageFormatError
+from romfsfs.files import CHUNK
+from romfsfs.image.layout import HEADER_SIZE
 from romfsfs.image.model import DirNode, Extent, Image
 from romfsfs.image.reader import read_image
 
-#: What a blank partition or an empty file amounts to.
-EMPTY = Image(DirNode("", (), Extent(0, 0)), 0, (), 0)
-
 
 def parse(file: BinaryIO, name: str) -> Image:
-    """The tree of an open image file; an empty file is an empty tree. ImageFormatError with `name`.
+    """The tree of an open image file. ImageFormatError with `name`."""
+    return parse_fd(file.fileno(), name)
 
-    The file is mapped, not read: memory does not grow with its size.
+
+def parse_fd(fd: int, name: str) -> Image:
+    """As `parse`, of a descriptor.
+
+    An empty or erased (all FF) file is an empty tree of size 0; its bytes are trailing ones. The
+    file is mapped, not read: memory does not grow with its size.
     """
-    if os.fstat(file.fileno()).st_size == 0:
-        return EMPTY
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    size = os.fstat(fd).st_size
+    if size == 0 or is_erased(fd):
+        return Image(DirNode("", (), Extent(0, 0)), 0, (), size)
+    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
         try:
             return read_image(mapped)
         except ImageFormatError as error:
             raise ImageFormatError(error.reason, error.offset, where=name) from None
+
+
+def is_erased(fd: int) -> bool:
+    """Whether a file holds nothing but FF, as erased flash does; an empty one does not."""
+    offset = 0
+    while data := os.pread(fd, CHUNK if offset else HEADER_SIZE, offset):
+        if data.count(0xFF) != len(data):
+            return False
+        offset += len(data)
+    return offset > 0
 
 
 @contextmanager

@@ -7,33 +7,41 @@ A folder without `work` has no edits.
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import DeviceAbsent, TargetChanged
+from romfsfs.errors import DeviceAbsent, DeviceBusy, RomfsError
 from romfsfs.files import (
+    CHUNK,
     EMPTY_DIGEST,
     Progress,
     digest_fd,
+    digest_file,
     make_private_dir,
     no_progress,
     replace_atomically,
 )
 from romfsfs.image.model import FileNode, Image, walk
-from romfsfs.session import history, store
+from romfsfs.session import base_image, history, recovery, store
 from romfsfs.session.digests import RACY_NS
 from romfsfs.session.images import open_image
-from romfsfs.session.recall import Recall
+from romfsfs.session.recall import Recall, shown_as
+from romfsfs.session.restore import opened, restore
 from romfsfs.session.session import Session
-from romfsfs.session.state import Base, BaseEntry, SessionInfo, load_json, save
-from romfsfs.session.worktree import Extracted, Item, extract
+from romfsfs.session.state import Base, BaseEntry, SessionInfo, save
+from romfsfs.session.steps import reached
+from romfsfs.session.target import no_space, target_changed, target_is
+from romfsfs.session.worktree import Item, extract, remove_folder, scan
+
+log = logging.getLogger(__name__)
 
 
 def session_for(
@@ -48,7 +56,8 @@ def session_for(
 ) -> Session:
     """The session of this target, made if there is none; what is given here is remembered.
 
-    UsageError for a board or partition that does not exist.
+    For who knows that it is not mounted: the daemon would not notice. UsageError for a board or
+    partition that does not exist.
     """
     found = device.info()
     directory = store.session_dir(found.key)
@@ -70,9 +79,9 @@ def session_for(
         info = replace(
             info, excludes=(*info.excludes, *(e for e in excludes if e not in info.excludes))
         )
-    if commit_on_unmount:
-        info = replace(info, commit_on_unmount=True)
+    info = replace(info, commit_on_unmount=commit_on_unmount)
     save(directory / "session.json", info.dump())
+    reached("open-info")
     return Session(directory, info)
 
 
@@ -97,146 +106,174 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
 def prepare(
     session: Session, device: Device, *, new: bool = False, progress: Progress = no_progress
 ) -> bool:
-    """Make the work tree ready; whether kept edits were resumed.
+    """Make the work tree ready; whether kept edits were resumed. Finishes an interrupted commit.
 
-    new: start from an empty tree, whatever the target holds (it is replaced at the commit).
-    TargetChanged (exit 7) when edits are kept and the target is no longer what they started
-    from; ImageFormatError when the target is neither an image nor blank.
+    For who holds the mount lock. new: start from an empty tree, whatever the target holds (it is
+    replaced at the commit). TargetChanged (exit 7) when edits are kept and the target is no
+    longer what they started from; ImageFormatError when it is neither an image nor blank.
     """
     with store.lock_for_change(session.directory, session.info.name):
-        for leftover in ("work.new", "hidden"):
-            shutil.rmtree(session.directory / leftover, ignore_errors=True)
-        make_private_dir(session.directory / "hidden")
+        recovery.recover_locked(session, device, progress=progress)
+        _sweep(session)
         if session.has_work:
-            same = target_is(session, device)
+            _mend_torn(session)
             clean = session.status().clean
-            if clean and same and not new:
-                return False
+            if new and not clean:
+                raise RomfsError(
+                    "the session holds edits, and --new would drop them",
+                    where=session.info.name,
+                    next_step=f"commit them, or throw them away: romfsfs revert "
+                    f"{session.info.source}",
+                )
+            if not new and target_is(session, device):
+                return not clean
             if not clean:
-                if new:
-                    raise _kept_edits(session, "--new would drop them")
-                if not same:
-                    raise _kept_edits(session, "its target changed elsewhere")
-                return True
-            discard_work(session)
-        _start(session, device, new, progress)
+                raise target_changed(session)
+        try:
+            _start(session, device, new, progress)
+        except OSError as error:
+            raise no_space(session, error, "the image cannot be read into the session") from error
+        finally:
+            _sweep(session)
         return False
 
 
-def _kept_edits(session: Session, why: str) -> TargetChanged:
-    source = session.info.source
-    return TargetChanged(
-        f"the session holds edits, and {why}",
-        where=session.info.name,
-        next_step=f"commit them to another file: romfsfs commit {source} --to FILE; throw them away: "
-        f"romfsfs revert {source}; or force them over the change: romfsfs commit {source} --force",
-    )
+def _sweep(session: Session) -> None:
+    """Remove what an opening or a mount that was killed left behind."""
+    for name in ("work.new", "work.old", "hidden"):
+        remove_folder(session.directory / name)
+    for name in ("read.img", "found.img", "trial.img", "elsewhere.img"):
+        (session.directory / name).unlink(missing_ok=True)
 
 
-def target_is(session: Session, device: Device) -> bool:
-    """Whether the target still holds what the session last read from it or wrote to it."""
-    base = session.base
-    if isinstance(device, FileDevice):
-        stamp = device.stamp()
-        if stamp is None or base.target_digest is None:
-            return stamp is None and base.target_digest is None
-        if base.stamp is not None and tuple(stamp) == tuple(base.stamp):
-            return True
-        return device.digest(stamp[2]) == base.target_digest
-    with open(session.base_image, "rb") as image:
-        same = device.matches(image, base.image_size) if base.image_size else None
-    if same is None:
-        return _read_digest(session, device) == base.target_digest
-    return same
+def _mend_torn(session: Session) -> None:
+    """Put back files that a power cut tore before their data reached the disk.
 
-
-def _read_digest(session: Session, device: Device) -> str:
-    """What the target holds, by reading all of it: for devices that cannot tell otherwise."""
-    path = session.directory / "check.img"
-    try:
-        with open(path, "w+b") as file:
-            size = device.read_image(file)
-            file.flush()
-            return digest_fd(file.fileno(), 0, size) if size else EMPTY_DIGEST
-    finally:
-        path.unlink(missing_ok=True)
+    Extracting syncs no file (that would take minutes for thousands). Such a file is shorter than
+    it was, and its modification time is still that of the extraction: no edit looks like that.
+    """
+    held = session.held()
+    extracted = {e.source: e.signature for e in held.base.entries if e.signature is not None}
+    with session.work_fd() as work_fd:
+        torn = [
+            work.path
+            for work in scan(work_fd)
+            if (was := extracted.get(work.path)) is not None
+            and work.signature.mtime_ns == was.mtime_ns
+            and work.signature.size < was.size
+        ]
+    if torn:
+        log.warning("torn by a power cut, put back: %s", ", ".join(torn))
+        restore(held, torn, session.work)
 
 
 def discard_work(session: Session) -> None:
     """Drop the work tree (renamed first, so that a crash leaves it whole or gone)."""
     doomed = session.directory / "work.old"
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove_folder(doomed)
     if session.has_work:
         os.rename(session.work, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        reached("discard-moved")
+        remove_folder(doomed)
 
 
 def _start(session: Session, device: Device, new: bool, progress: Progress) -> None:
-    base = fetch_base(session, device, new, progress)
-    stage = session.directory / "work.new"
-    stage.mkdir(mode=0o755)  # the mount's root; the session folder above keeps others out
-    stage.chmod(0o755)
-    extracted = extract_base(session, stage, progress)
-    wait_until_settled()
-    save(session.directory / "base.json", replace(base, entries=extracted).dump())
-    os.rename(stage, session.work)
+    """Read the target, extract it, and put base and work tree in place of what there was."""
+    directory = session.directory
+    base, image = _fetch(session, device, new, progress)
+    reached("open-read")
+    stage = directory / "work.new"
+    stage.mkdir()
+    stage.chmod(0o755)  # the mount's root; the session's folder keeps others out
+    extracted = _extract_base(image, stage, progress)
+    _wait_until_settled()
+    reached("open-extracted")
+    if session.has_work:  # without edits; it must not meet the new base
+        os.rename(session.work, directory / "work.old")
+    (directory / "base.json").unlink(missing_ok=True)
+    if image != session.base_image:
+        os.replace(image, session.base_image)
+    reached("open-base-image")
+    base_image.record(directory, replace(base, entries=extracted), base.stamp)
+    reached("open-base-record")
     if base.target_digest is not None and base.size:
         history.remember_first(session, base.digest)
+    reached("open-history")
+    os.rename(stage, session.work)
+    reached("open-work")
 
 
-def wait_until_settled() -> None:
+def _wait_until_settled() -> None:
     """Let the kernel's clock move on, so that any later edit shows in its file's signature."""
     time.sleep(RACY_NS / 1e9)
 
 
-def fetch_base(session: Session, device: Device, new: bool, progress: Progress) -> Base:
-    """Read the target into `base.img`; a Base without entries."""
-    is_file = isinstance(device, FileDevice)
-    stamp = device.stamp() if isinstance(device, FileDevice) else None
-    exists = not is_file or stamp is not None
-    if not exists and not new:
+def _fetch(session: Session, device: Device, new: bool, progress: Progress) -> tuple[Base, Path]:
+    """Read the target; a Base without entries, and the image file it describes."""
+    if isinstance(device, FileDevice):
+        return _fetch_file(session, device, new, progress)
+    if not new and _still_holds_base(session, device):
+        return replace(session.base, entries=()), session.base_image
+    copy = session.directory / "read.img"
+    with replace_atomically(copy) as file:
+        size = 0 if new else device.read_image(file, progress)
+        file.flush()
+        digest = digest_fd(file.fileno())
+    with open_image(copy) as (image, _):
+        return Base(digest, size, image.size, None if new else digest, None, (), new), copy
+
+
+def _fetch_file(
+    session: Session, device: FileDevice, new: bool, progress: Progress
+) -> tuple[Base, Path]:
+    stamp = device.settled_stamp()
+    name = session.info.name
+    if not device.exists() and not new:
         raise DeviceAbsent(
             "no such image file",
-            where=session.info.name,
-            next_step=f"make one: romfsfs new {session.info.name} --board BOARD, or mount with --new",
+            where=name,
+            next_step=f"make one: romfsfs new {name} --board BOARD, or mount with --new",
         )
-    if not new and not is_file and _reuse_base(session, device):
-        return replace(session.base, entries=())
-    with replace_atomically(session.base_image) as file:
-        target_digest: str | None = None
+    copy = session.directory / "read.img"
+    with replace_atomically(copy) as file:
         if new:
-            if exists:
-                target_digest = _digest_now(device)
+            target = digest_file(device.path) if device.exists() else None
         else:
-            size = device.read_image(file, progress)
+            length = os.stat(device.path).st_size
+            if not device.read_image(file, progress):
+                _fill(file, length)  # erased flash as a file: it keeps its length
             file.flush()
-            target_digest = digest_fd(file.fileno()) if size or is_file else EMPTY_DIGEST
-            if is_file and not size:
-                target_digest = device.digest(stamp[2] if stamp else 0)
+            target = digest_fd(file.fileno())
+        if device.stamp() != stamp:
+            raise DeviceBusy(
+                "the file is being changed by another program",
+                where=name,
+                next_step="try again when that has finished",
+            )
+        digest = EMPTY_DIGEST if new else str(target)
         size = os.fstat(file.fileno()).st_size
-        digest = digest_fd(file.fileno())
-    with open_image(session.base_image) as (image, _):
-        return Base(digest, size, image.size, target_digest, stamp, (), new)
+    with open_image(copy) as (image, _):
+        return Base(digest, size, image.size, target, stamp, (), new), copy
 
 
-def _digest_now(device: Device) -> str | None:
-    """What a target that will be replaced holds now, to notice changes until then."""
-    if isinstance(device, FileDevice):
-        stamp = device.stamp()
-        return device.digest(stamp[2]) if stamp else None
-    return None
+def _fill(file: BinaryIO, size: int) -> None:
+    while size > 0:
+        count = min(size, CHUNK)
+        file.write(b"\xff" * count)
+        size -= count
 
 
-def _reuse_base(session: Session, device: Device) -> bool:
+def _still_holds_base(session: Session, device: Device) -> bool:
     """Whether the camera still holds the image that this session has: nothing to transfer then."""
     try:
-        base = session.base
-        with open(session.base_image, "rb") as file:
-            if not base.image_size or digest_fd(file.fileno()) != base.digest:
-                return False
-            return device.matches(file, base.image_size) is True
-    except FileNotFoundError:
+        held = session.held()
+    except RomfsError:
         return False
+    base = held.base
+    if not base.image_size or base.fresh or digest_fd(held.fd) != base.digest:
+        return False
+    with open(session.base_image, "rb") as file:
+        return device.matches(file, base.image_size) is True
 
 
 class _Placed(NamedTuple):
@@ -248,33 +285,23 @@ class _Placed(NamedTuple):
     item: Item
 
 
-def extract_base(
-    session: Session, folder: os.PathLike[str], progress: Progress
-) -> tuple[BaseEntry, ...]:
-    """Extract `base.img` into an empty folder, sources recalled; what each file became."""
-    with open_image(session.base_image) as (image, file):
-        placed = _place(image, file, Recall())
-        root_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            total = sum(entry.item.size for entry in placed)
-            written = extract((entry.item for entry in placed), root_fd, total, progress)
-            return tuple(
-                _base_entry(entry, done) for entry, done in zip(placed, written, strict=True)
-            )
-        finally:
-            os.close(root_fd)
+def _extract_base(source: Path, folder: Path, progress: Progress) -> tuple[BaseEntry, ...]:
+    """Extract an image into an empty folder, sources recalled; what each file became."""
+    with open_image(source) as (image, file), opened(folder) as root_fd:
+        placed = _place(image, file.fileno(), Recall())
+        total = sum(entry.item.size for entry in placed)
+        written = extract((entry.item for entry in placed), root_fd, total, progress)
+        return tuple([
+            BaseEntry(entry.path, None, "", entry.item.path, "", None)
+            if done is None
+            else BaseEntry(entry.path, entry.size, entry.digest or done.digest, entry.item.path,
+                           done.digest, done.signature)
+            for entry, done in zip(placed, written, strict=True)
+        ])  # fmt: skip
 
 
-def _base_entry(entry: _Placed, done: Extracted | None) -> BaseEntry:
-    if done is None:
-        return BaseEntry(entry.path, None, "", entry.item.path, "", None)
-    digest = entry.digest or done.digest
-    return BaseEntry(entry.path, entry.size, digest, entry.item.path, done.digest, done.signature)
-
-
-def _place(image: Image, file: BinaryIO, recall: Recall) -> list[_Placed]:
+def _place(image: Image, fd: int, recall: Recall) -> list[_Placed]:
     placed = []
-    fd = file.fileno()
     nodes = list(walk(image))
     paths = {path for path, _ in nodes}
     for path, node in nodes:
@@ -286,18 +313,8 @@ def _place(image: Image, file: BinaryIO, recall: Recall) -> list[_Placed]:
         if recall.knows_any:
             digest = digest_fd(fd, offset, size)
             source = recall.find(path, digest)
-            if source is not None:
-                folder, slash, _ = path.rpartition("/")
-                shown = folder + slash + source.name
-                if shown == path or shown not in paths:
-                    item = Item(shown, source.file, 0, source.file.stat().st_size)
+            shown = shown_as(path, source, paths)
+            if source is not None and shown is not None:
+                item = Item(shown, source.file, 0, source.file.stat().st_size)
         placed.append(_Placed(path, size, digest, item))
     return placed
-
-
-def load_commit_record(session: Session) -> dict[str, Any] | None:
-    """The record of a commit that is under way or was interrupted, None if there is none."""
-    try:
-        return load_json(session.directory / "commit.json")
-    except FileNotFoundError:
-        return None

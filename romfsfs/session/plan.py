@@ -8,11 +8,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from romfsfs.convert import Target, labels_name
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
 from romfsfs.session.shadow import Change, InBase, Location, ShadowEntry
 from romfsfs.session.state import Base
+
+if TYPE_CHECKING:
+    from romfsfs.session.base_image import BaseImage
 
 #: Problems of this severity stop a commit.
 ERROR = "error"
@@ -20,6 +24,9 @@ WARNING = "warning"
 INFO = "info"
 
 LARGEST_SHOWN = 5
+
+#: Problems of what the tree as a whole becomes (exit code 4); others are of a conversion (3).
+PLAN_CODES = ("conflict", "name", "capacity", "unsupported", "trailing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,13 @@ class Problem:
     message: str
     severity: str = ERROR
     detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """The message with the path before it, unless it begins with that already."""
+        path = printable(self.path)
+        shown = not path or self.message.startswith((path, self.path))
+        return self.message if shown else f"{path}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,7 @@ def make_plan(
     chosen, conflicts = _choose(shadow)
     problems += conflicts
     for path in list(chosen):
-        if (problem := _name_problem(path)) is not None:
+        if (problem := _name_problem(path, chosen[path])) is not None:
             problems.append(problem)
             if problem.severity == ERROR:
                 del chosen[path]
@@ -120,12 +134,9 @@ def make_plan(
 def _entry_problems(entry: ShadowEntry) -> list[Problem]:
     problems = []
     if entry.state == "failed" and entry.note:
-        problems.append(Problem("unsupported", entry.path, f"{entry.note}: remove it"))
-    for diagnostic in entry.diagnostics:
-        code = diagnostic.code
-        problems.append(
-            Problem(code, entry.path, diagnostic.message, diagnostic.severity, diagnostic.detail)
-        )
+        problems.append(Problem("unsupported", entry.path, entry.note))
+    for each in entry.diagnostics:
+        problems.append(Problem(each.code, entry.path, each.message, each.severity, each.detail))
     return problems
 
 
@@ -146,7 +157,7 @@ def _choose(shadow: Sequence[ShadowEntry]) -> tuple[dict[str, ShadowEntry], list
     return chosen, problems
 
 
-def _name_problem(path: str) -> Problem | None:
+def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
     name = path.rpartition("/")[2]
     try:
         name.encode()
@@ -157,8 +168,12 @@ def _name_problem(path: str) -> Problem | None:
     if any(unicodedata.category(character) == "Cc" for character in name):
         return Problem("name", path, "the name has a control character: rename it")
     if not name.isascii():
-        message = "the camera reads this name, the OpenMV IDE shows it with '?' for each special character"
-        return Problem("name-ascii", path, message, INFO)
+        message = (
+            "the camera reads this name, but the OpenMV IDE shows and stores it with '?' for each "
+            "special character"
+        )
+        severity = INFO if entry.change is Change.UNCHANGED else WARNING
+        return Problem("name-ascii", entry.path, message, severity)
     return None
 
 
@@ -171,7 +186,10 @@ def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
             continue
         looked_for = labels_name(path)
         if f"{stem}.txt" in chosen and looked_for != f"{stem}.txt" and looked_for not in chosen:
-            message = f"ml.Model looks for labels in {looked_for}, not {stem}.txt: rename the model and labels without inner dots"
+            message = (
+                f"ml.Model looks for labels in {looked_for}, not {stem}.txt: rename the model and "
+                "labels without inner dots"
+            )
             problems.append(Problem("labels", entry.path, message, WARNING))
     return problems
 
@@ -213,5 +231,35 @@ def _capacity_problem(entries: Sequence[PlanEntry], size: int, capacity: int) ->
         (entry for entry in entries if entry.size), key=lambda entry: -(entry.size or 0)
     )
     shown = ", ".join(f"{entry.path} {entry.size:,} B" for entry in largest[:LARGEST_SHOWN])
-    message = f"the image is {size - capacity:,} bytes larger than the partition's {capacity:,}: remove or shrink files, the largest are {shown}"
+    message = (
+        f"the image is {size - capacity:,} bytes larger than the partition's {capacity:,}: remove "
+        f"or shrink files, the largest are {shown}"
+    )
     return Problem("capacity", "", message)
+
+
+def trailing_problem(plan: Plan, held: BaseImage) -> Problem | None:
+    """What becomes of the bytes that follow the image in the file, a partition dump's say.
+
+    Fill of one repeated byte is kept and shrinks as the image grows. Other data is nothing that
+    romfsfs knows: it stays where it is, and a commit is refused where the image would lie over it.
+    """
+    trailing = held.base.trailing
+    if trailing == 0:
+        return None
+    longer = plan.size - held.base.image_size
+    if held.trailing_fill is not None or (longer <= 0 or not plan.changed):
+        message = f"{trailing:,} bytes follow the image in the file; a commit keeps them"
+        return Problem("trailing", "", message, INFO)
+    message = (
+        f"{trailing:,} bytes of unknown data follow the image in the file, and the new image is "
+        f"{longer:,} bytes longer: commit --to another file, or commit --force drops them"
+    )
+    return Problem("trailing", "", message)
+
+
+def printable(path: str) -> str:
+    """A path for a terminal: no control characters, no half code points."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in path
+    )

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.files import digest_bytes, digest_fd, make_private_dir, replace_atomically, state_dir
-from romfsfs.session.worktree import write_all
+from romfsfs.files import digest_bytes, digest_fd, make_private_dir, state_dir
+from romfsfs.session.worktree import copy_range, write_all
 
 #: What remembered sources may take together; the longest unused go first.
 BUDGET_BYTES = 1 << 30
@@ -43,16 +45,12 @@ class Recall:
         objects = make_private_dir(make_private_dir(self.folder) / "objects")
         copy = objects / source_digest
         if not copy.exists():
-            with replace_atomically(copy) as file:
-                offset = 0
-                while data := os.pread(fd, 1 << 20, offset):
-                    write_all(file.fileno(), data)
-                    offset += len(data)
-                if digest_fd(file.fileno()) != source_digest:
+            with _appearing(copy) as out:
+                if copy_range(fd, 0, os.fstat(fd).st_size, out) != source_digest:
                     raise ChangedMeanwhile
         record = make_private_dir(self.folder / "index") / _key(stored_path, stored_digest)
-        with replace_atomically(record) as file:
-            file.write(json.dumps({"name": name, "digest": source_digest}).encode())
+        with _appearing(record) as out:
+            write_all(out, json.dumps({"name": name, "digest": source_digest}).encode())
         self._index = None
 
     def find(self, stored_path: str, stored_digest: str) -> Source | None:
@@ -98,6 +96,36 @@ class Recall:
                 if total > budget:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(path)
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[int]:
+    """A descriptor to write to; the file appears at `path` when the block ends well.
+
+    Not synced: what a power cut leaves of a record is noticed by its digest, and costs little.
+    """
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        yield fd
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def shown_as(stored_path: str, source: Source | None, taken: Collection[str]) -> str | None:
+    """The work tree's path for the source of a stored file; None: it cannot be shown.
+
+    Another file of the image (`taken`) may have the source's name.
+    """
+    if source is None:
+        return None
+    folder, slash, _ = stored_path.rpartition("/")
+    shown = folder + slash + source.name
+    return shown if shown == stored_path or shown not in taken else None
 
 
 class ChangedMeanwhile(Exception):

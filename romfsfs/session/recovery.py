@@ -3,8 +3,8 @@
 `commit.json` is there from just before the target is written until the session's base is the
 new image. Whoever finds it (the next command on that target, or `recover`) compares the target
 with the image before and the image after, and finishes or rolls back. Every step may be
-repeated; the work tree is touched by none (but that compiled files which a source now replaces
-go at the end of a finished commit).
+repeated. Edits are never touched: only what the work tree still has as it was in the old base
+follows the new one (compiled files that a source now replaces go, an undo's images are shown).
 """
 
 from __future__ import annotations
@@ -13,49 +13,32 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import RomfsError
-from romfsfs.files import Progress, digest_fd, digest_file, no_progress
-from romfsfs.session import history, store
-from romfsfs.session.encoding import Encoded
+from romfsfs.files import Progress, digest_file, no_progress
+from romfsfs.session import base_image, history, store
 from romfsfs.session.recall import ChangedMeanwhile, Recall
+from romfsfs.session.restore import follow, work_digest
 from romfsfs.session.session import Session
 from romfsfs.session.state import VERSION, Base, load_json, save
+from romfsfs.session.steps import reached
+from romfsfs.session.target import holds, trusted_stamp
 from romfsfs.session.worktree import open_file, remove_tree
 
 log = logging.getLogger(__name__)
 
-#: The durable steps of a commit after which a crash leaves a different state, in their order.
-STEPS = (
-    "commit-record",
-    "target-written",
-    "history",
-    "base-image",
-    "base-record",
-    "sources",
-    "done",
-)
-
-
-def at_step(name: str) -> None:
-    """Called after each durable step; a crash test replaces `on_step` to stop here."""
-    on_step(name)
-
-
-def _ignore(name: str) -> None:
-    return
-
-
-on_step: Callable[[str], None] = _ignore
-
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """`commit.json`. digests and sizes (bytes) of the image before and after."""
+    """`commit.json`. digests and sizes (bytes) of the image before and after.
+
+    old_target_digest: what the target held, None if it did not exist. kind: 'commit' or 'undo'.
+    restores: the number in the log that an undo brings back, else -1. pid: who commits.
+    """
 
     old_digest: str
     old_target_digest: str | None
@@ -64,29 +47,23 @@ class CommitRecord:
     kind: str
     summary: str
     restores: int
+    pid: int
 
     @classmethod
     def new(
-        cls,
-        session: Session,
-        encoded: Encoded,
-        rebased: Base,
-        summary: str,
-        kind: str = "commit",
-        restores: int = -1,
+        cls, session: Session, base: Base, summary: str, kind: str = "commit", restores: int = -1
     ) -> CommitRecord:
-        """A record of the commit of `new.img`; writes the base that it will become (`new.json`)."""
-        save(session.directory / "new.json", rebased.dump())
-        base = session.base
-        return cls(
-            base.digest, base.target_digest, encoded.digest, encoded.size, kind, summary, restores
-        )
+        """The record of a commit of `new.img`, which makes `base`."""
+        try:
+            old = base_image.load_recorded(session.directory)
+            before = old.digest, old.target_digest
+        except FileNotFoundError:  # never mounted: whole images were written to it
+            before = "", None
+        return cls(*before, base.digest, base.size, kind, summary, restores, os.getpid())
 
     def save(self, session: Session) -> None:
-        save(
-            session.directory / "commit.json",
-            json.dumps({"version": VERSION, **asdict(self)}).encode(),
-        )
+        record = {"version": VERSION, **asdict(self)}
+        save(session.directory / "commit.json", json.dumps(record).encode())
 
     @classmethod
     def load(cls, session: Session) -> CommitRecord:
@@ -96,139 +73,187 @@ class CommitRecord:
 
 
 def recover(
-    session: Session, device: Device, *, rollback: bool = False, progress: Progress = no_progress
+    session: Session,
+    device: Device,
+    *,
+    rollback: bool = False,
+    root: Path | None = None,
+    progress: Progress = no_progress,
 ) -> str:
     """Finish or roll back an interrupted commit; says which, '' if there was none.
 
     A file target is the old image or the new one: the record is brought in line. A camera may
     hold neither: the new image is written (rollback: the old one), verified. DeviceError when
-    the target is away: then nothing changes and it can be tried again.
+    the target is away: then nothing changes and it can be tried again. root: the mountpoint.
     """
     with store.lock_for_change(session.directory, session.info.name):
-        return recover_locked(session, device, rollback=rollback, progress=progress)
+        return recover_locked(session, device, rollback=rollback, root=root, progress=progress)
 
 
 def recover_locked(
-    session: Session, device: Device, *, rollback: bool = False, progress: Progress = no_progress
+    session: Session,
+    device: Device,
+    *,
+    rollback: bool = False,
+    root: Path | None = None,
+    progress: Progress = no_progress,
 ) -> str:
     """As `recover`, for who holds the session's lock."""
     if not session.interrupted:
-        _remove(session, "new.img", "new.json")
+        _remove(session, "new.img", "new.json", "found.img")
         return ""
     record = CommitRecord.load(session)
+    if isinstance(device, FileDevice):
+        device.remove_leftover(record.pid)
     new = session.directory / "new.img"
     if not new.exists():
         # The rebase had begun: the target was written and verified, only our own books are open.
-        finish(session, device, record)
+        finish(session, device, record, root)
         return "finished"
+    if rollback:
+        _roll_back(session, device, record, progress)
+        return "rolled back"
+    if holds(device, new):
+        finish(session, device, record, root)
+        return "finished"
+    if isinstance(device, FileDevice):
+        forget(session)  # the rename never happened: the file is whole, as it was
+        return "rolled back"
     if digest_file(new) != record.new_digest:
         raise RomfsError(
             "the image of the interrupted commit is damaged",
             where=str(new),
-            next_step=f"your edits are intact; the image before is {session.base_image}: remove "
-            f"{session.directory / 'commit.json'} and commit again",
+            next_step=f"your edits are kept; the image before is {session.base_image}: bring it "
+            f"back with: romfsfs recover {session.info.source} --rollback",
         )
-    if rollback:
-        return _roll_back(session, device, progress)
-    if _holds(device, new, record.new_size):
-        finish(session, device, record)
-        return "finished"
-    if isinstance(device, FileDevice):
-        _forget(session)  # the rename never happened: the file is whole, as it was
-        return "rolled back"
-    with open(new, "rb") as image, open(session.base_image, "rb") as old:
-        device.write_image(image, old, progress)
-    finish(session, device, record)
+    with open(new, "rb") as image, open(session.base_image, "rb") as old_image:
+        device.write_image(image, old_image, progress)
+    finish(session, device, record, root)
     return "finished"
 
 
-def _roll_back(session: Session, device: Device, progress: Progress) -> str:
-    base = session.base
-    if base.target_digest == base.digest and not _holds(device, session.base_image, base.size):
-        with open(session.base_image, "rb") as image:
-            device.write_image(image, None, progress)
-    _forget(session)
-    return "rolled back"
+def _roll_back(session: Session, device: Device, record: CommitRecord, progress: Progress) -> None:
+    """Bring back what the target held before, from the base or from the log."""
+    if isinstance(device, FileDevice) and not holds(device, session.directory / "new.img"):
+        forget(session)  # not written, or changed again since: nothing of ours to take back
+        return
+    before = record.old_target_digest
+    images = [session.base_image] if before == record.old_digest else []
+    images += [
+        history.image_path(session, entry.number)
+        for entry in reversed(history.entries(session))
+        if entry.digest == before
+    ]
+    image = next((image for image in images if image.exists()), None)
+    if image is None or image.stat().st_size == 0:
+        raise RomfsError(
+            "there is no image to roll back to",
+            where=session.info.name,
+            next_step=f"finish the commit instead: romfsfs recover {session.info.source}",
+        )
+    if not holds(device, image):
+        with open(image, "rb") as file:
+            device.write_image(file, None, progress)
+    forget(session)
 
 
-def _holds(device: Device, image: os.PathLike[str], size: int) -> bool:
-    if isinstance(device, FileDevice):
-        stamp = device.stamp()
-        return stamp is not None and stamp[2] == size and device.digest(size) == digest_file(image)
-    with open(image, "rb") as file:
-        return device.matches(file, size) is True
-
-
-def finish(session: Session, device: Device, record: CommitRecord) -> None:
+def finish(
+    session: Session, device: Device, record: CommitRecord, root: Path | None = None
+) -> None:
     """The target holds `new.img`, verified: make it the session's base. May be repeated."""
-    at_step("target-written")
-    new = session.directory / "new.img"
-    if new.exists():
-        history.add(session, new, record.new_digest, record.kind, record.summary, record.restores)
-        at_step("history")
-        os.replace(new, session.base_image)
-    at_step("base-image")
-    staged = session.directory / "new.json"
-    if staged.exists():
-        base = Base.load(staged)
-        _remove_superseded(session, session.base, base)
-        if isinstance(device, FileDevice):
-            base = replace(base, stamp=device.stamp())
-        save(session.directory / "base.json", base.dump())
-        at_step("base-record")
-        _remember_sources(session, base)
-        at_step("sources")
-        _remove(session, "new.json")
-    _forget(session)
-    at_step("done")
+    directory = session.directory
+    new = directory / "new.img"
+    try:
+        if new.exists():
+            history.add(
+                session, new, record.new_digest, record.kind, record.summary, record.restores
+            )
+            reached("history")
+            base_image.switch(directory, new)
+        reached("base-image")
+        base = base_image.load_staged(directory)
+        if base is not None:
+            _bring_work_along(session, base, record.kind, root)
+            reached("work-tree")
+            base_image.record(directory, base, trusted_stamp(device, base))
+            reached("base-record")
+            _remember_sources(session, base)
+            reached("sources")
+    except OSError as error:
+        raise RomfsError(
+            f"the image is on the target and verified, but the session could not be brought in "
+            f"line: {error.strerror or error}",
+            where=str(directory),
+            next_step=f"your edits are kept; free space there, then: romfsfs recover "
+            f"{session.info.source}",
+        ) from error
+    forget(session)
+    reached("done")
 
 
-def _remember_sources(session: Session, base: Base) -> None:
-    recall = Recall()
-    with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
-        for entry in base.entries:
-            converted = entry.size is not None and entry.digest != entry.source_digest
-            if not converted or recall.find(entry.path, entry.digest) is not None:
-                continue
-            with contextlib.suppress(FileNotFoundError, ChangedMeanwhile):
-                fd = open_file(work_fd, entry.source)
-                try:
-                    name = entry.source.rpartition("/")[2]
-                    recall.remember(entry.path, entry.digest, name, entry.source_digest, fd)
-                finally:
-                    os.close(fd)
-    recall.trim()
+def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None) -> None:
+    """Let the work tree follow the new base, where it has no edits."""
+    if not session.has_work:
+        return
+    try:
+        old = base_image.load_recorded(session.directory)
+    except FileNotFoundError:
+        return
+    if kind == "undo":
+        follow(session.held(), old, session.work, root or session.work)
+    else:
+        _remove_superseded(session, old, base, root or session.work)
 
 
-def _remove_superseded(session: Session, old: Base, base: Base) -> None:
+def _remove_superseded(session: Session, old: Base, base: Base, root: Path) -> None:
     """Remove compiled files that came from the image and that a source now makes anew.
 
     Left in place they would be stored again, outdated, as soon as the source is deleted.
     """
     made = {entry.path: entry.source for entry in base.entries if entry.source != entry.path}
     sources = {entry.source for entry in base.entries}
-    with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
-        for entry in old.entries:
-            replaced = (
-                entry.source == entry.path and entry.path in made and entry.path not in sources
-            )
-            if replaced and _work_digest(work_fd, entry.path) == entry.source_digest:
-                log.info("removing %s: %s replaces it", entry.path, made[entry.path])
-                remove_tree(work_fd, entry.path)
+    gone = [
+        entry
+        for entry in old.entries
+        if entry.source == entry.path and entry.path in made and entry.path not in sources
+    ]
+    if not gone:
+        return
+    with session.work_fd() as work_fd:
+        root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for entry in gone:
+                digest = work_digest(work_fd, entry.path, entry.signature, entry.source_digest)
+                if digest == entry.source_digest:
+                    log.info("removing %s: %s replaces it", entry.path, made[entry.path])
+                    remove_tree(root_fd, entry.path)
+        finally:
+            os.close(root_fd)
 
 
-def _work_digest(work_fd: int, path: str) -> str | None:
+def _remember_sources(session: Session, base: Base) -> None:
+    """For later mounts of this image; a convenience that must not fail a commit."""
+    recall = Recall()
     try:
-        fd = open_file(work_fd, path)
-    except OSError:
-        return None
-    try:
-        return digest_fd(fd)
-    finally:
-        os.close(fd)
+        with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
+            for entry in base.entries:
+                converted = entry.size is not None and entry.digest != entry.source_digest
+                if not converted or recall.find(entry.path, entry.digest) is not None:
+                    continue
+                with contextlib.suppress(FileNotFoundError, ChangedMeanwhile):
+                    fd = open_file(work_fd, entry.source)
+                    try:
+                        name = entry.source.rpartition("/")[2]
+                        recall.remember(entry.path, entry.digest, name, entry.source_digest, fd)
+                    finally:
+                        os.close(fd)
+        recall.trim()
+    except OSError as error:
+        log.warning("sources are not remembered: %s", error)
 
 
-def _forget(session: Session) -> None:
+def forget(session: Session) -> None:
+    """The commit is over, one way or the other."""
     _remove(session, "commit.json", "new.img", "new.json")
 
 

@@ -3,14 +3,15 @@
 Thread rules: a `Session` may be used from several threads (the daemon's request threads and
 workers do); what changes base, history or target takes the session's `commit.lock`, so it is
 safe between processes too. Other processes' commits are seen: the base is read again when
-`base.json` was replaced.
+`base.json` or `base.img` was replaced (`base_image` keeps the two together).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,12 @@ from romfsfs.boards import get_board
 from romfsfs.convert import Converters, Excludes, Options, Target
 from romfsfs.errors import RomfsError
 from romfsfs.files import cache_dir, make_private_dir
-from romfsfs.image.model import Extent, FileNode, walk
+from romfsfs.image.model import Extent
 from romfsfs.session import store
+from romfsfs.session.base_image import BaseImage, open_base
 from romfsfs.session.digests import DigestCache
-from romfsfs.session.images import open_image
-from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan
-from romfsfs.session.shadow import Convert, Deriver, InBase, InCache, InWork, ShadowEntry
+from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
+from romfsfs.session.shadow import Convert, Deriver, InBase, InCache, Location, ShadowEntry
 from romfsfs.session.state import Base, SessionInfo, Signature, save
 from romfsfs.session.status import Status, make_status
 from romfsfs.session.worktree import open_file, scan
@@ -42,8 +43,8 @@ class Session:
         self.excludes = Excludes(info.excludes)
         self.target = target_of(info)
         self.converters = Converters(self.target, make_private_dir(cache_dir()) / "convert")
-        self._base: Base | None = None
-        self._base_signature: Signature | None = None
+        self._held: BaseImage | None = None
+        self._held_signatures: tuple[Signature, ...] = ()
 
     @classmethod
     def load(cls, directory: Path) -> Session:
@@ -70,16 +71,23 @@ class Session:
     @property
     def base(self) -> Base:
         """The base, as last written by whatever process."""
-        path = self.directory / "base.json"
-        signature = Signature.of(os.stat(path))
-        if self._base is None or signature != self._base_signature:
-            self._base = Base.load(path)
-            self._base_signature = signature
-        return self._base
+        return self.held().base
+
+    def held(self) -> BaseImage:
+        """The base with its image held open. RomfsError when there is none yet or it is damaged."""
+        signatures = []
+        for name in ("base.json", "base.img"):
+            with contextlib.suppress(FileNotFoundError):
+                signatures.append(Signature.of(os.stat(self.directory / name)))
+        held = self._held
+        if held is None or tuple(signatures) != self._held_signatures:
+            held = open_base(self.directory, self.info.name, self.info.source)
+            self._held, self._held_signatures = held, tuple(signatures)
+        return held
 
     @property
     def capacity(self) -> int | None:
-        """Bytes that the partition holds, None when unlimited: the camera's word, then the table's."""
+        """Bytes that the partition holds, None when unlimited: the camera's word, then ours."""
         if self.info.capacity is not None:
             return self.info.capacity
         return self.target.partition.size if self.target.partition else None
@@ -114,12 +122,14 @@ class Session:
         finally:
             os.close(fd)
 
-    def derive(self, convert: Convert | None = None) -> list[ShadowEntry]:
+    def derive(
+        self, convert: Convert | None = None, held: BaseImage | None = None
+    ) -> list[ShadowEntry]:
         """The shadow tree now. Runs no conversion unless `convert` does."""
         with self.work_fd() as fd:
             deriver = Deriver(
                 fd,
-                self.base,
+                held.base if held is not None else self.base,
                 convert or self.converters.lookup,
                 self.excludes.matches,
                 lambda path, fd: self.digests.digest(fd),
@@ -127,50 +137,56 @@ class Session:
             return deriver.derive(scan(fd))
 
     def plan(self, shadow: list[ShadowEntry]) -> Plan:
+        """What a commit of this shadow tree would write."""
         return make_plan(shadow, self.base, self.target, self.capacity)
 
-    def status(self, convert: Convert | None = None) -> Status:
+    def status(self, held: BaseImage | None = None) -> Status:
         """What would be committed now; conversions that have not run are 'pending'."""
-        shadow = self.derive(convert)
-        return make_status(self.info, shadow, self.plan(shadow), self.notes())
+        held = held or self.held()  # one for all: another process may be committing
+        shadow = self.derive(None, held)
+        plan = make_plan(shadow, held.base, self.target, self.capacity)
+        return make_status(self.info, self.target, shadow, plan, self._notes(plan, held))
 
-    def notes(self) -> list[Problem]:
+    def _notes(self, plan: Plan, held: BaseImage) -> list[Problem]:
         """What is worth saying about the session itself."""
         notes = []
+        trailing = trailing_problem(plan, held)
+        if trailing is not None:
+            notes.append(trailing)
+        if self.interrupted and store.changed_by(self.directory) is None:
+            message = (
+                f"a commit was interrupted; finish it with: romfsfs recover {self.info.source}"
+            )
+            notes.append(Problem("interrupted", "", message, WARNING))
         if self.target.board is None:
             message = (
                 "no board chosen: scripts become portable bytecode, models are stored as they are "
                 "(aligned to 16), no limit of size is known; choose one with: mount --board BOARD"
             )
             notes.append(Problem("no-board", "", message, INFO))
-        if self.base.trailing:
-            message = (
-                f"{self.base.trailing:,} bytes follow the image in the file; a commit keeps them"
-            )
-            notes.append(Problem("trailing", "", message, INFO))
-        if self.interrupted:
-            message = (
-                f"a commit was interrupted; finish it with: romfsfs recover {self.info.source}"
-            )
-            notes.append(Problem("interrupted", "", message, WARNING))
         return notes
 
-    def open_location(self, entry_location: InBase | InWork | InCache) -> tuple[int, int, int]:
-        """A descriptor (the caller closes it), the offset and the size of stored bytes."""
-        if isinstance(entry_location, InBase):
-            extent = self.base_extents()[entry_location.path]
-            return os.open(self.base_image, os.O_RDONLY | os.O_CLOEXEC), extent[0], extent[1]
-        if isinstance(entry_location, InCache):
-            fd = os.open(entry_location.file, os.O_RDONLY | os.O_CLOEXEC)
+    def open_location(
+        self, location: Location, held: BaseImage | None = None
+    ) -> tuple[int, int, int]:
+        """A descriptor (the caller closes it), the offset and the size of stored bytes.
+
+        held: the base that the location was derived from, where it may have been replaced since.
+        """
+        if isinstance(location, InBase):
+            held = held or self.held()
+            extent = held.extents[location.path]
+            return os.dup(held.fd), extent.offset, extent.size
+        if isinstance(location, InCache):
+            fd = os.open(location.file, os.O_RDONLY | os.O_CLOEXEC)
         else:
             with self.work_fd() as work_fd:
-                fd = open_file(work_fd, entry_location.path)
+                fd = open_file(work_fd, location.path)
         return fd, 0, os.fstat(fd).st_size
 
-    def base_extents(self) -> dict[str, Extent]:
+    def base_extents(self) -> Mapping[str, Extent]:
         """Offset and size in `base.img` of every file of the base."""
-        with open_image(self.base_image) as (image, _):
-            return {path: node.extent for path, node in walk(image) if isinstance(node, FileNode)}
+        return self.held().extents
 
     def with_board(self, board: str, partition: int) -> None:
         """Change the board; RomfsError (usage) if there is no such board or partition."""

@@ -138,15 +138,17 @@ class Deriver:
             change = Change.UNCHANGED if known else Change.ADDED
             return ShadowEntry(work.path, change, True, work.path)
         if work.kind == "other":
-            return ShadowEntry(
-                work.path, Change.ADDED, state="failed", note="only files and folders can be stored"
-            )
+            return _unusable(work.path, "only files and folders can be stored: remove it")
+        if work.kind == "closed":
+            return _unusable(work.path, "the folder may not be read: change its mode")
         if base is not None and not base.is_dir and base.signature == work.signature:
             return _unchanged(base)
         try:
             fd = open_file(self._work_fd, work.path)
         except FileNotFoundError:
             return None  # removed since the scan
+        except OSError as error:
+            return _unusable(work.path, f"cannot be read: {error.strerror}")
         try:
             digest, signature = self._digest(work.path, fd)
             if base is not None and not base.is_dir and digest == base.source_digest:
@@ -182,6 +184,10 @@ class Deriver:
         )
 
 
+def _unusable(path: str, why: str) -> ShadowEntry:
+    return ShadowEntry(path, Change.ADDED, state="failed", note=why)
+
+
 def _unchanged(base: BaseEntry) -> ShadowEntry:
     size = base.size or 0
     return ShadowEntry(
@@ -215,7 +221,10 @@ def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:
         return entries
     return [
         replace(entry, change=Change.IGNORED, stored_as=None, note="replaced by its source")
-        if entry.change is Change.UNCHANGED and entry.path == entry.stored_as and entry.path in made
+        if entry.change is Change.UNCHANGED
+        and not entry.is_dir
+        and entry.path == entry.stored_as
+        and entry.path in made
         else entry
         for entry in entries
     ]

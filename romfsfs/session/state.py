@@ -66,7 +66,8 @@ class Base:
     in the file (a partition dump's slack) is `size - image_size` bytes. target_digest: what the
     target held when it was last read or written, None if it did not exist. stamp: the target's
     cheap identity then (`FileDevice.stamp`), None where there is none. fresh: the tree was
-    started empty (`--new`): a commit replaces whatever the target holds, changed or not.
+    started empty (`--new`), the target's content was not looked at. image_id: which file
+    `base.img` is (see `base_image`).
     """
 
     digest: str
@@ -76,6 +77,7 @@ class Base:
     stamp: tuple[int, ...] | None
     entries: tuple[BaseEntry, ...] = ()
     fresh: bool = False
+    image_id: tuple[int, ...] | None = None
 
     @property
     def trailing(self) -> int:
@@ -94,17 +96,18 @@ class Base:
             "stamp": self.stamp,
             "entries": entries,
             "fresh": self.fresh,
+            "image_id": self.image_id,
         }
         return json.dumps(record, separators=(",", ":")).encode()
 
     @classmethod
     def load(cls, path: Path) -> Base:
         record = load_json(path)
-        entries = tuple(
+        entries = tuple([
             BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None)
             for p, size, digest, source, source_digest, s in record["entries"]
-        )
-        stamp = record["stamp"]
+        ])  # fmt: skip
+        stamp, image_id = record["stamp"], record["image_id"]
         return cls(
             record["digest"],
             record["size"],
@@ -113,6 +116,7 @@ class Base:
             tuple(stamp) if stamp else None,
             entries,
             record["fresh"],
+            tuple(image_id) if image_id else None,
         )
 
 
@@ -160,13 +164,15 @@ def load_json(path: Path) -> dict[str, Any]:
         raise RomfsError(
             f"session state is damaged: {error}",
             where=str(path),
-            next_step="your files are in the folder 'work' beside it: copy them out, then remove the session",
+            next_step="your files are in the folder 'work' beside it: copy them out, then remove "
+            "the session's folder",
         ) from None
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise RomfsError(
             "session state was written by another version of romfsfs",
             where=str(path),
-            next_step="finish the session with that version, or copy your files out of 'work' beside it",
+            next_step="finish the session with that version, or copy your files out of 'work' "
+            "beside it",
         )
     return record
 

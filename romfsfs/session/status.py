@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from romfsfs.session.plan import ERROR, INFO, Plan, Problem
-from romfsfs.session.shadow import Change, ShadowEntry
+from romfsfs.boards import VelaNpu
+from romfsfs.convert import Target
+from romfsfs.session.plan import ERROR, INFO, Plan, Problem, printable
+from romfsfs.session.shadow import Change, InCache, ShadowEntry
 from romfsfs.session.state import SessionInfo
 
 _LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}
@@ -20,6 +22,7 @@ class Status:
     """used: bytes the image would take. capacity: of the partition, None when unlimited."""
 
     info: SessionInfo
+    target: Target
     entries: tuple[ShadowEntry, ...]
     problems: tuple[Problem, ...]
     used: int
@@ -36,7 +39,7 @@ class Status:
         return tuple(problem for problem in self.problems if problem.severity == ERROR)
 
     def record(self) -> dict[str, Any]:
-        """The JSON object of `status --json`."""
+        """The JSON object of `status --json`. Its problems are errors and warnings."""
         return {
             "source": self.info.name,
             "board": self.info.board,
@@ -47,14 +50,9 @@ class Status:
             "clean": self.clean,
             "entries": [_entry_record(entry) for entry in self.entries],
             "problems": [
-                {
-                    "code": p.code,
-                    "path": p.path,
-                    "message": p.message,
-                    "severity": p.severity,
-                    "detail": p.detail,
-                }
-                for p in self.problems
+                {"code": problem.code, "path": problem.path, "message": problem.message}
+                for problem in self.problems
+                if problem.severity != INFO
             ],
         }
 
@@ -65,11 +63,12 @@ class Status:
         """For people: the changes, the problems, how full it is."""
         lines = [_headline(self)]
         shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
-        lines += [_entry_line(entry) for entry in shown]
+        lines += [_entry_line(entry, self.target) for entry in shown]
         ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
         if ignored and not verbose:
+            files = "file" if ignored == 1 else "files"
             lines.append(
-                f"  {ignored} file{'s' if ignored != 1 else ''} of editors and file managers left out (-v lists them)"
+                f"  {ignored} {files} of editors and file managers left out (-v lists them)"
             )
         for problem in self.problems:
             lines += _problem_lines(problem, verbose)
@@ -78,25 +77,29 @@ class Status:
 
 
 def make_status(
-    info: SessionInfo, shadow: Iterable[ShadowEntry], plan: Plan, notes: Iterable[Problem]
+    info: SessionInfo,
+    target: Target,
+    shadow: Iterable[ShadowEntry],
+    plan: Plan,
+    notes: Iterable[Problem],
 ) -> Status:
     """Put the shadow tree and the plan together; `notes` are problems found elsewhere."""
     entries = tuple(sorted(shadow, key=lambda entry: entry.path))
-    return Status(
-        info, entries, (*plan.problems, *notes), plan.size, plan.capacity, not plan.changed
-    )
+    problems = (*plan.problems, *notes)
+    blocked = any(entry.state == "failed" for entry in entries)
+    clean = not plan.changed and not blocked
+    return Status(info, target, entries, problems, plan.size, plan.capacity, clean)
 
 
 def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
-    errors = [diagnostic.message for diagnostic in entry.diagnostics]
+    messages = [diagnostic.message for diagnostic in entry.diagnostics]
     return {
         "path": entry.path,
-        "type": "directory" if entry.is_dir else "file",
         "change": entry.change.value,
         "stored_as": entry.stored_as,
         "stored_size": entry.size,
         "state": entry.state,
-        "message": "; ".join(errors) or entry.note,
+        "message": "; ".join(messages) or entry.note,
     }
 
 
@@ -112,7 +115,7 @@ def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
     return verbose or entry.change is not Change.IGNORED
 
 
-def _entry_line(entry: ShadowEntry) -> str:
+def _entry_line(entry: ShadowEntry, target: Target) -> str:
     letter = _LETTERS.get(entry.change, " ")
     path = printable(entry.path) + ("/" if entry.is_dir else "")
     line = f"  {letter} {path}"
@@ -124,30 +127,24 @@ def _entry_line(entry: ShadowEntry) -> str:
         return f"{line} -> {printable(entry.stored_as or '?')}  converting"
     if entry.state == "failed":
         return f"{line}  FAILED"
-    becomes = what_it_becomes(entry)
+    becomes = what_it_becomes(entry, target)
     return f"{line} -> {becomes} {entry.size:,} B" if becomes else f"{line}  {entry.size:,} B"
 
 
-def what_it_becomes(entry: ShadowEntry) -> str:
-    """How a stored file differs from its source: another name, another form, or '' if neither."""
+def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
+    """How a stored file differs from its source: another name, another form, '' if neither."""
     if entry.stored_as != entry.path:
         return printable((entry.stored_as or "").rpartition("/")[2])
-    for diagnostic in entry.diagnostics:
-        if diagnostic.code == "converted":
-            return diagnostic.message
-    return ""
+    if not isinstance(entry.location, InCache):
+        return ""
+    # Of what keeps its name, only models are converted, for the partition's NPU.
+    npu = target.partition.npu if target.partition is not None else None
+    return "Ethos-U," if isinstance(npu, VelaNpu) else "Neural-ART,"
 
 
 def _problem_lines(problem: Problem, verbose: bool) -> list[str]:
-    if problem.code == "converted":
-        return []
     label = "note" if problem.severity == INFO else problem.severity
-    place = (
-        f"{printable(problem.path)}: "
-        if problem.path and not problem.message.startswith(problem.path)
-        else ""
-    )
-    lines = [f"  {label}: {place}{problem.message}"]
+    lines = [f"  {label}: {problem.text}"]
     if problem.detail and (verbose or problem.severity == ERROR):
         lines += [f"    | {line}" for line in problem.detail.rstrip().splitlines()]
     return lines
@@ -160,10 +157,3 @@ def _usage_line(used: int, capacity: int | None) -> str:
     filled = min(_BAR_WIDTH, round(share * _BAR_WIDTH))
     bar = "#" * filled + "." * (_BAR_WIDTH - filled)
     return f"  [{bar}] {used:,} of {capacity:,} B ({share:.1%})"
-
-
-def printable(path: str) -> str:
-    """A path for a terminal: no control characters, no half code points."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in path
-    )

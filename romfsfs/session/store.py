@@ -1,17 +1,21 @@
 """The folders that sessions live in, and who may use one now.
 
 `<state dir>/sessions/<id>/`, one for each target. Two locks, both `flock`, so a killed process
-leaves none behind: `lock` is held by the daemon for as long as the session is mounted and says
-by which process and where; `commit.lock` is held by whoever changes base, history or target.
+leaves none behind: `lock` is held by the daemon for as long as the session is mounted, and by
+who must not have it mounted meanwhile; `commit.lock` by whoever changes base, history or target.
+Both files say who holds them, and go on saying it after a crash. Who takes both takes `lock`
+first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +24,13 @@ from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.files import make_private_dir, state_dir
 from romfsfs.session.state import SessionInfo
 
+#: Looking who holds a lock takes it for an instant: such a look is waited for, this long.
+_PATIENCE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.005
+
 
 class MountedAt(NamedTuple):
-    """Who holds a session: process id and mountpoint ('' while it is being mounted)."""
+    """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted)."""
 
     pid: int
     mountpoint: str
@@ -39,14 +47,20 @@ class Lock:
         self._fd = -1
 
     def acquire(self) -> bool:
-        """Take the lock if nobody has it; whether it was taken."""
+        """Take the lock if nobody has it, and say who did; whether it was taken."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(fd)
+                    return False
+                time.sleep(_PAUSE_SECONDS)
         self._fd = fd
+        self.write(MountedAt(os.getpid(), ""))
         return True
 
     def write(self, record: MountedAt) -> None:
@@ -82,8 +96,13 @@ def session_dir(key: str) -> Path:
     return sessions_dir() / session_id(key)
 
 
+def make_session_dir(key: str) -> Path:
+    """The session's folder, made for this user alone if it is not there."""
+    return make_private_dir(session_dir(key))
+
+
 def all_sessions() -> Iterator[tuple[Path, SessionInfo]]:
-    """Every session folder with readable state; damaged ones are left out (`recover` names them)."""
+    """Every session folder whose state can be read; damaged ones are left out."""
     for folder in sorted(sessions_dir().iterdir()):
         try:
             yield folder, SessionInfo.load(folder / "session.json")
@@ -93,22 +112,30 @@ def all_sessions() -> Iterator[tuple[Path, SessionInfo]]:
 
 def mounted_at(folder: Path) -> MountedAt | None:
     """Who has this session mounted now, None if nobody has."""
-    path = folder / "lock"
+    return _holder(folder / "lock")
+
+
+def changed_by(folder: Path) -> int | None:
+    """The process that commits or otherwise changes this session now (0: not known yet)."""
+    holder = _holder(folder / "commit.lock")
+    return None if holder is None else holder.pid
+
+
+def _holder(path: Path) -> MountedAt | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-        except OSError:
-            return _read_holder(fd)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _read_record(fd)
     finally:
         os.close(fd)
 
 
-def _read_holder(fd: int) -> MountedAt:
+def _read_record(fd: int) -> MountedAt:
     try:
         record = json.loads(os.pread(fd, 8192, 0))
         return MountedAt(int(record["pid"]), str(record["mountpoint"]))
@@ -116,32 +143,49 @@ def _read_holder(fd: int) -> MountedAt:
         return MountedAt(0, "")  # taken, not yet written
 
 
-def find_mounted(mountpoint: str) -> Path | None:
-    """The session mounted at this folder (or at the mount that this path lies in)."""
+def find_mounted(mountpoint: str, *, dead: bool = False) -> Path | None:
+    """The session mounted at this folder; with `dead`, the one whose daemon was killed there."""
     wanted = os.path.abspath(mountpoint)
     real = os.path.join(os.path.realpath(os.path.dirname(wanted)), os.path.basename(wanted))
     for folder in sorted(sessions_dir().iterdir()):
-        holder = mounted_at(folder)
+        if dead:
+            try:
+                holder: MountedAt | None = _read_last(folder / "lock")
+            except OSError:
+                continue
+        else:
+            holder = mounted_at(folder)
         if holder and holder.mountpoint and holder.mountpoint in (wanted, real):
             return folder
     return None
+
+
+def _read_last(path: Path) -> MountedAt:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_record(fd)
+    finally:
+        os.close(fd)
 
 
 def lock_for_mount(folder: Path, name: str) -> Lock:
     """The session's mount lock. SessionBusy names who has it."""
     lock = Lock(folder / "lock")
     if lock.acquire():
-        lock.write(MountedAt(os.getpid(), ""))
         return lock
     holder = mounted_at(folder)
     where = holder.mountpoint if holder else ""
     pid = holder.pid if holder else 0
+    if where:
+        raise SessionBusy(
+            f"{name} is already mounted at {where}",
+            where=f"process {pid}",
+            next_step=f"use it there, or: romfsfs umount {where}",
+        )
     raise SessionBusy(
-        f"{name} is already mounted" + (f" at {where}" if where else ""),
+        f"{name} is being mounted or changed by another process",
         where=f"process {pid}" if pid else "",
-        next_step=f"use it there, or: romfsfs umount {where}"
-        if where
-        else "wait until that mount has finished",
+        next_step="try again when it has finished",
     )
 
 
@@ -149,5 +193,45 @@ def lock_for_change(folder: Path, name: str) -> Lock:
     """The right to change base, history and target. SessionBusy if another process is at it."""
     lock = Lock(folder / "commit.lock")
     if not lock.acquire():
-        raise SessionBusy(f"another commit of {name} is running", next_step="wait for it to finish")
+        pid = changed_by(folder)
+        raise SessionBusy(
+            f"{name} is being committed or changed by another process",
+            where=f"process {pid}" if pid else "",
+            next_step="try again when it has finished",
+        )
+    remove_leftovers(folder)
     return lock
+
+
+@contextlib.contextmanager
+def lock_unmounted(folder: Path, name: str) -> Iterator[None]:
+    """Both locks, for what must not happen under a mount: nobody can mount it meanwhile.
+
+    Where this process has the mount lock already (`romfsfs.open`), that is as good.
+    """
+    holder = mounted_at(folder)
+    mine = holder is not None and holder.pid == os.getpid() and not holder.mountpoint
+    with contextlib.ExitStack() as stack:
+        if not mine:
+            stack.enter_context(lock_for_mount(folder, name))
+        stack.enter_context(lock_for_change(folder, name))
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote one."""
+    for entry in os.scandir(folder):
+        found = re.fullmatch(r".+\.(\d+)\.tmp", entry.name)
+        if found and not _is_alive(int(found[1])):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

@@ -22,7 +22,10 @@ _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class WorkFile(NamedTuple):
-    """A file or folder of the work tree. kind: 'file', 'dir', or 'other' (a link, a device)."""
+    """A file or folder of the work tree.
+
+    kind: 'file', 'dir', 'closed' (a folder that may not be read) or 'other' (a link, a device).
+    """
 
     path: str
     kind: str
@@ -33,14 +36,18 @@ class WorkFile(NamedTuple):
 def scan(root_fd: int) -> list[WorkFile]:
     """Every file and folder below `root_fd`, parents first, siblings in code point order."""
     found: list[WorkFile] = []
+    closed = set()
     with Climber(root_fd) as climber:
         pending = [""]
         while pending:
             folder = pending.pop()
             try:
                 fd = climber.enter(folder)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # removed since it was listed
+            except PermissionError:
+                closed.add(folder)
+                continue
             prefix = folder + "/" if folder else ""
             folders = []
             for name, status in _list(fd):
@@ -52,6 +59,8 @@ def scan(root_fd: int) -> list[WorkFile]:
                     kind = "file" if stat.S_ISREG(status.st_mode) else "other"
                 found.append(WorkFile(path, kind, Signature.of(status), status.st_mode))
             pending.extend(reversed(folders))
+    if closed:
+        return [each._replace(kind="closed") if each.path in closed else each for each in found]
     return found
 
 
@@ -72,6 +81,7 @@ class Climber:
 
     def __init__(self, root_fd: int) -> None:
         self._fd = os.open(".", _DIR_FLAGS, dir_fd=root_fd)
+        self._folder = ""
         self._at: list[str] = []
 
     def __enter__(self) -> Climber:
@@ -82,6 +92,9 @@ class Climber:
 
     def enter(self, folder: str) -> int:
         """Move to a folder ('' is the root); its descriptor, valid until the next move."""
+        if folder == self._folder:
+            return self._fd
+        self._folder = "?"  # until we are there
         parts = folder.split("/") if folder else []
         common = 0
         for mine, theirs in zip(self._at, parts, strict=False):
@@ -94,6 +107,7 @@ class Climber:
         for part in parts[common:]:
             self._step(part)
             self._at.append(part)
+        self._folder = folder
         return self._fd
 
     def _step(self, name: str) -> None:
@@ -104,7 +118,8 @@ class Climber:
 
 def open_file(root_fd: int, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
     """A descriptor of a file below `root_fd`; never through a link. OSError as `open`."""
-    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+    # O_NONBLOCK: a fifo that someone put there must not hold us up.
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     if len(path) < 1000:
         return os.open(path, flags, mode, dir_fd=root_fd)
     folder, _, name = path.rpartition("/")
@@ -194,30 +209,54 @@ def write_all(fd: int, data: bytes) -> None:
         written += os.write(fd, memoryview(data)[written:])
 
 
+def kind_at(root_fd: int, path: str) -> str:
+    """'file', 'dir', 'other', or '' where nothing is."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with Climber(root_fd) as climber:
+            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if stat.S_ISDIR(status.st_mode):
+        return "dir"
+    return "file" if stat.S_ISREG(status.st_mode) else "other"
+
+
 def remove_tree(root_fd: int, path: str) -> None:
     """Remove a file, or a folder with all that is in it; nothing if it is not there."""
+    kind = kind_at(root_fd, path)
+    if not kind:
+        return
     folder, _, name = path.rpartition("/")
     with Climber(root_fd) as climber:
-        folder_fd = climber.enter(folder)
-        try:
-            os.unlink(name, dir_fd=folder_fd)
-            return
-        except FileNotFoundError:
-            return
-        except (IsADirectoryError, PermissionError):
-            pass  # EISDIR on Linux, EPERM on macOS
-    _remove_folder(root_fd, path)
+        if kind == "dir":
+            empty(climber.enter(path))
+            os.rmdir(name, dir_fd=climber.enter(folder))
+        else:
+            os.unlink(name, dir_fd=climber.enter(folder))
 
 
-def _remove_folder(root_fd: int, path: str) -> None:
-    fd = os.open(path, _DIR_FLAGS, dir_fd=root_fd)
+def empty(folder_fd: int) -> None:
+    """Remove all that is in a folder, however deep."""
+    inside = scan(folder_fd)
+    with Climber(folder_fd) as climber:
+        for entry in reversed(inside):
+            folder, _, name = entry.path.rpartition("/")
+            fd = climber.enter(folder)
+            (os.unlink if entry.kind in ("file", "other") else os.rmdir)(name, dir_fd=fd)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of a session's, however deep; nothing if it is not there.
+
+    `shutil.rmtree` recurses, and a tree may be thousands of folders deep.
+    """
     try:
-        inside = scan(fd)
-        with Climber(fd) as climber:
-            for entry in reversed(inside):
-                folder, _, name = entry.path.rpartition("/")
-                folder_fd = climber.enter(folder)
-                (os.rmdir if entry.kind == "dir" else os.unlink)(name, dir_fd=folder_fd)
+        fd = os.open(path, _DIR_FLAGS)
+    except FileNotFoundError:
+        return
+    try:
+        empty(fd)
     finally:
         os.close(fd)
-    os.rmdir(path, dir_fd=root_fd)
+    path.rmdir()

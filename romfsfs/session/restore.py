@@ -1,0 +1,146 @@
+"""Putting what the base holds back into the work tree.
+
+Files are written through the mountpoint when the session is mounted, so that the kernel's caches
+of the mount stay true; into `work/` otherwise. Everything may be repeated after a crash.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import digest_fd
+from romfsfs.session.base_image import BaseImage
+from romfsfs.session.recall import Recall
+from romfsfs.session.state import Base, BaseEntry, Signature
+from romfsfs.session.steps import reached
+from romfsfs.session.worktree import Climber, Item, extract, kind_at, open_file, remove_tree
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[int]:
+    """A descriptor of the tree's root folder."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def restore(held: BaseImage, paths: Collection[str], root: Path) -> None:
+    """Remove what is at these paths of the tree, then put there what the base has.
+
+    Folders are removed when nothing is left in them, and made where a restored file needs them.
+    """
+    wanted = set(paths)
+    with opened(root) as root_fd:
+        for path in sorted(wanted, key=lambda path: (-path.count("/"), path)):
+            _remove(root_fd, path)
+        reached("revert-removed")
+        recall = Recall()
+        items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
+        # What is still there was left on purpose: a folder that is not empty, an edit.
+        missing = (item for item in items if not kind_at(root_fd, item.path))
+        for _ in extract(missing, root_fd):
+            pass
+    reached("revert-restored")
+
+
+def _with_parents(base: Base, wanted: Collection[str]) -> list[BaseEntry]:
+    """The base's entries for these paths and the folders above them, in the base's order."""
+    needed = set(wanted)
+    for entry in base.entries:
+        if entry.source in wanted:
+            needed.update(parents(entry.source))
+    return [e for e in base.entries if e.source in wanted or (e.is_dir and e.source in needed)]
+
+
+def parents(path: str) -> list[str]:
+    """The folders above a path, the outermost first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _remove(root_fd: int, path: str) -> None:
+    """Remove a file; a folder only if nothing that is to stay is in it."""
+    folder, _, name = path.rpartition("/")
+    try:
+        if kind_at(root_fd, path) == "dir":
+            with Climber(root_fd) as climber:
+                os.rmdir(name, dir_fd=climber.enter(folder))
+        else:
+            remove_tree(root_fd, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        if kind_at(root_fd, path) != "dir":
+            raise RomfsError(f"cannot restore: {error.strerror}", where=path) from error
+
+
+def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
+    if entry.is_dir:
+        return Item(entry.source, None, 0, 0)
+    offset, size = held.extents[entry.path]
+    if entry.source_digest != entry.digest:
+        source = recall.find(entry.path, entry.digest)
+        if source is None:  # forgotten: what the image has is the next best
+            return Item(entry.path, held.fd, offset, size)
+        return Item(entry.source, source.file, 0, source.file.stat().st_size)
+    return Item(entry.source, held.fd, offset, size)
+
+
+def follow(held: BaseImage, old: Base, work: Path, root: Path) -> list[str]:
+    """Let a tree that stood on `old` follow to the base held; which paths changed.
+
+    Only what is still as it was in `old` follows: edits stay edits. work: the tree itself, to
+    read from; root: where it is mounted, to write through.
+    """
+    before = {entry.source: entry for entry in old.entries}
+    after = {entry.source: entry for entry in held.base.entries}
+    changed = [
+        path
+        for path in before.keys() | after.keys()
+        if _content(before.get(path)) != _content(after.get(path))
+    ]
+    with opened(work) as work_fd:
+        wanted = [path for path in changed if _is_as(work_fd, path, before.get(path))]
+    restore(held, wanted, root)
+    return sorted(wanted)
+
+
+def _content(entry: BaseEntry | None) -> tuple[bool, str] | None:
+    return None if entry is None else (entry.is_dir, entry.source_digest)
+
+
+def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
+    kind = kind_at(work_fd, path)
+    if entry is None or not kind:
+        return entry is None and not kind
+    if entry.is_dir or kind != "file":
+        return entry.is_dir and kind == "dir"
+    return work_digest(work_fd, path, entry.signature, entry.source_digest) == entry.source_digest
+
+
+def work_digest(
+    work_fd: int, path: str, signature: Signature | None = None, known: str = ""
+) -> str | None:
+    """The digest of a work file, None if it is not there; `known` if it has this signature."""
+    try:
+        fd = open_file(work_fd, path)
+    except OSError:
+        return None
+    try:
+        if signature is not None and Signature.of(os.fstat(fd)) == signature:
+            return known
+        return digest_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def selected(path: str, paths: Iterable[str]) -> bool:
+    """Whether `path` is one of these, or below one; everything is when there are none."""
+    listed = list(paths)
+    return not listed or any(path == each or path.startswith(each + "/") for each in listed)

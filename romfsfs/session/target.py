@@ -1,0 +1,127 @@
+"""The target as the session knows it: is it still that, and what a commit is about to overwrite."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from romfsfs.devices.base import Device
+from romfsfs.devices.file import FileDevice, Stamp
+from romfsfs.errors import ImageFormatError, RomfsError, TargetChanged
+from romfsfs.files import (
+    EMPTY_DIGEST,
+    Progress,
+    digest_fd,
+    digest_file,
+    no_progress,
+    replace_atomically,
+)
+from romfsfs.session import history
+from romfsfs.session.session import Session
+from romfsfs.session.state import Base
+
+log = logging.getLogger(__name__)
+
+
+def target_is(session: Session, device: Device) -> bool:
+    """Whether the target still holds what the session last read from it or wrote to it."""
+    held = session.held()
+    base = held.base
+    if isinstance(device, FileDevice):
+        return file_is(device, base)
+    if base.fresh and base.target_digest is None:
+        return True  # `--new` on a camera: what it held was not looked at, and is replaced
+    same = None
+    if base.image_size:
+        with os.fdopen(os.dup(held.fd), "rb") as image:
+            same = device.matches(image, base.image_size)
+    if same is None:
+        return _read_digest(session, device) == base.target_digest
+    return same
+
+
+def file_is(device: FileDevice, base: Base) -> bool:
+    """`target_is` for a file: told by its stamp, read only when that differs."""
+    stamp = device.stamp()
+    if stamp is None or base.target_digest is None:
+        return stamp is None and base.target_digest is None
+    if base.stamp is not None and stamp == base.stamp:
+        return True
+    return device.digest(stamp[2]) == base.target_digest
+
+
+def holds(device: Device, image: Path) -> bool:
+    """Whether the target holds just the bytes of this image file."""
+    size = os.stat(image).st_size
+    if isinstance(device, FileDevice):
+        stamp = device.stamp()
+        return stamp is not None and stamp[2] == size and device.digest(size) == digest_file(image)
+    with open(image, "rb") as file:
+        return device.matches(file, size) is True
+
+
+def trusted_stamp(device: Device, base: Base) -> Stamp | None:
+    """The stamp of a file target whose bytes are those of `base`, None where that is not known."""
+    if not isinstance(device, FileDevice):
+        return None
+    if device.written_stamp is not None:
+        return device.written_stamp
+    stamp = device.settled_stamp()
+    if stamp is None or device.digest(stamp[2]) != base.target_digest:
+        return None
+    return stamp if device.stamp() == stamp else None
+
+
+def target_changed(session: Session) -> TargetChanged:
+    """The target is not what this session last read: the ways on."""
+    source = session.info.source
+    return TargetChanged(
+        "the target changed elsewhere since it was read",
+        where=session.info.name,
+        next_step=f"write your edits to another file: romfsfs commit {source} --to FILE; over the "
+        f"change: romfsfs commit {source} --force; or drop them: romfsfs revert {source}",
+    )
+
+
+def keep_overwritten(session: Session, device: Device, progress: Progress = no_progress) -> None:
+    """Enter into the log what the target holds, before a commit writes over it unseen.
+
+    Only an image can be kept; anything else is lost, as the user asked for.
+    """
+    copy = session.directory / "found.img"
+    try:
+        with replace_atomically(copy) as file:
+            size = device.read_image(file, progress)
+            file.flush()
+            digest = digest_fd(file.fileno())
+        if size:
+            history.add(session, copy, digest, "read", "as found before it was overwritten")
+    except ImageFormatError:
+        log.warning("%s holds no image: overwritten without a copy", session.info.name)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _read_digest(session: Session, device: Device) -> str:
+    """What the target holds, by reading all of it: for devices that cannot tell otherwise."""
+    copy = session.directory / "found.img"
+    try:
+        with replace_atomically(copy) as file:
+            size = device.read_image(file)
+            file.flush()
+            return digest_fd(file.fileno(), 0, size) if size else EMPTY_DIGEST
+    except ImageFormatError:
+        return ""
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def no_space(session: Session, error: OSError, doing: str) -> RomfsError:
+    """What to say when the session's folder cannot be written."""
+    return RomfsError(
+        f"{doing}: {error.strerror or error}",
+        where=str(session.directory),
+        next_step="nothing was written to the target and your edits are kept; free space there, "
+        "or use another place with $ROMFSFS_STATE_DIR, and try again",
+    )
