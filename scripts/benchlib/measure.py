@@ -122,8 +122,7 @@ class Bench:
 
 
 def ratio_of(ours: Sequence[Usage], peer: Sequence[Usage]) -> float:
-    """The middle of the rounds' own ratios: a slow moment hits both sides of one round."""
-    return statistics.median(a.seconds / b.seconds for a, b in zip(ours, peer, strict=True))
+    return middle(ours) / middle(peer)
 
 
 def middle(usages: Sequence[Usage]) -> float:
