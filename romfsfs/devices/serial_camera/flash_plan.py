@@ -37,8 +37,6 @@ _INTERNAL_WORD = 32
 _SMALLEST_WRITE = 4
 #: where nothing is announced: as much as an image header
 _DEFAULT_WRITE = 16
-#: bytes erased by one call at most: 64 KiB is NOR flash's larger erase block
-ERASE_RUN = 65536
 #: bytes in front of the partition's end that wedge the flash when read (OPENMV4P and OPENMVPT)
 UNREADABLE_TAIL = 512
 
@@ -186,22 +184,15 @@ def _erased_units(known: bytes, new: bytes, start: int) -> list[Span] | None:
 
 
 def _erases(geometry: Geometry, blocks: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Block 0 alone and first, then runs of neighbours; or all from the start, in one."""
+    """Block 0 first, whether it differs or not; or all from the start, in one."""
     if geometry.mode == "never":
         return ()
     if geometry.mode == "prefix":
         last = max(blocks, default=0)
         return ((0, min(last + geometry.block, geometry.size)),)
-    runs = [(0, geometry.block)]
-    for start in blocks:
-        end = min(start + geometry.block, geometry.size)
-        if start == 0:
-            continue
-        if len(runs) > 1 and runs[-1][1] == start and end - runs[-1][0] <= ERASE_RUN:
-            runs[-1] = (runs[-1][0], end)
-        else:
-            runs.append((start, end))
-    return tuple(runs)
+    # One by one: while the camera erases a block, the next block's bytes travel.
+    starts = [0, *(start for start in blocks if start)]
+    return tuple((start, min(start + geometry.block, geometry.size)) for start in starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,20 +240,18 @@ def seal_size(geometry: Geometry, announced: int) -> SealSize | None:
 def operations(
     plan: FlashPlan, image: BinaryIO, sealing: SealSize, chunk: int
 ) -> Iterator[Operation]:
-    """Everything between `opening` and `seal`: each run is erased, then programmed; block 0 last.
+    """Everything between `opening` and `seal`: each block is erased, then programmed; block 0 last.
 
     chunk: bytes of one operation at most; no operation crosses a multiple of 4096, so that block
     device drivers see one block at a time.
     """
     first_block = [span for span in plan.programs if span.start < plan.geometry.block]
     rest = [span for span in plan.programs if span.start >= plan.geometry.block]
-    runs = list(plan.erases[1:])
+    erases = dict(plan.erases[1:])
     for span in rest:
-        while runs and runs[0][0] <= span.start:
-            yield Operation("erase", *runs.pop(0))
+        if span.start in erases:
+            yield Operation("erase", span.start, erases[span.start])
         yield from _chunks(span, image, chunk, span.start)
-    for run in runs:
-        yield Operation("erase", *run)
     if sealing.early < sealing.size:
         data = block_at(image, sealing.early, sealing.size)
         yield Operation("program", sealing.early, sealing.size, data)

@@ -25,6 +25,8 @@ TOUCH_BAUD_RATE = 1200
 _TICK = 0.05
 #: seconds until a write that the camera does not take is given up
 _WRITE_TIMEOUT = 10.0
+#: bytes that `read_until` keeps: more than any line or prompt that is waited for
+_KEPT = 65536
 _UNPLUGGED = "plug the camera in again and repeat the command; it takes up where it stopped"
 
 
@@ -80,7 +82,9 @@ class Port:
         return bytes(data)
 
     def read_until(self, ending: bytes, deadline: float) -> bytes:
-        """Everything up to and with `ending`; without it, what came before the deadline."""
+        """Everything up to and with `ending`; without it, what came before the deadline.
+
+        Of a camera that does not stop sending, the last 64 KiB or more."""
         data = bytearray()
         searched = 0
         while True:
@@ -88,6 +92,8 @@ class Port:
             if found >= 0:
                 self.unread(memoryview(data)[found + len(ending) :])
                 return bytes(data[: found + len(ending)])
+            if len(data) > 2 * _KEPT:
+                del data[:-_KEPT]
             searched = max(0, len(data) - len(ending) + 1)
             piece = self.read_some(deadline)
             if not piece:

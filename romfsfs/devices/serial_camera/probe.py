@@ -27,6 +27,14 @@ _ARCHITECTURES = (
     "rv32imc",
     "rv64imc",
 )
+#: characters; a camera with two partitions says some 600
+_MOST_TEXT = 16384
+_LARGEST_PARTITION = 1 << 31
+#: what the parser and the conversions say to text that is no such answer; the last two: nesting
+_NO_FACTS = (
+    ValueError, SyntaxError, KeyError, TypeError, IndexError, OverflowError, MemoryError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +93,11 @@ def probe(repl: RawRepl) -> CameraFacts:
     """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says."""
     text = repl.run(snippets.PROBE).strip()
     try:
+        if len(text) > _MOST_TEXT:
+            raise ValueError("too long")
         answer = ast.literal_eval(text.splitlines()[-1])
         return _facts(answer)
-    except (ValueError, SyntaxError, KeyError, TypeError, IndexError) as error:
+    except _NO_FACTS as error:
         raise DeviceAnswer(
             "the camera does not describe itself as MicroPython does",
             where=repl.port.name,
@@ -96,19 +106,20 @@ def probe(repl: RawRepl) -> CameraFacts:
         ) from error
 
 
+def _partition(index: int, kind: str, size: int, erase: object, header: bytes) -> PartitionFacts:
+    if not isinstance(header, bytes) or not 0 < int(size) <= _LARGEST_PARTITION:
+        raise ValueError("no partition")
+    erase_size = erase if isinstance(erase, int) and 0 < erase <= size else None
+    return PartitionFacts(index, str(kind), int(size), erase_size, header)
+
+
 def _facts(answer: dict[str, Any]) -> CameraFacts:
     mpy = int(answer["mpy"])
     architecture = (mpy >> 10) & 0x3F
     partitions = tuple(
-        PartitionFacts(
-            index,
-            str(kind),
-            int(size),
-            int(erase) if isinstance(erase, int) and erase > 0 else None,
-            bytes(header),
-        )
-        for index, (kind, size, erase, header) in enumerate(answer["partitions"])
-        if kind != "none"
+        _partition(index, *words)
+        for index, words in enumerate(answer["partitions"])
+        if words[0] != "none"
     )
     return CameraFacts(
         machine=str(answer["machine"]),

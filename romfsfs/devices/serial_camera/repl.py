@@ -27,6 +27,10 @@ ENTER_LIMIT = 15.0
 ANSWER_LIMIT = 10.0
 #: boot.py runs at a soft reset, and may mount cards and join networks
 RESET_LIMIT = 20.0
+#: the longest answer: a slow camera's digest of a partition, which sends a dot now and then
+LONGEST_ANSWER = 1800.0
+#: bytes of the largest answer that is taken; the checksums of 24 MiB are 48 KiB
+MOST_OUTPUT = 1 << 20
 #: bytes and pause of plain raw mode, for firmware without raw paste: there is no flow control
 _PLAIN_PIECE, _PLAIN_PAUSE = 256, 0.01
 #: a REPL that knows no raw paste shows its prompt again at once
@@ -119,6 +123,8 @@ class RawRepl:
         """Raw paste: never more bytes on the way than the camera has announced room for."""
         deadline = time.monotonic() + ANSWER_LIMIT
         window = int.from_bytes(self.port.read_exactly(2, deadline), "little")
+        if not window:
+            raise self._no_answer("with room for code")
         room, sent = window, 0
         while sent < len(data):
             if room == 0:
@@ -151,6 +157,8 @@ class RawRepl:
             ends = [place for place in (piece.find(b"\n"), piece.find(b"\x04")) if place >= 0]
             if not ends:
                 line += piece
+                if len(line) > MOST_OUTPUT:
+                    raise self._no_answer("with a line that ends", bytes(line))
                 continue
             place = min(ends)
             line += piece[:place]
@@ -166,7 +174,8 @@ class RawRepl:
     def finish(self, limit: float, heartbeat: Callable[[bytes], None] | None = None) -> bytes:
         """Wait for the end of running code; return what it printed. DeviceAnswer if it raised.
 
-        limit: seconds without any byte. heartbeat: is given the output as it arrives.
+        limit: seconds without any byte. heartbeat: is given the output as it arrives. DeviceLost
+        when it does not end: `LONGEST_ANSWER`, `MOST_OUTPUT`.
         """
         output = self._until_mark(limit, heartbeat)
         error = self._until_mark(limit, None)
@@ -179,8 +188,9 @@ class RawRepl:
 
     def _until_mark(self, limit: float, heartbeat: Callable[[bytes], None] | None) -> bytes:
         data = bytearray()
+        end = time.monotonic() + LONGEST_ANSWER
         while True:
-            piece = self.port.read_some(time.monotonic() + limit)
+            piece = self.port.read_some(min(end, time.monotonic() + limit))
             if not piece:
                 raise self._silent(limit, data)
             place = piece.find(b"\x04")
@@ -188,6 +198,8 @@ class RawRepl:
                 self.port.unread(memoryview(piece)[place + 1 :])
                 piece = piece[:place]
             data += piece
+            if len(data) > MOST_OUTPUT or time.monotonic() > end:
+                raise self._no_answer("but prints without end", bytes(data))
             if heartbeat:
                 heartbeat(piece)
             if place >= 0:

@@ -18,11 +18,13 @@ from romfsfs.devices.serial_camera.reading import ATTEMPTS, SILENCE, Window, byt
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 
-_FRAMES_AHEAD = 3
+_FRAMES_AHEAD = 4
 #: seconds allowed for erasing 4 KiB: four times the typical 45 ms (facts: `camera.md`)
 ERASE_SECONDS = 4 * 0.045
 #: an erase above this many bytes is waited for before more is sent: its data would block the port
 _LONG_ERASE = 65536
+#: seconds in which the camera has answered every frame that is on the way, and falls silent
+_LONGEST_BABBLE = 30.0
 #: ioctl 5 is not implemented on stm32 and alif: EINVAL; EOPNOTSUPP elsewhere
 _NO_FINISH = (-22, -95)
 
@@ -170,6 +172,7 @@ class Writer:
             filler = bytes(frames.FRAME_HEADER + frames.MAX_CHUNK)
             self._repl.port.write(filler if self._raw else b"\n" * frames.MAX_TEXT_LINE)
         expected = None
+        end = time.monotonic() + _LONGEST_BABBLE
         # nothing is sent before the line is silent, or an old answer would be taken for a new one
         while True:
             if words and words[0] == "k" and self._sent and words[1] == self._sent[0].number:
@@ -181,6 +184,8 @@ class Writer:
             words = self._read_words(time.monotonic() + 0.5)
             if words is None:
                 break
+            if time.monotonic() > end:
+                raise bytes_lost(self._repl, "its answers do not end")
         ahead = [frame.number for frame in self._sent] + [self._number]
         if expected in ahead:  # those before it were carried out: only their answers got lost
             for _ in range(ahead.index(expected)):
@@ -220,7 +225,8 @@ def _place(frame: _Frame) -> str:
 
 
 def _refused(repl: RawRepl, what: str, answer: int, where: str) -> DeviceAnswer:
-    reason = os.strerror(-answer) if answer < 0 else "an answer that means nothing"
+    known = -4096 < answer < 0
+    reason = os.strerror(-answer) if known else "an answer that means nothing"
     return DeviceAnswer(
         f"the camera refuses {what}: {reason} ({answer})",
         errno=max(0, -answer),
