@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from romfsfs.cli.fstab import with_mount
 from romfsfs.cli.output import Output, discard_stdout
 from romfsfs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RomfsError
 
@@ -91,7 +92,7 @@ def run(arguments: list[str]) -> int:
     context: list[Any] = []
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        with romfsfs.make_context("romfsfs", list(arguments)) as made:
+        with romfsfs.make_context("romfsfs", with_mount(arguments, COMMANDS)) as made:
             context.append(made)
             result = romfsfs.invoke(made)
             sys.stdout.flush()

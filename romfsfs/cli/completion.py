@@ -138,6 +138,11 @@ def answer(instruction: str) -> int:
     return EXIT_OK
 
 
+def script(shell: str) -> str:
+    """The script for bash, zsh or fish."""
+    return _completer(shell).source()
+
+
 def _completer(shell: str) -> ShellComplete:
     from romfsfs.cli.app import romfsfs
 
@@ -152,4 +157,4 @@ def _completer(shell: str) -> ShellComplete:
 def completion(output: Output, /, shell: str) -> None:
     """Print the script that makes a shell complete commands, options, boards, image files,
     connected cameras, mounted directories and models of the zoo."""
-    output.show(_completer(shell).source())
+    output.show(script(shell))

@@ -58,7 +58,7 @@ def manual() -> str:
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     """A subsection for a command, and one for each command of a group."""
-    usage = " ".join(command.collect_usage_pieces(context))
+    usage = " ".join(command.collect_usage_pieces(context)).replace("[OPTIONS]", "[options]")
     yield f'.SS "{text(context.command_path)} {text(usage)}"'
     yield from _paragraphs(command.help)
     yield from _terms([*_arguments(command, context), *_options(command, context)])
@@ -76,6 +76,7 @@ def _options(command: click.Command, context: click.Context) -> list[_Term]:
         parameter.get_help_record(context)
         for parameter in command.get_params(context)
         if isinstance(parameter, click.Option) and not parameter.hidden
+        if context.parent is None or "--help" not in parameter.opts  # said once is enough
     )
     return [record for record in records if record is not None]
 

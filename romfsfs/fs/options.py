@@ -11,7 +11,7 @@ SUBTYPE = "romfsfs"
 _FSTAB_ONLY = frozenset(
     {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"}
 )
-_FSTAB_PREFIXES = ("x-", "comment=")
+_FSTAB_PREFIXES = ("x-", "comment=", "user=", "uhelper=")
 
 _THREADS = 10
 

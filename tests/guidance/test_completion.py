@@ -1,0 +1,173 @@
+"""What a shell offers when the tabulator key is pressed, asked of the shells themselves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from romfsfs.boards import boards
+from romfsfs.cli import main
+from romfsfs.cli.app import COMMANDS, romfsfs
+from romfsfs.cli.completion import answer, bash_word, script, split_line
+from romfsfs.cli.values import completer_of
+from romfsfs.files import state_dir
+from romfsfs.image.writer import encode
+from romfsfs.session import store
+from romfsfs.session.store import MountedAt
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+_SHELLS = [shell for shell in ("bash", "zsh", "fish") if shutil.which(shell)]
+
+_ASK = {
+    "bash": """
+        source ./script
+        COMP_LINE="$LINE" COMP_POINT=${#LINE} COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+        _romfsfs_completion romfsfs 2>/dev/null
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """,
+    "zsh": """
+        compdef() { }
+        _path_files() { print FILES }
+        compadd() { print -l -- "${(@P)@[-1]}" }
+        _describe() { local each; for each in "${(@P)3}"; do print -r -- "${each%%:*}"; done }
+        source ./script
+        words=(${(z)LINE}); [[ $LINE == *' ' ]] && words+=('')
+        CURRENT=$#words
+        _romfsfs_completion
+    """,
+    "fish": "source ./script; complete -C $LINE",
+}
+
+
+@pytest.fixture
+def offers(tmp_path: Path, run: Run) -> Callable[[str, str], list[str]]:
+    """`offers(shell, line)`: the words that the shell offers at the end of the line."""
+
+    def ask(shell: str, line: str) -> list[str]:
+        (tmp_path / "script").write_text(script(shell))
+        plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+        done = run(shell, *plain, "-c", _ASK[shell], LINE=line)
+        return [row.partition("\t")[0] for row in done.stdout.splitlines() if row]
+
+    return ask
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "app.img"
+    path.write_bytes(encode({"main.py": b"pass\n", "lib/net.mpy": b"M" * 20}, dirs=["lib"]))
+    return path
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_commands_options_boards_and_files(
+    shell: str, offers: Callable[[str, str], list[str]], image: Path
+) -> None:
+    assert "bash" in _SHELLS, "install bash"
+    assert offers(shell, "romfsfs um") == ["umount"]
+    assert set(offers(shell, "romfsfs mount --com")) == {"--commit-on-unmount"}
+    assert set(offers(shell, "romfsfs new x.img --board OPENMV_")) == {
+        name for name in boards() if name.startswith("OPENMV_")
+    }
+    assert offers(shell, "romfsfs ls ap") == ["app.img"]
+    assert offers(shell, "romfsfs cat app.img main.py lib/") == ["lib/", "lib/net.mpy"]
+
+
+def test_the_board_is_offered_whatever_its_case(offers: Callable[[str, str], list[str]]) -> None:
+    assert offers("bash", "romfsfs build d i --board arduino_n") == [
+        name for name in boards() if name.startswith("ARDUINO_N")
+    ]
+
+
+def test_connected_cameras_are_offered(
+    offers: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ROMFSFS_PORTS", str(tmp_path / "cam0"))
+    assert offers("bash", f"romfsfs push x.img {tmp_path}/c") == [f"{tmp_path}/cam0"]
+    assert offers("bash", "romfsfs pull cam") == ["camera"]
+    # bash breaks words at colons, and puts back what stands before one itself
+    assert offers("bash", "romfsfs pull dfu:OPENMV_N") == ["OPENMV_N6"]
+
+
+def test_mounted_directories_and_sessions_are_offered(
+    offers: Callable[[str, str], list[str]], image: Path, tmp_path: Path
+) -> None:
+    assert offers("bash", "romfsfs umount c") == []
+    assert main(["new", str(tmp_path / "new.img"), "--board", "OPENMV4P"]) == 0
+    (folder,) = (folder for folder, _ in store.all_sessions())
+    with store.lock_for_mount(folder, "new.img") as lock:
+        lock.write(MountedAt(1, str(tmp_path / "cam ä")))
+        assert offers("bash", "romfsfs umount c") in (["cam\\ ä"], ["cam\\ \\ä"])
+        assert len(offers("bash", "romfsfs status ")) == 2
+        assert offers("bash", f"romfsfs umount {tmp_path}/c")[0].startswith(f"{tmp_path}/cam\\ ")
+    assert offers("bash", "romfsfs commit ") == ["new.img"]
+
+
+def test_models_of_the_zoo_are_offered(
+    offers: Callable[[str, str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "zoo" / "models" / "google" / "face" / "blaze" / "blaze.tflite"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"model")
+    monkeypatch.setenv("ROMFSFS_ZOO", str(tmp_path / "zoo"))
+    assert offers("bash", "romfsfs zoo add goo") == ["google/face/blaze/blaze.tflite"]
+
+
+def test_no_state_and_no_sense_are_no_error(
+    offers: Callable[[str, str], list[str]], tmp_path: Path
+) -> None:
+    assert offers("bash", "romfsfs ls missing.img x") == []
+    assert offers("bash", "romfsfs nonsense --x 'unfinished quote") == []
+    assert not state_dir().exists() or not list(state_dir().rglob("session.json"))
+    assert answer("tcsh_complete") == 1
+
+
+def free_parameters() -> Iterator[tuple[click.Context, click.Parameter]]:
+    """Every parameter of every command whose value is a text of the user's choice."""
+    root = click.Context(romfsfs, info_name="romfsfs")
+    pending = [
+        (click.Context(command, info_name=name, parent=root), command)
+        for name in COMMANDS
+        if (command := romfsfs.get_command(root, name)) is not None
+    ]
+    while pending:
+        context, command = pending.pop()
+        if isinstance(command, click.Group):
+            pending += [
+                (click.Context(inner, info_name=name, parent=context), inner)
+                for name, inner in command.commands.items()
+            ]
+        for parameter in command.params:
+            if parameter.type is click.STRING and not getattr(parameter, "is_flag", False):
+                yield context, parameter
+
+
+def test_every_value_has_a_completion_or_is_a_name_of_its_own() -> None:
+    own_names = {"exclude", "name"}
+    missing = [
+        f"{context.command_path} {parameter.name}"
+        for context, parameter in free_parameters()
+        if completer_of(context, parameter) is None and parameter.name not in own_names
+    ]
+    assert not missing, f"say in cli/values.py what these can be: {missing}"
+
+
+def test_the_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "fish"]) == 0
+    assert capsys.readouterr().out == script("fish")
+    assert main(["completion", "tcsh"]) == 2
+
+
+def test_lines_are_split_as_bash_would() -> None:
+    assert split_line("romfsfs ") == ([], "")
+    assert split_line("romfsfs ls a\\ b ") == (["ls", "a b"], "")
+    assert split_line("romfsfs ls 'a b") == (["ls"], "a b")
+    assert split_line("romfsfs pull camera:12") == (["pull"], "camera:12")
+    assert bash_word("camera:1234", "camera:12", " :") == "1234"
+    assert bash_word("a b$.img", "a", " ") == "a\\ b\\$.img"
