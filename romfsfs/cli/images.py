@@ -221,10 +221,18 @@ def extract(output: Output, source: str, directory: str) -> None:
 @click.argument("source")
 @click.option("--board", help="Check alignment and capacity for it.")
 @_PARTITION
+@click.option("--map", "as_map", is_flag=True, help="What lies where, and what is free.")
 @_JSON
 @click.pass_obj
-def info(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> None:
+def info(
+    output: Output, source: str, board: str | None, partition: int, as_map: bool, as_json: bool
+) -> None:
     """What SOURCE holds: size, files, and what is worth knowing about its layout."""
+    if as_map:
+        from romfsfs.cli.maps import show_map
+
+        show_map(output, source, board, partition, as_json)
+        return
     with output.progress() as progress, image_of(source, progress=progress) as (image, file):
         record = _summary(image, file, source, get_board(board) if board else None, partition)
     if as_json:

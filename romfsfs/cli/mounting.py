@@ -34,6 +34,7 @@ _OWN_OPTIONS = (
     "commit_on_unmount",
     "no_convert",
     "stedgeai",
+    "notify",
 )
 
 
@@ -57,6 +58,7 @@ _OWN_OPTIONS = (
 @click.option(
     "--commit-on-unmount", is_flag=True, help="`romfsfs umount` commits unless told otherwise."
 )
+@click.option("--notify", is_flag=True, help="Desktop notifications of failed conversions.")
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount too.")
 @click.option("-o", "options", multiple=True, metavar="OPTS", help="Mount options, as in fstab.")
 @click.pass_obj
@@ -84,6 +86,7 @@ def mount(
         source, Path(directory), board, partition, chosen, given["exclude"],
         given["start_new"] or "new" in own, read_only,
         given["commit_on_unmount"] or "commit_on_unmount" in own,
+        given["notify"] or "notify" in own,
     )  # fmt: skip
     with output.progress() as progress:
         mount_options = MountOptions(
@@ -128,7 +131,7 @@ class MountRequest:
     def __init__(
         self, source: str, directory: Path, board: str | None, partition: int | None,
         options: dict[str, Any], excludes: tuple[str, ...], start_new: bool, read_only: bool,
-        commit_on_unmount: bool,
+        commit_on_unmount: bool, notify: bool = False,
     ) -> None:  # fmt: skip
         self.source = os.path.abspath(source) if os.path.exists(source) else source
         self.mountpoint = os.path.realpath(directory)
@@ -139,6 +142,7 @@ class MountRequest:
         self.start_new = start_new
         self.read_only = read_only
         self.commit_on_unmount = commit_on_unmount
+        self.notify = notify
         self._lock: Lock | None = None
 
     def open_host(self, progress: Progress) -> SessionHost:
@@ -158,7 +162,9 @@ class MountRequest:
                 commit_on_unmount=self.commit_on_unmount,
             )
             prepare(session, opened, new=self.start_new, progress=progress)
-        host = SessionHost(session, self.read_only, lambda: session_device(session))
+        host = SessionHost(
+            session, self.read_only, lambda: session_device(session), notify=self.notify
+        )
         host.start()
         self._lock.write(MountedAt(os.getpid(), self.mountpoint))
         return host

@@ -36,11 +36,18 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 @_JSON
 @click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
+@click.option("--watch", "follow", is_flag=True, help="Again at every change, until Ctrl-C.")
 @click.pass_obj
-def status(output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool) -> int:
+def status(
+    output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool, follow: bool
+) -> int:
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
     found = find_session(where)
     verbose = verbose or output.verbose > 0
+    if follow:
+        from romfsfs.cli.watch import watch
+
+        return watch(output, found, as_json=as_json, verbose=verbose)
     if found.mountpoint is not None and not verbose:
         # The daemon knows more: which conversions run, and what failed without being kept.
         clean = bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])

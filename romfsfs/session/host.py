@@ -20,6 +20,7 @@ from romfsfs.devices.base import Device
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.base_image import BaseImage
 from romfsfs.session.commit import commit
+from romfsfs.session.notify import Notifier
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change, InBase, Location
 from romfsfs.session.status import Status
@@ -47,6 +48,8 @@ class SessionHost:
         session: Session,
         read_only: bool,
         open_device: Callable[[], contextlib.AbstractContextManager[Device]],
+        *,
+        notify: bool = False,
     ) -> None:
         self.session = session
         self._read_only = read_only
@@ -56,6 +59,7 @@ class SessionHost:
         self._generation = 0
         self._snapshot: _Snapshot | None = None
         self._pool: WorkerPool | None = None
+        self._notifier = Notifier(session.info.name) if notify else None
         self.work_fd = os.open(session.work, _DIR_FLAGS)
         hidden = session.directory / "hidden"
         hidden.mkdir(mode=0o700, exist_ok=True)
@@ -149,6 +153,8 @@ class SessionHost:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
+        if self._notifier is not None:
+            self._notifier.close()
         os.close(self.work_fd)
         os.close(self.hidden_fd)
 
@@ -179,6 +185,8 @@ class SessionHost:
         self._outdated()
         if result.state is State.FAILED:
             log.warning("%s: %s", path, result.message)
+            if self._notifier is not None:
+                self._notifier.failed(path, result.message)
         else:
             log.info("%s is %s, %d bytes", path, result.stored_path, result.size)
 

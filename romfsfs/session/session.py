@@ -22,6 +22,7 @@ from romfsfs.errors import RomfsError
 from romfsfs.files import cache_dir, make_private_dir
 from romfsfs.image.model import Extent
 from romfsfs.session import store
+from romfsfs.session.advice import advice
 from romfsfs.session.base_image import BaseImage, open_base
 from romfsfs.session.digests import DigestCache
 from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
@@ -164,7 +165,7 @@ class Session:
                 "(aligned to 16), no limit of size is known; choose one with: mount --board BOARD"
             )
             notes.append(Problem("no-board", "", message, INFO))
-        return notes
+        return notes + advice(plan, held.extents, self.info.source)
 
     def open_location(
         self, location: Location, held: BaseImage | None = None
