@@ -33,7 +33,7 @@ COMMAND_TREE = dict(walk_commands())
 def test_a_command_has_help(name: str) -> None:
     command = COMMAND_TREE[name]
     assert command.help, f"{name}: no help text"
-    assert command.help.split("\n\n")[0].rstrip().endswith("."), f"{name}: not a sentence"
+    assert command.help.split("\n\n")[0].rstrip().endswith((".", ":")), f"{name}: not a sentence"
     silent = [
         parameter.opts[0]
         for parameter in command.params
