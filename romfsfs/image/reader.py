@@ -14,14 +14,18 @@ with the offset and the reason. Decided, case by case:
                 a file without data: the camera lists nothing after it
                 two entries of one name in a directory: only the first can be opened
                 names that are empty, '.', '..', hold '/' or NUL, or are not UTF-8
+                what a small image could fill a memory or disk with: nesting so deep that the
+                paths, or files sharing data so often that the files, take together more than
+                64 times the image and 32 MiB
     read        an empty image, also the 4-byte one; zero-length files; empty directories
                 anything after the image record: counted in `trailing` (a partition dump)
-                nesting and numbers of files of any size
+                any number of files; nesting of thousands of directories
     with note   padding        padding records: one note for all of them
                 unknown-kind   records of a kind that no version defines; cameras skip them
                 pointer        a file whose data lies elsewhere; the IDE and openmv-ota misread it
                                (pointers may share bytes: mpremote's writer stores data once)
                 extra-data     bytes of a file record after its first data, which nobody reads
+                more-notes     how many notes there are beyond the first 1000
                 odd-length     `vfs_rom.c` wants an even length; IDE and mkromfs do not keep to it
 
 Any object with the buffer protocol will do; of an mmap only the pages with records are touched.
@@ -48,6 +52,11 @@ if TYPE_CHECKING:
     from romfsfs.image.model import Node
     from romfsfs.image.varuint import Buffer
 
+#: what paths, and data that files share, may take: bytes, and times the image
+_ALLOWANCE, _FACTOR = 32 << 20, 64
+_MAX_NOTES = 1000
+#: characters of a directory's path that an error shows
+_SHOWN_PATH = 300
 #: bytes that hold everything of a usual file record but its data
 _HEAD = 96
 
@@ -100,10 +109,11 @@ def _header(data: bytes) -> tuple[int, int]:
 class _Directory:
     """A directory whose records are being read."""
 
-    __slots__ = ("children", "end", "name", "names", "record")
+    __slots__ = ("children", "depth", "end", "name", "names", "record")
 
-    def __init__(self, name: str, record: Extent) -> None:
+    def __init__(self, name: str, record: Extent, depth: int = 0) -> None:
         self.name = name
+        self.depth = depth  # characters in front of the names of what it holds
         self.record = record
         self.end = record.offset + record.size
         self.names: set[str] = set()
@@ -165,7 +175,9 @@ class _Reader:
         self.end = end
         self.stack = [_Directory("", Extent(0, end))]
         self.notes: list[Note] = []
-        self.padding: list[Extent] = []
+        self.more_notes = 0
+        self.paddings, self.padding_size, self.first_padding = 0, 0, 0
+        self.path_room = self.shared_room = _ALLOWANCE + _FACTOR * end
 
     def read(self) -> tuple[DirNode, list[Note]]:
         position = self.payload
@@ -173,6 +185,7 @@ class _Reader:
         current = self.stack[-1]
         while True:
             if position >= current.end:
+                self.take_path_room(current, len(current.children) * current.depth)
                 node = DirNode(current.name, tuple(current.children), current.record)
                 self.stack.pop()
                 if not self.stack:
@@ -207,24 +220,28 @@ class _Reader:
                 elif kind == DIRECTORY:
                     record = Extent(start, position + length - start)
                     name, position = self.name(position, position + length, current.names)
-                    current = _Directory(name, record)
+                    current = _Directory(name, record, current.depth + len(name) + 1)
                     self.stack.append(current)
+                    self.take_path_room(current, current.depth)
                 else:
                     position += length
                     self.other(kind, start, position)
             except ImageFormatError as error:
-                raise ImageFormatError(error.reason, error.offset, where=self.path()) from None
-        if self.padding:
-            total = sum(extent.size for extent in self.padding)
-            self.notes.append(
-                Note(
-                    "padding",
-                    "",
-                    f"{len(self.padding)} padding records hold {total} bytes",
-                    self.padding[0].offset,
-                )
-            )
+                where = self.path()[-_SHOWN_PATH:]
+                raise ImageFormatError(error.reason, error.offset, where=where) from None
+        if self.more_notes:
+            self.notes.append(Note("more-notes", "", f"and {self.more_notes} more notes", 0))
+        if self.paddings:
+            message = f"{self.paddings} padding records hold {self.padding_size} bytes"
+            self.notes.append(Note("padding", "", message, self.first_padding))
         return node, self.notes
+
+    def take_path_room(self, directory: _Directory, characters: int) -> None:
+        """Whoever walks the tree makes these paths: they must stay in proportion."""
+        self.path_room -= characters
+        if self.path_room < 0:
+            reason = "directories are nested so deep that their paths are larger than the image"
+            raise ImageFormatError(reason, directory.record.offset)
 
     def name(self, position: int, end: int, taken: set[str]) -> tuple[str, int]:
         """The name at `position` and where it ends; adds it to the names of its directory."""
@@ -261,6 +278,10 @@ class _Reader:
                 extent = Extent(position, length)
             elif kind == POINTER:
                 extent = self.pointed(position, next_record, name)
+                self.shared_room -= extent.size
+                if self.shared_room < 0:
+                    reason = "files share their data so often that they are larger than the image"
+                    raise ImageFormatError(reason, start)
                 self.note("pointer", name, "its data is stored elsewhere in the image", start)
             elif kind == UNUSED:
                 break
@@ -290,13 +311,20 @@ class _Reader:
     def other(self, kind: int, start: int, end: int, name: str = "") -> None:
         """A record that is neither file nor directory, nor a file's data."""
         if kind == PADDING:
-            self.padding.append(Extent(start, end - start))
+            if not self.paddings:
+                self.first_padding = start
+            self.paddings += 1
+            self.padding_size += end - start
         elif kind == UNUSED:
             raise ImageFormatError("a record of kind 0, where cameras stop reading", start)
         elif name or kind not in (DATA, POINTER):
             self.note("unknown-kind", name, f"a record of unknown kind {kind}", start)
 
     def note(self, code: str, name: str, message: str, offset: int) -> None:
+        if len(self.notes) >= _MAX_NOTES:
+            self.more_notes += 1
+            return
+        self.take_path_room(self.stack[-1], self.stack[-1].depth)
         path = self.path()
         if name:
             path = f"{path}/{name}" if path else name

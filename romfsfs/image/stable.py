@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Piece = bytes | FilePiece | BasePiece
 
 #: reader's notes on images that are not edited in place
-_UNSAFE = frozenset(("pointer", "unknown-kind", "extra-data"))
+_UNSAFE = frozenset(("pointer", "unknown-kind", "extra-data", "more-notes"))
 
 
 def stable(
