@@ -72,7 +72,7 @@ class Cache:
             entry = self._read(key, folder)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as caught:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as caught:
             log.warning("cache entry %s is damaged and will be made again: %s", key, caught)
             return None
         self._touch(folder)

@@ -62,7 +62,7 @@ def entries(session: Session) -> list[HistoryEntry]:
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(_folder(session).glob("*.json")):
-            with contextlib.suppress(ValueError, TypeError, OSError):
+            with contextlib.suppress(ValueError, TypeError, OSError, RecursionError):
                 entry = HistoryEntry(**json.loads(path.read_bytes()))
                 if image_path(session, entry.number).exists():
                     found.append(entry)

@@ -68,7 +68,7 @@ class Recall:
             with open(source.file, "rb") as file:
                 whole = digest_fd(file.fileno()) == source.digest
             os.utime(source.file)  # used now: the last to be trimmed
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return source if whole and "/" not in source.name else None
 

@@ -24,12 +24,18 @@ from romfsfs.session import base_image, history, store
 from romfsfs.session.recall import ChangedMeanwhile, Recall
 from romfsfs.session.restore import follow, work_digest
 from romfsfs.session.session import Session
-from romfsfs.session.state import VERSION, Base, load_json, save
+from romfsfs.session.state import VERSION, Base, Types, as_ours, check_types, load_json, save
 from romfsfs.session.steps import reached
 from romfsfs.session.target import holds, trusted_stamp
 from romfsfs.session.worktree import open_file, remove_tree
 
 log = logging.getLogger(__name__)
+
+
+_RECORD_TYPES: Types = {
+    "old_digest": str, "old_target_digest": (str, type(None)), "new_digest": str, "new_size": int,
+    "kind": str, "summary": str, "restores": int, "pid": int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,9 @@ class CommitRecord:
     @classmethod
     def load(cls, session: Session) -> CommitRecord:
         record = load_json(session.directory / "commit.json")
-        record.pop("version")
-        return cls(**record)
+        with as_ours(session.directory / "commit.json"):
+            check_types(record, _RECORD_TYPES)
+            return cls(**{name: record[name] for name in cls.__slots__})
 
 
 def recover(

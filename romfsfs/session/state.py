@@ -8,9 +8,10 @@ tree. All sizes are bytes, all times nanoseconds since the epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,21 +104,23 @@ class Base:
     @classmethod
     def load(cls, path: Path) -> Base:
         record = load_json(path)
-        entries = tuple([
-            BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None)
-            for p, size, digest, source, source_digest, s in record["entries"]
-        ])  # fmt: skip
-        stamp, image_id = record["stamp"], record["image_id"]
-        return cls(
-            record["digest"],
-            record["size"],
-            record["image_size"],
-            record["target_digest"],
-            tuple(stamp) if stamp else None,
-            entries,
-            record["fresh"],
-            tuple(image_id) if image_id else None,
-        )
+        with as_ours(path):
+            check_types(record, _BASE_TYPES)
+            entries = tuple([
+                BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None)
+                for p, size, digest, source, source_digest, s in record["entries"]
+            ])  # fmt: skip
+            stamp, image_id = record["stamp"], record["image_id"]
+            return cls(
+                record["digest"],
+                record["size"],
+                record["image_size"],
+                record["target_digest"],
+                tuple(stamp) if stamp else None,
+                entries,
+                record["fresh"],
+                tuple(image_id) if image_id else None,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +152,56 @@ class SessionInfo:
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
         record = load_json(path)
-        record.pop("version")
-        record["excludes"] = tuple(record["excludes"])
-        if record["mpy_version"] is not None:
-            record["mpy_version"] = tuple(record["mpy_version"])
-        return cls(**{name: record[name] for name in cls.__slots__ if name in record})
+        with as_ours(path):
+            check_types(record, _INFO_TYPES)
+            record["excludes"] = tuple(record["excludes"])
+            if record["mpy_version"] is not None:
+                major, minor = record["mpy_version"]
+                record["mpy_version"] = int(major), int(minor)
+            return cls(**{name: record[name] for name in cls.__slots__ if name in record})
 
 
-def load_json(path: Path) -> dict[str, Any]:
-    """A JSON object of ours. RomfsError when it is not one: the file names itself."""
+#: what a field of a state file may be
+Types = Mapping[str, "type | tuple[type, ...]"]
+_OPTIONAL_INT = (int, type(None))
+_OPTIONAL_STR = (str, type(None))
+_BASE_TYPES: Types = {
+    "digest": str, "size": int, "image_size": int, "target_digest": _OPTIONAL_STR,
+    "stamp": (list, type(None)), "entries": list, "fresh": bool, "image_id": (list, type(None)),
+}  # fmt: skip
+_INFO_TYPES: Types = {
+    "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
+    "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
+    "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
+}  # fmt: skip
+
+
+def check_types(record: Mapping[str, Any], types: Types) -> None:
+    """KeyError or TypeError unless every one of these is there and of its type."""
+    for name, kind in types.items():
+        if not isinstance(record[name], kind):
+            raise TypeError(f"{name} is {record[name]!r:.40}")
+
+
+@contextlib.contextmanager
+def as_ours(path: Path) -> Iterator[None]:
+    """Turns what a record of another shape than ours raises into the RomfsError of a damaged
+    file, which says how to rescue the edits."""
     try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
+        yield
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RomfsError(
             f"session state is damaged: {error}",
             where=str(path),
             next_step="your files are in the folder 'work' beside it: copy them out, then remove "
             "the session's folder",
         ) from None
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object of ours. RomfsError when it is not one: the file names itself."""
+    with as_ours(path):
+        record = json.loads(path.read_bytes())
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise RomfsError(
             "session state was written by another version of romfsfs",

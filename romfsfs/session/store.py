@@ -139,7 +139,7 @@ def _read_record(fd: int) -> MountedAt:
     try:
         record = json.loads(os.pread(fd, 8192, 0))
         return MountedAt(int(record["pid"]), str(record["mountpoint"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return MountedAt(0, "")  # taken, not yet written
 
 
