@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import lzma
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +24,11 @@ from romfsfs.devices.base import HEADER_SIZE
 from romfsfs.errors import ImageFormatError, RomfsError, UsageError
 from romfsfs.image.reader import image_size
 
+#: what zipfile raises, one time or another, for a zip that is damaged, encrypted or not supported
+_DAMAGED = (
+    OSError, EOFError, KeyError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error,
+    lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile,
+)  # fmt: skip
 _NAME = re.compile(r"romfs(\d+)\.img", re.IGNORECASE)
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _RELEASES = "https://github.com/openmv/openmv/releases"
@@ -119,8 +127,7 @@ def _in_place(place: Path, board: Board, partition: int) -> Iterator[DefaultImag
     if place.is_dir():
         yield from _in_folder(place, board, partition)
     elif zipfile.is_zipfile(place):
-        with zipfile.ZipFile(place) as archive:
-            names = [item.filename for item in archive.infolist() if not item.is_dir()]
+        names = _names(place)
         # browsers number what they save twice: firmware_OPENMV4 (1).zip
         stem = re.sub(r"\s*\(\d+\)$", "", place.stem).upper()
         flat = f"_{stem}".endswith(f"_{board.name}")
@@ -181,6 +188,21 @@ def _image(
             yield DefaultImage(path, member, version, board.name, partition, size)
 
 
+def _names(path: Path) -> list[str]:
+    """The files in a zip. RomfsError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [item.filename for item in archive.infolist() if not item.is_dir()]
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RomfsError:
+    return RomfsError(
+        f"cannot read the default image: {error}", where=str(path), next_step="try another"
+    )
+
+
 def _read(path: Path, member: str | None, size: int) -> bytes:
     try:
         if member is None:
@@ -188,7 +210,5 @@ def _read(path: Path, member: str | None, size: int) -> bytes:
                 return file.read(size)
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             return file.read(size)
-    except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:
-        raise RomfsError(
-            f"cannot read the default image: {error}", where=str(path), next_step="try another"
-        ) from error
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error

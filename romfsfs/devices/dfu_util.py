@@ -17,7 +17,8 @@ from romfsfs.errors import DeviceAbsent, DeviceError
 _LINE = re.compile(
     r"Found (?P<mode>DFU|Runtime): \[(?P<vid>[0-9a-fA-F]{4}):(?P<pid>[0-9a-fA-F]{4})\](?P<rest>.*)"
 )
-_FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|([^,\s]*))')
+_FIELD = re.compile(r'(?<!\w)(\w+)=(?:"([^"]*)"|([^,\s]*))')
+_ALT = re.compile(r"[0-9]{1,3}")
 #: DfuSe names tell addresses: `@Ext RAW  Flash 16MB/0x90000000/4096*04Kg`
 _DFUSE_START = re.compile(r"/\s*0x([0-9a-fA-F]+)\s*/")
 #: the top byte of an address tells memories apart on the STM32H7
@@ -41,7 +42,7 @@ def parse_list(output: str) -> tuple[DfuSetting, ...]:
     settings = []
     for match in _LINE.finditer(output):
         fields = {name: quoted or plain for name, quoted, plain in _FIELD.findall(match["rest"])}
-        if match["mode"] == "DFU" and fields.get("alt", "").isdigit():
+        if match["mode"] == "DFU" and _ALT.fullmatch(fields.get("alt", "")):
             settings.append(
                 DfuSetting(
                     int(match["vid"], 16),

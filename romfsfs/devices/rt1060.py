@@ -34,7 +34,7 @@ _TRANSFER_START = 60.0
 _SLOWEST = 20_000
 _SECTOR = 4096
 _RETRY = "replug the camera and repeat the command; if it stays so, use its serial port"
-_STATUS = re.compile(r"Response status = (\d+)")
+_STATUS = re.compile(r"Response status = ([0-9]+)")
 
 
 def property_argv(tool: str) -> list[str]:
@@ -59,7 +59,9 @@ def reset_argv(tool: str) -> list[str]:
 
 def succeeded(result: ToolResult) -> bool:
     """Status 0, and every `Response status = N` that it prints is 0 (blhost may exit 0 anyway)."""
-    return result.status == 0 and all(int(code) == 0 for code in _STATUS.findall(result.output))
+    return result.status == 0 and not any(
+        code.strip("0") for code in _STATUS.findall(result.output)
+    )
 
 
 class Rt1060Device:

@@ -61,7 +61,7 @@ def parse_index(text: str, where: str) -> BoardFilter:
             rules.append(
                 Rule(re.compile(path), re.compile(board, re.IGNORECASE) if board else None)
             )
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:  # huge counts, deep nesting
             raise RomfsError(
                 f"not a regular expression: {error}",
                 where=f"{where}, line {number}",

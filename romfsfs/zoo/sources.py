@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ from romfsfs.zoo.members import (
 
 FORMAT = "romfsfs-zoo-1"
 _MAX_INDEX_BYTES = 4 << 20
+#: What zipfile raises, one time or another, for a zip that is damaged. RuntimeError: encrypted.
+_DAMAGED = (
+    OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error,
+    zipfile.BadZipFile, zipfile.LargeZipFile,
+)  # fmt: skip
 _INNER = ("models", "share/qtcreator/models", "Contents/Resources/models")
 
 
@@ -189,15 +195,17 @@ class ZipSource:
                 while data := file.read(CHUNK):
                     left -= len(data)
                     yield data
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise _damaged(where, error) from error  # RuntimeError: it is encrypted
+        except _DAMAGED as error:
+            raise _damaged(where, error) from error
         if left:
             raise _damaged(where, "its size is not as declared")
 
     def _opened(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self._path)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except FileNotFoundError:
+            raise
+        except _DAMAGED as error:
             raise _damaged(self.name, error) from error
 
 
@@ -267,7 +275,7 @@ def _listed(data: bytes, where: str) -> list[Any]:
     next_step = "give a resource zip, or an index.json that romfsfs zoo index wrote"
     try:
         record = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = "neither a zip nor a listing of a zoo"
         if data.lstrip().startswith((b"#", b'"')):
             what = "an index.csv holds patterns and lists no files"
