@@ -1,0 +1,230 @@
+"""Every fuzz target: a function that takes any bytes and must end quietly.
+
+A target raises only where there is a fault: the errors that its subject documents are caught in
+it. The same functions run under atheris (`scripts/fuzz`) and, for a moment each, as ordinary
+tests (`test_fuzz.py`). A new parser of anything that comes from outside gets a target here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fuzz_camera
+import fuzz_images
+from fuzz_images import SCRATCH
+
+from romfsfs.boards import boards
+from romfsfs.convert import haar, mpy
+from romfsfs.convert.cache import Cache
+from romfsfs.convert.flatbuffer import ModelError, read_operators
+from romfsfs.devices import defaults, dfu_util, rt1060
+from romfsfs.devices.tools import ToolResult
+from romfsfs.errors import DeviceError, RomfsError, UsageError
+from romfsfs.fs.control import ControlDirectory
+from romfsfs.session import history, store
+from romfsfs.session.recovery import CommitRecord
+from romfsfs.session.state import Base, SessionInfo
+from romfsfs.zoo import sources
+from romfsfs.zoo.index import parse_index
+
+Target = Callable[[bytes], None]
+
+
+def model(data: bytes) -> None:
+    """The operators of a TFLite model; reads bounded by the size of the file."""
+    reads = 0
+
+    def read(offset: int, size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert 0 <= offset <= len(data)
+        assert 0 <= size <= len(data) + 8
+        return data[offset : offset + size]
+
+    with contextlib.suppress(ModelError):
+        read_operators(read, len(data))
+    assert reads < 40_000 + 10 * len(data)
+
+
+def cascade(data: bytes) -> None:
+    """OpenCV's XML."""
+    haar.sniff(data[: haar.SNIFF_BYTES])
+    with contextlib.suppress(haar.CascadeError):
+        assert len(haar.convert_cascade(data)) >= 12
+
+
+def mpy_header(data: bytes) -> None:
+    header = mpy.parse_header(data)
+    if header is not None:
+        for architecture in (None, *mpy.ARCHITECTURES):
+            assert "\n" not in mpy.mismatch(header, (6, 3), architecture)
+        mpy.version_text(header.version, header.native)
+
+
+def dfu_list(data: bytes) -> None:
+    """What dfu-util lists: devices say their own names in it."""
+    text = data.decode("utf-8", "replace")
+    settings = dfu_util.parse_list(text)
+    dfu_util.percentage(text)
+    for board in boards().values():
+        for partition in board.partitions:
+            with contextlib.suppress(DeviceError):
+                setting = dfu_util.choose_setting(settings, board, partition)
+                for word in dfu_util.read_argv("dfu-util", setting, "/file", length=1)[1:-1]:
+                    assert word[0] == "-" or word.replace(",", "").replace(":", "").isalnum()
+
+
+def blhost_output(data: bytes) -> None:
+    rt1060.succeeded(ToolResult(("blhost",), 0, data.decode("utf-8", "replace")))
+
+
+def session_state(data: bytes) -> None:
+    """The state files of a session, the lock's record, the log's and the cache's."""
+    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="romfsfs-fuzz-") as name:
+        folder = Path(name)
+        for file in ("session.json", "base.json", "commit.json", "lock"):
+            (folder / file).write_bytes(data)
+        session: Any = SimpleNamespace(directory=folder)
+        loads: tuple[Callable[[], object], ...] = (
+            lambda: SessionInfo.load(folder / "session.json").dump(),
+            lambda: Base.load(folder / "base.json").dump(),
+            lambda: CommitRecord.load(session),
+        )
+        for load in loads:
+            with contextlib.suppress(RomfsError):
+                load()
+        with open(folder / "lock", "rb") as lock:
+            holder = store._read_record(lock.fileno())
+            assert isinstance(holder.pid, int)
+        (folder / "history").mkdir()
+        (folder / "history" / "000000.json").write_bytes(data)
+        (folder / "history" / "000000.img").write_bytes(b"")
+        for entry in history.entries(session):
+            assert isinstance(entry.number, int)
+        key = "ab" * 32
+        entry_folder = folder / "results" / key[:2] / key
+        entry_folder.mkdir(parents=True)
+        (entry_folder / "result.json").write_bytes(data)
+        (entry_folder / "artifact").write_bytes(b"")
+        found = Cache(folder).get(key)
+        assert found is None or isinstance(found.diagnostics, tuple)
+
+
+def zoo_index(data: bytes) -> None:
+    """`index.csv`. The patterns themselves are not run: see `romfsfs.zoo`, trust."""
+    with contextlib.suppress(RomfsError):
+        parse_index(data.decode("utf-8", "replace"), "fuzz")
+
+
+def zoo_listing(data: bytes) -> None:
+    """`index.json` of a server."""
+    with contextlib.suppress(RomfsError):
+        for entry in sources._listed(data, "fuzz"):
+            member = sources._member(entry, "fuzz", 0)
+            assert ".." not in member.path.split("/")
+            assert not member.path.startswith("/")
+
+
+def zip_file(data: bytes) -> None:
+    """A zip as a zoo, and as a firmware release; what is read never exceeds what it declares."""
+    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="romfsfs-fuzz-") as name:
+        path = Path(name, "firmware_v4.5.6.zip")
+        path.write_bytes(data)
+        os.environ["ROMFSFS_CACHE_DIR"] = str(Path(name, "cache"))
+        with contextlib.suppress(RomfsError):
+            source = sources.ZipSource(path)
+            for member in list(source.scan().members.values())[:5]:
+                if member.size < 1 << 20:
+                    with contextlib.suppress(RomfsError):
+                        fd = source.open(member)
+                        assert os.fstat(fd).st_size == member.size
+                        os.close(fd)
+        if zipfile.is_zipfile(path):
+            with contextlib.suppress(RomfsError, UsageError):
+                board = boards()["OPENMV4"]
+                for image in defaults.find_defaults(board, 0, path):
+                    assert len(image.read()) <= board.partition(0).size
+        assert sorted(os.listdir(name)) in (["cache", path.name], [path.name])
+
+
+class _Host:
+    """A session's side of the control directory that takes the command `commit`."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    def base(self) -> Any:
+        return SimpleNamespace(
+            stat=lambda path: (True, 0, 0) if path == "" else None,
+            list=lambda path: {"": []}[path],
+            open={}.__getitem__,
+        )
+
+    shadow = base
+
+    def zoo(self) -> None:
+        return None
+
+    def status_text(self) -> str:
+        return "clean\n"
+
+    def status_json(self) -> str:
+        return "{}"
+
+    def log_text(self) -> str:
+        return ""
+
+    def control(self, command: str, open_writers: Callable[[], list[str]]) -> None:
+        assert "\n" not in command
+        assert command.strip()
+        self.commands.append(command)
+        if command != "commit":
+            raise UsageError(f"unknown command {command!r}")
+
+
+def control(data: bytes) -> None:
+    """What is written to `.romfs/ctl`, in pieces, and any path below `.romfs`."""
+    host = _Host()
+    directory = ControlDirectory(host, list)  # type: ignore[arg-type]
+    handle = directory.open("/.romfs/ctl", os.O_WRONLY)
+    for piece in data.split(b"\xfd"):
+        with contextlib.suppress(RomfsError, OSError):
+            directory.file(handle).write(piece)
+        assert len(directory.file(handle)._pending) <= 4096  # type: ignore[attr-defined]
+    with contextlib.suppress(RomfsError, OSError):
+        directory.file(handle).flush()
+    directory.close(handle)
+    path = "/.romfs/" + data[:200].decode("latin-1").replace("\0", "")
+    with contextlib.suppress(OSError):
+        directory.attributes(path)
+        directory.close(directory.open(path, os.O_RDONLY))
+    with contextlib.suppress(OSError):
+        directory.close_dir(directory.open_dir(path))
+
+
+TARGETS: dict[str, Target] = {
+    "image": fuzz_images.image,
+    "layout": fuzz_images.layout,
+    "varuint": fuzz_images.number,
+    "model": model,
+    "cascade": cascade,
+    "mpy_header": mpy_header,
+    "repl": fuzz_camera.raw_repl,
+    "transfers": fuzz_camera.transfers,
+    "camera": fuzz_camera.camera,
+    "facts": fuzz_camera.facts,
+    "dfu_list": dfu_list,
+    "blhost": blhost_output,
+    "session_state": session_state,
+    "zoo_index": zoo_index,
+    "zoo_listing": zoo_listing,
+    "zip": zip_file,
+    "control": control,
+}

@@ -1,0 +1,98 @@
+"""Every fuzz target for a moment, with the same inputs in every run; and all that was ever found.
+
+Longer runs, guided by coverage: `scripts/fuzz`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+import targets
+from seeds import seeds
+
+REGRESSIONS = Path(__file__).with_name("regressions")
+SECONDS = 1.0  # of a target at most
+INPUTS = 400
+
+
+def mutated(rng: random.Random, data: bytes, other: bytes) -> bytes:
+    """A few of the changes that break parsers."""
+    result = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        at = rng.randrange(len(result) + 1)
+        kind = rng.randrange(8)
+        if kind == 0 and at < len(result):
+            result[at] ^= 1 << rng.randrange(8)
+        elif kind == 1 and at < len(result):
+            result[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:
+            del result[at : at + rng.choice((1, 2, 16, 1000))]
+        elif kind == 3:
+            result[at:at] = rng.choice((b"\x80", b"\xff", b"\0", b"9", b"\x04")) * rng.randrange(70)
+        elif kind == 4:
+            first = rng.randrange(len(other) + 1)
+            result[at:at] = other[first : first + rng.randrange(40)]
+        elif kind == 5:
+            result[at : at + 4] = rng.randbytes(4)
+        elif kind == 6:
+            del result[at:]
+        else:
+            result[at:at] = result[at : at + rng.randrange(200)]
+    return bytes(result)
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_any_bytes_end_quietly(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path))
+    target = targets.TARGETS[name]
+    known = seeds(name)
+    for data in (b"", b"\xff" * 40, b"\0" * 40, *known):
+        target(data)
+    rng = random.Random(name)
+    small = [data for data in known if len(data) < 100_000]
+    end = time.monotonic() + SECONDS
+    for _ in range(INPUTS):
+        data = mutated(rng, rng.choice(small), rng.choice(small))
+        try:
+            target(data)
+        except BaseException as error:
+            error.args = (*error.args, f"input: {data!r}")
+            raise
+        if time.monotonic() > end:
+            break
+
+
+@pytest.mark.parametrize(
+    "path", sorted(REGRESSIONS.glob("*/*")), ids=lambda path: f"{path.parent.name}: {path.name}"
+)
+def test_what_was_found_once(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path))
+    started = time.process_time()
+    targets.TARGETS[path.parent.name](path.read_bytes())
+    assert time.process_time() - started < 5
+
+
+def test_valid_inputs_are_accepted() -> None:
+    """A target whose seeds are refused at the door would find nothing."""
+    import fuzz_camera
+
+    from romfsfs.convert import haar
+    from romfsfs.convert.flatbuffer import read_operators
+    from romfsfs.devices.serial_camera.repl import RawRepl
+    from romfsfs.image.reader import read_image
+
+    for data in seeds("image"):
+        read_image(data)
+    model = seeds("model")[0]
+    found = read_operators(lambda at, size: model[at : at + size], len(model))
+    assert (found.npu, found.npu_macs) == (1, 256)
+    for data in seeds("cascade")[:2]:
+        assert haar.sniff(data) == "HAAR"
+        haar.convert_cascade(data)
+    with fuzz_camera.fuzz_port(seeds("repl")[0]) as port:
+        client = RawRepl(port)
+        assert client.run("print(1)") == "1\n"
+    assert len(targets.dfu_util.parse_list(seeds("dfu_list")[0].decode())) == 3
