@@ -27,11 +27,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "convert": {"boards"},
     "devices": {"boards", "image"},
     "ide": {"boards"},
+    "integration": {"boards"},
     "zoo": {"boards", "ide"},
     "session": {"boards", "convert", "devices", "image", "zoo"},  # zoo: served in the mount
     "fs": {"session", "zoo"},
     "api": {"boards", "convert", "devices", "image", "session"},
-    "cli": {"api", "boards", "convert", "devices", "fs", "ide", "image", "session", "zoo"},
+    "cli": {
+        "api",
+        "boards",
+        "convert",
+        "devices",
+        "fs",
+        "ide",
+        "image",
+        "integration",
+        "session",
+        "zoo",
+    },
     "": {"api"},  # the package itself: `romfsfs.open`, imported when it is asked for
     "__main__": {"cli"},
 }

@@ -41,6 +41,8 @@ COMMANDS = {
     "push": ("whole", "Write a whole image to cameras."),
     "reset": ("whole", "Restore a camera's default contents."),
     "zoo": ("zoo", "Models that can be added."),
+    "automount": ("automount", "Mount cameras when they are plugged in."),
+    "desktop": ("desktop", "Commit and Status in file managers' menus."),
     "completion": ("completion", "The script that makes a shell complete what you type."),
     "man": ("man", "The manual page."),
 }

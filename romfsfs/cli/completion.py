@@ -111,7 +111,7 @@ def split_line(line: str) -> tuple[list[str], str]:
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
-    words = []
+    words: list[str] = []
     try:
         words.extend(lexer)
     except ValueError:  # within quotes, or after a backslash

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True,
+            command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True,
             stdin=subprocess.DEVNULL, timeout=60, check=False,
         )  # fmt: skip
 

@@ -1,0 +1,189 @@
+"""Commit and Status in file managers, without touching what the user has there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from romfsfs.cli import desktop, main
+from romfsfs.errors import RomfsError
+from romfsfs.image.writer import encode
+from romfsfs.integration.file_managers import (
+    dialog_command,
+    nautilus_scripts,
+    with_actions,
+    without_actions,
+)
+
+SCRIPTS = ".local/share/nautilus/scripts/romfsfs"
+ACTIONS = ".config/Thunar/uca.xml"
+
+#: As Thunar 4.18 writes it, with a comment, an entity and odd white space that have to survive.
+MINE = b"""<?xml version="1.0" encoding="UTF-8"?>
+<!-- mine -->
+<actions>
+<action>
+\t<icon>utilities-terminal</icon>
+\t<name>Open Terminal &amp; More</name>
+\t<unique-id>1611411331000000-1</unique-id>
+\t<command>exo-open --working-directory %f --launch TerminalEmulator</command>
+\t<description>\xc3\xa4</description>
+\t<patterns>*</patterns>
+\t<startup-notify/>
+\t<directories/>
+</action>
+
+</actions>
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_system_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "system-uca.xml"
+    monkeypatch.setattr(desktop, "SYSTEM_UCA", place)
+    return place
+
+
+def names(data: bytes) -> list[str | None]:
+    return [each.findtext("name") for each in ElementTree.fromstring(data).iter("action")]
+
+
+def test_actions_are_put_in_and_taken_out_byte_for_byte() -> None:
+    made = with_actions(MINE, ["/opt/my romfs/romfsfs"])
+    assert names(made) == ["Open Terminal & More", "Commit to camera", "ROMFS status"]
+    assert with_actions(made, ["/opt/my romfs/romfsfs"]) == made
+    assert names(with_actions(made, ["/usr/bin/romfsfs"])) == names(made)
+    assert without_actions(made) == MINE
+
+
+def test_actions_are_found_after_thunar_has_written_the_file_anew() -> None:
+    made = ElementTree.fromstring(with_actions(MINE, ["romfsfs"]))
+    rewritten = ElementTree.tostring(made, encoding="utf-8", xml_declaration=True)
+    assert names(without_actions(rewritten)) == ["Open Terminal & More"]
+
+
+@pytest.mark.parametrize("data", [b"", b"<actions>", b"<other></other>", b"not xml"])
+def test_what_is_no_action_file_is_left_alone(data: bytes) -> None:
+    with pytest.raises(RomfsError):
+        with_actions(data, ["romfsfs"])
+
+
+def test_install_and_uninstall_leave_the_home_as_it_was(home: Path) -> None:
+    (home / ACTIONS).parent.mkdir(parents=True)
+    (home / ACTIONS).write_bytes(MINE)
+    (home / ".local/share/nautilus/scripts").mkdir(parents=True)
+    (home / ".local/share/nautilus/scripts/mine").write_text("#!/bin/sh\n")
+    before = tree(home)
+    assert main(["desktop", "--install", "--dry-run"]) == 0
+    assert tree(home) == before
+    assert main(["desktop", "--install"]) == 0
+    assert {file.name for file in (home / SCRIPTS).iterdir()} == {"Commit", "Status"}
+    assert (home / ACTIONS).with_name("uca.xml.before-romfsfs").read_bytes() == MINE
+    assert main(["desktop", "--install"]) == 0
+    assert main(["desktop", "--uninstall"]) == 0
+    assert tree(home) == before
+    assert main(["desktop", "--uninstall"]) == 0
+    assert tree(home) == before
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in folder.rglob("*")
+    }
+
+
+def test_the_systems_actions_stay_visible(home: Path, no_system_actions: Path) -> None:
+    no_system_actions.write_bytes(MINE)
+    assert main(["desktop", "--install"]) == 0
+    assert names((home / ACTIONS).read_bytes())[0] == "Open Terminal & More"
+    assert main(["desktop", "--uninstall"]) == 0
+    assert not (home / ACTIONS).exists()
+
+
+def test_actions_added_meanwhile_stay(home: Path) -> None:
+    assert main(["desktop", "--install"]) == 0
+    data = (home / ACTIONS).read_bytes()
+    added = MINE[MINE.index(b"<action>") : MINE.index(b"</actions>")]
+    (home / ACTIONS).write_bytes(data.replace(b"</actions>", added + b"</actions>"))
+    assert main(["desktop", "--uninstall"]) == 0
+    assert names((home / ACTIONS).read_bytes()) == ["Open Terminal & More"]
+
+
+def test_a_script_of_the_users_own_is_never_replaced(home: Path) -> None:
+    (home / SCRIPTS).mkdir(parents=True)
+    (home / SCRIPTS / "Status").write_text("mine")
+    assert main(["desktop", "--install"]) == 2
+    assert not (home / SCRIPTS / "Commit").exists()
+    assert not (home / ACTIONS).exists()
+    assert main(["desktop", "--uninstall"]) == 0
+    assert (home / SCRIPTS / "Status").read_text() == "mine"
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Path:
+    """A program that writes down the folder it is started in, and its arguments."""
+    place = tmp_path / "the program's"
+    place.mkdir()
+    program = place / "romfsfs"
+    program.write_text(f"#!/bin/sh\n{{ pwd; printf '%s\\n' \"$@\"; }} > '{tmp_path}/said'\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("selected", [True, False])
+def test_the_nautilus_script_names_the_folder(
+    tmp_path: Path, recorder: Path, selected: bool
+) -> None:
+    (script, _) = nautilus_scripts([str(recorder)], tmp_path)
+    file = tmp_path / "script"
+    file.write_bytes(script.data)
+    file.chmod(script.mode)
+    folder = tmp_path / "it's $HOME ä"
+    folder.mkdir()
+    chosen = f"{folder}\n/other\n" if selected else ""
+    subprocess.run(
+        [file], cwd=folder, check=True, timeout=60,
+        env={**os.environ, "NAUTILUS_SCRIPT_SELECTED_FILE_PATHS": chosen},
+    )  # fmt: skip
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == ["/", "desktop", "--run", "commit", str(folder)]
+
+
+def test_the_thunar_command_names_the_folder(tmp_path: Path, recorder: Path) -> None:
+    made = ElementTree.fromstring(with_actions(None, [str(recorder)]))
+    command = made.findtext("action/command") or ""
+    folder = "/home/me/it's $HOME"
+    quoted = "'" + folder.replace("'", "'\\''") + "'"  # as Thunar does with g_shell_quote
+    subprocess.run(command.replace("%f", quoted), shell=True, check=True, timeout=60)
+    assert (tmp_path / "said").read_text().splitlines()[1:] == [
+        "desktop",
+        "--run",
+        "commit",
+        folder,
+    ]
+
+
+def test_the_outcome_is_shown_in_a_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zenity = tmp_path / "zenity"
+    zenity.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{tmp_path}/said'\n")
+    zenity.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    image = tmp_path / "app.img"
+    image.write_bytes(encode({"main.py": b"pass\n"}))
+    assert main(["desktop", "--run", "status", str(image)]) == 2
+    said = (tmp_path / "said").read_text()
+    assert "--error" in said
+    assert "there is no session of it" in said
+
+
+def test_nothing_in_the_text_is_taken_for_markup() -> None:
+    command = dialog_command("/usr/bin/kdialog", "t", "<b>\n&", failed=False)
+    assert command[-1] == "<p>&lt;b&gt;<br>&amp;</p>"
+    assert "--no-markup" in dialog_command("/usr/bin/zenity", "t", "<b>", failed=True)
