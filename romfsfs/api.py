@@ -10,15 +10,24 @@
 
     digest = romfsfs.build("product/", "product.img", board="OPENMV_N6")
 
+    for camera, outcome in romfsfs.push("product.img", ["/dev/ttyACM0", "camera:3871"]).items():
+        print(camera, "failed: %s" % outcome if isinstance(outcome, Exception) else "holds it")
+
+`Editor` for a directory that is edited and committed as on the command line; `build` and `push`
+for whole images, in continuous integration and production. An image written by `push` has the
+digest that `build` returned. `Editor.commit` to a camera keeps unchanged files where they are, so
+that its `report.digest` may be that of another layout of the same files; `compact=True` writes
+what `build` would.
+
 The library prints nothing: it reports through `logging` (loggers below "romfsfs") and through
 progress callbacks, and raises `romfsfs.errors.RomfsError` with an exit code of its own.
 """
 
 from __future__ import annotations
 
-import builtins
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -26,14 +35,17 @@ from romfsfs.boards import get_board
 from romfsfs.convert import Options, Target
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
-from romfsfs.files import Progress, digest_fd, no_progress
+from romfsfs.files import Progress, no_progress
 from romfsfs.session import store
-from romfsfs.session.build import build as build_image
+from romfsfs.session.build_many import Outcome as BuildOutcome
+from romfsfs.session.build_many import build_each, build_file, orders
 from romfsfs.session.commit import CommitReport, commit, commit_to
 from romfsfs.session.opening import discard_work, prepare, session_for
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.status import Status
+from romfsfs.session.whole import Outcome as PushOutcome
+from romfsfs.session.whole import push_all
 
 _PathLike = str | os.PathLike[str]
 
@@ -149,18 +161,60 @@ def build(
 ) -> str:
     """Make an image of a directory; its SHA-256. The image is replaced only when all is well.
 
-    The same tree gives the same bytes. Raises ConversionError, PlanError, CapacityError.
+    The same tree gives the same bytes. board: without one, scripts become portable bytecode and
+    models stay as they are. Raises ConversionError, PlanError, CapacityError.
     """
     chosen = get_board(board) if board else None
     place = chosen.partition(partition) if chosen else None
     target = Target(chosen, place, options or Options())
-    final = Path(image)
-    stage = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    try:
-        with builtins.open(stage, "w+b") as file:
-            build_image(Path(directory), file, target, place.size if place else None, (), progress)
-            digest = digest_fd(file.fileno())
-        os.replace(stage, final)
-    finally:
-        stage.unlink(missing_ok=True)
-    return digest
+    return build_file(Path(directory), Path(image), target, (), progress).digest
+
+
+def build_many(
+    directory: _PathLike,
+    image: _PathLike,
+    boards: Sequence[str],
+    *,
+    options: Options | None = None,
+    progress: Progress = no_progress,
+) -> list[BuildOutcome]:
+    """An image for each board (`NAME` or `NAME:PARTITION`), converted for each of them.
+
+    image: a folder, or a pattern such as 'out/{board}.img'. One that fails stops no other: its
+    outcome has an error. UsageError for an unknown board, or when two would be the same file.
+    """
+    name = os.fspath(image)
+    if len(boards) > 1 and "{" not in name:
+        name = os.path.join(name, "")
+    return list(
+        build_each(Path(directory), orders(boards, name), options or Options(), (), progress)
+    )
+
+
+def push(
+    image: _PathLike,
+    cameras: Sequence[str],
+    *,
+    board: str | None = None,
+    partition: int | None = None,
+    force: bool = False,
+    reset: bool = True,
+    progress: Progress = no_progress,
+) -> dict[str, PushOutcome]:
+    """Write a whole image to cameras, at once and verified; what became of each, by its name.
+
+    The outcome is a WriteReport, None where the camera held the image already, or the RomfsError
+    that stopped it: one failure stops no other camera. What a camera held is kept, for `undo`.
+    board: for cameras that cannot be identified. force: also over contents that are no image.
+    reset: restart the camera, so that it mounts what it now holds.
+    """
+
+    @contextmanager
+    def connect(camera: str) -> Iterator[Device]:
+        device = open_device(camera, board=board, partition=partition)
+        try:
+            yield device
+        finally:
+            device.close()
+
+    return push_all(image, cameras, connect, force=force, reset=reset, progress=progress)

@@ -27,7 +27,7 @@ COMMANDS = {
     "sessions": ("sessions", "Sessions with their targets, mounts and edits."),
     "recover": ("sessions", "Finish or roll back an interrupted commit."),
     "new": ("images", "Make an empty image for a board."),
-    "build": ("images", "Make an image from a directory, in one go."),
+    "build": ("building", "Make images from a directory, in one go."),
     "ls": ("images", "List an image or a camera."),
     "cat": ("images", "Print files of an image or a camera."),
     "extract": ("images", "Extract an image or a camera to a directory."),

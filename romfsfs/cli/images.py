@@ -1,12 +1,10 @@
-"""Commands on images without mounting: new, build, ls, cat, extract, info, verify."""
+"""Commands on images without mounting: new, ls, cat, extract, info, verify."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +14,6 @@ from romfsfs.boards import Board, get_board
 from romfsfs.cli.listing import lines, printable
 from romfsfs.cli.output import Output
 from romfsfs.cli.sources import image_of
-from romfsfs.convert import Options, Target
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError
 from romfsfs.files import digest_fd
@@ -25,7 +22,6 @@ from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import encode
 from romfsfs.session import store
-from romfsfs.session.build import build as build_image
 from romfsfs.session.build import extract_image
 from romfsfs.session.opening import session_for
 
@@ -63,80 +59,6 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
     output.say(
         f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount {image} DIR"
     )
-
-
-@click.command()
-@click.argument("directory", metavar="DIR")
-@click.argument("image", metavar="IMAGE")
-@click.option("--board", help="Convert and align for it. Without: portable bytecode.")
-@_PARTITION
-@click.option("--no-convert", is_flag=True, help="Store every file as it is.")
-@click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder.")
-@click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Leave these out; '!P' drops a default."
-)
-@_JSON
-@click.pass_obj
-def build(output: Output, /, directory: str, image: str, as_json: bool, **given: Any) -> None:
-    """Make IMAGE from everything in DIR; `-` writes to standard output.
-
-    The same directory always gives the same bytes.
-    """
-    if not os.path.isdir(directory):
-        raise UsageError("no such directory", where=directory)
-    board = get_board(given["board"]) if given["board"] else None
-    partition = board.partition(given["partition"]) if board else None
-    options = Options(convert=not given["no_convert"], stedgeai=given["stedgeai"])
-    target = Target(board, partition, options)
-    with _output_file(image) as file, output.progress() as progress:
-        built = build_image(
-            Path(directory),
-            file,
-            target,
-            partition.size if partition else None,
-            given["exclude"],
-            progress,
-        )
-        digest = digest_fd(file.fileno()) if as_json else ""
-    for problem in built.plan.problems:
-        if problem.severity == "warning":
-            output.note(f"warning: {problem.path}: {problem.message}")
-    if as_json:
-        record = {
-            "image": image,
-            "size": built.size,
-            "digest": digest,
-            "files": len(built.plan.files),
-        }
-        (output.json if image != "-" else lambda made: sys.stderr.write(f"{made}\n"))(record)
-    elif image != "-":
-        output.say(f"{image}: {len(built.plan.files)} files, {built.size:,} B")
-
-
-@contextmanager
-def _output_file(image: str) -> Iterator[BinaryIO]:
-    """A file to build in, which becomes IMAGE (or goes to standard output) when all is well."""
-    if image == "-":
-        with tempfile.TemporaryFile() as file:
-            yield file
-            file.seek(0)
-            while data := file.read(1 << 20):
-                sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    target = os.path.realpath(image)
-    if os.path.isdir(target):
-        raise UsageError("a directory, not an image file", where=image)
-    stage = f"{target}.{os.getpid()}.tmp"
-    try:
-        with open(stage, "w+b") as file:
-            yield file
-        if os.path.exists(target):
-            os.chmod(stage, os.stat(target).st_mode & 0o7777)
-        os.replace(stage, target)
-    finally:
-        if os.path.exists(stage):
-            os.unlink(stage)
 
 
 @click.command()

@@ -172,6 +172,7 @@ def _choices(*words: str) -> Completer:
 VALUES: dict[str, Completer] = {
     "board": _boards,
     "boards name": _boards,
+    "build boards": _boards,
     "partition": _partitions,
     "source": _sources,
     "where": _sessions,

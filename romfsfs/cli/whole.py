@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +15,11 @@ from romfsfs.boards import get_board
 from romfsfs.cli.output import Output
 from romfsfs.cli.reports import write_record, write_text
 from romfsfs.cli.sources import device
-from romfsfs.devices.base import Device, WriteReport
+from romfsfs.devices.base import Device
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
-from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
+from romfsfs.files import Progress, digest_fd, replace_atomically
 from romfsfs.session.images import parse
+from romfsfs.session.whole import Outcome, push_all
 from romfsfs.session.whole import push as push_image
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
@@ -93,25 +94,12 @@ def push(
         targets += [name for name in _connected(board) if name not in targets]
     if not targets:
         raise UsageError("which camera?", next_step="name it, or --all; romfsfs cameras lists them")
-    outcomes: dict[str, WriteReport | RomfsError | None] = {}
-
-    def one(camera: str, progress: Progress) -> None:
-        try:
-            with open(image, "rb") as file, device(camera, board, partition) as opened:
-                outcomes[camera] = push_image(
-                    opened, camera, file, image, force=force, reset=not no_reset, progress=progress
-                )
-        except RomfsError as error:
-            outcomes[camera] = error
-
-    if len(targets) == 1:
-        with output.progress() as progress:
-            one(targets[0], progress)
-    else:
-        with ThreadPoolExecutor(max_workers=len(targets)) as pool:
-            for camera in targets:
-                pool.submit(one, camera, no_progress)
-    return _report(output, image, {camera: outcomes[camera] for camera in targets}, as_json)
+    with output.progress() as progress:
+        outcomes = push_all(
+            image, targets, lambda camera: device(camera, board, partition),
+            force=force, reset=not no_reset, progress=progress,
+        )  # fmt: skip
+    return _report(output, image, outcomes, as_json)
 
 
 def _connected(board: str | None) -> list[str]:
@@ -125,16 +113,16 @@ def _connected(board: str | None) -> list[str]:
     ]
 
 
-def _report(
-    output: Output, image: str, outcomes: dict[str, WriteReport | RomfsError | None], as_json: bool
-) -> int:
+def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json: bool) -> int:
     size = os.path.getsize(image)
     code = EXIT_OK
     records = []
     for camera, outcome in outcomes.items():
         if isinstance(outcome, RomfsError):
-            code = outcome.exit_code
+            code = max(code, outcome.exit_code)
             records.append({"camera": camera, "ok": False, "error": outcome.line})
+            if len(outcomes) > 1 and camera not in outcome.line:
+                outcome.what = f"{camera}: {outcome.what}"
             if not as_json:
                 output.error(outcome)
         else:
@@ -158,10 +146,11 @@ def _report(
 @click.option("--partition", type=int, help="Only this one; default: all of the board.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Also over contents that are no image.")
+@_JSON
 @click.pass_obj
 def reset(
-    output: Output, camera: str, place: str | None, board: str | None, partition: int | None, yes: bool,
-    force: bool,
+    output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
+    yes: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Restore a camera's default contents, as its firmware came with them.
 
@@ -180,8 +169,10 @@ def reset(
         find_defaults(known, index, Path(place) if place else None, info.firmware)[0]
         for index in indexes
     ]
+    records = []
     for image in chosen:
-        output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
+        if not as_json:
+            output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(
@@ -197,5 +188,12 @@ def reset(
                 report = push_image(
                     opened, camera, file, image.label, force=force, reset=last, progress=progress
                 )
+        records.append({
+            "camera": camera, "partition": image.partition, "image": image.label,
+            "size": image.size, "write": write_record(report) if report else None,
+        })  # fmt: skip
         text = write_text(report, image.size) if report else "holds it already, nothing written"
-        output.say(f"{info.name}, partition {image.partition}: {text}")
+        if not as_json:
+            output.say(f"{info.name}, partition {image.partition}: {text}")
+    if as_json:
+        output.json(records)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import BinaryIO
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import CapacityError, ImageError, ImageFormatError, SessionBusy
+from romfsfs.errors import (
+    CapacityError,
+    ImageError,
+    ImageFormatError,
+    RomfsError,
+    SessionBusy,
+)
 from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
 from romfsfs.image.check import lint
 from romfsfs.session import history, store
@@ -28,7 +37,7 @@ def check_fit(
         raise ImageFormatError("the file is empty", 0, where=name)
     if capacity is not None and parsed.size > capacity:
         raise CapacityError(
-            f"the image is {parsed.size - capacity:,} bytes too large for the {capacity:,} there are",
+            f"the image is {parsed.size - capacity:,} bytes too large for the {capacity:,} there",
             size=parsed.size,
             capacity=capacity,
             where=name,
@@ -74,6 +83,43 @@ def push(
         if reset:
             device.reset()
         return report
+
+
+#: What became of a camera: what was written, None: it held the image already, or what went wrong.
+Outcome = WriteReport | RomfsError | None
+
+
+def push_all(
+    image: str | os.PathLike[str],
+    cameras: Sequence[str],
+    connect: Callable[[str], AbstractContextManager[Device]],
+    *,
+    force: bool = False,
+    reset: bool = True,
+    progress: Progress = no_progress,
+) -> dict[str, Outcome]:
+    """`push` to several cameras at once, each in a thread of its own; the outcome of each.
+
+    connect: opens a camera by its name. One that fails stops no other, and as cameras that hold
+    the image already are left alone, the same call again resumes with those that failed.
+    progress: reported for a single camera only. OSError when the image cannot be read.
+    """
+    name = os.fspath(image)
+
+    def one(camera: str) -> Outcome:
+        shown = progress if len(wanted) == 1 else no_progress
+        try:
+            with open(name, "rb") as file, connect(camera) as device:
+                return push(device, camera, file, name, force=force, reset=reset, progress=shown)
+        except RomfsError as error:
+            return error
+
+    wanted = list(dict.fromkeys(cameras))
+    if len(wanted) == 1:
+        return {wanted[0]: one(wanted[0])}
+    with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
+        running = {camera: pool.submit(one, camera) for camera in wanted}
+        return {camera: future.result() for camera, future in running.items()}
 
 
 def _back_up(session: Session, device: Device, force: bool, progress: Progress) -> None:

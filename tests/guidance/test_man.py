@@ -22,7 +22,12 @@ _FORMATTERS = (
 
 
 def options_of(command: click.Command) -> set[str]:
-    found = {option for parameter in command.params for option in parameter.opts}
+    found = {
+        option
+        for parameter in command.params
+        if not getattr(parameter, "hidden", False)
+        for option in parameter.opts
+    }
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             found |= options_of(inner)

@@ -1,0 +1,144 @@
+"""`build`: a directory to an image, for one board or for several."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from romfsfs.cli.output import Output
+from romfsfs.convert import Options, Target
+from romfsfs.errors import EXIT_OK, UsageError
+from romfsfs.session.build import build as build_image
+from romfsfs.session.build_many import BuiltFile, Order, build_each, build_file, orders
+from romfsfs.session.plan import WARNING, Plan
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.argument("image", metavar="IMAGE")
+@click.option(
+    "--board",
+    "boards",
+    multiple=True,
+    metavar="BOARD[:PARTITION]",
+    help="Convert and align for it; several make an image each. Without: portable bytecode.",
+)
+@click.option(
+    "--partition", type=int, default=0, show_default=True, help="For boards with two (AE3)."
+)
+@click.option("--no-convert", is_flag=True, help="Store every file as it is.")
+@click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Leave these out; '!P' drops a default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.pass_obj
+def build(
+    output: Output, /, directory: str, image: str, boards: tuple[str, ...], partition: int,
+    as_json: bool, **given: Any,
+) -> int:  # fmt: skip
+    """Make IMAGE from everything in DIR; `-` writes to standard output.
+
+    The same directory always gives the same bytes. For several boards IMAGE is a folder (for
+    BOARD.img, or BOARD.1.img for partition 1) or a pattern such as 'out/{board}.img'; the exit
+    code is then the worst of all.
+    """
+    if not os.path.isdir(directory):
+        raise UsageError("no such directory", where=directory)
+    options = Options(convert=not given["no_convert"], stedgeai=given["stedgeai"])
+    if image == "-":
+        _to_standard_output(output, directory, boards, partition, options, given["exclude"])
+        return EXIT_OK
+    if not boards:
+        with output.progress() as progress:
+            target = Target(None, None, options)
+            built = build_file(Path(directory), Path(image), target, given["exclude"], progress)
+        _report(output, image, built, as_json)
+        return EXIT_OK
+    wanted = orders(boards, image, partition)
+    if len(wanted) > 1:
+        return _many(output, directory, wanted, options, given["exclude"], as_json)
+    (order,) = wanted
+    if str(order.image) != image:  # a folder or a pattern: made as for several
+        order.image.parent.mkdir(parents=True, exist_ok=True)
+    with output.progress() as progress:
+        target = Target(order.board, order.partition, options)
+        built = build_file(Path(directory), order.image, target, given["exclude"], progress)
+    _report(output, str(order.image), built, as_json)
+    return EXIT_OK
+
+
+def _many(
+    output: Output, directory: str, wanted: list[Order], options: Options,
+    excludes: tuple[str, ...], as_json: bool,
+) -> int:  # fmt: skip
+    worst = EXIT_OK
+    records = []
+    with output.progress() as progress:
+        for outcome in build_each(Path(directory), wanted, options, excludes, progress):
+            order, error = outcome.order, outcome.error
+            record: dict[str, Any] = {"board": order.board.name, "partition": order.partition.index}
+            if outcome.built is not None:
+                _warn(output, outcome.built.plan, f"{order.name}: ")
+                records.append({**record, "ok": True, **_record(str(order.image), outcome.built)})
+                if not as_json:
+                    output.say(f"{order.name}: {_line(str(order.image), outcome.built)}")
+            elif error is not None:
+                worst = max(worst, error.exit_code)
+                records.append({**record, "ok": False, "error": error.line})
+                error.what = f"{order.name}: {error.what}"
+                output.error(error)
+    if as_json:
+        output.json(records)
+    return worst
+
+
+def _to_standard_output(
+    output: Output, directory: str, boards: tuple[str, ...], partition: int, options: Options,
+    excludes: tuple[str, ...],
+) -> None:  # fmt: skip
+    if len(boards) > 1:
+        raise UsageError("standard output takes the image of one board", where="-")
+    target, capacity = Target(None, None, options), None
+    if boards:
+        (order,) = orders(boards, "-", partition)
+        target, capacity = Target(order.board, order.partition, options), order.partition.size
+    with tempfile.TemporaryFile() as file, output.progress() as progress:
+        built = build_image(Path(directory), file, target, capacity, excludes, progress)
+        _warn(output, built.plan)
+        file.seek(0)
+        while data := file.read(1 << 20):
+            sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _report(output: Output, image: str, built: BuiltFile, as_json: bool) -> None:
+    _warn(output, built.plan)
+    if as_json:
+        output.json(_record(image, built))
+    else:
+        output.say(_line(image, built))
+
+
+def _line(image: str, built: BuiltFile) -> str:
+    return f"{image}: {len(built.plan.files)} files, {built.size:,} B"
+
+
+def _record(image: str, built: BuiltFile) -> dict[str, Any]:
+    return {
+        "image": image,
+        "size": built.size,
+        "digest": built.digest,
+        "files": len(built.plan.files),
+    }
+
+
+def _warn(output: Output, plan: Plan, before: str = "") -> None:
+    for problem in plan.problems:
+        if problem.severity == WARNING:
+            output.note(f"warning: {before}{problem.text}")
