@@ -10,7 +10,8 @@ import hashlib
 import os
 import time
 import zlib
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
 from romfsfs.boards import Board
 from romfsfs.devices.base import (
@@ -40,6 +41,22 @@ from romfsfs.image.reader import image_size, is_blank
 _COARSE = 65536
 #: bytes per second that even the slowest camera hashes
 _SLOWEST_HASH = 100_000
+
+
+_Answer = TypeVar("_Answer")
+
+
+def _part(image: BinaryIO, start: int, length: int, end: int) -> bytes:
+    return flash_plan.block_at(image, start, min(start + length, end))
+
+
+def _said_twice(text: str) -> bytes | None:
+    """The bytes of hex digits that were printed twice, None if the two differ."""
+    words = text.split()
+    try:
+        return bytes.fromhex(words[0]) if len(words) == 2 and words[0] == words[1] else None
+    except ValueError:
+        return None
 
 
 class SerialCamera:
@@ -102,8 +119,23 @@ class SerialCamera:
             progress("verifying", done - start, end - start)
 
         code = snippets.digest(self._partition.kind, self._partition.index, start, end)
-        output = self._repl.run(code, ANSWER_LIMIT, dot)
-        return output.replace(".", "").strip()
+        return self._query(code, lambda text: _said_twice(text.replace(".", "")), dot).hex()
+
+    def _query(
+        self,
+        code: str,
+        parse: Callable[[str], _Answer | None],
+        heartbeat: Callable[[bytes], None] | None = None,
+        limit: float = ANSWER_LIMIT,
+    ) -> _Answer:
+        """Run a command that changes nothing; ask once more when `parse` makes nothing of it."""
+        for _ in (1, 2):
+            text = self._repl.run(code, limit, heartbeat).strip()
+            answer = parse(text)
+            if answer is not None:
+                return answer
+            self._repl.recover()
+        raise identity.wrong_answer(self._port.name, text)
 
     def matches(self, image: BinaryIO, size: int) -> bool | None:
         if size > self._geometry.readable:
@@ -117,8 +149,7 @@ class SerialCamera:
     def _same_checksums(self, image: BinaryIO, start: int, end: int) -> bool:
         found = self._checksums(start, end, _COARSE)
         expected = [
-            self._checksum(flash_plan.block_at(image, at, min(at + _COARSE, end)))
-            for at in range(start, end, _COARSE)
+            self._checksum(_part(image, at, _COARSE, end)) for at in range(start, end, _COARSE)
         ]
         return found == expected
 
@@ -133,26 +164,20 @@ class SerialCamera:
             self._partition.kind, self._partition.index,
             start=start, end=end, step=step, crc32=self.facts.crc32,
         )  # fmt: skip
-        text = self._repl.run(code, ANSWER_LIMIT + step / _SLOWEST_HASH).strip()
         count = -(-(end - start) // step)
-        try:
-            found = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
-        except ValueError:
-            found = []
-        if len(found) != count:
-            raise identity.wrong_answer(self._port.name, text)
-        return found
+
+        def parse(text: str) -> list[int] | None:
+            try:
+                found = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+            except ValueError:
+                return None
+            return found if len(found) == count else None
+
+        return self._query(code, parse, limit=ANSWER_LIMIT + step / _SLOWEST_HASH)
 
     def _peek(self, length: int) -> bytes:
         code = snippets.peek(self._partition.kind, self._partition.index, length)
-        text = self._repl.run(code).strip()
-        try:
-            data = bytes.fromhex(text)
-        except ValueError:
-            data = b""
-        if len(data) != length:
-            raise identity.wrong_answer(self._port.name, text)
-        return data
+        return self._query(code, _said_twice)
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         header = self._peek(HEADER_SIZE)
@@ -276,7 +301,7 @@ class SerialCamera:
         if self.facts.sha256:
             digest = hashlib.sha256()
             for at in range(start, end, _COARSE):
-                digest.update(flash_plan.block_at(image, at, min(at + _COARSE, end)))
+                digest.update(_part(image, at, _COARSE, end))
             return digest.hexdigest() == self._digest(start, end, progress)
         if self.facts.crc32:
             return self._same_checksums(image, start, end)
@@ -285,8 +310,7 @@ class SerialCamera:
         with tempfile.TemporaryFile() as back:
             self._read(end, back, progress)
             return all(
-                flash_plan.block_at(back, at, min(at + _COARSE, end))
-                == flash_plan.block_at(image, at, min(at + _COARSE, end))
+                _part(back, at, _COARSE, end) == _part(image, at, _COARSE, end)
                 for at in range(start, end, _COARSE)
             )
 
@@ -294,12 +318,13 @@ class SerialCamera:
         """The address of the first block that is wrong, for the error."""
         with contextlib.suppress(DeviceError):
             block = min(self._geometry.block, _COARSE)
-            for index, found in enumerate(self._checksums(0, size, block)):
-                start = index * block
-                if found != self._checksum(
-                    flash_plan.block_at(image, start, min(start + block, size))
-                ):
-                    return f"first at {start:#x}"
+            wrong = [
+                index * block
+                for index, found in enumerate(self._checksums(0, size, block))
+                if found != self._checksum(_part(image, index * block, block, size))
+            ]
+            # block 0 still lacks the header on purpose, so it says nothing where others are wrong
+            return f"first at {(wrong[1:] or wrong)[0]:#x}"
         return "at an unknown address"
 
     def reset(self) -> None:

@@ -95,7 +95,8 @@ class Port:
             if len(data) > 2 * _KEPT:
                 del data[:-_KEPT]
             searched = max(0, len(data) - len(ending) + 1)
-            piece = self.read_some(deadline)
+            # a script that prints without end must not keep this from ending
+            piece = self.read_some(deadline) if time.monotonic() < deadline else b""
             if not piece:
                 return bytes(data)
             data += piece

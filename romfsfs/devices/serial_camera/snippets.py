@@ -98,7 +98,7 @@ def _access(kind: str, partition: int) -> str:
 
 
 def digest(kind: str, partition: int, start: int, end: int) -> str:
-    """Prints the SHA-256 of the bytes from start to end, after a dot for every 256 KiB."""
+    """Prints the SHA-256 of the bytes from start to end, twice; before it a dot a 256 KiB."""
     return _command(
         _access(kind, partition) + " import hashlib,binascii\n"
         " h=hashlib.sha256()\n"
@@ -109,7 +109,7 @@ def digest(kind: str, partition: int, start: int, end: int) -> str:
         "  o+=n\n"
         "  if not o&0x3ffff:\n"
         "   sys.stdout.write('.')\n"
-        " print(binascii.hexlify(h.digest()).decode())\n"
+        " print((binascii.hexlify(h.digest()).decode()+' ')*2)\n"
     )
 
 
@@ -139,10 +139,10 @@ def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc
 
 
 def peek(kind: str, partition: int, length: int) -> str:
-    """Prints the first bytes of the partition in hex."""
+    """Prints the first bytes of the partition in hex, twice: a garbled digit shows."""
     return _command(
         _access(kind, partition) + " import binascii\n"
-        f" print(binascii.hexlify(R(0,{length})).decode())\n"
+        f" print((binascii.hexlify(R(0,{length})).decode()+' ')*2)\n"
     )
 
 

@@ -1,0 +1,59 @@
+"""The figures that were asked for, in counts that do not depend on how busy this machine is.
+
+`measure_camera.py` beside this file measures the times, also mpremote's.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Callable
+
+from camera_helpers import KIB, make_image, opened
+
+from romfsfs.devices.serial_camera.camera import SerialCamera
+from romfsfs.devices.simulator import Simulator
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
+
+MIB = 1024 * KIB
+
+
+def test_an_edit_among_8_mib_of_models(simulate: Callable[..., Simulator]) -> None:
+    source = random.Random(1)
+    files = {f"model{index}.tflite": source.randbytes(MIB - 3000) for index in range(7)}
+    files["main.py"] = b"print(1)\n" * 113
+    files["z.tflite"] = source.randbytes(900_000)
+    old = encode(files, DEFAULT_RULES)
+    new = encode({**files, "main.py": b"print(2)\n" * 113}, DEFAULT_RULES)
+    with simulate("OPENMV4P", images={0: old}) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        camera.write_image(opened(new), opened(old))
+        camera.reset()
+        camera.close()
+        assert simulator.statistics.wire_in < 40 * KIB
+        assert simulator.statistics.erased_blocks <= 4
+
+
+def test_an_image_that_the_host_knows_is_not_read(simulate: Callable[..., Simulator]) -> None:
+    image = make_image(8 * MIB - 64 * KIB)
+    for missing in ((), ("hashlib",)):
+        with simulate("OPENMV4P", images={0: image}, missing=missing) as simulator:
+            camera = SerialCamera.open(simulator.port)
+            assert camera.matches(opened(image), len(image))
+            camera.close()
+            statistics = simulator.statistics
+            assert statistics.wire_in + statistics.wire_out < 6 * KIB
+
+
+def test_reading_uses_the_link(simulate: Callable[..., Simulator]) -> None:
+    """At least 0.8 of 1 MB/s; latency of 1 ms each way, as USB has it."""
+    image = make_image(2 * MIB)
+    with simulate("OPENMV4P", images={0: image}, rate=1e6, latency=0.001) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        started = time.monotonic()
+        camera.read_image(io.BytesIO())
+        rate = len(image) / (time.monotonic() - started)
+        camera.close()
+    assert rate > 0.8e6
