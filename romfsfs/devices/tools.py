@@ -1,6 +1,7 @@
 """Finding and running the external tools of this package: dfu-util and blhost.
 
-One place runs them, with a time limit; everything else only builds argument lists and reads
+One place runs them: in a folder of their own, with an environment of a few names, without input,
+with limits of time, memory and file size. Everything else only builds argument lists and reads
 output, as pure functions. Times in seconds.
 """
 
@@ -13,6 +14,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,14 @@ _INSTALLERS = {
 }
 
 
+#: what a tool may know of our environment: where programs, libraries and its own packages are
+_INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "LOCALAPPDATA", "APPDATA")
+#: bytes: address space (blhost is a Python program with large packages), and of any file
+_MEMORY, _FILE = 4 << 30, 1 << 30
+#: bytes of output that are kept, the last ones
+_MOST_OUTPUT = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """What a tool left behind. output: standard output and error together, as they came."""
@@ -49,7 +59,7 @@ def find_tool(name: str, install: str | None = None) -> str:
     found = shutil.which(name)
     if found is None:
         raise DeviceError(f"{name} is not installed", next_step=install or install_command(name))
-    return found
+    return os.path.abspath(found)
 
 
 def install_command(package: str, os_release: str | None = None) -> str:
@@ -76,17 +86,55 @@ def run_tool(
 ) -> ToolResult:
     """Run a tool to its end. DeviceLost when it takes longer than `limit`.
 
-    It gets no input. It and its children are killed at the limit and on Ctrl-C, which goes on to
-    the caller. on_output: is given pieces of its output as they come (progress).
+    Its paths must be absolute: it runs in an empty folder. It gets no input. It and its children
+    are killed at the limit and on Ctrl-C, which goes on to the caller. on_output: is given pieces
+    of its output as they come (progress).
     """
-    process = subprocess.Popen(
-        list(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env={**os.environ, "LC_ALL": "C"},
+    with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
+        process = subprocess.Popen(
+            list(argv),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=_environment(folder),
+        )
+        _limit_memory(process.pid)
+        return _follow(process, argv, limit, on_output)
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """No secrets of the user's shell."""
+    known = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**known, "LC_ALL": "C", "TMPDIR": folder, "TMP": folder}
+
+
+def _limit_memory(pid: int) -> None:
+    """On the running child: `preexec_fn` can deadlock in a program with threads. Linux only."""
+    try:
+        import resource
+
+        prlimit = resource.prlimit
+    except (ImportError, AttributeError):
+        return
+    limits = (
+        (resource.RLIMIT_AS, _MEMORY),
+        (resource.RLIMIT_FSIZE, _FILE),
+        (resource.RLIMIT_CORE, 0),
     )
+    for kind, value in limits:
+        # gone already, or a lower limit is in force; a setuid tool may not be limited by us
+        with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+            prlimit(pid, kind, (value, value))
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    argv: Sequence[str],
+    limit: float,
+    on_output: Callable[[str], None] | None,
+) -> ToolResult:
     assert process.stdout is not None
     output = bytearray()
     deadline = time.monotonic() + limit
@@ -94,12 +142,15 @@ def run_tool(
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while True:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
                     raise subprocess.TimeoutExpired(list(argv), limit)
                 piece = os.read(process.stdout.fileno(), 65536)
                 if not piece:
                     break
                 output += piece
+                if len(output) > 2 * _MOST_OUTPUT:
+                    del output[:-_MOST_OUTPUT]
                 if on_output:
                     on_output(piece.decode("utf-8", "replace"))
         status = process.wait(max(0.1, deadline - time.monotonic()))
