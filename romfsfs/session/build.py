@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ from romfsfs.session.plan import Plan, make_plan
 from romfsfs.session.prepare import raise_problems
 from romfsfs.session.shadow import Deriver, InWork
 from romfsfs.session.state import Base
-from romfsfs.session.worktree import Extracted, Item, extract, open_file, scan
+from romfsfs.session.worktree import Extracted, Item, extract, open_file, remove_folder, scan
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -166,7 +165,8 @@ def _staged(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise RomfsError(f"cannot extract: {error.strerror}", where=str(folder)) from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        with suppress(OSError):
+            remove_folder(stage)
 
 
 def _umask() -> int:
