@@ -22,7 +22,7 @@ from romfsfs.session.build import extract_image
 #: A file system in memory where there is one: the disk is not what is tested.
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 #: Extracting makes files: only small trees are extracted while fuzzing.
-MAX_EXTRACTED_FILES, MAX_EXTRACTED_BYTES = 40, 1 << 16
+MAX_EXTRACTED_FILES, MAX_EXTRACTED_BYTES, MAX_ENTRIES = 40, 1 << 16, 300
 
 
 def image(data: bytes) -> None:
@@ -40,7 +40,8 @@ def image(data: bytes) -> None:
     files = check_tree(found)
     lint(found, DEFAULT_RULES)
     total = sum(files.values())
-    if len(files) <= MAX_EXTRACTED_FILES and total <= MAX_EXTRACTED_BYTES:
+    few = len(files) <= MAX_EXTRACTED_FILES and len(found.notes) < MAX_EXTRACTED_FILES
+    if few and total <= MAX_EXTRACTED_BYTES and sum(1 for _ in walk(found)) < MAX_ENTRIES:
         extracted(data, found)
         rebuilt(data, found)
 

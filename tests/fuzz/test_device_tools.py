@@ -1,0 +1,99 @@
+"""What dfu-util and blhost get of this machine, and how they are stopped."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from romfsfs.devices import tools
+from romfsfs.errors import DeviceLost
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3cret", "GITHUB_TOKEN": "s3cret", "PYTHONSTARTUP": "s3cret"}
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """A tool that says what it sees; its argument is code to run."""
+    path = tmp_path / "dfu-util"
+    path.write_text(f"#!{sys.executable} -I\nimport os, sys\nexec(sys.argv[1])\n")
+    path.chmod(0o700)
+    return path
+
+
+def run(fake: Path, code: str, limit: float = 20) -> str:
+    return tools.run_tool([str(fake), code], limit=limit).output
+
+
+def test_no_secret_of_the_users_environment(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    seen = run(fake, "print(open('/proc/self/environ').read())")
+    assert "s3cret" not in seen
+    assert "PATH=" in seen
+    names = {entry.partition("=")[0] for entry in seen.split("\0") if "=" in entry}
+    assert names <= {"PATH", "HOME", "LD_LIBRARY_PATH", "LC_ALL", "TMPDIR", "TMP"}
+
+
+def test_a_folder_of_its_own_no_input_and_limits(fake: Path) -> None:
+    code = (
+        "import resource; print(os.getcwd(), oct(os.stat('.').st_mode & 0o777), os.listdir('.'),"
+        " repr(sys.stdin.read()), os.getsid(0) == os.getpid(),"
+        " sorted(map(int, os.listdir('/dev/fd')))[:4])"
+    )
+    folder, rest = run(fake, code).split(" ", 1)
+    assert rest == "0o700 [] '' True [0, 1, 2, 3]\n"
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has prlimit")
+def test_memory_and_files_are_limited(fake: Path, tmp_path: Path) -> None:
+    # the limits are set on the running child, so it may have started before them
+    limits = "import resource, time; time.sleep(0.3); print([resource.getrlimit(kind)[0] for kind"
+    seen = run(fake, f"{limits} in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)])")
+    assert seen == f"[{4 << 30}, {1 << 30}]\n"
+    assert "MemoryError" in run(fake, "import time; time.sleep(0.3); bytearray(5 << 30)")
+
+
+def test_a_tool_that_floods_ends_at_its_limit(fake: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(DeviceLost, match="did not finish") as caught:
+        run(fake, "while True: os.write(1, b'x' * 65536)", limit=1)
+    assert time.monotonic() - started < 10
+    assert len(caught.value.detail) < 3 << 20
+
+
+def test_a_tool_and_its_children_are_killed(fake: Path, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = (
+        "import subprocess, time; child = subprocess.Popen(['sleep', '600']);"
+        f"open({str(pid_file)!r}, 'w').write(str(child.pid)); time.sleep(600)"
+    )
+    with pytest.raises(DeviceLost):
+        run(fake, code, limit=1.5)
+    pid = int(pid_file.read_text())
+    deadline = time.monotonic() + 10
+    while _runs(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_tool_in_the_current_folder_is_still_found(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`PATH` may name folders relative to where the user is; the tool runs elsewhere."""
+    monkeypatch.chdir(fake.parent)
+    monkeypatch.setenv("PATH", ".")
+    assert tools.find_tool("dfu-util") == str(fake)
+    assert stat.S_IMODE(fake.stat().st_mode) == 0o700
