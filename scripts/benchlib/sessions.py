@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,9 +72,9 @@ def commit_section(bench: Bench) -> Iterator[Figure]:
             before = cpu_seconds(daemon)
             usage = bench.run(ROMFSFS, "commit", bench.mountpoint)
             spent.append(usage.cpu + cpu_seconds(daemon) - before)
-    worst = max(spent)
-    yield Figure("commit one byte of 24 MB, CPU", f"{worst * 1000:.0f} ms", "", None,
-                 "under 0.5 s", worst < 0.5)  # fmt: skip
+    cpu = statistics.median(spent)
+    yield Figure("commit one byte of 24 MB, CPU", f"{cpu * 1000:.0f} ms", "", None,
+                 "under 0.5 s", cpu < 0.5)  # fmt: skip
     image.unlink()
     if bench.full:
         yield from commit_large(bench, 1024, "1 GiB")
