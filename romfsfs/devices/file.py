@@ -115,6 +115,7 @@ class FileDevice:
         so whatever goes wrong, the file is whole: the old one or the new."""
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
+        self._written = None
         try:
             try:
                 self._replace(image, size, progress)

@@ -207,7 +207,7 @@ def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None
     except FileNotFoundError:
         return
     if kind == "undo":
-        follow(session.held(), old, session.work, root or session.work)
+        follow(session.held(), old, session.excludes.matches, session.work, root or session.work)
     else:
         _remove_superseded(session, old, base, root or session.work)
 

@@ -7,7 +7,7 @@ of the mount stay true; into `work/` otherwise. Everything may be repeated after
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from romfsfs.session.base_image import BaseImage
 from romfsfs.session.recall import Recall
 from romfsfs.session.state import Base, BaseEntry, Signature
 from romfsfs.session.steps import reached
-from romfsfs.session.worktree import Climber, Item, extract, kind_at, open_file, remove_tree
+from romfsfs.session.worktree import Climber, Item, extract, kind_at, open_file, remove_tree, scan
 
 
 @contextmanager
@@ -92,11 +92,14 @@ def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
     return Item(entry.source, held.fd, offset, size)
 
 
-def follow(held: BaseImage, old: Base, work: Path, root: Path) -> list[str]:
+def follow(
+    held: BaseImage, old: Base, is_junk: Callable[[str], bool], work: Path, root: Path
+) -> list[str]:
     """Let a tree that stood on `old` follow to the base held; which paths changed.
 
-    Only what is still as it was in `old` follows: edits stay edits. work: the tree itself, to
-    read from; root: where it is mounted, to write through.
+    Only what is still as it was in `old` follows: edits stay edits. What a file manager left in
+    a folder that goes, goes with it. work: the tree itself, to read from; root: where it is
+    mounted, to write through.
     """
     before = {entry.source: entry for entry in old.entries}
     after = {entry.source: entry for entry in held.base.entries}
@@ -107,8 +110,19 @@ def follow(held: BaseImage, old: Base, work: Path, root: Path) -> list[str]:
     ]
     with opened(work) as work_fd:
         wanted = [path for path in changed if _is_as(work_fd, path, before.get(path))]
-    restore(held, wanted, root)
+        gone = {path for path in wanted if path not in after and before[path].is_dir}
+        junk = [
+            found.path
+            for found in (scan(work_fd) if gone else ())
+            if is_below(found.path, gone) and found.path not in before and is_junk(found.path)
+        ]
+    restore(held, [*wanted, *junk], root)
     return sorted(wanted)
+
+
+def is_below(path: str, folders: Collection[str]) -> bool:
+    """Whether a path lies in one of these folders, at whatever depth."""
+    return any(parent in folders for parent in parents(path))
 
 
 def _content(entry: BaseEntry | None) -> tuple[bool, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from romfsfs.errors import UsageError
 from romfsfs.session import store
 from romfsfs.session.opening import discard_work
-from romfsfs.session.restore import restore, selected
+from romfsfs.session.restore import is_below, restore, selected
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change, ShadowEntry
 
@@ -40,7 +40,7 @@ def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
     junk = [
         entry.path
         for entry in shadow
-        if entry.change is Change.IGNORED and not entry.note and _is_below(entry.path, made)
+        if entry.change is Change.IGNORED and not entry.note and is_below(entry.path, made)
     ]
     restore(session.held(), [*(entry.path for entry in changed), *junk], root)
     return [entry.path for entry in changed]
@@ -48,15 +48,6 @@ def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
 
 def _is_edit(entry: ShadowEntry) -> bool:
     return entry.change not in (Change.UNCHANGED, Change.IGNORED)
-
-
-def _is_below(path: str, folders: set[str]) -> bool:
-    folder = path.rpartition("/")[0]
-    while folder:
-        if folder in folders:
-            return True
-        folder = folder.rpartition("/")[0]
-    return False
 
 
 def _refuse_unknown(session: Session, shadow: Sequence[ShadowEntry], paths: Sequence[str]) -> None:

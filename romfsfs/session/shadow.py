@@ -114,7 +114,7 @@ class Deriver:
                 if work.kind == "dir":
                     junk_folders.add(work.path)
                 entries.append(
-                    ShadowEntry(work.path, Change.IGNORED, work.kind == "dir", state="ignored")
+                    ShadowEntry(work.path, Change.IGNORED, work.kind == "dir")
                 )
                 continue
             seen.add(work.path)

@@ -1,0 +1,174 @@
+"""What the session tests share: an image file and someone who edits it, and a camera of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from romfsfs.devices.base import Device, DeviceInfo, WriteReport, matches_by_digest
+from romfsfs.devices.file import FileDevice
+from romfsfs.errors import ImageFormatError, VerifyError
+from romfsfs.files import Progress, no_progress
+from romfsfs.image.model import FileNode, walk
+from romfsfs.image.reader import image_size, read_image
+from romfsfs.image.writer import encode
+from romfsfs.session import store
+from romfsfs.session.commit import CommitReport, commit
+from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.session import Session
+from romfsfs.session.shadow import Change
+
+HEADER = 16
+
+
+class Desk:
+    """A target and the session on it. `work` is what a mount would show."""
+
+    def __init__(self, device: Device, source: str) -> None:
+        self.device = device
+        self.source = source
+        self.session: Session
+
+    @classmethod
+    def with_image(
+        cls, folder: Path, files: dict[str, bytes], dirs: list[str] | None = None
+    ) -> Desk:
+        image = folder / "app.img"
+        image.write_bytes(encode(files, dirs=dirs or []))
+        return cls.of_file(image)
+
+    @classmethod
+    def of_file(cls, image: Path) -> Desk:
+        return cls(FileDevice(image), str(image))
+
+    @property
+    def image(self) -> Path:
+        return Path(self.source)
+
+    @property
+    def work(self) -> Path:
+        return self.session.work
+
+    def open(self, *, new: bool = False, **chosen: Any) -> Session:
+        """As a mount does, until the directory would be ready."""
+        info = self.device.info()
+        with store.lock_for_mount(store.make_session_dir(info.key), info.name):
+            self.session = session_for(self.device, self.source, **chosen)
+            prepare(self.session, self.device, new=new)
+        return self.session
+
+    def write(self, path: str, data: bytes) -> Path:
+        file = self.work / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        return file
+
+    def commit(self, **how: Any) -> CommitReport:
+        return commit(self.session, self.device, **how)
+
+    def changes(self) -> dict[str, str]:
+        """Path to first letter of its change, unchanged and ignored left out."""
+        return {
+            entry.path: entry.change.value[0].upper()
+            for entry in self.session.status().entries
+            if entry.change not in (Change.UNCHANGED, Change.IGNORED)
+        }
+
+    def stored(self) -> dict[str, bytes]:
+        """What the image file holds now."""
+        return files_of(self.image.read_bytes())
+
+    def again(self) -> Desk:
+        """The same target, as another process would open it."""
+        other = Desk.of_file(self.image)
+        other.session = Session.load(self.session.directory)
+        return other
+
+
+def files_of(image: bytes) -> dict[str, bytes]:
+    """The files in an image, by path."""
+    if not image:
+        return {}
+    return {
+        path: image[node.extent.offset : node.extent.offset + node.extent.size]
+        for path, node in walk(read_image(image))
+        if isinstance(node, FileNode)
+    }
+
+
+def tree_of(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: file contents by path, None for folders."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+class Flash:
+    """A camera's partition in a file: erased bytes are FF, the header is programmed last.
+
+    It can be told to lose power after so many bytes were programmed.
+    """
+
+    def __init__(self, path: Path, size: int, erase_size: int = 4096) -> None:
+        self.path = path
+        self.size = size
+        self.erase_size = erase_size
+        self.power = 1 << 40
+        self.lies = False
+        if not path.exists():
+            path.write_bytes(b"\xff" * size)
+
+    def info(self) -> DeviceInfo:
+        return DeviceInfo(
+            kind="serial", key="TEST/0001/0", name="test camera", capacity=self.size,
+            erase_size=self.erase_size,
+        )  # fmt: skip
+
+    def digest(self, size: int) -> str | None:
+        return hashlib.sha256(self.path.read_bytes()[:size]).hexdigest()
+
+    def matches(self, image: BinaryIO, size: int) -> bool | None:
+        return matches_by_digest(self, image, size)
+
+    def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
+        data = self.path.read_bytes()
+        if data[:HEADER] == b"\xff" * HEADER:
+            return 0
+        size = image_size(data[:HEADER])
+        if size > len(data):
+            raise ImageFormatError("longer than the partition", 0)
+        out.write(data[:size])
+        return size
+
+    def write_image(
+        self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
+    ) -> WriteReport:
+        image.seek(0)
+        data = image.read()
+        self._program(0, b"\x00" * HEADER)
+        self._program(HEADER, data[HEADER:])
+        if self.lies:
+            raise VerifyError("what was read back differs", where="test camera")
+        self._program(0, data[:HEADER])
+        return WriteReport(len(data), -(-len(data) // self.erase_size), 0.0, True)
+
+    def _program(self, offset: int, data: bytes) -> None:
+        allowed = data[: self.power]
+        with open(self.path, "r+b") as file:
+            os.pwrite(file.fileno(), allowed, offset)
+        self.power -= len(allowed)
+        if len(allowed) < len(data):
+            raise PowerLost
+
+    def reset(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PowerLost(Exception):
+    """The plug was pulled."""

@@ -1,0 +1,232 @@
+"""Going back: recall of sources, revert, undo."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from session_desk import Desk, Flash, files_of, tree_of
+
+from romfsfs.errors import RomfsError, TargetChanged, UsageError
+from romfsfs.image.writer import encode
+from romfsfs.session import history, recall
+from romfsfs.session.revert import revert
+from romfsfs.session.undo import undo
+
+
+class TestRecall:
+    """What the user wrote is shown again, wherever the image goes."""
+
+    @pytest.fixture
+    def desk(self, desk: Desk) -> Desk:
+        desk.open()
+        desk.write("app.py", b"x = 1\n")
+        desk.commit()
+        return desk
+
+    def test_after_umount_and_mount(self, desk: Desk) -> None:
+        revert(desk.session)
+        desk.open()
+        assert (desk.work / "app.py").read_bytes() == b"x = 1\n"
+        assert not (desk.work / "app.mpy").exists()
+        assert desk.session.status().clean
+
+    def test_for_a_copy_of_the_image_elsewhere(self, desk: Desk, tmp_path: Path) -> None:
+        copy = tmp_path / "copy.img"
+        shutil.copyfile(desk.image, copy)
+        other = Desk.of_file(copy)
+        other.open()
+        assert (other.work / "app.py").read_bytes() == b"x = 1\n"
+
+    def test_other_bytes_in_the_image_win(self, desk: Desk) -> None:
+        revert(desk.session)
+        desk.image.write_bytes(encode({"app.mpy": b"M\x06\x00\x1f from elsewhere"}))
+        desk.open()
+        assert tree_of(desk.work) == {"app.mpy": b"M\x06\x00\x1f from elsewhere"}
+
+    def test_another_file_with_the_sources_name_wins(self, desk: Desk) -> None:
+        compiled = desk.stored()["app.mpy"]
+        revert(desk.session)
+        desk.image.write_bytes(encode({"app.mpy": compiled, "app.py": b"other"}))
+        desk.open()
+        assert tree_of(desk.work) == {"app.mpy": compiled, "app.py": b"other"}
+
+    def test_a_damaged_memory_shows_the_compiled_file(self, desk: Desk) -> None:
+        for file in (recall.Recall().folder / "objects").iterdir():
+            file.write_bytes(b"damaged")
+        compiled = desk.stored()["app.mpy"]
+        revert(desk.session)
+        desk.open()
+        assert (desk.work / "app.mpy").read_bytes() == compiled
+        assert desk.session.status().clean
+
+    def test_an_edit_after_it_is_a_change_of_the_source(self, desk: Desk) -> None:
+        revert(desk.session)
+        desk.open()
+        desk.write("app.py", b"x = 2\n")
+        assert desk.changes() == {"app.py": "M"}
+        revert(desk.session, ["app.py"])
+        assert (desk.work / "app.py").read_bytes() == b"x = 1\n"
+        assert desk.session.status().clean
+
+    def test_it_is_forgotten_oldest_first(self, desk: Desk) -> None:
+        memory = recall.Recall()
+        memory.trim(0)
+        assert not list((memory.folder / "objects").iterdir())
+        revert(desk.session)
+        desk.open()
+        assert (desk.work / "app.mpy").exists()
+
+
+class TestRevert:
+    @pytest.fixture
+    def desk(self, desk: Desk) -> Desk:
+        desk.open()
+        desk.write("a.txt", b"edited")
+        desk.write("lib/new", b"1")
+        (desk.work / "lib/b.bin").unlink()
+        return desk
+
+    def test_one_file(self, desk: Desk) -> None:
+        assert revert(desk.session, ["a.txt"]) == ["a.txt"]
+        assert (desk.work / "a.txt").read_bytes() == b"first\n"
+        assert desk.changes() == {"lib/b.bin": "D", "lib/new": "A"}
+
+    def test_a_folder_with_what_was_deleted_and_added_in_it(self, desk: Desk) -> None:
+        assert sorted(revert(desk.session, ["lib"])) == ["lib/b.bin", "lib/new"]
+        assert tree_of(desk.work / "lib") == {"b.bin": bytes(range(200))}
+
+    def test_a_deleted_file_in_a_deleted_folder(self, desk: Desk) -> None:
+        shutil.rmtree(desk.work / "lib")
+        revert(desk.session, ["lib/b.bin"])
+        assert (desk.work / "lib/b.bin").read_bytes() == bytes(range(200))
+        assert desk.changes() == {"a.txt": "M"}
+
+    def test_an_added_folder_goes_with_the_junk_in_it(self, desk: Desk) -> None:
+        desk.write("made/deep/file", b"1")
+        desk.write("made/.DS_Store", b"junk")
+        revert(desk.session, ["made"])
+        assert not (desk.work / "made").exists()
+
+    def test_a_file_that_became_a_folder(self, desk: Desk) -> None:
+        (desk.work / "a.txt").unlink()
+        desk.write("a.txt/inner", b"1")
+        desk.write("a.txt/.DS_Store", b"junk")
+        revert(desk.session, ["a.txt"])
+        assert (desk.work / "a.txt").read_bytes() == b"first\n"
+
+    def test_a_folder_that_became_a_file(self, desk: Desk) -> None:
+        shutil.rmtree(desk.work / "lib")
+        desk.write("lib", b"a file now")
+        revert(desk.session, ["lib"])
+        assert (desk.work / "lib/b.bin").read_bytes() == bytes(range(200))
+
+    def test_a_script_that_replaced_a_compiled_file(self, tmp_path: Path) -> None:
+        desk = Desk.with_image(tmp_path, {"app.mpy": b"M\x06\x00\x1f"})
+        desk.open()
+        desk.write("app.py", b"x = 1\n")
+        revert(desk.session, ["app.py"])
+        assert tree_of(desk.work) == {"app.mpy": b"M\x06\x00\x1f"}
+
+    def test_a_path_that_is_nowhere(self, desk: Desk) -> None:
+        with pytest.raises(UsageError, match="no such file"):
+            revert(desk.session, ["nowhere"])
+
+    def test_everything(self, desk: Desk) -> None:
+        assert sorted(revert(desk.session)) == ["a.txt", "lib/b.bin", "lib/new"]
+        desk.open()
+        assert desk.session.status().clean
+
+
+class TestUndo:
+    @pytest.fixture
+    def desk(self, desk: Desk) -> Desk:
+        """Images 0 (found), 1 ('one') and 2 ('two')."""
+        desk.open()
+        for content in (b"one", b"two"):
+            desk.write("a.txt", content)
+            desk.commit()
+        return desk
+
+    def test_twice_in_a_row_goes_two_back(self, desk: Desk) -> None:
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"one"
+        assert (desk.work / "a.txt").read_bytes() == b"one"
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"first\n"
+        assert desk.session.status().clean
+        with pytest.raises(RomfsError, match="no earlier image"):
+            undo(desk.session, desk.device)
+
+    def test_an_undo_can_be_undone_by_number(self, desk: Desk) -> None:
+        undo(desk.session, desk.device)
+        undo(desk.session, desk.device, number=2)
+        assert desk.stored()["a.txt"] == b"two"
+        assert (desk.work / "a.txt").read_bytes() == b"two"
+        kinds = [entry.kind for entry in history.entries(desk.session)]
+        assert kinds == ["read", "commit", "commit", "undo", "undo"]
+
+    def test_a_commit_after_it_goes_on_from_there(self, desk: Desk) -> None:
+        undo(desk.session, desk.device)
+        desk.write("new.txt", b"n")
+        desk.commit()
+        assert desk.stored() == {"a.txt": b"one", "lib/b.bin": bytes(range(200)), "new.txt": b"n"}
+
+    def test_unmounted(self, desk: Desk) -> None:
+        revert(desk.session)
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"one"
+        desk.open()
+        assert (desk.work / "a.txt").read_bytes() == b"one"
+
+    def test_edits_are_in_the_way(self, desk: Desk) -> None:
+        desk.write("a.txt", b"mine")
+        with pytest.raises(RomfsError, match="holds edits"):
+            undo(desk.session, desk.device)
+        assert (desk.work / "a.txt").read_bytes() == b"mine"
+        assert desk.stored()["a.txt"] == b"two"
+
+    def test_files_open_for_writing_are_in_the_way(self, desk: Desk) -> None:
+        with pytest.raises(RomfsError, match="open for writing"):
+            undo(desk.session, desk.device, open_files=["a.txt"])
+
+    def test_a_target_changed_elsewhere_is_not_overwritten(self, desk: Desk) -> None:
+        desk.image.write_bytes(encode({"x": b"y"}))
+        with pytest.raises(TargetChanged):
+            undo(desk.session, desk.device)
+
+    def test_folders_and_sources_follow(self, desk: Desk) -> None:
+        desk.write("pkg/mod.py", b"x = 1\n")
+        desk.write("pkg/.DS_Store", b"junk")
+        (desk.work / "empty").rmdir()
+        desk.commit()
+        undo(desk.session, desk.device)
+        assert (desk.work / "empty").is_dir()
+        assert not (desk.work / "pkg/mod.py").exists()
+        assert desk.stored()["a.txt"] == b"two"
+        undo(desk.session, desk.device, number=3)
+        assert (desk.work / "pkg/mod.py").read_bytes() == b"x = 1\n"
+        assert not (desk.work / "empty").exists()
+        assert desk.session.status().clean
+
+    def test_a_number_that_is_not_there(self, desk: Desk) -> None:
+        with pytest.raises(UsageError):
+            undo(desk.session, desk.device, number=99)
+
+    def test_on_a_camera(self, tmp_path: Path) -> None:
+        flash = Flash(tmp_path / "flash", 65536)
+        desk = Desk(flash, "camera")
+        desk.open()
+        for content in (b"one", b"two"):
+            desk.write("a.txt", content)
+            desk.commit()
+        undo(desk.session, flash)
+        assert files_of(flash.path.read_bytes()) == {"a.txt": b"one"}
+        assert (desk.work / "a.txt").read_bytes() == b"one"
+
+    def test_the_log_is_trimmed_oldest_first(self, desk: Desk) -> None:
+        history.trim(desk.session, budget=0)
+        assert [entry.number for entry in history.entries(desk.session)] == [1, 2]
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"one"

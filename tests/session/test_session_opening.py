@@ -1,0 +1,317 @@
+"""Opening: what is read, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from session_desk import Desk, Flash, tree_of
+
+from romfsfs.errors import (
+    DeviceAbsent,
+    ImageFormatError,
+    RomfsError,
+    SessionBusy,
+    TargetChanged,
+    UsageError,
+)
+from romfsfs.image.writer import encode
+from romfsfs.session import history, store
+from romfsfs.session.commit import commit_to
+from romfsfs.session.revert import revert
+from romfsfs.session.session import Session
+
+
+def test_a_first_mount_shows_what_the_image_holds(desk: Desk) -> None:
+    desk.open()
+    assert tree_of(desk.work) == {
+        "a.txt": b"first\n", "empty": None, "lib": None, "lib/b.bin": bytes(range(200)),
+    }  # fmt: skip
+    assert desk.session.status().clean
+    assert [entry.kind for entry in history.entries(desk.session)] == ["read"]
+
+
+def test_edits_are_there_again_at_the_next_mount(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"second\n")
+    desk.write("new/c.txt", b"c")
+    again = desk.again()
+    again.open()
+    assert again.changes() == {"a.txt": "M", "new": "A", "new/c.txt": "A"}
+    assert (again.work / "a.txt").read_bytes() == b"second\n"
+
+
+def test_without_edits_a_changed_image_is_read_anew(desk: Desk) -> None:
+    desk.open()
+    desk.image.write_bytes(encode({"other.txt": b"from elsewhere"}))
+    desk.open()
+    assert tree_of(desk.work) == {"other.txt": b"from elsewhere"}
+    assert [entry.kind for entry in history.entries(desk.session)] == ["read", "read"]
+
+
+def test_with_edits_a_changed_image_is_refused_and_each_way_on_works(desk: Desk) -> None:
+    elsewhere = encode({"other.txt": b"from elsewhere"})
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    desk.image.write_bytes(elsewhere)
+    with pytest.raises(TargetChanged) as refused:
+        desk.open()
+    assert refused.value.exit_code == 7
+    for way in ("--to FILE", "--force", "revert"):
+        assert way in refused.value.next_step
+    with pytest.raises(TargetChanged):
+        desk.commit()
+    with pytest.raises(TargetChanged):
+        desk.commit(dry_run=True)
+    assert desk.image.read_bytes() == elsewhere
+
+    saved = Desk.of_file(desk.image.with_name("saved.img"))
+    commit_to(desk.session, saved.device)
+    assert saved.stored()["a.txt"] == b"mine\n"
+    assert desk.changes() == {"a.txt": "M"}
+
+    desk.commit(force=True)
+    assert desk.stored()["a.txt"] == b"mine\n"
+    kinds = [(entry.kind, entry.summary) for entry in history.entries(desk.session)]
+    assert kinds[1] == ("read", "as found before it was overwritten")
+    assert history.image_path(desk.session, 1).read_bytes() == elsewhere
+
+    desk.write("a.txt", b"again\n")
+    desk.image.write_bytes(elsewhere)
+    assert revert(desk.session) == ["a.txt"]
+    desk.open()
+    assert tree_of(desk.work) == {"other.txt": b"from elsewhere"}
+
+
+def test_a_touched_image_is_not_a_changed_one(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    os.utime(desk.image, ns=(1, 1))
+    desk.open()
+    desk.commit()
+    assert desk.stored()["a.txt"] == b"mine\n"
+
+
+def test_a_change_of_the_same_length_with_the_old_times_is_noticed(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    before = os.stat(desk.image)
+    with open(desk.image, "r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\x00")
+    os.utime(desk.image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(TargetChanged):
+        desk.commit()
+
+
+def test_an_image_that_is_gone_keeps_the_edits(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    desk.image.unlink()
+    with pytest.raises(TargetChanged):
+        desk.open()
+    desk.commit(force=True)
+    assert desk.stored()["a.txt"] == b"mine\n"
+
+
+def test_an_image_that_is_gone_without_edits_loses_nothing_more(desk: Desk) -> None:
+    desk.open()
+    held = desk.image.read_bytes()
+    desk.image.unlink()
+    with pytest.raises(DeviceAbsent):
+        desk.open()
+    assert desk.session.base_image.read_bytes() == held
+    assert (desk.work / "a.txt").exists()
+    assert not list(desk.session.directory.glob("*.new"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 5000], ids=["0 bytes", "erased"])
+def test_a_blank_file_is_an_empty_directory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "app.img").write_bytes(content)
+    desk = Desk.of_file(tmp_path / "app.img")
+    desk.open()
+    assert tree_of(desk.work) == {}
+    assert desk.commit().clean
+    assert desk.image.read_bytes() == content
+    desk.write("a.txt", b"a")
+    desk.commit()
+    assert desk.stored() == {"a.txt": b"a"}
+    assert desk.image.stat().st_size == max(len(content), desk.session.base.image_size)
+    desk.open()
+    assert desk.session.status().clean
+
+
+def test_what_is_no_image_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "app.img").write_bytes(b"PK\x03\x04 not an image")
+    desk = Desk.of_file(tmp_path / "app.img")
+    with pytest.raises(ImageFormatError):
+        desk.open()
+    assert not desk.session.has_work
+    assert desk.image.read_bytes() == b"PK\x03\x04 not an image"
+
+
+def test_new_on_a_missing_file_makes_it_at_the_commit(tmp_path: Path) -> None:
+    desk = Desk.of_file(tmp_path / "app.img")
+    with pytest.raises(DeviceAbsent) as absent:
+        desk.open()
+    assert "--new" in absent.value.next_step
+    desk.open(new=True)
+    assert not desk.image.exists()
+    desk.commit()
+    assert desk.stored() == {}
+    assert desk.commit().clean
+
+
+def test_new_on_an_existing_image_starts_empty_and_keeps_the_old_one(desk: Desk) -> None:
+    old = desk.image.read_bytes()
+    desk.open(new=True)
+    assert tree_of(desk.work) == {}
+    desk.write("only.txt", b"1")
+    assert desk.image.read_bytes() == old
+    desk.commit()
+    assert desk.stored() == {"only.txt": b"1"}
+    first = history.entries(desk.session)[0]
+    assert history.image_path(desk.session, first.number).read_bytes() == old
+
+
+def test_new_over_a_file_that_changed_since_is_refused(desk: Desk) -> None:
+    desk.open(new=True)
+    desk.write("only.txt", b"1")
+    desk.image.write_bytes(encode({"x": b"y"}))
+    with pytest.raises(TargetChanged):
+        desk.commit()
+
+
+def test_new_does_not_drop_edits(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    with pytest.raises(RomfsError, match="holds edits") as refused:
+        desk.open(new=True)
+    assert refused.value.exit_code == 1
+    assert (desk.work / "a.txt").read_bytes() == b"mine\n"
+
+
+def test_only_the_user_can_look_into_a_session(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    desk.commit()
+    folder = desk.session.directory
+    for path in (folder, folder.parent, folder.parent.parent, folder / "history"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+    for path in [*folder.iterdir(), *(folder / "history").iterdir()]:
+        if path.is_file():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_a_second_mount_is_refused_and_told_where_the_first_is(desk: Desk) -> None:
+    desk.open(board="OPENMV4")
+    with store.lock_for_mount(desk.session.directory, "app.img") as lock:
+        lock.write(store.MountedAt(os.getpid(), "/home/me/cam"))
+        with pytest.raises(SessionBusy) as busy:
+            desk.open(board="OPENMV_AE3")
+    assert "/home/me/cam" in busy.value.line
+    assert str(os.getpid()) in busy.value.line
+    assert Session.load(desk.session.directory).info.board == "OPENMV4"
+
+
+def test_an_unknown_board_is_a_usage_error(desk: Desk) -> None:
+    with pytest.raises(UsageError):
+        desk.open(board="OPENMV99")
+
+
+def test_files_torn_by_a_power_cut_are_put_back(desk: Desk) -> None:
+    desk.open()
+    torn = desk.work / "lib/b.bin"
+    before = torn.stat()
+    with open(torn, "r+b") as file:
+        file.truncate(0)
+    os.utime(torn, ns=(before.st_atime_ns, before.st_mtime_ns))
+    desk.write("a.txt", b"")
+    desk.open()
+    assert torn.read_bytes() == bytes(range(200))
+    assert desk.changes() == {"a.txt": "M"}
+
+
+def test_a_session_folder_from_a_backup_opens(desk: Desk, tmp_path: Path) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    folder = desk.session.directory
+    for name in ("base.img", "base.json"):
+        data = (folder / name).read_bytes()
+        (folder / name).unlink()
+        (folder / name).write_bytes(data)
+    again = desk.again()
+    again.open()
+    assert again.changes() == {"a.txt": "M"}
+    again.commit()
+    assert again.stored()["a.txt"] == b"mine\n"
+
+
+def test_a_damaged_copy_of_the_image_is_named_and_the_files_are_kept(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    (desk.session.directory / "base.img").write_bytes(b"rubbish")
+    with pytest.raises(RomfsError, match="damaged") as damaged:
+        desk.again().session.status()
+    assert "work" in damaged.value.next_step
+    assert (desk.work / "a.txt").read_bytes() == b"mine\n"
+
+
+def test_leftovers_of_killed_processes_are_swept(desk: Desk) -> None:
+    desk.open()
+    folder = desk.session.directory
+    (folder / "base.json.4194399.tmp").write_bytes(b"{")
+    (folder / "work.new").mkdir()
+    (folder / "work.new/x").write_bytes(b"x")
+    (folder / "read.img").write_bytes(b"x")
+    desk.open()
+    names = {path.name for path in folder.iterdir()}
+    assert not names & {"base.json.4194399.tmp", "work.new", "read.img", "work.old"}
+
+
+class TestOnACamera:
+    """The same with a partition that is no file."""
+
+    def test_a_blank_camera_is_empty_and_takes_an_image(self, tmp_path: Path) -> None:
+        desk = Desk(Flash(tmp_path / "flash", 65536), "camera")
+        desk.open()
+        assert tree_of(desk.work) == {}
+        assert desk.commit().clean
+        desk.write("a.txt", b"a")
+        report = desk.commit()
+        assert report.write is not None
+        assert report.write.verified
+        assert report.blocks == 1
+        desk.open()
+        assert desk.session.status().clean
+
+    def test_new_replaces_what_the_camera_holds_and_logs_it(self, tmp_path: Path) -> None:
+        flash = Flash(tmp_path / "flash", 65536)
+        desk = Desk(flash, "camera")
+        desk.open()
+        desk.write("a.txt", b"a")
+        desk.commit()
+        held = flash.path.read_bytes()
+        revert(desk.session)
+        desk.open(new=True)
+        desk.write("b.txt", b"b")
+        desk.commit()
+        assert b"a.txt" not in flash.path.read_bytes()
+        kept = [history.image_path(desk.session, e.number) for e in history.entries(desk.session)]
+        assert any(held.startswith(path.read_bytes()) for path in kept)
+
+    def test_a_camera_that_changed_elsewhere_is_refused(self, tmp_path: Path) -> None:
+        flash = Flash(tmp_path / "flash", 65536)
+        desk = Desk(flash, "camera")
+        desk.open()
+        desk.write("a.txt", b"a")
+        desk.commit()
+        desk.write("a.txt", b"b")
+        image = encode({"x": b"y"})
+        flash.path.write_bytes(image + b"\xff" * (65536 - len(image)))
+        with pytest.raises(TargetChanged):
+            desk.commit()
+        desk.commit(force=True)
+        assert b"a.txt" in flash.path.read_bytes()
