@@ -57,31 +57,16 @@ class Adapter(FileOperations):
 
     # -- names
 
-    def getattr(self, path: str | None, info: Any = None) -> dict[str, int]:
+    def getattr(self, path: str | None, info: Any = None) -> control.Attributes | os.stat_result:
         if info is not None:
             if info.fh >= control.FIRST_HANDLE:
                 return self._control.file(info.fh).attributes
-            found = os.fstat(info.fh)
-        elif path is None:
+            return os.fstat(info.fh)
+        if path is None:
             raise refuse(errno.ENOENT)
-        elif path.startswith(control.ROOT) and self._control.owns(path):
+        if path.startswith(control.ROOT) and self._control.owns(path):
             return self._control.attributes(path)
-        else:
-            found = self._tree.stat(path)
-        # Written out, and only what the kernel takes: this is the hottest path of all.
-        return {
-            "st_mode": found.st_mode,
-            "st_ino": found.st_ino,
-            "st_nlink": found.st_nlink,
-            "st_uid": found.st_uid,
-            "st_gid": found.st_gid,
-            "st_size": found.st_size,
-            "st_blocks": found.st_blocks,
-            "st_blksize": found.st_blksize,
-            "st_atime": found.st_atime_ns,
-            "st_mtime": found.st_mtime_ns,
-            "st_ctime": found.st_ctime_ns,
-        }
+        return self._tree.stat(path)
 
     def access(self, path: str, mode: int) -> int:
         if self._control.owns(path):

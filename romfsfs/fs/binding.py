@@ -24,9 +24,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RomfsError, UsageError
+from .fuse_class import ENCODING, fuse_class_of
 from .guard import guarded
-
-_ENCODING = "latin-1"
 
 _OPERATIONS = (
     "access", "chmod", "chown", "create", "destroy", "flush", "fsync", "fsyncdir", "getattr",
@@ -103,12 +102,12 @@ class Binding:
             key: _bytewise(value) if isinstance(value, str) else value
             for key, value in options.items()
         }
-        fuse_class = _fuse_class(self._module, self.libfuse[0])
+        fuse_class = fuse_class_of(self._module, self.libfuse[0])
         fuse_class(
             operations,
             _bytewise(mountpoint),
             raw_fi=True,
-            encoding=_ENCODING,
+            encoding=ENCODING,
             foreground=True,  # the daemon has forked already, before it started threads
             **bytewise,
         )
@@ -222,87 +221,4 @@ def install_command() -> str:
 
 
 def _bytewise(text: str) -> str:
-    return os.fsencode(text).decode(_ENCODING)
-
-
-def _fuse_class(module: Any, libfuse: int) -> Any:
-    """The binding's FUSE with a quicker readdir and, for libfuse 3, what mfusepy drops.
-
-    Both bindings make a new structure for each entry; one will do, since libfuse copies it.
-    """
-
-    def readdir_2(self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any) -> int:
-        entry = module.c_stat()
-        pointer = ctypes.pointer(entry)
-        for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
-            if filler(buffer, name, pointer, 0) != 0:
-                break
-        return 0
-
-    def readdir_3(
-        self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any, flags: int
-    ) -> int:
-        entry = module.c_stat()
-        pointer = ctypes.pointer(entry)
-        for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
-            if filler(buffer, name, pointer, 0, 0) != 0:
-                break
-        return 0
-
-    if libfuse == 3:
-        methods = {"readdir_fuse_3": readdir_3, **_with_handles()}
-    else:
-        methods = {"readdir" if module.__name__ == "fuse" else "readdir_fuse_2": readdir_2}
-    for name in methods:
-        if not hasattr(module.FUSE, name):
-            raise RomfsError(
-                f"this version of the FUSE binding {module.__name__} is not supported",
-                where=f"it has no FUSE.{name}", next_step="ROMFSFS_FUSE=fusepy romfsfs mount ...",
-            )  # fmt: skip
-    return type("Fuse", (module.FUSE,), methods)
-
-
-def _with_handles() -> dict[str, Any]:
-    """Methods of mfusepy's FUSE for libfuse 3, passing on what mfusepy drops.
-
-    libfuse 3 gives these calls the open file instead of its path (nullpath_ok) and gives rename
-    flags; mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of
-    two files would remove one of them.
-    """
-
-    def handle(info: Any) -> Any:
-        return info.contents if info else None
-
-    def text(path: bytes | None) -> str | None:
-        return None if path is None else path.decode(_ENCODING)
-
-    def truncate(self: Any, path: bytes | None, length: int, info: Any) -> Any:
-        return self.operations.truncate(text(path), length, handle(info))
-
-    def chmod(self: Any, path: bytes | None, mode: int, info: Any) -> Any:
-        return self.operations.chmod(text(path), mode, handle(info))
-
-    def chown(self: Any, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
-        ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
-        return self.operations.chown(text(path), *ids, handle(info))
-
-    def utimens(self: Any, path: bytes | None, times: Any, info: Any) -> Any:
-        pair = None
-        if times:
-            given = times.contents
-            pair = (
-                given.actime.tv_sec * 10**9 + given.actime.tv_nsec,
-                given.modtime.tv_sec * 10**9 + given.modtime.tv_nsec,
-            )
-        return self.operations.utimens(text(path), pair, handle(info))
-
-    def rename(self: Any, old: bytes, new: bytes, flags: int) -> Any:
-        return self.operations.rename(text(old), text(new), flags)
-
-    return {
-        "truncate_fuse_3": truncate,
-        "chmod_fuse_3": chmod,
-        "chown_fuse_3": chown,
-        "utimens_fuse_3": utimens,
-        "rename_fuse_3": rename,
-    }
+    return os.fsencode(text).decode(ENCODING)

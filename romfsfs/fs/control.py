@@ -20,7 +20,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .host import MountHost, Tree
 from .tree import refuse, to_text
@@ -38,10 +38,26 @@ _SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
 _COMMAND_BYTES = 4096
 
 
+class Attributes(NamedTuple):
+    """What stat(2) says, named as in `os.stat_result`."""
+
+    st_mode: int
+    st_ino: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_blocks: int
+    st_blksize: int
+    st_atime_ns: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
 class _Reading:
     """An open text or tree file: `size` bytes of `data`, or of `fd` from `offset`."""
 
-    def __init__(self, attributes: dict[str, int], data: bytes = b"", fd: int = -1,
+    def __init__(self, attributes: Attributes, data: bytes = b"", fd: int = -1,
                  offset: int = 0, size: int = 0) -> None:  # fmt: skip
         self.attributes = attributes
         self._data = data
@@ -69,7 +85,7 @@ class _Reading:
 class _Commands(_Reading):
     """An open `ctl`. A command runs when its line is complete, the last one at the close."""
 
-    def __init__(self, attributes: dict[str, int], run: Callable[[str], None]) -> None:
+    def __init__(self, attributes: Attributes, run: Callable[[str], None]) -> None:
         super().__init__(attributes)
         self._run = run
         self._pending = b""
@@ -93,10 +109,20 @@ class _Commands(_Reading):
 
 
 class ControlDirectory:
-    """Answers for everything below `.romfs`. Any thread."""
+    """Answers for everything below `.romfs`. Any thread.
 
-    def __init__(self, host: MountHost, open_writers: Callable[[], list[str]]) -> None:
+    requester: (user id, group id) whose request is being served. Only who mounted it and root
+    may give commands, however the mount is shared.
+    """
+
+    def __init__(
+        self,
+        host: MountHost,
+        open_writers: Callable[[], list[str]],
+        requester: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
         self._host = host
+        self._requester = requester
         self._open_writers = open_writers
         self._numbers = itertools.count(FIRST_HANDLE)
         self._files: dict[int, _Reading] = {}
@@ -110,7 +136,7 @@ class ControlDirectory:
     def owns(path: str) -> bool:
         return path == ROOT or path.startswith(_BELOW)
 
-    def attributes(self, path: str) -> dict[str, int]:
+    def attributes(self, path: str) -> Attributes:
         """As of stat(2). Raises FileNotFoundError."""
         name, _, rest = path[len(_BELOW) :].partition("/")
         if not name or (not rest and name in ("shadow", "base")):
@@ -151,7 +177,7 @@ class ControlDirectory:
     def open(self, path: str, flags: int) -> int:
         """A handle for reading a file, or for writing `ctl`."""
         attributes = self.attributes(path)
-        if stat.S_ISDIR(attributes["st_mode"]):
+        if stat.S_ISDIR(attributes.st_mode):
             raise refuse(errno.EISDIR)
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         name, _, rest = path[len(_BELOW) :].partition("/")
@@ -159,15 +185,18 @@ class ControlDirectory:
         if not rest and name == _CTL:
             if flags & os.O_ACCMODE != os.O_WRONLY:
                 raise refuse(errno.EACCES)
+            # Modes do not suffice: `-o umask=0` makes everything everybody's.
+            if self._requester is not None and self._requester()[0] not in (0, self._owner[0]):
+                raise refuse(errno.EACCES)
             file = _Commands(attributes, self._run)
         elif writing:
             raise refuse(errno.EROFS)
         elif not rest and name in _TEXTS:
             data, when = self._snapshot(name, fresh=True)
-            file = _Reading({**attributes, "st_size": len(data), "st_mtime": when}, data)
+            file = _Reading(attributes._replace(st_size=len(data), st_mtime_ns=when), data)
         else:
             fd, offset, size = _found(self._tree(name).open, to_text("/" + rest))
-            file = _Reading({**attributes, "st_size": size}, b"", fd, offset, size)
+            file = _Reading(attributes._replace(st_size=size), b"", fd, offset, size)
         with self._lock:
             handle = next(self._numbers)
             self._files[handle] = file
@@ -225,21 +254,21 @@ class ControlDirectory:
         self._snapshots[name] = made
         return made[1:]
 
-    def _made_up(self, path: str, mode: int, size: int, mtime: int) -> dict[str, int]:
+    def _made_up(self, path: str, mode: int, size: int, mtime: int) -> Attributes:
         uid, gid = self._owner
-        return {
-            "st_mode": mode,
-            "st_ino": 1 << 48 | zlib.crc32(path.encode("latin-1")),  # unlike any real one
-            "st_nlink": 2 if stat.S_ISDIR(mode) else 1,
-            "st_uid": uid,
-            "st_gid": gid,
-            "st_size": size,
-            "st_blocks": (size + 511) // 512,
-            "st_blksize": 4096,
-            "st_atime": mtime,
-            "st_mtime": mtime,
-            "st_ctime": mtime,
-        }
+        return Attributes(
+            st_mode=mode,
+            st_ino=1 << 48 | zlib.crc32(path.encode("latin-1")),  # unlike any real one
+            st_nlink=2 if stat.S_ISDIR(mode) else 1,
+            st_uid=uid,
+            st_gid=gid,
+            st_size=size,
+            st_blocks=(size + 511) // 512,
+            st_blksize=4096,
+            st_atime_ns=mtime,
+            st_mtime_ns=mtime,
+            st_ctime_ns=mtime,
+        )
 
 
 def _found(function: Callable[[str], Any], path: str) -> Any:

@@ -109,7 +109,8 @@ def _serve(
 
     # Others may use it and root made it: what they create must be theirs.
     shared = "allow_other" in fuse_options and os.geteuid() == 0
-    adapter = Adapter(host, caller=binding.caller if shared else None, ready=on_ready)
+    caller = binding.caller if shared else None
+    adapter = Adapter(host, caller=caller, requester=binding.caller, ready=on_ready)
     _raise_file_limit()
     # libfuse unmounts and returns on these, but only where it finds the default action.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

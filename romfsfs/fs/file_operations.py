@@ -1,5 +1,6 @@
 """Operations on files and their open handles.
 
+Called as `binding.py` calls them: reading and writing get libfuse's own buffer.
 They come with `fuse_file_info` structures (`raw_fi`), whose `fh` is the open file's descriptor,
 or a number from `control.FIRST_HANDLE` on, and may come without a path.
 """
@@ -7,6 +8,7 @@ or a number from `control.FIRST_HANDLE` on, and may come without a path.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -22,12 +24,15 @@ from .tree import WorkTree, hidden_name, refuse, to_text
 # does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
 
+_HAS_PREADV = hasattr(os, "preadv")  # not on macOS before 11
+
 
 class FileOperations:
     """The half of a mount's operations that deals with files' content, and what both share.
 
     caller: (user id, group id) whose request is being served, when what it creates should be
     its own (a mount by root for others); None: what is created is the daemon's user's.
+    requester: the same of every request, to tell who may give commands (`control`).
     ready: called once, when the kernel has mounted.
     """
 
@@ -36,12 +41,13 @@ class FileOperations:
         host: MountHost,
         *,
         caller: Callable[[], tuple[int, int]] | None = None,
+        requester: Callable[[], tuple[int, int]] | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._tree = WorkTree(host.work_fd, host.hidden_fd)
         self._handles = Handles()
-        self._control = control.ControlDirectory(host, self.open_writers)
+        self._control = control.ControlDirectory(host, self.open_writers, requester)
         self._caller = caller
         self._ready = ready
         self._read_only = host.read_only
@@ -97,17 +103,23 @@ class FileOperations:
         info.fh = fd
         return 0
 
-    def read(self, path: str | None, size: int, offset: int, info: Any) -> bytes:
+    def read(self, space: ctypes.Array[ctypes.c_char], offset: int, info: Any) -> int:
+        """Fill `space` as far as there is something to read; returns bytes read."""
         fh = info.fh
-        if fh >= control.FIRST_HANDLE:
-            return self._control.file(fh).read(size, offset)
-        return os.pread(fh, size, offset)
+        if fh < control.FIRST_HANDLE and _HAS_PREADV:
+            return os.preadv(fh, [space], offset)
+        if fh < control.FIRST_HANDLE:
+            data = os.pread(fh, len(space), offset)
+        else:
+            data = self._control.file(fh).read(len(space), offset)
+        ctypes.memmove(space, data, len(data))
+        return len(data)
 
-    def write(self, path: str | None, data: bytes, offset: int, info: Any) -> int:
+    def write(self, data: ctypes.Array[ctypes.c_char], offset: int, info: Any) -> int:
         fh = info.fh
         handle = self._handles.get(fh)
         if handle is None:
-            self._control.file(fh).write(data)
+            self._control.file(fh).write(bytes(data))
             return len(data)
         length = len(data)
         if handle.limit is not None and offset + length > handle.limit:
@@ -115,7 +127,7 @@ class FileOperations:
         try:
             written = os.pwrite(fh, data, offset)
             while written < length:  # a full disk: what fits first, the reason at the next call
-                written += os.pwrite(fh, data[written:], offset + written)
+                written += os.pwrite(fh, memoryview(data)[written:], offset + written)
         finally:
             # Only now: a flush in between must not take this write for one it has reported.
             handle.changed = True

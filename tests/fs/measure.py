@@ -1,7 +1,11 @@
-"""Speed of a mount against the bare fusepy loopback: `python measure.py [ROUNDS]`. Not a test.
+"""Speed of a mount against the bare fusepy loopback: `python measure.py [ROUNDS [SHARE]]`.
 
-Prints, for each task, the loopback's time over romfsfs's: 1.0 is as fast, more is faster. The
-two take turns, and the best round of each counts.
+Not a test. Needs root, to empty the kernel's caches. All are mounted at once and take turns at
+each task, and the best of each counts, so that what else the machine does weighs little. SHARE
+(default 1) scales the sizes down: 0.1 for a quick look. `$TMPDIR` says on which disk.
+
+Prints the loopback's seconds for each task, and this over romfsfs's with each binding: 1.0 is as
+fast, more is faster.
 """
 
 from __future__ import annotations
@@ -12,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
+KINDS = ("loopback", "fusepy", "mfusepy")
 
 
 def timed(task: Callable[[], object]) -> float:
@@ -33,118 +39,112 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("2")  # names and inodes; needs root
 
 
-def make_tree(root: Path, files: int) -> None:
-    for number in range(files):
-        if number % 100 == 0:
-            folder = root / f"d{number // 100}"
-            folder.mkdir(parents=True)
-        (folder / f"f{number}.txt").write_text("x" * 50)
-
-
-def measure(mnt: Path, tree: Path) -> dict[str, float]:
-    times = {}
-    block = os.urandom(MIB)
-    big = mnt / "big"
-
-    def write() -> None:
-        with big.open("wb", buffering=0) as file:
-            for _ in range(256):
-                file.write(block)
-
-    def read() -> None:
-        with big.open("rb", buffering=0) as file:
-            while file.read(MIB):
-                pass
-
-    times["write 256 MiB"] = timed(write)
-    drop_pages = big.open("rb")
-    os.posix_fadvise(drop_pages.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    drop_pages.close()
-    times["read 256 MiB"] = timed(read)
-    big.unlink()
-
-    flat = mnt / "flat"
-    flat.mkdir()
-
-    def create() -> None:
-        for number in range(2000):
-            with (flat / f"n{number}").open("wb") as file:
-                file.write(b"x")
-
-    times["create 2,000"] = timed(create)
-    run("rm", "-r", flat)
-    times["cp -r 20,000"] = timed(lambda: run("cp", "-r", tree, mnt / "tree"))
-    drop_caches()
-
-    def stats() -> None:
-        for number in range(20000):
-            os.stat(f"{mnt}/tree/d{number // 100}/f{number}.txt")
-
-    times["stat 20,000"] = timed(stats)
-    drop_caches()
-    times["find 20,000"] = timed(lambda: run("find", mnt / "tree"))
-    times["rm -r 20,000"] = timed(lambda: run("rm", "-r", mnt / "tree"))
-    run("cp", "-r", tree.parent / "ten", mnt / "ten")
-    drop_caches()
-    times["ls 10,000"] = timed(lambda: run("ls", "-U", mnt / "ten"))
-    times["list 10,000"] = timed(lambda: os.listdir(mnt / "ten"))
-    drop_caches()
-    times["ls -l 10,000"] = timed(lambda: run("ls", "-l", mnt / "ten"))
-    run("rm", "-r", mnt / "ten")
-    return times
-
-
-def mounted(command: list[object], mnt: Path, work: Callable[[], dict[str, float]],
-            environment: dict[str, str]) -> dict[str, float]:  # fmt: skip
+@contextmanager
+def mounted(kind: str, base: Path) -> Iterator[tuple[Path, float]]:
+    """(mountpoint, seconds until it could be listed)."""
+    mnt, state = base / f"mnt-{kind}", base / f"state-{kind}"
+    mnt.mkdir(exist_ok=True)
+    state.mkdir(exist_ok=True)
+    script = HERE / ("loopback.py" if kind == "loopback" else "serve.py")
     device = mnt.stat().st_dev
+    environment = {**os.environ, "ROMFSFS_FUSE": kind}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )  # fmt: skip
+        [sys.executable, script, state, mnt], stdout=subprocess.DEVNULL, env=environment
+    )
     while mnt.stat().st_dev == device:
         time.sleep(0.001)
     os.listdir(mnt)
-    times = {"mount until listed": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
     try:
-        times |= work()
+        yield mnt, seconds
     finally:
         subprocess.run(["fusermount3", "-u", str(mnt)], check=False)
         process.wait(20)
-    return times
+
+
+class Tasks:
+    """What is measured, in order: each leaves what the next needs."""
+
+    def __init__(self, base: Path, share: float) -> None:
+        self.files = int(20000 * share)
+        self.size = max(1, int(256 * share))
+        self.tree, self.flat = base / "tree", base / "flat"
+        for number in range(self.files):
+            if number % 100 == 0:
+                folder = self.tree / f"d{number // 100}"
+                folder.mkdir(parents=True)
+            (folder / f"f{number}.txt").write_text("x" * 50)
+        self.flat.mkdir()
+        for number in range(self.files // 2):
+            (self.flat / f"file{number}.txt").touch()
+        self.block = os.urandom(MIB)
+
+    def all(self) -> list[tuple[str, Callable[[Path], object]]]:
+        return [
+            (f"write {self.size} MiB", self.write),
+            (f"read {self.size} MiB", self.read),
+            (f"create {self.files // 10}", self.create),
+            (f"cp -r {self.files}", lambda mnt: run("cp", "-r", self.tree, mnt / "tree")),
+            (f"stat {self.files}", self.stat),
+            (f"find {self.files}", lambda mnt: run("find", mnt / "tree")),
+            (f"rm -r {self.files}", lambda mnt: run("rm", "-r", mnt / "tree")),
+            (f"copy {self.files // 2} flat", lambda mnt: run("cp", "-r", self.flat, mnt / "flat")),
+            (f"ls {self.files // 2}", lambda mnt: run("ls", "-U", mnt / "flat")),
+            (f"ls -l {self.files // 2}", lambda mnt: run("ls", "-l", mnt / "flat")),
+            ("clean up", lambda mnt: run("rm", "-r", mnt / "flat", mnt / "new", mnt / "big")),
+        ]
+
+    def write(self, mnt: Path) -> None:
+        with (mnt / "big").open("wb", buffering=0) as file:
+            for _ in range(self.size):
+                file.write(self.block)
+
+    def read(self, mnt: Path) -> None:
+        with (mnt / "big").open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while file.read(MIB):
+                pass
+
+    def create(self, mnt: Path) -> None:
+        (mnt / "new").mkdir()
+        for number in range(self.files // 10):
+            with (mnt / f"new/n{number}").open("wb") as file:
+                file.write(b"x")
+
+    def stat(self, mnt: Path) -> None:
+        for number in range(self.files):
+            os.stat(f"{mnt}/tree/d{number // 100}/f{number}.txt")
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    base = Path(tempfile.mkdtemp(dir=os.environ.get("TMPDIR")))
-    tree = base / "source"
-    make_tree(tree, 20000)
-    (base / "ten").mkdir()
-    for number in range(10000):
-        (base / "ten" / f"file{number}.txt").touch()
-    mnt = base / "mnt"
-    mnt.mkdir()
+    base = Path(tempfile.mkdtemp())
     best: dict[str, dict[str, float]] = {}
+
+    def note(task: str, kind: str, seconds: float) -> None:
+        known = best.setdefault(task, {}).get(kind, seconds)
+        best[task][kind] = min(known, seconds)
+
     try:
-        for turn in range(rounds):
-            for name in ("loopback", "fusepy", "mfusepy"):
-                state = base / f"state-{name}-{turn}"
-                state.mkdir()
-                if name == "loopback":
-                    command: list[object] = [sys.executable, HERE / "loopback.py", state, mnt]
-                else:
-                    command = [sys.executable, HERE / "serve.py", state, mnt]
-                times = mounted(command, mnt, lambda: measure(mnt, tree), {"ROMFSFS_FUSE": name}
-                                if name != "loopback" else {})  # fmt: skip
-                known = best.setdefault(name, times)
-                best[name] = {task: min(known[task], times[task]) for task in times}
-                shutil.rmtree(state)
+        tasks = Tasks(base, float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)
+        for _ in range(5):
+            for kind in KINDS:
+                with mounted(kind, base) as (_mnt, seconds):
+                    note("mount until listed", kind, seconds)
+        with ExitStack() as stack:
+            mounts = {kind: stack.enter_context(mounted(kind, base))[0] for kind in KINDS}
+            for _ in range(rounds):
+                for task, work in tasks.all():
+                    for kind, mnt in mounts.items():
+                        drop_caches()
+                        note(task, kind, timed(lambda work=work, mnt=mnt: work(mnt)))
     finally:
         shutil.rmtree(base, ignore_errors=True)
     print(f"{'':20} {'loopback s':>10} {'fusepy':>8} {'mfusepy':>8}")
-    for task, seconds in best["loopback"].items():
-        ratios = [seconds / best[name][task] for name in ("fusepy", "mfusepy")]
-        print(f"{task:20} {seconds:10.3f} " + " ".join(f"{ratio:8.2f}" for ratio in ratios))
+    for task, times in best.items():
+        ratios = " ".join(f"{times['loopback'] / times[kind]:8.2f}" for kind in KINDS[1:])
+        print(f"{task:20} {times['loopback']:10.3f} {ratios}")
 
 
 if __name__ == "__main__":
