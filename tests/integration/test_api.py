@@ -1,0 +1,70 @@
+"""romfsfs from Python, as its documentation shows it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import romfsfs
+from romfsfs.devices.simulator import Simulator
+from romfsfs.errors import ConversionError, SessionBusy, UsageError
+from romfsfs.files import digest_file
+
+
+def test_continuous_integration_commits_to_three_cameras(
+    camera: Callable[..., Simulator], product: Path, tmp_path: Path
+) -> None:
+    digest = romfsfs.build(product, tmp_path / "ci.img", board="OPENMV4P")
+    assert digest == digest_file(tmp_path / "ci.img")
+    for simulator in (camera(), camera(), camera()):
+        with romfsfs.open(simulator.port) as editor:
+            shutil.copytree(product, editor.path, dirs_exist_ok=True)
+            assert {entry.path for entry in editor.status().entries} >= {"app.py", "lib/net.py"}
+            report = editor.commit()
+            assert report.digest == digest, "the same tree gives the same bytes, there as here"
+            assert report.write is not None
+            assert report.write.verified
+            (editor.path / "app.py").write_text("def run():\n    return 43\n")
+            changed = editor.commit(compact=True)
+        (product / "app.py").write_text("def run():\n    return 43\n")
+        assert changed.digest == romfsfs.build(product, tmp_path / "2.img", board="OPENMV4P")
+        (product / "app.py").write_text("def run():\n    return 42\n")
+
+
+def test_an_image_file_is_edited_and_reverted(tmp_path: Path) -> None:
+    image = tmp_path / "app.img"
+    with romfsfs.open(image, board="OPENMV_AE3", new=True) as editor:
+        (editor.path / "app.py").write_text("print('hello')\n")
+        assert "A app.py -> app.mpy" in editor.status().text() or editor.status().pending
+        report = editor.commit()
+        assert report.digest == digest_file(image)
+        with pytest.raises(SessionBusy):
+            romfsfs.open(image)
+    with romfsfs.open(image) as editor:
+        (editor.path / "app.py").write_text("broken(\n")
+        with pytest.raises(ConversionError):
+            editor.commit()
+        assert editor.revert() == ["app.py"]
+        assert editor.commit().clean
+        other = editor.commit_to(str(tmp_path / "copy.img"))
+    assert other.digest == digest_file(tmp_path / "copy.img") == report.digest
+
+
+def test_images_for_several_boards(product: Path, tmp_path: Path) -> None:
+    outcomes = romfsfs.build_many(product, tmp_path / "out", ["OPENMV4P", "OPENMV_AE3:1"])
+    assert [each.order.image.name for each in outcomes] == ["OPENMV4P.img", "OPENMV_AE3.1.img"]
+    for each in outcomes:
+        assert each.built is not None
+        assert each.built.digest == digest_file(each.order.image)
+    with pytest.raises(UsageError):
+        romfsfs.build_many(product, tmp_path / "out", ["OPENMV_5"])
+
+
+def test_what_the_package_offers() -> None:
+    for name in romfsfs.__all__:
+        assert getattr(romfsfs, name).__doc__ or name == "__version__"
+    with pytest.raises(AttributeError):
+        romfsfs.nothing  # noqa: B018

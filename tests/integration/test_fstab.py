@@ -1,0 +1,88 @@
+"""Mounting by /etc/fstab: mount(8), mount.fuse3 and the kernel, for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from romfsfs.cli.app import COMMANDS
+from romfsfs.cli.fstab import with_mount
+from romfsfs.image.writer import encode
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+#: mount.fuse3 looks for programs in the system's folders alone, so one of them is covered, in a
+#: mount namespace of the test's own; what is mounted goes with it.
+SCRIPT = """
+set -eu
+mount --bind {programs} /usr/local/bin
+mount -T fstab {folder}/cam
+grep -F ' {folder}/cam fuse.romfsfs rw,' /proc/self/mounts
+cat cam/main.py
+echo 'print(2)' > cam/new.py
+romfsfs status --json {folder}/cam > status.json
+umount cam
+for i in $(seq 100); do romfsfs sessions | grep -q mounted || break; sleep 0.05; done
+mount -T fstab {folder}/again
+grep -F ' {folder}/again fuse.romfsfs ro,' /proc/self/mounts
+cat again/new.py
+if touch again/x 2>/dev/null; then exit 9; fi
+umount again
+! mount -t fuse.romfsfs -o noauto {folder}/missing.img cam
+"""
+
+FSTAB = """
+{folder}/app.img {folder}/cam fuse.romfsfs user,noauto,nofail,x-systemd.automount,board=OPENMV4P 0 0
+{programs}/romfsfs#{folder}/app.img {folder}/again fuse ro,noauto,noexec,comment=x 0 0
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    script = folder / "romfsfs"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -m romfsfs "$@"\n')
+    script.chmod(0o755)
+    return folder
+
+
+def test_lines_of_fstab_mount(tmp_path: Path, program: Path) -> None:
+    assert shutil.which("mount.fuse3") or Path("/sbin/mount.fuse3").exists(), "install fuse3"
+    for name in ("cam", "again"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "app.img").write_bytes(encode({"main.py": b"print(1)\n"}))
+    (tmp_path / "fstab").write_text(FSTAB.format(folder=tmp_path, programs=program))
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    done = subprocess.run(
+        ["unshare", *as_root, "--mount", "sh", "-c",
+         SCRIPT.format(folder=tmp_path, programs=program)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+        stdin=subprocess.DEVNULL, env=os.environ | {"PATH": f"{os.environ['PATH']}:{program}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "print(1)" in done.stdout
+    assert "print(2)" in done.stdout
+    assert "no such image file" in done.stderr
+    assert '"board": "OPENMV4P"' in (tmp_path / "status.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_mount"),
+    [
+        (["/a/b.img", "/mnt", "-o", "rw,noexec"], True),
+        (["camera", "/mnt", "-o", "rw"], True),
+        (["mount", "/a/b.img", "/mnt", "-o", "rw"], False),
+        (["ls", "b.img", "-o"], False),
+        (["-v", "mount", "-o", "rw"], False),
+        (["nonsense", "--json"], False),
+        (["a.img", "/mnt"], False),
+    ],
+)
+def test_only_the_form_of_mount_is_taken_for_it(arguments: list[str], is_mount: bool) -> None:
+    assert (with_mount(arguments, COMMANDS) == ["mount", *arguments]) is is_mount
