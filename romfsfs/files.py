@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from romfsfs.errors import RomfsError
 
 #: phase ("reading", "erasing", ...), bytes or items done, total (0 where it is not known)
 Progress = Callable[[str, int, int], None]
@@ -45,11 +48,40 @@ def _user_dir(variable: str, getter: str) -> Path:
 
 
 def make_private_dir(path: Path) -> Path:
-    """Make `path` and its missing parents, the last for this user alone (0700)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
+    """Make `path` and its missing parents for this user alone (0700), whatever the umask.
+
+    RomfsError when it is there already and somebody else could put things into it: it belongs to
+    another user, or all may write to it.
+    """
+    try:
         path.mkdir(mode=0o700)
+    except FileNotFoundError:
+        make_private_dir(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+    except FileExistsError:
+        _check_private(path)
     return path
+
+
+def _check_private(path: Path) -> None:
+    """Root's folders are trusted by all; root trusts those of the user who called sudo."""
+    trusted = {os.geteuid(), 0}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        trusted.add(int(os.environ["SUDO_UID"]))
+    status = os.stat(path)
+    why = ""
+    if status.st_uid not in trusted or os.lstat(path).st_uid not in trusted:
+        why = "the folder belongs to another user"
+    elif status.st_mode & stat.S_IWOTH:
+        why = "everybody may write to the folder"
+    if why:
+        raise RomfsError(
+            f"{why}, who could change what is kept there",
+            where=str(path),
+            next_step="choose another with $ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR, or make it "
+            "yours alone: chmod 700",
+        )
 
 
 def sync_dir(path: str | os.PathLike[str]) -> None:
@@ -70,7 +102,7 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     """
     target = os.fspath(path)
     temporary = f"{target}.{os.getpid()}.tmp"
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = _create(temporary, mode)
     try:
         with open(fd, "w+b") as file:
             yield cast(BinaryIO, file)
@@ -82,6 +114,16 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
             os.unlink(temporary)
         raise
     sync_dir(os.path.dirname(target) or ".")
+
+
+def _create(path: str, mode: int) -> int:
+    """A new file, never one that is there: in a shared folder it may be a link of somebody's."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:  # of a process of this number that was killed, or a trap
+        os.unlink(path)
+        return os.open(path, flags, mode)
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ToolMissing
+from ..files import make_private_dir
 from . import mpy
 from .tools import Limits, Outcome, environment, failure, run_tool, time_out
 from .types import (
@@ -289,7 +290,7 @@ def executable(path: Path, tools: Path) -> Path:
     digest = _identify(path)[0]
     copy = tools / digest[:16] / path.name
     if not copy.exists():
-        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_dir(copy.parent)
         temporary = copy.with_name(f"{copy.name}.{os.getpid()}.{threading.get_ident()}")
         temporary.write_bytes(path.read_bytes())
         temporary.chmod(0o700)

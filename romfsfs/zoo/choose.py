@@ -129,8 +129,7 @@ def _file_path(url: str) -> Path:
 
 def _downloaded(url: str) -> Path:
     """Where what this URL gives is kept."""
-    folder = cache_dir() / "zoo" / "downloads"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = make_private_dir(make_private_dir(cache_dir()) / "zoo" / "downloads")
     return folder / digest_bytes(url.encode(errors="surrogateescape"))[:32]
 
 

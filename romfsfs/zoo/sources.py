@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from romfsfs.errors import RomfsError
-from romfsfs.files import CHUNK, cache_dir, digest_bytes, digest_file, replace_atomically
+from romfsfs.files import (
+    CHUNK,
+    cache_dir,
+    digest_bytes,
+    digest_file,
+    make_private_dir,
+    replace_atomically,
+)
 from romfsfs.zoo.members import (
     INDEX,
     MAX_FILE_BYTES,
@@ -266,9 +273,7 @@ def make_listing(folder: Path) -> str:
 
 def files_cache() -> Path:
     """Where single files of zips and servers are kept; disposable."""
-    folder = cache_dir() / "zoo" / "files"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+    return make_private_dir(make_private_dir(cache_dir()) / "zoo" / "files")
 
 
 def _listed(data: bytes, where: str) -> list[Any]:
