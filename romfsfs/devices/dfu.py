@@ -147,13 +147,13 @@ class DfuDevice:
         with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
             whole = Path(folder, "whole.img")
             write_file(image, size, whole)
-            written = 0
-            wrong: int | None = 0
+            written, right = 0, False
             if self._partition.erase_size <= _SECTOR:
-                written = self._write_in_two(whole, size, Path(folder), progress)
-                wrong = self._compare(whole, Path(folder, "second"), 0, size, progress)
-            if not written or wrong is not None:
-                notes = ("the first attempt was read back wrong",) if written else ()
+                written, right = self._write_in_two(whole, size, Path(folder), progress)
+                if not right:
+                    notes = ("the first attempt was read back wrong",)
+            wrong: int | None = None
+            if not right:
                 self._write(whole, size, progress)
                 written += size
                 wrong = self._compare(whole, Path(folder, "third"), 0, size, progress)
@@ -167,9 +167,14 @@ class DfuDevice:
         seconds = time.monotonic() - started
         return WriteReport(written, blocks, seconds, verified=True, sent=written, notes=notes)
 
-    def _write_in_two(self, whole: Path, size: int, folder: Path, progress: Progress) -> int:
-        """The image without its header, compared, then its first block. Returns bytes written;
-        0 if the first part was read back wrong, so that there is no image."""
+    def _write_in_two(
+        self, whole: Path, size: int, folder: Path, progress: Progress
+    ) -> tuple[int, bool]:
+        """The image without its header, compared; then its first block, and all compared.
+
+        Returns the bytes written and whether the partition is right; if it is not there may be
+        no image in it.
+        """
         data = whole.read_bytes()
         first = min(size, _SECTOR)
         body, start = folder / "body.img", folder / "start.img"
@@ -177,9 +182,10 @@ class DfuDevice:
         start.write_bytes(data[:first])
         self._write(body, size, progress)
         if self._compare(body, folder / "first", HEADER_SIZE, size, progress) is not None:
-            return 0
+            return size, False
         self._write(start, first, progress)
-        return size + first
+        wrong = self._compare(whole, folder / "second", 0, size, progress)
+        return size + first, wrong is None
 
     def _write(self, path: Path, size: int, progress: Progress) -> None:
         argv = dfu_util.write_argv(self._tool, self._setting, str(path), address=self._address)

@@ -1,0 +1,93 @@
+"""Default images: in a file, a release, a development build, an IDE's folder."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from romfsfs.boards import get_board
+from romfsfs.devices.defaults import find_defaults
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
+
+N6 = get_board("OPENMV_N6")
+AE3 = get_board("OPENMV_AE3")
+IMAGE = encode({"main.py": b"print('default')\n"}, DEFAULT_RULES)
+OTHER = encode({"main.py": b"print('the second core')\n"}, DEFAULT_RULES)
+
+
+def release(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("OPENMV_N6/firmware.bin", b"firmware")
+        for name, data in members.items():
+            archive.writestr(name.replace("__", "/") + ".img", data)
+    return path
+
+
+def test_a_release(tmp_path: Path) -> None:
+    path = release(
+        tmp_path / "firmware_v4.8.1.zip",
+        OPENMV_N6__romfs0=IMAGE,
+        OPENMV_AE3__romfs0=IMAGE,
+        OPENMV_AE3__romfs1=OTHER,
+    )
+    (found,) = find_defaults(N6, 0, path)
+    assert (found.version, found.member, found.size) == (
+        (4, 8, 1),
+        "OPENMV_N6/romfs0.img",
+        len(IMAGE),
+    )
+    assert found.read() == IMAGE
+    assert find_defaults(AE3, 1, path)[0].read() == OTHER
+    with pytest.raises(UsageError, match=r"no default image of OPENMV4P"):
+        find_defaults(get_board("OPENMV4P"), 0, path)
+
+
+def test_a_development_build_is_of_one_board(tmp_path: Path) -> None:
+    path = release(tmp_path / "firmware_OPENMV4P (1).zip", romfs0=IMAGE)
+    assert find_defaults(get_board("OPENMV4P"), 0, path)[0].read() == IMAGE
+    with pytest.raises(UsageError):
+        find_defaults(get_board("OPENMV4"), 0, path)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.img"
+    path.write_bytes(IMAGE + b"\xff" * 100)
+    assert find_defaults(N6, 0, path)[0].read() == IMAGE
+    path.write_bytes(b"no image")
+    with pytest.raises(UsageError):
+        find_defaults(N6, 0, path)
+
+
+def ide(folder: Path, version: str, image: bytes) -> Path:
+    board = folder / "firmware" / "OPENMV_N6"
+    board.mkdir(parents=True)
+    (board / "romfs0.img").write_bytes(image)
+    (board.parent / "firmware.txt").write_text(f"{version}\n")
+    return folder
+
+
+def test_the_newest_that_fits_the_firmware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("ROMFSFS_DEFAULTS", raising=False)
+    ide(home / ".config" / "OpenMV" / "openmvide", "4.10.0", OTHER)
+    ide(home / "openmvide-4.8.0" / "share" / "qtcreator", "4.7.0", IMAGE)
+    ide(tmp_path / "extra", "4.9.2", IMAGE)
+    found = find_defaults(N6)
+    assert [image.version for image in found] == [(4, 10, 0), (4, 7, 0)]
+    found = find_defaults(N6, firmware="OpenMV 4.7.0, MicroPython 1.25.0")
+    assert [image.version for image in found] == [(4, 7, 0), (4, 10, 0)]
+    monkeypatch.setenv("ROMFSFS_DEFAULTS", str(tmp_path / "extra"))
+    assert len(find_defaults(N6)) == 3
+    assert find_defaults(N6, 0, tmp_path / "extra")[0].version == (4, 9, 2)
+
+
+def test_nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ROMFSFS_DEFAULTS", raising=False)
+    with pytest.raises(RomfsError, match=r"download a firmware release.*--from"):
+        find_defaults(N6)

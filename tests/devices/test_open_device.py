@@ -1,0 +1,118 @@
+"""SOURCE: which cameras there are, and which one is meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from romfsfs.devices.discovery import (
+    CameraPort,
+    dfu_cameras,
+    inspect,
+    pick_camera,
+    serial_cameras,
+)
+from romfsfs.devices.open import is_camera, open_device, send_to_loader
+from romfsfs.devices.simulator import Simulator, preset
+from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
+
+
+def port(device: str, vid: int | None, pid: int | None, serial: str = "") -> Any:
+    return SimpleNamespace(device=device, vid=vid, pid=pid, serial_number=serial)
+
+
+N6 = port("/dev/ttyACM1", 0x37C5, 0x1206, "33004B")
+AE3 = port("/dev/ttyACM0", 0x37C5, 0x16E3, "AE3X")
+
+
+def test_cameras_are_told_by_their_usb_ids() -> None:
+    others = [port("/dev/ttyS0", None, None), port("/dev/ttyUSB0", 0x0403, 0x6001)]
+    found = serial_cameras([N6, *others, AE3])
+    assert [camera.boards for camera in found] == [("OPENMV_AE3",), ("OPENMV_N6",)]
+    assert found[1] == CameraPort("/dev/ttyACM1", 0x37C5, 0x1206, "33004B", ("OPENMV_N6",))
+
+
+def test_the_only_camera_or_the_named_one() -> None:
+    both = serial_cameras([N6, AE3])
+    assert pick_camera(None, both[:1]).port == "/dev/ttyACM0"
+    assert pick_camera("33004b", both).port == "/dev/ttyACM1"
+    with pytest.raises(UsageError, match=r"2 cameras.*camera:AE3X.*camera:33004B.*name one"):
+        pick_camera(None, both)
+    with pytest.raises(DeviceAbsent, match="serial number nine"):
+        pick_camera("nine", both)
+    with pytest.raises(DeviceAbsent, match="connected: none"):
+        pick_camera(None, ())
+
+
+def test_a_simulated_camera_by_path_and_by_listing(
+    micropython: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Simulator(preset("OPENMV4P"), micropython=micropython) as simulator:
+        assert is_camera(simulator.port)
+        for source in (simulator.port, "camera"):
+            monkeypatch.setenv("ROMFSFS_PORTS", simulator.port)
+            device = open_device(source)
+            assert device.info().kind == "serial"
+            assert device.info().board == "OPENMV4P"
+            device.close()
+        report = inspect(simulator.port)
+        assert report.partitions[0].state == "blank"
+
+
+def test_files_and_ports(tmp_path: Path) -> None:
+    image = tmp_path / "COM3"
+    image.write_bytes(b"")
+    os.chdir(tmp_path)
+    assert not is_camera("COM3"), "a file of that name is a file here"
+    assert open_device("COM3").info().kind == "file"
+    assert open_device(str(tmp_path / "new.img")).info().kind == "file"
+    with pytest.raises(DeviceAbsent, match="no such serial port"):
+        open_device("/dev/ttyACM99")
+    with pytest.raises(UsageError, match="which board"):
+        open_device("dfu:")
+
+
+def test_boards_in_dfu_mode(install_fake: Callable[[str, str], Any]) -> None:
+    tool = install_fake("dfu-util", "FAKE_DFU")
+    assert dfu_cameras() == ()
+    tool.folder.joinpath("devices.json").write_text(
+        '[{"vid": "2341", "pid": "035b", "serial": "S", "path": "1-1", "sector": 4096,'
+        ' "settings": [{"name": "a"}, {"name": "b"}]}]'
+    )
+    (camera,) = dfu_cameras()
+    assert "ARDUINO_PORTENTA_H7" in camera.boards
+    assert set(camera.settings) == {"a", "b"}
+
+
+def test_into_the_boot_loader_from_the_repl(micropython: Path) -> None:
+    from romfsfs.boards import get_board
+
+    script = "while True: print('busy')"
+    config = preset("OPENMV_N6", main_script=script)
+    with Simulator(config, micropython=micropython) as simulator:
+        send_to_loader(simulator.port, get_board("OPENMV_N6"))
+        assert not simulator.plugged
+
+
+def test_firmware_without_access_is_for_dfu(
+    micropython: Path, install_fake: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The camera goes to its boot loader by itself; where there is none the error says so."""
+    install_fake("dfu-util", "FAKE_DFU")
+    monkeypatch.setattr("romfsfs.devices.dfu.APPEAR_LIMIT", 0.5)
+    config = preset("OPENMV_N6", missing=("vfs.rom_ioctl",))
+    with Simulator(config, micropython=micropython) as simulator:
+        with pytest.raises(DeviceAbsent, match="did not appear in DFU mode"):
+            open_device(simulator.port)
+        assert not simulator.plugged
+    config = preset("OPENMV_RT1060", missing=("vfs.rom_ioctl",))
+    with (
+        Simulator(config, micropython=micropython) as simulator,
+        pytest.raises(DeviceError, match="update its firmware"),
+    ):
+        open_device(simulator.port)
