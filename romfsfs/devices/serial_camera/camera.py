@@ -31,6 +31,7 @@ from romfsfs.devices.serial_camera.writing import Writer
 from romfsfs.errors import (
     CapacityError,
     DeviceError,
+    DeviceLost,
     ImageFormatError,
     VerifyError,
 )
@@ -204,7 +205,7 @@ class SerialCamera:
         for attempt in (1, 2):
             if plan.needed:
                 self._prepare()
-                written += self._program(plan, image, progress)
+                written += self._program_or_lose(plan, image, progress)
                 erased += plan.erased_blocks
             if self._verify(image, 0, size, progress):
                 return WriteReport(
@@ -269,6 +270,13 @@ class SerialCamera:
         return Writer(
             self._repl, window, poll=facts.poll, prefix=self._geometry.mode == "prefix"
         )  # fmt: skip
+
+    def _program_or_lose(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
+        try:
+            return self._program(plan, image, progress)
+        except DeviceLost:
+            self._unmounted = False  # nobody is there to mount it again for: `close` must not wait
+            raise
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:
