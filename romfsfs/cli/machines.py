@@ -249,7 +249,8 @@ def _camera_text(record: dict[str, Any]) -> str:
 @click.pass_obj
 def simulate(
     output: Output, board: str, link: str | None, flash_file: str | None, image: str | None,
-    rate: float | None, latency: float, erase_time: float, old_firmware: bool, cut_after: int | None,
+    rate: float | None, latency: float, erase_time: float, old_firmware: bool,
+    cut_after: int | None,
 ) -> None:  # fmt: skip
     """A simulated camera on a pty, until Ctrl-C: for trying and testing without hardware."""
     from romfsfs.devices.simulator import Simulator, preset

@@ -46,7 +46,7 @@ def watch(
         if drawing:
             output.show("\n")
         return EXIT_OK
-    output.note("unmounted")
+    output.note("no longer mounted" if found.mountpoint is not None else "no edits are left")
     return EXIT_OK
 
 

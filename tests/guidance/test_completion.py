@@ -46,10 +46,24 @@ _ASK = {
 
 
 @pytest.fixture
-def offers(tmp_path: Path, run: Run) -> Callable[[str, str], list[str]]:
-    """`offers(shell, line)`: the words that the shell offers at the end of the line."""
+def offers(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, str], list[str]]:
+    """`offers(shell, line)`: the words that the shell offers at the end of the line; "none": what
+    it would be answered, without starting it."""
+
+    def answers(line: str) -> list[str]:
+        capsys.readouterr()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COMP_PART", line)
+        monkeypatch.setenv("COMP_BREAKS", " :=")
+        assert answer("bash_complete") == 0
+        rows = capsys.readouterr().out.splitlines()
+        return [row.partition(",")[2] for row in rows if row.startswith("plain,")]
 
     def ask(shell: str, line: str) -> list[str]:
+        if shell == "none":
+            return answers(line)
         (tmp_path / "script").write_text(script(shell))
         plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
         done = run(shell, *plain, "-c", _ASK[shell], LINE=line)
@@ -80,7 +94,7 @@ def test_commands_options_boards_and_files(
 
 
 def test_the_board_is_offered_whatever_its_case(offers: Callable[[str, str], list[str]]) -> None:
-    assert offers("bash", "romfsfs build d i --board arduino_n") == [
+    assert offers("none", "romfsfs build d i --board arduino_n") == [
         name for name in boards() if name.startswith("ARDUINO_N")
     ]
 
@@ -89,24 +103,24 @@ def test_connected_cameras_are_offered(
     offers: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ROMFSFS_PORTS", str(tmp_path / "cam0"))
-    assert offers("bash", f"romfsfs push x.img {tmp_path}/c") == [f"{tmp_path}/cam0"]
-    assert offers("bash", "romfsfs pull cam") == ["camera"]
+    assert offers("none", f"romfsfs push x.img {tmp_path}/c") == [f"{tmp_path}/cam0"]
+    assert offers("none", "romfsfs pull cam") == ["camera"]
     # bash breaks words at colons, and puts back what stands before one itself
-    assert offers("bash", "romfsfs pull dfu:OPENMV_N") == ["OPENMV_N6"]
+    assert offers("none", "romfsfs pull dfu:OPENMV_N") == ["OPENMV_N6"]
 
 
 def test_mounted_directories_and_sessions_are_offered(
     offers: Callable[[str, str], list[str]], image: Path, tmp_path: Path
 ) -> None:
-    assert offers("bash", "romfsfs umount c") == []
+    assert offers("none", "romfsfs umount c") == []
     assert main(["new", str(tmp_path / "new.img"), "--board", "OPENMV4P"]) == 0
     (folder,) = (folder for folder, _ in store.all_sessions())
     with store.lock_for_mount(folder, "new.img") as lock:
         lock.write(MountedAt(1, str(tmp_path / "cam ä")))
-        assert offers("bash", "romfsfs umount c") in (["cam\\ ä"], ["cam\\ \\ä"])
-        assert len(offers("bash", "romfsfs status ")) == 2
-        assert offers("bash", f"romfsfs umount {tmp_path}/c")[0].startswith(f"{tmp_path}/cam\\ ")
-    assert offers("bash", "romfsfs commit ") == ["new.img"]
+        assert offers("none", "romfsfs umount c") in (["cam\\ ä"], ["cam\\ \\ä"])
+        assert len(offers("none", "romfsfs status ")) == 2
+        assert offers("none", f"romfsfs umount {tmp_path}/c")[0].startswith(f"{tmp_path}/cam\\ ")
+    assert offers("none", "romfsfs commit ") == ["new.img"]
 
 
 def test_models_of_the_zoo_are_offered(
@@ -116,14 +130,14 @@ def test_models_of_the_zoo_are_offered(
     model.parent.mkdir(parents=True)
     model.write_bytes(b"model")
     monkeypatch.setenv("ROMFSFS_ZOO", str(tmp_path / "zoo"))
-    assert offers("bash", "romfsfs zoo add goo") == ["google/face/blaze/blaze.tflite"]
+    assert offers("none", "romfsfs zoo add goo") == ["google/face/blaze/blaze.tflite"]
 
 
 def test_no_state_and_no_sense_are_no_error(
     offers: Callable[[str, str], list[str]], tmp_path: Path
 ) -> None:
-    assert offers("bash", "romfsfs ls missing.img x") == []
-    assert offers("bash", "romfsfs nonsense --x 'unfinished quote") == []
+    assert offers("none", "romfsfs ls missing.img x") == []
+    assert offers("none", "romfsfs nonsense --x 'unfinished quote") == []
     assert not state_dir().exists() or not list(state_dir().rglob("session.json"))
     assert answer("tcsh_complete") == 1
 

@@ -1,0 +1,85 @@
+"""What the status says beyond what speaks against a commit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from romfsfs.cli import main
+from romfsfs.image.model import Extent
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
+from romfsfs.session.advice import misaligned
+
+#: x.lite of 5 bytes at an offset that is no multiple of 16, as mpremote would place it
+PEERS = b"\xd2\xcd\x31\x10\x05\x0e\x06x.lite\x02\x05abcde"
+
+
+class Session:
+    """A session of an image file, edited in its work tree; commands as a user types them."""
+
+    def __init__(self, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.image = image
+        self._capsys = capsys
+
+    def begin(self, board: str) -> Path:
+        """Mount, and unmount with an edit, so that the session stays; its work tree."""
+        folder = self.image.with_name("cam")
+        folder.mkdir()
+        assert main(["mount", str(self.image), str(folder), "--board", board]) == 0
+        try:
+            (folder / "edit.txt").write_text("x")
+        finally:
+            assert main(["umount", str(folder)]) == 0
+        self._capsys.readouterr()
+        assert main(["sessions", "--json"]) == 0
+        return Path(json.loads(self._capsys.readouterr().out)[0]["directory"]) / "work"
+
+    def status(self) -> str:
+        self._capsys.readouterr()
+        assert main(["status", str(self.image)]) == 0
+        return self._capsys.readouterr().out
+
+
+@pytest.fixture
+def session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Session:
+    return Session(tmp_path / "app.img", capsys)
+
+
+def test_misaligned_data_is_said_and_repaired(session: Session) -> None:
+    session.image.write_bytes(PEERS)
+    work = session.begin("OPENMV4P")
+    assert "x.lite: misaligned in the image: its data is at 0xf" in session.status()
+    assert "the next commit repairs it" in session.status()
+    (work / "edit.txt").unlink()
+    assert f"romfsfs commit --compact {session.image}" in session.status()
+    assert main(["verify", str(session.image), "--board", "OPENMV4P"]) == 4
+    assert main(["commit", "--compact", str(session.image)]) == 0
+    assert "misaligned in the image" not in session.status()
+    assert main(["verify", str(session.image), "--board", "OPENMV4P"]) == 0
+
+
+def test_many_misaligned_files_do_not_fill_the_screen() -> None:
+    extents = {f"{n}.tflite": Extent(n * 16 + 4, 8) for n in range(20)}
+    problems = misaligned({**extents, "a.txt": Extent(4, 4), "e.bin": Extent(3, 0)}, DEFAULT_RULES)
+    assert len(problems) == 6
+    assert problems[-1].message.startswith("15 more files")
+    assert not misaligned(extents, DEFAULT_RULES, kept=())
+
+
+def test_largest_files_and_duplicates(session: Session) -> None:
+    session.image.write_bytes(encode({}))
+    work = session.begin("OPENMV2")  # 128 KiB
+    (work / "large.dat").write_bytes(os.urandom(70_000))
+    (work / "small.dat").write_bytes(os.urandom(10_000))
+    text = session.status()
+    assert "are left" not in text
+    assert "more than once" not in text
+    (work / "copy.dat").write_bytes((work / "small.dat").read_bytes())
+    assert "10,000 B are stored more than once: copy.dat = small.dat" in session.status()
+    (work / "more.dat").write_bytes(os.urandom(35_000))
+    text = session.status()
+    assert "B are left; the largest files: large.dat 70,000 B, more.dat 35,000 B" in text

@@ -1,0 +1,85 @@
+"""What lists has `--json`; `python -m romfsfs` works; the plainest commands start fast."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from romfsfs import __version__
+from romfsfs.cli import main
+from romfsfs.cli.app import COMMANDS, romfsfs
+from romfsfs.image.writer import encode
+
+#: Commands whose result is text by its nature, is nothing but a sentence, or is a file.
+NO_LISTING = {
+    "mount", "umount", "diff", "revert", "new", "cat", "extract", "simulate", "desktop",
+    "completion", "man", "recover", "zoo add", "zoo index",
+}  # fmt: skip
+
+
+def test_whatever_lists_has_json() -> None:
+    root = click.Context(romfsfs)
+    for name in COMMANDS:
+        command = romfsfs.get_command(root, name)
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for full, each in ({f"{name} {k}": v for k, v in inner.items()} or {name: command}).items():
+            assert each is not None
+            options = {option for parameter in each.params for option in parameter.opts}
+            assert "--json" in options or full in NO_LISTING, full
+
+
+@pytest.mark.parametrize("arguments", [
+    ["boards"], ["boards", "OPENMV_N6"], ["cameras", "--no-open"], ["sessions"], ["doctor"],
+    ["ls", "app.img"], ["info", "app.img"], ["info", "--map", "app.img"], ["verify", "app.img"],
+    ["automount"],
+], ids=" ".join)  # fmt: skip
+def test_json_is_json(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.img").write_bytes(encode({"main.py": b"pass\n"}))
+    assert main([*arguments, "--json"]) in (0, 1)
+    json.loads(capsys.readouterr().out)
+
+
+def test_python_m_romfsfs(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run(
+        sys.executable, "-m", "romfsfs", "--version", PYTHONPATH=str(Path(__file__).parents[2])
+    )
+    assert (done.returncode, done.stdout) == (0, f"romfsfs {__version__}\n")
+
+
+def cpu_seconds(*command: str) -> float:
+    """Processor time of a command, the least of several: other work on the machine adds to it."""
+    taken = []
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(sorted(taken)[:3])
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["ls", "{image}"], ["ls", "-l", "{image}"]])
+def test_quick_commands_take_three_times_as_long_as_nothing(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run as pip's console script does it. Processor time: the wall clock measures the machine."""
+    image = tmp_path / "app.img"
+    image.write_bytes(encode({f"{n}.py": b"pass\n" for n in range(20)}))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    script = tmp_path / "console-script"
+    script.write_text("import sys\nfrom romfsfs.cli import main\nsys.exit(main())\n")
+    words = [word.format(image=image) for word in arguments]
+    nothing = cpu_seconds(sys.executable, "-c", "pass")
+    ours = cpu_seconds(sys.executable, str(script), *words)
+    assert ours <= 3 * nothing, f"{ours / nothing:.1f} times {nothing:.3f} s"
