@@ -34,6 +34,13 @@ EXIT_CHANGED = 7
 EXIT_INTERRUPTED = 130
 
 
+def printable(text: str) -> str:
+    """Names come from images and cameras: what would command a terminal is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class RomfsError(Exception):
     """An error a user can act on.
 
@@ -56,13 +63,13 @@ class RomfsError(Exception):
 
     @property
     def line(self) -> str:
-        """`WHAT (WHERE); NEXT STEP`, on one line."""
+        """`WHAT (WHERE); NEXT STEP`, on one line, fit for a terminal."""
         text = self.what
         if self.where:
             text += f" ({self.where})"
         if self.next_step:
             text += f"; {self.next_step}"
-        return " ".join(text.split())
+        return printable(" ".join(text.split()))
 
     def __str__(self) -> str:
         return self.line

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, printable
 from romfsfs.files import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Output:
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
         if not self.quiet:
-            sys.stderr.write(f"romfsfs: {text}\n")
+            sys.stderr.write(f"romfsfs: {printable(text)}\n")
 
     def error(self, error: RomfsError) -> None:
         """The one line, and below it what a tool said, or with `-v` whatever is known."""
@@ -60,7 +60,7 @@ class Output:
         sys.stderr.write(f"romfsfs: error: {error.line}\n")
         if error.detail and (error.show_detail or self.verbose):
             for line in error.detail.rstrip().splitlines():
-                sys.stderr.write(f"  {line}\n")
+                sys.stderr.write(f"  {printable(line.expandtabs())}\n")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

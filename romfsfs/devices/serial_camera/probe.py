@@ -8,7 +8,7 @@ from typing import Any
 
 from romfsfs.devices.serial_camera import snippets
 from romfsfs.devices.serial_camera.repl import RawRepl
-from romfsfs.errors import DeviceAnswer
+from romfsfs.errors import DeviceAnswer, printable
 
 #: names of `sys.implementation._mpy`'s architecture field, in its order, as mpy-cross spells them
 #: (MicroPython, py/persistentcode.h)
@@ -29,6 +29,7 @@ _ARCHITECTURES = (
 )
 #: characters; a camera with two partitions says some 600
 _MOST_TEXT = 16384
+_LONGEST_WORD = 200
 _LARGEST_PARTITION = 1 << 31
 #: what the parser and the conversions say to text that is no such answer; the last two: nesting
 _NO_FACTS = (
@@ -113,6 +114,11 @@ def _partition(index: int, kind: str, size: int, erase: object, header: bytes) -
     return PartitionFacts(index, str(kind), int(size), erase_size, header)
 
 
+def _word(value: object) -> str:
+    """What a camera calls itself is shown to people, and is part of a session's identity."""
+    return printable(str(value))[:_LONGEST_WORD]
+
+
 def _facts(answer: dict[str, Any]) -> CameraFacts:
     mpy = int(answer["mpy"])
     architecture = (mpy >> 10) & 0x3F
@@ -122,12 +128,12 @@ def _facts(answer: dict[str, Any]) -> CameraFacts:
         if words[0] != "none"
     )
     return CameraFacts(
-        machine=str(answer["machine"]),
-        arch=str(answer["arch"]),
-        board_type=str(answer["board_type"]),
-        openmv_version=str(answer["omv"]),
-        unique_id=str(answer["uid"]),
-        release=str(answer["release"]),
+        machine=_word(answer["machine"]),
+        arch=_word(answer["arch"]),
+        board_type=_word(answer["board_type"]),
+        openmv_version=_word(answer["omv"]),
+        unique_id=_word(answer["uid"]),
+        release=_word(answer["release"]),
         mpy_version=(mpy & 0xFF, (mpy >> 8) & 3) if mpy else None,
         march=_ARCHITECTURES[architecture] or None if architecture < len(_ARCHITECTURES) else None,
         partitions=partitions,
