@@ -167,6 +167,8 @@ def _matching(names: Sequence[str], board: Board, partition: int, *, flat: bool)
     """Names `BOARD/romfsN.img`; and `romfsN.img` where the place is the board's own (flat)."""
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
+        if not parts:
+            continue  # "." and the like
         number = _NAME.fullmatch(parts[-1])
         if number is None or int(number[1]) != partition:
             continue
@@ -192,7 +194,7 @@ def _names(path: Path) -> list[str]:
     """The files in a zip. RomfsError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return [item.filename for item in archive.infolist() if not item.is_dir()]
+            return [name for name in archive.namelist() if name and not name.endswith("/")]
     except _DAMAGED as error:
         raise _unreadable(path, error) from error
 

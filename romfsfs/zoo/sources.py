@@ -146,7 +146,7 @@ class ZipSource:
     def scan(self) -> Scan:
         stamp = _stamp(self._path)
         with self._opened() as archive:
-            listed = [info for info in archive.infolist() if not info.is_dir()]
+            listed = [info for info in archive.infolist() if not info.filename.endswith("/")]
             if len(listed) > MAX_FILES:
                 raise _not_a_zoo(f"more than {MAX_FILES:,} files", self.name)
             for info in listed:
