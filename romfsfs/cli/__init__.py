@@ -4,7 +4,10 @@ quick      `--version` and plain `ls` without importing click: they take no long
 app        the click group; commands are imported when they are called
 sources    what DIR or SOURCE means
 output     results, errors, progress
-mounting, sessions, images, machines, whole, zoo    the commands
+mounting, sessions, images, building, machines, whole, zoo    the commands
+watch      `status --watch`; maps: `info --map`
+fstab      being called by mount(8); automount, desktop: by systemd and by file managers
+completion what shells complete, with the values in `values`; man: the manual page
 """
 
 from __future__ import annotations

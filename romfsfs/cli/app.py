@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from romfsfs import __version__
 from romfsfs.cli.fstab import with_mount
 from romfsfs.cli.output import Output, discard_stdout
 from romfsfs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RomfsError
@@ -75,7 +76,7 @@ class LazyGroup(click.Group):
 )
 @click.option("-v", "--verbose", count=True, help="Say more; twice: the log too.")
 @click.option("-q", "--quiet", is_flag=True, help="Only results and errors, no progress.")
-@click.version_option(package_name="romfsfs", message="romfsfs %(version)s")
+@click.version_option(__version__, message="romfsfs %(version)s")
 @click.pass_context
 def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
     """Edit the ROMFS of an OpenMV camera, or of an image file, as a directory.

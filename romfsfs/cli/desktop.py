@@ -56,7 +56,7 @@ def desktop(
     elif what == "uninstall":
         _uninstall(output, dry_run)
     else:
-        raise UsageError("what?", next_step="romfsfs desktop --install or --uninstall")
+        raise UsageError("say what to do", next_step="--install or --uninstall")
     return EXIT_OK
 
 

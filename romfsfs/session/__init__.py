@@ -1,14 +1,14 @@
 """Sessions: what happens between a target's image and the user's edits.
 
-    session      one session: its folder, base, target, status
-    store        where sessions live, and their locks
-    state        the two JSON files; base_image keeps `base.json` and `base.img` together
-    opening      reading a target into a work tree; recall brings sources back
-    worktree     scanning and filling a tree; digests, shadow: what each file becomes
-    plan         what a commit would write; status and diff show it
-    prepare, encoding, commit, recovery, target    the commit, from edits to verified bytes
-    history, undo, revert, restore                 going back
-    host         the session's side of a mount; conversions runs what is pending
-    build        a directory to an image and back, without a session
-    steps        where a crash may strike
+session      one session: its folder, base, target, status
+store        where sessions live, and their locks
+state        the two JSON files; base_image keeps `base.json` and `base.img` together
+opening      reading a target into a work tree; recall brings sources back
+worktree     scanning and filling a tree; digests, shadow: what each file becomes
+plan         what a commit would write; status and diff show it
+prepare, encoding, commit, recovery, target    the commit, from edits to verified bytes
+history, undo, revert, restore                 going back
+host         the session's side of a mount; conversions runs what is pending
+build        a directory to an image and back, without a session
+steps        where a crash may strike
 """

@@ -58,6 +58,11 @@ def test_python_m_romfsfs(run: Callable[..., subprocess.CompletedProcess[str]]) 
     assert (done.returncode, done.stdout) == (0, f"romfsfs {__version__}\n")
 
 
+def test_the_version_is_known_without_being_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-q", "--version"]) == 0
+    assert capsys.readouterr().out == f"romfsfs {__version__}\n"
+
+
 def cpu_seconds(*command: str) -> float:
     """Processor time of a command, the least of several: other work on the machine adds to it."""
     taken = []
