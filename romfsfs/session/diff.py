@@ -11,6 +11,7 @@ from romfsfs.files import digest_bytes, digest_fd
 from romfsfs.image.model import FileNode, walk
 from romfsfs.session.base_image import BaseImage
 from romfsfs.session.images import open_image
+from romfsfs.session.plan import printable
 from romfsfs.session.recall import Recall
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change
@@ -50,6 +51,7 @@ def difference(path: str, old: Side | None, new: Side | None) -> Iterator[str]:
     """The lines (without newline) that say how `path` differs; None: it is not there."""
     if old is not None and new is not None and old.digest == new.digest:
         return
+    path = printable(path)
     if (old is None or old.text is not None) and (new is None or new.text is not None):
         before = old.text.splitlines() if old and old.text else []
         after = new.text.splitlines() if new and new.text else []

@@ -113,9 +113,7 @@ class Deriver:
             if base is None and (folder in junk_folders or self._is_junk(work.path)):
                 if work.kind == "dir":
                     junk_folders.add(work.path)
-                entries.append(
-                    ShadowEntry(work.path, Change.IGNORED, work.kind == "dir")
-                )
+                entries.append(ShadowEntry(work.path, Change.IGNORED, work.kind == "dir"))
                 continue
             seen.add(work.path)
             entry = self._entry(work, base)

@@ -1,0 +1,56 @@
+"""The command line as users call it: `run` in this process, `Mounts` on real mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_mounts import Mounts, Ran
+
+import romfsfs
+from romfsfs.cli import main
+from romfsfs.image.writer import encode
+
+
+@pytest.fixture(scope="session")
+def conversion_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("conversions")
+
+
+@pytest.fixture(autouse=True)
+def romfsfs_dirs(tmp_path: Path, conversion_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(conversion_cache))
+    monkeypatch.setenv("PYTHONPATH", str(Path(romfsfs.__file__).parent.parent))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """`run("status", "app.img")`: a command in this process."""
+
+    def call(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert not err.startswith("Traceback")
+        assert "\nTraceback" not in err  # the compiler's own is indented
+        return Ran(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A small image of two files."""
+    path = tmp_path / "app.img"
+    path.write_bytes(encode({"a.txt": b"first\n", "lib/b.bin": bytes(range(200))}))
+    return path
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, run: Callable[..., Ran]) -> Iterator[Mounts]:
+    mounts = Mounts(tmp_path, run)
+    yield mounts
+    mounts.close()

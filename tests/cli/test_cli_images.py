@@ -1,0 +1,147 @@
+"""Commands on images, without sessions."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from romfsfs.image.writer import encode
+from romfsfs.session import store
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "src"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "main.py").write_text("import lib.mod\n")
+    (folder / "lib/mod.py").write_text("x = 1\n")
+    (folder / "data.bin").write_bytes(bytes(100_000))
+    (folder / ".DS_Store").write_bytes(b"junk")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def test_new_makes_an_empty_image_and_remembers_the_board(run: Run, tmp_path: Path) -> None:
+    image = tmp_path / "new.img"
+    code, out, _ = run("new", image, "--board", "openmv_n6")
+    assert code == 0
+    assert "OPENMV_N6" in out
+    assert image.read_bytes() == encode({})
+    code, _, err = run("new", image, "--board", "OPENMV_N6")
+    assert code == 2
+    assert "--force" in err
+    assert run("new", image, "--board", "OPENMV4", "--force")[0] == 0
+    code, _, err = run("new", tmp_path / "x.img", "--board", "OPENMV5")
+    assert code == 2
+    assert not (tmp_path / "x.img").exists()
+
+
+def test_build_makes_the_same_bytes_every_time(run: Run, tree: Path, tmp_path: Path) -> None:
+    images = []
+    for name in ("one.img", "two.img"):
+        code, out, _ = run("build", tree, tmp_path / name, "--board", "OPENMV4")
+        assert code == 0
+        images.append((tmp_path / name).read_bytes())
+    assert images[0] == images[1]
+    code, out, _ = run("ls", tmp_path / "one.img")
+    assert out.splitlines() == ["data.bin", "empty/", "lib/", "lib/mod.mpy", "main.py"]
+    assert run("verify", tmp_path / "one.img", "--board", "OPENMV4")[0] == 0
+
+
+def test_build_stores_as_is_or_leaves_out_when_told(run: Run, tree: Path, tmp_path: Path) -> None:
+    run("build", tree, tmp_path / "raw.img", "--no-convert", "--exclude", "*.bin")
+    assert run("ls", tmp_path / "raw.img")[1].split() == ["empty/", "lib/", "lib/mod.py", "main.py"]
+
+
+def test_build_refuses_and_keeps_the_old_image(run: Run, tree: Path, image: Path) -> None:
+    before = image.read_bytes()
+    (tree / "bad.py").write_text("def f(:\n")
+    code, _, err = run("build", tree, image)
+    assert code == 3
+    assert "bad.py" in err
+    assert image.read_bytes() == before
+    assert not list(image.parent.glob("*.tmp"))
+    assert run("build", tree / "nowhere", image)[0] == 2
+
+
+def test_build_keeps_the_mode_and_gives_new_files_the_users(
+    run: Run, tree: Path, image: Path, tmp_path: Path
+) -> None:
+    image.chmod(0o600)
+    run("build", tree, image)
+    assert stat.S_IMODE(image.stat().st_mode) == 0o600
+    run("build", tree, tmp_path / "new.img", "--json")
+    assert stat.S_IMODE((tmp_path / "new.img").stat().st_mode) & 0o077 != 0
+
+
+def test_an_image_can_come_through_a_pipe(
+    run: Run, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(image.read_bytes())))
+    code, out, _ = run("ls", "-")
+    assert code == 0
+    assert out.split() == ["a.txt", "lib/", "lib/b.bin"]
+
+
+def test_ls_long_and_below(run: Run, image: Path) -> None:
+    line = run("ls", "-l", image)[1].splitlines()[0].split()
+    assert line[0] == "6"
+    assert line[2] == "a.txt"
+    assert run("ls", image, "lib")[1].split() == ["lib/", "lib/b.bin"]
+    assert run("ls", image, "nowhere")[0] == 2
+    record = json.loads(run("ls", image, "--json")[1])
+    assert [entry["path"] for entry in record] == ["a.txt", "lib", "lib/b.bin"]
+
+
+def test_extract_gives_the_tree_back(run: Run, image: Path, tmp_path: Path) -> None:
+    assert run("extract", image, tmp_path / "out")[0] == 0
+    assert (tmp_path / "out/a.txt").read_bytes() == b"first\n"
+    code, _, err = run("extract", image, tmp_path / "out")
+    assert code == 2
+    assert "not empty" in err
+
+
+def test_what_is_no_image_is_exit_4_with_the_offset(run: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.img"
+    bad.write_bytes(b"\xd2\xcd\x31\x7f truncated")
+    for command in ("ls", "info", "verify", "cat"):
+        code, _, err = run(command, bad, *(["x"] if command == "cat" else []))
+        assert code == 4, command
+        assert "offset 0x" in err
+    bad.write_bytes(b"\xff" * 100)
+    assert run("verify", bad)[0] == 4
+
+
+def test_verify_tells_what_does_not_fit_the_board(run: Run, tmp_path: Path) -> None:
+    image = tmp_path / "big.img"
+    image.write_bytes(encode({"x.bin": bytes(300_000)}))
+    code, _, err = run("verify", image, "--board", "OPENMV2")
+    assert code == 4
+    assert "more than the partition's" in err
+    assert json.loads(run("verify", image, "--json")[1])["ok"] is True
+
+
+def test_info_and_cat(run: Run, image: Path) -> None:
+    code, out, _ = run("info", image, "--board", "OPENMV4")
+    assert code == 0
+    assert "2 files, 1 directories" in out
+    assert run("cat", image, "a.txt")[1] == "first\n"
+    assert run("cat", image, "lib")[0] == 2
+
+
+def test_new_over_a_mounted_image_is_refused(run: Run, image: Path) -> None:
+    before = image.read_bytes()
+    with store.lock_for_mount(store.make_session_dir(str(image)), "app.img") as lock:
+        lock.write(store.MountedAt(1, "/somewhere"))
+        code, _, err = run("new", image, "--board", "OPENMV4", "--force")
+    assert code == 1
+    assert "/somewhere" in err
+    assert image.read_bytes() == before

@@ -1,0 +1,266 @@
+"""Mount, edit, unmount, on real mounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_mounts import LIMIT, Mounts
+
+from romfsfs.fs.mountpoint import find_mount, is_dead, wait_for_exit
+from romfsfs.image.writer import encode
+from romfsfs.session import store
+
+
+def pid_of(directory: Path) -> int:
+    folder = store.find_mounted(str(directory))
+    assert folder is not None
+    holder = store.mounted_at(folder)
+    assert holder is not None
+    return holder.pid
+
+
+def kill(directory: Path) -> None:
+    pid = pid_of(directory)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_exit(pid, LIMIT)
+    assert is_dead(str(directory))
+
+
+def test_edit_commit_and_unmount(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    (cam / "app.py").write_text("x = 1\n")
+    (cam / "lib/b.bin").rename(cam / "lib/c.bin")
+    done = mounts.command("status", cam)
+    assert "  M a.txt  7 B" in done.out
+    assert "  D lib/b.bin" in done.out
+    done = mounts.command("umount", "--commit", cam)
+    assert done.code == 0, done.err
+    assert "verified" in done.out
+    assert find_mount(str(cam)) is None
+    assert mounts.command("ls", image).out.split() == ["a.txt", "lib/", "lib/c.bin", "app.mpy"]
+    assert "no edits" in mounts.command("sessions").out
+    cam = mounts.mount(image)
+    assert sorted(path.name for path in cam.iterdir()) == ["a.txt", "app.py", "lib"]
+
+
+def test_a_plain_umount_keeps_the_edits_and_says_how_to_go_on(mounts: Mounts, image: Path) -> None:
+    before = image.read_bytes()
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    done = mounts.command("umount", cam)
+    assert done.code == 0
+    assert f"1 change kept; go on with: romfsfs mount {image} DIR" in done.out
+    assert image.read_bytes() == before
+    cam = mounts.mount(image)
+    assert (cam / "a.txt").read_text() == "edited\n"
+    done = mounts.command("umount", cam, "--discard")
+    assert "discarded 1 change" in done.out
+    assert image.read_bytes() == before
+    cam = mounts.mount(image)
+    assert (cam / "a.txt").read_text() == "first\n"
+
+
+def test_a_commit_that_fails_leaves_it_mounted(mounts: Mounts, image: Path) -> None:
+    before = image.read_bytes()
+    cam = mounts.mount(image)
+    (cam / "bad.py").write_text("def f(:\n")
+    done = mounts.command("umount", "--commit", cam)
+    assert done.code == 3
+    assert "bad.py" in done.err
+    assert find_mount(str(cam)) is not None
+    with pytest.raises(OSError, match="Input/output error"), open(cam / ".romfs/ctl", "w") as ctl:
+        ctl.write("commit\n")
+    assert "SyntaxError" in (cam / ".romfs/log").read_text()
+    assert image.read_bytes() == before
+    (cam / "bad.py").unlink()
+    assert mounts.command("umount", "--commit", cam).code == 0
+
+
+def test_a_file_open_for_writing_is_named(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    with open(cam / "a.txt", "w") as file:
+        file.write("half")
+        file.flush()
+        done = mounts.command("commit", cam)
+        assert done.code == 1
+        assert "open for writing: a.txt" in done.error
+    assert mounts.command("commit", cam).code == 0
+
+
+def test_umount_of_a_folder_inside_names_the_mountpoint(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    done = mounts.command("umount", cam / "lib")
+    assert done.code == 2
+    assert f"romfsfs umount {cam}" in done.error
+    assert (cam / "a.txt").exists()
+
+
+def test_a_second_mount_is_refused_with_pid_and_place(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image, "--board", "OPENMV4")
+    (mounts.folder / "second").mkdir()
+    done = mounts.shell("mount", image, mounts.folder / "second", "--board", "OPENMV_N6")
+    assert done.code == 1
+    assert str(cam) in done.error
+    assert str(pid_of(cam)) in done.error
+    assert json.loads(mounts.command("status", cam, "--json").out)["board"] == "OPENMV4"
+    assert mounts.command("undo", cam).code == 1
+
+
+def test_a_killed_daemon_loses_nothing(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    (cam / "new").mkdir()
+    (cam / "new/deep.txt").write_text("1")
+    kill(cam)
+    assert "  M a.txt" in mounts.command("status", cam).out  # by the dead mountpoint's name
+    done = mounts.command("umount", cam)
+    assert done.code == 0
+    assert "the mount was dead" in done.out
+    assert "3 changes kept" in done.out
+    cam = mounts.mount(image)
+    assert (cam / "new/deep.txt").read_text() == "1"
+    kill(cam)
+    cam = mounts.mount(image)  # straight over the dead one
+    assert (cam / "a.txt").read_text() == "edited\n"
+    kill(cam)
+    done = mounts.command("commit", cam)
+    assert done.code == 0
+    assert mounts.command("cat", image, "new/deep.txt").out == "1"
+
+
+def test_the_ways_on_after_a_change_elsewhere_while_mounted(mounts: Mounts, image: Path) -> None:
+    elsewhere = encode({"x": b"elsewhere"})
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    image.write_bytes(elsewhere)
+    done = mounts.command("commit", cam)
+    assert done.code == 7
+    assert mounts.command("umount", "--commit", cam).code == 7
+    assert (cam / "a.txt").read_text() == "edited\n"
+    assert mounts.command("commit", cam, "--to", "saved.img").code == 0
+    assert mounts.command("cat", "saved.img", "a.txt").out == "edited\n"
+    assert image.read_bytes() == elsewhere
+    assert mounts.command("umount", cam).code == 0
+    assert mounts.shell("mount", image, cam).code == 7
+    assert mounts.command("revert", image).code == 0
+    cam = mounts.mount(image)
+    assert [path.name for path in cam.iterdir()] == ["x"]
+    (cam / "x").write_text("mine\n")
+    image.write_bytes(encode({"y": b"again"}))
+    assert mounts.command("commit", cam, "--force").code == 0
+    assert mounts.command("cat", image, "x").out == "mine\n"
+
+
+def test_revert_and_undo_show_in_the_mount_at_once(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("one\n")
+    (cam / "made").mkdir()
+    (cam / "made/file").write_text("1")
+    assert mounts.command("commit", cam).code == 0
+    assert mounts.command("undo", cam).code == 0
+    assert (cam / "a.txt").read_text() == "first\n"
+    assert sorted(path.name for path in cam.iterdir()) == ["a.txt", "lib"]
+    (cam / "a.txt").write_text("two\n")
+    (cam / "lib/b.bin").unlink()
+    done = mounts.command("revert", cam, cam / "a.txt")
+    assert done.out == "  a.txt\n1 change reverted\n"
+    assert (cam / "a.txt").read_text() == "first\n"
+    assert not (cam / "lib/b.bin").exists()
+    done = mounts.command("revert", cam / "lib", "--yes")
+    assert (cam / "lib/b.bin").read_bytes() == bytes(range(200))
+    assert json.loads((cam / ".romfs/status.json").read_text())["clean"] is True
+    assert mounts.command("undo", cam).code == 1
+
+
+def test_a_commit_on_unmount_is_for_that_mount(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image, "--commit-on-unmount")
+    (cam / "a.txt").write_text("edited\n")
+    assert "verified" in mounts.command("umount", cam).out
+    assert mounts.command("cat", image, "a.txt").out == "edited\n"
+    cam = mounts.mount(image, "--commit-on-unmount")
+    (cam / "a.txt").write_text("again\n")
+    assert "kept" in mounts.command("umount", cam, "--keep").out
+    cam = mounts.mount(image)
+    assert "kept" in mounts.command("umount", cam).out
+
+
+def test_a_read_only_mount_takes_no_edits(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image, "--read-only")
+    with pytest.raises(OSError, match="Read-only"):
+        (cam / "a.txt").write_text("edited\n")
+    assert mounts.command("umount", cam).code == 0
+    assert "no edits" in mounts.command("sessions").out
+
+
+def test_new_and_blank_targets(mounts: Mounts, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.img"
+    cam = mounts.mount(missing, "--new", "--board", "OPENMV4")
+    (cam / "a.txt").write_text("1")
+    assert not missing.exists()
+    assert mounts.command("umount", "--commit", cam).code == 0
+    blank = tmp_path / "blank.img"
+    blank.write_bytes(b"\xff" * 131072)
+    cam = mounts.mount(blank)
+    assert list(cam.iterdir()) == []
+    (cam / "b.txt").write_text("2")
+    assert mounts.command("umount", "--commit", cam).code == 0
+    assert blank.stat().st_size == 131072
+    assert mounts.command("cat", blank, "b.txt").out == "2"
+
+
+def test_two_commands_at_once(mounts: Mounts, image: Path) -> None:
+    """One commits, the other says that it does, or finds nothing left to commit."""
+    cam = mounts.mount(image)
+    (cam / "data.bin").write_bytes(os.urandom(4 << 20))
+    ends: list[object] = []
+
+    def commit() -> None:
+        done = mounts.shell("commit", cam)
+        ends.append((done.code, "by another process" in done.err, done.code or "B" in done.out))
+        ends.append(mounts.shell("status", cam).code)
+
+    threads = [threading.Thread(target=commit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert ends.count(0) == 3
+    codes = [end for end in ends if isinstance(end, tuple)]
+    assert (0, False, True) in codes
+    assert all(code == 0 or busy for code, busy, _ in codes)
+    assert mounts.command("commit", cam).out.endswith("nothing to commit, nothing written\n")
+
+
+def test_a_dead_mount_is_not_an_empty_folder(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    kill(cam)
+    with pytest.raises(OSError, match="not connected"):
+        list(cam.iterdir())
+    done = subprocess.run(["ls", cam], capture_output=True, check=False, timeout=LIMIT)
+    assert done.returncode != 0
+
+
+def test_commands_inside_the_mount_need_no_name(
+    mounts: Mounts, image: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., object]
+) -> None:
+    cam = mounts.mount(image)
+    (cam / "lib/new.txt").write_text("1")
+    (cam / "a.txt").write_text("2")
+    monkeypatch.chdir(cam / "lib")
+    code, out, _ = run("diff")  # type: ignore[misc]
+    assert code == 0
+    assert "lib/new.txt" in out
+    assert "a.txt" not in out
+    code, out, _ = run("revert", ".", "new.txt")  # type: ignore[misc]
+    assert code == 0
+    assert not (cam / "lib/new.txt").exists()
+    assert (cam / "a.txt").read_text() == "2"
+    monkeypatch.chdir(mounts.folder)

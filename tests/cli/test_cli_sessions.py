@@ -1,0 +1,179 @@
+"""The commands on a session, unmounted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from romfsfs.devices.file import FileDevice
+from romfsfs.image.writer import encode
+from romfsfs.session import steps, store
+from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.session import Session
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def session(image: Path) -> Session:
+    """A session that was mounted and left with an edit."""
+    device = FileDevice(image)
+    with store.lock_for_mount(store.make_session_dir(str(image)), "app.img"):
+        session = session_for(device, str(image))
+        prepare(session, device)
+    (session.work / "a.txt").write_text("edited\n")
+    return session
+
+
+def test_the_way_of_an_edit(run: Run, session: Session, image: Path) -> None:
+    code, out, _ = run("status", image)
+    assert code == 0
+    assert "  M a.txt  7 B" in out
+    assert run("status", image, "--exit-code")[0] == 1
+    code, out, _ = run("diff", image)
+    assert out.splitlines()[-3:] == ["@@ -1 +1 @@", "-first", "+edited"]
+    code, out, _ = run("commit", image)
+    assert code == 0
+    assert re.fullmatch(rf"{image}: wrote [\d,]+ of [\d,]+ B, [\d.]+ s, verified\n", out)
+    assert run("commit", image)[1] == f"{image}: nothing to commit, nothing written\n"
+    assert run("cat", image, "a.txt")[1] == "edited\n"
+    code, out, _ = run("log", image)
+    assert [line.split()[0] for line in out.splitlines()] == ["0", "*"]
+    code, out, _ = run("undo", image)
+    assert code == 0
+    assert run("cat", image, "a.txt")[1] == "first\n"
+
+
+def test_commands_speak_json(run: Run, session: Session, image: Path) -> None:
+    assert json.loads(run("status", image, "--json")[1])["clean"] is False
+    dry = json.loads(run("commit", image, "--dry-run", "--json")[1])
+    assert dry["write"] is None
+    done = json.loads(run("commit", image, "--json")[1])
+    assert done["digest"] == dry["digest"]
+    assert done["write"]["verified"] is True
+    assert json.loads(run("commit", image, "--json")[1])["clean"] is True
+    assert [entry["kind"] for entry in json.loads(run("log", image, "--json")[1])] == [
+        "read", "commit",
+    ]  # fmt: skip
+    listed = json.loads(run("sessions", "--json")[1])
+    assert listed[0]["name"] == str(image)
+    assert listed[0]["state"] == "clean"
+    assert listed[0]["mountpoint"] is None
+    assert json.loads(run("undo", image, "--json")[1])["restored"] == 0
+
+
+def test_without_a_name_the_only_session_is_meant(run: Run, session: Session, image: Path) -> None:
+    assert "M a.txt" in run("status")[1]
+    other = image.with_name("other.img")
+    other.write_bytes(encode({}))
+    device = FileDevice(other)
+    with store.lock_for_mount(store.make_session_dir(str(other)), "other.img"):
+        prepare(session_for(device, str(other)), device)
+    code, _, err = run("status")
+    assert code == 2
+    assert "which session" in err
+
+
+def test_a_target_that_changed_elsewhere_is_exit_7(run: Run, session: Session, image: Path) -> None:
+    image.write_bytes(encode({"x": b"from elsewhere"}))
+    code, _, err = run("commit", image)
+    assert code == 7
+    assert err.count("\n") == 1
+    ways = re.findall(r"romfsfs (\w+) \S+ ?(--\w+)?", err)
+    assert [way for way, _ in ways] == ["commit", "commit", "revert"]
+    assert run("commit", image, "--to", "saved.img")[0] == 0
+    assert run("cat", "saved.img", "a.txt")[1] == "edited\n"
+    assert run("commit", image, "--force")[0] == 0
+    assert run("cat", image, "a.txt")[1] == "edited\n"
+
+
+def test_exit_codes(run: Run, session: Session, image: Path) -> None:
+    (session.work / "bad.py").write_text("def f(:\n")
+    code, _, err = run("commit", image)
+    assert code == 3
+    assert "bad.py" in err
+    assert "SyntaxError" in err
+    os.mkfifo(session.work / "pipe")
+    assert run("commit", image)[0] == 4
+    assert run("status", "nowhere.img")[0] == 2
+    assert run("status", image.parent)[0] == 2
+    assert run("log", "/dev/ttyNOWHERE")[0] == 5
+    assert run("commit", image, "--to", image)[0] == 2
+    assert run("revert", image, "no/such/file")[0] == 2
+    assert run("undo", image, "--to", "77")[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+def test_an_error_is_one_line_with_a_next_step(run: Run, session: Session, image: Path) -> None:
+    for command in (("status", "nowhere.img"), ("undo", image), ("diff", image.parent)):
+        code, _, err = run(*command)
+        assert code != 0
+        assert len(err.splitlines()) == 1
+        assert err.startswith("romfsfs: error: ")
+        assert ";" in err
+
+
+def test_revert_names_what_it_brought_back(run: Run, session: Session, image: Path) -> None:
+    code, out, _ = run("revert", image, "a.txt")
+    assert code == 0
+    assert out == "  a.txt\n1 change reverted\n"
+    assert (session.work / "a.txt").read_text() == "first\n"
+    assert run("revert", image)[1] == "0 changes reverted\n"
+    assert not session.has_work
+
+
+def test_an_interrupted_commit_is_shown_and_recovered(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(step: str) -> None:
+        if step == "base-image":
+            raise Died
+
+    monkeypatch.setattr(steps, "on_step", die)
+    with pytest.raises(Died):
+        run("commit", image)
+    monkeypatch.setattr(steps, "on_step", lambda step: None)
+    assert "interrupted commit" in run("sessions")[1]
+    assert "romfsfs recover" in run("status", image)[1]
+    code, out, _ = run("commit", image, "--dry-run")
+    assert code == 1
+    code, out, _ = run("recover")
+    assert code == 0
+    assert out == f"{image}: finished\n"
+    assert run("recover")[1] == "no interrupted commit\n"
+    assert run("cat", image, "a.txt")[1] == "edited\n"
+    assert json.loads(run("status", image, "--json")[1])["clean"] is True
+
+
+def test_names_no_terminal_should_see(run: Run, session: Session, image: Path) -> None:
+    (session.work / "bell\x07").write_text("1")
+    (session.work / os.fsdecode(b"latin\xe9")).write_text("1")
+    for command in (("status", image), ("status", image, "--json"), ("diff", image)):
+        code, out, _ = run(*command)
+        assert code == 0
+        assert "\x07" not in out
+    code, _, err = run("commit", image)
+    assert code == 4
+    assert "\x07" not in err
+
+
+def test_quiet_says_only_what_was_asked_for(run: Run, session: Session, image: Path) -> None:
+    assert run("-q", "commit", image)[1:] == ("", "")
+    assert "a.txt" in run("-q", "ls", image)[1]
+
+
+def test_diff_between_images_of_the_log(run: Run, session: Session, image: Path) -> None:
+    run("commit", image)
+    code, out, _ = run("diff", image, "--images", "0", "1")
+    assert code == 0
+    assert "-first" in out
+    assert "+edited" in out
+    assert run("diff", image, "lib", "--images", "0", "1")[1] == ""

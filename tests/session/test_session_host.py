@@ -1,0 +1,156 @@
+"""The session's side of a mount, without a mount."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from session_desk import Desk
+
+from romfsfs.devices.base import Device
+from romfsfs.errors import ConversionError, RomfsError, UsageError
+from romfsfs.session.host import SessionHost
+
+#: Seconds that conversions may take before a test has failed.
+LIMIT = 60
+
+
+def no_writers() -> list[str]:
+    return []
+
+
+@contextmanager
+def on(device: Device) -> Iterator[Device]:
+    yield device
+
+
+@pytest.fixture
+def host(desk: Desk) -> Iterator[SessionHost]:
+    desk.open(board="OPENMV4")
+
+    host = SessionHost(desk.session, False, lambda: on(desk.device))
+    host.start()
+    yield host
+    host.close()
+
+
+def settled(host: SessionHost) -> None:
+    assert host._pool is not None
+    assert host._pool.wait_idle(LIMIT)
+
+
+def test_a_saved_script_is_compiled_in_the_background(host: SessionHost, desk: Desk) -> None:
+    desk.write("app.py", b"x = 1\n")
+    host.changed("app.py")
+    settled(host)
+    assert host.file_state("app.py") == b"ready"
+    fd, offset, size = host.shadow().open("app.mpy")
+    try:
+        assert os.pread(fd, 1, offset) == b"M"
+        assert host.shadow().stat("app.mpy") == (False, size, host.shadow().stat("")[2])
+    finally:
+        os.close(fd)
+    assert "A app.py -> app.mpy" in host.status_text()
+
+
+def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: Desk) -> None:
+    desk.write("pkg/one.py", b"x = 1\n")
+    desk.write("pkg/deep/two.py", b"x = 2\n")
+    host.changed("pkg")
+    settled(host)
+    states = [e["state"] for e in json.loads(host.status_json())["entries"]]
+    assert set(states) == {"ready"}
+
+
+def test_a_syntax_error_shows_in_state_and_status(host: SessionHost, desk: Desk) -> None:
+    desk.write("bad.py", b"def f(:\n")
+    host.changed("bad.py")
+    settled(host)
+    assert host.file_state("bad.py") == b"failed"
+    assert "SyntaxError" in host.status_text()
+    with pytest.raises(OSError, match="failed"):
+        host.shadow().open("bad.mpy")
+    with pytest.raises(ConversionError) as refused:
+        host.control("commit", no_writers)
+    assert "bad.py" in refused.value.detail
+
+
+def test_a_commit_through_ctl(
+    host: SessionHost, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.write("a.txt", b"second\n")
+    host.changed("a.txt")
+    with pytest.raises(RomfsError, match="open for writing"):
+        host.control("commit", lambda: ["a.txt"])
+    with caplog.at_level(logging.INFO, "romfsfs.session.host"):
+        host.control("commit\n", no_writers)
+        host.control("commit", no_writers)
+    assert desk.stored()["a.txt"] == b"second\n"
+    assert json.loads(host.status_json())["clean"] is True
+    assert [record.message for record in caplog.records] == [
+        f"commit: {desk.image.stat().st_size} bytes, verified", "commit: nothing to commit",
+    ]  # fmt: skip
+    with pytest.raises(UsageError):
+        host.control("commt", no_writers)
+
+
+def test_another_process_commits(host: SessionHost, desk: Desk) -> None:
+    desk.write("0.txt", b"moves what follows")
+    host.changed("0.txt")
+    assert json.loads(host.status_json())["clean"] is False
+    tree = host.base()
+    desk.again().commit()
+    assert json.loads(host.status_json())["clean"] is True
+    # A tree that was opened before shows the image that it was opened on.
+    for each, names in ((tree, 3), (host.base(), 4)):
+        assert len(list(each.list(""))) == names
+        fd, offset, size = each.open("a.txt")
+        assert os.pread(fd, size, offset) == b"first\n"
+        os.close(fd)
+
+
+def test_the_status_is_worked_out_once_for_each_change(
+    host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    derive: Callable[..., object] = type(desk.session).derive
+
+    def counted(*args: object) -> object:
+        looks.append(args)
+        return derive(*args)
+
+    monkeypatch.setattr(type(desk.session), "derive", counted)
+    host.changed("a.txt")
+    for _ in range(5):
+        host.usage()
+        host.status_text()
+    assert len(looks) == 1
+
+
+def test_limits_are_of_what_is_stored_as_it_is(host: SessionHost, desk: Desk) -> None:
+    capacity = desk.session.capacity
+    assert host.limit("data.bin") == capacity
+    assert host.limit("app.py") is None
+    assert host.limit("junk~") is None
+    assert host.usage() == (capacity, desk.session.base.image_size)
+
+
+def test_what_is_pending_when_a_session_is_resumed_is_converted(desk: Desk) -> None:
+    desk.open()
+    desk.write("app.py", b"x = 1\n")
+    desk.write("bad.py", b"def f(:\n")
+    shutil.rmtree(desk.session.converters._cache.directory, ignore_errors=True)
+    host = SessionHost(desk.session, False, lambda: on(desk.device))
+    host.start()
+    try:
+        settled(host)
+        assert host.file_state("app.py") == b"ready"
+        assert host.file_state("bad.py") == b"failed"
+        assert host.file_state("a.txt") == b"ready"
+    finally:
+        host.close()
