@@ -134,9 +134,11 @@ def main() -> None:
                     note("mount until listed", kind, seconds)
         with ExitStack() as stack:
             mounts = {kind: stack.enter_context(mounted(kind, base))[0] for kind in KINDS}
-            for _ in range(rounds):
+            for turn in range(rounds):
                 for task, work in tasks.all():
-                    for kind, mnt in mounts.items():
+                    for index in range(len(KINDS)):  # each goes first in its turn
+                        kind = KINDS[(turn + index) % len(KINDS)]
+                        mnt = mounts[kind]
                         drop_caches()
                         note(task, kind, timed(lambda work=work, mnt=mnt: work(mnt)))
     finally:
