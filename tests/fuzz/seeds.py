@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import struct
 import zipfile
 from pathlib import Path
@@ -43,6 +44,32 @@ def seeds(target: str) -> list[bytes]:
         "control": lambda: [b"commit\n", b"com\xfdmit\n\xfdrevert", b"shadow/x", b"status"],
     }
     return makers[target]()
+
+
+def mutated(rng: random.Random, data: bytes, other: bytes) -> bytes:
+    """A few of the changes that break parsers."""
+    result = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        at = rng.randrange(len(result) + 1)
+        kind = rng.randrange(8)
+        if kind == 0 and at < len(result):
+            result[at] ^= 1 << rng.randrange(8)
+        elif kind == 1 and at < len(result):
+            result[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:
+            del result[at : at + rng.choice((1, 2, 16, 1000))]
+        elif kind == 3:
+            result[at:at] = rng.choice((b"\x80", b"\xff", b"\0", b"9", b"\x04")) * rng.randrange(70)
+        elif kind == 4:
+            first = rng.randrange(len(other) + 1)
+            result[at:at] = other[first : first + rng.randrange(40)]
+        elif kind == 5:
+            result[at : at + 4] = rng.randbytes(4)
+        elif kind == 6:
+            del result[at:]
+        else:
+            result[at:at] = result[at : at + rng.randrange(200)]
+    return bytes(result)
 
 
 def _shared(*patterns: str) -> list[bytes]:

@@ -11,37 +11,11 @@ from pathlib import Path
 
 import pytest
 import targets
-from seeds import seeds
+from seeds import mutated, seeds
 
 REGRESSIONS = Path(__file__).with_name("regressions")
 SECONDS = 1.0  # of a target at most
 INPUTS = 400
-
-
-def mutated(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """A few of the changes that break parsers."""
-    result = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        at = rng.randrange(len(result) + 1)
-        kind = rng.randrange(8)
-        if kind == 0 and at < len(result):
-            result[at] ^= 1 << rng.randrange(8)
-        elif kind == 1 and at < len(result):
-            result[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-        elif kind == 2:
-            del result[at : at + rng.choice((1, 2, 16, 1000))]
-        elif kind == 3:
-            result[at:at] = rng.choice((b"\x80", b"\xff", b"\0", b"9", b"\x04")) * rng.randrange(70)
-        elif kind == 4:
-            first = rng.randrange(len(other) + 1)
-            result[at:at] = other[first : first + rng.randrange(40)]
-        elif kind == 5:
-            result[at : at + 4] = rng.randbytes(4)
-        elif kind == 6:
-            del result[at:]
-        else:
-            result[at:at] = result[at : at + rng.randrange(200)]
-    return bytes(result)
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
