@@ -196,5 +196,7 @@ VALUES: dict[str, Completer] = {
     "stedgeai": _files,
     "link": _files,
     "flash_file": _files,
-    "options": _choices("ro", "allow_other", "board=", "partition=", "new", "commit_on_unmount"),
+    "options": _choices(
+        "ro", "allow_other", "board=", "partition=", "new", "commit_on_unmount", "notify"
+    ),
 }
