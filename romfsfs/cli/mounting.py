@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from romfsfs.cli.output import Output
-from romfsfs.cli.reports import say_commit
+from romfsfs.cli.reports import NO_RESET, say_commit
 from romfsfs.cli.sources import Found, device, find_session, session_device
 from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.files import Progress
@@ -183,8 +183,9 @@ class MountRequest:
     "--keep", "how", flag_value="keep", help="Keep the edits for the next mount (the default)."
 )
 @click.option("--lazy", is_flag=True, help="Take the mountpoint away even while it is in use.")
+@NO_RESET
 @click.pass_obj
-def umount(output: Output, directory: str, how: str | None, lazy: bool) -> None:
+def umount(output: Output, directory: str, how: str | None, lazy: bool, no_reset: bool) -> None:
     """Unmount DIR. Without an option the edits are kept for the next mount."""
     path = os.path.realpath(directory)
     found = find_session(directory)
@@ -206,6 +207,7 @@ def umount(output: Output, directory: str, how: str | None, lazy: bool) -> None:
                 opened,
                 open_files=found.open_files(),
                 root=found.mountpoint,
+                reset=not no_reset,
                 progress=progress,
             )
         say_commit(output, session.info.name, report)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import WriteReport
 from romfsfs.session.commit import CommitReport
+
+NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 
 
 def say_commit(output: Output, name: str, report: CommitReport) -> None:

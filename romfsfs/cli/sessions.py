@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from romfsfs.cli.output import Output
-from romfsfs.cli.reports import commit_record, say_commit, write_record, write_text
+from romfsfs.cli.reports import NO_RESET, commit_record, say_commit, write_record, write_text
 from romfsfs.cli.sources import Found, as_found, device, find_session, session_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
 from romfsfs.session import history, store
@@ -127,11 +127,12 @@ def relative(found: Found, path: str) -> str:
     "--compact", is_flag=True, help="No gaps: the layout that the IDE writes, on cameras too."
 )
 @click.option("--force", is_flag=True, help="Also over a target that changed elsewhere.")
+@NO_RESET
 @_JSON
 @click.pass_obj
 def commit(
     output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
-    force: bool, as_json: bool,
+    force: bool, no_reset: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
     found = find_session(where)
@@ -144,13 +145,15 @@ def commit(
                     opened,
                     dry_run=dry_run,
                     open_files=found.open_files(),
+                    reset=not no_reset,
                     progress=progress,
                 )
         else:
             with session_device(session) as opened:
                 report = commit_session(
                     session, opened, force=force, compact=compact, dry_run=dry_run,
-                    open_files=found.open_files(), root=found.mountpoint, progress=progress,
+                    open_files=found.open_files(), root=found.mountpoint, reset=not no_reset,
+                    progress=progress,
                 )  # fmt: skip
     if as_json:
         output.json(commit_record(report))
@@ -181,9 +184,12 @@ def revert(output: Output, where: str, paths: tuple[str, ...], yes: bool) -> Non
     "--to", "number", type=int, metavar="N", help="The image with this number in the log."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@NO_RESET
 @_JSON
 @click.pass_obj
-def undo(output: Output, where: str, number: int | None, dry_run: bool, as_json: bool) -> None:
+def undo(
+    output: Output, where: str, number: int | None, dry_run: bool, no_reset: bool, as_json: bool
+) -> None:
     """Write the previous image (or image N of the log) back."""
     found = find_session(where)
     session = found.session
@@ -208,6 +214,7 @@ def undo(output: Output, where: str, number: int | None, dry_run: bool, as_json:
             number=number,
             root=found.mountpoint,
             open_files=found.open_files(),
+            reset=not no_reset,
             progress=progress,
         )
     if as_json:

@@ -41,6 +41,7 @@ from romfsfs.session.target import (
     holds,
     keep_overwritten,
     no_space,
+    restarted,
     target_changed,
     target_is,
 )
@@ -79,15 +80,17 @@ def commit(
     dry_run: bool = False,
     open_files: Sequence[str] = (),
     root: Path | None = None,
+    reset: bool = True,
     progress: Progress = no_progress,
 ) -> CommitReport:
     """Make the target hold what the work tree says, verified.
 
     force: over a target that changed elsewhere, and over unknown data after the image. compact:
     the canonical layout on a camera too. open_files: what the mount has open for writing. root:
-    the mountpoint. Raises ConversionError (3), PlanError and CapacityError (4), DeviceError (5),
-    VerifyError (6), TargetChanged (7), SessionBusy and RomfsError (1); edits are never touched,
-    and a target that was being written is finished or restored by `recovery`.
+    the mountpoint. reset: restart a camera afterwards. Raises ConversionError (3), PlanError and
+    CapacityError (4), DeviceError (5), VerifyError (6), TargetChanged (7), SessionBusy and
+    RomfsError (1); edits are never touched, and a target that was being written is finished or
+    restored by `recovery`.
     """
     with store.lock_for_change(session.directory, session.info.name):
         _recover(session, device, dry_run, root, progress)
@@ -117,6 +120,8 @@ def commit(
             if dry_run:
                 return _report(made, made.encoded, None, blocks)
             write = _carry_out(session, device, made, made.encoded, changed, root, progress)
+            if reset:
+                write = restarted(device, write)
             return _report(made, made.encoded, write, blocks)
         finally:
             if dry_run:
@@ -183,6 +188,7 @@ def commit_to(
     *,
     dry_run: bool = False,
     open_files: Sequence[str] = (),
+    reset: bool = True,
     progress: Progress = no_progress,
 ) -> CommitReport:
     """Write what the work tree says to another target; the session stays as it is."""
@@ -215,7 +221,10 @@ def commit_to(
             if dry_run:
                 return _report(made, made.encoded, None)
             with open(out, "rb") as image:
-                return _report(made, made.encoded, device.write_image(image, None, progress))
+                write = device.write_image(image, None, progress)
+            if reset:
+                write = restarted(device, write)
+            return _report(made, made.encoded, write)
         finally:
             out.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import RomfsError
+from romfsfs.errors import DeviceError, RomfsError
 from romfsfs.files import Progress, digest_file, no_progress
 from romfsfs.session import base_image, history, store
 from romfsfs.session.recall import ChangedMeanwhile, Recall
@@ -94,7 +94,11 @@ def recover(
     the target is away: then nothing changes and it can be tried again. root: the mountpoint.
     """
     with store.lock_for_change(session.directory, session.info.name):
-        return recover_locked(session, device, rollback=rollback, root=root, progress=progress)
+        done = recover_locked(session, device, rollback=rollback, root=root, progress=progress)
+        if done:
+            with contextlib.suppress(DeviceError):  # what it holds is right and verified
+                device.reset()
+        return done
 
 
 def recover_locked(

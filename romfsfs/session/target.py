@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from romfsfs.devices.base import Device
+from romfsfs.devices.base import Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
-from romfsfs.errors import ImageFormatError, RomfsError, TargetChanged
+from romfsfs.errors import DeviceError, ImageFormatError, RomfsError, TargetChanged
 from romfsfs.files import (
     EMPTY_DIGEST,
     Progress,
@@ -115,6 +116,18 @@ def _read_digest(session: Session, device: Device) -> str:
         return ""
     finally:
         copy.unlink(missing_ok=True)
+
+
+def restarted(device: Device, report: WriteReport) -> WriteReport:
+    """Restart the camera so that `/rom` is what was written; a report that says if it could not.
+
+    The image is written and verified by then: a camera that goes away now is no failed commit.
+    """
+    try:
+        device.reset()
+    except DeviceError as error:
+        return replace(report, notes=(*report.notes, f"the camera was not restarted: {error.line}"))
+    return report
 
 
 def no_space(session: Session, error: OSError, doing: str) -> RomfsError:

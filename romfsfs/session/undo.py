@@ -20,7 +20,7 @@ from romfsfs.session.recovery import CommitRecord
 from romfsfs.session.session import Session
 from romfsfs.session.state import Base, BaseEntry
 from romfsfs.session.steps import reached
-from romfsfs.session.target import holds, target_changed, target_is
+from romfsfs.session.target import holds, restarted, target_changed, target_is
 
 
 def undo(
@@ -30,6 +30,7 @@ def undo(
     number: int | None = None,
     root: Path | None = None,
     open_files: Sequence[str] = (),
+    reset: bool = True,
     progress: Progress = no_progress,
 ) -> tuple[history.HistoryEntry, WriteReport]:
     """Write an earlier image back to the target (the one before the present, or `number`).
@@ -62,7 +63,7 @@ def undo(
         report = write_target(session, device, progress)
         reached("target-written")
         recovery.finish(session, device, record, root)
-        return wanted, report
+        return wanted, restarted(device, report) if reset else report
 
 
 def _is_as_left(session: Session, device: Device) -> bool:
