@@ -15,7 +15,6 @@ from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
 from romfsfs.errors import DeviceAbsent, UsageError
 from romfsfs.files import Progress, no_progress
-from romfsfs.fs.mountpoint import is_dead
 from romfsfs.image.model import Image
 from romfsfs.session import store
 from romfsfs.session.images import parse
@@ -53,10 +52,17 @@ def find_session(where: str | None) -> Found:
     found = _containing_mount(where)
     if found is not None:
         return found
-    folder = store.find_mounted(os.path.abspath(where), dead=True) if is_dead(where) else None
-    if folder is not None:
-        return Found(Session.load(folder), None)
+    if _is_dead(where):
+        folder = store.find_mounted(where, dead=True)
+        if folder is not None:
+            return Found(Session.load(folder), None)
     return _by_source(where)
+
+
+def _is_dead(path: str) -> bool:
+    from romfsfs.fs.mountpoint import is_dead  # the binding with it: too much for every command
+
+    return is_dead(path)
 
 
 def _containing_mount(path: str) -> Found | None:
