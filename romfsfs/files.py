@@ -21,6 +21,8 @@ from romfsfs.errors import RomfsError
 Progress = Callable[[str, int, int], None]
 
 CHUNK = 1 << 20
+#: files below this size are read in one call
+SMALL = 1 << 16
 EMPTY_DIGEST = hashlib.sha256().hexdigest()
 
 
@@ -135,6 +137,9 @@ def digest_fd(fd: int, offset: int = 0, size: int | None = None) -> str:
 
     Reads in chunks, so memory stays flat whatever the size.
     """
+    small = os.pread(fd, SMALL if size is None else min(size, SMALL), offset)
+    if len(small) < SMALL:  # all of it: most files are this small, and there may be thousands
+        return hashlib.sha256(small).hexdigest()
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)

@@ -64,7 +64,7 @@ def build(
         digests = _LateDigests(work_fd, converters)
         plan = _plan(work_fd, target, capacity, excludes, converters, digests, progress)
         raise_problems(plan, plan.errors)
-        layout = plan.layout()
+        layout = plan.layout
         with ThreadPoolExecutor(max_workers=2) as pool:
             late = digests.start(pool, plan)
             sources = Sources(plan, None, work_fd)
@@ -117,7 +117,12 @@ def _plan(
 ) -> Plan:  # fmt: skip
     conversions = Conversions(converters, work_fd)
     deriver = Deriver(
-        work_fd, _NOTHING, conversions.lookup, Excludes(excludes).matches, digests.digest
+        work_fd,
+        _NOTHING,
+        converters.concerns,
+        conversions.lookup,
+        Excludes(excludes).matches,
+        digests.digest,
     )
     found = scan(work_fd)
     shadow = deriver.derive(found)

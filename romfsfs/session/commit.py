@@ -202,7 +202,7 @@ def commit_to(
 
     def choose(plan: Plan, problems: list[Problem]) -> Layout:
         raise_problems(plan, problems)
-        layout = plan.layout()
+        layout = plan.layout
         if found.capacity is not None and layout.size > found.capacity:
             raise CapacityError(
                 f"the image is {layout.size - found.capacity:,} bytes larger than the target holds",
@@ -232,7 +232,7 @@ def commit_to(
 def choose_layout(session: Session, plan: Plan, compact: bool) -> Layout:
     """Canonical for files and `--compact`; stable for cameras, so that few blocks differ."""
     if compact or session.info.kind == "file" or not session.base.image_size:
-        return plan.layout()
+        return plan.layout
     from romfsfs.image.stable import stable
 
     unchanged = {entry.path for entry in plan.files.values() if isinstance(entry.location, InBase)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Target, labels_name
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
@@ -47,8 +47,7 @@ class Problem:
         return self.message if shown else f"{path}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class PlanEntry:
+class PlanEntry(NamedTuple):
     """A file or folder as it will be stored. size None: a folder. alignment in bytes."""
 
     path: str
@@ -62,11 +61,11 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """entries: in the order of the image. problems: most severe first. size: of the image."""
+    """entries: in the order of the image. problems: most severe first. layout: canonical."""
 
     entries: tuple[PlanEntry, ...]
     problems: tuple[Problem, ...]
-    size: int
+    layout: Layout
     capacity: int | None
     rules: AlignmentRules
     changed: bool
@@ -76,12 +75,13 @@ class Plan:
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.severity == ERROR)
 
+    @property
+    def size(self) -> int:
+        """Of the image in canonical layout, bytes."""
+        return self.layout.size
+
     def tree(self) -> list[TreeEntry]:
         return [TreeEntry(entry.path, entry.size) for entry in self.entries]
-
-    def layout(self) -> Layout:
-        """The canonical layout of this plan."""
-        return canonical(self.tree(), self.rules)
 
 
 def alignment_rules(target: Target) -> AlignmentRules:
@@ -115,15 +115,15 @@ def make_plan(
         )
         for path, entry in _ordered(chosen, base)
     )
-    size = canonical([TreeEntry(entry.path, entry.size) for entry in entries], rules).size
-    if capacity is not None and size > capacity:
-        problems.append(_capacity_problem(entries, size, capacity))
+    layout = canonical([TreeEntry(entry.path, entry.size) for entry in entries], rules)
+    if capacity is not None and layout.size > capacity:
+        problems.append(_capacity_problem(entries, layout.size, capacity))
     severity = {ERROR: 0, WARNING: 1, INFO: 2}
     problems.sort(key=lambda problem: severity[problem.severity])
     return Plan(
         entries,
         tuple(problems),
-        size,
+        layout,
         capacity,
         rules,
         _differs(entries, base),
@@ -159,6 +159,8 @@ def _choose(shadow: Sequence[ShadowEntry]) -> tuple[dict[str, ShadowEntry], list
 
 def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
     name = path.rpartition("/")[2]
+    if name.isascii() and name.isprintable():
+        return None
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -60,8 +59,7 @@ class InCache(NamedTuple):
 Location = InBase | InWork | InCache
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowEntry:
+class ShadowEntry(NamedTuple):
     """A file or folder of the work tree, or one that was there, and what becomes of it.
 
     path: in the work tree. stored_as: in the image, None when nothing is stored. size, digest:
@@ -91,12 +89,14 @@ class Deriver:
         self,
         work_fd: int,
         base: Base,
+        concerns: Callable[[str], bool],
         convert: Convert,
         is_junk: Callable[[str], bool],
         digest: Digest,
     ) -> None:
         self._work_fd = work_fd
         self._base = base
+        self._concerns = concerns
         self._convert = convert
         self._is_junk = is_junk
         self._digest = digest
@@ -150,7 +150,7 @@ class Deriver:
         try:
             digest, signature = self._digest(work.path, fd)
             if base is not None and not base.is_dir and digest == base.source_digest:
-                return replace(_unchanged(base), signature=signature)
+                return _unchanged(base)._replace(signature=signature)
             change = Change.MODIFIED if base is not None and not base.is_dir else Change.ADDED
             return self._converted(work, change, fd, digest, signature)
         finally:
@@ -159,9 +159,14 @@ class Deriver:
     def _converted(
         self, work: WorkFile, change: Change, fd: int, digest: str, signature: Signature | None
     ) -> ShadowEntry:
-        conversion = self._convert(work.path, fd, digest)
         location: Location = InWork(work.path)
         stored_digest, size = digest, work.signature.size
+        if not self._concerns(work.path):
+            return ShadowEntry(
+                work.path, change, False, work.path, size, size, digest, "ready", location, (),
+                digest, signature,
+            )  # fmt: skip
+        conversion = self._convert(work.path, fd, digest)
         ready = conversion.state.value == "ready"
         if conversion.artifact is not None:
             location = InCache(conversion.artifact)
@@ -218,7 +223,7 @@ def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:
     if not made:
         return entries
     return [
-        replace(entry, change=Change.IGNORED, stored_as=None, note="replaced by its source")
+        entry._replace(change=Change.IGNORED, stored_as=None, note="replaced by its source")
         if entry.change is Change.UNCHANGED
         and not entry.is_dir
         and entry.path == entry.stored_as
