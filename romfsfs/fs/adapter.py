@@ -61,12 +61,15 @@ class Adapter(FileOperations):
         if info is not None:
             if info.fh >= control.FIRST_HANDLE:
                 return self._control.file(info.fh).attributes
-            return os.fstat(info.fh)
+            found = os.fstat(info.fh)
+            handle = self._handles.get(info.fh)
+            return found if handle is None or handle.hidden is None else _nameless(found)
         if path is None:
             raise refuse(errno.ENOENT)
         if path.startswith(control.ROOT) and self._control.owns(path):
             return self._control.attributes(path)
-        return self._tree.stat(path)
+        found = self._tree.stat(path)
+        return found if hidden_name(path) is None else _nameless(found)
 
     def access(self, path: str, mode: int) -> int:
         if self._control.owns(path):
@@ -227,3 +230,10 @@ class Adapter(FileOperations):
         if handle < control.FIRST_HANDLE:
             os.fsync(handle)
         return 0
+
+
+def _nameless(found: os.stat_result) -> control.Attributes:
+    """What stat says of a file that only its open handles keep: libfuse's own name for it does
+    not count."""
+    fields = {name: getattr(found, name) for name in control.Attributes._fields}
+    return control.Attributes(**{**fields, "st_nlink": 0})

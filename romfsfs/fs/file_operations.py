@@ -219,11 +219,19 @@ class FileOperations:
     def _settle(self, path: str, mode: int, fd: int | None = None) -> None:
         """Give something just made the mode and owner that its maker asked for."""
         mode = stat.S_IMODE(mode)
-        if mode & self._umask:
-            os.fchmod(fd, mode) if fd is not None else self._tree.at(os.chmod, path, mode)
+        lost = self._umask
         if self._caller is not None:
-            ids = self._caller()
+            uid, gid = self._caller()
+            if self._tree.stat(path.rpartition("/")[0] or "/").st_mode & stat.S_ISGID:
+                gid = -1  # the folder's group, which the system has set
             if fd is not None:
-                os.fchown(fd, *ids)
+                os.fchown(fd, uid, gid)
             else:
-                self._tree.at(os.chown, path, *ids, follow_symlinks=False)
+                self._tree.at(os.chown, path, uid, gid, follow_symlinks=False)
+            lost |= stat.S_ISUID | stat.S_ISGID  # by the change of owner
+        if not mode & lost:
+            return
+        if fd is not None:
+            os.fchmod(fd, mode)
+        else:  # a folder may have inherited its group bit
+            self._tree.at(os.chmod, path, mode | self._tree.stat(path).st_mode & stat.S_ISGID)

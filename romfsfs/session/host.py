@@ -58,6 +58,7 @@ class SessionHost:
         self._deriving = threading.Lock()
         self._generation = 0
         self._snapshot: _Snapshot | None = None
+        self._usage: tuple[tuple[int, BaseImage], tuple[int | None, int]] | None = None
         self._pool: WorkerPool | None = None
         self._notifier = Notifier(session.info.name) if notify else None
         self.work_fd = os.open(session.work, _DIR_FLAGS)
@@ -99,8 +100,16 @@ class SessionHost:
         return capacity
 
     def usage(self) -> tuple[int | None, int]:
-        status = self._status()
-        return status.capacity, status.used
+        held = self.session.held()
+        with self._mutex:
+            now, known, snapshot = (self._generation, held), self._usage, self._snapshot
+        if snapshot is not None and (snapshot.generation, snapshot.held) == now:
+            return snapshot.status.capacity, snapshot.status.used
+        if known is None or known[0] != now:
+            known = now, self.session.usage(held)
+            with self._mutex:
+                self._usage = known
+        return known[1]
 
     def status_text(self) -> str:
         return self._status().text()

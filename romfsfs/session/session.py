@@ -26,7 +26,15 @@ from romfsfs.session.advice import advice
 from romfsfs.session.base_image import BaseImage, open_base
 from romfsfs.session.digests import DigestCache
 from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
-from romfsfs.session.shadow import Convert, Deriver, InBase, InCache, Location, ShadowEntry
+from romfsfs.session.shadow import (
+    Convert,
+    Deriver,
+    Digest,
+    InBase,
+    InCache,
+    Location,
+    ShadowEntry,
+)
 from romfsfs.session.state import Base, SessionInfo, Signature, save
 from romfsfs.session.status import Status, make_status
 from romfsfs.session.worktree import open_file, scan
@@ -124,16 +132,20 @@ class Session:
             os.close(fd)
 
     def derive(
-        self, convert: Convert | None = None, held: BaseImage | None = None
+        self,
+        convert: Convert | None = None,
+        held: BaseImage | None = None,
+        digest: Digest | None = None,
     ) -> list[ShadowEntry]:
         """The shadow tree now. Runs no conversion unless `convert` does."""
         with self.work_fd() as fd:
             deriver = Deriver(
                 fd,
                 held.base if held is not None else self.base,
+                self.converters.concerns,
                 convert or self.converters.lookup,
                 self.excludes.matches,
-                lambda path, fd: self.digests.digest(fd),
+                digest or (lambda path, fd: self.digests.digest(fd)),
             )
             return deriver.derive(scan(fd))
 
@@ -147,6 +159,20 @@ class Session:
         shadow = self.derive(None, held)
         plan = make_plan(shadow, held.base, self.target, self.capacity)
         return make_status(self.info, self.target, shadow, plan, self._notes(plan, held))
+
+    def usage(self, held: BaseImage | None = None) -> tuple[int | None, int]:
+        """(capacity, what the image would take if committed now) in bytes, for `df`.
+
+        Reads no file that would be stored as it is: programs ask for this between two writes
+        (glibc's `posix_fallocate` does, and file managers), and a file may be terabytes of holes.
+        """
+
+        def digest(path: str, fd: int) -> tuple[str, Signature | None]:
+            return self.digests.digest(fd) if self.converters.concerns(path) else ("", None)
+
+        held = held or self.held()
+        shadow = self.derive(None, held, digest)
+        return self.capacity, make_plan(shadow, held.base, self.target, self.capacity).size
 
     def _notes(self, plan: Plan, held: BaseImage) -> list[Problem]:
         """What is worth saying about the session itself."""

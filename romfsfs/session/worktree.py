@@ -19,6 +19,7 @@ from romfsfs.files import CHUNK, Progress, no_progress
 from romfsfs.session.state import Signature
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)
 
 
 class WorkFile(NamedTuple):
@@ -80,7 +81,7 @@ class Climber:
     """One directory descriptor that moves through a tree, whatever its depth."""
 
     def __init__(self, root_fd: int) -> None:
-        self._fd = os.open(".", _DIR_FLAGS, dir_fd=root_fd)
+        self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, root_fd)
         self._folder = ""
         self._at: list[str] = []
 
@@ -111,7 +112,7 @@ class Climber:
         return self._fd
 
     def _step(self, name: str) -> None:
-        fd = os.open(name, _DIR_FLAGS, dir_fd=self._fd)
+        fd = _open_unnoticed(name, _DIR_FLAGS, 0, self._fd)
         os.close(self._fd)
         self._fd = fd
 
@@ -121,10 +122,18 @@ def open_file(root_fd: int, path: str, flags: int = os.O_RDONLY, mode: int = 0o6
     # O_NONBLOCK: a fifo that someone put there must not hold us up.
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     if len(path) < 1000:
-        return os.open(path, flags, mode, dir_fd=root_fd)
+        return _open_unnoticed(path, flags, mode, root_fd)
     folder, _, name = path.rpartition("/")
     with Climber(root_fd) as climber:
-        return os.open(name, flags, mode, dir_fd=climber.enter(folder))
+        return _open_unnoticed(name, flags, mode, climber.enter(folder))
+
+
+def _open_unnoticed(name: str, flags: int, mode: int, dir_fd: int) -> int:
+    """`open` that leaves access times alone: they are the user's, and a look at them is not his."""
+    try:
+        return os.open(name, flags | _NO_ACCESS_TIME, mode, dir_fd=dir_fd)
+    except PermissionError:  # for the owner only, and some file systems refuse it to all
+        return os.open(name, flags, mode, dir_fd=dir_fd)
 
 
 class Extracted(NamedTuple):
