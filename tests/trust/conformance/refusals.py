@@ -1,0 +1,87 @@
+"""What ROMFS has no place for, and what is another user's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from cases import (
+    Case,
+    case,
+    make,
+)
+
+
+@case
+def links_and_devices(c: Case) -> None:
+    make("f", b"x")
+    os.mkdir("d")
+    c.do("!symlink", os.symlink, "f", "s")
+    c.do("!link", os.link, "f", "l")
+    c.do("!link of a folder", os.link, "d", "l")
+    c.do("!fifo", os.mkfifo, "p")
+    c.do("!fifo by mknod", os.mknod, "p2", stat.S_IFIFO | 0o600)
+    c.do("!socket by mknod", os.mknod, "k", stat.S_IFSOCK | 0o600)
+    c.do("!device", os.mknod, "dev", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    c.do("!block device", os.mknod, "blk", stat.S_IFBLK | 0o600, os.makedev(1, 3))
+    for name, call in (
+        ("symlink", lambda path: os.symlink("f", path)), ("link", lambda path: os.link("f", path)),
+        ("fifo", os.mkfifo),
+    ):  # fmt: skip
+        c.do(f"!{name} over a file", call, "d")
+        c.do(f"!{name} in a missing folder", call, "missing/x")
+    c.do("mknod of a file", os.mknod, "n", stat.S_IFREG | 0o640)
+    c.do("stat", os.stat, "n")
+    c.do("mknod over a file", os.mknod, "n", stat.S_IFREG | 0o640)
+    c.do("readlink", os.readlink, "f")
+    c.do("!attribute", os.setxattr, "f", "user.x", b"1")
+    c.do("no such attribute", os.getxattr, "f", "user.y")
+    c.do("!trusted attribute", os.setxattr, "f", "security.x", b"1")
+    c.do("files", lambda: [name for name in ("f", "d", "n") if os.path.exists(name)])
+
+
+@case
+def locks(c: Case) -> None:
+    make("f", b"x")
+    one, two = os.open("f", os.O_RDWR), os.open("f", os.O_RDWR)
+    c.do("flock", fcntl.flock, one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    c.do("flock again", fcntl.flock, two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    c.do("unlock", fcntl.flock, one, fcntl.LOCK_UN)
+    c.do("flock at last", fcntl.flock, two, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    c.do("record lock", fcntl.lockf, one, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+    other = "import fcntl, os; fcntl.lockf(os.open('f', os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    code = subprocess.run([sys.executable, "-c", other], stderr=subprocess.DEVNULL, check=False)
+    c.note("another process", code.returncode)
+    os.close(one)
+    os.close(two)
+
+
+@case
+def foreign_files(c: Case) -> None:
+    """Files of another user, in folders with and without the sticky bit (`prepare` made them)."""
+    for folder in ("shared", "sticky"):
+        place = f"../prepared/{folder}"
+        if not os.path.isdir(place):
+            continue
+        c.do(f"{folder}: read", lambda place=place: Path(f"{place}/theirs").read_bytes())
+        for what, call in (
+            ("write", lambda place: os.close(os.open(f"{place}/theirs", os.O_WRONLY))),
+            ("write open", lambda place: os.close(os.open(f"{place}/open", os.O_WRONLY))),
+            ("chmod", lambda place: os.chmod(f"{place}/theirs", 0o777)),
+            ("chown", lambda place: os.chown(f"{place}/theirs", os.geteuid(), -1)),
+            ("set times", lambda place: os.utime(f"{place}/open", ns=(1, 1))),
+            ("touch", lambda place: os.utime(f"{place}/open")),
+            ("touch closed", lambda place: os.utime(f"{place}/theirs")),
+            ("truncate", lambda place: os.truncate(f"{place}/theirs", 0)),
+            ("make", lambda place: make(f"{place}/mine", b"")),
+            ("rename over", lambda place: os.rename(f"{place}/mine", f"{place}/theirs")),
+            ("rename theirs", lambda place: os.rename(f"{place}/open", f"{place}/taken")),
+            ("rmdir", lambda place: os.rmdir(f"{place}/folder")),
+            ("unlink", lambda place: os.unlink(f"{place}/theirs")),
+        ):
+            c.do(f"{folder}: {what}", call, place)
+        c.do(f"{folder}: left", lambda place=place: sorted(os.listdir(place)))
