@@ -126,7 +126,7 @@ def _ide_folders() -> Iterator[Path]:
 def _in_place(place: Path, board: Board, partition: int) -> Iterator[DefaultImage]:
     if place.is_dir():
         yield from _in_folder(place, board, partition)
-    elif zipfile.is_zipfile(place):
+    elif _is_zip(place):
         names = _names(place)
         # browsers number what they save twice: firmware_OPENMV4 (1).zip
         stem = re.sub(r"\s*\(\d+\)$", "", place.stem).upper()
@@ -188,6 +188,14 @@ def _image(
         size = image_size(_read(path, member, HEADER_SIZE))
         if size <= board.partition(partition).size:
             yield DefaultImage(path, member, version, board.name, partition, size)
+
+
+def _is_zip(path: Path) -> bool:
+    """`zipfile.is_zipfile` raises for some that are damaged; opening those says what is wrong."""
+    try:
+        return zipfile.is_zipfile(path)
+    except (zipfile.BadZipFile, struct.error):
+        return True
 
 
 def _names(path: Path) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -25,7 +24,7 @@ from romfsfs.files import (
     state_dir,
 )
 from romfsfs.ide import resource_folders
-from romfsfs.zoo.sources import FolderSource, ListingSource, Source, ZipSource
+from romfsfs.zoo.sources import FolderSource, ListingSource, Source, ZipSource, is_zip
 
 #: The environment variable that names a source.
 VARIABLE = "ROMFSFS_ZOO"
@@ -107,7 +106,7 @@ def _on_disk(path: Path, shown: str) -> Source:
 
 
 def _zip_or_listing(path: Path, name: str, url: str) -> Source:
-    return ZipSource(path, name) if zipfile.is_zipfile(path) else ListingSource(path, url)
+    return ZipSource(path, name) if is_zip(path) else ListingSource(path, url)
 
 
 def _is_url(text: str) -> bool:

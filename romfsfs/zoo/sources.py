@@ -271,6 +271,14 @@ def make_listing(folder: Path) -> str:
     return json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n"
 
 
+def is_zip(path: Path) -> bool:
+    """`zipfile.is_zipfile` raises for some that are damaged; opening those says what is wrong."""
+    try:
+        return zipfile.is_zipfile(path)
+    except (zipfile.BadZipFile, struct.error):
+        return True
+
+
 def files_cache() -> Path:
     """Where single files of zips and servers are kept; disposable."""
     return make_private_dir(make_private_dir(cache_dir()) / "zoo" / "files")

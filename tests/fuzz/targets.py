@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,7 +145,7 @@ def zip_file(data: bytes) -> None:
                         fd = source.open(member)
                         assert os.fstat(fd).st_size == member.size
                         os.close(fd)
-        if zipfile.is_zipfile(path):
+        if sources.is_zip(path):
             with contextlib.suppress(RomfsError, UsageError):
                 board = boards()["OPENMV4"]
                 for image in defaults.find_defaults(board, 0, path):
