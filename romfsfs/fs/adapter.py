@@ -151,11 +151,15 @@ class Adapter(FileOperations):
         return 0
 
     def chown(self, path: str | None, uid: int, gid: int, info: Any = None) -> int:
-        # The kernel decides who may: an ordinary user's daemon gets EPERM for foreign ids.
+        # An image holds no owners: EPERM for every change of one, root's too, as on FAT. Giving
+        # a file to whom it belongs is what `cp -a` and `rsync -a` do, and is no change.
         if info is not None:
-            os.fchown(self._descriptor(info), uid, gid)
+            fd = self._descriptor(info)
+            _refuse_new_owner(os.fstat(fd), uid, gid)
+            os.fchown(fd, uid, gid)
         elif path is not None:
             self._check_change(path, hidden=True)
+            _refuse_new_owner(self._tree.stat(path), uid, gid)
             self._tree.at(os.chown, path, uid, gid, follow_symlinks=False)
         return 0
 
@@ -237,3 +241,8 @@ def _nameless(found: os.stat_result) -> control.Attributes:
     not count."""
     fields = {name: getattr(found, name) for name in control.Attributes._fields}
     return control.Attributes(**{**fields, "st_nlink": 0})
+
+
+def _refuse_new_owner(found: os.stat_result, uid: int, gid: int) -> None:
+    if uid not in (-1, found.st_uid) or gid not in (-1, found.st_gid):
+        raise refuse(errno.EPERM)

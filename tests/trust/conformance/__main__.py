@@ -21,18 +21,31 @@ CHAPTERS = (attributes, folders, opening, renaming, content, refusals)
 
 
 def prepare(root: Path) -> None:
-    """What only root can put below `root`: another user's files."""
-    for folder, mode in (("shared", 0o777), ("sticky", 0o1777)):
-        place = root / "prepared" / folder
-        place.mkdir(parents=True)
-        (place / "theirs").write_bytes(b"theirs")
-        (place / "open").write_bytes(b"open")
-        (place / "folder").mkdir()
-        for path in (place / "theirs", place / "open", place / "folder", place):
-            os.chown(path, 1, 1)
-        (place / "theirs").chmod(0o644)
-        (place / "open").chmod(0o666)
-        place.chmod(mode)
+    """What only root can put below `root`: another user's files, made as that user.
+
+    Not given away with `chown`: a mount refuses that, as an image holds no owners.
+    """
+    prepared = root / "prepared"
+    prepared.mkdir()
+    prepared.chmod(0o777)
+    os.chdir(prepared)  # the folders above may be closed to that user
+    os.setgroups([])
+    os.setegid(1)
+    os.seteuid(1)
+    try:
+        for folder, mode in (("shared", 0o777), ("sticky", 0o1777)):
+            place = Path(folder)
+            place.mkdir()
+            (place / "theirs").write_bytes(b"theirs")
+            (place / "open").write_bytes(b"open")
+            (place / "folder").mkdir()
+            (place / "theirs").chmod(0o644)
+            (place / "open").chmod(0o666)
+            place.chmod(mode)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    prepared.chmod(0o755)
 
 
 def run(root: Path, wanted: str = "") -> dict[str, list[tuple[str, Any]]]:
