@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
-from romfsfs.errors import DeviceAbsent, UsageError
+from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
 from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import Image
 from romfsfs.session import store
@@ -130,17 +130,54 @@ def device(source: str, board: str | None = None, partition: int | None = None) 
 
 @contextmanager
 def session_device(session: Session) -> Iterator[Device]:
-    """The target of a session. DeviceAbsent when another camera answers in its place."""
-    info = session.info
-    with device(info.source, info.board, info.partition) as opened:
-        found = opened.info()
-        if found.key != info.key:
-            raise DeviceAbsent(
-                f"{info.name} is not connected, {found.name} is",
-                where=info.source,
-                next_step="connect the camera that the session is of; romfsfs sessions lists them",
-            )
+    """The target of a session, on another port too. DeviceAbsent if it is on none."""
+    opened = _open_target(session)
+    try:
         yield opened
+    finally:
+        opened.close()
+
+
+def _open_target(session: Session) -> Device:
+    """Cameras change ports, and `camera` means none once there are two: who it is decides."""
+    info = session.info
+    refused: RomfsError
+    try:
+        opened = open_device(info.source, board=info.board, partition=info.partition)
+        found = opened.info()
+        if found.key == info.key:
+            return opened
+        opened.close()
+        refused = DeviceAbsent(
+            f"another camera is connected there: {found.key}, not {info.key}",
+            where=info.source,
+            next_step="nothing was written; connect the session's own camera; romfsfs sessions "
+            "lists them",
+        )
+    except (DeviceAbsent, UsageError) as error:
+        refused = error
+    elsewhere = _on_another_port(session) if info.kind == "serial" else None
+    if elsewhere is None:
+        raise refused
+    return elsewhere
+
+
+def _on_another_port(session: Session) -> Device | None:
+    """The session's camera among those connected; asks only cameras that may be it."""
+    from romfsfs.devices.discovery import serial_cameras
+
+    info = session.info
+    for camera in serial_cameras():
+        if camera.port == info.source or (camera.boards and info.board not in camera.boards):
+            continue
+        try:
+            opened = open_device(camera.port, board=info.board, partition=info.partition)
+        except RomfsError:
+            continue
+        if opened.info().key == info.key:
+            return opened
+        opened.close()
+    return None
 
 
 @contextmanager

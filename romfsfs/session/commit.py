@@ -21,6 +21,7 @@ from romfsfs.devices.base import Device, WriteReport
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import (
     CapacityError,
+    DeviceError,
     RomfsError,
     UsageError,
     VerifyError,
@@ -249,11 +250,13 @@ def write_target(session: Session, device: Device, progress: Progress) -> WriteR
     try:
         with open(new, "rb") as image, open(session.base_image, "rb") as old:
             return device.write_image(image, old, progress)
-    except VerifyError as error:
+    except (VerifyError, DeviceError) as error:
         if not isinstance(device, FileDevice):
             error.next_step = (
-                f"romfsfs recover {session.info.source} tries again, with --rollback it brings "
-                f"the image before back, which is {session.base_image}"
+                f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
+                f"your edits are kept: romfsfs recover {session.info.source} "
+                "finishes the commit, with --rollback it brings the image before back, "
+                f"which is {session.base_image}"
             )
         raise
     finally:

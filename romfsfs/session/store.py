@@ -87,8 +87,12 @@ def sessions_dir() -> Path:
 
 
 def session_id(key: str) -> str:
-    """A folder name for a target: readable, unique."""
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", key.rstrip("/").rpartition("/")[2] or "target")[:40]
+    """A folder name for a target: readable, unique.
+
+    A file's name tells it; of a camera all of 'board/unique id/partition' does.
+    """
+    name = key.rstrip("/").rpartition("/")[2] if key.startswith("/") else key
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name or "target")[:60]
     return f"{stem}-{hashlib.sha256(os.fsencode(key)).hexdigest()[:12]}"
 
 

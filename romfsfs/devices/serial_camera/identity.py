@@ -121,7 +121,7 @@ def partition_state(partition: PartitionFacts, board: Board | None) -> Partition
 
 def declared_size(header: bytes, flash: Geometry, name: str) -> int:
     """The image's size; ImageFormatError with what to do when there is none, or an absurd one."""
-    advice = "nothing was changed; `romfsfs push IMAGE` or `mount --new` replaces what is there"
+    advice = "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
     try:
         size = image_size(header)
     except ImageFormatError as error:
