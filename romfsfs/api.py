@@ -40,7 +40,7 @@ from romfsfs.session import store
 from romfsfs.session.build_many import Outcome as BuildOutcome
 from romfsfs.session.build_many import build_each, build_file, orders
 from romfsfs.session.commit import CommitReport, commit, commit_to
-from romfsfs.session.opening import discard_work, prepare, session_for
+from romfsfs.session.opening import leave_work, prepare, session_for
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.status import Status
@@ -96,14 +96,10 @@ class Editor:
         return changed
 
     def close(self) -> None:
-        """Let the target go. A work tree without edits is removed. May be called twice."""
+        """Let the target go. A work tree that the image holds all of goes. May be called twice."""
         try:
-            if (
-                self.session.has_work
-                and self.session.status().clean
-                and not self.session.interrupted
-            ):
-                discard_work(self.session)
+            if self.session.has_work:
+                leave_work(self.session)
         finally:
             self._device.close()
             self._lock.release()

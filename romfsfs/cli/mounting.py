@@ -19,7 +19,7 @@ from romfsfs.fs.mountpoint import is_dead, unmount
 from romfsfs.session import store
 from romfsfs.session.commit import commit
 from romfsfs.session.host import SessionHost
-from romfsfs.session.opening import discard_work, prepare, session_for
+from romfsfs.session.opening import leave_work, prepare, session_for
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
@@ -226,12 +226,15 @@ def _after(output: Output, session: Session, how: str) -> None:
         with store.lock_unmounted(session.directory, session.info.name):
             if not session.has_work:
                 return
-            status = session.status()
-            if status.clean and not session.interrupted:
-                discard_work(session)
+            status = leave_work(session)
+            if status is None:
                 return
     except SessionBusy:
         return  # mounted again already, or being committed: it is theirs now
+    if status.clean and not session.interrupted:
+        output.say("nothing to commit; what is never stored (a .git, backups) is kept for the "
+                   "next mount")  # fmt: skip
+        return
     edits = ("added", "modified", "deleted")
     changes = sum(entry.change.value in edits for entry in status.entries)
     source = session.info.source

@@ -33,10 +33,12 @@ from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.session import base_image, history, recovery, store
 from romfsfs.session.digests import RACY_NS
 from romfsfs.session.images import open_image
+from romfsfs.session.leftovers import carry, ignored
 from romfsfs.session.recall import Recall, shown_as
 from romfsfs.session.restore import opened, restore
 from romfsfs.session.session import Session
 from romfsfs.session.state import Base, BaseEntry, SessionInfo, save
+from romfsfs.session.status import Status
 from romfsfs.session.steps import reached
 from romfsfs.session.target import no_space, target_changed, target_is
 from romfsfs.session.worktree import Item, extract, remove_folder, scan
@@ -115,9 +117,11 @@ def prepare(
     with store.lock_for_change(session.directory, session.info.name):
         recovery.recover_locked(session, device, progress=progress)
         _sweep(session)
+        kept: list[str] = []
         if session.has_work:
             _mend_torn(session)
-            clean = session.status().clean
+            status = session.status()
+            clean, kept = status.clean, ignored(status)
             if new and not clean:
                 raise RomfsError(
                     "the session holds edits, and --new would drop them",
@@ -130,7 +134,7 @@ def prepare(
             if not clean:
                 raise target_changed(session)
         try:
-            _start(session, device, new, progress)
+            _start(session, device, new, kept, progress)
         except OSError as error:
             raise no_space(session, error, "the image cannot be read into the session") from error
         finally:
@@ -177,8 +181,25 @@ def discard_work(session: Session) -> None:
         remove_folder(doomed)
 
 
-def _start(session: Session, device: Device, new: bool, progress: Progress) -> None:
-    """Read the target, extract it, and put base and work tree in place of what there was."""
+def leave_work(session: Session) -> Status | None:
+    """Nobody uses the work tree any more: drop it if the image holds all of it.
+
+    Its status when it stays: with edits, or with files that are never packed.
+    """
+    status = session.status()
+    if not status.clean or session.interrupted or ignored(status):
+        return status
+    discard_work(session)
+    return None
+
+
+def _start(
+    session: Session, device: Device, new: bool, kept: list[str], progress: Progress
+) -> None:
+    """Read the target, extract it, and put base and work tree in place of what there was.
+
+    kept: what is never packed and follows into the new tree.
+    """
     directory = session.directory
     base, image = _fetch(session, device, new, progress)
     reached("open-read")
@@ -186,6 +207,8 @@ def _start(session: Session, device: Device, new: bool, progress: Progress) -> N
     stage.mkdir()
     stage.chmod(0o755)  # the mount's root; the session's folder keeps others out
     extracted = _extract_base(image, stage, progress)
+    if kept:
+        carry(kept, session.work, stage)
     _wait_until_settled()
     reached("open-extracted")
     if session.has_work:  # without edits; it must not meet the new base
@@ -289,8 +312,7 @@ def _extract_base(source: Path, folder: Path, progress: Progress) -> tuple[BaseE
     """Extract an image into an empty folder, sources recalled; what each file became."""
     with open_image(source) as (image, file), opened(folder) as root_fd:
         placed = _place(image, file.fileno(), Recall())
-        total = sum(entry.item.size for entry in placed)
-        written = extract((entry.item for entry in placed), root_fd, total, progress)
+        written = extract([entry.item for entry in placed], root_fd, progress)
         return tuple([
             BaseEntry(entry.path, None, "", entry.item.path, "", None)
             if done is None

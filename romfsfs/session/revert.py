@@ -7,6 +7,7 @@ from pathlib import Path
 
 from romfsfs.errors import UsageError
 from romfsfs.session import store
+from romfsfs.session.leftovers import ignored
 from romfsfs.session.opening import discard_work
 from romfsfs.session.restore import is_below, restore, selected
 from romfsfs.session.session import Session
@@ -18,17 +19,18 @@ def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None
 
     root: the mountpoint when the session is mounted; SessionBusy if it is and that was not said.
     UsageError for a path that is neither in the work tree nor in the base. Not mounted and no
-    path: the edits are dropped as a whole, and the next mount reads the target anew.
+    path: the edits are dropped as a whole (files that are never packed stay), and the next mount
+    reads the target anew.
     """
     if root is not None:
         with store.lock_for_change(session.directory, session.info.name):
             return _revert(session, paths, root)
     with store.lock_unmounted(session.directory, session.info.name):
-        if paths:
+        status = session.status()
+        if paths or ignored(status):
             return _revert(session, paths, session.work)
-        changed = [entry.path for entry in session.derive() if _is_edit(entry)]
         discard_work(session)
-        return changed
+        return [entry.path for entry in status.entries if _is_edit(entry)]
 
 
 def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
