@@ -107,8 +107,8 @@ def _say_mounted(output: Output, found: Found, directory: str) -> None:
     if not info.board:
         output.note("no board chosen: scripts become portable bytecode, the size is not limited; "
                     "romfsfs boards lists what --board takes")  # fmt: skip
-    status = found.session.status()
-    if not status.clean:
+    holder = store.mounted_at(found.session.directory)
+    if holder is not None and holder.resumed:
         output.note(f"it has edits that are not committed: romfsfs status {directory}")
 
 
@@ -161,12 +161,12 @@ class MountRequest:
                 excludes=self.excludes,
                 commit_on_unmount=self.commit_on_unmount,
             )
-            prepare(session, opened, new=self.start_new, progress=progress)
+            resumed = prepare(session, opened, new=self.start_new, progress=progress)
         host = SessionHost(
             session, self.read_only, lambda: session_device(session), notify=self.notify
         )
-        host.start()
-        self._lock.write(MountedAt(os.getpid(), self.mountpoint))
+        host.start(resumed)
+        self._lock.write(MountedAt(os.getpid(), self.mountpoint, resumed))
         return host
 
 

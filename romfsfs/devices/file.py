@@ -25,6 +25,10 @@ Stamp = tuple[int, int, int, int, int]
 #: (4 ms at HZ=250, 10 ms at HZ=100) and keep its stamp.
 SETTLE_SECONDS = 0.02
 
+#: Up to this many bytes (more than any camera has) what was written is read back from the disk;
+#: above, from the kernel's memory, as the disk would take longer than the writing did.
+_FROM_DISK = 64 << 20
+
 
 class FileDevice:
     """An image file, which may not exist yet. Errors are DeviceError with the path."""
@@ -148,7 +152,7 @@ class FileDevice:
         self._written = now if now is not None and now[:4] == compared[:4] else None
 
     def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
-        if hasattr(os, "posix_fadvise"):
+        if size <= _FROM_DISK and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # from the disk, not from memory
         offset = 0
         while offset < size:

@@ -154,7 +154,7 @@ def extract_image(
     with _staged(folder) as stage:
         fd = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return list(extract(items, fd, sum(item.size for item in items), progress))
+            return extract(items, fd, progress)
         finally:
             os.close(fd)
 

@@ -66,10 +66,14 @@ class SessionHost:
         hidden.mkdir(mode=0o700, exist_ok=True)
         self.hidden_fd = os.open(hidden, _DIR_FLAGS)
 
-    def start(self) -> None:
-        """Start the workers, and convert what a resumed session has not converted yet."""
+    def start(self, resumed: bool = True) -> None:
+        """Start the workers, and convert what a resumed session has not converted yet.
+
+        resumed: whether the work tree has edits (`prepare` says so); without any, a mount of
+        thousands of files need not wait for a look at all of them.
+        """
         self._pool = WorkerPool(self._convert, self._converted)
-        for entry in self._status().entries:
+        for entry in self._status().entries if resumed else ():
             if entry.state == "pending":
                 self._pool.submit(entry.path)
 

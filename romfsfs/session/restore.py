@@ -43,9 +43,7 @@ def restore(held: BaseImage, paths: Collection[str], root: Path) -> None:
         recall = Recall()
         items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
         # What is still there was left on purpose: a folder that is not empty, an edit.
-        missing = (item for item in items if not kind_at(root_fd, item.path))
-        for _ in extract(missing, root_fd):
-            pass
+        extract([item for item in items if not kind_at(root_fd, item.path)], root_fd)
     reached("revert-restored")
 
 

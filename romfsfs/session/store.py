@@ -30,10 +30,14 @@ _PAUSE_SECONDS = 0.005
 
 
 class MountedAt(NamedTuple):
-    """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted)."""
+    """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
+
+    resumed: the mount began with edits that were kept.
+    """
 
     pid: int
     mountpoint: str
+    resumed: bool = False
 
 
 class Lock:
@@ -142,7 +146,8 @@ def _holder(path: Path) -> MountedAt | None:
 def _read_record(fd: int) -> MountedAt:
     try:
         record = json.loads(os.pread(fd, 8192, 0))
-        return MountedAt(int(record["pid"]), str(record["mountpoint"]))
+        resumed = bool(record.get("resumed", False))
+        return MountedAt(int(record["pid"]), str(record["mountpoint"]), resumed)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return MountedAt(0, "")  # taken, not yet written
 
