@@ -11,10 +11,10 @@
 Files are data here: none is executed, only the named tools are, on private copies.
 """
 
-from .junk import DEFAULT_PATTERNS, Excludes
-from .pool import WorkerPool
-from .registry import DEFAULT_CACHE_BYTES, Converters
-from .types import (
+from romfsfs.convert.junk import DEFAULT_PATTERNS, Excludes
+from romfsfs.convert.pool import WorkerPool
+from romfsfs.convert.registry import DEFAULT_CACHE_BYTES, Converters
+from romfsfs.convert.types import (
     Cancelled,
     Conversion,
     Diagnostic,

@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..files import digest_file, make_private_dir
-from .types import Cancel, Cancelled, Diagnostic
+from romfsfs.convert.types import Cancel, Cancelled, Diagnostic
+from romfsfs.files import digest_file, make_private_dir
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from .types import Reader
+from romfsfs.convert.types import Reader
 
 IDENTIFIER = b"TFL3"
 #: Arm's custom operator: the model has been through Vela.

@@ -24,7 +24,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .types import Decision, Job, Product, Reader, State, error, unchanged, warning
+from romfsfs.convert.types import Decision, Job, Product, Reader, State, error, unchanged, warning
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element, TreeBuilder

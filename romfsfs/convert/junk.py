@@ -10,7 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterable
 
-from ..errors import UsageError
+from romfsfs.errors import UsageError
 
 #: rsync's temporary file: `.NAME.XXXXXX`, six random letters and digits.
 RSYNC = ".*.??????"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .flatbuffer import ModelError, Operators, read_operators
-from .types import Diagnostic, Reader, error
+from romfsfs.convert.flatbuffer import ModelError, Operators, read_operators
+from romfsfs.convert.types import Diagnostic, Reader, error
 
 #: How a model compiled for the Neural-ART begins (facts: converters.md).
 NEURAL_ART_MAGIC = b"NBIN"

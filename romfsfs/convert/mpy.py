@@ -10,22 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: In the order of their numbers in the header; 0 is "no native code".
-ARCHITECTURES = (
-    "",
-    "x86",
-    "x64",
-    "armv6",
-    "armv6m",
-    "armv7m",
-    "armv7em",
-    "armv7emsp",
-    "armv7emdp",
-    "xtensa",
-    "xtensawin",
-    "rv32imc",
-    "rv64imc",
-)
+from romfsfs.boards.bytecode import ARCHITECTURES
+
 #: The first version whose header holds a sub-version.
 _FIRST_WITH_SUBVERSION = 6
 

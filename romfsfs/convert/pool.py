@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from .types import Cancelled, Conversion, Diagnostic, StaleSource, State, error
+from romfsfs.convert.types import Cancelled, Conversion, Diagnostic, StaleSource, State, error
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ToolMissing
-from ..files import CHUNK
-from .cache import Cache, Entry, LockTimeout
-from .types import (
+from romfsfs.convert.cache import Cache, Entry, LockTimeout
+from romfsfs.convert.types import (
     Cancel,
     Conversion,
     Converter,
@@ -35,6 +33,8 @@ from .types import (
     Target,
     error,
 )
+from romfsfs.errors import ToolMissing
+from romfsfs.files import CHUNK
 
 #: What the cache may grow to when nobody says otherwise, bytes.
 DEFAULT_CACHE_BYTES = 1 << 30
@@ -46,20 +46,20 @@ def make_converters(target: Target, tools: Path) -> tuple[Converter, ...]:
     """The converters that this target needs; the first that is concerned with a file has it."""
     if not target.options.convert:
         return ()
-    from .haar import HaarConverter
-    from .script import ScriptConverter
+    from romfsfs.convert.haar import HaarConverter
+    from romfsfs.convert.script import ScriptConverter
 
     converters: list[Converter] = [ScriptConverter(target, tools), HaarConverter()]
     npu = target.partition.npu if target.partition is not None else None
     if npu is not None:
-        from ..boards import VelaNpu
+        from romfsfs.boards import VelaNpu
 
         if isinstance(npu, VelaNpu):
-            from .vela import VelaConverter
+            from romfsfs.convert.vela import VelaConverter
 
             converters.append(VelaConverter(target, npu))
         else:
-            from .stedgeai import NeuralArtConverter
+            from romfsfs.convert.stedgeai import NeuralArtConverter
 
             converters.append(NeuralArtConverter(target, npu))
     return tuple(converters)

@@ -16,11 +16,9 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ToolMissing
-from ..files import make_private_dir
-from . import mpy
-from .tools import Limits, Outcome, environment, failure, run_tool, time_out
-from .types import (
+from romfsfs.convert import mpy
+from romfsfs.convert.tools import Limits, Outcome, environment, failure, run_tool, time_out
+from romfsfs.convert.types import (
     Decision,
     Diagnostic,
     Job,
@@ -32,6 +30,8 @@ from .types import (
     unchanged,
     warning,
 )
+from romfsfs.errors import ToolMissing
+from romfsfs.files import make_private_dir
 
 #: Started by firmware under these names, so never compiled.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})

@@ -16,10 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import ToolMissing
-from .models import NEURAL_ART_MAGIC, inspect, suffix
-from .tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
-from .types import (
+from romfsfs.convert.models import NEURAL_ART_MAGIC, inspect, suffix
+from romfsfs.convert.tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
+from romfsfs.convert.types import (
     Decision,
     Diagnostic,
     Job,
@@ -32,9 +31,10 @@ from .types import (
     refused,
     unchanged,
 )
+from romfsfs.errors import ToolMissing
 
 if TYPE_CHECKING:
-    from ..boards import NeuralArtNpu
+    from romfsfs.boards import NeuralArtNpu
 
 WHERE_TO_GET = "https://www.st.com/en/development-tools/stedgeai-core.html"
 _SUFFIXES = (".tflite", ".lite", ".onnx")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .types import Cancel, Cancelled, Diagnostic, error
+from romfsfs.convert.types import Cancel, Cancelled, Diagnostic, error
 
 if TYPE_CHECKING:
     import subprocess

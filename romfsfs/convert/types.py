@@ -18,10 +18,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ..errors import RomfsError
+from romfsfs.errors import RomfsError
 
 if TYPE_CHECKING:
-    from ..boards import Board, Partition
+    from romfsfs.boards import Board, Partition
 
 #: The IDE's limit for one conversion (facts: converters.md).
 DEFAULT_TIMEOUT_SECONDS = 300.0

@@ -19,11 +19,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ToolMissing
-from .flatbuffer import ModelError, read_operators
-from .models import inspect, mebibytes, suffix
-from .tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
-from .types import (
+from romfsfs.convert.flatbuffer import ModelError, read_operators
+from romfsfs.convert.models import inspect, mebibytes, suffix
+from romfsfs.convert.tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
+from romfsfs.convert.types import (
     Decision,
     Diagnostic,
     Job,
@@ -36,9 +35,10 @@ from .types import (
     unchanged,
     warning,
 )
+from romfsfs.errors import ToolMissing
 
 if TYPE_CHECKING:
-    from ..boards import VelaNpu
+    from romfsfs.boards import VelaNpu
 
 _DISTRIBUTION = "ethos-u-vela"
 _SUFFIXES = (".tflite", ".lite")

@@ -15,10 +15,10 @@ import stat
 import sys
 from typing import Any
 
-from . import control
-from .calls import RENAME_EXCHANGE, renamer, resolve_times
-from .file_operations import FileOperations
-from .tree import hidden_name, refuse, to_text
+from romfsfs.fs import control
+from romfsfs.fs.calls import RENAME_EXCHANGE, renamer, resolve_times
+from romfsfs.fs.file_operations import FileOperations
+from romfsfs.fs.tree import hidden_name, refuse, to_text
 
 STATE_ATTRIBUTE = "user.romfs.state"
 

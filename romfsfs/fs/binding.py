@@ -23,9 +23,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import RomfsError, UsageError
-from .fuse_class import ENCODING, fuse_class_of
-from .guard import guarded
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.fs.fuse_class import ENCODING, fuse_class_of
+from romfsfs.fs.guard import guarded
 
 _OPERATIONS = (
     "access", "chmod", "chown", "create", "destroy", "flush", "fsync", "fsyncdir", "getattr",

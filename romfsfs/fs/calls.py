@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from .tree import refuse
+from romfsfs.fs.tree import refuse
 
 RENAME_EXCHANGE = 2  # <linux/fs.h>
 

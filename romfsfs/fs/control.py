@@ -22,8 +22,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .host import MountHost, Tree
-from .tree import refuse, to_text
+from romfsfs.fs.host import MountHost, Tree
+from romfsfs.fs.tree import refuse, to_text
 
 NAME = ".romfs"
 ROOT = "/" + NAME

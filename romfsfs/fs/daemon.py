@@ -22,13 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from .. import errors
-from ..errors import Interrupted, RomfsError
-from ..files import Progress, no_progress
-from .binding import Binding, load_binding
-from .host import MountHost
-from .mountpoint import prepare
-from .options import fuse_options, parse_extra
+from romfsfs import errors
+from romfsfs.errors import Interrupted, RomfsError
+from romfsfs.files import Progress, no_progress
+from romfsfs.fs.binding import Binding, load_binding
+from romfsfs.fs.host import MountHost
+from romfsfs.fs.mountpoint import prepare
+from romfsfs.fs.options import fuse_options, parse_extra
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _serve(
     ready: Callable[[MountHost], None],
 ) -> None:
     """Mount `path` and answer until it is unmounted or this process gets a signal to end."""
-    from .adapter import Adapter
+    from romfsfs.fs.adapter import Adapter
 
     mounted = False
 

@@ -15,10 +15,10 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from . import control
-from .handles import Handle, Handles
-from .host import MountHost
-from .tree import WorkTree, hidden_name, refuse, to_text
+from romfsfs.fs import control
+from romfsfs.fs.handles import Handle, Handles
+from romfsfs.fs.host import MountHost
+from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
 
 # What the kernel asks of an open that means something for the descriptor behind it. O_APPEND
 # does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.

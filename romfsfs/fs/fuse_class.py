@@ -12,8 +12,8 @@ import errno
 import os
 from typing import Any
 
-from ..errors import RomfsError
-from .control import Attributes
+from romfsfs.errors import RomfsError
+from romfsfs.fs.control import Attributes
 
 #: One character per byte, so that every name passes through unharmed.
 ENCODING = "latin-1"

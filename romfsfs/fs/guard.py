@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import RomfsError
+from romfsfs.errors import RomfsError
 
 log = logging.getLogger(__name__)
 

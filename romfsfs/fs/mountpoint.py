@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import RomfsError, UsageError
-from .binding import install_command
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.fs.binding import install_command
 
 FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from mounts import Mounted
 
@@ -37,7 +35,6 @@ def test_tar_packs_and_unpacks(users_mount: Mounted) -> None:
     """)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_keeps_a_repository(users_mount: Mounted) -> None:
     users_mount.sh("""
         export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
@@ -48,7 +45,6 @@ def test_git_keeps_a_repository(users_mount: Mounted) -> None:
     """)
 
 
-@pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
 def test_vim_saves(users_mount: Mounted) -> None:
     users_mount.sh("""
         echo old > app.py

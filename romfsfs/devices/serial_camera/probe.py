@@ -6,27 +6,11 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
+from romfsfs.boards.bytecode import ARCHITECTURES
 from romfsfs.devices.serial_camera import snippets
 from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.errors import DeviceAnswer, printable
 
-#: names of `sys.implementation._mpy`'s architecture field, in its order, as mpy-cross spells them
-#: (MicroPython, py/persistentcode.h)
-_ARCHITECTURES = (
-    "",
-    "x86",
-    "x64",
-    "armv6",
-    "armv6m",
-    "armv7m",
-    "armv7em",
-    "armv7emsp",
-    "armv7emdp",
-    "xtensa",
-    "xtensawin",
-    "rv32imc",
-    "rv64imc",
-)
 #: characters; a camera with two partitions says some 600
 _MOST_TEXT = 16384
 _LONGEST_WORD = 200
@@ -135,7 +119,7 @@ def _facts(answer: dict[str, Any]) -> CameraFacts:
         unique_id=_word(answer["uid"]),
         release=_word(answer["release"]),
         mpy_version=(mpy & 0xFF, (mpy >> 8) & 3) if mpy else None,
-        march=_ARCHITECTURES[architecture] or None if architecture < len(_ARCHITECTURES) else None,
+        march=ARCHITECTURES[architecture] or None if architecture < len(ARCHITECTURES) else None,
         partitions=partitions,
         has_rom_ioctl=bool(answer["ioctl"]),
         raw_input=bool(answer["stdin"]) and bool(answer["kbd"]),
