@@ -39,6 +39,7 @@ from romfsfs.session.shadow import Change, InBase, ShadowEntry
 from romfsfs.session.state import Base, BaseEntry
 from romfsfs.session.steps import reached
 from romfsfs.session.target import (
+    believed,
     holds,
     keep_overwritten,
     no_space,
@@ -248,15 +249,15 @@ def write_target(session: Session, device: Device, progress: Progress) -> WriteR
     """Write `new.img` to the target. A file that was left as it was needs no recovery."""
     new = session.directory / "new.img"
     try:
-        with open(new, "rb") as image, open(session.base_image, "rb") as old:
+        with open(new, "rb") as image, believed(session) as old:
             return device.write_image(image, old, progress)
     except (VerifyError, DeviceError) as error:
         if not isinstance(device, FileDevice):
             error.next_step = (
                 f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
                 f"your edits are kept: romfsfs recover {session.info.source} "
-                "finishes the commit, with --rollback it brings the image before back, "
-                f"which is {session.base_image}"
+                "finishes it, with --rollback it brings the image before back"
+                + (f", which is {session.base_image}" if session.base_image.exists() else "")
             )
         raise
     finally:

@@ -26,7 +26,7 @@ from romfsfs.session.restore import follow, work_digest
 from romfsfs.session.session import Session
 from romfsfs.session.state import VERSION, Base, Types, as_ours, check_types, load_json, save
 from romfsfs.session.steps import reached
-from romfsfs.session.target import holds, trusted_stamp
+from romfsfs.session.target import believed, holds, trusted_stamp
 from romfsfs.session.worktree import open_file, remove_tree
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def recover_locked(
             next_step=f"your edits are kept; the image before is {session.base_image}: bring it "
             f"back with: romfsfs recover {session.info.source} --rollback",
         )
-    with open(new, "rb") as image, open(session.base_image, "rb") as old_image:
+    with open(new, "rb") as image, believed(session) as old_image:
         device.write_image(image, old_image, progress)
     finish(session, device, record, root)
     return "finished"

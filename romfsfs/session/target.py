@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
@@ -83,6 +86,18 @@ def target_changed(session: Session) -> TargetChanged:
         next_step=f"write your edits to another file: romfsfs commit {source} --to FILE; over the "
         f"change: romfsfs commit {source} --force; or drop them: romfsfs revert {source}",
     )
+
+
+@contextlib.contextmanager
+def believed(session: Session) -> Iterator[BinaryIO | None]:
+    """What the target is believed to hold; None where only whole images were written to it."""
+    try:
+        file = open(session.base_image, "rb")  # noqa: SIM115
+    except FileNotFoundError:
+        yield None
+        return
+    with file:
+        yield file
 
 
 def keep_overwritten(session: Session, device: Device, progress: Progress = no_progress) -> None:

@@ -66,14 +66,22 @@ def undo(
         return wanted, restarted(device, report) if reset else report
 
 
-def _is_as_left(session: Session, device: Device) -> bool:
-    """Whether the target holds what the session last read or wrote.
+def present_image(session: Session) -> Path:
+    """The image that the session last read or wrote: what an undo would replace.
 
     Without a work tree the log knows better than the base: whole images are written past it.
     """
     known = history.entries(session)
     if not session.has_work and known:
-        return holds(device, history.image_path(session, known[-1].number))
+        return history.image_path(session, known[-1].number)
+    return session.base_image
+
+
+def _is_as_left(session: Session, device: Device) -> bool:
+    """Whether the target holds what the session last read or wrote."""
+    present = present_image(session)
+    if present != session.base_image:
+        return holds(device, present)
     return target_is(session, device)
 
 
