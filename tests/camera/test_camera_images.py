@@ -1,0 +1,164 @@
+"""Whole images to and from a camera, other tools' writes, and the way back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from camera_rig import KIB, Rig, held, make_image, only_session
+
+from romfsfs.devices.serial_camera.camera import SerialCamera
+from romfsfs.devices.simulator import Simulator
+
+Connect = Callable[..., Simulator]
+
+BEFORE = make_image("OPENMV4P", notes_txt=b"old\n")
+OTHER = make_image("OPENMV4P", size=60 * KIB, other_txt=b"other\n")
+
+
+def write_with_another_tool(camera: Simulator, image: bytes) -> None:
+    device = SerialCamera.open(camera.port)
+    device.write_image(io.BytesIO(image))
+    device.close()
+
+
+def image_file(folder: Path, image: bytes, name: str = "given.img") -> Path:
+    path = folder / name
+    path.write_bytes(image)
+    return path
+
+
+def test_a_camera_that_changed_elsewhere(rig: Rig, connect: Connect) -> None:
+    """Exit 7, nothing written, and each of the ways on that it names."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    write_with_another_tool(camera, OTHER)
+    before = camera.statistics.programmed
+    for command in (("commit", "camera"), ("commit", "camera", "--dry-run")):
+        done = rig.run(*command)
+        assert done.code == 7
+        assert "--force" in done.error
+        assert "--to" in done.error
+    assert rig.try_mount("camera").code == 7
+    assert camera.statistics.programmed == before
+
+    rig.ok("commit", "camera", "--to", "mine.img")
+    assert "notes.txt" in rig.ok("ls", "mine.img")
+    rig.ok("commit", "camera", "--force")
+    there = held(camera)
+    assert there is not None
+    assert there["notes.txt"] == b"new\n"
+    assert "other.txt" not in there
+    rig.ok("undo", "camera")  # what the other tool wrote was kept
+    assert bytes(camera.flash[0].content).startswith(OTHER)
+
+
+def test_reverted_edits_follow_the_camera(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    write_with_another_tool(camera, OTHER)
+    rig.ok("revert", "camera", "--yes")
+    cam = rig.mount("camera")
+    assert (cam / "other.txt").read_bytes() == b"other\n"
+
+
+def test_commit_to_a_file_leaves_camera_and_session(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    (session.work / "app.py").write_text("print(1)\n")
+    rig.ok("commit", "camera", "--to", "out.img")
+    assert camera.statistics.programmed == 0
+    assert json.loads(rig.ok("status", "camera", "--json"))["clean"] is False
+    rig.ok("verify", "out.img", "--board", "OPENMV4P")
+    assert rig.ok("cat", "out.img", "notes.txt") == "new\n"
+    rig.ok("commit", "camera")
+    out = (rig.folder / "out.img").read_bytes()
+    there = held(camera)
+    assert there is not None
+    assert there["app.mpy"] in out
+
+
+def test_pull_and_push(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    rig.ok("pull", "camera", "back.img")
+    assert (rig.folder / "back.img").read_bytes() == BEFORE
+    assert rig.run("pull", "camera", "back.img").code == 2
+    assert "already" in rig.ok("push", "back.img", "camera")
+    assert camera.statistics.programmed == 0
+    rig.ok("push", image_file(rig.folder, OTHER), "camera")
+    assert bytes(camera.flash[0].content).startswith(OTHER)
+    log = json.loads(rig.ok("log", "camera", "--json"))
+    assert [entry["kind"] for entry in log] == ["read", "push"]
+    rig.ok("undo", "camera")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_push_is_refused_before_anything_is_written(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV2", images={0: make_image("OPENMV2", size=16 * KIB)})
+    large = image_file(rig.folder, make_image("OPENMV2", size=200 * KIB))
+    for given, code in ((large, 4), (image_file(rig.folder, b"no image", "x.img"), 4)):
+        assert rig.run("push", given, "camera").code == code
+    assert camera.statistics.programmed == camera.statistics.erased_blocks == 0
+
+
+def test_push_while_mounted_is_refused(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    rig.mount("camera")
+    done = rig.run("push", image_file(rig.folder, OTHER), "camera")
+    assert done.code == 1
+    assert "is mounted" in done.error
+    assert rig.run("reset", "camera", "--from", "given.img", "--yes").code == 1
+    assert camera.statistics.programmed == 0
+
+
+def test_reset_keeps_a_backup(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    given = image_file(rig.folder, OTHER)
+    assert rig.run("reset", "camera", "--from", given).code == 2  # nobody there to be asked
+    assert camera.statistics.programmed == 0
+    resets = camera.statistics.soft_resets
+    rig.ok("reset", "camera", "--from", given, "--yes")
+    assert camera.statistics.soft_resets > resets
+    assert bytes(camera.flash[0].content).startswith(OTHER)
+    rig.ok("undo", "camera")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_push_to_several_cameras(rig: Rig, connect: Connect) -> None:
+    """Each on its own: one that fails stops no other, and running it again resumes."""
+    first = connect("OPENMV4P", images={0: BEFORE})
+    second = connect("OPENMV4P", images={0: BEFORE}, unique_id=b"another id 1")
+    given = image_file(rig.folder, OTHER)
+    second.faults.power_cut_after_programmed(10 * KIB)
+    done = rig.run("push", given, "--all")
+    assert done.code == 5
+    assert bytes(first.flash[0].content).startswith(OTHER)
+    second.replug()
+    out = rig.ok("push", given, "--all")
+    assert "already" in out
+    assert bytes(second.flash[0].content).startswith(OTHER)
+
+
+@pytest.mark.parametrize("edit", ["larger", "smaller", "deleted", "unchanged"])
+def test_unchanged_models_stay_where_they_are(rig: Rig, connect: Connect, edit: str) -> None:
+    """What an edit moves is written; models of 400 KiB behind it are not."""
+    image = make_image("OPENMV4P", size=400 * KIB, a_txt=b"a" * 3000)
+    camera = connect("OPENMV4P", images={0: image})
+    session = rig.prepare("camera")
+    path = session.work / "a.txt"
+    if edit == "deleted":
+        path.unlink()
+    elif edit == "unchanged":
+        path.touch()
+    else:
+        path.write_bytes(b"b" * {"larger": 6000, "smaller": 100}[edit])
+    rig.ok("commit", "camera")
+    assert camera.statistics.programmed <= (0 if edit == "unchanged" else 16 * KIB)
+    assert camera.statistics.erased_blocks <= 4
+    assert not only_session().interrupted

@@ -1,0 +1,186 @@
+"""A camera that is lost in the middle of a commit, and every way on from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from camera_rig import KIB, Rig, held, make_image, only_session, tree
+
+from romfsfs.devices.simulator import Simulator
+from romfsfs.session.session import Session
+
+Connect = Callable[..., Simulator]
+
+#: bytes programmed before the power goes: with the first word, in the middle, before the header
+CUTS = [1, 4 * KIB, 9 * KIB]
+BEFORE = make_image("OPENMV4P", notes_txt=b"old\n", z_txt=b"z")
+EDITED = "new\n" * 4 * KIB
+
+
+def interrupted(rig: Rig, camera: Simulator, cut: Callable[[Simulator], None]) -> Session:
+    """A session whose commit failed as the camera lost its power; the camera is back again."""
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text(EDITED)
+    (session.work / "app.py").write_text("print('hello')\n")
+    edits = tree(session.work)
+    cut(camera)
+    done = rig.run("commit", "camera")
+    assert done.code == 5, done.err
+    assert "plug" in done.error
+    assert "romfsfs recover camera" in done.error
+    assert tree(session.work) == edits
+    camera.replug()
+    assert held(camera) is None or held(camera) == original(camera)
+    return only_session()
+
+
+def original(camera: Simulator) -> dict[str, bytes] | None:
+    content = bytes(camera.flash[0].content)
+    return held(camera) if content.startswith(BEFORE) else None
+
+
+def is_new(camera: Simulator) -> bool:
+    there = held(camera)
+    assert there is not None
+    return there["notes.txt"] == EDITED.encode() and "app.mpy" in there
+
+
+@pytest.mark.parametrize("count", CUTS)
+@pytest.mark.parametrize("way", ["recover", "recover without a name", "rollback", "commit"])
+def test_a_power_cut_in_a_commit(rig: Rig, connect: Connect, count: int, way: str) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(count))
+    assert session.interrupted
+    assert "interrupted commit" in rig.ok("sessions")
+    if way == "rollback":
+        assert "rolled back" in rig.ok("recover", "camera", "--rollback")
+        assert bytes(camera.flash[0].content).startswith(BEFORE)
+    elif way == "commit":
+        rig.ok("commit", "camera")
+        assert is_new(camera)
+    else:
+        assert "finished" in rig.ok("recover", *(["camera"] if way == "recover" else []))
+        assert is_new(camera)
+    assert not session.interrupted
+    assert (session.work / "notes.txt").read_text() == EDITED
+    if way == "rollback":  # nothing is lost: the edits can be committed after all
+        rig.ok("commit", "camera")
+        assert is_new(camera)
+    assert "nothing to commit" in rig.ok("commit", "camera")
+    rig.ok("undo", "camera")
+    there = held(camera)
+    assert there is not None
+    assert there["notes.txt"] == b"old\n"
+    assert "app.mpy" not in there
+
+
+@pytest.mark.parametrize("count", [2000, 6000, 12000, 16000])
+def test_a_cut_anywhere_on_the_wire(rig: Rig, connect: Connect, count: int) -> None:
+    """Before the write nothing has begun; the same command again is enough, whenever it was."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text(EDITED)
+    (session.work / "app.py").write_text("print('hello')\n")
+    edits = tree(session.work)
+    camera.faults.cut_after_wire_bytes(count)
+    done = rig.run("commit", "camera")
+    assert done.code == 5, done.err
+    assert "; " in done.error
+    assert tree(session.work) == edits
+    camera.replug()
+    rig.ok("commit", "camera")
+    assert is_new(camera)
+    assert camera.statistics.bad_programs == 0
+
+
+def test_a_power_cut_in_an_undo_is_finished(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text(EDITED)
+    rig.ok("commit", "camera")
+    camera.faults.power_cut_after_programmed(500)
+    done = rig.run("undo", "camera")
+    assert done.code == 5
+    assert "romfsfs recover camera" in done.error
+    camera.replug()
+    rig.ok("recover", "camera")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+    assert (session.work / "notes.txt").read_text() == "old\n"
+
+
+def test_a_cut_while_mounted(rig: Rig, connect: Connect) -> None:
+    """The directory stays mounted and usable; unmounting with a commit again finishes."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    cam = rig.mount("camera")
+    (cam / "notes.txt").write_text(EDITED)
+    camera.faults.power_cut_after_programmed(5000)
+    done = rig.run("umount", "--commit", cam)
+    assert done.code == 5
+    assert (cam / "notes.txt").read_text() == EDITED
+    (cam / "later.txt").write_text("more")
+    camera.replug()
+    rig.ok("umount", "--commit", cam)
+    there = held(camera)
+    assert there is not None
+    assert there["notes.txt"] == EDITED.encode()
+    assert there["later.txt"] == b"more"
+    assert list(cam.iterdir()) == []
+
+
+def test_a_cut_and_mounted_again(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    cam = rig.mount("camera")
+    assert is_new(camera)
+    assert (cam / "app.py").read_text() == "print('hello')\n"
+    assert rig.run("status", cam, "--exit-code").code == 0
+
+
+def test_the_camera_is_gone_when_it_is_time_to_recover(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    camera.unplug()
+    for way in ((), ("--rollback",)):
+        assert rig.run("recover", "camera", *way).code == 5
+    assert session.interrupted
+    camera.replug()
+    rig.ok("recover", "camera")
+    assert is_new(camera)
+
+
+def test_a_power_cut_in_a_push(rig: Rig, connect: Connect) -> None:
+    """Repeating it takes up where it stopped; what the camera held is in the log."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    given = rig.folder / "given.img"
+    given.write_bytes(make_image("OPENMV4P", size=100 * KIB, other_txt=b"other"))
+    camera.faults.power_cut_after_programmed(50 * KIB)
+    done = rig.run("push", given, "camera")
+    assert done.code == 5
+    assert "repeat the command" in done.error
+    camera.replug()
+    assert held(camera) is None
+    rig.ok("push", given, "camera")
+    assert bytes(camera.flash[0].content).startswith(given.read_bytes())
+    rig.ok("undo", "camera")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_a_camera_that_goes_silent(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command ends within its time limit, which is shortened here."""
+    monkeypatch.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 2.0)
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text(EDITED)
+    camera.silence()
+    for command in (("commit", "camera"), ("ls", "camera"), ("recover", "camera")):
+        started = time.monotonic()
+        done = rig.run(*command)
+        assert done.code == 5
+        assert "does not answer" in done.error
+        assert time.monotonic() - started < 10
+    camera.replug()
+    rig.ok("commit", "camera")
