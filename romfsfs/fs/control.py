@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from romfsfs.fs.guard import AskAgain
 from romfsfs.fs.host import MountHost, Tree
 from romfsfs.fs.tree import refuse, to_text
 
@@ -36,6 +37,8 @@ _TEXTS = ("status", "status.json", "log", "writers")
 _CTL = "ctl"
 _SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
 _COMMAND_BYTES = 4096
+
+_KINDS = 100_000  # paths; the kernel has forgotten those asked for before long ago
 
 
 class Attributes(NamedTuple):
@@ -128,6 +131,7 @@ class ControlDirectory:
         self._files: dict[int, _Reading] = {}
         self._listings: dict[int, list[tuple[str, bool]]] = {}
         self._snapshots: dict[str, tuple[float, bytes, int]] = {}
+        self._kinds: dict[str, bool] = {}  # whether it was a folder, of paths asked for
         self._lock = threading.Lock()
         self._started = time.time_ns()
         self._owner = os.getuid(), os.getgid()
@@ -152,8 +156,21 @@ class ControlDirectory:
         if found is None:
             raise refuse(errno.ENOENT)
         is_dir, size, mtime = found
+        self._check_kind(path, is_dir)
         mode = stat.S_IFDIR | 0o555 if is_dir else stat.S_IFREG | 0o444
         return self._made_up(path, mode, size, mtime)
+
+    def _check_kind(self, path: str, is_dir: bool) -> None:
+        """A file became a folder, or the other way, where the kernel could not see it happen.
+
+        When a path that it remembers changes its kind it answers EIO.
+        """
+        if self._kinds.get(path, is_dir) != is_dir:
+            self._kinds.pop(path, None)
+            raise AskAgain
+        if len(self._kinds) >= _KINDS:
+            self._kinds.clear()
+        self._kinds[path] = is_dir
 
     def open_dir(self, path: str) -> int:
         """A handle for `listing`; what it lists is fixed here."""

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,13 @@ _thread = threading.local()
 _numbers = itertools.count(1)
 
 
+class AskAgain(OSError):
+    """ESTALE: the kernel forgets what it knew of this path and asks anew; programs see nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
 def guarded(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     """`operation`, but every exception leaves it as an OSError with a positive errno."""
 
@@ -48,7 +56,7 @@ def guarded(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
             _keep_thread_state()
         try:
             return operation(*args)
-        except FileNotFoundError:  # the commonest answer: creating a file starts with a lookup
+        except (FileNotFoundError, AskAgain):  # the first is the commonest answer of all
             raise
         except OSError as error:
             number = error.errno

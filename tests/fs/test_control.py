@@ -141,3 +141,19 @@ def test_a_text_too_long_for_a_command_is_refused(mounted: Mounted) -> None:
         finally:
             os.close(fd)
     assert time.time() - (mounted.mnt / ".romfs/ctl").stat().st_mtime < 3600
+
+
+def test_a_file_that_became_a_folder_is_one(trees: Mounted) -> None:
+    """In the trees nobody tells the kernel; reading makes it ask for the times again."""
+    for name in ("one", "two", "three"):
+        behind, shown = trees.state / "shadow" / name, trees.mnt / ".romfs/shadow" / name
+        behind.write_bytes(b"---some---")
+        assert shown.read_bytes() == b"some"
+        behind.unlink()
+        behind.mkdir()
+        until(shown.is_dir)  # attributes are kept for a second
+        assert os.listdir(shown) == []
+        behind.rmdir()
+        behind.write_bytes(b"---back---")
+        until(shown.is_file)
+        assert shown.read_bytes() == b"back"

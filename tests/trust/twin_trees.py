@@ -163,12 +163,4 @@ def settled_shadow(mount: Path) -> tuple[dict[str, bytes | None], bool]:
     if any(problem["code"] != "no-board" for problem in status["problems"]):
         return {}, True
     root = mount / ".romfs/shadow"
-    try:
-        shown = tree(root)
-    except OSError as error:
-        # Where a file became a folder less than a second ago, and not through this very path, the
-        # kernel gives up what it knew of it with one EIO.
-        if error.errno != errno.EIO:
-            raise
-        shown = tree(root)
-    return {path: found.content for path, found in shown.items()}, False
+    return {path: found.content for path, found in tree(root).items()}, False
