@@ -26,11 +26,12 @@ from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import write_image
 from romfsfs.session.conversions import Conversions
 from romfsfs.session.encoding import Sources
+from romfsfs.session.extraction import Extracted, Item, extract
 from romfsfs.session.plan import Plan, make_plan
 from romfsfs.session.prepare import raise_problems
 from romfsfs.session.shadow import Deriver, InWork
 from romfsfs.session.state import Base
-from romfsfs.session.worktree import Extracted, Item, extract, open_file, remove_folder, scan
+from romfsfs.session.worktree import open_file, remove_folder, scan
 
 if TYPE_CHECKING:
     from typing import BinaryIO

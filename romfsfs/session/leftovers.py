@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from romfsfs.session.extraction import copy_range
 from romfsfs.session.restore import opened
 from romfsfs.session.shadow import Change
 from romfsfs.session.status import Status
-from romfsfs.session.worktree import Climber, copy_range, kind_at, open_file
+from romfsfs.session.worktree import Climber, kind_at, open_file
 
 
 def ignored(status: Status) -> list[str]:

@@ -11,37 +11,35 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.devices.file import FileDevice
-from romfsfs.errors import DeviceAbsent, DeviceBusy, RomfsError
+from romfsfs.errors import RomfsError
 from romfsfs.files import (
-    CHUNK,
-    EMPTY_DIGEST,
     Progress,
     digest_fd,
-    digest_file,
     make_private_dir,
     no_progress,
-    replace_atomically,
 )
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.session import base_image, history, recovery, store
 from romfsfs.session.digests import RACY_NS
+from romfsfs.session.extraction import Item, extract
 from romfsfs.session.images import open_image
 from romfsfs.session.leftovers import carry, ignored
+from romfsfs.session.reading import fetch, sync
 from romfsfs.session.recall import Recall, shown_as
 from romfsfs.session.restore import opened, restore
 from romfsfs.session.session import Session
-from romfsfs.session.state import Base, BaseEntry, SessionInfo, save
+from romfsfs.session.state import BaseEntry, SessionInfo, save
 from romfsfs.session.status import Status
 from romfsfs.session.steps import reached
 from romfsfs.session.target import no_space, target_changed, target_is
-from romfsfs.session.worktree import Item, extract, remove_folder, scan
+from romfsfs.session.worktree import remove_folder, scan
 
 log = logging.getLogger(__name__)
 
@@ -201,15 +199,18 @@ def _start(
     kept: what is never packed and follows into the new tree.
     """
     directory = session.directory
-    base, image = _fetch(session, device, new, progress)
+    base, image = fetch(session, device, new, progress)
     reached("open-read")
     stage = directory / "work.new"
     stage.mkdir()
     stage.chmod(0o755)  # the mount's root; the session's folder keeps others out
-    extracted = _extract_base(image, stage, progress)
-    if kept:
-        carry(kept, session.work, stage)
-    _wait_until_settled()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        synced = pool.submit(sync, image)  # the disk writes while the processors extract
+        extracted = _extract_base(image, stage, progress)
+        if kept:
+            carry(kept, session.work, stage)
+        _wait_until_settled()
+        synced.result()
     reached("open-extracted")
     if session.has_work:  # without edits; it must not meet the new base
         os.rename(session.work, directory / "work.old")
@@ -229,74 +230,6 @@ def _start(
 def _wait_until_settled() -> None:
     """Let the kernel's clock move on, so that any later edit shows in its file's signature."""
     time.sleep(RACY_NS / 1e9)
-
-
-def _fetch(session: Session, device: Device, new: bool, progress: Progress) -> tuple[Base, Path]:
-    """Read the target; a Base without entries, and the image file it describes."""
-    if isinstance(device, FileDevice):
-        return _fetch_file(session, device, new, progress)
-    if not new and _still_holds_base(session, device):
-        return replace(session.base, entries=()), session.base_image
-    copy = session.directory / "read.img"
-    with replace_atomically(copy) as file:
-        size = 0 if new else device.read_image(file, progress)
-        file.flush()
-        digest = digest_fd(file.fileno())
-    with open_image(copy) as (image, _):
-        return Base(digest, size, image.size, None if new else digest, None, (), new), copy
-
-
-def _fetch_file(
-    session: Session, device: FileDevice, new: bool, progress: Progress
-) -> tuple[Base, Path]:
-    stamp = device.settled_stamp()
-    name = session.info.name
-    if not device.exists() and not new:
-        raise DeviceAbsent(
-            "no such image file",
-            where=name,
-            next_step=f"make one: romfsfs new {name} --board BOARD, or mount with --new",
-        )
-    copy = session.directory / "read.img"
-    with replace_atomically(copy) as file:
-        if new:
-            target = digest_file(device.path) if device.exists() else None
-        else:
-            length = os.stat(device.path).st_size
-            if not device.read_image(file, progress):
-                _fill(file, length)  # erased flash as a file: it keeps its length
-            file.flush()
-            target = digest_fd(file.fileno())
-        if device.stamp() != stamp:
-            raise DeviceBusy(
-                "the file is being changed by another program",
-                where=name,
-                next_step="try again when that has finished",
-            )
-        digest = EMPTY_DIGEST if new else str(target)
-        size = os.fstat(file.fileno()).st_size
-    with open_image(copy) as (image, _):
-        return Base(digest, size, image.size, target, stamp, (), new), copy
-
-
-def _fill(file: BinaryIO, size: int) -> None:
-    while size > 0:
-        count = min(size, CHUNK)
-        file.write(b"\xff" * count)
-        size -= count
-
-
-def _still_holds_base(session: Session, device: Device) -> bool:
-    """Whether the camera still holds the image that this session has: nothing to transfer then."""
-    try:
-        held = session.held()
-    except RomfsError:
-        return False
-    base = held.base
-    if not base.image_size or base.fresh or digest_fd(held.fd) != base.digest:
-        return False
-    with open(session.base_image, "rb") as file:
-        return device.matches(file, base.image_size) is True
 
 
 class _Placed(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.files import digest_bytes, digest_fd, make_private_dir, state_dir
-from romfsfs.session.worktree import copy_range, write_all
+from romfsfs.session.extraction import copy_range, write_all
 
 #: What remembered sources may take together; the longest unused go first.
 BUDGET_BYTES = 1 << 30

@@ -14,10 +14,11 @@ from pathlib import Path
 from romfsfs.errors import RomfsError
 from romfsfs.files import digest_fd
 from romfsfs.session.base_image import BaseImage
+from romfsfs.session.extraction import Item, extract
 from romfsfs.session.recall import Recall
 from romfsfs.session.state import Base, BaseEntry, Signature
 from romfsfs.session.steps import reached
-from romfsfs.session.worktree import Climber, Item, extract, kind_at, open_file, remove_tree, scan
+from romfsfs.session.worktree import Climber, kind_at, open_file, remove_tree, scan
 
 
 @contextmanager
