@@ -3,7 +3,7 @@
 quick      `--version` and plain `ls` without importing click: they take no longer than Python
 app        the click group; commands are imported when they are called
 sources    what DIR or SOURCE means
-output     results, errors, progress
+output     results, errors, progress; mistakes: errors of click and of the system, in our form
 mounting, sessions, images, building, machines, whole, zoo    the commands
 watch      `status --watch`; maps: `info --map`
 fstab      being called by mount(8); automount, desktop: by systemd and by file managers
@@ -18,6 +18,16 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit code (see `romfsfs.errors`)."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # while modules are imported too: there is no handler of `app` yet
+        from romfsfs.errors import EXIT_INTERRUPTED
+
+        sys.stderr.write("romfsfs: interrupted; nothing is lost, run the command again to go on\n")
+        return EXIT_INTERRUPTED
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if argv is None and (question := os.environ.get("_ROMFSFS_COMPLETE")):
         from romfsfs.cli.completion import answer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import io
-import os
 import signal
 import sys
 from typing import Any
@@ -14,8 +13,12 @@ import click
 
 from romfsfs import __version__
 from romfsfs.cli.fstab import with_mount
+from romfsfs.cli.mistakes import os_error, usage_error
 from romfsfs.cli.output import Output, discard_stdout
-from romfsfs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RomfsError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RomfsError
+
+#: Click 8.2's error for a group without a command; its text is the help.
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 _GC_THRESHOLD = (100_000, 20, 20)
 
@@ -112,21 +115,25 @@ def run(arguments: list[str]) -> int:
             return result if isinstance(result, int) else EXIT_OK
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.UsageError as error:
+        if not arguments or isinstance(error, _NO_ARGUMENTS):
+            error.show()  # the help
+            return EXIT_USAGE
+        output.error(usage_error(error, COMMANDS))
+        return EXIT_USAGE
+    except click.Abort:
+        raise KeyboardInterrupt from None
     except click.ClickException as error:
-        error.show()
-        return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILURE
+        output.error(RomfsError(error.format_message()))
+        return EXIT_FAILURE
     except RomfsError as error:
         (context[0].obj or output if context else output).error(error)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("romfsfs: interrupted; nothing is lost, run the command again to go on\n")
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         discard_stdout()
         return EXIT_FAILURE
     except OSError as error:
-        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        sys.stderr.write(f"romfsfs: error: {error.strerror or error}{where}\n")
+        output.error(os_error(error))
         return EXIT_FAILURE
     finally:
         signal.signal(signal.SIGTERM, previous)

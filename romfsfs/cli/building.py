@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, count_text
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
@@ -49,7 +49,8 @@ def build(
     code is then the worst of all.
     """
     if not os.path.isdir(directory):
-        raise UsageError("no such directory", where=directory)
+        what = "not a folder" if os.path.lexists(directory) else "no such folder"
+        raise UsageError(what, where=directory, next_step="DIR holds what goes into the image")
     options = Options(convert=not given["no_convert"], stedgeai=given["stedgeai"])
     if image == "-":
         _to_standard_output(output, directory, boards, partition, options, given["exclude"])
@@ -126,7 +127,7 @@ def _report(output: Output, image: str, built: BuiltFile, as_json: bool) -> None
 
 
 def _line(image: str, built: BuiltFile) -> str:
-    return f"{image}: {len(built.plan.files)} files, {built.size:,} B"
+    return f"{image}: {count_text(len(built.plan.files), 'file')}, {built.size:,} B"
 
 
 def _record(image: str, built: BuiltFile) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import click
 
 from romfsfs.boards import Board, get_board
 from romfsfs.cli.listing import lines, printable
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.sources import image_of
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError
@@ -80,7 +80,10 @@ def ls(
     ):
         below = (path or "").strip("/")
         if below and all(found != below for found, _ in walk(image)):
-            raise UsageError("no such file in the image", where=f"{source}: {path}")
+            raise UsageError(
+                "no such file in the image", where=f"{source}: {path}",
+                next_step=f"romfsfs ls {source}",
+            )  # fmt: skip
         if as_json:
             output.json(
                 [record for record in _records(image, file) if _below(record["path"], below)]
@@ -134,9 +137,11 @@ def _copy_out(fd: int, offset: int, size: int) -> None:
 @click.pass_obj
 def extract(output: Output, source: str, directory: str) -> None:
     """Extract SOURCE to DIR, which must not exist or be empty."""
+    if os.path.lexists(directory) and not os.path.isdir(directory):
+        raise UsageError("not a folder", where=directory, next_step="choose another name")
     with output.progress() as progress, image_of(source, progress=progress) as (image, file):
         done = extract_image(image, file, Path(directory), progress)
-    output.say(f"{directory}: {sum(entry is not None for entry in done)} files")
+    output.say(f"{directory}: {count_text(sum(entry is not None for entry in done), 'file')}")
 
 
 @click.command()
@@ -160,7 +165,8 @@ def info(
     if as_json:
         output.json(record)
         return
-    counts = f"{record['files']} files, {record['directories']} directories"
+    counts = f"{count_text(record['files'], 'file')}, "
+    counts += count_text(record["directories"], "directory")
     output.show(f"{source}: {record['size']:,} B, {counts}\n")
     output.show(f"  sha256 {record['digest']}\n")
     if record["trailing"]:
@@ -201,6 +207,9 @@ def _notes(image: Image, rules: AlignmentRules) -> list[dict[str, Any]]:
 #: Notes that make an image unfit for the camera, for `verify`.
 _UNFIT = frozenset({"misaligned"})
 
+#: What every layout of ours has: `verify` says it only when asked for more.
+_USUAL = frozenset({"padding"})
+
 
 @click.command()
 @click.argument("source")
@@ -220,14 +229,15 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         output.json({**record, "ok": not failures, "failures": failures})
     else:
         for note in record["notes"]:
-            if note["code"] not in _UNFIT:
+            if note["code"] not in _UNFIT and (output.verbose or note["code"] not in _USUAL):
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
         for failure in failures:
             sys.stderr.write(f"romfsfs: error: {failure}\n")
         if not failures:
             fit = f" and fits {chosen.name}" if chosen else ""
-            output.say(f"{source}: valid{fit}, {record['files']} files, {record['size']:,} B")
+            files = count_text(record["files"], "file")
+            output.say(f"{source}: valid{fit}, {files}, {record['size']:,} B")
     return EXIT_IMAGE if failures else EXIT_OK
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from romfsfs.cli.output import Output
+from romfsfs.cli.mistakes import os_error
+from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, say_commit
 from romfsfs.cli.sources import Found, device, find_session, session_device
+from romfsfs.devices.open import is_camera
 from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.files import Progress
 from romfsfs.fs.daemon import MountOptions
@@ -82,6 +84,8 @@ def mount(
         chosen["convert"] = bool(given["convert"])
     if given["stedgeai"] or own.get("stedgeai"):
         chosen["stedgeai"] = os.path.abspath(given["stedgeai"] or own["stedgeai"])
+        if not os.path.exists(chosen["stedgeai"]):
+            raise UsageError("no such file or folder", where=f"--stedgeai {chosen['stedgeai']}")
     request = MountRequest(
         source, Path(directory), board, partition, chosen, given["exclude"],
         given["start_new"] or "new" in own, read_only,
@@ -133,7 +137,8 @@ class MountRequest:
         options: dict[str, Any], excludes: tuple[str, ...], start_new: bool, read_only: bool,
         commit_on_unmount: bool, notify: bool = False,
     ) -> None:  # fmt: skip
-        self.source = os.path.abspath(source) if os.path.exists(source) else source
+        # The daemon works in `/`, and the file may be one that --new is to make.
+        self.source = source if is_camera(source) else os.path.abspath(source)
         self.mountpoint = os.path.realpath(directory)
         self.board = board
         self.partition = partition
@@ -147,6 +152,12 @@ class MountRequest:
 
     def open_host(self, progress: Progress) -> SessionHost:
         """Open the device, the session and its work tree; the session is locked from here on."""
+        try:
+            return self._open_host(progress)
+        except OSError as error:
+            raise os_error(error) from error
+
+    def _open_host(self, progress: Progress) -> SessionHost:
         with device(self.source, self.board, self.partition) as opened:
             found = opened.info()
             directory = store.make_session_dir(found.key)
@@ -170,23 +181,32 @@ class MountRequest:
         return host
 
 
+#: What umount may do with the edits.
+_AFTER = ("commit", "discard", "keep")
+
+
 @click.command()
 @click.argument("directory", metavar="DIR")
 @click.option(
-    "--commit",
-    "how",
-    flag_value="commit",
-    help="Commit the edits first; stays mounted if that fails.",
+    "--commit", "save", is_flag=True, help="Commit the edits first; stays mounted if that fails."
 )
-@click.option("--discard", "how", flag_value="discard", help="Throw the edits away.")
-@click.option(
-    "--keep", "how", flag_value="keep", help="Keep the edits for the next mount (the default)."
-)
+@click.option("--discard", is_flag=True, help="Throw the edits away.")
+@click.option("--keep", is_flag=True, help="Keep the edits for the next mount (the default).")
 @click.option("--lazy", is_flag=True, help="Take the mountpoint away even while it is in use.")
 @NO_RESET
 @click.pass_obj
-def umount(output: Output, directory: str, how: str | None, lazy: bool, no_reset: bool) -> None:
+def umount(
+    output: Output, directory: str, save: bool, discard: bool, keep: bool, lazy: bool,
+    no_reset: bool,
+) -> None:  # fmt: skip
     """Unmount DIR. Without an option the edits are kept for the next mount."""
+    asked = [name for name, on in zip(_AFTER, (save, discard, keep), strict=True) if on]
+    if len(asked) > 1:
+        raise UsageError(
+            "these exclude each other", where=" ".join(f"--{name}" for name in asked),
+            next_step="say one of them",
+        )  # fmt: skip
+    how = asked[0] if asked else None
     path = os.path.realpath(directory)
     found = find_session(directory)
     if is_dead(path):
@@ -220,7 +240,7 @@ def _after(output: Output, session: Session, how: str) -> None:
     """The mount is gone: what becomes of the work tree."""
     if how == "discard":
         dropped = revert(session)
-        output.say(f"discarded {len(dropped)} change{'' if len(dropped) == 1 else 's'}")
+        output.say(f"discarded {count_text(len(dropped), 'change')}")
         return
     try:
         with store.lock_unmounted(session.directory, session.info.name):
@@ -238,7 +258,5 @@ def _after(output: Output, session: Session, how: str) -> None:
     edits = ("added", "modified", "deleted")
     changes = sum(entry.change.value in edits for entry in status.entries)
     source = session.info.source
-    output.say(
-        f"{changes} change{'' if changes == 1 else 's'} kept; go on with: romfsfs mount {source} "
-        f"DIR, or write them: romfsfs commit {source}"
-    )
+    kept = f"{count_text(changes, 'change')} kept" if changes else "not committed so far"
+    output.say(f"{kept}; go on with: romfsfs mount {source} DIR, or write: romfsfs commit {source}")

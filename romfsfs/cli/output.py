@@ -21,8 +21,8 @@ from romfsfs.files import Progress, no_progress
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-#: Shorter work than this shows no bar: it would only flicker.
-_BAR_AFTER_SECONDS = 0.3
+#: A shorter phase than this is not shown: it would only flicker.
+_SHOWN_AFTER_SECONDS = 0.3
 
 
 class Output:
@@ -74,15 +74,26 @@ class Output:
             yield _Lines()
 
 
+class _Patience:
+    """Whether a phase has itself lasted long enough to be shown, whatever went before it."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+
+    def ends(self, phase: str) -> bool:
+        now = time.monotonic()
+        return now - self._started.setdefault(phase, now) >= _SHOWN_AFTER_SECONDS
+
+
 class _Lines:
     """One line for each phase that takes long enough to be worth one."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
-        self._started = time.monotonic()
+        self._patience = _Patience()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if phase in self._said or time.monotonic() - self._started < _BAR_AFTER_SECONDS:
+        if phase in self._said or not self._patience.ends(phase):
             return
         self._said.add(phase)
         size = f" {total:,} bytes" if total > 1 and phase != "converting" else ""
@@ -90,12 +101,12 @@ class _Lines:
 
 
 class _TerminalBars:
-    """A bar for each phase, drawn once the work has taken a moment."""
+    """A bar for each phase, drawn once the phase has taken a moment."""
 
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._tasks: dict[str, Any] = {}
-        self._started = time.monotonic()
+        self._patience = _Patience()
 
     def __enter__(self) -> _TerminalBars:
         return self
@@ -105,7 +116,7 @@ class _TerminalBars:
             self._bars.stop()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if time.monotonic() - self._started < _BAR_AFTER_SECONDS:
+        if phase not in self._tasks and not self._patience.ends(phase):
             return
         bars = self._bars if self._bars is not None else self._draw()
         if phase not in self._tasks:
@@ -126,6 +137,12 @@ class _TerminalBars:
         self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
         self._bars.start()
         return self._bars
+
+
+def count_text(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    plural = noun if count == 1 else noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {plural}"
 
 
 def size_text(size: int) -> str:

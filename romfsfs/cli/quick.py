@@ -26,7 +26,7 @@ def quick(arguments: list[str]) -> int | None:
     return _list(rest[0], long or "-l" in arguments[1:])
 
 
-def _list(path: str, long: bool) -> int:
+def _list(path: str, long: bool) -> int | None:
     from romfsfs.cli.listing import listing
     from romfsfs.errors import ImageFormatError, RomfsError
 
@@ -46,7 +46,6 @@ def _list(path: str, long: bool) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         return 1
-    except OSError as error:
-        sys.stderr.write(f"romfsfs: error: {error.strerror} ({path})\n")
-        return 1
+    except OSError:
+        return None  # `app` says what it means
     return 0

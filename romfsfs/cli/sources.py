@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from romfsfs.devices.base import Device
-from romfsfs.devices.open import open_device
+from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
 from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import Image
@@ -93,8 +93,20 @@ def _only_session() -> Found:
 
 def _by_source(source: str) -> Found:
     if os.path.isdir(source):
+        if os.path.ismount(source):
+            raise UsageError(
+                "mounted, but by no session of yours",
+                where=source,
+                next_step="ask as the user, and with the $ROMFSFS_STATE_DIR, that mounted it",
+            )
         raise UsageError(
-            "nothing of romfsfs is mounted there", where=source, next_step="romfsfs sessions"
+            "nothing of romfsfs is mounted there",
+            where=source,
+            next_step="romfsfs sessions lists what is",
+        )
+    if not os.path.lexists(source) and not is_camera(source) and not _known(source):
+        raise UsageError(
+            "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
         )
     try:
         with device(source) as opened:
@@ -110,6 +122,11 @@ def _by_source(source: str) -> Found:
             "there is no session of it", where=source, next_step=f"romfsfs mount {source} DIR"
         )
     return as_found(Session.load(folder))
+
+
+def _known(source: str) -> bool:
+    """Whether a session is of this file, which is gone: its edits are still there."""
+    return (store.session_dir(os.path.realpath(source)) / "session.json").exists()
 
 
 def as_found(session: Session) -> Found:
@@ -192,6 +209,13 @@ def image_of(
         with open(source, "rb") as file:
             yield parse(file, source), file
         return
+    if os.path.isdir(source) and (found := _containing_mount(source)) is not None:
+        raise UsageError(
+            "a mounted directory, not an image",
+            where=source,
+            next_step="list and read it as any folder; what was committed is in "
+            f"{found.session.info.source}",
+        )
     with tempfile.TemporaryFile() as copy:
         if source == "-":
             while data := sys.stdin.buffer.read(1 << 20):

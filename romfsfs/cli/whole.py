@@ -16,7 +16,7 @@ from romfsfs.cli.output import Output
 from romfsfs.cli.reports import write_record, write_text
 from romfsfs.cli.sources import device
 from romfsfs.devices.base import Device
-from romfsfs.errors import EXIT_OK, RomfsError, UsageError
+from romfsfs.errors import EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.files import Progress, digest_fd, replace_atomically
 from romfsfs.session.images import parse
 from romfsfs.session.whole import Outcome, push_all
@@ -93,7 +93,12 @@ def push(
     if everyone:
         targets += [name for name in _connected(board) if name not in targets]
     if not targets:
-        raise UsageError("which camera?", next_step="name it, or --all; romfsfs cameras lists them")
+        if everyone:
+            raise DeviceAbsent(
+                f"no camera{f' of {board}' if board else ''} is connected",
+                next_step="check the cable; romfsfs doctor says what else may be missing",
+            )
+        raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
     with output.progress() as progress:
         outcomes = push_all(
             image, targets, lambda camera: device(camera, board, partition),
@@ -161,6 +166,12 @@ def reset(
 
     with device(camera, board, partition) as opened:
         info = opened.info()
+    if info.kind == "file":
+        raise UsageError(
+            "an image file, not a camera",
+            where=camera,
+            next_step="to empty it: romfsfs new --force",
+        )
     if info.board is None:
         raise UsageError("cannot be identified", where=camera, next_step="add --board BOARD")
     known = get_board(info.board)

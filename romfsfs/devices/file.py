@@ -125,6 +125,11 @@ class FileDevice:
                 self._replace(image, size, progress)
             except VerifyError:
                 self._replace(image, size, progress)  # once more in full, as every device does
+        except FileNotFoundError as error:
+            folder = os.path.dirname(self.path)
+            raise DeviceError(
+                "no such folder", where=folder, next_step=f"mkdir -p {folder}"
+            ) from error
         except OSError as error:
             raise DeviceError(
                 f"cannot write: {error.strerror}",

@@ -120,7 +120,10 @@ def _serve(
     except RuntimeError as error:
         if not mounted:
             raise RomfsError(
-                "could not mount", where=path, next_step="romfsfs doctor says what is missing"
+                "could not mount",
+                where=path,
+                next_step="romfsfs doctor says what is missing; libfuse refuses -o OPTIONS that "
+                "it does not know",
             ) from error
         # libfuse 3 returns this after a signal; what else it may mean it has said itself.
         log.info("libfuse ended with code %s", error)

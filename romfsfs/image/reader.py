@@ -232,7 +232,8 @@ class _Reader:
         if self.more_notes:
             self.notes.append(Note("more-notes", "", f"and {self.more_notes} more notes", 0))
         if self.paddings:
-            message = f"{self.paddings} padding records hold {self.padding_size} bytes"
+            records = "record holds" if self.paddings == 1 else "records hold"
+            message = f"{self.paddings} padding {records} {self.padding_size} bytes"
             self.notes.append(Note("padding", "", message, self.first_padding))
         return node, self.notes
 

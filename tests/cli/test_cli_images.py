@@ -132,7 +132,7 @@ def test_verify_tells_what_does_not_fit_the_board(run: Run, tmp_path: Path) -> N
 def test_info_and_cat(run: Run, image: Path) -> None:
     code, out, _ = run("info", image, "--board", "OPENMV4")
     assert code == 0
-    assert "2 files, 1 directories" in out
+    assert "2 files, 1 directory" in out
     assert run("cat", image, "a.txt")[1] == "first\n"
     assert run("cat", image, "lib")[0] == 2
 

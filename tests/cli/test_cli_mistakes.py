@@ -1,0 +1,124 @@
+"""What people get wrong: one line that names the place and the next step, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from romfsfs.cli import main, quick
+from romfsfs.cli.mistakes import os_error
+from romfsfs.cli.output import _Lines, count_text
+from romfsfs.errors import EXIT_DEVICE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
+from romfsfs.image.writer import encode
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("ROMFSFS_PORTS", "")
+    (tmp_path / "app.img").write_bytes(encode({"main.py": b"pass\n", "a.bin": b"1"}))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/x.txt").write_text("x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "code", "said"), [
+    ("sttaus", EXIT_USAGE, "no such command 'sttaus', did you mean status?; romfsfs --help"),
+    ("new x.img", EXIT_USAGE, "missing option '--board'; romfsfs boards lists them"),
+    ("mount app.img", EXIT_USAGE, "missing argument 'DIR'; romfsfs mount --help"),
+    ("undo app.img --to x", EXIT_USAGE, "'x' is not a valid integer; romfsfs undo --help"),
+    ("status nothere", EXIT_USAGE, "no such file or folder (nothere); romfsfs sessions"),
+    ("umount folder", EXIT_USAGE, "nothing of romfsfs is mounted there (folder)"),
+    ("umount --commit --discard folder", EXIT_USAGE, "exclude each other (--commit --discard)"),
+    ("ls app.img nope", EXIT_USAGE, "no such file in the image (app.img: nope); romfsfs ls"),
+    ("extract app.img app.img", EXIT_USAGE, "not a folder (app.img); choose another name"),
+    ("build app.img x.img", EXIT_USAGE, "not a folder (app.img)"),
+    ("build nothere x.img", EXIT_USAGE, "no such folder (nothere)"),
+    ("build folder no/x.img", EXIT_FAILURE, "/no); mkdir -p"),
+    ("new no/x.img --board OPENMV4", EXIT_DEVICE, "/no); mkdir -p"),
+    ("push app.img", EXIT_USAGE, "name a camera, or --all; romfsfs cameras lists them"),
+    ("reset app.img", EXIT_USAGE, "an image file, not a camera (app.img)"),
+    ("mount app.img folder --stedgeai /no", EXIT_USAGE, "no such file or folder (--stedgeai /no)"),
+])  # fmt: skip
+def test_a_mistake_is_one_line(
+    line: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("romfsfs: error: ")
+    assert shown.err.count("\n") == 1
+    assert said in shown.err
+
+
+def test_an_error_of_the_system_names_the_path_that_the_user_knows(place: Path) -> None:
+    full = os_error(OSError(28, "No space left on device", f"{place}/x.img.4711.tmp"))
+    assert (
+        full.line == f"no space left on device ({place}/x.img); free space, or choose another place"
+    )
+    state = os_error(PermissionError(13, "Permission denied", f"{place}/state"))
+    assert state.line.endswith("$ROMFSFS_STATE_DIR names another place")
+    made = os_error(PermissionError(13, "Permission denied", f"{place}/.x.random"))
+    assert made.where == str(place)
+
+
+def test_ctrl_c_while_starting_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quick, "quick", interrupted)
+    assert main(["boards"]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err.startswith("romfsfs: interrupted; nothing is lost")
+
+
+def test_padding_is_worth_no_note_when_all_is_well(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "a.img").write_bytes(encode({"a.tflite": b"1"}))
+    assert main(["info", "a.img"]) == 0
+    assert "1 padding record holds " in capsys.readouterr().out
+    assert main(["verify", "a.img"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["-v", "verify", "a.img"]) == 0
+    assert "padding record" in capsys.readouterr().err
+
+
+def test_a_phase_is_shown_when_it_has_itself_lasted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("romfsfs.cli.output.time.monotonic", lambda: now[0])
+    progress = _Lines()
+    for second, phase, done in [(0.0, "writing", 0), (5.0, "reading", 0), (5.1, "reading", 16),
+                                (6.0, "verifying", 0), (6.4, "verifying", 9)]:  # fmt: skip
+        now[0] = second
+        progress(phase, done, 16)
+    assert capsys.readouterr().err == "romfsfs: verifying 16 bytes\n"
+
+
+def test_a_new_image_is_made_where_it_was_said(place: Path) -> None:
+    """The daemon works in `/`: a relative name would be one there."""
+    program = [sys.executable, "-m", "romfsfs"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    (place / "cam").mkdir()
+    for words in (["mount", "new.img", "cam", "--new"], ["umount", "--commit", "cam"]):
+        done = subprocess.run(
+            [*program, *words], env=environment, capture_output=True, text=True, timeout=60,
+            stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (place / "new.img").exists()
+
+
+def test_counts_read_well() -> None:
+    assert [count_text(n, w) for n, w in ((1, "file"), (2, "directory"), (1000, "change"))] == [
+        "1 file", "2 directories", "1,000 changes",
+    ]  # fmt: skip
