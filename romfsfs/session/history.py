@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,8 +102,16 @@ def link(image: Path, name: Path) -> None:
         shutil.copyfile(image, name)
 
 
-def trim(session: Session, budget: int = BUDGET_BYTES) -> None:
-    """Drop the oldest images beyond the budget (bytes); the last two are always kept."""
+def keep_within(session: Session, budget: int) -> None:
+    """Remember how many bytes the log may take, and trim it to that now."""
+    session.save_info(replace(session.info, history_bytes=budget))
+    trim(session)
+
+
+def trim(session: Session) -> None:
+    """Drop the oldest images beyond the session's budget; the last two are always kept."""
+    chosen = session.info.history_bytes
+    budget = BUDGET_BYTES if chosen is None else chosen
     known = entries(session)
     total = 0
     for kept, entry in enumerate(reversed(known)):

@@ -128,7 +128,8 @@ class SessionInfo:
     """What the user chose. source: how to open the target again; name: how to show it.
 
     key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
-    camera itself reported them; None where only the board table knows.
+    camera itself reported them; None where only the board table knows. history_bytes: what the
+    images of the log may take together, None for the default.
     """
 
     key: str
@@ -144,6 +145,7 @@ class SessionInfo:
     options: Mapping[str, Any] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
     commit_on_unmount: bool = False
+    history_bytes: int | None = None
 
     def dump(self) -> bytes:
         record = {name: getattr(self, name) for name in self.__slots__}
@@ -173,6 +175,7 @@ _INFO_TYPES: Types = {
     "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
     "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
     "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
+    "history_bytes": _OPTIONAL_INT,
 }  # fmt: skip
 
 

@@ -226,7 +226,14 @@ class TestUndo:
         assert (desk.work / "a.txt").read_bytes() == b"one"
 
     def test_the_log_is_trimmed_oldest_first(self, desk: Desk) -> None:
-        history.trim(desk.session, budget=0)
+        history.keep_within(desk.session, 0)
         assert [entry.number for entry in history.entries(desk.session)] == [1, 2]
         undo(desk.session, desk.device)
         assert desk.stored()["a.txt"] == b"one"
+
+    def test_the_log_stays_within_what_the_user_said(self, desk: Desk) -> None:
+        history.keep_within(desk.session, 0)
+        desk.write("a.txt", b"four")
+        desk.commit()
+        assert len(history.entries(desk.session)) == 2
+        assert desk.session.load(desk.session.directory).info.history_bytes == 0
