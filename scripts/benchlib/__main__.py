@@ -22,6 +22,7 @@ SECTIONS = {
     "commit": ("sessions", "committing a one-byte edit (1 GiB too with --full)"),
     "fuse": ("mounted", "files through the mount, against a bare loopback"),
     "memory": ("mounted", "the daemon's memory while a large file is written (1 GiB with --full)"),
+    "camera": ("camera", "a simulated camera, 1 MiB (8 MiB with --full: ten minutes)"),
     "startup": ("startup", "`--version` and `ls`, against Python doing nothing"),
 }
 

@@ -1,6 +1,6 @@
 """The figures that were asked for, in counts that do not depend on how busy this machine is.
 
-`measure_camera.py` beside this file measures the times, also mpremote's.
+`scripts/bench camera` measures the times, also mpremote's.
 """
 
 from __future__ import annotations
