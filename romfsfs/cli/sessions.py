@@ -24,8 +24,8 @@ from romfsfs.session.restore import selected
 from romfsfs.session.revert import revert as revert_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
+from romfsfs.session.undo import present_image, undo_target
 from romfsfs.session.undo import undo as undo_session
-from romfsfs.session.undo import undo_target
 
 _WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
@@ -196,7 +196,7 @@ def undo(
     wanted = undo_target(session, number)
     lines = list(
         diff_images(
-            session.base_image, history.image_path(session, wanted.number), lambda path: True
+            present_image(session), history.image_path(session, wanted.number), lambda path: True
         )
     )
     headline = f"back to image {wanted.number}: {wanted.size:,} B, {wanted.summary or wanted.kind}"
@@ -249,6 +249,10 @@ def log(output: Output, where: str | None, as_json: bool) -> None:
 
 
 def _present(session: Session) -> str:
+    """The digest of what the target holds, as far as the session knows."""
+    known = history.entries(session)
+    if not session.has_work and known:
+        return known[-1].digest
     try:
         return session.base.digest
     except RomfsError:  # never mounted
