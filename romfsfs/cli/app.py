@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> int:
         if not arguments or isinstance(error, _NO_ARGUMENTS):
             error.show()  # the help
             return EXIT_USAGE
-        output.error(usage_error(error, COMMANDS))
+        output.error(usage_error(error))
         return EXIT_USAGE
     except click.Abort:
         raise KeyboardInterrupt from None

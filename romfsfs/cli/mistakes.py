@@ -9,7 +9,6 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -30,13 +29,16 @@ _NEXT_STEPS = {
 }
 
 
-def usage_error(error: click.UsageError, commands: Iterable[str]) -> UsageError:
+def usage_error(error: click.UsageError) -> UsageError:
     """A wrong command line: what is wrong with it, and the help that says what would be right."""
     path = error.ctx.command_path if error.ctx else "romfsfs"
     what = " ".join(error.format_message().split()).rstrip(".")
     unknown = re.fullmatch(r"No such command '(.*?)'.*", what)
     if unknown:
-        like = difflib.get_close_matches(unknown[1], list(commands), 1)
+        known = []
+        if error.ctx is not None and isinstance(error.ctx.command, click.Group):
+            known = error.ctx.command.list_commands(error.ctx)
+        like = difflib.get_close_matches(unknown[1], known, 1)
         what = f"no such command '{unknown[1]}'" + (f", did you mean {like[0]}?" if like else "")
     elif isinstance(error, click.MissingParameter):
         what = what[0].lower() + what[1:]

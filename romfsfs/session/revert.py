@@ -35,7 +35,7 @@ def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None
 
 def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
     shadow = session.derive()
-    _refuse_unknown(session, shadow, paths)
+    refuse_unknown(session, shadow, paths)
     changed = [entry for entry in shadow if _is_edit(entry) and selected(entry.path, paths)]
     made = {entry.path for entry in changed if entry.is_dir and entry.change is Change.ADDED}
     # What a file manager left in a folder that goes, goes with it.
@@ -52,7 +52,7 @@ def _is_edit(entry: ShadowEntry) -> bool:
     return entry.change not in (Change.UNCHANGED, Change.IGNORED)
 
 
-def _refuse_unknown(session: Session, shadow: Sequence[ShadowEntry], paths: Sequence[str]) -> None:
+def refuse_unknown(session: Session, shadow: Sequence[ShadowEntry], paths: Sequence[str]) -> None:
     known = {entry.path for entry in shadow} | {entry.source for entry in session.base.entries}
     for path in paths:
         if path not in known and not any(other.startswith(path + "/") for other in known):
