@@ -83,7 +83,7 @@ class Editor:
             source, board=self.session.info.board, partition=self.session.info.partition
         )
         try:
-            return commit_to(self.session, device, progress=progress)
+            return commit_to(self.session, device, source=source, progress=progress)
         finally:
             device.close()
 

@@ -47,6 +47,7 @@ from romfsfs.session.target import (
     target_changed,
     target_is,
 )
+from romfsfs.session.whole import push
 
 log = logging.getLogger(__name__)
 
@@ -188,12 +189,18 @@ def commit_to(
     session: Session,
     device: Device,
     *,
+    source: str = "",
     dry_run: bool = False,
+    force: bool = False,
     open_files: Sequence[str] = (),
     reset: bool = True,
     progress: Progress = no_progress,
 ) -> CommitReport:
-    """Write what the work tree says to another target; the session stays as it is."""
+    """Write what the work tree says to another target; the session stays as it is.
+
+    What a camera held is kept in its own log first, as `push` does. source: what the target was
+    opened as. force: also over contents of a camera that are no image.
+    """
     found = device.info()
     if found.key == session.info.key:
         raise UsageError(
@@ -223,9 +230,13 @@ def commit_to(
             if dry_run:
                 return _report(made, made.encoded, None)
             with open(out, "rb") as image:
-                write = device.write_image(image, None, progress)
-            if reset:
-                write = restarted(device, write)
+                if isinstance(device, FileDevice):
+                    write: WriteReport | None = device.write_image(image, None, progress)
+                else:  # what it holds is kept first
+                    write = push(device, source or found.name, image, session.info.name,
+                                 force=force, reset=reset, progress=progress)  # fmt: skip
+            if write is None:  # it held all of that already
+                write = WriteReport(0, 0, 0.0, verified=True, skipped=made.encoded.size)
             return _report(made, made.encoded, write)
         finally:
             out.unlink(missing_ok=True)

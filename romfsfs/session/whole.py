@@ -19,10 +19,11 @@ from romfsfs.errors import (
 )
 from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
 from romfsfs.image.check import lint
-from romfsfs.session import history, store
+from romfsfs.session import history, recovery, store
 from romfsfs.session.images import parse
 from romfsfs.session.opening import session_for
 from romfsfs.session.session import Session
+from romfsfs.session.target import holds, restarted
 
 
 def check_fit(
@@ -75,14 +76,16 @@ def push(
     if store.mounted_at(session.directory) is not None:
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
     with store.lock_for_change(session.directory, info.name):
-        if device.matches(image, size) is True:
+        _settle(session, device)
+        report = None
+        if device.matches(image, size) is not True:
+            _back_up(session, device, force, progress)
+            report = device.write_image(image, None, progress)
+        recovery.forget(session)
+        if report is None:
             return None
-        _back_up(session, device, force, progress)
-        report = device.write_image(image, None, progress)
         _remember(session, image, name)
-        if reset:
-            device.reset()
-        return report
+        return restarted(device, report) if reset else report
 
 
 #: What became of a camera: what was written, None: it held the image already, or what went wrong.
@@ -120,6 +123,17 @@ def push_all(
     with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
         running = {camera: pool.submit(one, camera) for camera in wanted}
         return {camera: future.result() for camera, future in running.items()}
+
+
+def _settle(session: Session, device: Device) -> None:
+    """A commit that was interrupted with its image on the camera is entered into the books.
+
+    One that was interrupted earlier is forgotten once the pushed image is there: to finish it
+    later would undo the push.
+    """
+    new = session.directory / "new.img"
+    if session.interrupted and (not new.exists() or holds(device, new)):
+        recovery.recover_locked(session, device)
 
 
 def _back_up(session: Session, device: Device, force: bool, progress: Progress) -> None:

@@ -84,6 +84,35 @@ def test_commit_to_a_file_leaves_camera_and_session(rig: Rig, connect: Connect) 
     assert there["app.mpy"] in out
 
 
+def test_commit_to_another_camera_keeps_what_it_held(rig: Rig, connect: Connect) -> None:
+    first = connect("OPENMV4P", images={0: BEFORE})
+    second = connect("OPENMV4P", images={0: OTHER}, unique_id=b"another id 1")
+    session = rig.prepare(first.port)
+    (session.work / "notes.txt").write_text("new\n")
+    rig.ok("commit", first.port, "--to", second.port)
+    assert first.statistics.programmed == 0
+    there = held(second)
+    assert there is not None
+    assert there["notes.txt"] == b"new\n"
+    programmed = second.statistics.programmed
+    assert "verified" in rig.ok("commit", first.port, "--to", second.port)
+    assert second.statistics.programmed == programmed
+    rig.ok("undo", second.port)
+    assert bytes(second.flash[0].content).startswith(OTHER)
+
+
+def test_commit_to_a_camera_of_somebody_else(rig: Rig, connect: Connect) -> None:
+    """What is there is no image and cannot be kept: refused unless it is forced."""
+    first = connect("OPENMV4P", images={0: BEFORE})
+    second = connect("OPENMV4P", images={0: b"foreign" * 9}, unique_id=b"another id 1")
+    session = rig.prepare(first.port)
+    (session.work / "notes.txt").write_text("new\n")
+    assert rig.run("commit", first.port, "--to", second.port).code == 4
+    assert second.statistics.programmed == second.statistics.erased_blocks == 0
+    rig.ok("commit", first.port, "--to", second.port, "--force")
+    assert held(second) is not None
+
+
 def test_pull_and_push(rig: Rig, connect: Connect) -> None:
     camera = connect("OPENMV4P", images={0: BEFORE})
     rig.ok("pull", "camera", "back.img")

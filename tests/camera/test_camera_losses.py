@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -167,11 +168,52 @@ def test_a_power_cut_in_a_push(rig: Rig, connect: Connect) -> None:
     assert bytes(camera.flash[0].content).startswith(BEFORE)
 
 
+def test_a_push_instead_of_a_recovery(rig: Rig, connect: Connect) -> None:
+    """An image that is pushed over an interrupted commit stays: nothing is finished later."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    given = rig.folder / "given.img"
+    given.write_bytes(make_image("OPENMV4P", other_txt=b"other"))
+    rig.ok("push", given, "camera")
+    assert not session.interrupted
+    assert rig.run("commit", "camera").code == 7
+    rig.ok("recover")
+    assert bytes(camera.flash[0].content).startswith(given.read_bytes())
+    assert (session.work / "notes.txt").read_text() == EDITED
+
+
+def test_silent_in_the_middle_of_a_commit(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("romfsfs.devices.serial_camera.writing.SILENCE", 0.5)
+    camera = connect("OPENMV4P", images={0: BEFORE}, rate=50_000.0)
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text(EDITED)
+
+    def hang() -> None:
+        camera.wait_until(lambda c: c.statistics.programmed > 0, 20)
+        camera.silence()
+
+    waiting = threading.Thread(target=hang)
+    waiting.start()
+    started = time.monotonic()
+    done = rig.run("commit", "camera")
+    waiting.join()
+    assert done.code == 5
+    assert "romfsfs recover camera" in done.error
+    assert time.monotonic() - started < 30
+    camera.replug()
+    rig.ok("recover", "camera")
+    there = held(camera)
+    assert there is not None
+    assert there["notes.txt"] == EDITED.encode()
+
+
 def test_a_camera_that_goes_silent(
     rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every command ends within its time limit, which is shortened here."""
-    monkeypatch.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 2.0)
+    monkeypatch.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 1.0)
     camera = connect("OPENMV4P", images={0: BEFORE})
     session = rig.prepare("camera")
     (session.work / "notes.txt").write_text(EDITED)
