@@ -143,7 +143,9 @@ def commit(
                 report = commit_to(
                     session,
                     opened,
+                    source=elsewhere,
                     dry_run=dry_run,
+                    force=force,
                     open_files=found.open_files(),
                     reset=not no_reset,
                     progress=progress,
