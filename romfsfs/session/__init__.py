@@ -3,8 +3,8 @@
 session      one session: its folder, base, target, status
 store        where sessions live, and their locks
 state        the two JSON files; base_image keeps `base.json` and `base.img` together
-opening      reading a target into a work tree; recall brings sources back
-worktree     scanning and filling a tree; digests, shadow: what each file becomes
+opening      a work tree from kept edits or the target (reading); recall brings sources back
+worktree     scanning a tree; extraction fills one; digests, shadow: what each file becomes
 plan         what a commit would write; status and diff show it
 prepare, encoding, commit, recovery, target    the commit, from edits to verified bytes
 history, undo, revert, restore                 going back
