@@ -1,13 +1,14 @@
 """What README.md says works: its commands are run, or at least parsed.
 
-A `console` block after `<!-- run -->` is run, all of them in one home folder, in order; output
-shown below a command must be what it prints, where `...` stands for anything. `# exit N` after a
-command says how it ends, else it must succeed. A block after `<!-- needs a camera -->` is parsed
-as the command line would parse it.
+A `console` block after `<!-- run -->` is run, all of them in one home folder, in order, with one
+simulated camera connected; output shown below a command must be what it prints, where `...` stands
+for anything. `# exit N` after a command says how it ends, else it must succeed. A block after
+`<!-- not run -->` is parsed as the command line would parse it.
 """
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ import click
 import pytest
 
 from romfsfs.cli.app import COMMANDS, romfsfs
+from romfsfs.devices.simulator import Simulator, preset
 
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
@@ -60,8 +62,16 @@ def _commands_of(body: str, first: int) -> Iterator[Command]:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a user with a new home, this checkout's romfsfs and two example files."""
+def camera(micropython: Path) -> Iterator[Simulator]:
+    """The only camera connected: its ROMFS is blank."""
+    with Simulator(preset("OPENMV4P"), micropython=micropython) as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def shell(tmp_path: Path, camera: Simulator) -> Iterator[dict[str, str]]:
+    """The environment of a user with a new home, this checkout's romfsfs, two example files and
+    a camera."""
     home, programs = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     programs.mkdir()
@@ -78,6 +88,7 @@ def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
         "HOME": str(home),
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(CHECKOUT),
+        "ROMFSFS_PORTS": camera.port,
         "ROMFSFS_STATE_DIR": str(tmp_path / "state"),
         "ROMFSFS_CACHE_DIR": str(tmp_path / "cache"),
     }
@@ -125,8 +136,8 @@ def test_a_reader_can_follow_it(shell: dict[str, str]) -> None:
             assert shown, f"{said}\nREADME shows:\n{command.output}"
 
 
-@pytest.mark.parametrize("command", commands("needs a camera"), ids=lambda command: command.text)
-def test_what_needs_a_camera_is_a_command_of_ours(command: Command) -> None:
+@pytest.mark.parametrize("command", commands("not run"), ids=lambda command: command.text)
+def test_what_is_not_run_is_a_command_of_ours(command: Command) -> None:
     words = shlex.split(command.text, comments=True)
     if words[0] != "romfsfs":
         return
@@ -138,7 +149,7 @@ def test_what_needs_a_camera_is_a_command_of_ours(command: Command) -> None:
 
 def test_every_console_block_is_one_or_the_other() -> None:
     marks = {block["mark"] for block in _BLOCK.finditer(README.read_text(encoding="utf-8"))}
-    assert marks == {"run", "needs a camera"}
+    assert marks == {"run", "not run"}
 
 
 def test_every_command_is_mentioned() -> None:
@@ -147,17 +158,34 @@ def test_every_command_is_mentioned() -> None:
     assert not missing, f"README.md does not mention: {', '.join(missing)}"
 
 
-def test_the_python_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example_works(
+    shell: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     block = re.search(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S)
     assert block is not None
-    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    run(Command(0, f'"{sys.executable}" -m romfsfs new app.img --board OPENMV_AE3', 0, ""),
-        {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)})  # fmt: skip
+    for name in ("ROMFSFS_STATE_DIR", "ROMFSFS_CACHE_DIR", "ROMFSFS_PORTS"):
+        monkeypatch.setenv(name, shell[name])
+    monkeypatch.chdir(shell["HOME"])
+    made = "romfsfs new app.img --board OPENMV_AE3 && mkdir product && echo 1 > product/main.py"
+    assert run(Command(0, made, 0, ""), shell).returncode == 0
     names: dict[str, object] = {}
     exec(compile(block[1], "README.md", "exec"), names)
     assert names["report"].write.verified  # type: ignore[attr-defined]
+    assert names["outcome"].verified  # type: ignore[attr-defined]
+
+
+def test_the_picture_is_of_the_commands_shown() -> None:
+    """`scripts/record` draws it; it asks no server for fonts and shows no path of a machine."""
+    text = README.read_text(encoding="utf-8")
+    section = text.partition("## Five minutes with a file")[2].partition("\n## ")[0]
+    drawn = (CHECKOUT / "scripts/session.svg").read_text(encoding="utf-8")
+    shown = html.unescape(re.sub(r"<[^>]+>", "", drawn)).replace("\xa0", " ")
+    for block in _BLOCK.finditer(section):
+        for command in _commands_of(block["body"], 0):
+            assert command.text in shown, f"run scripts/record: no $ {command.text}"
+    assert len(drawn) < 60_000
+    assert "/tmp" not in shown
+    assert re.findall(r"https?:[^\"]*", drawn) == ["http://www.w3.org/2000/svg"]
 
 
 def test_links_lead_somewhere() -> None:
