@@ -186,7 +186,7 @@ def test_silent_in_the_middle_of_a_commit(
     rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("romfsfs.devices.serial_camera.writing.SILENCE", 0.5)
-    camera = connect("OPENMV4P", images={0: BEFORE}, rate=50_000.0)
+    camera = connect("OPENMV4P", images={0: BEFORE}, rate=200_000.0)
     session = rig.prepare("camera")
     (session.work / "notes.txt").write_text(EDITED)
 
