@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, commit_record, say_commit, write_record, write_text
 from romfsfs.cli.sources import Found, as_found, device, find_session, session_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
@@ -21,6 +21,7 @@ from romfsfs.session.commit import commit_to
 from romfsfs.session.diff import diff_images, diff_session
 from romfsfs.session.recovery import recover as recover_session
 from romfsfs.session.restore import selected
+from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
@@ -89,8 +90,12 @@ def diff(
             history.image_path(found.session, new),
             is_wanted,
         )
+    nothing = True
     for line in lines:
+        nothing = False
         output.show(line + "\n")
+    if nothing and images is None:
+        refuse_unknown(found.session, found.session.derive(), wanted)
 
 
 def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:
@@ -177,7 +182,7 @@ def revert(output: Output, where: str, paths: tuple[str, ...], yes: bool) -> Non
     changed = revert_session(found.session, wanted, found.mountpoint)
     for path in changed:
         output.say(f"  {path}")
-    output.say(f"{len(changed)} change{'' if len(changed) == 1 else 's'} reverted")
+    output.say(f"{count_text(len(changed), 'change')} reverted")
 
 
 @click.command()
