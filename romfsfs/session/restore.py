@@ -107,8 +107,14 @@ def follow(
         for path in before.keys() | after.keys()
         if _content(before.get(path)) != _content(after.get(path))
     ]
+    recall = Recall()
     with opened(work) as work_fd:
-        wanted = [path for path in changed if _is_as(work_fd, path, before.get(path))]
+        wanted = [
+            path
+            for path in changed
+            if _is_as(work_fd, path, before.get(path))
+            or _is_begun(work_fd, path, after.get(path), held, recall)
+        ]
         gone = {path for path in wanted if path not in after and before[path].is_dir}
         junk = [
             found.path
@@ -135,6 +141,35 @@ def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
     if entry.is_dir or kind != "file":
         return entry.is_dir and kind == "dir"
     return work_digest(work_fd, path, entry.signature, entry.source_digest) == entry.source_digest
+
+
+def _is_begun(
+    work_fd: int, path: str, entry: BaseEntry | None, held: BaseImage, recall: Recall
+) -> bool:
+    """Whether there is nothing, or the beginning of what the base has at this path."""
+    kind = kind_at(work_fd, path)
+    if not kind or entry is None or entry.is_dir or kind != "file":
+        return not kind
+    item = _item(entry, held, recall)
+    fd = open_file(work_fd, path)
+    try:
+        size = os.fstat(fd).st_size
+        if size >= item.size:
+            return False
+        with _bytes_of(item) as source:
+            return digest_fd(fd) == digest_fd(source, item.offset, size)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _bytes_of(item: Item) -> Iterator[int]:
+    """A descriptor of what an item (a file) is extracted from."""
+    if isinstance(item.source, Path):
+        with open(item.source, "rb") as file:
+            yield file.fileno()
+    else:
+        yield item.source if item.source is not None else -1
 
 
 def work_digest(
