@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -232,13 +233,33 @@ def undo(
         output.say(f"{session.info.name}: {write_text(report, entry.size)}")
 
 
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """`200M` and the like as bytes."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+)([kmg]?)(i?b)?", value.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size; 500K, 200M and 2G are")
+    return int(found[1]) * _UNITS[found[2]]
+
+
 @click.command()
 @click.argument("where", metavar="SOURCE", required=False)
+@click.option(
+    "--keep", metavar="SIZE", callback=_bytes,
+    help="What the images may take together (default 1G), from now on; the last two always stay.",
+)  # fmt: skip
 @_JSON
 @click.pass_obj
-def log(output: Output, where: str | None, as_json: bool) -> None:
+def log(output: Output, where: str | None, keep: int | None, as_json: bool) -> None:
     """The images read and committed so far, newest last."""
     session = find_session(where).session
+    if keep is not None:
+        with store.lock_for_change(session.directory, session.info.name):
+            history.keep_within(session, keep)
     known = history.entries(session)
     if as_json:
         output.json([
