@@ -1,0 +1,139 @@
+"""What else happens to people: no room, a cable pulled, worn flash, a program that runs on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from camera_rig import KIB, Rig, held, make_image
+
+from romfsfs.devices.simulator import TO_CAMERA, TO_HOST, Simulator
+
+Connect = Callable[..., Simulator]
+
+BEFORE = make_image("OPENMV4P", notes_txt=b"old\n")
+
+
+def test_more_than_the_partition_holds(rig: Rig, connect: Connect) -> None:
+    image = make_image("OPENMV2", notes_txt=b"old\n")
+    camera = connect("OPENMV2", images={0: image})
+    cam = rig.mount("camera")
+    with pytest.raises(OSError, match="No space left") as caught, open(cam / "huge", "wb") as file:
+        file.write(bytes(200 * KIB))
+    assert caught.value.errno == errno.ENOSPC
+    (cam / "huge").unlink()
+    for number in range(3):
+        (cam / f"large{number}").write_bytes(bytes(40 * KIB))
+    done = rig.run("commit", cam)
+    assert done.code == 4
+    assert camera.statistics.programmed == camera.statistics.erased_blocks == 0
+    (cam / "large0").unlink()
+    (cam / "large1").unlink()
+    rig.ok("umount", "--commit", cam)
+    assert "large2" in (held(camera) or {})
+
+
+def test_mounted_once_only(rig: Rig, connect: Connect) -> None:
+    connect("OPENMV4P", images={0: BEFORE})
+    cam = rig.mount("camera")
+    done = rig.try_mount("camera", name="other")
+    assert done.code == 1
+    assert f"already mounted at {cam}" in done.error
+
+
+def test_commit_by_the_control_file(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    cam = rig.mount("camera")
+    (cam / "notes.txt").write_text("new\n")
+    (cam / ".romfs" / "ctl").write_text("commit\n")
+    assert (held(camera) or {})["notes.txt"] == b"new\n"
+    (cam / "notes.txt").write_text("newer\n")
+    camera.unplug()
+    with pytest.raises(OSError, match="Input/output error"):
+        (cam / ".romfs" / "ctl").write_text("commit\n")
+    assert "error" in (cam / ".romfs" / "log").read_text().lower()
+    assert (cam / "notes.txt").read_text() == "newer\n"
+
+
+@pytest.mark.parametrize("count", [1500, 20_000])
+def test_the_cable_is_pulled_while_it_is_mounted(rig: Rig, connect: Connect, count: int) -> None:
+    """Nothing is mounted then; the next try starts afresh."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    camera.faults.cut_after_wire_bytes(count)
+    done = rig.try_mount("camera")
+    assert done.code == 5
+    assert "plug" in done.error
+    camera.replug()
+    cam = rig.mount("camera")
+    assert (cam / "notes.txt").read_bytes() == b"old\n"
+
+
+def test_unplugged_at_the_commit(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    cam = rig.mount("camera")
+    (cam / "notes.txt").write_text("new\n")
+    camera.unplug()
+    done = rig.run("umount", "--commit", cam)
+    assert done.code == 5
+    assert (cam / "notes.txt").read_text() == "new\n"  # still mounted
+    camera.replug()
+    rig.ok("umount", "--commit", cam)
+    assert (held(camera) or {})["notes.txt"] == b"new\n"
+
+
+def test_a_program_that_runs_on_and_prints(rig: Rig, connect: Connect) -> None:
+    camera = connect(
+        "OPENMV4P",
+        images={0: BEFORE},
+        main_script="while True:\n    try:\n        print('frame')\n    except Exception: pass\n",
+    )
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    rig.ok("commit", "camera")
+    assert (held(camera) or {})["notes.txt"] == b"new\n"
+
+
+@pytest.mark.parametrize("command", [3, 4], ids=["erase", "program"])
+def test_a_driver_that_refuses(rig: Rig, connect: Connect, command: int) -> None:
+    """Its answer is not ignored, as mpremote does; once it works again, recovery finishes."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    camera.faults.fail_ioctl(command=command, count=3)
+    done = rig.run("commit", "camera")
+    assert done.code == 5
+    assert "refuses" in done.error
+    assert "romfsfs recover camera" in done.error
+    camera.faults.clear()
+    rig.ok("recover", "camera")
+    assert (held(camera) or {})["notes.txt"] == b"new\n"
+
+
+def test_worn_flash(rig: Rig, connect: Connect) -> None:
+    """Exit 6, with the ways on and where the image before is; the other tree can be saved."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "more.bin").write_bytes(b"x" * 30 * KIB)
+    camera.faults.stuck_block(11, on="both")
+    done = rig.run("commit", "camera")
+    assert done.code == 6
+    assert str(session.base_image) in done.error
+    assert "--rollback" in done.error
+    assert held(camera) is None  # nothing wrong runs
+    assert session.base_image.read_bytes() == BEFORE
+    assert (session.work / "more.bin").stat().st_size == 30 * KIB
+    camera.faults.clear()
+    rig.ok("recover", "camera", "--rollback")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_bytes_that_the_wire_spoils(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    camera.faults.garble(TO_HOST, 20_000)
+    session = rig.prepare("camera")
+    assert session.base_image.read_bytes() == BEFORE
+    (session.work / "more.bin").write_bytes(b"x" * 30 * KIB)
+    camera.faults.garble(TO_CAMERA, 20_000)
+    rig.ok("commit", "camera")
+    assert (held(camera) or {})["more.bin"] == b"x" * 30 * KIB
