@@ -4,7 +4,7 @@ quick      `--version` and plain `ls` without importing click: they take no long
 app        the click group; commands are imported when they are called
 sources    what DIR or SOURCE means
 output     results, errors, progress; mistakes: errors of click and of the system, in our form
-mounting, sessions, images, building, machines, whole, zoo    the commands
+mounting, sessions, unfinished, images, building, machines, whole, zoo    the commands
 watch      `status --watch`; maps: `info --map`
 fstab      being called by mount(8); automount, desktop: by systemd and by file managers
 completion what shells complete, with the values in `values`; man: the manual page
