@@ -196,6 +196,7 @@ VALUES: dict[str, Completer] = {
     "stedgeai": _files,
     "link": _files,
     "flash_file": _files,
+    "log keep": _choices("200M", "1G", "5G"),
     "options": _choices(
         "ro", "allow_other", "board=", "partition=", "new", "commit_on_unmount", "notify"
     ),

@@ -71,7 +71,7 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
             f"{mounted.source} is mounted there already",
             where=path, next_step=f"romfsfs umount {path}",
         )  # fmt: skip
-    if not nonempty and any(os.scandir(path)):
+    if not nonempty and os.listdir(path):
         raise UsageError(
             "the folder is not empty, and what is in it would be out of reach",
             where=path, next_step="choose an empty folder, or add -o nonempty",
