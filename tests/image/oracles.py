@@ -9,7 +9,7 @@ import pytest
 
 
 def openmv_ota() -> ModuleType:
-    """openmv-ota's `romfs.container`; the test that asks is skipped on a Python it does not run on."""
+    """openmv-ota's `romfs.container`; skips the test on a Python that it does not run on."""
     if sys.version_info < (3, 11):
         pytest.skip("openmv-ota needs Python 3.11")
     from openmv_ota.romfs import container
