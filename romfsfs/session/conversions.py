@@ -36,9 +36,11 @@ class Conversions:
     def run(self, entries: Sequence[ShadowEntry], progress: Progress = no_progress) -> bool:
         """Convert the pending ones of these entries; whether there were any. Blocks.
 
-        A file that changed since it was hashed is left for the caller's next look at the tree.
+        Failures are asked for again once: those that say nothing of the file (a tool that was
+        killed, a time-out) get another try, the others are known. A file that changed since it
+        was hashed is left for the caller's next look at the tree.
         """
-        pending = [entry for entry in entries if entry.state == "pending"]
+        pending = [entry for entry in entries if self._is_open(entry)]
         if not pending:
             return False
         done = 0
@@ -47,6 +49,12 @@ class Conversions:
                 done += 1
                 progress("converting", done, len(pending))
         return True
+
+    def _is_open(self, entry: ShadowEntry) -> bool:
+        if entry.state == "pending":
+            return True
+        asked = (entry.path, entry.source_digest) in self._results
+        return entry.state == "failed" and bool(entry.source_digest) and not asked
 
     def _convert(self, entry: ShadowEntry) -> None:
         from romfsfs.convert import StaleSource

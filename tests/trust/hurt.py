@@ -3,6 +3,8 @@
 `python hurt.py OPERATION HOW EVERY`: HOW is `kill` (kill -9), or the name of an errno with which
 a system call fails (`EIO`: that call; `ENOSPC+`: that call and all after it; needs `faults.c`
 preloaded). EVERY: hurt at every so many-th place only. Prints what was found as JSON.
+The operations `mounted-...` are done by a command while a daemon serves the session; `daemon` is
+a commit by the daemon itself, asked for through `.romfs/ctl`.
 
 The places are counted, not timed: each change that the process makes of a file (creating,
 writing, syncing, renaming, linking, removing). Each run is a fork of this process, which has
@@ -43,6 +45,7 @@ STORED = {"a.txt", "added/c.txt", "app.mpy"}  # after a commit of the edits
 _CHANGES = {
     "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree",
 }  # fmt: skip
+_CREATES = os.O_CREAT | os.O_TRUNC
 _CALLS = ("write", "pwrite", "fsync", "copy_file_range", "ftruncate")
 
 
@@ -96,12 +99,15 @@ class Desk:
                 return 0
         return int(main(self.command()) or 0)
 
+    def run_hurt(self, killer: Killer) -> int:
+        return self.run()
+
     def fork(self, work: Callable[[], Any]) -> tuple[int, Any]:
         """(wait status, what the work returned) of a fork that did it."""
-        reading, writing = os.pipe()
+        told = self.base / "told"  # not a pipe: a daemon that the work starts would keep it open
+        told.unlink(missing_ok=True)
         pid = os.fork()
         if pid == 0:
-            os.close(reading)
             said = io.StringIO()
             answer: dict[str, Any] = {}
             try:
@@ -110,13 +116,29 @@ class Desk:
             except BaseException:
                 answer["error"] = traceback.format_exc()
             answer["said"] = said.getvalue()
-            os.write(writing, json.dumps(answer).encode())
+            told.write_text(json.dumps(answer))
             os._exit(0)
-        os.close(writing)
-        with open(reading, "rb") as pipe:
-            data = pipe.read()
         _, status = os.waitpid(pid, 0)
-        return status, json.loads(data) if data else {}
+        return status, json.loads(told.read_text()) if told.exists() else {}
+
+    def hurt(self, how: str, at: int) -> tuple[int, dict[str, Any]]:
+        """Run the operation, hurt at its `at`-th place (0: unhurt, to count them)."""
+
+        def killed() -> tuple[int, int]:
+            killer = Killer(at)
+            killer.start()
+            return self.run_hurt(killer), killer.count
+
+        def failing() -> tuple[int, int]:
+            library = ctypes.CDLL(os.environ["ROMFSFS_FAULTS"])
+            number = getattr(errno, how.rstrip("+"))
+            library.fault_arm(at, number, int(how.endswith("+")))
+            try:
+                return self.run(), library.fault_count()
+            finally:
+                library.fault_arm(0, 0, 0)
+
+        return self.fork(killed if how == "kill" else failing)
 
     def check(self, before: bytes) -> str:
         """In an unhurt process, later: is all as it must be? What is wrong."""
@@ -181,8 +203,9 @@ def files_of(image: bytes) -> dict[str, bytes]:
 class Killer:
     """Counts this process's changes of files, and kills it before the `at`-th (0: never)."""
 
-    def __init__(self, base: Path, at: int) -> None:
-        self.base, self.at, self.count = str(base), at, 0
+    def __init__(self, at: int) -> None:
+        self.at, self.count = at, 0
+        self.armed = True
 
     def start(self) -> None:
         for name in _CALLS:
@@ -197,48 +220,30 @@ class Killer:
         return wrapped
 
     def heard(self, event: str, args: tuple[Any, ...]) -> None:
-        if event in _CHANGES or (
-            event == "open" and isinstance(args[2], int) and args[2] & (os.O_CREAT | os.O_TRUNC)
-        ):
+        creates = event == "open" and isinstance(args[2], int) and args[2] & _CREATES
+        if creates or event in _CHANGES:
             self.reached()
 
     def reached(self) -> None:
-        self.count += 1
-        if self.count == self.at:
+        self.count += self.armed
+        if self.armed and self.count == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hurt(desk: Desk, how: str, at: int) -> tuple[int, dict[str, Any]]:
-    """Run the operation, hurt at its `at`-th place (0: unhurt, to count them)."""
-
-    def killed() -> tuple[int, int]:
-        killer = Killer(desk.base, at)
-        killer.start()
-        return desk.run(), killer.count
-
-    def failing() -> tuple[int, int]:
-        library = ctypes.CDLL(os.environ["ROMFSFS_FAULTS"])
-        number = getattr(errno, how.rstrip("+"))
-        library.fault_arm(at, number, int(how.endswith("+")))
-        try:
-            return desk.run(), library.fault_count()
-        finally:
-            library.fault_arm(0, 0, 0)
-
-    return desk.fork(killed if how == "kill" else failing)
 
 
 def attempt(operation: str, how: str, at: int) -> tuple[int, str]:
     """(how many places there are, what is wrong)."""
-    desk = Desk(operation)
+    from hurt_mounted import DaemonDesk, MountedDesk
+
+    kinds = {"mounted-commit": MountedDesk, "mounted-undo": MountedDesk, "daemon": DaemonDesk}
+    desk = kinds.get(operation, Desk)(operation)
     try:
         prepared = desk.fork(desk.prepare)[1]
         assert "error" not in prepared, prepared["error"]
         before = desk.image.read_bytes()
-        status, answer = hurt(desk, how, at)
+        status, answer = desk.hurt(how, at)
         places = answer.get("result", [0, 0])[1]
         said = answer.get("said", "") + answer.get("error", "")
-        if at and how == "kill" and not os.WIFSIGNALED(status):
+        if at and how == "kill" and not os.WIFSIGNALED(status) and operation != "daemon":
             return places, f"it was not killed: {said}"
         if how != "kill" and "Traceback" in said and not clear_error(said):
             return places, f"no clear error: {said}"
@@ -249,9 +254,9 @@ def attempt(operation: str, how: str, at: int) -> tuple[int, str]:
 
 
 def clear_error(said: str) -> bool:
-    """Whether a Python program got one of ours (the command line never shows a traceback)."""
+    """Whether a Python program got the reason (the command line never shows a traceback)."""
     last = said.rstrip().rpartition("\n")[2]
-    return last.startswith("romfsfs.errors.")
+    return last.startswith(("romfsfs.errors.", "OSError: [Errno"))
 
 
 def hurt_all(operation: str, how: str, every: int) -> dict[str, Any]:
