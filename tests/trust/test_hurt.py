@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def test_a_killed_tool_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.Monk
     image.write_bytes(encode({}))
     start = tools._start
 
-    def killed(*args: Any) -> Any:
-        process = start(*args)
+    def killed(argv: Sequence[str], *args: Any) -> Any:
+        process = start(["sleep", "60"], *args)  # what would be running
         process.kill()
         return process
 
