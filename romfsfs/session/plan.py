@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Target, labels_name
+from romfsfs.errors import CapacityError
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
 from romfsfs.session.shadow import Change, InBase, Location, ShadowEntry
 from romfsfs.session.state import Base
@@ -115,9 +116,14 @@ def make_plan(
         )
         for path, entry in _ordered(chosen, base)
     )
-    layout = canonical([TreeEntry(entry.path, entry.size) for entry in entries], rules)
-    if capacity is not None and layout.size > capacity:
-        problems.append(_capacity_problem(entries, layout.size, capacity))
+    most = capacity
+    try:
+        layout = canonical([TreeEntry(entry.path, entry.size) for entry in entries], rules)
+    except CapacityError as error:  # beyond what the format holds: a layout to measure, no more
+        layout = Layout(error.size, {}, (), ())
+        most = min(error.capacity, capacity or error.capacity)
+    if most is not None and layout.size > most:
+        problems.append(_capacity_problem(entries, layout.size, most))
     severity = {ERROR: 0, WARNING: 1, INFO: 2}
     problems.sort(key=lambda problem: severity[problem.severity])
     return Plan(
@@ -234,7 +240,7 @@ def _capacity_problem(entries: Sequence[PlanEntry], size: int, capacity: int) ->
     )
     shown = ", ".join(f"{entry.path} {entry.size:,} B" for entry in largest[:LARGEST_SHOWN])
     message = (
-        f"the image is {size - capacity:,} bytes larger than the partition's {capacity:,}: remove "
+        f"the image is {size - capacity:,} bytes larger than the {capacity:,} there are: remove "
         f"or shrink files, the largest are {shown}"
     )
     return Problem("capacity", "", message)

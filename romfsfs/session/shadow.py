@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.files import EMPTY_DIGEST
+from romfsfs.image.varuint import MAX_VALUE
 from romfsfs.session.state import Base, BaseEntry, Signature
 from romfsfs.session.worktree import WorkFile, open_file
 
@@ -139,6 +140,8 @@ class Deriver:
             return _unusable(work.path, "only files and folders can be stored: remove it")
         if work.kind == "closed":
             return _unusable(work.path, "the folder may not be read: change its mode")
+        if work.signature.size > MAX_VALUE:  # not even read: it may be terabytes of holes
+            return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
         if base is not None and not base.is_dir and base.signature == work.signature:
             return _unchanged(base)
         try:

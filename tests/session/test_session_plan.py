@@ -11,7 +11,8 @@ from session_desk import Desk
 
 from romfsfs.errors import CapacityError, ConversionError, PlanError
 from romfsfs.image.writer import encode
-from romfsfs.session.plan import Problem
+from romfsfs.session.plan import Problem, make_plan
+from romfsfs.session.shadow import Change, InWork, ShadowEntry
 
 CASCADE = (
     '<?xml version="1.0"?><opencv_storage><cascade type_id="opencv-cascade-classifier">'
@@ -306,3 +307,21 @@ def test_unknown_data_after_the_image_stays_where_it_is(tmp_path: Path) -> None:
     desk.commit(force=True)
     assert foreign not in desk.image.read_bytes()
     assert desk.stored()["b.txt"] == bytes(5000)
+
+
+def test_more_than_the_format_holds_is_a_problem_and_not_an_error(desk: Desk) -> None:
+    desk.open()
+    session = desk.session
+    large = [
+        ShadowEntry(name, Change.ADDED, False, name, 3 << 30, digest="0", location=InWork(name))
+        for name in ("a", "b")
+    ]
+    for capacity in (None, 8 << 20):
+        plan = make_plan(large, session.base, session.target, capacity)
+        assert [problem.code for problem in plan.errors] == ["capacity"]
+        assert plan.size > 6 << 30
+    desk.write("hole.bin", b"")
+    os.truncate(desk.work / "hole.bin", 1 << 40)
+    status = session.status()
+    assert [problem.path for problem in status.errors] == ["hole.bin"]
+    assert "4 GiB" in status.errors[0].message
