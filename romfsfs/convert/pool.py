@@ -56,13 +56,11 @@ class WorkerPool:
                 self._start()
             self._changed.notify_all()
 
-    def discard(self, path: str) -> None:
-        """Nobody wants `path` any more: it was removed or renamed."""
+    def ensure(self, path: str) -> None:
+        """As `submit`, but for a path that is queued or worked on already it does nothing."""
         with self._changed:
-            self._queue.pop(path, None)
-            if path in self._running:
-                self._running[path].set()
-            self._changed.notify_all()
+            if path not in self._queue and path not in self._running:
+                self.submit(path)
 
     def pending(self) -> frozenset[str]:
         """The paths that are queued or being worked on."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from romfsfs.fs.guard import AskAgain
-from romfsfs.fs.host import MountHost, Tree
+from romfsfs.fs.host import MountHost, OpenWriters, Tree
 from romfsfs.fs.tree import refuse, to_text
 
 NAME = ".romfs"
@@ -121,7 +121,7 @@ class ControlDirectory:
     def __init__(
         self,
         host: MountHost,
-        open_writers: Callable[[], list[str]],
+        open_writers: OpenWriters,
         requester: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self._host = host
@@ -266,7 +266,8 @@ class ControlDirectory:
         elif name == "writers":
             text = "".join(path + "\0" for path in self._open_writers())
         else:
-            text = self._host.status_json() if name == "status.json" else self._host.status_text()
+            asked = self._host.status_json if name == "status.json" else self._host.status_text
+            text = asked(self._open_writers)
         made = (now, text.encode("utf-8", "surrogateescape"), time.time_ns())
         self._snapshots[name] = made
         return made[1:]

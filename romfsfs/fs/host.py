@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
+#: Gives the paths that are open for writing at the moment it is called.
+OpenWriters = Callable[[], list[str]]
+
 
 class Tree(Protocol):
     """A read-only tree shown below `.romfs/`: the image as it was, or as it would become."""
@@ -78,9 +81,11 @@ class MountHost(Protocol):
         """(capacity, what the image would take now) in bytes; capacity None: unlimited."""
         ...
 
-    def status_text(self) -> str: ...
+    def status_text(self, open_writers: OpenWriters) -> str:
+        """What a commit would do, for people."""
+        ...
 
-    def status_json(self) -> str: ...
+    def status_json(self, open_writers: OpenWriters) -> str: ...
 
     def log_text(self) -> str: ...
 
@@ -96,11 +101,10 @@ class MountHost(Protocol):
         """The models one can copy from; None: there is no `.romfs/zoo`."""
         ...
 
-    def control(self, command: str, open_writers: Callable[[], list[str]]) -> None:
+    def control(self, command: str, open_writers: OpenWriters) -> None:
         """Do what a line written to `.romfs/ctl` says; returns when it is done.
 
-        open_writers gives the paths open for writing at the moment it is called. Raises
-        RomfsError, which makes the write fail with EIO and is logged.
+        Raises RomfsError, which makes the write fail with EIO and is logged.
         """
         ...
 

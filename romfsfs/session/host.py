@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 
 #: `.romfs/log` shows this much of the log's end.
 _LOG_BYTES = 64 << 10
+#: Of a file that is not converted because it is not closed.
+OPEN_NOTE = "open for writing: converted when it is closed"
+#: As `romfsfs.fs.host` has it, which is not to be imported here.
+OpenWriters = Callable[[], list[str]]
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -115,11 +120,11 @@ class SessionHost:
                 self._usage = known
         return known[1]
 
-    def status_text(self) -> str:
-        return self._status().text()
+    def status_text(self, open_writers: OpenWriters) -> str:
+        return self._explained(open_writers).text()
 
-    def status_json(self) -> str:
-        return self._status().json()
+    def status_json(self, open_writers: OpenWriters) -> str:
+        return self._explained(open_writers).json()
 
     def log_text(self) -> str:
         try:
@@ -146,7 +151,7 @@ class SessionHost:
 
         return open_zoo(self.session.info.board)
 
-    def control(self, command: str, open_writers: Callable[[], list[str]]) -> None:
+    def control(self, command: str, open_writers: OpenWriters) -> None:
         word = command.strip()
         if word != "commit":
             raise UsageError(
@@ -209,6 +214,29 @@ class SessionHost:
 
     def _status(self) -> Status:
         return self._current().status
+
+    def _explained(self, open_writers: OpenWriters) -> Status:
+        """The status, saying of what is not converted yet what it waits for.
+
+        A file is converted when it is closed. One that is closed and that no worker has is a
+        conversion that was lost, to a trimmed cache say: it is asked for again.
+        """
+        working = self._pool.pending() if self._pool is not None else frozenset()
+        writing = set(open_writers())
+        if writing:
+            self._outdated()  # what is being written is told of at its close
+        status = self._status()  # after `working`: what ended meanwhile is done
+        if not status.pending or self._pool is None:
+            return status
+        entries = []
+        for entry in status.entries:
+            if entry.state == "pending" and entry.path not in working:
+                if entry.path in writing:
+                    entry = entry._replace(note=OPEN_NOTE)
+                else:
+                    self._pool.ensure(entry.path)
+            entries.append(entry)
+        return replace(status, entries=tuple(entries))
 
     def _current(self) -> _Snapshot:
         """The session's state now, computed at most once for each change of the tree."""

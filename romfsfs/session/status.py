@@ -124,7 +124,7 @@ def _entry_line(entry: ShadowEntry, target: Target) -> str:
     if entry.change is Change.IGNORED:
         return f"{line}  ({entry.note or 'not stored'})"
     if entry.state == "pending":
-        return f"{line} -> {printable(entry.stored_as or '?')}  converting"
+        return f"{line} -> {printable(entry.stored_as or '?')}  {entry.note or 'converting'}"
     if entry.state == "failed":
         return f"{line}  FAILED"
     becomes = what_it_becomes(entry, target)

@@ -68,6 +68,20 @@ def test_a_plain_umount_keeps_the_edits_and_says_how_to_go_on(mounts: Mounts, im
     assert (cam / "a.txt").read_text() == "first\n"
 
 
+def test_a_script_that_is_still_being_written_is_told_apart(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    assert "nothing to commit" in mounts.command("status", cam).out
+    with open(cam / "app.py", "w", buffering=1) as script:
+        script.write("x = 1\n")
+        done = mounts.command("status", cam)
+        assert "A app.py -> app.mpy  open for writing" in done.out
+        done = mounts.command("commit", cam)
+        assert done.code == 1
+        assert "app.py" in done.err
+    done = mounts.command("commit", cam)
+    assert done.code == 0, done.err
+
+
 def test_a_commit_that_fails_leaves_it_mounted(mounts: Mounts, image: Path) -> None:
     before = image.read_bytes()
     cam = mounts.mount(image)

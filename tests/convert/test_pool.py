@@ -120,24 +120,27 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
     pool.close()
 
 
-def test_discarded_path_is_neither_done_nor_reported(results):
-    started, gate = threading.Event(), threading.Event()
+def test_a_path_is_made_sure_of_without_stopping_what_runs(results):
+    started, go_on = threading.Event(), threading.Event()
+    stopped: list[str] = []
 
     def work(path, cancel):
         started.set()
-        gate.wait(20)
+        assert go_on.wait(20)
+        if cancel.is_set():
+            stopped.append(path)
         return ready(path)
 
     pool = WorkerPool(work, results, workers=1)
     pool.submit("running.py")
-    pool.submit("queued.py")
     assert started.wait(20)
-    pool.discard("running.py")
-    pool.discard("queued.py")
-    gate.set()
+    pool.submit("queued.py")
+    for path in ("running.py", "queued.py", "lost.py"):
+        pool.ensure(path)
+    go_on.set()
     assert pool.wait_idle(20)
-    assert results.all == []
-    pool.close()
+    assert [each.source_path for each in results.all] == ["running.py", "queued.py", "lost.py"]
+    assert stopped == []
 
 
 def test_bug_in_a_conversion_is_a_failed_file_with_a_traceback_in_the_log(results, caplog):

@@ -72,10 +72,10 @@ class FakeHost:
     def usage(self) -> tuple[int | None, int]:
         return self.settings.get("capacity"), self.settings.get("used", 0)
 
-    def status_text(self) -> str:
+    def status_text(self, open_writers: Callable[[], list[str]]) -> str:
         return f"{len(os.listdir(self.work_fd))} entries\n"
 
-    def status_json(self) -> str:
+    def status_json(self, open_writers: Callable[[], list[str]]) -> str:
         return json.dumps({"entries": sorted(os.listdir(self.work_fd))}) + "\n"
 
     def log_text(self) -> str:

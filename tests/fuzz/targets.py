@@ -171,10 +171,10 @@ class _Host:
     def zoo(self) -> None:
         return None
 
-    def status_text(self) -> str:
+    def status_text(self, open_writers: Callable[[], list[str]]) -> str:
         return "clean\n"
 
-    def status_json(self) -> str:
+    def status_json(self, open_writers: Callable[[], list[str]]) -> str:
         return "{}"
 
     def log_text(self) -> str:

@@ -55,7 +55,7 @@ def test_a_saved_script_is_compiled_in_the_background(host: SessionHost, desk: D
         assert host.shadow().stat("app.mpy") == (False, size, host.shadow().stat("")[2])
     finally:
         os.close(fd)
-    assert "A app.py -> app.mpy" in host.status_text()
+    assert "A app.py -> app.mpy" in host.status_text(no_writers)
 
 
 def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: Desk) -> None:
@@ -63,8 +63,21 @@ def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: D
     desk.write("pkg/deep/two.py", b"x = 2\n")
     host.changed("pkg")
     settled(host)
-    states = [e["state"] for e in json.loads(host.status_json())["entries"]]
+    states = [e["state"] for e in json.loads(host.status_json(no_writers))["entries"]]
     assert set(states) == {"ready"}
+
+
+def test_a_file_that_is_still_open_says_so(host: SessionHost, desk: Desk) -> None:
+    desk.write("app.py", b"x = 1\n")
+    desk.write("closed.py", b"x = 2\n")  # and nobody told the host: a lost conversion
+    record = json.loads(host.status_json(lambda: ["app.py"]))
+    told = {e["path"]: (e["state"], e["message"]) for e in record["entries"]}
+    assert told["app.py"] == ("pending", "open for writing: converted when it is closed")
+    assert told["closed.py"] == ("pending", "")
+    assert "app.mpy  open for writing" in host.status_text(lambda: ["app.py"])
+    settled(host)
+    assert host.file_state("closed.py") == b"ready"
+    assert host.file_state("app.py") == b"pending"
 
 
 def test_a_syntax_error_shows_in_state_and_status(host: SessionHost, desk: Desk) -> None:
@@ -72,7 +85,7 @@ def test_a_syntax_error_shows_in_state_and_status(host: SessionHost, desk: Desk)
     host.changed("bad.py")
     settled(host)
     assert host.file_state("bad.py") == b"failed"
-    assert "SyntaxError" in host.status_text()
+    assert "SyntaxError" in host.status_text(no_writers)
     with pytest.raises(OSError, match="failed"):
         host.shadow().open("bad.mpy")
     with pytest.raises(ConversionError) as refused:
@@ -91,7 +104,7 @@ def test_a_commit_through_ctl(
         host.control("commit\n", no_writers)
         host.control("commit", no_writers)
     assert desk.stored()["a.txt"] == b"second\n"
-    assert json.loads(host.status_json())["clean"] is True
+    assert json.loads(host.status_json(no_writers))["clean"] is True
     assert [record.message for record in caplog.records] == [
         f"commit: {desk.image.stat().st_size} bytes, verified", "commit: nothing to commit",
     ]  # fmt: skip
@@ -102,10 +115,10 @@ def test_a_commit_through_ctl(
 def test_another_process_commits(host: SessionHost, desk: Desk) -> None:
     desk.write("0.txt", b"moves what follows")
     host.changed("0.txt")
-    assert json.loads(host.status_json())["clean"] is False
+    assert json.loads(host.status_json(no_writers))["clean"] is False
     tree = host.base()
     desk.again().commit()
-    assert json.loads(host.status_json())["clean"] is True
+    assert json.loads(host.status_json(no_writers))["clean"] is True
     # A tree that was opened before shows the image that it was opened on.
     for each, names in ((tree, 3), (host.base(), 4)):
         assert len(list(each.list(""))) == names
@@ -128,7 +141,7 @@ def test_the_status_is_worked_out_once_for_each_change(
     host.changed("a.txt")
     for _ in range(5):
         host.usage()
-        host.status_text()
+        host.status_text(no_writers)
     assert len(looks) == 2  # the first `df` reads no file; from then on all is known
 
 

@@ -149,7 +149,8 @@ class Trees:
 
 
 def settled_shadow(mount: Path) -> tuple[dict[str, bytes | None], bool]:
-    """(what the shadow tree holds, whether a conversion failed) when all conversions have run."""
+    """(what the shadow tree holds, whether a commit must be refused) when all conversions of
+    closed files have run."""
     import json
 
     status: dict[str, Any] = {}
@@ -157,10 +158,14 @@ def settled_shadow(mount: Path) -> tuple[dict[str, bytes | None], bool]:
     def settled() -> bool:
         nonlocal status
         status = json.loads((mount / ".romfs/status.json").read_text(errors="surrogateescape"))
-        return all(entry["state"] != "pending" for entry in status["entries"])
+        return all(
+            entry["state"] != "pending" or entry["message"].startswith("open for writing")
+            for entry in status["entries"]
+        )
 
     until(settled)
-    if any(problem["code"] != "no-board" for problem in status["problems"]):
+    waits = any(entry["state"] == "pending" for entry in status["entries"])
+    if waits or any(problem["code"] != "no-board" for problem in status["problems"]):
         return {}, True
     root = mount / ".romfs/shadow"
     return {path: found.content for path, found in tree(root).items()}, False
