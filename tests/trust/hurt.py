@@ -1,8 +1,9 @@
 """Runs one operation of romfsfs again and again, hurt at another place each time.
 
-`python hurt.py OPERATION HOW EVERY`: HOW is `kill` (kill -9), or the name of an errno with which
-a system call fails (`EIO`: that call; `ENOSPC+`: that call and all after it; needs `faults.c`
-preloaded). EVERY: hurt at every so many-th place only. Prints what was found as JSON.
+`python hurt.py OPERATION HOW EVERY [FIRST]`: HOW is `kill` (kill -9), or the name of an errno
+with which a system call fails (`EIO`: that call; `ENOSPC+`: that call and all after it; needs
+`faults.c` preloaded). EVERY: hurt at every so many-th place only, from the FIRST (1) on. Prints
+what was found as JSON.
 The operations `mounted-...` are done by a command while a daemon serves the session; `daemon` is
 a commit by the daemon itself, asked for through `.romfs/ctl`.
 
@@ -259,11 +260,11 @@ def clear_error(said: str) -> bool:
     return last.startswith(("romfsfs.errors.", "OSError: [Errno"))
 
 
-def hurt_all(operation: str, how: str, every: int) -> dict[str, Any]:
+def hurt_all(operation: str, how: str, every: int, first: int = 1) -> dict[str, Any]:
     places, wrong = attempt(operation, how, 0)
     found = {0: wrong} if wrong else {}
     assert places, "nothing to hurt"
-    tried = range(1, places + 1, every)
+    tried = range(first, places + 1, every)
     for at in tried:
         wrong = attempt(operation, how, at)[1]
         if wrong:
@@ -272,4 +273,4 @@ def hurt_all(operation: str, how: str, every: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(hurt_all(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(hurt_all(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))))

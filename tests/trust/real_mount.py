@@ -16,6 +16,12 @@ from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
 
 CHECKOUT = Path(__file__).parents[2]
+
+#: What `scripts/soak` asks of a long run: how much of it (0: the short form), and which of its
+#: rounds this is, for other random numbers than the last one had.
+LONG = int(os.environ.get("ROMFSFS_LONG", "0") or 0)
+ROUND = int(os.environ.get("ROMFSFS_ROUND", "0") or 0)
+
 SECONDS = 60  # for anything that should take a moment, on a machine that does much else
 
 #: What a process is told that must not find the sessions of the user who runs the tests.

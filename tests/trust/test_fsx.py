@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from fsx import exercise
-from real_mount import RealMount
+from real_mount import LONG, ROUND, RealMount
 
-OPERATIONS = 10_000  # on each binding; `scripts/soak` does a million
+OPERATIONS = LONG or 10_000  # on each binding; `scripts/soak fsx` does a million
 
 
-def test_a_file_is_what_was_done_to_it(mounted: RealMount) -> None:
-    exercise(mounted.mnt / "file", OPERATIONS, seed=20)
+@pytest.mark.timeout(3600 if LONG else 120)
+def test_a_file_is_what_was_done_to_it(
+    mounted: RealMount, record_property: Callable[[str, object], None]
+) -> None:
+    exercise(mounted.mnt / "file", OPERATIONS, seed=20 + ROUND)
     assert (mounted.mnt / "file").read_bytes() == (mounted.work / "file").read_bytes()
+    record_property("operations", OPERATIONS)

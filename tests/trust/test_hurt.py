@@ -1,7 +1,8 @@
 """Killed, or refused by the disk, at any change of any file: nothing is lost, nothing is torn.
 
-`hurt.py` counts the places and hurts one run at each; here at every so many-th, in a long run at
-all. `tests/session` kills at the steps that the code itself names.
+`hurt.py` counts the places and hurts one run at each; here at every so many-th, in the rounds of a
+long run (every $ROMFSFS_LONG-th, from another one on in each) at all. `tests/session` kills at the
+steps that the code itself names.
 """
 
 from __future__ import annotations
@@ -11,29 +12,36 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from real_mount import CHECKOUT, CLEAN
+from real_mount import CHECKOUT, CLEAN, LONG, ROUND
 
 HERE = Path(__file__).parent
-LONG = int(os.environ.get("ROMFSFS_LONG", "0") or 0)
 SECONDS = 3600 if LONG else 100
 
 pytestmark = pytest.mark.timeout(SECONDS + 10)
 
 
-def hurt(operation: str, how: str, every: int, **environment: str) -> dict[str, Any]:
+Record = Callable[[str, object], None]
+
+
+def hurt(
+    record: Record, operation: str, how: str, every: int, **environment: str
+) -> dict[str, Any]:
+    every = LONG or every
+    first = 1 + ROUND % every
     done = subprocess.run(
-        [sys.executable, HERE / "hurt.py", operation, how, str(1 if LONG else every)],
+        [sys.executable, HERE / "hurt.py", operation, how, str(every), str(first)],
         env={**os.environ, **CLEAN, **environment}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     print(f"{operation} {how}: {found['tried']} of {found['places']} places")
+    record("places_killed_at" if how == "kill" else "places_refused_at", found["tried"])
     return found
 
 
@@ -44,8 +52,8 @@ def hurt(operation: str, how: str, every: int, **environment: str) -> dict[str, 
         ("mounted-commit", 15), ("mounted-undo", 15), ("daemon", 13),
     ],
 )  # fmt: skip
-def test_killed(operation: str, every: int) -> None:
-    assert hurt(operation, "kill", every)["found"] == {}
+def test_killed(operation: str, every: int, record_property: Record) -> None:
+    assert hurt(record_property, operation, "kill", every)["found"] == {}
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +75,11 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ENOSPC+", "commit", 13), ("ENOSPC+", "recover", 13), ("EROFS+", "commit", 13),
     ],
 )  # fmt: skip
-def test_refused_by_the_disk(faults: Path, how: str, operation: str, every: int) -> None:
+def test_refused_by_the_disk(
+    faults: Path, how: str, operation: str, every: int, record_property: Record
+) -> None:
     environment = {"LD_PRELOAD": str(faults), "ROMFSFS_FAULTS": str(faults)}
-    assert hurt(operation, how, every, **environment)["found"] == {}
+    assert hurt(record_property, operation, how, every, **environment)["found"] == {}
 
 
 def test_a_killed_tool_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

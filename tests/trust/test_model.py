@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from real_mount import RealMount, image_tree, memory_folder
+from real_mount import LONG, RealMount, image_tree, memory_folder
 from twin_trees import Trees, Twin, answer, settled_shadow
 
 from romfsfs.image.writer import encode
 
-LONG = int(os.environ.get("ROMFSFS_LONG", "0") or 0)
 EXAMPLES = LONG or 6
 STEPS = 100 if LONG else 50
 
@@ -271,7 +271,9 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(100 if not LONG else 24 * 3600)
-def test_mount_and_directory_agree(place: RealMount) -> None:
+def test_mount_and_directory_agree(
+    place: RealMount, record_property: Callable[[str, object], None]
+) -> None:
     place.mount()
     plain = memory_folder("romfsfs-model-")
     trees = Trees(place.mnt, plain)
@@ -295,6 +297,10 @@ def test_mount_and_directory_agree(place: RealMount) -> None:
         raise
     finally:
         print(f"{trees.done} operations on names and contents, {counts}")
+        record_property("examples", EXAMPLES)
+        record_property("operations", trees.done)
+        for what, times in counts.items():
+            record_property(f"{what}s", times)
         subprocess.run(["rm", "-rf", plain], check=True)
     # That a script is wrong may be said; nothing else happened.
     assert [line for line in place.complaints() if "s.py: s.py" not in line] == []
