@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import fuzz_camera
 import pytest
 
 from romfsfs.devices import tools
-from romfsfs.errors import DeviceLost
+from romfsfs.devices.serial_camera import repl
+from romfsfs.errors import DeviceError, DeviceLost
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3cret", "GITHUB_TOKEN": "s3cret", "PYTHONSTARTUP": "s3cret"}
 
@@ -97,3 +99,16 @@ def test_a_tool_in_the_current_folder_is_still_found(
     monkeypatch.setenv("PATH", ".")
     assert tools.find_tool("dfu-util") == str(fake)
     assert stat.S_IMODE(fake.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("received", [2, 3], ids=["unacknowledged", "acknowledged"])
+def test_a_camera_may_be_gone_before_it_says_that_it_goes(received: int) -> None:
+    """Into the boot loader: the port dies at once, with or without a last word."""
+    entered = fuzz_camera.entering()
+    parts = [*entered, b"R\x01\xff\xff", b"", b"\x04"][: len(entered) + received]
+    pulled = b"\x02" + fuzz_camera.DIVIDER.join(parts)
+    with fuzz_camera.fuzz_port(pulled) as port:
+        repl.RawRepl(port).start_and_forget("machine.bootloader()")
+    pulled = b"\x02" + fuzz_camera.DIVIDER.join(entered)
+    with fuzz_camera.fuzz_port(pulled) as port, pytest.raises(DeviceError):
+        repl.RawRepl(port).start_and_forget("machine.bootloader()")

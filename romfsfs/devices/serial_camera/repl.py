@@ -47,6 +47,7 @@ class RawRepl:
         self.port = port
         self._inside = False
         self._raw_paste = True
+        self._handed_over = False  # the camera has all of the code that was started
 
     def enter(self) -> None:
         """Interrupt whatever runs and reach the raw REPL's prompt; nothing if it is reached.
@@ -98,6 +99,7 @@ class RawRepl:
         """Send code and have it run; its output is for the caller to read (`finish` ends it)."""
         self.enter()
         self._inside = False  # until `finish` has seen the prompt again
+        self._handed_over = False
         data = code.encode()
         if self._raw_paste:
             self.port.write(_RAW_PASTE)
@@ -115,6 +117,7 @@ class RawRepl:
             self.port.write(data[start : start + _PLAIN_PIECE])
             time.sleep(_PLAIN_PAUSE)
         self.port.write(b"\x04")
+        self._handed_over = True
         answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)
         if answer != b"OK":
             raise self._no_answer("to a command", answer)
@@ -139,6 +142,7 @@ class RawRepl:
             room -= len(piece)
             sent += len(piece)
         self.port.write(b"\x04")
+        self._handed_over = True
         # announcements of more room may still come before the acknowledgement
         if not self.port.read_until(b"\x04", time.monotonic() + ANSWER_LIMIT).endswith(b"\x04"):
             raise self._no_answer("after code was sent")
@@ -319,7 +323,14 @@ class RawRepl:
             )
 
     def start_and_forget(self, code: str) -> None:
-        """Start code after which the port dies, such as machine.bootloader()."""
-        self.start(code)
+        """Start code after which the port dies, such as machine.bootloader().
+
+        It may die before the camera has said that it has all of the code.
+        """
+        try:
+            self.start(code)
+        except DeviceLost:
+            if not self._handed_over:
+                raise
         with contextlib.suppress(DeviceError):
             self.port.drain(0.2, 1.0)
