@@ -86,6 +86,37 @@ def _check_private(path: Path) -> None:
         )
 
 
+def discard_folder(path: Path) -> None:
+    """Remove a folder of ours with all that is in it, as far as that can be done.
+
+    `shutil.rmtree` recurses, cannot name what lies deeper than PATH_MAX, and is stopped by a folder
+    that its owner may not enter: a tool can leave all three. So folders are moved up until none
+    holds another.
+    """
+    with contextlib.suppress(OSError):
+        mark = os.urandom(8).hex()
+        pending = [path]
+        moved = 0
+        while pending:
+            folder = pending.pop()
+            os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                inside = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for name, is_folder in inside:
+                if not is_folder:
+                    os.unlink(name)
+                elif folder == path:
+                    pending.append(Path(name))
+                else:
+                    moved += 1
+                    os.chmod(name, 0o700)  # to be moved it must be writable
+                    os.rename(name, path / f"{mark}-{moved}")
+                    pending.append(path / f"{mark}-{moved}")
+            if folder != path:
+                os.rmdir(folder)
+        os.rmdir(path)
+
+
 def sync_dir(path: str | os.PathLike[str]) -> None:
     """Make a rename or creation in this folder durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.errors import UsageError
+from romfsfs.programs import find_on_path
 
 #: The environment variable that names a resource folder; then nothing else is searched.
 VARIABLE = "ROMFSFS_IDE_RESOURCES"
@@ -68,7 +68,7 @@ def _candidates() -> Iterator[Path]:
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     for pattern in _USER_COPIES:
         yield from _matches(pattern.replace("{config}", config))
-    program = shutil.which("openmvide")
+    program = find_on_path("openmvide")
     if program:
         yield Path(program).resolve().parent.parent / "share" / "qtcreator"
     for pattern in _INSTALLS:

@@ -16,12 +16,13 @@ CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "romfsfs"
 
 #: Parts that hold nothing but what every part shares.
-LEAVES = {"errors", "files"}
+LEAVES = {"errors", "files", "programs"}
 
 #: part -> the parts it may import, besides itself and the leaves
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "programs": set(),
     "image": set(),
     "boards": {"image"},  # the alignment rules of a partition are the layout's own type
     "convert": {"boards"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from romfsfs.cli.output import Output
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
 from romfsfs.integration.installed import File, install, uninstall
 from romfsfs.integration.units import RULE, config_home, rule, rule_command, unit, unit_path
+from romfsfs.programs import find_on_path
 
 _SYSTEMCTL_SECONDS = 20
 
@@ -29,7 +29,7 @@ def program() -> list[str]:
     script = Path(sys.executable).with_name("romfsfs")
     if os.access(script, os.X_OK):
         return [str(script)]
-    found = shutil.which("romfsfs")
+    found = find_on_path("romfsfs")
     return [os.path.abspath(found)] if found else [sys.executable, "-m", "romfsfs"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from romfsfs.integration.file_managers import (
 )
 from romfsfs.integration.installed import install, uninstall
 from romfsfs.integration.units import config_home, data_home
+from romfsfs.programs import find_on_path
 from romfsfs.session.notify import find_program, notification_command
 
 _BACKUP = ".before-romfsfs"
@@ -151,7 +151,7 @@ def _run(action: str, folder: str) -> int:
 def _window(title: str, text: str, *, failed: bool) -> list[str] | None:
     """A window, else a notification, else None."""
     for name in DIALOGS:
-        found = shutil.which(name)
+        found = find_on_path(name)
         if found is not None:
             return dialog_command(found, title, text, failed=failed)
     notifier = find_program()

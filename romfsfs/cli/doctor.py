@@ -15,6 +15,7 @@ from pathlib import Path
 from romfsfs.errors import RomfsError
 from romfsfs.files import cache_dir, state_dir
 from romfsfs.fs.binding import install_command, load_binding
+from romfsfs.programs import find_on_path
 
 #: Groups that serial ports belong to: Debian and Fedora, Arch.
 _PORT_GROUPS = ("dialout", "uucp")
@@ -89,7 +90,7 @@ def _fuse_device() -> Check:
         return Check(name, False, True, "the kernel module is not loaded", "sudo modprobe fuse")
     if os.geteuid() == 0 or os.access(name, os.R_OK | os.W_OK):
         return Check(name, True, True, "usable")
-    if shutil.which("fusermount3") or shutil.which("fusermount"):
+    if find_on_path("fusermount3") or find_on_path("fusermount"):
         return Check(name, True, True, "usable through fusermount")
     return Check(
         name, False, True, "only root can open it, and fusermount is missing", install_command()
@@ -130,7 +131,7 @@ def _stedgeai() -> str:
 
 
 def _blhost() -> str:
-    found = shutil.which("blhost") or shutil.which("blhost", path=os.path.dirname(sys.executable))
+    found = find_on_path("blhost") or shutil.which("blhost", path=os.path.dirname(sys.executable))
     if found is None:
         raise ImportError("not installed; only the RT1060 needs it")
     return found
@@ -167,11 +168,11 @@ def _group_exists(name: str) -> bool:
 
 
 def _program(name: str, purpose: str) -> Check:
-    found = shutil.which(name)
+    found = find_on_path(name)
     if found:
         return Check(name, True, False, _first_line(found))
     for manager, package in _PACKAGES[name].items():
-        if shutil.which(manager):
+        if find_on_path(manager):
             command = {"apt-get": "sudo apt-get install", "dnf": "sudo dnf install",
                        "pacman": "sudo pacman -S", "brew": "brew install"}[manager]  # fmt: skip
             return Check(

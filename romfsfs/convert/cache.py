@@ -9,7 +9,7 @@ An entry appears by one rename and never changes. It is not fsynced: it can be m
 torn one is noticed, because the artifact's digest is compared before its first use in a process.
 Everything here may be deleted at any time. Safe between threads and processes.
 
-tempfile and shutil are imported where they are used: they cost 20 ms, and `status` needs neither.
+tempfile is imported where it is used: it costs time, and `status` does not need it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from romfsfs.convert.types import Cancel, Cancelled, Diagnostic
-from romfsfs.files import digest_file, make_private_dir
+from romfsfs.files import digest_file, discard_folder, make_private_dir
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,6 @@ class Cache:
     ) -> Entry:
         """File a result; `artifact` is moved. Call with the key locked, and before `work_folder`
         ends."""
-        import shutil
         import tempfile
 
         digest, size = "", 0
@@ -103,7 +102,7 @@ class Cache:
             (staging / _RESULT).write_text(json.dumps(record), "utf-8")
             self._replace(staging, self._folder(key))
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            discard_folder(staging)
             raise
         kept = self._folder(key) / _ARTIFACT if artifact is not None else None
         return Entry(failed, kept, digest, size, diagnostics)
@@ -137,7 +136,6 @@ class Cache:
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
         """A private folder (0700) on the cache's file system, removed at the end."""
-        import shutil
         import tempfile
 
         parent = make_private_dir(self.directory / "work")
@@ -145,7 +143,7 @@ class Cache:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard_folder(folder)
 
     def trim(self, max_bytes: int) -> int:
         """Remove the longest unused entries until at most `max_bytes` are left; bytes removed.
@@ -198,7 +196,6 @@ class Cache:
 
     def _discard(self, folder: Path) -> None:
         """Out of sight by one rename, then removed: nobody sees half an entry."""
-        import shutil
         import tempfile
 
         try:
@@ -206,7 +203,7 @@ class Cache:
             os.rename(folder, grave / "entry")
         except FileNotFoundError:
             return
-        shutil.rmtree(grave, ignore_errors=True)
+        discard_folder(grave)
 
     @staticmethod
     def _acquire(fd: int, key: str, deadline: float, cancel: Cancel | None) -> None:
@@ -238,10 +235,9 @@ class Cache:
                 yield folder.stat().st_mtime, size, folder
 
     def _sweep(self, now: float) -> None:
-        import shutil
 
         for pattern in ("work/*", "locks/*", "results/??/.new-*", "results/??/.old-*"):
             for path in self.directory.glob(pattern):
                 with contextlib.suppress(OSError):
                     if now - path.stat().st_mtime > ABANDONED_SECONDS:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                        discard_folder(path) if path.is_dir() else path.unlink()

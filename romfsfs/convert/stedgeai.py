@@ -7,17 +7,26 @@ moved between versions, so it is searched for. Facts: converters.md; figures: `n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import shutil
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.convert.models import NEURAL_ART_MAGIC, inspect, suffix
-from romfsfs.convert.tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
+from romfsfs.convert.tools import (
+    GIB,
+    Limits,
+    Outcome,
+    environment,
+    failure,
+    made_file,
+    run_tool,
+    time_out,
+)
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -32,6 +41,7 @@ from romfsfs.convert.types import (
     unchanged,
 )
 from romfsfs.errors import ToolMissing
+from romfsfs.programs import find_on_path, search_path
 
 if TYPE_CHECKING:
     from romfsfs.boards import NeuralArtNpu
@@ -43,6 +53,8 @@ _POOL = "stm32n6.mpool"
 _RESULT = "network_rel.bin"
 #: Where versions of the tool have put it, newest first; anywhere else is searched too.
 _RESULT_FOLDERS = ("st_ai_output", "build", "workspace/network_npu_reloc_build")
+#: How far below, and in how many folders, a result is looked for.
+_RESULT_DEPTH, _MAX_FOLDERS = 6, 10_000
 _PLATFORMS = ("linux", "mac", "macarm", "windows")
 _NAMES = ("stedgeai", "stedgeai.exe")
 #: Folders below which OpenMV's IDE and SDK, and ST's own installers, put the tool.
@@ -159,7 +171,7 @@ def tool_environment(tool: Path, folder: Path) -> dict[str, str]:
     if not core:
         inside = tool.parent.parent.name == "Utilities"
         core = str(tool.parents[2] if inside else tool.parent)
-    path = os.pathsep.join((str(tool.parent), os.environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((str(tool.parent), search_path()))
     return environment(folder, STEDGEAI_CORE_DIR=core, PATH=path)
 
 
@@ -180,7 +192,7 @@ def find_tool(option: str | None) -> Path:
     core = os.environ.get("STEDGEAI_CORE_DIR")
     found = _in_install(Path(core)) if core else None
     if found is None:
-        on_path = shutil.which("stedgeai")
+        on_path = find_on_path("stedgeai")
         found = Path(on_path).absolute() if on_path else _search_installs()
     if found is None:
         raise ToolMissing(
@@ -298,11 +310,31 @@ def _read(path: Path) -> str:
 
 def find_result(folder: Path) -> Path | None:
     """The network that the tool left, in a folder of any of its versions."""
-    known = [folder / each / _RESULT for each in _RESULT_FOLDERS]
-    for path in (*known, *sorted(folder.rglob(_RESULT))):
-        if path.is_file() and not path.is_symlink():
+    for each in (*_RESULT_FOLDERS, *_folders_below(folder)):
+        path = folder / each / _RESULT
+        if made_file(path, folder) is not None:
             return path
     return None
+
+
+def _folders_below(folder: Path) -> list[str]:
+    """`folder` and those in it as far as a tool's result can be, each relative to it, in order."""
+    found = [""]
+    level = [""]
+    for _ in range(_RESULT_DEPTH):
+        inner: list[str] = []
+        for each in level:
+            with contextlib.suppress(OSError), os.scandir(folder / each) as entries:
+                inner += [
+                    os.path.join(each, entry.name)
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                ]
+            if len(inner) > _MAX_FOLDERS:
+                return found
+        level = sorted(inner)
+        found += level
+    return found
 
 
 def explain(outcome: Outcome) -> Diagnostic:

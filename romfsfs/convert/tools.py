@@ -1,8 +1,10 @@
 """The one place that runs other programs.
 
 A tool gets a private folder, an environment of a few names, no input, a limit of time, memory
-and file size, and a process group of its own that is killed as a whole. Its two outputs are read
-as one, in order; of a long output the head and the last lines are kept.
+and file size, and a process group of its own that is killed as a whole; children that left the
+group are found by the folder, which is in their environment. Its two outputs are read as one, in
+order; of a long output the head and the last lines are kept. What it leaves in the folder is
+looked at with `made_file` alone: it may be anything.
 
 The limits are set on the running child with prlimit(2): `preexec_fn` can deadlock in a program
 with threads, and a shell in between would be one more thing to kill. Where prlimit is missing
@@ -16,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from romfsfs.convert.types import Cancel, Cancelled, Diagnostic, error
+from romfsfs.programs import search_path
 
 if TYPE_CHECKING:
     import subprocess
@@ -34,15 +38,22 @@ TAIL_BYTES = 48 << 10
 TICK_SECONDS = 0.05
 #: A program file just written can be "busy" while another thread's child still has it open.
 BUSY_ATTEMPTS = 100
+#: So often is looked for children that got away: each look kills all that it finds.
+STRAY_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """seconds: from start to end. memory_bytes: address space. file_bytes: of any file."""
+    """seconds: from start to end. memory_bytes: address space. file_bytes: of any file.
+
+    children: whether the tool may have started others, to be looked for when it has ended (that
+    takes as long as a small script takes to compile).
+    """
 
     seconds: float
     memory_bytes: int = 4 * GIB
     file_bytes: int = GIB
+    children: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,7 @@ class _Capture:
 def environment(folder: Path, **extra: str) -> dict[str, str]:
     """What a tool may know: where programs are, UTF-8, its own folder; and `extra`."""
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": search_path(),
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "LANG": "C.UTF-8",
@@ -122,6 +133,8 @@ def run_tool(
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
+        if limits.children:
+            _kill_strays(folder)
         _drain(process, capture)
     if not ended and cancel is not None and cancel.is_set():
         raise Cancelled("the conversion was stopped", where=os.path.basename(argv[0]))
@@ -202,6 +215,52 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
         return process.poll() is not None
     options = os.WEXITED | os.WNOHANG | os.WNOWAIT
     return os.waitid(os.P_PID, process.pid, options) is not None
+
+
+def _kill_strays(folder: Path) -> None:
+    """Kill what left the tool's process group (setsid) and has our folder in its environment or
+    for its current one. Again, as long as there are any: one may just have started another."""
+    if not os.path.isdir("/proc/self"):
+        return
+    import signal
+
+    marks = (b"TMPDIR=" + os.fsencode(folder), os.path.realpath(folder))
+    for _ in range(STRAY_ATTEMPTS):
+        running = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
+        found = [pid for pid in running if _is_at(pid, marks)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+
+
+def _is_at(pid: int, marks: tuple[bytes, str]) -> bool:
+    """Whether a process has this environment or this folder. One that has ended has neither."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            if marks[0] in file.read().split(b"\0"):
+                return True
+        here = os.readlink(f"/proc/{pid}/cwd")
+    except OSError:  # another user's, or it has ended
+        return False
+    return here == marks[1] or here.startswith(marks[1] + os.sep)
+
+
+def made_file(path: Path, folder: Path) -> int | None:
+    """The size of a file that a tool made below `folder`; None where there is no such plain file.
+
+    A tool that was led astray may leave a link to somebody else's file, also as one of the folders
+    on the way, another name of one, or a fifo that holds up who opens it. None
+    of these is a result.
+    """
+    try:
+        inside = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))
+        status = os.lstat(path)
+    except OSError:
+        return None
+    plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return status.st_size if plain and inside else None
 
 
 def _drain(process: subprocess.Popen[bytes], capture: _Capture) -> None:

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING
 
 from romfsfs.convert.flatbuffer import ModelError, read_operators
 from romfsfs.convert.models import inspect, mebibytes, suffix
-from romfsfs.convert.tools import GIB, Limits, Outcome, environment, failure, run_tool, time_out
+from romfsfs.convert.tools import (
+    GIB,
+    Limits,
+    Outcome,
+    environment,
+    failure,
+    made_file,
+    run_tool,
+    time_out,
+)
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -52,6 +61,8 @@ _FALLBACK = re.compile(
 #: What Vela says before it crashes on a damaged model.
 _UNREADABLE = re.compile(r"^.*(?:Failed to load|not a valid).*?(?=\.?$)", re.M | re.I)
 _MAX_NAMED = 5
+#: A summary has two lines; larger is none.
+_MAX_SUMMARY_BYTES = 1 << 20
 
 
 class VelaConverter:
@@ -94,16 +105,18 @@ class VelaConverter:
         if outcome.timed_out:
             return Product(None, (time_out("Vela", outcome, limits.seconds),), cacheable=False)
         output = job.folder / _OUTPUT / f"{job.source.stem}_vela.tflite"
-        if outcome.status != 0 or not output.is_file():
+        size = made_file(output, job.folder)
+        if outcome.status != 0 or size is None:
             # A signal may have been the system's, short of memory: not a property of the model.
             return Product(None, (explain(outcome),), cacheable=outcome.status >= 0)
-        return self._judge(output, outcome)
+        return self._judge(output, size, outcome)
 
-    def _judge(self, output: Path, outcome: Outcome) -> Product:
+    def _judge(self, output: Path, size: int, outcome: Outcome) -> Product:
         """Vela succeeded; can the camera run what it made?"""
-        data = output.read_bytes()
         try:
-            operators = read_operators(lambda at, count: data[at : at + count], len(data))
+            with output.open("rb") as file:
+                fd = file.fileno()
+                operators = read_operators(lambda at, count: os.pread(fd, count, at), size)
         except ModelError as caught:
             message = f"Vela made an unusable model: {caught}; try another version of it"
             return Product(None, (error("tool-failed", message, outcome.output),), cacheable=False)
@@ -166,7 +179,10 @@ def python_environment() -> dict[str, str]:
     which may hold the user's scripts."""
     import site
 
-    found = {"OPENBLAS_NUM_THREADS": "1"}  # each of its threads reserves address space
+    found = {
+        "OPENBLAS_NUM_THREADS": "1",  # each of its threads reserves address space
+        "PYTHONSAFEPATH": "1",  # its current folder holds a model and is no place for packages
+    }
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = [path for path in paths if os.path.isabs(path)]
     if absolute:
@@ -195,14 +211,18 @@ def configuration(npu: VelaNpu) -> str:
 def sram_used(folder: Path) -> int | None:
     """Bytes of SRAM that the compiled model needs, from the summary Vela leaves in `folder`.
 
-    Vela 5.2: one row; column `sram_memory_used`, in KiB."""
+    Vela 5.2: one row; column `sram_memory_used`, in KiB. None where it says no sensible number."""
     for path in sorted(folder.glob("*_summary_*.csv")):
+        size = made_file(path, folder)
+        if size is None or size > _MAX_SUMMARY_BYTES:
+            continue
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                try:
-                    return int(float(row["sram_memory_used"]) * 1024)
-                except (KeyError, TypeError, ValueError, OverflowError):
-                    return None
+            try:
+                row = next(csv.DictReader(file))
+                need = int(float(row["sram_memory_used"]) * 1024)
+            except (StopIteration, KeyError, TypeError, ValueError, OverflowError, csv.Error):
+                return None
+            return need if need >= 0 else None
     return None
 
 

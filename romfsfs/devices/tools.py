@@ -11,7 +11,6 @@ import contextlib
 import os
 import platform
 import selectors
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from romfsfs.errors import DeviceError, DeviceLost
+from romfsfs.programs import find_on_path, search_path
 
 #: what installs dfu-util, by the names in /etc/os-release (ID, then ID_LIKE)
 _INSTALLERS = {
@@ -35,7 +35,7 @@ _INSTALLERS = {
 
 
 #: what a tool may know of our environment: where programs, libraries and its own packages are
-_INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "LOCALAPPDATA", "APPDATA")
+_INHERITED = ("HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "LOCALAPPDATA", "APPDATA")
 #: bytes: address space (blhost is a Python program with large packages), and of any file
 _MEMORY, _FILE = 4 << 30, 1 << 30
 #: bytes of output that are kept, the last ones
@@ -56,10 +56,10 @@ def find_tool(name: str, install: str | None = None) -> str:
 
     install: that command, where it is not the system's package manager's.
     """
-    found = shutil.which(name)
+    found = find_on_path(name)
     if found is None:
         raise DeviceError(f"{name} is not installed", next_step=install or install_command(name))
-    return os.path.abspath(found)
+    return found
 
 
 def install_command(package: str, os_release: str | None = None) -> str:
@@ -107,7 +107,7 @@ def run_tool(
 def _environment(folder: str) -> dict[str, str]:
     """No secrets of the user's shell."""
     known = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**known, "LC_ALL": "C", "TMPDIR": folder, "TMP": folder}
+    return {**known, "PATH": search_path(), "LC_ALL": "C", "TMPDIR": folder, "TMP": folder}
 
 
 def _limit_memory(pid: int) -> None:

@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs.binding import install_command
+from romfsfs.programs import find_on_path
 
 FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")
@@ -116,7 +116,7 @@ def _check_device(path: str) -> None:
         raise RomfsError(
             "you may not use /dev/fuse", next_step="sudo chmod a+rw /dev/fuse",
         )  # fmt: skip
-    if shutil.which("fusermount3") is None and shutil.which("fusermount") is None:
+    if find_on_path("fusermount3") is None and find_on_path("fusermount") is None:
         raise RomfsError("fusermount is not installed", next_step=install_command())
     if not os.access(path, os.W_OK):
         raise UsageError(
@@ -201,7 +201,7 @@ def _unmounter(*, lazy: bool = False) -> list[str]:
     """The command that unmounts, without the mountpoint."""
     if sys.platform.startswith("linux"):
         for name in ("fusermount3", "fusermount"):
-            program = shutil.which(name)
+            program = find_on_path(name)
             if program is not None:
                 return [program, "-uz" if lazy else "-u", "--"]
     if sys.platform == "darwin":

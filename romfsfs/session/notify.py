@@ -7,11 +7,12 @@ terminal. A notification that cannot be shown is written to the log and forgotte
 from __future__ import annotations
 
 import logging
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+
+from romfsfs.programs import find_on_path
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def wording(name: str, failed: Mapping[str, str]) -> tuple[str, str]:
 
 def find_program() -> str | None:
     """What shows notifications on this system; None if nothing does."""
-    return shutil.which("osascript" if sys.platform == "darwin" else "notify-send")
+    return find_on_path("osascript" if sys.platform == "darwin" else "notify-send")
 
 
 def show(command: Sequence[str]) -> None:

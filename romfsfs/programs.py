@@ -1,0 +1,44 @@
+"""Where other programs and Python packages are looked for.
+
+The folder we happen to be in may be a mount, and what is in it came from a camera or an image:
+that is data, whatever it is called. `sys.path` may mean it (`python -m romfsfs`, PYTHONPATH=:/x,
+an interactive Python), and so does an empty entry of PATH, which nobody writes on purpose. An entry
+`.` is somebody's choice: it is taken as the folder that it is now, since tools run elsewhere, and
+nothing that came from an image is executable.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import shutil
+import sys
+from pathlib import Path
+
+
+def search_path() -> str:
+    """PATH, every entry absolute."""
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(os.path.abspath(entry) for entry in entries if entry)
+
+
+def find_on_path(name: str) -> str | None:
+    """The absolute path of a program, as `shutil.which` finds it in `search_path`."""
+    return shutil.which(name, path=search_path())
+
+
+def package_folders(name: str) -> list[Path]:
+    """The folders of an installed package, without importing anything of it."""
+    entries = [entry for entry in sys.path if os.path.isabs(entry) and not _is_here(entry)]
+    try:
+        spec = importlib.machinery.PathFinder.find_spec(name, entries)
+    except (ImportError, ValueError):
+        return []
+    return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+
+
+def _is_here(entry: str) -> bool:
+    try:
+        return os.path.samefile(entry or os.curdir, os.curdir)
+    except OSError:
+        return False
