@@ -16,8 +16,9 @@ import sys
 from typing import Any
 
 from romfsfs.fs import control
-from romfsfs.fs.calls import RENAME_EXCHANGE, renamer, resolve_times
+from romfsfs.fs.calls import RENAME_EXCHANGE, renamer, set_times
 from romfsfs.fs.file_operations import FileOperations
+from romfsfs.fs.handles import Handle
 from romfsfs.fs.tree import hidden_name, refuse, to_text
 
 STATE_ATTRIBUTE = "user.romfs.state"
@@ -26,6 +27,7 @@ STATE_ATTRIBUTE = "user.romfs.state"
 _NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 _NO_ATTRIBUTE = getattr(errno, "ENOATTR", errno.ENODATA)
+_OWNER_LOOKS = stat.S_IRUSR | stat.S_IXUSR
 _BLOCK = 512  # bytes; of statfs for a partition
 
 
@@ -124,9 +126,11 @@ class Adapter(FileOperations):
         if hides is not None and stat.S_ISDIR(self._tree.stat(old).st_mode):
             raise refuse(errno.EPERM)  # libfuse hides files only: a user made this name up
         self._tree.rename(old, new, renamer(flags))
+        moved: list[Handle] = []
         if hides is not None:
-            self._handles.hide(old, hides)
-            moved = []
+            if not self._handles.hide(old, hides):
+                # Its last close came in between, and libfuse forgets such a file (libfuse #746).
+                self._tree.at(os.unlink, new)
         elif reveals is not None:
             moved = self._handles.reveal(reveals, new)
         elif flags & RENAME_EXCHANGE:
@@ -143,11 +147,22 @@ class Adapter(FileOperations):
     # -- attributes
 
     def chmod(self, path: str | None, mode: int, info: Any = None) -> int:
+        mode = stat.S_IMODE(mode)
         if info is not None:
-            os.fchmod(self._descriptor(info), stat.S_IMODE(mode))
+            fd = self._descriptor(info)
+            handle = self._handles.get(fd)
+            path = None if handle is None else handle.path
+            before = os.fstat(fd).st_mode
+            os.fchmod(fd, mode)
         elif path is not None:
             self._check_change(path, hidden=True)
-            self._tree.at(os.chmod, path, stat.S_IMODE(mode))
+            if path == "/":
+                mode |= _OWNER_LOOKS  # or nobody could look for what is in it, nor take this back
+            before = self._tree.stat(path).st_mode
+            self._tree.at(os.chmod, path, mode)
+        looks = _OWNER_LOOKS if stat.S_ISDIR(before) else stat.S_IRUSR
+        if path is not None and (before ^ mode) & looks:
+            self._changed(path)  # what could not be read can be read now, or the other way
         return 0
 
     def chown(self, path: str | None, uid: int, gid: int, info: Any = None) -> int:
@@ -163,17 +178,13 @@ class Adapter(FileOperations):
             self._tree.at(os.chown, path, uid, gid, follow_symlinks=False)
         return 0
 
-    def utimens(self, path: str | None, times: tuple[int, int] | None, info: Any = None) -> int:
+    def utimens(self, path: str | None, times: Any, info: Any = None) -> int:
+        """times: libfuse's own two `struct timespec`, or None for both now."""
         if info is not None:
-            fd = self._descriptor(info)
-            ns = resolve_times(times, lambda: os.fstat(fd))
-            os.utime(fd) if ns is None else os.utime(fd, ns=ns)
+            set_times(None, times, dir_fd=self._descriptor(info))
         elif path is not None:
             self._check_change(path, hidden=True)
-            place = path
-            ns = resolve_times(times, lambda: self._tree.stat(place))
-            options = {} if ns is None else {"ns": ns}
-            self._tree.at(os.utime, path, follow_symlinks=False, **options)
+            self._tree.at(set_times, path, times)
         return 0
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
@@ -216,6 +227,7 @@ class Adapter(FileOperations):
                 for name, is_dir in self._control.listing(handle)
             ]
             return entries
+        entries[0] = (b".", folder, os.fstat(handle).st_ino)
         with os.scandir(handle) as found:
             entries += [
                 (entry.name.encode(*_NAMES), folder if entry.is_dir() else file, entry.inode())

@@ -1,4 +1,4 @@
-"""Two system calls whose special arguments Python's `os` cannot express."""
+"""System calls whose special arguments Python's `os` cannot express."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import ctypes
 import errno
 import os
 import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 from romfsfs.fs.tree import refuse
 
 RENAME_EXCHANGE = 2  # <linux/fs.h>
 
-# <linux/stat.h>: instead of nanoseconds: the clock's time, or leave it as it is. libfuse passes
-# them on with zero seconds, and the bindings as if they were times.
-UTIME_NOW = (1 << 30) - 1
-UTIME_OMIT = (1 << 30) - 2
+_NO_FOLLOW = 0x20 if sys.platform == "darwin" else 0x100  # <fcntl.h>, AT_SYMLINK_NOFOLLOW
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def resolve_times(
-    times: tuple[int, int] | None, find: Callable[[], os.stat_result]
-) -> tuple[int, int] | None:
-    """(access, modification) time in ns as `os.utime` takes them; None: both now.
+def set_times(name: bytes | None, times: Any, *, dir_fd: int) -> None:
+    """utimensat(2); without a name, the times of `dir_fd` itself.
 
-    Whoever may write may set both to now; anything else takes the owner. find: the file's
-    present stat, called when one of them stays.
+    times: a pointer to libfuse's two `struct timespec`, in which the clock's time and "leave it"
+    are numbers of the C library's own; None: both now. Only the system can do the latter two
+    without a moment in which someone else's change gets lost.
     """
-    if times is None or times == (UTIME_NOW, UTIME_NOW):
-        return None
-    now = time.time_ns()
-    atime, mtime = (now if given == UTIME_NOW else given for given in times)
-    if UTIME_OMIT in times:
-        found = find()
-        atime = found.st_atime_ns if atime == UTIME_OMIT else atime
-        mtime = found.st_mtime_ns if mtime == UTIME_OMIT else mtime
-    return atime, mtime
+    flags = 0 if name is None else _NO_FOLLOW
+    if _LIBC.utimensat(dir_fd, name, times, flags) != 0:
+        raise refuse(ctypes.get_errno())
+
+
+def truncate_path(fd: int, length: int) -> None:
+    """truncate(2) of a file that `fd` is an O_PATH descriptor of.
+
+    Not ftruncate: of a file that has this length already truncate(2) leaves the times alone.
+    """
+    os.truncate(f"/proc/self/fd/{fd}", length)
 
 
 def renamer(flags: int) -> Callable[..., None]:
@@ -48,7 +48,7 @@ def renamer(flags: int) -> Callable[..., None]:
     if not sys.platform.startswith("linux"):
         raise refuse(errno.EINVAL)
     try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+        renameat2 = _LIBC.renameat2
     except AttributeError:  # a C library older than glibc 2.28 or musl 1.2.6
         raise refuse(errno.EINVAL) from None
 

@@ -8,7 +8,6 @@ or a number from `control.FIRST_HANDLE` on, and may come without a path.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from romfsfs.fs import control
+from romfsfs.fs.calls import truncate_path
 from romfsfs.fs.handles import Handle, Handles
 from romfsfs.fs.host import MountHost
 from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
@@ -23,6 +23,9 @@ from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
 # What the kernel asks of an open that means something for the descriptor behind it. O_APPEND
 # does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
+
+_BY_PATH = os.path.exists("/proc/self/fd")
+_TO_TRUNCATE = os.O_PATH if _BY_PATH else os.O_WRONLY
 
 _HAS_PREADV = hasattr(os, "preadv")  # not on macOS before 11
 
@@ -99,11 +102,13 @@ class FileOperations:
         if handle.hidden is not None:
             handle.path, handle.limit = None, None
         handle.changed = bool(flags & os.O_TRUNC)
+        if handle.changed:
+            self._drop_set_id(fd)
         self._handles.add(handle)
         info.fh = fd
         return 0
 
-    def read(self, space: ctypes.Array[ctypes.c_char], offset: int, info: Any) -> int:
+    def read(self, space: memoryview, offset: int, info: Any) -> int:
         """Fill `space` as far as there is something to read; returns bytes read."""
         fh = info.fh
         if fh < control.FIRST_HANDLE and _HAS_PREADV:
@@ -112,10 +117,10 @@ class FileOperations:
             data = os.pread(fh, len(space), offset)
         else:
             data = self._control.file(fh).read(len(space), offset)
-        ctypes.memmove(space, data, len(data))
+        space[: len(data)] = data
         return len(data)
 
-    def write(self, data: ctypes.Array[ctypes.c_char], offset: int, info: Any) -> int:
+    def write(self, data: memoryview, offset: int, info: Any) -> int:
         fh = info.fh
         handle = self._handles.get(fh)
         if handle is None:
@@ -124,14 +129,17 @@ class FileOperations:
         length = len(data)
         if handle.limit is not None and offset + length > handle.limit:
             raise refuse(errno.ENOSPC)
+        written = 0
         try:
-            written = os.pwrite(fh, data, offset)
-            while written < length:  # a full disk: what fits first, the reason at the next call
-                written += os.pwrite(fh, memoryview(data)[written:], offset + written)
+            while written < length:  # a full disk: what fits now, the reason at the next call
+                written += os.pwrite(fh, data[written:], offset + written)
+        except OSError:
+            if not written:
+                raise
         finally:
             # Only now: a flush in between must not take this write for one it has reported.
             handle.changed = True
-        return length
+        return written
 
     def truncate(self, path: str | None, length: int, info: Any = None) -> int:
         if info is not None:
@@ -151,9 +159,9 @@ class FileOperations:
             limit = self._host.limit(to_text(path))
             if limit is not None and length > limit:
                 raise refuse(errno.ENOSPC)
-            fd = self._tree.open(path, os.O_WRONLY)
+            fd = self._tree.open(path, _TO_TRUNCATE)
             try:
-                os.ftruncate(fd, length)
+                (truncate_path if _BY_PATH else os.ftruncate)(fd, length)
             finally:
                 os.close(fd)
             self._changed(path)
@@ -215,6 +223,15 @@ class FileOperations:
             raise refuse(errno.EROFS)
         fd: int = info.fh
         return fd
+
+    def _drop_set_id(self, fd: int) -> None:
+        """What the system does when another than root has cut off a file: here root serves him,
+        and the kernel asks for nothing when the opening itself cuts off."""
+        if self._caller is not None and self._caller()[0] != 0:
+            mode = os.fstat(fd).st_mode
+            dropped = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
+            if mode & dropped:
+                os.fchmod(fd, stat.S_IMODE(mode) & ~dropped)
 
     def _settle(self, path: str, mode: int, fd: int | None = None) -> None:
         """Give something just made the mode and owner that its maker asked for."""

@@ -18,6 +18,9 @@ from romfsfs.fs.control import Attributes
 #: One character per byte, so that every name passes through unharmed.
 ENCODING = "latin-1"
 
+# <cpython/memoryobject.h>: PyBUF_READ, PyBUF_WRITE
+_READABLE, _WRITABLE = 0x100, 0x200
+
 
 def fuse_class_of(module: Any, libfuse: int) -> Any:
     """The binding's FUSE, quicker where it counts, and with what mfusepy drops for libfuse 3.
@@ -27,6 +30,12 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
     copy. They make a new structure for each entry of a folder; one will do, since libfuse
     copies it.
     """
+
+    # A ctypes array would be a type of its own for each size: 40 us to make, and 2 KB until the
+    # garbage collector comes.
+    view = ctypes.pythonapi.PyMemoryView_FromMemory
+    view.restype = ctypes.py_object
+    view.argtypes = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 
     def fgetattr(self: Any, path: bytes | None, buffer: Any, info: Any) -> int:
         try:
@@ -42,14 +51,15 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
         return fgetattr(self, path, buffer, None)
 
     def write(self: Any, path: Any, buffer: Any, size: int, offset: int, info: Any) -> int:
-        data = (ctypes.c_char * size).from_address(ctypes.addressof(buffer.contents))
-        written: int = self.operations.write(data, offset, info.contents)
+        written: int = self.operations.write(view(buffer, size, _READABLE), offset, info.contents)
         return written
 
     def read(self: Any, path: Any, buffer: Any, size: int, offset: int, info: Any) -> int:
-        space = (ctypes.c_char * size).from_address(ctypes.addressof(buffer.contents))
-        count: int = self.operations.read(space, offset, info.contents)
+        count: int = self.operations.read(view(buffer, size, _WRITABLE), offset, info.contents)
         return count
+
+    def utimens_2(self: Any, path: bytes, times: Any) -> Any:
+        return self.operations.utimens(path.decode(ENCODING), times or None)
 
     def readdir_2(self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any) -> int:
         entry = module.c_stat()
@@ -75,7 +85,7 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
     else:
         suffix = "" if module.__name__ == "fuse" else "_fuse_2"
         methods |= {f"getattr{suffix}": getattr_2, "fgetattr": fgetattr}
-        methods |= {f"readdir{suffix}": readdir_2}
+        methods |= {f"readdir{suffix}": readdir_2, f"utimens{suffix}": utimens_2}
     for name in methods:
         if not hasattr(module.FUSE, name):
             raise RomfsError(
@@ -128,14 +138,7 @@ def _with_handles() -> dict[str, Any]:
         return self.operations.chown(text(path), *ids, handle(info))
 
     def utimens(self: Any, path: bytes | None, times: Any, info: Any) -> Any:
-        pair = None
-        if times:
-            given = times.contents
-            pair = (
-                given.actime.tv_sec * 10**9 + given.actime.tv_nsec,
-                given.modtime.tv_sec * 10**9 + given.modtime.tv_nsec,
-            )
-        return self.operations.utimens(text(path), pair, handle(info))
+        return self.operations.utimens(text(path), times or None, handle(info))
 
     def rename(self: Any, old: bytes, new: bytes, flags: int) -> Any:
         return self.operations.rename(text(old), text(new), flags)

@@ -92,7 +92,7 @@ def _brief(args: tuple[Any, ...]) -> str:
 
 
 def _shown(arg: Any) -> str:
-    if isinstance(arg, bytes | ctypes.Array):
+    if isinstance(arg, bytes | memoryview):
         return f"<{len(arg)} bytes>"
     handle = getattr(arg, "fh", None)
     return repr(arg) if handle is None else f"handle {handle}"

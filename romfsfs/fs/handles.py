@@ -45,12 +45,13 @@ class Handles:
             last = all(other.hidden != handle.hidden for other in self._open.values())
             return handle, handle.hidden if last else None
 
-    def hide(self, path: str, hidden: bytes) -> None:
-        """The file at `path` lost its name."""
+    def hide(self, path: str, hidden: bytes) -> bool:
+        """The file at `path` lost its name. Returns whether it is open at all."""
         with self._lock:
-            for handle in self._open.values():
-                if handle.path == path:
-                    handle.path, handle.hidden, handle.limit = None, hidden, None
+            found = [handle for handle in self._open.values() if handle.path == path]
+            for handle in found:
+                handle.path, handle.hidden, handle.limit = None, hidden, None
+            return bool(found)
 
     def reveal(self, hidden: bytes, path: str) -> list[Handle]:
         """A nameless file got a name again. Returns its handles, whose limits may have changed."""
@@ -62,28 +63,24 @@ class Handles:
 
     def rename(self, old: str, new: str) -> list[Handle]:
         """A file or folder moved. Returns the handles that moved with it."""
-        below = old + "/"
+        return self._move({old: new})
+
+    def exchange(self, one: str, other: str) -> list[Handle]:
+        """Two names were swapped. Returns the handles that moved."""
+        return self._move({one: other, other: one})
+
+    def _move(self, moves: dict[str, str]) -> list[Handle]:
         moved = []
         with self._lock:
             for handle in self._open.values():
                 path = handle.path
                 if path is None:
                     continue
-                if path == old:
-                    handle.path = new
-                elif path.startswith(below):
-                    handle.path = new + path[len(old) :]
-                else:
-                    continue
-                moved.append(handle)
-        return moved
-
-    def exchange(self, one: str, other: str) -> list[Handle]:
-        """Two names were swapped. Returns the handles that moved."""
-        parked = "\0"  # no path: nothing can be there
-        moved = self.rename(one, parked)
-        moved += self.rename(other, one)
-        self.rename(parked, other)
+                for old, new in moves.items():
+                    if path == old or path.startswith(old + "/"):
+                        handle.path = new + path[len(old) :]
+                        moved.append(handle)
+                        break
         return moved
 
     def writers(self) -> list[str]:

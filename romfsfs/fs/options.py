@@ -52,6 +52,8 @@ def fuse_options(
         options["auto_cache"] = True
         if libfuse < (3,):
             options["big_writes"] = True  # sequential writes are 8 times faster; libfuse 3: always
+            # As libfuse 3 does: `>` is one request, and no conversion of a file not yet written.
+            options["atomic_o_trunc"] = True
             if nonempty:
                 options["nonempty"] = True  # libfuse 3 has no such option and does not look
         elif libfuse >= (3, 12):

@@ -94,8 +94,14 @@ class SessionHost:
         self._outdated()
         if self._pool is None or self.session.excludes.matches(path):
             return
-        if self.session.converters.concerns(path) or kind_at(self.work_fd, path) == "dir":
+        if self.session.converters.concerns(path) or self._is_folder(path):
             self._pool.submit(path)
+
+    def _is_folder(self, path: str) -> bool:
+        try:
+            return kind_at(self.work_fd, path) == "dir"
+        except PermissionError:  # in a folder closed since: what was just done must not fail
+            return False
 
     def limit(self, path: str) -> int | None:
         """A file that will be converted may be larger than the partition: its result counts."""
@@ -177,10 +183,13 @@ class SessionHost:
         os.close(self.hidden_fd)
 
     def _convert(self, path: str, cancel: threading.Event) -> Conversion:
-        if kind_at(self.work_fd, path) == "dir":
-            self._submit_below(path)
-            raise Cancelled("a folder: what is in it was queued instead")
-        fd = open_file(self.work_fd, path)
+        try:
+            if kind_at(self.work_fd, path) == "dir":
+                self._submit_below(path)
+                raise Cancelled("a folder: what is in it was queued instead")
+            fd = open_file(self.work_fd, path)
+        except PermissionError as error:  # the user has closed it, and the status says so
+            raise Cancelled(str(error)) from error
         try:
             digest, _ = self.session.digests.digest(fd)
             return self.session.converters.convert(path, fd, digest, cancel)

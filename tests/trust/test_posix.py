@@ -31,9 +31,6 @@ OPTIONAL = {*DECLINED, "EINVAL", "EISDIR"}  # O_TMPFILE where it is not known lo
 
 #: Where the answer differs all the same, and why nothing here can mend it.
 KNOWN = {
-    # The kernel sends truncate(2) and open(2) with O_TRUNC, which must change the times of a file
-    # that is empty already, as the same request.
-    "truncate: truncate to the same: times of f",
     # libfuse finds no path for what was left open in a folder that is gone, and the kernel asks
     # for attributes by path. Content can be read and written (`unlink_and_folders` does).
     "unlink_and_folders: fchmod",
