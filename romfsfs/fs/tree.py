@@ -8,7 +8,7 @@ the same folder, N being 16 hexadecimal digits unique in this mount (`hidden_nam
 `lib/fuse.c`). Here such names live in a folder of their own, whatever folder they were given in:
 they show in no listing, do not keep their folder from being removed, follow it when it is
 renamed, and are never in the work tree that gets packed. These names are libfuse's: making one
-otherwise is refused (EPERM), but a `mv` to one cannot be told from libfuse's own and hides.
+otherwise is refused (EPERM), but a `mv` to one cannot be told from libfuse's own and removes.
 """
 
 from __future__ import annotations

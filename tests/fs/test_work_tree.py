@@ -164,6 +164,14 @@ def test_names_that_are_libfuses_own_cannot_be_made(mounted: Mounted) -> None:
         (mounted.mnt / "d").rename(name)
     (mounted.mnt / ".fuse_hidden").touch()  # close to it, but an ordinary name
     assert sorted(os.listdir(mounted.mnt)) == [".fuse_hidden", "d"]
+    # What libfuse does to a file whose last close comes while it is removed: nothing may stay.
+    (mounted.mnt / ".fuse_hidden").rename(name)
+    assert os.listdir(mounted.state / "hidden") == []
+    with (mounted.mnt / "open").open("wb") as file:
+        (mounted.mnt / "open").rename(name)
+        assert os.listdir(mounted.state / "hidden") == [name.name]
+        file.write(b"x")
+    until(lambda: not os.listdir(mounted.state / "hidden"))
 
 
 def test_times_are_kept_to_the_nanosecond_and_one_may_stay(mounted: Mounted) -> None:

@@ -1,0 +1,76 @@
+"""libfuse's threads in each other's way: nothing is lost, left behind, or refused without reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_mount import RealMount, until
+from twin_trees import tree
+
+#: of a long run (`scripts/soak`), for each binding
+LONG = int(os.environ.get("ROMFSFS_LONG", "0") or 0)
+SECONDS = 600 if LONG else 3
+THREADS = 4  # in each of two processes
+HAMMER = Path(__file__).with_name("hammer.py")
+
+
+def hammer(folder: Path, seconds: float, seed: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, HAMMER, folder, str(seconds), str(seed), str(THREADS)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+def test_everything_at_once(place: RealMount) -> None:
+    mounted = place.mount()
+    (mounted.mnt / ".romfs/status").read_bytes()  # opens what it needs for good
+    before = mounted.descriptors()
+    running = [hammer(mounted.mnt, SECONDS, seed) for seed in (1, 2)]
+    reports = [json.loads(each.communicate(timeout=SECONDS * 2 + 60)[0]) for each in running]
+    operations = sum(report["operations"] for report in reports)
+    print(f"{operations} operations, {reports[0]['answers']}")
+    assert [report["unexpected"] for report in reports] == [[], []]
+    assert operations > 100 * SECONDS  # it was not standing still
+    # The kernel tells of closed files when it comes to it.
+    until(lambda: mounted.descriptors() == before)
+    assert os.listdir(mounted.session / "hidden") == []
+    assert _complaints(mounted) == []
+    assert tree(mounted.mnt) == tree(mounted.work)
+    assert (mounted.mnt / ".romfs/writers").read_bytes() == b""
+    _is_converted_in_the_end(mounted)
+    _commits_what_is_there(mounted)
+    assert _complaints(mounted) == []
+    mounted.umount()
+
+
+def _complaints(mounted: RealMount) -> list[str]:
+    """Without what is said of scripts with holes in them."""
+    return [line for line in mounted.complaints() if ": SyntaxError: " not in line]
+
+
+def _is_converted_in_the_end(mounted: RealMount) -> None:
+    def entries() -> list[dict[str, object]]:
+        status = json.loads((mounted.mnt / ".romfs/status.json").read_text())
+        return [entry for entry in status["entries"] if entry["change"] != "deleted"]
+
+    until(lambda: all(entry["state"] != "pending" for entry in entries()))
+    for entry in entries():
+        path = mounted.mnt / str(entry["path"])
+        if path.suffix == ".py":
+            readable = b"\0" not in path.read_bytes()  # a hole is no Python
+            assert entry["state"] == ("ready" if readable else "failed"), entry
+
+
+def _commits_what_is_there(mounted: RealMount) -> None:
+    for path, seen in tree(mounted.mnt).items():
+        if seen.content is not None and path.endswith(".py") and b"\0" in seen.content:
+            (mounted.mnt / path).unlink()
+    expected = {path.replace(".py", ".mpy") for path in tree(mounted.mnt)}
+    mounted.run("commit", mounted.mnt)
+    assert set(mounted.stored()) == expected
