@@ -44,6 +44,8 @@ RUNS = {
                ("tests/trust/test_fsx.py",), 50_000, 10),
     "hurt": Run("killed and refused at each change of a file; size: every so-many-th in a round",
                 ("tests/trust/test_hurt.py",), 8, 8),
+    "hammer": Run("many threads, few names, every operation at once; size: seconds a binding",
+                  ("tests/trust/test_hammer.py",), 120, 5),
 }  # fmt: skip
 
 #: Targets of scripts/fuzz, one after another: not pytest's, and only where it is asked for.

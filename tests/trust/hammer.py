@@ -102,7 +102,10 @@ class Worker:
             raise OSError(number, os.strerror(number))
 
     def rename_folder(self) -> None:
-        os.rename(self.folder, self.folder, src_dir_fd=self.root, dst_dir_fd=self.root)
+        old, new = self.folder, self.folder
+        if new == "d/e" and os.access(f"{old}/e", os.F_OK, dir_fd=self.root):
+            return  # or the tree would grow ever deeper
+        os.rename(old, new, src_dir_fd=self.root, dst_dir_fd=self.root)
 
     def mkdir(self) -> None:
         os.mkdir(self.folder, dir_fd=self.root)
