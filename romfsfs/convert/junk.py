@@ -49,7 +49,6 @@ _RSYNC_REGEX = (
     r"\.(?:.+\.[^.]+\.[A-Za-z0-9]{6}"
     r"|.+\.(?=[A-Za-z0-9]*[A-Z0-9])[A-Za-z0-9]{6})\Z"
 )
-_MEMO_SIZE = 100_000
 
 
 class Excludes:
@@ -77,7 +76,6 @@ class Excludes:
         self.kept = tuple(kept)
         self._junk = _compile(self.patterns)
         self._kept = _compile(self.kept)
-        self._memo: dict[str, bool] = {}
 
     def matches(self, path: str) -> bool:
         """Whether `path` (relative, with `/`), or a folder it is in, is junk."""
@@ -85,13 +83,7 @@ class Excludes:
 
     def matches_name(self, name: str) -> bool:
         """The same for one name without `/`."""
-        known = self._memo.get(name)
-        if known is None:
-            if len(self._memo) >= _MEMO_SIZE:
-                self._memo.clear()
-            known = bool(self._junk.match(name)) and not self._kept.match(name)
-            self._memo[name] = known
-        return known
+        return bool(self._junk.match(name)) and not self._kept.match(name)
 
 
 def _clean(rule: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 from romfsfs.devices.file import SETTLE_SECONDS
 from romfsfs.files import digest_fd
@@ -42,3 +43,8 @@ class DigestCache:
             return digest, None
         self._known[signature] = digest
         return digest, signature
+
+    def keep(self, signatures: Iterable[Signature | None]) -> None:
+        """Forget all others: files that are gone, or were changed since."""
+        known = self._known
+        self._known = {each: known[each] for each in signatures if each in known}

@@ -63,6 +63,8 @@ class SessionHost:
         self._deriving = threading.Lock()
         self._generation = 0
         self._snapshot: _Snapshot | None = None
+        self._base: LocatedTree | None = None
+        self._seen: BaseImage | None = None
         self._usage: tuple[tuple[int, BaseImage], tuple[int | None, int]] | None = None
         self._pool: WorkerPool | None = None
         self._notifier = Notifier(session.info.name) if notify else None
@@ -115,7 +117,7 @@ class SessionHost:
         return capacity
 
     def usage(self) -> tuple[int | None, int]:
-        held = self.session.held()
+        held = self._held()
         with self._mutex:
             now, known, snapshot = (self._generation, held), self._usage, self._snapshot
         if snapshot is not None and (snapshot.generation, snapshot.held) == now:
@@ -141,12 +143,16 @@ class SessionHost:
             return ""
 
     def base(self) -> LocatedTree:
-        held = self.session.held()
+        """Made once for each base: it is asked for with every path below `.romfs/base`."""
+        held, known = self._held(), self._base
+        if known is not None and known.held is held:
+            return known
         leaves = {
             entry.path: Leaf(None if entry.is_dir else entry.size or 0, InBase(entry.path), "ready")
             for entry in held.base.entries
         }
-        return LocatedTree(self.session, held, leaves)
+        self._base = known = LocatedTree(self.session, held, leaves)
+        return known
 
     def shadow(self) -> LocatedTree:
         return self._current().shadow
@@ -221,6 +227,14 @@ class SessionHost:
         with self._mutex:
             self._generation += 1
 
+    def _held(self) -> BaseImage:
+        """The base. What was made of an earlier one goes: it keeps that one's image on the disk."""
+        held = self.session.held()
+        with self._mutex:
+            if self._seen is not held:
+                self._seen, self._snapshot, self._usage, self._base = held, None, None, None
+        return held
+
     def _status(self) -> Status:
         return self._current().status
 
@@ -252,9 +266,10 @@ class SessionHost:
         with self._deriving:  # who comes second finds it done
             with self._mutex:
                 generation, known = self._generation, self._snapshot
-            held = self.session.held()
+            held = self._held()
             if known is not None and known.generation == generation and known.held is held:
                 return known
+            known = self._snapshot = None  # of a large tree there need not be two in memory
             status = self.session.status(held)
             snapshot = _Snapshot(
                 generation, held, status, self._shadow_tree(held, status), _states(status)
@@ -295,7 +310,7 @@ class LocatedTree:
 
     def __init__(self, session: Session, held: BaseImage, leaves: dict[str, Leaf]) -> None:
         self._session = session
-        self._held = held
+        self.held = held
         self._leaves = leaves
         self._time_ns = time.time_ns()
         self._children: dict[str, list[tuple[str, bool]]] = {"": []}
@@ -321,7 +336,7 @@ class LocatedTree:
         if leaf.location is None:
             raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)
         try:
-            return self._session.open_location(leaf.location, self._held)
+            return self._session.open_location(leaf.location, self.held)
         except RomfsError as error:
             raise OSError(errno.EIO, str(error)) from error
 

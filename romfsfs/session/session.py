@@ -147,7 +147,10 @@ class Session:
                 self.excludes.matches,
                 digest or (lambda path, fd: self.digests.digest(fd)),
             )
-            return deriver.derive(scan(fd))
+            shadow = deriver.derive(scan(fd))
+        if digest is None:  # all there is was asked for: what nobody asked for is gone
+            self.digests.keep(entry.signature for entry in shadow)
+        return shadow
 
     def plan(self, shadow: list[ShadowEntry]) -> Plan:
         """What a commit of this shadow tree would write."""

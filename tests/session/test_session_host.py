@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -68,8 +69,8 @@ def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: D
 
 
 def test_a_file_that_is_still_open_says_so(host: SessionHost, desk: Desk) -> None:
-    desk.write("app.py", b"x = 1\n")
-    desk.write("closed.py", b"x = 2\n")  # and nobody told the host: a lost conversion
+    desk.write("app.py", b"x = 'open'\n")  # in no cache from the test before
+    desk.write("closed.py", b"x = 'closed'\n")  # and nobody told the host: a lost conversion
     record = json.loads(host.status_json(lambda: ["app.py"]))
     told = {e["path"]: (e["state"], e["message"]) for e in record["entries"]}
     assert told["app.py"] == ("pending", "open for writing: converted when it is closed")
@@ -143,6 +144,36 @@ def test_the_status_is_worked_out_once_for_each_change(
         host.usage()
         host.status_text(no_writers)
     assert len(looks) == 2  # the first `df` reads no file; from then on all is known
+
+
+def test_a_long_life_is_not_remembered(
+    host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known of contents that are gone goes: a daemon may live for months."""
+    monkeypatch.setattr("romfsfs.session.digests.RACY_NS", -1)
+    for number in range(10):
+        desk.write("data.bin", bytes([number]) * 100)
+        desk.write(f"passing{number}", b"x")
+        host.changed("data.bin")
+        host.status_text(no_writers)
+        (desk.work / f"passing{number}").unlink()
+    host.changed("data.bin")
+    host.status_text(no_writers)
+    assert len(desk.session.digests._known) == 1
+
+
+def test_the_tree_of_the_base_is_made_once_for_each_base(host: SessionHost, desk: Desk) -> None:
+    """Each path below `.romfs/base` asks for it, and an old one keeps its image on the disk."""
+    first = host.base()
+    assert host.base() is first
+    assert host.status_text(no_writers)
+    gone = weakref.ref(first.held)
+    desk.write("data.bin", b"new")
+    desk.commit()
+    del first
+    host.usage()
+    assert gone() is None
+    assert host.base().stat("data.bin") is not None
 
 
 def test_limits_are_of_what_is_stored_as_it_is(host: SessionHost, desk: Desk) -> None:
