@@ -29,6 +29,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 _PARTITION = click.option(
     "--partition", type=int, default=0, show_default=True, help="For boards with two."
 )
+_CAMERA_BOARD = click.option("--board", help="For a camera that cannot be identified.")
+_CAMERA_PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3).")
 
 
 @click.command()
@@ -66,8 +68,8 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 @click.argument("path", required=False)
 @click.option("-l", "--long", is_flag=True, help="Size and offset of each file.")
 @_JSON
-@click.option("--board", help="For a camera that cannot be identified.")
-@click.option("--partition", type=int, help="Of a camera.")
+@_CAMERA_BOARD
+@_CAMERA_PARTITION
 @click.pass_obj
 def ls(
     output: Output, source: str, path: str | None, long: bool, as_json: bool, board: str | None,
@@ -109,10 +111,17 @@ def _records(image: Image, file: BinaryIO) -> list[dict[str, Any]]:
 @click.command()
 @click.argument("source")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@_CAMERA_BOARD
+@_CAMERA_PARTITION
 @click.pass_obj
-def cat(output: Output, source: str, paths: tuple[str, ...]) -> None:
+def cat(
+    output: Output, source: str, paths: tuple[str, ...], board: str | None, partition: int | None
+) -> None:
     """Print files of SOURCE to standard output."""
-    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+    with (
+        output.progress() as progress,
+        image_of(source, board, partition, progress) as (image, file),
+    ):
         nodes = dict(walk(image))
         for path in paths:
             node = nodes.get(path.strip("/"))
@@ -134,12 +143,19 @@ def _copy_out(fd: int, offset: int, size: int) -> None:
 @click.command()
 @click.argument("source")
 @click.argument("directory", metavar="DIR")
+@_CAMERA_BOARD
+@_CAMERA_PARTITION
 @click.pass_obj
-def extract(output: Output, source: str, directory: str) -> None:
+def extract(
+    output: Output, source: str, directory: str, board: str | None, partition: int | None
+) -> None:
     """Extract SOURCE to DIR, which must not exist or be empty."""
     if os.path.lexists(directory) and not os.path.isdir(directory):
         raise UsageError("not a folder", where=directory, next_step="choose another name")
-    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+    with (
+        output.progress() as progress,
+        image_of(source, board, partition, progress) as (image, file),
+    ):
         done = extract_image(image, file, Path(directory), progress)
     output.say(f"{directory}: {count_text(sum(entry is not None for entry in done), 'file')}")
 
@@ -160,7 +176,10 @@ def info(
 
         show_map(output, source, board, partition, as_json)
         return
-    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+    with (
+        output.progress() as progress,
+        image_of(source, partition=partition, progress=progress) as (image, file),
+    ):
         record = _summary(image, file, source, get_board(board) if board else None, partition)
     if as_json:
         output.json(record)
@@ -220,7 +239,10 @@ _USUAL = frozenset({"padding"})
 def verify(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> int:
     """Check SOURCE as the camera would read it; exit code 4 if it is not fit."""
     chosen = get_board(board) if board else None
-    with output.progress() as progress, image_of(source, progress=progress) as (image, file):
+    with (
+        output.progress() as progress,
+        image_of(source, partition=partition, progress=progress) as (image, file),
+    ):
         if image.size == 0:
             raise ImageFormatError("blank: no image there", 0, where=source)
         record = _summary(image, file, source, chosen, partition)

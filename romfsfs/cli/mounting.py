@@ -257,6 +257,6 @@ def _after(output: Output, session: Session, how: str) -> None:
         return
     edits = ("added", "modified", "deleted")
     changes = sum(entry.change.value in edits for entry in status.entries)
-    source = session.info.source
+    source = session.info.argument
     kept = f"{count_text(changes, 'change')} kept" if changes else "not committed so far"
     output.say(f"{kept}; go on with: romfsfs mount {source} DIR, or write: romfsfs commit {source}")

@@ -27,6 +27,7 @@ from romfsfs.session.undo import present_image, undo_target
 from romfsfs.session.undo import undo as undo_session
 
 _WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
+_PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 
 
@@ -36,12 +37,14 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 @click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
 @click.option("--watch", "follow", is_flag=True, help="Again at every change, until Ctrl-C.")
+@_PARTITION
 @click.pass_obj
 def status(
-    output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool, follow: bool
-) -> int:
+    output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool, follow: bool,
+    partition: int | None,
+) -> int:  # fmt: skip
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
-    found = find_session(where)
+    found = find_session(where, partition, only_looks=True)
     verbose = verbose or output.verbose > 0
     if follow:
         from romfsfs.cli.watch import watch
@@ -68,12 +71,14 @@ def _told(mountpoint: Path, name: str) -> str:
 @click.option(
     "--images", nargs=2, type=int, metavar="OLD NEW", help="Two images of the log instead."
 )
+@_PARTITION
 @click.pass_obj
 def diff(
-    output: Output, where: str | None, paths: tuple[str, ...], images: tuple[int, int] | None
-) -> None:
+    output: Output, where: str | None, paths: tuple[str, ...], images: tuple[int, int] | None,
+    partition: int | None,
+) -> None:  # fmt: skip
     """The edits: a unified diff for text, sizes and digests for the rest."""
-    found = find_session(where)
+    found = find_session(where, partition, only_looks=True)
     wanted = _paths(found, paths)
 
     def is_wanted(path: str) -> bool:
@@ -131,14 +136,15 @@ def relative(found: Found, path: str) -> str:
 )
 @click.option("--force", is_flag=True, help="Also over a target that changed elsewhere.")
 @NO_RESET
+@_PARTITION
 @_JSON
 @click.pass_obj
 def commit(
     output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
-    force: bool, no_reset: bool, as_json: bool,
+    force: bool, no_reset: bool, partition: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
-    found = find_session(where)
+    found = find_session(where, partition)
     session = found.session
     with output.progress() as progress:
         if elsewhere is not None:
@@ -170,10 +176,13 @@ def commit(
 @click.argument("where", metavar="DIR or SOURCE")
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before dropping everything.")
+@_PARTITION
 @click.pass_obj
-def revert(output: Output, where: str, paths: tuple[str, ...], yes: bool) -> None:
+def revert(
+    output: Output, where: str, paths: tuple[str, ...], yes: bool, partition: int | None
+) -> None:
     """Bring PATHs, or everything, back to what was last read or committed."""
-    found = find_session(where)
+    found = find_session(where, partition)
     wanted = _paths(found, paths)
     if not wanted and not yes and sys.stdin.isatty():
         click.confirm(f"Drop all edits of {found.session.info.name}?", abort=True, err=True)
@@ -190,13 +199,15 @@ def revert(output: Output, where: str, paths: tuple[str, ...], yes: bool) -> Non
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @NO_RESET
+@_PARTITION
 @_JSON
 @click.pass_obj
 def undo(
-    output: Output, where: str, number: int | None, dry_run: bool, no_reset: bool, as_json: bool
-) -> None:
+    output: Output, where: str, number: int | None, dry_run: bool, no_reset: bool,
+    partition: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Write the previous image (or image N of the log) back."""
-    found = find_session(where)
+    found = find_session(where, partition)
     session = found.session
     wanted = undo_target(session, number)
     lines = list(
@@ -249,11 +260,14 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     "--keep", metavar="SIZE", callback=_bytes,
     help="What the images may take together (default 1G), from now on; the last two always stay.",
 )  # fmt: skip
+@_PARTITION
 @_JSON
 @click.pass_obj
-def log(output: Output, where: str | None, keep: int | None, as_json: bool) -> None:
+def log(
+    output: Output, where: str | None, keep: int | None, partition: int | None, as_json: bool
+) -> None:
     """The images read and committed so far, newest last."""
-    session = find_session(where).session
+    session = find_session(where, partition, only_looks=keep is None).session
     if keep is not None:
         with store.lock_for_change(session.directory, session.info.name):
             history.keep_within(session, keep)

@@ -17,6 +17,7 @@ from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
 from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import Image
 from romfsfs.session import store
+from romfsfs.session.cameras import known_session, unplugged_session
 from romfsfs.session.images import parse
 from romfsfs.session.session import Session, sessions
 
@@ -38,12 +39,27 @@ class Found:
         return [os.fsdecode(path) for path in listed.split(b"\0") if path]
 
 
-def find_session(where: str | None) -> Found:
+def find_session(
+    where: str | None, partition: int | None = None, *, only_looks: bool = False
+) -> Found:
     """The session that DIR or SOURCE names; UsageError if there is none.
 
     Without a name: the mount that the current folder lies in, or else the only session there is.
     A mountpoint whose daemon was killed names its session too: that is then not mounted.
+    partition: of a camera. only_looks: for who changes nothing, so that a camera whose session
+    USB tells is not interrupted.
     """
+    found = _find(where, partition, only_looks)
+    if partition is not None and found.session.info.partition != partition:
+        raise UsageError(
+            f"that is a session of partition {found.session.info.partition}",
+            where=found.session.info.title,
+            next_step="romfsfs sessions lists them",
+        )
+    return found
+
+
+def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:
     if where is None:
         found = _containing_mount(os.getcwd())
         if found is not None:
@@ -56,7 +72,7 @@ def find_session(where: str | None) -> Found:
         folder = store.find_mounted(where, dead=True)
         if folder is not None:
             return Found(Session.load(folder), None)
-    return _by_source(where)
+    return _by_source(where, partition, only_looks)
 
 
 def _is_dead(path: str) -> bool:
@@ -83,7 +99,7 @@ def _only_session() -> Found:
     candidates = [session for session in sessions() if session.has_work]
     if len(candidates) == 1:
         return as_found(candidates[0])
-    names = ", ".join(session.info.name for session in candidates) or "none"
+    names = ", ".join(session.info.title for session in candidates) or "none"
     raise UsageError(
         "which session? name its directory or source",
         where=f"sessions: {names}",
@@ -91,7 +107,7 @@ def _only_session() -> Found:
     )
 
 
-def _by_source(source: str) -> Found:
+def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
     if os.path.isdir(source):
         if os.path.ismount(source):
             raise UsageError(
@@ -104,19 +120,26 @@ def _by_source(source: str) -> Found:
             where=source,
             next_step="romfsfs sessions lists what is",
         )
-    if not os.path.lexists(source) and not is_camera(source) and not _known(source):
-        raise UsageError(
-            "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
-        )
+    there = os.path.exists(source) or is_camera(source) or _known(source)
+    if there and only_looks and is_camera(source):
+        known = known_session(source, partition or 0)
+        if known is not None:
+            return as_found(known)
     try:
-        with device(source) as opened:
+        if not there:
+            raise DeviceAbsent("not there", where=source)
+        with device(source, partition=partition) as opened:
             folder = store.session_dir(opened.info().key)
     except DeviceAbsent:
         # Unplugged: its edits can still be looked at, if it is clear which camera is meant.
-        known = [each for each in sessions() if source in (each.info.source, each.info.name)]
-        if len(known) != 1:
+        known = unplugged_session(source, partition or 0)
+        if known is not None:
+            return as_found(known)
+        if there:
             raise
-        return as_found(known[0])
+        raise UsageError(
+            "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
+        ) from None
     if not (folder / "session.json").exists():
         raise UsageError(
             "there is no session of it", where=source, next_step=f"romfsfs mount {source} DIR"
@@ -160,6 +183,8 @@ def _open_target(session: Session) -> Device:
     info = session.info
     refused: RomfsError
     try:
+        if info.kind != "file" and not is_camera(info.source):
+            raise not_connected(session)  # the port was a link, or a pty: it is gone
         opened = open_device(info.source, board=info.board, partition=info.partition)
         found = opened.info()
         if found.key == info.key:
@@ -177,6 +202,15 @@ def _open_target(session: Session) -> Device:
     if elsewhere is None:
         raise refused
     return elsewhere
+
+
+def not_connected(session: Session) -> DeviceAbsent:
+    return DeviceAbsent(
+        "the camera is not connected",
+        where=session.info.name,
+        next_step="your edits are kept; connect it and try again; romfsfs cameras lists those "
+        "connected",
+    )
 
 
 def _on_another_port(session: Session) -> Device | None:

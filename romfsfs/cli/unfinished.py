@@ -22,14 +22,15 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 @click.pass_obj
 def sessions(output: Output, as_json: bool) -> None:
     """Sessions with their targets, where they are mounted, and whether they hold edits."""
-    records = [_session_record(session) for session in all_sessions()]
+    known = list(all_sessions())
+    records = [_session_record(session) for session in known]
     if as_json:
         output.json(records)
         return
-    for record in records:
+    for session, record in zip(known, records, strict=True):
         state = "interrupted commit" if record["interrupted"] else record["state"]
         mounted = f", mounted at {record['mountpoint']}" if record["mountpoint"] else ""
-        output.show(f"{record['name']}: {state}{mounted}\n    {record['directory']}\n")
+        output.show(f"{session.info.title}: {state}{mounted}\n    {record['directory']}\n")
     if not records:
         output.say("no sessions")
 
@@ -58,11 +59,12 @@ def _session_record(session: Session) -> dict[str, Any]:
 @click.command()
 @click.argument("where", metavar="SOURCE", required=False)
 @click.option("--rollback", is_flag=True, help="Bring the old image back instead of finishing.")
+@click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")
 @click.pass_obj
-def recover(output: Output, where: str | None, rollback: bool) -> int:
+def recover(output: Output, where: str | None, rollback: bool, partition: int | None) -> int:
     """Finish (or roll back) commits that were interrupted; all of them without SOURCE."""
     if where is not None:
-        pending = [find_session(where)]
+        pending = [find_session(where, partition)]
     else:
         pending = [as_found(session) for session in all_sessions() if session.interrupted]
     failed: list[RomfsError] = []

@@ -161,7 +161,7 @@ def _root(found: Found) -> Path:
     if not session.has_work:
         raise UsageError(
             f"{session.info.name} is not mounted and has no edits",
-            next_step=f"romfsfs mount {session.info.source} DIR",
+            next_step=f"romfsfs mount {session.info.argument} DIR",
         )
     return session.work
 

@@ -34,6 +34,7 @@ class DeviceInfo:
     capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
     be erased together. mpy_version (version, sub-version) and march: what the camera's own
     firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
+    usb_serial: of the port's USB device, '' where there is none.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class DeviceInfo:
     march: str | None = None
     firmware: str = ""
     notes: tuple[str, ...] = ()
+    usb_serial: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,28 @@ def serial_cameras(ports: Iterable[Any] | None = None) -> tuple[CameraPort, ...]
     return tuple(sorted(found, key=lambda camera: camera.port))
 
 
+def camera_port(port: str) -> CameraPort:
+    """What USB knows of this port, asked for without opening it; other ports have no ids."""
+    real = os.path.realpath(port)
+    for camera in serial_cameras():
+        if camera.port in (port, real):
+            return camera
+    return CameraPort(port)
+
+
+def usb_serial(port: str) -> str:
+    """The USB serial number of the camera on this port, '' where none tells cameras apart.
+
+    Some firmware gives all cameras one number, such as 000000000010.
+    """
+    return telling(camera_port(port).serial_number)
+
+
+def telling(number: str) -> str:
+    """A USB serial number that is one camera's alone; '' for one that looks made up."""
+    return number if len(set(number)) > 3 else ""
+
+
 def dfu_cameras() -> tuple[DfuCamera, ...]:
     """Known boards in DFU mode, by `dfu-util -l`. DeviceError when it is missing or fails."""
     from romfsfs.devices.dfu import list_settings

@@ -148,7 +148,7 @@ def _recover(
         raise RomfsError(
             "a commit was interrupted, and a dry run would not mend that",
             where=session.info.name,
-            next_step=f"romfsfs recover {session.info.source}",
+            next_step=f"romfsfs recover {session.info.argument}",
         )
     done = recovery.recover_locked(session, device, root=root, progress=progress)
     log.info("an interrupted commit was %s", done)
@@ -206,7 +206,7 @@ def commit_to(
         raise UsageError(
             "that is the session's own target",
             where=found.name,
-            next_step=f"romfsfs commit {session.info.source}",
+            next_step=f"romfsfs commit {session.info.argument}",
         )
 
     def choose(plan: Plan, problems: list[Problem]) -> Layout:
@@ -266,7 +266,7 @@ def write_target(session: Session, device: Device, progress: Progress) -> WriteR
         if not isinstance(device, FileDevice):
             error.next_step = (
                 f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
-                f"your edits are kept: romfsfs recover {session.info.source} "
+                f"your edits are kept: romfsfs recover {session.info.argument} "
                 "finishes it, with --rollback it brings the image before back"
                 + (f", which is {session.base_image}" if session.base_image.exists() else "")
             )

@@ -137,5 +137,5 @@ def previous(session: Session) -> HistoryEntry:
     raise RomfsError(
         "there is no earlier image to go back to",
         where=session.info.name,
-        next_step=f"see what there is: romfsfs log {session.info.source}",
+        next_step=f"see what there is: romfsfs log {session.info.argument}",
     )

@@ -100,6 +100,7 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
         erase_size=found.erase_size,
         mpy_version=found.mpy_version,
         march=found.march,
+        usb_serial=found.usb_serial,
     )
 
 
@@ -125,7 +126,7 @@ def prepare(
                     "the session holds edits, and --new would drop them",
                     where=session.info.name,
                     next_step=f"commit them, or throw them away: romfsfs revert "
-                    f"{session.info.source}",
+                    f"{session.info.argument}",
                 )
             if not new and target_is(session, device):
                 return not clean

@@ -135,7 +135,7 @@ def recover_locked(
             "the image of the interrupted commit is damaged",
             where=str(new),
             next_step=f"your edits are kept; the image before is {session.base_image}: bring it "
-            f"back with: romfsfs recover {session.info.source} --rollback",
+            f"back with: romfsfs recover {session.info.argument} --rollback",
         )
     with open(new, "rb") as image, believed(session) as old_image:
         device.write_image(image, old_image, progress)
@@ -160,7 +160,7 @@ def _roll_back(session: Session, device: Device, record: CommitRecord, progress:
         raise RomfsError(
             "there is no image to roll back to",
             where=session.info.name,
-            next_step=f"finish the commit instead: romfsfs recover {session.info.source}",
+            next_step=f"finish the commit instead: romfsfs recover {session.info.argument}",
         )
     if not holds(device, image):
         with open(image, "rb") as file:
@@ -196,7 +196,7 @@ def finish(
             f"line: {error.strerror or error}",
             where=str(directory),
             next_step=f"your edits are kept; free space there, then: romfsfs recover "
-            f"{session.info.source}",
+            f"{session.info.argument}",
         ) from error
     forget(session)
     reached("done")

@@ -59,5 +59,5 @@ def refuse_unknown(session: Session, shadow: Sequence[ShadowEntry], paths: Seque
             raise UsageError(
                 "no such file, now or in the image",
                 where=path,
-                next_step=f"romfsfs status {session.info.source}",
+                next_step=f"romfsfs status {session.info.argument}",
             )

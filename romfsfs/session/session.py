@@ -90,7 +90,7 @@ class Session:
                 signatures.append(Signature.of(os.stat(self.directory / name)))
         held = self._held
         if held is None or tuple(signatures) != self._held_signatures:
-            held = open_base(self.directory, self.info.name, self.info.source)
+            held = open_base(self.directory, self.info.name, self.info.argument)
             self._held, self._held_signatures = held, tuple(signatures)
         return held
 
@@ -124,7 +124,7 @@ class Session:
         except FileNotFoundError:
             raise RomfsError(
                 f"{self.info.name} has no work tree",
-                next_step=f"romfsfs mount {self.info.source} DIR",
+                next_step=f"romfsfs mount {self.info.argument} DIR",
             ) from None
         try:
             yield fd
@@ -185,7 +185,7 @@ class Session:
             notes.append(trailing)
         if self.interrupted and store.changed_by(self.directory) is None:
             message = (
-                f"a commit was interrupted; finish it with: romfsfs recover {self.info.source}"
+                f"a commit was interrupted; finish it with: romfsfs recover {self.info.argument}"
             )
             notes.append(Problem("interrupted", "", message, WARNING))
         if self.target.board is None:
@@ -194,7 +194,7 @@ class Session:
                 "(aligned to 16), no limit of size is known; choose one with: mount --board BOARD"
             )
             notes.append(Problem("no-board", "", message, INFO))
-        return notes + advice(plan, held.extents, self.info.source)
+        return notes + advice(plan, held.extents, self.info.argument)
 
     def open_location(
         self, location: Location, held: BaseImage | None = None

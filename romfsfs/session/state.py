@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +130,8 @@ class SessionInfo:
 
     key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
     camera itself reported them; None where only the board table knows. history_bytes: what the
-    images of the log may take together, None for the default.
+    images of the log may take together, None for the default. usb_serial: the USB serial number
+    of the camera, '' where there is none: it can be seen without opening the port.
     """
 
     key: str
@@ -146,6 +148,23 @@ class SessionInfo:
     excludes: tuple[str, ...] = ()
     commit_on_unmount: bool = False
     history_bytes: int | None = None
+    usb_serial: str = ""
+
+    @property
+    def argument(self) -> str:
+        """How a command names the target, to be shown to people and pasted into a shell."""
+        quoted = shlex.quote(self.source)
+        # An image file is one session, whatever partition it is meant for.
+        return f"{quoted} --partition {self.partition}" if self._is_second else quoted
+
+    @property
+    def title(self) -> str:
+        """How to show it beside others: a camera's second partition is a target of its own."""
+        return f"{self.name}, partition {self.partition}" if self._is_second else self.name
+
+    @property
+    def _is_second(self) -> bool:
+        return self.kind != "file" and self.partition > 0
 
     def dump(self) -> bytes:
         record = {name: getattr(self, name) for name in self.__slots__}
@@ -154,6 +173,7 @@ class SessionInfo:
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
         record = load_json(path)
+        record.setdefault("usb_serial", "")  # sessions of 0.1.0 have none
         with as_ours(path):
             check_types(record, _INFO_TYPES)
             record["excludes"] = tuple(record["excludes"])
@@ -175,7 +195,7 @@ _INFO_TYPES: Types = {
     "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
     "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
     "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
-    "history_bytes": _OPTIONAL_INT,
+    "history_bytes": _OPTIONAL_INT, "usb_serial": str,
 }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def trusted_stamp(device: Device, base: Base) -> Stamp | None:
 
 def target_changed(session: Session) -> TargetChanged:
     """The target is not what this session last read: the ways on."""
-    source = session.info.source
+    source = session.info.argument
     return TargetChanged(
         "the target changed elsewhere since it was read",
         where=session.info.name,

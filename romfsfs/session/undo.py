@@ -46,7 +46,7 @@ def undo(
             raise RomfsError(
                 "the work tree holds edits that an undo would mix with",
                 where=session.info.name,
-                next_step=f"commit them, or drop them: romfsfs revert {session.info.source}",
+                next_step=f"commit them, or drop them: romfsfs revert {session.info.argument}",
             )
         if not _is_as_left(session, device):
             raise target_changed(session)
@@ -95,7 +95,7 @@ def undo_target(session: Session, number: int | None = None) -> history.HistoryE
     raise UsageError(
         f"no image {number} in the log",
         where=session.info.name,
-        next_step=f"romfsfs log {session.info.source}",
+        next_step=f"romfsfs log {session.info.argument}",
     )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session, tree
 
+from romfsfs.boards import get_board
+from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.simulator import Simulator
 from romfsfs.devices.simulator.config import PartitionConfig
 
@@ -199,6 +203,112 @@ def test_two_partitions_are_two_sessions(rig: Rig, connect: Connect) -> None:
     assert there[1] is not None
     assert there[0]["notes.txt"] == b"changed"
     assert "app.mpy" in there[1]
+
+
+def test_what_is_said_of_the_second_partition_names_it(rig: Rig, connect: Connect) -> None:
+    """Without `--partition`, what umount advises would mount and commit the first one."""
+    partitions = (PartitionConfig(2048 * KIB),
+                  PartitionConfig(1024 * KIB, 16, kind="mram", word=16, min_write=16))  # fmt: skip
+    images = {n: make_image("OPENMV_AE3", n, notes_txt=b"%d" % n) for n in (0, 1)}
+    camera = connect("OPENMV_AE3", partitions=partitions, images=images)
+    for number in (0, 1):
+        cam = rig.mount(camera.port, "--partition", number)
+        (cam / "notes.txt").write_bytes(b"edited %d" % number)
+        said = rig.ok("umount", cam)
+    assert f"romfsfs commit {camera.port} --partition 1" in said
+    assert f"{camera.port}, partition 1: edits" in rig.ok("sessions")
+    assert "+edited 1" in rig.ok("diff", camera.port, "--partition", 1)
+    assert "+edited 0" in rig.ok("diff", camera.port)
+    rig.ok("commit", camera.port, "--partition", 1)
+    assert (held(camera, 1) or {})["notes.txt"] == b"edited 1"
+    assert (held(camera, 0) or {})["notes.txt"] == b"0"
+    assert rig.ok("cat", camera.port, "notes.txt", "--partition", 1) == "edited 1"
+    rig.ok("undo", camera.port, "--partition", 1)
+    assert (held(camera, 1) or {})["notes.txt"] == b"1"
+    cam = rig.mount(camera.port)
+    assert "a session of partition 0" in rig.run("status", cam, "--partition", 1).error
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ports that commands opened: each time, what ran on that camera was interrupted."""
+    ports: list[str] = []
+    really = SerialCamera.open
+
+    def opened(port: str, **choices: Any) -> SerialCamera:
+        ports.append(port)
+        return really(port, **choices)
+
+    monkeypatch.setattr(SerialCamera, "open", opened)
+    return ports
+
+
+def test_looking_at_a_mounted_cameras_edits_leaves_its_script_running(
+    rig: Rig, connect: Connect, asked: list[str]
+) -> None:
+    camera = connect("OPENMV4P", images={0: make_image("OPENMV4P", notes_txt=b"1")})
+    cam = rig.mount("camera")
+    (cam / "notes.txt").write_text("edited")
+    for source in ("camera", camera.port):
+        assert "M notes.txt" in rig.ok("status", source)
+        assert "+edited" in rig.ok("diff", source)
+        rig.ok("log", source)
+    assert asked == []
+    rig.ok("umount", cam)  # now any camera may be on that port: it is asked
+    assert "M notes.txt" in rig.ok("status", camera.port)
+    assert asked == [camera.port]
+
+
+def test_a_camera_is_known_by_its_usb_serial_number(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    camera = connect("OPENMV4P", images={0: make_image("OPENMV4P", notes_txt=b"1")})
+    other = connect("OPENMV4P", unique_id=bytes(range(12)))
+    monkeypatch.delenv("ROMFSFS_PORTS")
+    numbers = {camera.port: "335F3A7C3038", other.port: "000000000010"}
+
+    def ports() -> list[SimpleNamespace]:
+        [(vid, pid), *_] = get_board("OPENMV4P").runtime_ids
+        return [
+            SimpleNamespace(device=port, vid=vid, pid=pid, serial_number=number)
+            for port, number in numbers.items()
+        ]
+
+    monkeypatch.setattr("serial.tools.list_ports.comports", ports)
+    session = rig.prepare("camera:335F3A7C3038")
+    (session.work / "notes.txt").write_text("edited")
+    blank = rig.prepare(other.port)
+    (blank.work / "own.txt").write_text("2")
+    asked.clear()
+    assert "M notes.txt" in rig.ok("status", "camera:335f3a7c3038")
+    assert "M notes.txt" in rig.ok("status", camera.port)
+    assert asked == []
+
+    # A number that whole series of cameras share tells nothing: the camera is asked.
+    assert "A own.txt" in rig.ok("status", other.port)
+    assert asked == [other.port]
+
+    # Who is on a port now counts, not who was.
+    numbers[camera.port] = "1234567890AB"
+    rig.ok("status", camera.port)
+    assert asked == [other.port, camera.port]
+
+
+def test_edits_of_a_camera_whose_port_is_gone(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: make_image("OPENMV4P", notes_txt=b"1")})
+    link = rig.folder / "port"
+    link.symlink_to(camera.port)
+    cam = rig.mount(str(link))
+    (cam / "notes.txt").write_text("edited")
+    camera.unplug()
+    link.unlink()
+    assert "is not connected" in rig.run("commit", cam).error
+    rig.ok("umount", cam)
+    assert "M notes.txt" in rig.ok("status", link)
+    done = rig.run("commit", link)
+    assert done.code == 5
+    assert "is not connected" in done.error
+    assert "your edits are kept" in done.error
 
 
 _FIRMWARES = {

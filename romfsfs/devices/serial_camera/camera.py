@@ -21,6 +21,7 @@ from romfsfs.devices.base import (
     WriteReport,
     matches_by_digest,
 )
+from romfsfs.devices.discovery import usb_serial
 from romfsfs.devices.serial_camera import flash_plan, identity, snippets
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
 from romfsfs.devices.serial_camera.port import Port
@@ -74,7 +75,9 @@ class SerialCamera:
         self._partition = partition
         self._geometry = identity.geometry(partition, board)
         self._unmounted = False
-        self._info = identity.describe(port.name, facts, board, partition, self._geometry, notes)
+        self._info = identity.describe(
+            port.name, facts, board, partition, self._geometry, notes, usb_serial(port.name)
+        )
 
     @classmethod
     def open(

@@ -82,6 +82,7 @@ def describe(
     partition: PartitionFacts,
     flash: Geometry,
     notes: tuple[str, ...],
+    usb_serial: str = "",
 ) -> DeviceInfo:
     size, erase_size = _table(partition, board)
     if board is not None and size is not None and size != partition.size:
@@ -102,6 +103,7 @@ def describe(
         march=facts.march,
         firmware=facts.firmware,
         notes=notes,
+        usb_serial=usb_serial,
     )
 
 
