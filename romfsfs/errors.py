@@ -35,10 +35,19 @@ EXIT_INTERRUPTED = 130
 
 
 def printable(text: str) -> str:
-    """Names come from images and cameras: what would command a terminal is escaped."""
+    """Names come from images and cameras: what would command a terminal is escaped.
+
+    A byte that is no UTF-8 is shown as that byte, so that a shell's $'...' takes it back.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # what Python makes of such a byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1]
 
 
 class RomfsError(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,17 +73,18 @@ def _check_private(path: Path) -> None:
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
         trusted.add(int(os.environ["SUDO_UID"]))
     status = os.stat(path)
-    why = ""
+    why, remedy = "", ""
     if status.st_uid not in trusted or os.lstat(path).st_uid not in trusted:
         why = "the folder belongs to another user"
+        remedy = "choose another with $ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR"
     elif status.st_mode & stat.S_IWOTH:
         why = "everybody may write to the folder"
+        remedy = f"make it yours alone: chmod 700 {shlex.quote(str(path))}"
     if why:
         raise RomfsError(
             f"{why}, who could change what is kept there",
             where=str(path),
-            next_step="choose another with $ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR, or make it "
-            "yours alone: chmod 700",
+            next_step=remedy,
         )
 
 

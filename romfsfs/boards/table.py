@@ -46,8 +46,10 @@ def get_board(name: str) -> Board:
     if board is None:
         from difflib import get_close_matches
 
-        close = get_close_matches(wanted, known, n=3, cutoff=0.5) or list(known)
-        raise UsageError(f"unknown board {name!r}", next_step="try " + ", ".join(close))
+        close = [each for each in known if len(wanted) > 1 and wanted in each]  # AE3, N6
+        close = close or get_close_matches(wanted, known, n=3, cutoff=0.5)
+        asked = f", did you mean {' or '.join(close)}?" if close else ""
+        raise UsageError(f"unknown board {name!r}{asked}", next_step="romfsfs boards lists them")
     return board
 
 

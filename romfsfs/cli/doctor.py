@@ -191,8 +191,8 @@ def _first_line(program: str) -> str:
 def _folder(name: str, path: Path) -> Check:
     parent = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(parent, os.W_OK):
-        return Check(
-            name, False, True, f"{parent} cannot be written", f"sudo chown -R $USER {parent}"
-        )
+        variable = f"ROMFSFS_{name.partition(' ')[0].upper()}_DIR"
+        remedy = f"export {variable}=DIR, a folder of yours"
+        return Check(name, False, True, f"{path}: {parent} cannot be written", remedy)
     free = shutil.disk_usage(parent).free
     return Check(name, True, True, f"{path}, {free >> 20:,} MiB free")

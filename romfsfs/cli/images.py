@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 import click
 
 from romfsfs.boards import Board, get_board
-from romfsfs.cli.listing import lines, printable
+from romfsfs.cli.listing import lines
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.sources import image_of
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError
+from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable
 from romfsfs.files import digest_fd
 from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
@@ -255,7 +255,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
         for failure in failures:
-            sys.stderr.write(f"romfsfs: error: {failure}\n")
+            sys.stderr.write(f"romfsfs: error: {source}: {failure}\n")
         if not failures:
             fit = f" and fits {chosen.name}" if chosen else ""
             files = count_text(record["files"], "file")
@@ -271,5 +271,5 @@ def _failures(record: dict[str, Any]) -> list[str]:
     ]
     if record["capacity"] is not None and record["size"] > record["capacity"]:
         over = record["size"] - record["capacity"]
-        failures.append(f"{over:,} bytes more than the partition's {record['capacity']:,}")
+        failures.append(f"{over:,} bytes more than the {record['capacity']:,} of {record['board']}")
     return failures

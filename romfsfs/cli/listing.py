@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 
+from romfsfs.errors import printable
 from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.image.reader import read_image
 
@@ -40,8 +41,3 @@ def _lines(image: Image, long: bool, below: str) -> Iterator[str]:
         elif isinstance(node, FileNode):
             offset, size = node.extent
             yield f"{size:10}  {offset:#10x}  {shown}" if long else shown
-
-
-def printable(path: str) -> str:
-    """A path for a terminal: control characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)

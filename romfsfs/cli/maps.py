@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from romfsfs.boards import get_board
-from romfsfs.cli.listing import printable
 from romfsfs.cli.output import Output
 from romfsfs.cli.sources import device, image_of
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, printable
 from romfsfs.files import Progress
 from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES

@@ -61,9 +61,11 @@ def os_error(error: OSError) -> RomfsError:
         return RomfsError("no such folder", where=folder, next_step=f"mkdir -p {folder}")
     next_step = _NEXT_STEPS.get(error.errno or 0, "")
     for name, place in (("STATE", state_dir()), ("CACHE", cache_dir())):
-        if next_step and Path(path).is_relative_to(place):
+        if next_step and (Path(path).is_relative_to(place) or place.is_relative_to(path)):
             next_step = f"romfsfs keeps its files there; $ROMFSFS_{name}_DIR names another place"
-            return RomfsError(what, where=path, next_step=next_step)
+            # One of its parents could not even be made.
+            shown = str(place) if place.is_relative_to(path) else path
+            return RomfsError(what, where=shown, next_step=next_step)
     if error.errno in (errno.EACCES, errno.EPERM) and not os.path.lexists(path):
         path = folder or "."  # what was to be made in it has a name that nobody knows
     return RomfsError(what, where=path, next_step=next_step.format(path=path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from romfsfs.session.opening import leave_work, prepare, session_for
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
+from romfsfs.session.worktree import remove_folder
 
 #: mount options of our own among those of `-o` (an fstab line has no other way to say them)
 _OWN_OPTIONS = (
@@ -46,7 +48,7 @@ _OWN_OPTIONS = (
 @click.option("--board", help="The board that the image is for; remembered. See: romfsfs boards.")
 @click.option("--partition", type=int, help="The partition, for boards with two (AE3). Default 0.")
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
-@click.option("--read-only", is_flag=True, help="Nothing can be changed.")
+@click.option("--read-only", is_flag=True, help="Nothing can be changed through the mount.")
 @click.option(
     "--convert/--no-convert",
     default=None,
@@ -92,9 +94,10 @@ def mount(
         given["commit_on_unmount"] or "commit_on_unmount" in own,
         given["notify"] or "notify" in own,
     )  # fmt: skip
+    inside = request.mountpoint == os.getcwd()
     with output.progress() as progress:
         mount_options = MountOptions(
-            source=source,
+            source=request.source,  # mount(8) would take a relative path as one from where it runs
             allow_other=given["allow_other"],
             foreground=given["foreground"],
             extra=tuple(passed),
@@ -102,18 +105,28 @@ def mount(
         )
         mount_fuse(request.open_host, directory, mount_options)
     if not given["foreground"]:
-        _say_mounted(output, find_session(directory), directory)
+        _say_mounted(output, find_session(directory), directory, inside)
 
 
-def _say_mounted(output: Output, found: Found, directory: str) -> None:
+def _say_mounted(output: Output, found: Found, directory: str, inside: bool) -> None:
     info = found.session.info
     output.say(f"{info.name} is mounted at {directory}")
     if not info.board:
         output.note("no board chosen: scripts become portable bytecode, the size is not limited; "
                     "romfsfs boards lists what --board takes")  # fmt: skip
+    if inside:
+        output.note("your shell is still in the folder below the mount; to enter the mount: cd .")
+    capacity = found.session.capacity
+    if capacity is not None and found.session.base.image_size > capacity:
+        output.note(f"its image is larger than {info.board}'s {capacity:,} B: "
+                    f"romfsfs status {directory}")  # fmt: skip
     holder = store.mounted_at(found.session.directory)
     if holder is not None and holder.resumed:
         output.note(f"it has edits that are not committed: romfsfs status {directory}")
+
+
+def _is_word(source: str) -> bool:
+    return source == "camera" or source.startswith(("camera:", "dfu:"))
 
 
 def split_options(options: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
@@ -138,7 +151,8 @@ class MountRequest:
         commit_on_unmount: bool, notify: bool = False,
     ) -> None:  # fmt: skip
         # The daemon works in `/`, and the file may be one that --new is to make.
-        self.source = source if is_camera(source) else os.path.abspath(source)
+        named = is_camera(source) and not os.path.exists(source)
+        self.source = source if named or _is_word(source) else os.path.abspath(source)
         self.mountpoint = os.path.realpath(directory)
         self.board = board
         self.partition = partition
@@ -163,16 +177,22 @@ class MountRequest:
             directory = store.make_session_dir(found.key)
             # Before anything is remembered: a mount that is refused must not change the other's.
             self._lock = store.lock_for_mount(directory, found.name)
-            session = session_for(
-                opened,
-                self.source,
-                board=self.board,
-                partition=self.partition,
-                options=self.options,
-                excludes=self.excludes,
-                commit_on_unmount=self.commit_on_unmount,
-            )
-            resumed = prepare(session, opened, new=self.start_new, progress=progress)
+            known = (directory / "session.json").exists()
+            try:
+                session = session_for(
+                    opened,
+                    self.source,
+                    board=self.board,
+                    partition=self.partition,
+                    options=self.options,
+                    excludes=self.excludes,
+                    commit_on_unmount=self.commit_on_unmount,
+                )
+                resumed = prepare(session, opened, new=self.start_new, progress=progress)
+            except BaseException:
+                if not known and not (directory / "base.json").exists():
+                    remove_folder(directory)  # nothing was read: there is nothing to remember
+                raise
         host = SessionHost(
             session, self.read_only, lambda: session_device(session), notify=self.notify
         )
@@ -186,7 +206,7 @@ _AFTER = ("commit", "discard", "keep")
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR or SOURCE")
 @click.option(
     "--commit", "save", is_flag=True, help="Commit the edits first; stays mounted if that fails."
 )
@@ -199,7 +219,8 @@ def umount(
     output: Output, directory: str, save: bool, discard: bool, keep: bool, lazy: bool,
     no_reset: bool,
 ) -> None:  # fmt: skip
-    """Unmount DIR. Without an option the edits are kept for the next mount."""
+    """Unmount DIR, or where SOURCE is mounted. Without an option the edits are kept for the next
+    mount."""
     asked = [name for name, on in zip(_AFTER, (save, discard, keep), strict=True) if on]
     if len(asked) > 1:
         raise UsageError(
@@ -209,14 +230,18 @@ def umount(
     how = asked[0] if asked else None
     path = os.path.realpath(directory)
     found = find_session(directory)
+    if found.mountpoint is not None and not found.inside and not os.path.isdir(path):
+        path = os.path.realpath(found.mountpoint)  # SOURCE was named
     if is_dead(path):
         unmount(path, lazy=lazy)
         output.say("the mount was dead and has been removed")
         _after(output, found.session, "discard" if how == "discard" else "keep")
         return
     if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
-        inside = f"romfsfs umount {found.mountpoint}" if found.inside else "romfsfs sessions"
-        raise UsageError("not a mountpoint of romfsfs", where=directory, next_step=inside)
+        if found.inside:
+            inside = f"romfsfs umount {shlex.quote(str(found.mountpoint))}"
+            raise UsageError("not a mountpoint of romfsfs", where=directory, next_step=inside)
+        raise UsageError("it is not mounted", where=directory, next_step="romfsfs sessions")
     session = found.session
     if how is None:
         how = "commit" if session.info.commit_on_unmount else "keep"
@@ -232,8 +257,26 @@ def umount(
             )
         say_commit(output, session.info.name, report)
     holder = store.mounted_at(session.directory)
-    unmount(path, pid=holder.pid if holder else None, lazy=lazy)
-    _after(output, session, how)
+    _leave(path)
+    if unmount(path, pid=holder.pid if holder else None, lazy=lazy):
+        _after(output, session, how)
+        return
+    output.note(f"programs still use what was mounted at {directory}; it ends with the last of "
+                "them, and until then it cannot be mounted again")  # fmt: skip
+    then = "the edits are kept"
+    if how == "discard":
+        then += f"; when it has ended, drop them: romfsfs revert {session.info.argument}"
+    output.say(then)
+
+
+def _leave(path: str) -> None:
+    """This process must not be the one that is in the way."""
+    try:
+        here = os.getcwd()
+    except OSError:  # of a folder that is gone, or a mount that is dead
+        return
+    if here == path or here.startswith(path + "/"):
+        os.chdir("/")
 
 
 def _after(output: Output, session: Session, how: str) -> None:

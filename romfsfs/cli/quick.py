@@ -30,6 +30,8 @@ def _list(path: str, long: bool) -> int | None:
     from romfsfs.cli.listing import listing
     from romfsfs.errors import ImageFormatError, RomfsError
 
+    if hasattr(sys.stdout, "reconfigure"):  # as `app` does: no name is an error of the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.stdout.write(listing(path, long))
         sys.stdout.flush()

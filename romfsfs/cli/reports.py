@@ -9,6 +9,7 @@ import click
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import WriteReport
 from romfsfs.session.commit import CommitReport
+from romfsfs.session.session import Session
 
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 
@@ -30,7 +31,8 @@ def say_commit(output: Output, name: str, report: CommitReport) -> None:
 
 def write_text(report: WriteReport, size: int) -> str:
     """`committed 65,536 B ...`: bytes, erase blocks, seconds, and that it was verified."""
-    parts = [f"wrote {report.written:,} of {size:,} B"]
+    # Flash is programmed in whole pages: the end of the last one is no part of the image.
+    parts = [f"wrote {min(report.written, size):,} of {size:,} B"]
     if report.erased_blocks:
         parts.append(
             f"{report.erased_blocks} erase block{'' if report.erased_blocks == 1 else 's'}"
@@ -52,6 +54,22 @@ def commit_record(report: CommitReport) -> dict[str, Any]:
     if report.write is not None:
         record["write"] = write_record(report.write)
     return record
+
+
+#: `commit --json` of a session without edits; the image is on the target alone.
+NOTHING_COMMITTED: dict[str, Any] = {
+    "clean": True, "size": None, "digest": None, "blocks": None, "write": None
+}  # fmt: skip
+
+
+def idle_record(session: Session) -> dict[str, Any]:
+    """`status --json` of a session without edits, which knows nothing of what the target holds."""
+    info = session.info
+    return {
+        "source": info.name, "board": info.board, "partition": info.partition,
+        "capacity": session.capacity, "used": None, "free": None, "clean": True,
+        "entries": [], "problems": [],
+    }  # fmt: skip
 
 
 def write_record(report: WriteReport) -> dict[str, Any]:

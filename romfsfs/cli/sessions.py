@@ -12,7 +12,15 @@ from pathlib import Path
 import click
 
 from romfsfs.cli.output import Output, count_text
-from romfsfs.cli.reports import NO_RESET, commit_record, say_commit, write_record, write_text
+from romfsfs.cli.reports import (
+    NO_RESET,
+    NOTHING_COMMITTED,
+    commit_record,
+    idle_record,
+    say_commit,
+    write_record,
+    write_text,
+)  # fmt: skip
 from romfsfs.cli.sources import Found, device, find_session, session_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
 from romfsfs.session import history, store
@@ -45,6 +53,12 @@ def status(
 ) -> int:  # fmt: skip
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
     found = find_session(where, partition, only_looks=True)
+    if found.idle and not follow:
+        if as_json:
+            output.json(idle_record(found.session))
+        else:
+            output.show(f"{found.session.info.title}: not mounted, no edits\n")
+        return EXIT_OK
     verbose = verbose or output.verbose > 0
     if follow:
         from romfsfs.cli.watch import watch
@@ -79,6 +93,8 @@ def diff(
 ) -> None:  # fmt: skip
     """The edits: a unified diff for text, sizes and digests for the rest."""
     found = find_session(where, partition, only_looks=True)
+    if found.idle and images is None:
+        return
     wanted = _paths(found, paths)
 
     def is_wanted(path: str) -> bool:
@@ -146,6 +162,12 @@ def commit(
     """Write the edits to the file or camera, read them back and compare."""
     found = find_session(where, partition)
     session = found.session
+    if found.idle and elsewhere is None and not compact:
+        if as_json:
+            output.json(NOTHING_COMMITTED)
+        else:
+            output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
+        return
     with output.progress() as progress:
         if elsewhere is not None:
             with device(elsewhere, session.info.board, session.info.partition) as opened:
@@ -183,6 +205,9 @@ def revert(
 ) -> None:
     """Bring PATHs, or everything, back to what was last read or committed."""
     found = find_session(where, partition)
+    if found.idle:
+        output.say(f"{found.session.info.title}: not mounted, no edits: nothing to revert")
+        return
     wanted = _paths(found, paths)
     if not wanted and not yes and sys.stdin.isatty():
         click.confirm(f"Drop all edits of {found.session.info.name}?", abort=True, err=True)
@@ -284,7 +309,7 @@ def log(
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
         mark = "*" if entry.number == max(numbers, default=-1) else " "
         line = f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B"
-        output.show(f"{line}  {entry.summary}\n")
+        output.show(f"{line}  {entry.summary}".rstrip() + "\n")
 
 
 def _present(session: Session) -> str:

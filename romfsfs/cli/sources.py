@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import Image
 from romfsfs.session import store
 from romfsfs.session.cameras import known_session, unplugged_session
-from romfsfs.session.images import parse
+from romfsfs.session.images import WHOLE_COPY, parse
 from romfsfs.session.session import Session, sessions
 
 
@@ -30,6 +31,12 @@ class Found:
     session: Session
     mountpoint: Path | None
     inside: str = ""
+
+    @property
+    def idle(self) -> bool:
+        """Not mounted, and without edits: nothing to look at, commit or revert."""
+        session = self.session
+        return self.mountpoint is None and not session.has_work and not session.interrupted
 
     def open_files(self) -> list[str]:
         """What programs have open for writing in the mount."""
@@ -108,6 +115,7 @@ def _only_session() -> Found:
 
 
 def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
+    _refuse_hidden(source)
     if os.path.isdir(source):
         if os.path.ismount(source):
             raise UsageError(
@@ -142,9 +150,25 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         ) from None
     if not (folder / "session.json").exists():
         raise UsageError(
-            "there is no session of it", where=source, next_step=f"romfsfs mount {source} DIR"
+            "it was never mounted: there is no session of it",
+            where=source,
+            next_step=f"romfsfs mount {shlex.quote(source)} DIR",
         )
     return as_found(Session.load(folder))
+
+
+def _refuse_hidden(source: str) -> None:
+    """A mount answers its own user alone: to others it is not even a folder."""
+    try:
+        os.stat(source)
+    except PermissionError:
+        raise UsageError(
+            "you may not look at it",
+            where=source,
+            next_step="if it is the mount of another user, ask as that user",
+        ) from None
+    except (OSError, ValueError):
+        pass
 
 
 def _known(source: str) -> bool:
@@ -241,7 +265,7 @@ def image_of(
     """An image to read: a file, `-` for standard input, or what a camera holds."""
     if source != "-" and os.path.isfile(source):
         with open(source, "rb") as file:
-            yield parse(file, source), file
+            yield parse(file, source, WHOLE_COPY), file
         return
     if os.path.isdir(source) and (found := _containing_mount(source)) is not None:
         raise UsageError(
@@ -258,4 +282,4 @@ def image_of(
             with device(source, board, partition) as opened:
                 opened.read_image(copy, progress)
         copy.flush()
-        yield parse(copy, "standard input" if source == "-" else source), copy
+        yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy

@@ -89,6 +89,9 @@ def push(
     What a camera held is backed up first. Cameras that hold the image already are left alone,
     so running it again resumes with those that failed.
     """
+    if not os.path.isfile(image):
+        what = "not an image file" if os.path.exists(image) else "no such image file"
+        raise UsageError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
     targets = list(cameras)
     if everyone:
         targets += [name for name in _connected(board) if name not in targets]
@@ -180,6 +183,12 @@ def reset(
         find_defaults(known, index, Path(place) if place else None, info.firmware)[0]
         for index in indexes
     ]
+    if len({(image.path, image.member) for image in chosen}) < len(chosen):
+        raise UsageError(
+            "one image, and the camera has several partitions",
+            where=str(place),
+            next_step="say which: " + " or ".join(f"--partition {index}" for index in indexes),
+        )
     records = []
     for image in chosen:
         if not as_json:

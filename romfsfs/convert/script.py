@@ -194,6 +194,8 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
         message += "; native code needs a board: choose it with --board"
     column = int(place["column"]) if place["column"] else None
     shown = excerpt(source, number, column)
+    if shown and len(places) == 1:
+        return error("script-error", message, shown)  # the traceback would say the same again
     return error("script-error", message, f"{shown}{output}")
 
 

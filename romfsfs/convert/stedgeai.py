@@ -184,7 +184,7 @@ def find_tool(option: str | None) -> Path:
         found = _in_install(Path(option).expanduser())
         if found is None:
             raise ToolMissing(
-                "ST Edge AI is not where the option stedgeai says",
+                "ST Edge AI is not where --stedgeai says",
                 where=option,
                 next_step="give the program, or the folder it is installed in",
             )
@@ -196,9 +196,9 @@ def find_tool(option: str | None) -> Path:
         found = Path(on_path).absolute() if on_path else _search_installs()
     if found is None:
         raise ToolMissing(
-            "ST Edge AI, the compiler for this NPU, is not installed",
-            next_step=f"get it from {WHERE_TO_GET} and set STEDGEAI_CORE_DIR, or the option "
-            "stedgeai, to its folder",
+            "ST Edge AI, the compiler for the N6's NPU, is not installed",
+            next_step=f"get it from {WHERE_TO_GET} and set STEDGEAI_CORE_DIR to its folder, or "
+            "name that with --stedgeai",
         )
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 import time
 from typing import BinaryIO
@@ -60,6 +61,8 @@ class FileDevice:
             return _stamp(os.stat(self.path))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def settled_stamp(self) -> Stamp | None:
         """A stamp that any later change of the file will alter; waits for that, 20 ms at most.
@@ -120,6 +123,14 @@ class FileDevice:
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
         self._written = None
+        # The rename asks for the folder's permission alone: who protected the file meant it.
+        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+            raise DeviceError(
+                "the file is read-only",
+                where=self.given,
+                next_step=f"allow it: chmod u+w {shlex.quote(self.path)}; or write another file: "
+                "commit --to FILE",
+            )
         try:
             try:
                 self._replace(image, size, progress)
@@ -134,8 +145,8 @@ class FileDevice:
             raise DeviceError(
                 f"cannot write: {error.strerror}",
                 where=self.given,
-                next_step="the file is unchanged; free space or check permissions and commit "
-                "again, or commit --to another file",
+                next_step="nothing was changed; free space or check permissions and try again, or "
+                "write another file (commit --to FILE)",
             ) from error
         return WriteReport(size, 0, time.monotonic() - started, True)
 
@@ -191,7 +202,14 @@ class FileDevice:
                 next_step=f"make one: romfsfs new {self.given} --board BOARD",
             ) from None
         except OSError as error:
-            raise DeviceError(f"cannot read: {error.strerror}", where=self.given) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> DeviceError:
+        return DeviceError(
+            f"cannot read: {error.strerror}",
+            where=self.given,
+            next_step=f"see who may: ls -ld {shlex.quote(self.path)}",
+        )
 
 
 def temporary_name(path: str, pid: int) -> str:

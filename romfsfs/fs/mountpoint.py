@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")
 _COMMAND_SECONDS = 30
 _SHOWN_PROCESSES = 8
+#: A mount that nobody uses ends at once, though it was taken away lazily.
+_LAZY_SECONDS = 2.0
 
 
 class Mount(NamedTuple):
@@ -63,8 +66,11 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
     path = os.path.realpath(mountpoint)
     _remove_dead(path)
     if not os.path.isdir(path):
-        what = "not a folder" if os.path.lexists(path) else "no such folder"
-        raise UsageError(what, where=path, next_step=f"mkdir -p {path}")
+        if os.path.lexists(path):
+            raise UsageError("not a folder", where=path, next_step="choose an empty folder")
+        raise UsageError(
+            "no such folder", where=path, next_step=f"mkdir -p {shlex.quote(path)}"
+        )  # fmt: skip
     mounted = find_mount(path)
     if mounted is not None and mounted.kind == FILE_SYSTEM:
         raise UsageError(
@@ -144,10 +150,11 @@ def unmount(
     pid: int | None = None,
     lazy: bool = False,
     timeout: float = 60.0,
-) -> None:
+) -> bool:
     """Unmount and wait until the daemon `pid` has ended, at most `timeout` seconds.
 
-    lazy: take the mountpoint away even though it is in use; only when the user asks for it.
+    lazy: take the mountpoint away even though it is in use; only when the user asks for it. False
+    when programs still use it then: the daemon serves them to their end.
     Raises RomfsError naming the processes that use it.
     """
     path = os.path.realpath(mountpoint)
@@ -164,11 +171,14 @@ def unmount(
                 next_step="end them or leave the folder, and try again",
             )  # fmt: skip
         raise RomfsError("cannot unmount", where=path, next_step="see the detail", detail=output)
-    if pid is not None and not wait_for_exit(pid, timeout):
+    if pid is not None and not wait_for_exit(pid, _LAZY_SECONDS if lazy else timeout):
+        if lazy:
+            return False
         raise RomfsError(
             f"unmounted, but its process {pid} has not ended in {timeout:.0f} s", where=path,
             next_step="look into its log",
         )  # fmt: skip
+    return True
 
 
 def wait_for_exit(pid: int, timeout: float) -> bool:

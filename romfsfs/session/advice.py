@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from romfsfs.errors import printable
 from romfsfs.image.model import Extent
 from romfsfs.image.rules import AlignmentRules
-from romfsfs.session.plan import INFO, LARGEST_SHOWN, WARNING, Plan, PlanEntry, Problem, printable
+from romfsfs.session.plan import INFO, LARGEST_SHOWN, WARNING, Plan, PlanEntry, Problem
 from romfsfs.session.shadow import InBase
 
 #: From this share of the partition on, the largest files are named.

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from romfsfs.errors import printable
 from romfsfs.files import digest_bytes, digest_fd
 from romfsfs.image.model import FileNode, walk
 from romfsfs.session.base_image import BaseImage
 from romfsfs.session.images import open_image
-from romfsfs.session.plan import printable
 from romfsfs.session.recall import Recall
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change

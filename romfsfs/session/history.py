@@ -137,5 +137,6 @@ def previous(session: Session) -> HistoryEntry:
     raise RomfsError(
         "there is no earlier image to go back to",
         where=session.info.name,
-        next_step=f"see what there is: romfsfs log {session.info.argument}",
+        next_step=f"any image of the log, a later one too: romfsfs undo "
+        f"{session.info.argument} --to N; romfsfs log {session.info.argument}",
     )

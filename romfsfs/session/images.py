@@ -14,13 +14,16 @@ from romfsfs.image.layout import HEADER_SIZE
 from romfsfs.image.model import DirNode, Extent, Image
 from romfsfs.image.reader import read_image
 
+#: The usual reasons for a file that is no image.
+WHOLE_COPY = "is it the right file, and copied whole?"
 
-def parse(file: BinaryIO, name: str) -> Image:
+
+def parse(file: BinaryIO, name: str, next_step: str = "") -> Image:
     """The tree of an open image file. ImageFormatError with `name`."""
-    return parse_fd(file.fileno(), name)
+    return parse_fd(file.fileno(), name, next_step)
 
 
-def parse_fd(fd: int, name: str) -> Image:
+def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
     """As `parse`, of a descriptor.
 
     An empty or erased (all FF) file is an empty tree of size 0; its bytes are trailing ones. The
@@ -33,7 +36,9 @@ def parse_fd(fd: int, name: str) -> Image:
         try:
             return read_image(mapped)
         except ImageFormatError as error:
-            raise ImageFormatError(error.reason, error.offset, where=name) from None
+            raise ImageFormatError(
+                error.reason, error.offset, where=name, next_step=next_step
+            ) from None
 
 
 def is_erased(fd: int) -> bool:

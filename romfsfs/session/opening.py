@@ -68,7 +68,10 @@ def session_for(
         info = SessionInfo(key=found.key, kind=found.kind, source=source, name=found.name)
     info = _merge(info, found, source)
     if board is not None:
-        info = replace(info, board=get_board(board).name)
+        name = get_board(board).name
+        if info.board not in (None, name) and found.kind == "file":
+            info = replace(info, partition=0)  # what was remembered is another board's
+        info = replace(info, board=name)
     if partition is not None and found.kind == "file":
         info = replace(info, partition=partition)
     if info.board:

@@ -6,12 +6,12 @@ Every problem is found before anything is written, and all are listed at once.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Target, labels_name
-from romfsfs.errors import CapacityError
+from romfsfs.errors import CapacityError, printable
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
 from romfsfs.session.shadow import Change, InBase, Location, ShadowEntry
 from romfsfs.session.state import Base
@@ -171,10 +171,10 @@ def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
         name.encode()
     except UnicodeEncodeError:
         return Problem(
-            "name", path, "the name is not valid UTF-8, the camera cannot open it: rename it"
+            "name", entry.path, "the name is not valid UTF-8, the camera cannot open it: rename it"
         )
     if any(unicodedata.category(character) == "Cc" for character in name):
-        return Problem("name", path, "the name has a control character: rename it")
+        return Problem("name", entry.path, "the name has a control character: rename it")
     if not name.isascii():
         message = (
             "the camera reads this name, but the OpenMV IDE shows and stores it with '?' for each "
@@ -266,8 +266,10 @@ def trailing_problem(plan: Plan, held: BaseImage) -> Problem | None:
     return Problem("trailing", "", message)
 
 
-def printable(path: str) -> str:
-    """A path for a terminal: no control characters, no half code points."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in path
-    )
+def told_once(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems for people: a conflict names all its files, and is one however many there are."""
+    told: dict[tuple[str, str, str], Problem] = {}
+    for problem in problems:
+        path = "" if problem.code == "conflict" else problem.path
+        told.setdefault((problem.code, path, problem.message), problem)
+    return list(told.values())

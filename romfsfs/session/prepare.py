@@ -12,7 +12,7 @@ from romfsfs.files import Progress, no_progress
 from romfsfs.image.layout import Layout
 from romfsfs.session.conversions import Conversions
 from romfsfs.session.encoding import Encoded, Sources, SourcesChanged, encode_plan
-from romfsfs.session.plan import PLAN_CODES, Plan, Problem
+from romfsfs.session.plan import PLAN_CODES, Plan, Problem, told_once
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import ShadowEntry
 from romfsfs.session.steps import reached
@@ -98,6 +98,7 @@ def raise_problems(plan: Plan, errors: Sequence[Problem]) -> None:
     if not errors:
         return
     lines = []
+    errors = told_once(errors)
     for problem in errors:
         lines.append(problem.text)
         lines += [f"    {line}" for line in problem.detail.rstrip().splitlines()]

@@ -11,7 +11,7 @@ from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceAbsent, DeviceBusy, RomfsError
 from romfsfs.files import CHUNK, EMPTY_DIGEST, Progress, digest_fd, digest_file
-from romfsfs.session.images import open_image
+from romfsfs.session.images import WHOLE_COPY, parse
 from romfsfs.session.session import Session
 from romfsfs.session.state import Base
 
@@ -27,7 +27,9 @@ def fetch(session: Session, device: Device, new: bool, progress: Progress) -> tu
         size = 0 if new else device.read_image(file, progress)
         file.flush()
         digest = digest_fd(file.fileno())
-    with open_image(copy) as (image, _):
+    advice = "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
+    with open(copy, "rb") as file:
+        image = parse(file, session.info.name, advice)
         return Base(digest, size, image.size, None if new else digest, None, (), new), copy
 
 
@@ -60,7 +62,8 @@ def _fetch_file(
             )
         digest = EMPTY_DIGEST if new else str(target)
         size = os.fstat(file.fileno()).st_size
-    with open_image(copy) as (image, _):
+    with open(copy, "rb") as file:
+        image = parse(file, name, f"{WHOLE_COPY} mount --new starts empty")
         return Base(digest, size, image.size, target, stamp, (), new), copy
 
 

@@ -123,7 +123,7 @@ class Session:
             fd = os.open(self.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise RomfsError(
-                f"{self.info.name} has no work tree",
+                f"{self.info.name} is not mounted and has no edits",
                 next_step=f"romfsfs mount {self.info.argument} DIR",
             ) from None
         try:
@@ -183,6 +183,9 @@ class Session:
         trailing = trailing_problem(plan, held)
         if trailing is not None:
             notes.append(trailing)
+        if held.base.fresh and (self.info.kind != "file" or held.base.target_digest is not None):
+            message = "started empty (mount --new): the commit replaces all that the target holds"
+            notes.append(Problem("new", "", message, INFO))
         if self.interrupted and store.changed_by(self.directory) is None:
             message = (
                 f"a commit was interrupted; finish it with: romfsfs recover {self.info.argument}"

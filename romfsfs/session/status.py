@@ -9,7 +9,8 @@ from typing import Any
 
 from romfsfs.boards import VelaNpu
 from romfsfs.convert import Target
-from romfsfs.session.plan import ERROR, INFO, Plan, Problem, printable
+from romfsfs.errors import printable
+from romfsfs.session.plan import ERROR, INFO, Plan, Problem, told_once
 from romfsfs.session.shadow import Change, InCache, ShadowEntry
 from romfsfs.session.state import SessionInfo
 
@@ -70,7 +71,7 @@ class Status:
             lines.append(
                 f"  {ignored} {files} of editors and file managers left out (-v lists them)"
             )
-        for problem in self.problems:
+        for problem in told_once(self.problems):
             lines += _problem_lines(problem, verbose)
         lines.append(_usage_line(self.used, self.capacity))
         return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from camera_rig import KIB, Rig, held, make_image, only_session
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.simulator import Simulator
+from romfsfs.devices.simulator.config import PartitionConfig
 
 Connect = Callable[..., Simulator]
 
@@ -134,6 +135,22 @@ def test_push_is_refused_before_anything_is_written(rig: Rig, connect: Connect) 
     for given, code in ((large, 4), (image_file(rig.folder, b"no image", "x.img"), 4)):
         assert rig.run("push", given, "camera").code == code
     assert camera.statistics.programmed == camera.statistics.erased_blocks == 0
+
+
+def test_one_image_is_not_reset_into_two_partitions(rig: Rig, connect: Connect) -> None:
+    partitions = (PartitionConfig(2048 * KIB),
+                  PartitionConfig(1024 * KIB, 16, kind="mram", word=16, min_write=16))  # fmt: skip
+    images = {n: make_image("OPENMV_AE3", n, notes_txt=b"%d" % n) for n in (0, 1)}
+    camera = connect("OPENMV_AE3", partitions=partitions, images=images)
+    plain = rig.folder / "mine.img"
+    plain.write_bytes(make_image("OPENMV_AE3", 1, notes_txt=b"mine"))
+    done = rig.run("reset", camera.port, "--yes", "--from", plain)
+    assert done.code == 2
+    assert "say which: --partition 0 or --partition 1" in done.error
+    assert camera.statistics.programmed == 0
+    rig.ok("reset", camera.port, "--yes", "--from", plain, "--partition", 1)
+    assert (held(camera, 1) or {})["notes.txt"] == b"mine"
+    assert (held(camera, 0) or {})["notes.txt"] == b"0"
 
 
 def test_push_while_mounted_is_refused(rig: Rig, connect: Connect) -> None:

@@ -294,6 +294,19 @@ def test_a_camera_is_known_by_its_usb_serial_number(
     assert asked == [other.port, camera.port]
 
 
+def test_a_port_that_was_named_from_its_folder(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = connect("OPENMV4P", images={0: make_image("OPENMV4P", notes_txt=b"1")})
+    (rig.folder / "port").symlink_to(camera.port)
+    cam = rig.mount("port")
+    (cam / "notes.txt").write_text("edited")
+    monkeypatch.delenv("ROMFSFS_PORTS")
+    monkeypatch.chdir("/")
+    rig.ok("commit", cam)
+    assert (held(camera) or {})["notes.txt"] == b"edited"
+
+
 def test_edits_of_a_camera_whose_port_is_gone(rig: Rig, connect: Connect) -> None:
     camera = connect("OPENMV4P", images={0: make_image("OPENMV4P", notes_txt=b"1")})
     link = rig.folder / "port"

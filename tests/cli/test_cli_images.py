@@ -125,7 +125,7 @@ def test_verify_tells_what_does_not_fit_the_board(run: Run, tmp_path: Path) -> N
     image.write_bytes(encode({"x.bin": bytes(300_000)}))
     code, _, err = run("verify", image, "--board", "OPENMV2")
     assert code == 4
-    assert "more than the partition's" in err
+    assert "big.img: 168,976 bytes more than the 131,072 of OPENMV2" in err
     assert json.loads(run("verify", image, "--json")[1])["ok"] is True
 
 

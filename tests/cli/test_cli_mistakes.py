@@ -10,9 +10,19 @@ from pathlib import Path
 import pytest
 
 from romfsfs.cli import main, quick
+from romfsfs.cli.doctor import _folder
 from romfsfs.cli.mistakes import os_error
 from romfsfs.cli.output import _Lines, count_text
-from romfsfs.errors import EXIT_DEVICE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
+from romfsfs.cli.reports import write_text
+from romfsfs.devices.base import WriteReport
+from romfsfs.errors import (
+    EXIT_DEVICE,
+    EXIT_FAILURE,
+    EXIT_IMAGE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    printable,
+)
 from romfsfs.image.writer import encode
 
 
@@ -23,6 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("ROMFSFS_PORTS", "")
     (tmp_path / "app.img").write_bytes(encode({"main.py": b"pass\n", "a.bin": b"1"}))
+    (tmp_path / "short.img").write_bytes(encode({"a.bin": bytes(100)})[:48])
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/x.txt").write_text("x")
     return tmp_path
@@ -43,6 +54,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("build folder no/x.img", EXIT_FAILURE, "/no); mkdir -p"),
     ("new no/x.img --board OPENMV4", EXIT_DEVICE, "/no); mkdir -p"),
     ("push app.img", EXIT_USAGE, "name a camera, or --all; romfsfs cameras lists them"),
+    ("push nothere.img camera", EXIT_USAGE, "no such image file (nothere.img); romfsfs push"),
+    ("new x.img --board AE3", EXIT_USAGE, "unknown board 'AE3', did you mean OPENMV_AE3?; romfsfs"),
+    ("new x.img --board Xyz", EXIT_USAGE, "unknown board 'Xyz'; romfsfs boards lists them"),
+    ("mount app.img app.img", EXIT_USAGE, "app.img); choose an empty folder"),
+    ("mount nothere.img folder -o nonempty", EXIT_DEVICE, "no such image file"),
+    ("status app.img", EXIT_USAGE, "never mounted: there is no session of it (app.img); romfsfs"),
+    ("cat short.img a", EXIT_IMAGE, "(short.img, offset 0x30); is it the right file, and copied"),
     ("reset app.img", EXIT_USAGE, "an image file, not a camera (app.img)"),
     ("mount app.img folder --stedgeai /no", EXIT_USAGE, "no such file or folder (--stedgeai /no)"),
 ])  # fmt: skip
@@ -64,6 +82,9 @@ def test_an_error_of_the_system_names_the_path_that_the_user_knows(place: Path) 
     )
     state = os_error(PermissionError(13, "Permission denied", f"{place}/state"))
     assert state.line.endswith("$ROMFSFS_STATE_DIR names another place")
+    home = os_error(PermissionError(13, "Permission denied", str(place)))  # of which it is made
+    assert home.line.endswith("$ROMFSFS_STATE_DIR names another place")
+    assert home.where == f"{place}/state"
     made = os_error(PermissionError(13, "Permission denied", f"{place}/.x.random"))
     assert made.where == str(place)
 
@@ -116,6 +137,39 @@ def test_a_new_image_is_made_where_it_was_said(place: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert (place / "new.img").exists()
+
+
+def test_a_terminal_without_the_characters_of_a_name(place: Path) -> None:
+    """The short way of `ls` must not be stricter than the long one."""
+    (place / "names.img").write_bytes(encode({"größe.txt": b"1"}))
+    environment = {
+        **os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"
+    }  # fmt: skip
+    for command in (["ls", "names.img"], ["ls", "names.img", "--board", "OPENMV4"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "romfsfs", *command],
+            capture_output=True, text=True, env=environment, cwd=place, check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "gr\\xf6\\xdfe.txt\n", "")
+
+
+def test_a_byte_that_is_no_text_is_shown_as_a_shell_takes_it() -> None:
+    assert printable(os.fsdecode(b"bad\xff\n")) == r"bad\xff\n"
+
+
+def test_what_was_written_is_never_more_than_the_image() -> None:
+    """Flash is programmed in pages: 48 bytes take 256."""
+    report = WriteReport(written=256, erased_blocks=1, seconds=0.5, verified=True)
+    assert write_text(report, 48) == "wrote 48 of 48 B, 1 erase block, 0.50 s, verified"
+
+
+def test_doctor_gives_no_folder_of_the_system_away(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("romfsfs.cli.doctor.os.access", lambda path, mode: False)
+    check = _folder("state folder", place / "state")
+    assert not check.ok
+    assert check.remedy == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
 
 
 def test_counts_read_well() -> None:

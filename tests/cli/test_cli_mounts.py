@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -278,3 +279,85 @@ def test_commands_inside_the_mount_need_no_name(
     assert not (cam / "lib/new.txt").exists()
     assert (cam / "a.txt").read_text() == "2"
     monkeypatch.chdir(mounts.folder)
+
+
+def test_umount_by_the_name_of_the_source(mounts: Mounts, image: Path) -> None:
+    """As umount(8) takes a device; and after that the source says that it is not mounted."""
+    cam = mounts.mount(image)
+    assert mounts.shell("umount", image).code == 0
+    assert find_mount(str(cam)) is None
+    (cam / "x").mkdir()
+    assert mounts.shell("umount", image).error.endswith(
+        "it is not mounted (" + str(image) + "); romfsfs sessions"
+    )
+
+
+def test_umount_from_inside_is_not_in_its_own_way(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    done = subprocess.run(
+        [sys.executable, "-m", "romfsfs", "umount", "."],
+        capture_output=True, text=True, timeout=LIMIT, check=False, cwd=cam,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert find_mount(str(cam)) is None
+
+
+def test_a_lazy_umount_does_not_wait_for_those_who_use_it(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    pid = pid_of(cam)
+    with open(cam / "lib/b.bin", "rb") as used:
+        assert mounts.shell("umount", cam).code == 1
+        done = mounts.shell("umount", "--lazy", cam)
+        assert done.code == 0
+        assert "programs still use what was mounted" in done.err
+        assert done.out == "the edits are kept\n"
+        assert used.read() == bytes(range(200))
+    assert wait_for_exit(pid, LIMIT)
+    assert "M a.txt" in mounts.command("status", image).out
+
+
+def test_a_mount_over_the_folder_that_one_is_in_says_so(mounts: Mounts, image: Path) -> None:
+    """The shell sees the folder below until it enters again: what it writes would be lost there."""
+    cam = mounts.mount(image)
+    assert mounts.shell("umount", cam).code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "romfsfs", "mount", image, "."],
+        capture_output=True, text=True, timeout=LIMIT, check=False, cwd=cam,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "to enter the mount: cd ." in done.stderr
+
+
+def test_a_mount_that_could_read_nothing_leaves_no_session(mounts: Mounts, image: Path) -> None:
+    image.write_bytes(image.read_bytes()[:200])
+    folder = mounts.folder / "cam"
+    folder.mkdir()
+    refused = mounts.shell("mount", image, folder)
+    assert refused.code == 4
+    assert f"({image}, offset " in refused.error
+    assert "mount --new starts empty" in refused.error
+    assert mounts.shell("mount", mounts.folder / "no.img", folder).code == 5
+    assert mounts.command("sessions").out == "no sessions\n"
+
+
+def test_a_board_that_is_too_small_is_said_at_once(mounts: Mounts, tmp_path: Path) -> None:
+    big = tmp_path / "big.img"
+    big.write_bytes(encode({"big.bin": bytes(200_000)}))
+    cam = tmp_path / "cam"
+    cam.mkdir()
+    mounts.directories.append(cam)
+    done = mounts.shell("mount", big, cam, "--board", "OPENMV4")
+    assert done.code == 0
+    assert "its image is larger than OPENMV4's 131,072 B" in done.err
+
+
+def test_the_mount_table_has_the_whole_path(mounts: Mounts, image: Path) -> None:
+    """mount(8) shows a relative one as if it were in the folder where it is asked."""
+    cam = mounts.folder / "cam"
+    cam.mkdir()
+    mounts.directories.append(cam)
+    assert mounts.shell("mount", image.name, "cam").code == 0
+    found = find_mount(str(cam))
+    assert found is not None
+    assert found.source == str(image)

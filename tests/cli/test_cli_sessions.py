@@ -177,3 +177,106 @@ def test_diff_between_images_of_the_log(run: Run, session: Session, image: Path)
     assert "-first" in out
     assert "+edited" in out
     assert run("diff", image, "lib", "--images", "0", "1")[1] == ""
+
+
+def test_without_edits_there_is_nothing_to_do_and_no_error(
+    run: Run, session: Session, image: Path
+) -> None:
+    """Scripts unmount, then commit what may have been kept."""
+    assert run("revert", image)[0] == 0
+    assert run("commit", image) == (
+        0, f"{image}: not mounted, no edits: nothing to commit\n", ""
+    )  # fmt: skip
+    assert run("status", "--exit-code", image) == (0, f"{image}: not mounted, no edits\n", "")
+    assert json.loads(run("status", "--json", image)[1])["clean"] is True
+    assert json.loads(run("commit", "--json", image)[1])["clean"] is True
+    assert run("diff", image) == (0, "", "")
+    assert run("revert", image)[1].endswith("nothing to revert\n")
+    code, _, err = run("commit", image, "--to", image.parent / "other.img")
+    assert code == 1
+    assert f"not mounted and has no edits; romfsfs mount {image} DIR" in err
+
+
+def test_a_file_that_is_read_only_is_not_replaced(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder would allow it; who took the permission away meant the file."""
+    image.chmod(0o444)
+    before = image.read_bytes()
+    monkeypatch.setattr("romfsfs.devices.file.os.access", lambda path, mode: False)  # root may all
+    code, _, err = run("commit", image)
+    assert code == 5
+    assert f"the file is read-only ({image}); allow it: chmod u+w {image}" in err
+    assert image.read_bytes() == before
+    monkeypatch.undo()
+
+
+def test_a_conflict_is_one_problem(run: Run, session: Session, image: Path) -> None:
+    (session.work / "app.py").write_text("x = 1\n")
+    (session.work / "app.mpy").write_bytes(b"M\x06\x00\x1f")
+    code, _, err = run("commit", image)
+    assert code == 4
+    assert "1 problem;" in err
+    assert err.count("would both be stored as app.mpy") == 1
+    assert run("status", image)[1].count("would both be stored") == 1
+    problems = json.loads(run("status", "--json", image)[1])["problems"]
+    assert {problem["path"] for problem in problems} == {"app.py", "app.mpy"}
+
+
+def test_what_is_to_be_renamed_is_called_as_the_user_called_it(
+    run: Run, session: Session, image: Path
+) -> None:
+    (session.work / "a\nb.py").write_text("x = 1\n")
+    assert "a\\nb.py: the name has a control character: rename it" in run("status", image)[1]
+
+
+def test_advice_can_be_pasted_into_a_shell(run: Run, image: Path, tmp_path: Path) -> None:
+    spaced = tmp_path / "my app.img"
+    spaced.write_bytes(image.read_bytes())
+    device = FileDevice(spaced)
+    with store.lock_for_mount(store.make_session_dir(str(spaced)), "my app.img"):
+        session = session_for(device, str(spaced))
+        prepare(session, device)
+    (session.work / "a.txt").write_text("edited\n")
+    spaced.write_bytes(encode({"other.txt": b"1"}))
+    assert f"romfsfs commit '{spaced}' --force" in run("commit", spaced)[2]
+
+
+def test_undo_at_the_end_says_how_to_redo(run: Run, session: Session, image: Path) -> None:
+    assert run("commit", image)[0] == 0
+    assert run("undo", image)[0] == 0
+    code, _, err = run("undo", image)
+    assert code == 1
+    assert f"a later one too: romfsfs undo {image} --to N" in err
+    assert run("undo", image, "--to", 1)[0] == 0
+
+
+def test_starting_empty_is_said_in_the_status(run: Run, image: Path) -> None:
+    device = FileDevice(image)
+    with store.lock_for_mount(store.make_session_dir(str(image)), "app.img"):
+        prepare(session_for(device, str(image)), device, new=True)
+    assert "the commit replaces all that the target holds" in run("status", image)[1]
+
+
+def test_another_board_does_not_inherit_the_partition(image: Path) -> None:
+    device = FileDevice(image)
+    assert session_for(device, str(image), board="OPENMV_AE3", partition=1).info.partition == 1
+    assert session_for(device, str(image), board="OPENMV_AE3").info.partition == 1
+    assert session_for(device, str(image), board="OPENMV4").info.partition == 0
+
+
+def test_the_mount_of_another_user_is_not_called_absent(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs"
+    really = os.stat
+
+    def refused(path: object, **how: object) -> os.stat_result:
+        if path == str(theirs):
+            raise PermissionError(13, "Permission denied", path)
+        return really(path, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refused)
+    code, _, err = run("status", theirs)
+    assert code == 2
+    assert f"you may not look at it ({theirs}); if it is the mount of another user" in err

@@ -73,10 +73,7 @@ def test_mistake_is_told_with_source_line_and_caret(tmp_path, cache):
     assert problem.detail.splitlines() == [
         "        return = 2",
         "        ^",
-        "Traceback (most recent call last):",
-        '  File "lib/app.py", line 4',
-        "SyntaxError: invalid syntax",
-    ]
+    ]  # mpy-cross's traceback would say the same again
 
 
 def test_mistake_that_only_the_compiler_finds(tmp_path, cache):

@@ -183,7 +183,7 @@ def test_order_of_the_search(tmp_path, monkeypatch):
     option = Install(tmp_path / "option")
     assert stedgeai.find_tool(str(option.root)) == option.tool
     assert stedgeai.find_tool(str(option.tool)) == option.tool
-    with pytest.raises(stedgeai.ToolMissing, match="option stedgeai"):
+    with pytest.raises(stedgeai.ToolMissing, match="where --stedgeai says"):
         stedgeai.find_tool(str(tmp_path / "nowhere"))
 
 

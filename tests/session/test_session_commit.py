@@ -249,7 +249,7 @@ def test_a_failing_write_leaves_no_trace(desk: Desk, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("romfsfs.devices.file.copy_all", full)
     with pytest.raises(DeviceError, match="No space left") as refused:
         desk.commit()
-    assert "unchanged" in refused.value.next_step
+    assert "nothing was changed" in refused.value.next_step
     assert desk.image.read_bytes() == before
     assert not desk.session.interrupted
     assert not list(desk.image.parent.glob("*.tmp"))
