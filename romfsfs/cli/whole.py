@@ -91,7 +91,7 @@ def push(
     """
     if not os.path.isfile(image):
         what = "not an image file" if os.path.exists(image) else "no such image file"
-        raise UsageError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
+        raise RomfsError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
     targets = list(cameras)
     if everyone:
         targets += [name for name in _connected(board) if name not in targets]

@@ -54,7 +54,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("build folder no/x.img", EXIT_FAILURE, "/no); mkdir -p"),
     ("new no/x.img --board OPENMV4", EXIT_DEVICE, "/no); mkdir -p"),
     ("push app.img", EXIT_USAGE, "name a camera, or --all; romfsfs cameras lists them"),
-    ("push nothere.img camera", EXIT_USAGE, "no such image file (nothere.img); romfsfs push"),
+    ("push nothere.img camera", EXIT_FAILURE, "no such image file (nothere.img); romfsfs push"),
     ("new x.img --board AE3", EXIT_USAGE, "unknown board 'AE3', did you mean OPENMV_AE3?; romfsfs"),
     ("new x.img --board Xyz", EXIT_USAGE, "unknown board 'Xyz'; romfsfs boards lists them"),
     ("mount app.img app.img", EXIT_USAGE, "app.img); choose an empty folder"),
