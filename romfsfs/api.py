@@ -20,7 +20,8 @@ that its `report.digest` may be that of another layout of the same files; `compa
 what `build` would.
 
 The library prints nothing: it reports through `logging` (loggers below "romfsfs") and through
-progress callbacks, and raises `romfsfs.errors.RomfsError` with an exit code of its own.
+progress callbacks, and raises `romfsfs.errors.RomfsError` with an exit code of its own, also for
+what the operating system refuses (`__cause__` is its OSError then).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from romfsfs.session.session import Session
 from romfsfs.session.status import Status
 from romfsfs.session.whole import Outcome as PushOutcome
 from romfsfs.session.whole import push_all
+from romfsfs.system_errors import worded
 
 _PathLike = str | os.PathLike[str]
 
@@ -67,16 +69,19 @@ class Editor:
         """The work tree: plain files, edited as such."""
         return self.session.work
 
+    @worded()
     def status(self) -> Status:
         """What would be committed; conversions that have not run are 'pending'."""
         return self.session.status()
 
+    @worded()
     def commit(
         self, *, force: bool = False, compact: bool = False, progress: Progress = no_progress
     ) -> CommitReport:
         """Convert, write, read back, compare. Raises as `romfsfs.session.commit.commit` does."""
         return commit(self.session, self._device, force=force, compact=compact, progress=progress)
 
+    @worded()
     def commit_to(self, source: str, *, progress: Progress = no_progress) -> CommitReport:
         """Write the same to another file or camera; this session stays as it is."""
         device = open_device(
@@ -87,6 +92,7 @@ class Editor:
         finally:
             device.close()
 
+    @worded()
     def revert(self, paths: Sequence[str] = ()) -> list[str]:
         """Bring paths, or everything, back to the base; which ones changed."""
         if paths:
@@ -95,6 +101,7 @@ class Editor:
         prepare(self.session, self._device)
         return changed
 
+    @worded()
     def close(self) -> None:
         """Let the target go. A work tree that the image holds all of goes. May be called twice."""
         try:
@@ -116,6 +123,7 @@ class Editor:
         self.close()
 
 
+@worded()
 def open(
     source: _PathLike,
     *,
@@ -146,6 +154,7 @@ def open(
     return Editor(session, device, lock)
 
 
+@worded()
 def build(
     directory: _PathLike,
     image: _PathLike,
@@ -166,6 +175,7 @@ def build(
     return build_file(Path(directory), Path(image), target, (), progress).digest
 
 
+@worded()
 def build_many(
     directory: _PathLike,
     image: _PathLike,
@@ -187,6 +197,7 @@ def build_many(
     )
 
 
+@worded()
 def push(
     image: _PathLike,
     cameras: Sequence[str],

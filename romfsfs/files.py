@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -57,14 +58,21 @@ def make_private_dir(path: Path) -> Path:
     another user, or all may write to it.
     """
     try:
-        path.mkdir(mode=0o700)
+        _make_durable_dir(path)
     except FileNotFoundError:
         make_private_dir(path.parent)
         with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
+            _make_durable_dir(path)
     except FileExistsError:
         _check_private(path)
     return path
+
+
+def _make_durable_dir(path: Path) -> None:
+    """What is synced in a folder is lost all the same if the folder's own name is."""
+    path.mkdir(mode=0o700)
+    with contextlib.suppress(PermissionError):  # a parent that may be entered, not listed
+        sync_dir(path.parent)
 
 
 def _check_private(path: Path) -> None:
@@ -121,9 +129,66 @@ def discard_folder(path: Path) -> None:
 
 def sync_dir(path: str | os.PathLike[str]) -> None:
     """Make a rename or creation in this folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_DIRECTORY)
+
+
+#: From so many files on, syncing them one by one takes longer than all that the system holds.
+_FEW = 24
+#: Longer paths may be beyond PATH_MAX.
+_LONG = 1000
+
+
+def sync_paths(root: str | os.PathLike[str], paths: Iterable[str]) -> None:
+    """Make what was done at these paths below `root` durable: files, folders, or nothing left."""
+    files, folders = set(), {""}
+    for path in paths:
+        folder, _, _ = path.rpartition("/")
+        files.add(path)
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    if len(files) + len(folders) > _FEW or any(len(path) > _LONG for path in files):
+        sync_file_system(root)
+        return
+    for path in [*sorted(files - folders), *sorted(folders, key=len, reverse=True)]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            _sync(os.path.join(root, path), os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _sync(path: str | os.PathLike[str], flags: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
-        os.fsync(fd)
+        with named(path):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors of the system in the block say that it was this file, if they name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def sync_file_system(path: str | os.PathLike[str]) -> None:
+    """Make all that was written to the file system of this folder durable: one call, whatever
+    the number of files."""
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:  # macOS
+        os.sync()
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), os.fspath(path))
     finally:
         os.close(fd)
 
@@ -139,7 +204,7 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     temporary = f"{target}.{os.getpid()}.tmp"
     fd = _create(temporary, mode)
     try:
-        with open(fd, "w+b") as file:
+        with named(target), open(fd, "w+b") as file:
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
@@ -149,6 +214,26 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
             os.unlink(temporary)
         raise
     sync_dir(os.path.dirname(target) or ".")
+
+
+def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
+    """Remove what `replace_atomically` left in this folder (of the file `name`, if given) in
+    processes that were killed."""
+    for entry in os.scandir(folder):
+        found = re.fullmatch(r"(.+)\.(\d+)\.tmp", entry.name)
+        if found and name in ("", found[1]) and not _is_alive(int(found[2])):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _create(path: str, mode: int) -> int:

@@ -16,13 +16,14 @@ CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "romfsfs"
 
 #: Parts that hold nothing but what every part shares.
-LEAVES = {"errors", "files", "programs"}
+LEAVES = {"errors", "files", "programs", "system_errors"}
 
 #: part -> the parts it may import, besides itself and the leaves
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "programs": set(),
+    "system_errors": set(),
     "image": set(),
     "boards": {"image"},  # the alignment rules of a partition are the layout's own type
     "convert": {"boards"},

@@ -3,7 +3,7 @@
 quick      `--version` and plain `ls` without importing click: they take no longer than Python
 app        the click group; commands are imported when they are called
 sources    what DIR or SOURCE means
-output     results, errors, progress; mistakes: errors of click and of the system, in our form
+output     results, errors, progress; mistakes: errors of click, in our form
 mounting, sessions, unfinished, images, building, machines, whole, zoo    the commands
 watch      `status --watch`; maps: `info --map`
 fstab      being called by mount(8); automount, desktop: by systemd and by file managers

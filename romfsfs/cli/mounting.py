@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from romfsfs.cli.mistakes import os_error
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, say_commit
 from romfsfs.cli.sources import Found, device, find_session, session_device
@@ -27,6 +26,7 @@ from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
 from romfsfs.session.worktree import remove_folder
+from romfsfs.system_errors import worded
 
 #: mount options of our own among those of `-o` (an fstab line has no other way to say them)
 _OWN_OPTIONS = (
@@ -166,10 +166,8 @@ class MountRequest:
 
     def open_host(self, progress: Progress) -> SessionHost:
         """Open the device, the session and its work tree; the session is locked from here on."""
-        try:
+        with worded():
             return self._open_host(progress)
-        except OSError as error:
-            raise os_error(error) from error
 
     def _open_host(self, progress: Progress) -> SessionHost:
         with device(self.source, self.board, self.partition) as opened:
@@ -295,8 +293,8 @@ def _after(output: Output, session: Session, how: str) -> None:
     except SessionBusy:
         return  # mounted again already, or being committed: it is theirs now
     if status.clean and not session.interrupted:
-        output.say("nothing to commit; what is never stored (a .git, backups) is kept for the "
-                   "next mount")  # fmt: skip
+        output.say("nothing to commit; what the image does not hold (a .git, backups, sources) "
+                   "is kept for the next mount")  # fmt: skip
         return
     edits = ("added", "modified", "deleted")
     changes = sum(entry.change.value in edits for entry in status.entries)

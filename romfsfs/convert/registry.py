@@ -126,7 +126,7 @@ class Converters:
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing))
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
-            return _failed(path, _io(caught))
+            return _failed(path, _io(caught, self._cache.directory))
 
     def trim(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> int:
         """Shrink the cache to at most `max_bytes`, longest unused first; bytes removed."""
@@ -149,7 +149,7 @@ class Converters:
                     entry = self._cache.get(key)  # another may have finished it meanwhile
                     if entry is None:
                         job = Job(path, folder, source, self.target, cancel)
-                        product = _run(converter, job)
+                        product = _run(converter, job, self._cache.directory)
                         if not product.cacheable:
                             return self._remember(key, path, product)
                         entry = self._cache.put(
@@ -183,11 +183,11 @@ class Converters:
         return bool(keys)
 
 
-def _run(converter: Converter, job: Job) -> Product:
+def _run(converter: Converter, job: Job, cache: Path) -> Product:
     try:
         return converter.convert(job)
     except OSError as caught:
-        return Product(None, (_io(caught),), cacheable=False)
+        return Product(None, (_io(caught, cache),), cacheable=False)
 
 
 def _key(converter: Converter, decision: Decision, digest: str) -> str:
@@ -233,8 +233,8 @@ def _tool_missing(missing: ToolMissing) -> Diagnostic:
     return error("tool-missing", missing.line, missing.detail)
 
 
-def _io(caught: OSError) -> Diagnostic:
-    where = f" ({caught.filename})" if caught.filename else ""
+def _io(caught: OSError, cache: Path) -> Diagnostic:
+    where = f" ({caught.filename or cache})"
     remedy = "free some space" if caught.errno in (errno.ENOSPC, errno.EDQUOT) else "try again"
     return error("io", f"could not convert: {caught.strerror or caught}{where}; {remedy}")
 

@@ -16,7 +16,14 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import DeviceInfo, WriteReport, matches_by_digest
 from romfsfs.errors import DeviceAbsent, DeviceError, ImageFormatError, RomfsError, VerifyError
-from romfsfs.files import CHUNK, Progress, digest_fd, no_progress, replace_atomically
+from romfsfs.files import (
+    CHUNK,
+    Progress,
+    digest_fd,
+    no_progress,
+    remove_temporaries,
+    replace_atomically,
+)
 from romfsfs.image.reader import image_size, is_blank
 
 #: device, inode, size, modification time, change time
@@ -181,10 +188,10 @@ class FileDevice:
                 )
             offset += len(mine)
 
-    def remove_leftover(self, pid: int) -> None:
-        """Remove the temporary file of a process that was killed while it wrote."""
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of processes that were killed while they wrote."""
         with contextlib.suppress(OSError):
-            os.unlink(temporary_name(self.path, pid))
+            remove_temporaries(*os.path.split(self.path))
 
     def reset(self) -> None:
         """A file needs none."""
@@ -210,11 +217,6 @@ class FileDevice:
             where=self.given,
             next_step=f"see who may: ls -ld {shlex.quote(self.path)}",
         )
-
-
-def temporary_name(path: str, pid: int) -> str:
-    """What `replace_atomically` in process `pid` calls its file until it is whole."""
-    return f"{path}.{pid}.tmp"
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -30,6 +30,7 @@ from romfsfs.fs.binding import Binding, load_binding
 from romfsfs.fs.host import MountHost
 from romfsfs.fs.mountpoint import prepare
 from romfsfs.fs.options import fuse_options, parse_extra
+from romfsfs.system_errors import os_error
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,9 @@ def _daemon(serve: Callable[[Progress, Callable[[MountHost], None]], None], chan
         except RomfsError as error:
             _fail(error, send, captured)
             code = error.exit_code
+        except OSError as error:
+            log.exception("the mount ended")
+            _fail(os_error(error), send, captured)
         except BaseException as error:  # the process boundary: nobody above to tell
             log.exception("the mount ended")
             _fail(RomfsError(f"{type(error).__name__}: {error}"), send, captured)

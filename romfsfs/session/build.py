@@ -169,7 +169,11 @@ def _staged(folder: Path) -> Iterator[Path]:
         stage.chmod(0o777 & ~_umask())
         os.replace(stage, folder)
     except OSError as error:
-        raise RomfsError(f"cannot extract: {error.strerror}", where=str(folder)) from error
+        raise RomfsError(
+            f"cannot extract: {error.strerror}",
+            where=str(folder),
+            next_step="nothing was left there; free space, or choose another folder",
+        ) from error
     finally:
         with suppress(OSError):
             remove_folder(stage)

@@ -35,6 +35,7 @@ from romfsfs.session.plan import ERROR, Plan, Problem, trailing_problem
 from romfsfs.session.prepare import Prepared, prepared, raise_problems, refuse_open_files
 from romfsfs.session.recovery import CommitRecord
 from romfsfs.session.session import Session
+from romfsfs.session.settling import settle
 from romfsfs.session.shadow import Change, InBase, ShadowEntry
 from romfsfs.session.state import Base, BaseEntry
 from romfsfs.session.steps import reached
@@ -97,6 +98,8 @@ def commit(
     """
     with store.lock_for_change(session.directory, session.info.name):
         _recover(session, device, dry_run, root, progress)
+        if not dry_run:
+            settle(session.directory)
         refuse_open_files(open_files)
         over = force and not target_is(session, device)
         new = session.directory / ("trial.img" if dry_run else "new.img")

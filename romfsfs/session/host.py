@@ -23,6 +23,7 @@ from romfsfs.session.base_image import BaseImage
 from romfsfs.session.commit import commit
 from romfsfs.session.notify import Notifier
 from romfsfs.session.session import Session
+from romfsfs.session.settling import settle
 from romfsfs.session.shadow import Change, InBase, Location
 from romfsfs.session.status import Status
 from romfsfs.session.worktree import Climber, kind_at, open_file, scan
@@ -79,6 +80,9 @@ class SessionHost:
         resumed: whether the work tree has edits (`prepare` says so); without any, a mount of
         thousands of files need not wait for a look at all of them.
         """
+        threading.Thread(
+            target=settle, args=(self.session.directory,), name="romfsfs-settle", daemon=True
+        ).start()
         self._pool = WorkerPool(self._convert, self._converted)
         for entry in self._status().entries if resumed else ():
             if entry.state == "pending":

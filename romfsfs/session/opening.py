@@ -24,6 +24,8 @@ from romfsfs.files import (
     digest_fd,
     make_private_dir,
     no_progress,
+    sync_dir,
+    sync_file_system,
 )
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.session import base_image, history, recovery, store
@@ -33,13 +35,15 @@ from romfsfs.session.images import open_image
 from romfsfs.session.leftovers import carry, ignored
 from romfsfs.session.reading import fetch, sync
 from romfsfs.session.recall import Recall, shown_as
-from romfsfs.session.restore import opened, restore
+from romfsfs.session.restore import is_beside, opened, restore, work_digest
 from romfsfs.session.session import Session
+from romfsfs.session.settling import lost_power, mark, settle
+from romfsfs.session.sources import secure
 from romfsfs.session.state import BaseEntry, SessionInfo, save
 from romfsfs.session.status import Status
 from romfsfs.session.steps import reached
 from romfsfs.session.target import no_space, target_changed, target_is
-from romfsfs.session.worktree import remove_folder, scan
+from romfsfs.session.worktree import WorkFile, remove_folder, remove_tree, scan
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +124,12 @@ def prepare(
         recovery.recover_locked(session, device, progress=progress)
         _sweep(session)
         kept: list[str] = []
+        status = None
         if session.has_work:
-            _mend_torn(session)
+            _remove_unfinished(session)
+            if lost_power(session.directory):
+                _mend_torn(session)
+            settle(session.directory)
             status = session.status()
             clean, kept = status.clean, ignored(status)
             if new and not clean:
@@ -136,6 +144,8 @@ def prepare(
             if not clean:
                 raise target_changed(session)
         try:
+            if status is not None:
+                secure(session, status.entries)
             _start(session, device, new, kept, progress)
         except OSError as error:
             raise no_space(session, error, "the image cannot be read into the session") from error
@@ -146,31 +156,45 @@ def prepare(
 
 def _sweep(session: Session) -> None:
     """Remove what an opening or a mount that was killed left behind."""
-    for name in ("work.new", "work.old", "hidden"):
+    # What `kept` holds is in the work tree again, if there is one.
+    for name in ("work.new", "work.old", "hidden", *(("kept",) if session.has_work else ())):
         remove_folder(session.directory / name)
     for name in ("read.img", "found.img", "trial.img", "elsewhere.img"):
         (session.directory / name).unlink(missing_ok=True)
 
 
-def _mend_torn(session: Session) -> None:
-    """Put back files that a power cut tore before their data reached the disk.
+def _remove_unfinished(session: Session) -> None:
+    with session.work_fd() as work_fd:
+        for work in scan(work_fd):
+            if is_beside(work.path):
+                remove_tree(work_fd, work.path)
 
-    Extracting syncs no file (that would take minutes for thousands). Such a file is shorter than
-    it was, and its modification time is still that of the extraction: no edit looks like that.
+
+def _mend_torn(session: Session) -> None:
+    """Put back what was extracted and had not reached the disk when the power went (`settling`).
+
+    It is missing, or its modification time is still that of the extraction: no edit looks so.
     """
     held = session.held()
-    extracted = {e.source: e.signature for e in held.base.entries if e.signature is not None}
     with session.work_fd() as work_fd:
+        there = {work.path: work for work in scan(work_fd)}
         torn = [
-            work.path
-            for work in scan(work_fd)
-            if (was := extracted.get(work.path)) is not None
-            and work.signature.mtime_ns == was.mtime_ns
-            and work.signature.size < was.size
+            entry.source
+            for entry in held.base.entries
+            if entry.source not in there or _is_torn(work_fd, there[entry.source], entry)
         ]
     if torn:
-        log.warning("torn by a power cut, put back: %s", ", ".join(torn))
-        restore(held, torn, session.work)
+        log.warning("lost by a power cut, put back: %s", ", ".join(torn))
+        restore(held, torn, session.work, session.work)
+
+
+def _is_torn(work_fd: int, work: WorkFile, entry: BaseEntry) -> bool:
+    was = entry.signature
+    if was is None or work.kind != "file" or work.signature.mtime_ns != was.mtime_ns:
+        return False
+    return (
+        work.signature.size <= was.size and work_digest(work_fd, work.path) != entry.source_digest
+    )
 
 
 def discard_work(session: Session) -> None:
@@ -179,6 +203,7 @@ def discard_work(session: Session) -> None:
     remove_folder(doomed)
     if session.has_work:
         os.rename(session.work, doomed)
+        sync_dir(session.directory)  # or half of it could be back after a power cut
         reached("discard-moved")
         remove_folder(doomed)
 
@@ -186,10 +211,17 @@ def discard_work(session: Session) -> None:
 def leave_work(session: Session) -> Status | None:
     """Nobody uses the work tree any more: drop it if the image holds all of it.
 
-    Its status when it stays: with edits, or with files that are never packed.
+    Its status when it stays: with edits, with files that are never packed, or with sources that
+    cannot be kept elsewhere.
     """
     status = session.status()
     if not status.clean or session.interrupted or ignored(status):
+        settle(session.directory)
+        return status
+    try:
+        secure(session, status.entries)
+    except OSError as error:
+        log.info("the work tree stays, its sources cannot be kept elsewhere: %s", error)
         return status
     discard_work(session)
     return None
@@ -211,16 +243,20 @@ def _start(
     with ThreadPoolExecutor(max_workers=1) as pool:
         synced = pool.submit(sync, image)  # the disk writes while the processors extract
         extracted = _extract_base(image, stage, progress)
-        if kept:
-            carry(kept, session.work, stage)
+        aside = _put_aside(session, kept)
+        if aside:
+            carry([found.path for found in aside], directory / "kept", stage)
+            sync_file_system(stage)
         _wait_until_settled()
         synced.result()
     reached("open-extracted")
     if session.has_work:  # without edits; it must not meet the new base
         os.rename(session.work, directory / "work.old")
     (directory / "base.json").unlink(missing_ok=True)
+    sync_dir(directory)  # nor may the old tree or record come back beside the new image
     if image != session.base_image:
         os.replace(image, session.base_image)
+    mark(directory)
     reached("open-base-image")
     base_image.record(directory, replace(base, entries=extracted), base.stamp)
     reached("open-base-record")
@@ -228,7 +264,24 @@ def _start(
         history.remember_first(session, base.digest)
     reached("open-history")
     os.rename(stage, session.work)
+    sync_dir(directory)
     reached("open-work")
+
+
+def _put_aside(session: Session, kept: list[str]) -> list[WorkFile]:
+    """Keep what is never packed in a tree of its own while there is no work tree; what is in it.
+
+    A crash may have left it there: then that is all there is of it.
+    """
+    aside = session.directory / "kept"
+    if kept:
+        aside.mkdir()
+        carry(kept, session.work, aside)
+        sync_file_system(aside)
+    if not aside.exists():
+        return []
+    with opened(aside) as fd:
+        return scan(fd)
 
 
 def _wait_until_settled() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.files import digest_bytes, digest_fd, make_private_dir, state_dir
+from romfsfs.files import digest_bytes, digest_fd, make_private_dir, named, state_dir, sync_paths
 from romfsfs.session.extraction import copy_range, write_all
 
 #: What remembered sources may take together; the longest unused go first.
@@ -37,6 +37,7 @@ class Recall:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or state_dir() / "recall"
         self._index: set[str] | None = None
+        self._written: list[str] = []
 
     def remember(
         self, stored_path: str, stored_digest: str, name: str, source_digest: str, fd: int
@@ -44,7 +45,7 @@ class Recall:
         """Keep the bytes of `fd` as the source that became `stored_digest` at `stored_path`."""
         objects = make_private_dir(make_private_dir(self.folder) / "objects")
         copy = objects / source_digest
-        if not copy.exists():
+        if not _is_whole(copy, source_digest):
             with _appearing(copy) as out:
                 if copy_range(fd, 0, os.fstat(fd).st_size, out) != source_digest:
                     raise ChangedMeanwhile
@@ -52,6 +53,13 @@ class Recall:
         with _appearing(record) as out:
             write_all(out, json.dumps({"name": name, "digest": source_digest}).encode())
         self._index = None
+        self._written += [f"objects/{source_digest}", f"index/{record.name}"]
+
+    def sync(self) -> None:
+        """Make what was remembered durable: the work tree it came from may go then."""
+        if self._written:
+            sync_paths(self.folder, self._written)
+            self._written = []
 
     def find(self, stored_path: str, stored_digest: str) -> Source | None:
         """The source that became these bytes at this path, if it is known and whole."""
@@ -65,8 +73,7 @@ class Recall:
                 str(record["digest"]),
                 self.folder / "objects" / record["digest"],
             )
-            with open(source.file, "rb") as file:
-                whole = digest_fd(file.fileno()) == source.digest
+            whole = _is_whole(source.file, source.digest)
             os.utime(source.file)  # used now: the last to be trimmed
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -102,11 +109,12 @@ class Recall:
 def _appearing(path: Path) -> Iterator[int]:
     """A descriptor to write to; the file appears at `path` when the block ends well.
 
-    Not synced: what a power cut leaves of a record is noticed by its digest, and costs little.
+    Not synced here (`Recall.sync`); what a power cut leaves of it is noticed by its digest.
     """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
-        yield fd
+        with named(path):
+            yield fd
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -114,6 +122,15 @@ def _appearing(path: Path) -> Iterator[int]:
         raise
     finally:
         os.close(fd)
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether the file is there, with these bytes."""
+    try:
+        with open(path, "rb") as file:
+            return digest_fd(file.fileno()) == digest
+    except FileNotFoundError:
+        return False
 
 
 def shown_as(stored_path: str, source: Source | None, taken: Collection[str]) -> str | None:

@@ -19,15 +19,14 @@ from pathlib import Path
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceError, RomfsError
-from romfsfs.files import Progress, digest_file, no_progress
-from romfsfs.session import base_image, history, store
-from romfsfs.session.recall import ChangedMeanwhile, Recall
+from romfsfs.files import Progress, digest_file, no_progress, sync_dir, sync_paths
+from romfsfs.session import base_image, history, sources, store
 from romfsfs.session.restore import follow, work_digest
 from romfsfs.session.session import Session
 from romfsfs.session.state import VERSION, Base, Types, as_ours, check_types, load_json, save
 from romfsfs.session.steps import reached
 from romfsfs.session.target import believed, holds, trusted_stamp
-from romfsfs.session.worktree import open_file, remove_tree
+from romfsfs.session.worktree import remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ def recover_locked(
         return ""
     record = CommitRecord.load(session)
     if isinstance(device, FileDevice):
-        device.remove_leftover(record.pid)
+        device.remove_leftovers()
     new = session.directory / "new.img"
     if not new.exists():
         # The rebase had begun: the target was written and verified, only our own books are open.
@@ -188,8 +187,9 @@ def finish(
             reached("work-tree")
             base_image.record(directory, base, trusted_stamp(device, base))
             reached("base-record")
-            _remember_sources(session, base)
+            sources.remember(session, base)
             reached("sources")
+        forget(session)
     except OSError as error:
         raise RomfsError(
             f"the image is on the target and verified, but the session could not be brought in "
@@ -198,7 +198,6 @@ def finish(
             next_step=f"your edits are kept; free space there, then: romfsfs recover "
             f"{session.info.argument}",
         ) from error
-    forget(session)
     reached("done")
 
 
@@ -222,11 +221,11 @@ def _remove_superseded(session: Session, old: Base, base: Base, root: Path) -> N
     Left in place they would be stored again, outdated, as soon as the source is deleted.
     """
     made = {entry.path: entry.source for entry in base.entries if entry.source != entry.path}
-    sources = {entry.source for entry in base.entries}
+    shown = {entry.source for entry in base.entries}
     gone = [
         entry
         for entry in old.entries
-        if entry.source == entry.path and entry.path in made and entry.path not in sources
+        if entry.source == entry.path and entry.path in made and entry.path not in shown
     ]
     if not gone:
         return
@@ -238,34 +237,22 @@ def _remove_superseded(session: Session, old: Base, base: Base, root: Path) -> N
                 if digest == entry.source_digest:
                     log.info("removing %s: %s replaces it", entry.path, made[entry.path])
                     remove_tree(root_fd, entry.path)
+            # Before the base says so: what came back would be a second source of the same file.
+            sync_paths(session.work, [entry.path for entry in gone])
         finally:
             os.close(root_fd)
 
 
-def _remember_sources(session: Session, base: Base) -> None:
-    """For later mounts of this image; a convenience that must not fail a commit."""
-    recall = Recall()
-    try:
-        with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
-            for entry in base.entries:
-                converted = entry.size is not None and entry.digest != entry.source_digest
-                if not converted or recall.find(entry.path, entry.digest) is not None:
-                    continue
-                with contextlib.suppress(FileNotFoundError, ChangedMeanwhile):
-                    fd = open_file(work_fd, entry.source)
-                    try:
-                        name = entry.source.rpartition("/")[2]
-                        recall.remember(entry.path, entry.digest, name, entry.source_digest, fd)
-                    finally:
-                        os.close(fd)
-        recall.trim()
-    except OSError as error:
-        log.warning("sources are not remembered: %s", error)
-
-
 def forget(session: Session) -> None:
-    """The commit is over, one way or the other."""
-    _remove(session, "commit.json", "new.img", "new.json")
+    """The commit is over, one way or the other.
+
+    For certain, before its files go: a record that came back after a power cut without them would
+    mean that the target was written.
+    """
+    if session.interrupted:
+        _remove(session, "commit.json")
+        sync_dir(session.directory)
+    _remove(session, "new.img", "new.json")
 
 
 def _remove(session: Session, *names: str) -> None:

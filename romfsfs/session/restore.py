@@ -6,19 +6,23 @@ of the mount stay true; into `work/` otherwise. Everything may be repeated after
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from romfsfs.errors import RomfsError
-from romfsfs.files import digest_fd
+from romfsfs.files import digest_fd, sync_paths
 from romfsfs.session.base_image import BaseImage
 from romfsfs.session.extraction import Item, extract
 from romfsfs.session.recall import Recall
 from romfsfs.session.state import Base, BaseEntry, Signature
 from romfsfs.session.steps import reached
 from romfsfs.session.worktree import Climber, kind_at, open_file, remove_tree, scan
+
+#: What a file is called until it is whole: a name that is never packed (see `convert/junk.py`).
+_BESIDE = ".romfsfs.restore."
 
 
 @contextmanager
@@ -31,21 +35,60 @@ def opened(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def restore(held: BaseImage, paths: Collection[str], root: Path) -> None:
-    """Remove what is at these paths of the tree, then put there what the base has.
+def restore(held: BaseImage, paths: Collection[str], work: Path, root: Path) -> None:
+    """Put what the base has at these paths of the tree there, and remove what it has not. Durable.
 
-    Folders are removed when nothing is left in them, and made where a restored file needs them.
+    A file is as it was or as the base has it, wherever a crash comes. Folders are removed when
+    nothing is left in them, and made where a restored file needs them. work: the tree; root:
+    where it is mounted, to write through.
     """
     wanted = set(paths)
+    recall = Recall()
+    items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
+    files = {item.path for item in items if item.source is not None and item.path in wanted}
     with opened(root) as root_fd:
-        for path in sorted(wanted, key=lambda path: (-path.count("/"), path)):
+        over = {path for path in files if kind_at(root_fd, path) == "file"}
+        for path in sorted(wanted - over, key=lambda path: (-path.count("/"), path)):
             _remove(root_fd, path)
         reached("revert-removed")
-        recall = Recall()
-        items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
         # What is still there was left on purpose: a folder that is not empty, an edit.
-        extract([item for item in items if not kind_at(root_fd, item.path)], root_fd)
+        _put([item for item in items if item.path in over or not kind_at(root_fd, item.path)],
+             work, root_fd)  # fmt: skip
+    sync_paths(work, wanted)
     reached("revert-restored")
+
+
+def _put(items: list[Item], work: Path, root_fd: int) -> None:
+    """Write items beside their places, and rename them there when they are on the disk."""
+    staged = []
+    for number, item in enumerate(items):
+        if item.source is None:
+            staged.append(item)
+            continue
+        folder, slash, _ = item.path.rpartition("/")
+        staged.append(item._replace(path=f"{folder}{slash}{_BESIDE}{number:06x}"))
+        remove_tree(root_fd, staged[-1].path)  # of a process that was killed
+    moved = [pair for pair in zip(staged, items, strict=True) if pair[1].source is not None]
+    try:
+        extract(staged, root_fd)
+        sync_paths(work, [beside.path for beside, _ in moved])
+        reached("revert-staged")
+        with Climber(root_fd) as climber:
+            while moved:
+                beside, item = moved[-1]
+                fd = climber.enter(item.path.rpartition("/")[0])
+                name, final = (path.rpartition("/")[2] for path in (beside.path, item.path))
+                os.rename(name, final, src_dir_fd=fd, dst_dir_fd=fd)
+                moved.pop()
+    finally:
+        for beside, _ in moved:
+            with contextlib.suppress(OSError):
+                remove_tree(root_fd, beside.path)
+
+
+def is_beside(path: str) -> bool:
+    """Whether a file is one that `restore` had not renamed to its place when it was killed."""
+    return path.rpartition("/")[2].startswith(_BESIDE)
 
 
 def _with_parents(base: Base, wanted: Collection[str]) -> list[BaseEntry]:
@@ -76,7 +119,11 @@ def _remove(root_fd: int, path: str) -> None:
         return
     except OSError as error:
         if kind_at(root_fd, path) != "dir":
-            raise RomfsError(f"cannot restore: {error.strerror}", where=path) from error
+            raise RomfsError(
+                f"cannot restore: {error.strerror}",
+                where=path,
+                next_step="nothing else is lost: see why the disk refuses it, then the same again",
+            ) from error
 
 
 def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
@@ -107,13 +154,12 @@ def follow(
         for path in before.keys() | after.keys()
         if _content(before.get(path)) != _content(after.get(path))
     ]
-    recall = Recall()
     with opened(work) as work_fd:
         wanted = [
             path
             for path in changed
-            if _is_as(work_fd, path, before.get(path))
-            or _is_begun(work_fd, path, after.get(path), held, recall)
+            # Nothing: a crash came when it was removed to be put back.
+            if not kind_at(work_fd, path) or _is_as(work_fd, path, before.get(path))
         ]
         gone = {path for path in wanted if path not in after and before[path].is_dir}
         junk = [
@@ -121,7 +167,7 @@ def follow(
             for found in (scan(work_fd) if gone else ())
             if is_below(found.path, gone) and found.path not in before and is_junk(found.path)
         ]
-    restore(held, [*wanted, *junk], root)
+    restore(held, [*wanted, *junk], work, root)
     return sorted(wanted)
 
 
@@ -141,35 +187,6 @@ def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
     if entry.is_dir or kind != "file":
         return entry.is_dir and kind == "dir"
     return work_digest(work_fd, path, entry.signature, entry.source_digest) == entry.source_digest
-
-
-def _is_begun(
-    work_fd: int, path: str, entry: BaseEntry | None, held: BaseImage, recall: Recall
-) -> bool:
-    """Whether there is nothing, or the beginning of what the base has at this path."""
-    kind = kind_at(work_fd, path)
-    if not kind or entry is None or entry.is_dir or kind != "file":
-        return not kind
-    item = _item(entry, held, recall)
-    fd = open_file(work_fd, path)
-    try:
-        size = os.fstat(fd).st_size
-        if size >= item.size:
-            return False
-        with _bytes_of(item) as source:
-            return digest_fd(fd) == digest_fd(source, item.offset, size)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _bytes_of(item: Item) -> Iterator[int]:
-    """A descriptor of what an item (a file) is extracted from."""
-    if isinstance(item.source, Path):
-        with open(item.source, "rb") as file:
-            yield file.fileno()
-    else:
-        yield item.source if item.source is not None else -1
 
 
 def work_digest(

@@ -12,6 +12,8 @@ from romfsfs.session.opening import discard_work
 from romfsfs.session.restore import is_below, restore, selected
 from romfsfs.session.session import Session
 from romfsfs.session.shadow import Change, ShadowEntry
+from romfsfs.session.sources import secure
+from romfsfs.session.status import Status
 
 
 def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None) -> list[str]:
@@ -27,10 +29,19 @@ def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None
             return _revert(session, paths, root)
     with store.lock_unmounted(session.directory, session.info.name):
         status = session.status()
-        if paths or ignored(status):
+        if paths or ignored(status) or not _outlive(session, status):
             return _revert(session, paths, session.work)
         discard_work(session)
         return [entry.path for entry in status.entries if _is_edit(entry)]
+
+
+def _outlive(session: Session, status: Status) -> bool:
+    """Whether the sources of what is committed outlive the work tree."""
+    try:
+        secure(session, [e for e in status.entries if e.change is Change.UNCHANGED])
+    except OSError:
+        return False
+    return True
 
 
 def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
@@ -44,7 +55,7 @@ def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
         for entry in shadow
         if entry.change is Change.IGNORED and not entry.note and is_below(entry.path, made)
     ]
-    restore(session.held(), [*(entry.path for entry in changed), *junk], root)
+    restore(session.held(), [*(entry.path for entry in changed), *junk], session.work, root)
     return [entry.path for entry in changed]
 
 

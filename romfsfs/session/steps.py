@@ -13,7 +13,7 @@ DISCARD = ("discard-moved",)
 COMMIT = ("commit-encoded", "commit-staged", "commit-record", "target-written", "history",
           "base-image", "work-tree", "base-record", "sources", "done")  # fmt: skip
 UNDO = ("undo-image", *COMMIT[1:])
-REVERT = ("revert-removed", "revert-restored")
+REVERT = ("revert-removed", "revert-staged", "revert-restored")
 
 
 def reached(name: str) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, SessionBusy
-from romfsfs.files import make_private_dir, state_dir
+from romfsfs.files import make_private_dir, named, remove_temporaries, state_dir
 from romfsfs.session.state import SessionInfo
 
 #: Looking who holds a lock takes it for an instant: such a look is waited for, this long.
@@ -70,8 +70,9 @@ class Lock:
     def write(self, record: MountedAt) -> None:
         """Say who holds it."""
         data = json.dumps(record._asdict()).encode()
-        os.pwrite(self._fd, data, 0)
-        os.ftruncate(self._fd, len(data))
+        with named(self.path):
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -208,7 +209,7 @@ def lock_for_change(folder: Path, name: str) -> Lock:
             where=f"process {pid}" if pid else "",
             next_step="try again when it has finished",
         )
-    remove_leftovers(folder)
+    remove_temporaries(folder)
     return lock
 
 
@@ -225,22 +226,3 @@ def lock_unmounted(folder: Path, name: str) -> Iterator[None]:
             stack.enter_context(lock_for_mount(folder, name))
         stack.enter_context(lock_for_change(folder, name))
         yield
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that were killed while they wrote one."""
-    for entry in os.scandir(folder):
-        found = re.fullmatch(r".+\.(\d+)\.tmp", entry.name)
-        if found and not _is_alive(int(found[1])):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry.path)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True

@@ -11,7 +11,6 @@ import pytest
 
 from romfsfs.cli import main, quick
 from romfsfs.cli.doctor import _folder
-from romfsfs.cli.mistakes import os_error
 from romfsfs.cli.output import _Lines, count_text
 from romfsfs.cli.reports import write_text
 from romfsfs.devices.base import WriteReport
@@ -24,6 +23,7 @@ from romfsfs.errors import (
     printable,
 )
 from romfsfs.image.writer import encode
+from romfsfs.system_errors import os_error
 
 
 @pytest.fixture(autouse=True)

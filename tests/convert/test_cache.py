@@ -233,7 +233,8 @@ def test_full_disk_is_told_and_not_remembered(tmp_path, cache, monkeypatch):
         patch.setattr(script, "run_tool", full)
         result = convert(converters, tmp_path, "app.py", SOURCE)
     assert (result.state, result.diagnostics[0].code) == (State.FAILED, "io")
-    assert result.message == "could not convert: No space left on device; free some space"
+    reason = f"could not convert: No space left on device ({cache}); free some space"
+    assert result.message == reason
     assert convert(converters, tmp_path, "app.py", SOURCE).state is State.READY
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from session_desk import Desk, Flash, files_of, tree_of
 from romfsfs.errors import RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
 from romfsfs.session import history, recall
+from romfsfs.session.opening import leave_work
 from romfsfs.session.revert import revert
 from romfsfs.session.undo import undo
 
@@ -53,10 +55,10 @@ class TestRecall:
         assert tree_of(desk.work) == {"app.mpy": compiled, "app.py": b"other"}
 
     def test_a_damaged_memory_shows_the_compiled_file(self, desk: Desk) -> None:
-        for file in (recall.Recall().folder / "objects").iterdir():
-            file.write_bytes(b"damaged")
         compiled = desk.stored()["app.mpy"]
         revert(desk.session)
+        for file in (recall.Recall().folder / "objects").iterdir():
+            file.write_bytes(b"damaged")
         desk.open()
         assert (desk.work / "app.mpy").read_bytes() == compiled
         assert desk.session.status().clean
@@ -72,11 +74,49 @@ class TestRecall:
 
     def test_it_is_forgotten_oldest_first(self, desk: Desk) -> None:
         memory = recall.Recall()
+        revert(desk.session)
         memory.trim(0)
         assert not list((memory.folder / "objects").iterdir())
-        revert(desk.session)
         desk.open()
         assert (desk.work / "app.mpy").exists()
+
+    @pytest.mark.parametrize("lost", ["damaged", "gone"])
+    def test_a_source_that_is_not_remembered_does_not_go_with_the_tree(
+        self, desk: Desk, lost: str
+    ) -> None:
+        """The disk was full at the commit, or what it had was not synced when the power went."""
+        for file in (recall.Recall().folder / "objects").iterdir():
+            file.write_bytes(b"torn") if lost == "damaged" else file.unlink()
+        assert leave_work(desk.session) is None
+        desk.open()
+        assert (desk.work / "app.py").read_bytes() == b"x = 1\n"
+
+    def test_an_edit_that_changes_no_stored_byte_is_no_less_the_user_s(self, desk: Desk) -> None:
+        desk.write("app.py", b"x = 1  # why\n")
+        assert desk.commit().clean
+        assert leave_work(desk.session) is None
+        desk.open()
+        assert (desk.work / "app.py").read_bytes() == b"x = 1  # why\n"
+
+    def test_the_tree_stays_where_sources_cannot_be_kept(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*args: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        for file in (recall.Recall().folder / "objects").iterdir():
+            file.unlink()
+        with monkeypatch.context() as hurting:
+            hurting.setattr(recall.Recall, "remember", full)
+            status = leave_work(desk.session)
+            assert status is not None
+            assert status.clean
+            desk.write("a.txt", b"dropped")
+            revert(desk.session)
+        assert desk.stored().keys() == {"a.txt", "lib/b.bin", "app.mpy"}
+        assert (desk.work / "a.txt").read_bytes() == b"first\n"
+        desk.open()
+        assert (desk.work / "app.py").exists()
 
 
 class TestRevert:

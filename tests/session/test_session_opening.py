@@ -18,7 +18,7 @@ from romfsfs.errors import (
     UsageError,
 )
 from romfsfs.image.writer import encode
-from romfsfs.session import history, store
+from romfsfs.session import history, settling, store
 from romfsfs.session.commit import commit_to
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
@@ -221,17 +221,38 @@ def test_an_unknown_board_is_a_usage_error(desk: Desk) -> None:
         desk.open(board="OPENMV99")
 
 
-def test_files_torn_by_a_power_cut_are_put_back(desk: Desk) -> None:
+@pytest.mark.parametrize("left", [b"", bytes(range(100)), bytes(200), None])
+def test_files_torn_by_a_power_cut_are_put_back(
+    desk: Desk, left: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.open()
-    torn = desk.work / "lib/b.bin"
-    before = torn.stat()
-    with open(torn, "r+b") as file:
-        file.truncate(0)
-    os.utime(torn, ns=(before.st_atime_ns, before.st_mtime_ns))
+    tear(desk.work / "lib/b.bin", left)
     desk.write("a.txt", b"")
+    monkeypatch.setattr(settling, "boot_id", lambda: "the next one")
     desk.open()
-    assert torn.read_bytes() == bytes(range(200))
+    assert (desk.work / "lib/b.bin").read_bytes() == bytes(range(200))
     assert desk.changes() == {"a.txt": "M"}
+
+
+@pytest.mark.parametrize("left", [b"", None])
+def test_what_is_short_without_a_power_cut_is_an_edit(
+    desk: Desk, left: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And after one, where the tree had been on the disk before."""
+    desk.open()
+    settling.settle(desk.session.directory)
+    tear(desk.work / "lib/b.bin", left)
+    monkeypatch.setattr(settling, "boot_id", lambda: "the next one")
+    desk.open()
+    assert desk.changes() == {"lib/b.bin": "M" if left is not None else "D"}
+
+
+def tear(file: Path, left: bytes | None) -> None:
+    """What a power cut leaves of a file that was not synced."""
+    before = file.stat()
+    file.unlink() if left is None else file.write_bytes(left)
+    if left is not None:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_a_session_folder_from_a_backup_opens(desk: Desk, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 /* Makes the n-th change of a file fail: preloaded (LD_PRELOAD), armed by a call of fault_arm.
 
-   Counts writes, syncs, renames, links, creations, truncations of regular files, in whatever
+   Counts writes, syncs, renames, links, creations, removals, truncations of files, in whatever
    thread. Counting alone (at 0) tells how many there are. */
 
 #define _GNU_SOURCE
@@ -68,6 +68,12 @@ int link(const char *from, const char *to) { return fails() ? -1 : REAL(link)(fr
 int linkat(int a, const char *from, int b, const char *to, int flags) {
     return fails() ? -1 : REAL(linkat)(a, from, b, to, flags);
 }
+int unlink(const char *path) { return fails() ? -1 : REAL(unlink)(path); }
+int unlinkat(int a, const char *path, int flags) {
+    return fails() ? -1 : REAL(unlinkat)(a, path, flags);
+}
+int rmdir(const char *path) { return fails() ? -1 : REAL(rmdir)(path); }
+int syncfs(int fd) { return fails() ? -1 : REAL(syncfs)(fd); }
 int mkdir(const char *path, mode_t mode) { return fails() ? -1 : REAL(mkdir)(path, mode); }
 int mkdirat(int a, const char *path, mode_t mode) {
     return fails() ? -1 : REAL(mkdirat)(a, path, mode);

@@ -17,31 +17,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import io
 import json
 import os
-import shutil
+import re
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
 
-import romfsfs
-from romfsfs.cli import main
-from romfsfs.image.model import FileNode, walk
-from romfsfs.image.reader import read_image
-from romfsfs.image.writer import encode
-
-OLD = {"a.txt": b"first\n", "lib/b.bin": bytes(200), "app.mpy": b"M\x06\x00\x1f"}
-EDITS: dict[str, bytes | None] = {
-    "a.txt": b"edited\n" * 9000, "added/c.txt": b"c", "app.py": b"x = 1\n", "lib/b.bin": None,
-    ".git": b"not a repository",
-}  # fmt: skip
-STORED = {"a.txt", "added/c.txt", "app.mpy"}  # after a commit of the edits
+from desks import Desk
 
 _CHANGES = {
     "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree",
@@ -50,152 +34,24 @@ _CREATES = os.O_CREAT | os.O_TRUNC
 _CALLS = ("write", "pwrite", "fsync", "copy_file_range", "ftruncate")
 
 
-class Desk:
-    """A folder with an image, a session of it with edits, and the user's state."""
+def hurt(desk: Desk, how: str, at: int) -> tuple[int, dict[str, Any]]:
+    """Run a desk's operation, hurt at its `at`-th place (0: unhurt, to count them)."""
 
-    def __init__(self, operation: str) -> None:
-        place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.base = Path(tempfile.mkdtemp(prefix="romfsfs-hurt-", dir=place))
-        self.image = self.base / "app.img"
-        self.operation = operation
-        os.environ["ROMFSFS_STATE_DIR"] = str(self.base / "state")
-        os.environ["ROMFSFS_CACHE_DIR"] = str(self.base / "cache")
-        self.image.write_bytes(encode(OLD))
-        self.built = self.base / "built"
-        self.built.mkdir()
-        (self.built / "main.py").write_bytes(b"x = 2\n")
+    def killed() -> tuple[int, int]:
+        killer = Killer(at)
+        killer.start()
+        return desk.run_hurt(killer), killer.count
 
-    def prepare(self) -> None:
-        """What comes before the operation, in an unhurt process."""
-        if self.operation in ("open", "build"):
-            return
-        with romfsfs.open(str(self.image)) as editor:
-            edit(editor.path)
-        if self.operation in ("undo", "revert-committed"):
-            assert main(["commit", str(self.image)]) == 0
-        if self.operation == "recover":
-            self.fork(lambda: self.killed_commit())
+    def failing() -> tuple[int, int]:
+        library = ctypes.CDLL(os.environ["ROMFSFS_FAULTS"])
+        number = getattr(errno, how.rstrip("+"))
+        library.fault_arm(at, number, int(how.endswith("+")))
+        try:
+            return desk.run(), library.fault_count()
+        finally:
+            library.fault_arm(0, 0, 0)
 
-    def killed_commit(self) -> None:
-        from romfsfs.session import steps
-
-        def on_step(name: str) -> None:
-            if name == "target-written":
-                os._exit(0)
-
-        steps.on_step = on_step
-        main(["commit", str(self.image)])
-
-    def command(self) -> list[str]:
-        image = str(self.image)
-        return {
-            "open": ["commit", image, "--dry-run"],
-            "build": ["build", str(self.built), image, "--board", "OPENMV4P"],
-            "convert": ["commit", image, "--dry-run"],
-        }.get(self.operation, [self.operation, image])
-
-    def run(self) -> int:
-        if self.operation == "open":
-            with romfsfs.open(str(self.image)):
-                return 0
-        return int(main(self.command()) or 0)
-
-    def run_hurt(self, killer: Killer) -> int:
-        return self.run()
-
-    def fork(self, work: Callable[[], Any]) -> tuple[int, Any]:
-        """(wait status, what the work returned) of a fork that did it."""
-        told = self.base / "told"  # not a pipe: a daemon that the work starts would keep it open
-        told.unlink(missing_ok=True)
-        pid = os.fork()
-        if pid == 0:
-            said = io.StringIO()
-            answer: dict[str, Any] = {}
-            try:
-                with redirect_stdout(said), redirect_stderr(said):
-                    answer["result"] = work()
-            except BaseException:
-                answer["error"] = traceback.format_exc()
-            answer["said"] = said.getvalue()
-            told.write_text(json.dumps(answer))
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        return status, json.loads(told.read_text()) if told.exists() else {}
-
-    def hurt(self, how: str, at: int) -> tuple[int, dict[str, Any]]:
-        """Run the operation, hurt at its `at`-th place (0: unhurt, to count them)."""
-
-        def killed() -> tuple[int, int]:
-            killer = Killer(at)
-            killer.start()
-            return self.run_hurt(killer), killer.count
-
-        def failing() -> tuple[int, int]:
-            library = ctypes.CDLL(os.environ["ROMFSFS_FAULTS"])
-            number = getattr(errno, how.rstrip("+"))
-            library.fault_arm(at, number, int(how.endswith("+")))
-            try:
-                return self.run(), library.fault_count()
-            finally:
-                library.fault_arm(0, 0, 0)
-
-        return self.fork(killed if how == "kill" else failing)
-
-    def check(self, before: bytes) -> str:
-        """In an unhurt process, later: is all as it must be? What is wrong."""
-        target = self.image.read_bytes()
-        stored = files_of(target)
-        new = target != before
-        wanted = {"main.mpy"} if self.operation == "build" else STORED
-        if self.operation == "undo":
-            wanted = set(OLD)
-        if new and set(stored) - {"main.py"} != wanted - {"main.mpy"}:
-            return f"the target is neither old nor new: {sorted(stored)}"
-        with romfsfs.open(str(self.image)) as editor:
-            if self.operation in ("commit", "convert", "recover"):
-                wrong = missing(editor.path)
-                if wrong:
-                    return f"edits are lost: {wrong}"
-            if self.operation == "undo" and not editor.status().clean:
-                return "an undo left edits"
-            (editor.path / "later.txt").write_bytes(b"later")
-            editor.commit()
-        stored = files_of(self.image.read_bytes())
-        if stored.get("later.txt") != b"later":
-            return "the next commit was lost"
-        if self.operation in ("commit", "recover") and stored["a.txt"] != EDITS["a.txt"]:
-            return "the next commit lost an edit"
-        left = [path.name for path in self.image.parent.glob("*.tmp")]
-        return f"left behind: {left}" if left and self.operation != "build" else ""
-
-    def remove(self) -> None:
-        shutil.rmtree(self.base)
-
-
-def edit(work: Path) -> None:
-    for path, data in EDITS.items():
-        if data is None:
-            (work / path).unlink()
-        else:
-            (work / path).parent.mkdir(exist_ok=True)
-            (work / path).write_bytes(data)
-
-
-def missing(work: Path) -> list[str]:
-    wrong = []
-    for path, data in EDITS.items():
-        found = (work / path).read_bytes() if (work / path).exists() else None
-        if found != data:
-            wrong.append(path)
-    return wrong
-
-
-def files_of(image: bytes) -> dict[str, bytes]:
-    return {
-        path: image[node.extent.offset : node.extent.offset + node.extent.size]
-        for path, node in walk(read_image(image))
-        if isinstance(node, FileNode)
-    }
+    return desk.fork(killed if how == "kill" else failing)
 
 
 # -- hurting
@@ -231,12 +87,17 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def attempt(operation: str, how: str, at: int) -> tuple[int, str]:
-    """(how many places there are, what is wrong)."""
+def desk_for(operation: str) -> Desk:
     from hurt_mounted import DaemonDesk, MountedDesk
 
-    kinds = {"mounted-commit": MountedDesk, "mounted-undo": MountedDesk, "daemon": DaemonDesk}
-    desk = kinds.get(operation, Desk)(operation)
+    if operation == "daemon":
+        return DaemonDesk(operation)
+    return (MountedDesk if operation.startswith("mounted-") else Desk)(operation)
+
+
+def attempt(operation: str, how: str, at: int, after: bytes = b"") -> tuple[int, str, bytes]:
+    """(how many places there are, what is wrong, the target's bytes after it)."""
+    desk = desk_for(operation)
     try:
         prepared = desk.fork(desk.prepare)[1]
         assert "error" not in prepared, prepared["error"]
@@ -245,28 +106,45 @@ def attempt(operation: str, how: str, at: int) -> tuple[int, str]:
         places = answer.get("result", [0, 0])[1]
         said = answer.get("said", "") + answer.get("error", "")
         if at and how == "kill" and not os.WIFSIGNALED(status) and operation != "daemon":
-            return places, f"it was not killed: {said}"
-        if how != "kill" and "Traceback" in said and not clear_error(said):
-            return places, f"no clear error: {said}"
-        checked = desk.fork(lambda: desk.check(before))[1]
-        return places, checked.get("result", "") or checked.get("error", "")
+            return places, f"it was not killed: {said}", b""
+        if how != "kill" and (wrong := unclear(said, answer)):
+            return places, f"no clear error: {wrong}", b""
+        found = desk.image.read_bytes()
+        checked = desk.fork(lambda: desk.check(before, after))[1]
+        return places, checked.get("result", "") or checked.get("error", ""), found
     finally:
         desk.remove()
 
 
-def clear_error(said: str) -> bool:
-    """Whether a Python program got the reason (the command line never shows a traceback)."""
-    last = said.rstrip().rpartition("\n")[2]
-    return last.startswith(("romfsfs.errors.", "OSError: [Errno"))
+def unclear(said: str, answer: dict[str, Any]) -> str:
+    """What is wrong with what a failing operation said: an error is ours, on one line.
+
+    A command prints `romfsfs: error: WHAT (WHERE); NEXT STEP`; a Python program gets a RomfsError.
+    """
+    if "error" in answer:
+        last = next(
+            line
+            for line in said.splitlines()[::-1]
+            if re.match(r"[\w.]+(Error|Lost|Busy|Absent|Answer|Changed)\b", line)
+        )
+        return "" if last.startswith("romfsfs.errors.") else said
+    if "Traceback" in said:
+        return said
+    if answer["result"][0] == 0:
+        return ""
+    lines = [line for line in said.splitlines() if line.startswith("romfsfs: error: ")]
+    if len(lines) != 1 or "; " not in lines[0]:
+        return f"not one line with a next step: {said}"
+    return ""
 
 
 def hurt_all(operation: str, how: str, every: int, first: int = 1) -> dict[str, Any]:
-    places, wrong = attempt(operation, how, 0)
+    places, wrong, after = attempt(operation, how, 0)
     found = {0: wrong} if wrong else {}
     assert places, "nothing to hurt"
     tried = range(first, places + 1, every)
     for at in tried:
-        wrong = attempt(operation, how, at)[1]
+        wrong = attempt(operation, how, at, after)[1]
         if wrong:
             found[at] = wrong
     return {"places": places, "tried": len(tried), "found": found}

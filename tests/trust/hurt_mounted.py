@@ -6,10 +6,12 @@ import errno
 import os
 import subprocess
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hurt import EDITS, OLD, Desk, Killer, edit, files_of, missing
+from desks import EDITS, OLD, Desk, edit, files_of, missing
+from hurt import Killer
 
 import romfsfs.session.host
 from romfsfs.cli import main
@@ -32,7 +34,7 @@ class MountedDesk(Desk):
     def command(self) -> list[str]:
         return [self.operation.removeprefix("mounted-"), str(self.mnt)]
 
-    def check(self, before: bytes) -> str:
+    def check(self, before: bytes, after: bytes = b"", promises: Iterable[str] = ()) -> str:
         undo = self.operation == "mounted-undo"
         if not undo and (wrong := missing(self.mnt)):
             return f"edits are lost: {wrong}"
@@ -108,11 +110,11 @@ class DaemonDesk(MountedDesk):
             stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
 
-    def check(self, before: bytes) -> str:
+    def check(self, before: bytes, after: bytes = b"", promises: Iterable[str] = ()) -> str:
         if os.path.ismount(self.mnt) or self.is_dead():
             subprocess.run(["fusermount3", "-uz", self.mnt], check=False, capture_output=True)
         self.operation = "commit"
-        return Desk.check(self, before)
+        return Desk.check(self, before, after)
 
     def is_dead(self) -> bool:
         try:

@@ -31,25 +31,31 @@ Record = Callable[[str, object], None]
 def hurt(
     record: Record, operation: str, how: str, every: int, **environment: str
 ) -> dict[str, Any]:
+    found = ran("hurt.py", [operation, how], every, **environment)
+    record("places_killed_at" if how == "kill" else "places_refused_at", found["tried"])
+    return found
+
+
+def ran(program: str, words: list[str], every: int, **environment: str) -> dict[str, Any]:
     every = LONG or every
     first = 1 + ROUND % every
     done = subprocess.run(
-        [sys.executable, HERE / "hurt.py", operation, how, str(every), str(first)],
+        [sys.executable, HERE / program, *words, str(every), str(first)],
         env={**os.environ, **CLEAN, **environment}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    print(f"{operation} {how}: {found['tried']} of {found['places']} places")
-    record("places_killed_at" if how == "kill" else "places_refused_at", found["tried"])
+    print(f"{' '.join(words)}: {found['tried']} of {found['places']} places")
     return found
 
 
 @pytest.mark.parametrize(
     ("operation", "every"),
     [
-        ("open", 13), ("commit", 11), ("recover", 11), ("undo", 9), ("build", 7),
-        ("mounted-commit", 15), ("mounted-undo", 15), ("daemon", 13),
+        ("open", 17), ("commit", 19), ("recover", 17), ("undo", 17), ("build", 11), ("reopen", 23),
+        ("rollback", 13), ("revert", 13), ("discard", 17), ("close", 11), ("log", 13), ("new", 17),
+        ("zoo", 11), ("mounted-commit", 19), ("mounted-undo", 19), ("daemon", 17),
     ],
 )  # fmt: skip
 def test_killed(operation: str, every: int, record_property: Record) -> None:
@@ -59,13 +65,41 @@ def test_killed(operation: str, every: int, record_property: Record) -> None:
 @pytest.fixture(scope="session")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`faults.c` as a library to preload."""
+    return compiled("faults", tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(scope="session")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`recorder.c` as a library to preload."""
+    return compiled("recorder", tmp_path_factory.mktemp("recorder"))
+
+
+def compiled(name: str, folder: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler; install gcc to let system calls fail")
-    library = tmp_path_factory.mktemp("faults") / "faults.so"
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, HERE / "faults.c"]
+    assert compiler is not None, "no C compiler: scripts/prepare test installs gcc"
+    library = folder / f"{name}.so"
+    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, HERE / f"{name}.c"]
     subprocess.run([*command, "-ldl"], check=True, timeout=60)
     return library
+
+
+#: What `cycle` and the others sample is done one by one in a long run.
+_SINGLE = ("open", "commit", "recover", "close", "keep", "discard", "log", "build", "commit-to")
+
+
+@pytest.mark.parametrize(
+    ("operation", "every"),
+    [("cycle", 71), ("reopen", 53), ("undo", 53), ("revert", 29), ("rollback", 29),
+     *((operation, 1) for operation in _SINGLE if LONG)],
+)  # fmt: skip
+def test_the_power_goes(
+    recorder: Path, operation: str, every: int, record_property: Record
+) -> None:
+    """What was not synced is lost, or half of it: see `power.py`."""
+    environment = {"LD_PRELOAD": str(recorder), "ROMFSFS_RECORDER": str(recorder)}
+    found = ran("power.py", [operation], every, **environment)
+    record_property("states_after_a_power_cut", found["tried"])
+    assert found["found"] == {}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""What the operating system says, in the one form that errors have here.
+
+`WHAT (WHERE); NEXT STEP`: the system names no next step, and often no place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from romfsfs.errors import RomfsError
+from romfsfs.files import cache_dir, state_dir
+
+#: What `replace_atomically` adds to a name until the file is whole.
+_TEMPORARY = re.compile(r"\.\d+\.tmp$")
+
+_NEXT_STEPS = {
+    errno.EACCES: "see who may use it: ls -ld {path}",
+    errno.EPERM: "see who may use it: ls -ld {path}",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "free space, or choose another place",
+    errno.EDQUOT: "free space, or choose another place",
+    errno.EIO: "the disk may be failing: the system's log (dmesg) says more",
+    errno.EMFILE: "close programs, or allow more open files: ulimit -n",
+    errno.ENFILE: "close programs: the system has too many files open",
+    errno.ENOMEM: "close programs: the system is short of memory",
+}
+
+#: Where our own files are: what to do there first, before another place is chosen.
+_OURS = {
+    errno.ENOSPC: "free space there and try again, your edits are kept",
+    errno.EDQUOT: "free space there and try again, your edits are kept",
+    errno.EROFS: "make it writable and try again, your edits are kept",
+    errno.EIO: "the disk may be failing (see dmesg): copy your edits from there",
+    errno.EACCES: "romfsfs keeps its files there",
+    errno.EPERM: "romfsfs keeps its files there",
+}
+
+
+def os_error(error: OSError) -> RomfsError:
+    """An error of the system that nobody expected: the path the user knows, and what may help."""
+    what = error.strerror or str(error) or "input or output failed"
+    what = what[0].lower() + what[1:]
+    number = error.errno or 0
+    if not error.filename or isinstance(error.filename, int):
+        return RomfsError(what, next_step=_NEXT_STEPS.get(number, "").format(path="FILE"))
+    path = _TEMPORARY.sub("", os.fsdecode(error.filename))
+    folder = os.path.dirname(path)
+    if number == errno.ENOENT and folder and not os.path.isdir(folder):
+        return RomfsError("no such folder", where=folder, next_step=f"mkdir -p {folder}")
+    for name, place in (("STATE", state_dir()), ("CACHE", cache_dir())):
+        above = place.is_relative_to(path)  # one of its parents could not even be made
+        if number in _OURS and (above or Path(path).is_relative_to(place)):
+            next_step = f"{_OURS[number]}; $ROMFSFS_{name}_DIR names another place"
+            return RomfsError(what, where=str(place) if above else path, next_step=next_step)
+    if number in (errno.EACCES, errno.EPERM) and not os.path.lexists(path):
+        path = folder or "."  # what was to be made in it has a name that nobody knows
+    return RomfsError(what, where=path, next_step=_NEXT_STEPS.get(number, "").format(path=path))
+
+
+@contextlib.contextmanager
+def worded() -> Iterator[None]:
+    """Errors of the system leave the block as RomfsError, which says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error) from error
