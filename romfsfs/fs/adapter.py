@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from romfsfs.fs import control
-from romfsfs.fs.calls import RENAME_EXCHANGE, renamer, set_times
+from romfsfs.fs.calls import RENAME_EXCHANGE, RENAME_NOREPLACE, renamer, set_times
 from romfsfs.fs.file_operations import FileOperations
 from romfsfs.fs.handles import Handle
 from romfsfs.fs.tree import hidden_name, refuse, to_text
@@ -122,6 +122,8 @@ class Adapter(FileOperations):
     def rename(self, old: str, new: str, flags: int = 0) -> int:
         self._check_change(old, hidden=True)
         self._check_change(new, hidden=True)
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise refuse(errno.EINVAL)  # RENAME_WHITEOUT would leave a device behind
         hides, reveals = hidden_name(new), hidden_name(old)
         if hides is not None and stat.S_ISDIR(self._tree.stat(old).st_mode):
             raise refuse(errno.EPERM)  # libfuse hides files only: a user made this name up

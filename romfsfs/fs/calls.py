@@ -11,7 +11,9 @@ from typing import Any
 
 from romfsfs.fs.tree import refuse
 
-RENAME_EXCHANGE = 2  # <linux/fs.h>
+# <linux/fs.h>
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
 
 _NO_FOLLOW = 0x20 if sys.platform == "darwin" else 0x100  # <fcntl.h>, AT_SYMLINK_NOFOLLOW
 

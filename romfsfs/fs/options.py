@@ -61,11 +61,11 @@ def fuse_options(
             options["max_threads"] = options["max_idle_threads"] = str(_THREADS)
     if read_only:
         options["ro"] = True
+    # Others get what the modes allow; and for the mounting user alone, whose files answer for
+    # themselves, the kernel looks at modes where it does not ask because it remembers.
+    options["default_permissions"] = True
     if allow_other:
-        # Others get what the modes allow. For the mounting user alone the daemon's own system
-        # calls decide, so the kernel need not check twice.
         options["allow_other"] = True
-        options["default_permissions"] = True
     return {**options, **extra}
 
 

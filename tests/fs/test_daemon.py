@@ -193,7 +193,7 @@ def test_options_of_fstab_are_understood() -> None:
     assert options["fsname"] == "a\\,b\\\\c?"
     assert {"ro", "default_permissions", "big_writes", "nonempty"} <= set(options)
     options = fuse_options((3, 14), "x", {}, read_only=False, allow_other=False, nonempty=True)
-    assert not {"big_writes", "nonempty", "ro", "allow_other", "default_permissions"} & set(options)
+    assert not {"big_writes", "nonempty", "ro", "allow_other"} & set(options)
 
 
 def test_waiting_for_a_process_ends_with_it() -> None:

@@ -10,14 +10,22 @@ from typing import Any
 
 import attributes
 import content
+import flags
 import folders
+import listing
 import opening
+import paths
 import refusals
 import renaming
+import sharing
+import times
 from cases import CASES, Case
 
 #: Whose import fills CASES.
-CHAPTERS = (attributes, folders, opening, renaming, content, refusals)
+CHAPTERS = (
+    attributes, times, paths, folders, listing, opening, flags, renaming, content, sharing,
+    refusals,
+)  # fmt: skip
 
 
 def prepare(root: Path) -> None:
@@ -42,10 +50,36 @@ def prepare(root: Path) -> None:
             (place / "theirs").chmod(0o644)
             (place / "open").chmod(0o666)
             place.chmod(mode)
+        _bits(Path("bits"), Path("folders"))
+        _group(Path("group"))
     finally:
         os.seteuid(0)
         os.setegid(0)
     prepared.chmod(0o755)
+
+
+def _bits(bits: Path, folders: Path) -> None:
+    """Files and folders with each permission for others."""
+    bits.mkdir()
+    folders.mkdir()
+    for mode in range(8):
+        (bits / f"{mode}").touch()
+        (bits / f"{mode}").chmod(0o770 | mode)
+        folder = folders / f"{mode}"
+        folder.mkdir()
+        (folder / "d").mkdir()
+        for name in ("f", "h"):
+            (folder / name).write_bytes(b"x")
+        folder.chmod(0o770 | mode)
+
+
+def _group(place: Path) -> None:
+    """A folder that gives its group to what is made in it, and set-id files that all may write."""
+    place.mkdir()
+    for name in ("setid", "setid-cut", "setid-truncate"):
+        (place / name).write_bytes(b"data")
+        (place / name).chmod(0o6777)
+    place.chmod(0o2777)
 
 
 def run(root: Path, wanted: str = "") -> dict[str, list[tuple[str, Any]]]:

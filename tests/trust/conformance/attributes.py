@@ -147,3 +147,24 @@ def times_of_data(c: Case) -> None:
     os.close(fd)
     c.do("cp -p's order", lambda: os.stat("f").st_mtime_ns)
     c.do("content", lambda: Path("f").read_bytes()[98:106])
+
+
+@case
+def set_id_bits_and_cutting(c: Case) -> None:
+    """As `set_id_bits_and_writes`, by the other calls that change content."""
+    for mode in (0o6777, 0o2767, 0o4755):
+        for name, call in (
+            ("cut by opening", lambda: os.close(os.open("f", os.O_WRONLY | os.O_TRUNC))),
+            ("allocate", lambda: os.posix_fallocate(os.open("f", os.O_RDWR), 0, 100)),
+            ("copy", lambda: os.copy_file_range(
+                os.open("g", os.O_RDONLY), os.open("f", os.O_RDWR), 2)),
+            ("open", lambda: os.close(os.open("f", os.O_RDWR))),
+            ("rename", lambda: (os.rename("f", "h"), os.rename("h", "f"))),
+            ("touch", lambda: os.utime("f")),
+        ):  # fmt: skip
+            make("f", b"1234", mode)
+            if not os.path.exists("g"):
+                make("g", b"from")
+            c.do(f"{name} {mode:o}=", call)
+            c.do("mode", lambda: oct(os.stat("f").st_mode))
+            os.unlink("f")

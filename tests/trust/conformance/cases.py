@@ -6,7 +6,8 @@ directory says what is right (`test_posix.py`). Needs nothing but Python, so any
 
 An answer is the errno's name, or what the call returned in short. Lines that begin with a mark are
 about what need not be equal: '!' the call is for something that ROMFS has no place for (links,
-devices); '~' an option that a file system may decline (EINVAL, EOPNOTSUPP).
+devices); '~' an option that a file system may decline (EINVAL, EOPNOTSUPP); '?' what is left of
+either, once one in this case was declined.
 """
 
 from __future__ import annotations

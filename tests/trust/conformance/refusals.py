@@ -85,3 +85,56 @@ def foreign_files(c: Case) -> None:
         ):
             c.do(f"{folder}: {what}", call, place)
         c.do(f"{folder}: left", lambda place=place: sorted(os.listdir(place)))
+
+
+@case
+def foreign_groups_and_bits(c: Case) -> None:
+    """What another user made: every permission bit, and a folder that gives its group."""
+    if not os.path.isdir("../prepared/bits"):
+        return
+    place = "../prepared/bits"
+    for name in sorted(os.listdir(place)):
+        path = f"{place}/{name}"
+        c.do(f"{name}: read", lambda path=path: os.close(os.open(path, os.O_RDONLY)))
+        c.do(f"{name}: write", lambda path=path: os.close(os.open(path, os.O_WRONLY)))
+        c.do(f"{name}: access", lambda path=path: [
+            os.access(path, bit) for bit in (os.R_OK, os.W_OK, os.X_OK)])  # fmt: skip
+    for name in sorted(os.listdir("../prepared/folders")):
+        folder = f"../prepared/folders/{name}"
+        for what, call in (
+            ("list", lambda folder: os.listdir(folder)),
+            ("enter", lambda folder: os.stat(f"{folder}/f").st_size),
+            ("read", lambda folder: os.close(os.open(f"{folder}/f", os.O_RDONLY))),
+            ("make", lambda folder: make(f"{folder}/mine")),
+            ("mkdir", lambda folder: os.mkdir(f"{folder}/mined")),
+            ("rename", lambda folder: os.rename(f"{folder}/f", f"{folder}/g")),
+            ("rename in", lambda folder: os.rename("in", f"{folder}/in")),
+            ("rename out", lambda folder: os.rename(f"{folder}/f", "out")),
+            ("unlink", lambda folder: os.unlink(f"{folder}/h")),
+            ("rmdir", lambda folder: os.rmdir(f"{folder}/d")),
+            ("chmod", lambda folder: os.chmod(folder, 0o777)),
+            ("touch", lambda folder: os.utime(folder)),
+        ):  # fmt: skip
+            if not os.path.exists("in"):
+                make("in")
+            c.do(f"{name}: {what}", call, folder)
+    group = "../prepared/group"
+    make(f"{group}/f", b"x")
+    os.mkdir(f"{group}/d")
+    for path in (f"{group}/f", f"{group}/d"):
+        c.note("group of the folder", os.stat(path).st_gid)
+        c.do("set its group bit", os.chmod, path, 0o2775)
+        c.do("mode", lambda path=path: oct(os.stat(path).st_mode))
+    setid = "../prepared/group/setid"
+    fd = os.open(setid, os.O_WRONLY)
+    c.do("write to another's set-id file", os.write, fd, b"x")
+    c.do("its mode after a write", lambda: oct(os.stat(setid).st_mode))
+    os.close(fd)
+    cut = "../prepared/group/setid-cut"
+    c.do("cut another's", lambda: os.close(os.open(cut, os.O_WRONLY | os.O_TRUNC)))
+    c.do("mode", lambda: oct(os.stat(cut).st_mode))
+    c.do("truncate another's", os.truncate, "../prepared/group/setid-truncate", 1)
+    c.do(
+        "its mode after a truncate",
+        lambda: oct(os.stat("../prepared/group/setid-truncate").st_mode),
+    )
