@@ -50,7 +50,8 @@ def find_mount(mountpoint: str) -> Mount | None:
 def is_dead(mountpoint: str) -> bool:
     """Whether a FUSE file system is mounted there whose daemon is gone."""
     try:
-        os.stat(mountpoint)
+        # Not stat(2): for a second the kernel answers that from what it remembers.
+        os.statvfs(mountpoint)
     except OSError as error:
         # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
