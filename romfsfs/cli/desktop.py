@@ -80,6 +80,8 @@ def _install(output: Output, dry_run: bool) -> None:
         output.say(f"kept: {_backup(actions)}")
     _write(actions, made)
     output.say(f"written: {actions}")
+    # It reads them once, when it starts, and then stays to serve further windows.
+    output.note("a Thunar that is running shows them after: thunar -q")
 
 
 def _uninstall(output: Output, dry_run: bool) -> None:
