@@ -81,11 +81,8 @@ def edits_and_commits(told: Story) -> None:
     for name in ("model.tflite", "model.txt", "app.py"):
         thunar.go(downloads)
         thunar.copy(name)
-        desktop.click(desktop.wait_for("table cell", "^cam$"))  # at the side, among the devices
-        thunar.folder = mnt
-        thunar.wait_for_folder()
-        desktop.key("ctrl+v")
-        desktop.until(lambda name=name: same(mnt / name, downloads / name))
+        thunar.go_by_device(mnt)
+        thunar.press_key("ctrl+v", lambda name=name: same(mnt / name, downloads / name))
 
     thunar.rename("model.tflite", "person.tflite")
     desktop.until(lambda: (mnt / "person.tflite").exists())
@@ -95,22 +92,18 @@ def edits_and_commits(told: Story) -> None:
     desktop.until((mnt / "lib").is_dir)
 
     thunar.select("model.txt")
-    desktop.key("Delete")
     trashed = mnt / f".Trash-{os.getuid()}/files/model.txt"
-    desktop.until(trashed.exists)
+    thunar.press_key("Delete", trashed.exists)
     assert not (mnt / "model.txt").exists()
     if version() >= (4, 18):
-        desktop.key("ctrl+z")
-        desktop.until((mnt / "model.txt").exists)
+        thunar.press_key("ctrl+z", (mnt / "model.txt").exists)
         assert same(mnt / "model.txt", downloads / "model.txt")
         thunar.select("model.txt")
-        desktop.key("Delete")
-        desktop.until(trashed.exists)
+        thunar.press_key("Delete", trashed.exists)
 
     (mnt / ".goutputstream-A1B2C3").write_text("half a file")
     thunar.status("2 files")  # what is hidden is not counted
-    thunar.choose("Commit to camera")
-    desktop.until((desktop.home / "shown").exists)
+    thunar.choose("Commit to camera", (desktop.home / "shown").exists)
     shown = (desktop.home / "shown").read_text()
     assert "--info" in shown
     assert "verified" in shown
@@ -129,8 +122,7 @@ def edits_and_commits(told: Story) -> None:
     assert set(cam.stored()) == {"app.mpy", "lib"}
     cam.run("undo", mnt)
     assert cam.stored() == stored
-    thunar.desktop.key("F5")
-    thunar.status("2 files")
+    thunar.press_key("F5", lambda: desktop.find("statusbar", "2 files"))
     assert (mnt / "person.tflite").read_bytes() == model
 
 
@@ -153,22 +145,21 @@ def is_refused(told: Story) -> None:
     thunar.copy("large.bin")
     thunar.go(mnt)
     thunar.status(r"Free space: 24\.0 MiB")
-    desktop.key("ctrl+v")
-    desktop.wait_for("label", "not enough space on the destination")
+    full = "not enough space on the destination"
+    thunar.press_key("ctrl+v", lambda: desktop.find("label", full))
     thunar.press("Copy Anyway")
     desktop.wait_for("label", "^No space left on device")
     thunar.press("Close")
     thunar.wait_for_folder()
     thunar.select("large.bin")  # what fitted is there, as on any disk
     assert "large.bin" in cam.run("commit", mnt, code=4)
-    desktop.key("Delete")
-    desktop.until(lambda: not (mnt / "large.bin").exists())
+    thunar.press_key("Delete", lambda: not (mnt / "large.bin").exists())
 
     thunar.go(folder)
     thunar.copy("tree")
     thunar.go(mnt)
-    desktop.key("ctrl+v")
-    desktop.wait_for("label", "does not support symbolic links")
+    no_links = "does not support symbolic links"
+    thunar.press_key("ctrl+v", lambda: desktop.find("label", no_links))
     thunar.press("Skip All")
     desktop.until((mnt / "tree/z.txt").exists)
     thunar.wait_for_folder()

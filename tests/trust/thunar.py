@@ -51,6 +51,29 @@ class Thunar:
         self.desktop.until(went)
         self.wait_for_folder()
 
+    def go_by_device(self, folder: Path) -> None:
+        """By its name at the side, among the devices."""
+        title = f"{folder.name} - Thunar"
+        self.folder = folder
+
+        def click() -> None:
+            self.desktop.click(self.desktop.wait_for("table cell", f"^{folder.name}$"))
+
+        self.do(click, lambda: self.desktop.active == title)
+        self.wait_for_folder()
+
+    def do(self, action: Callable[[], None], done: Callable[[], object]) -> None:
+        """Act until it is done: a key or click may be lost while windows change."""
+
+        def acted() -> bool:
+            action()
+            return _soon(done, 10)
+
+        self.desktop.until(acted)
+
+    def press_key(self, key: str, done: Callable[[], object]) -> None:
+        self.do(lambda: self.desktop.key(key), done)
+
     def status(self, pattern: str) -> None:
         """Wait for this in the status bar, with nothing selected."""
 
@@ -106,16 +129,19 @@ class Thunar:
 
     def open_menu(self, entry: str, x: int = 500, y: int = 420) -> Widget:
         """Open the menu of the folder itself, where nothing lies; this entry of it."""
-        self.desktop.click_at(x, y, button=3)
-        return self.desktop.wait_for("menu item", f"^{entry}$")
+        desktop, name = self.desktop, f"^{entry}$"
+        opened = lambda: desktop.find("menu item", name)  # noqa: E731
+        self.do(lambda: desktop.click_at(x, y, button=3), opened)
+        return desktop.wait_for("menu item", name)
 
-    def choose(self, entry: str) -> None:
+    def choose(self, entry: str, done: Callable[[], object]) -> None:
         self.desktop.click(self.open_menu(entry))
+        self.desktop.until(done)
 
 
-def _soon(condition: Callable[[], bool]) -> bool:
+def _soon(condition: Callable[[], object], seconds: float = 3) -> bool:
     """Whether it comes true within the time a person would give it."""
-    end = time.monotonic() + 3
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
             return True
