@@ -34,7 +34,8 @@ DIVIDER = b"\xfd"
 MOST_SECONDS = 200_000.0
 MOST_CALLS = 400_000
 NONCE = "00000000"
-IMAGE = encode({"main.py": b"print(1)\n", "data.bin": bytes(range(256)) * 20})
+#: Without the divider, so that a camera may say it.
+IMAGE = encode({"main.py": b"print(1)\n", "data.bin": bytes(range(253)) * 20})
 
 
 class Clock:
@@ -194,14 +195,19 @@ def camera(data: bytes) -> None:
             board, notes = identity.find_board(facts, None)
             chosen = identity.choose_partition(end.name, facts, board, 0)
             device = SerialCamera(end, client, facts, board, chosen, notes)
-            device.info()
-            device.partitions()
-            for use in (_read_camera, _write_camera):
-                with contextlib.suppress(DeviceError, ImageFormatError, CapacityError, VerifyError):
-                    use(device)
+            use(device)
             device.close()
         except (DeviceError, UsageError):
             pass
+
+
+def use(device: SerialCamera) -> None:
+    """Looked at, read, written; read and found to hold what is to be written."""
+    device.info()
+    device.partitions()
+    for each in (_read_camera, _write_camera, _read_camera, _write_camera):
+        with contextlib.suppress(DeviceError, ImageFormatError, CapacityError, VerifyError):
+            each(device)
 
 
 def _read_camera(device: SerialCamera) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import atheris
 
+os.environ.setdefault("ROMFSFS_FUZZ_EXTRACTED", "8")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-with atheris.instrument_imports(include=["romfsfs", "zipfile"]):
+with atheris.instrument_imports(include=["romfsfs", "zipfile", "http.client"]):
     import targets
 
 from seeds import seeds  # noqa: E402

@@ -18,6 +18,8 @@ from romfsfs.image.writer import encode
 from romfsfs.session.state import Base, BaseEntry, SessionInfo, Signature
 
 DATA = Path(os.environ.get("ROMFSFS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+#: Whole conversations with simulated cameras, see `record_camera.py`.
+RECORDED = Path(__file__).with_name("recorded")
 #: Larger real files are no seeds: fuzzing them finds nothing more, and slowly.
 MAX_SEED_BYTES = 400_000
 
@@ -41,6 +43,10 @@ def seeds(target: str) -> list[bytes]:
         "zoo_index": lambda: [b'# models\n"^openmv/", "OPENMV.*"\n"hidden", ""\n'],
         "zoo_listing": _listings,
         "zip": _zips,
+        "summary": lambda: [SUMMARY],
+        "tool_output": lambda: [*OUTPUTS],
+        "settings": lambda: [SETTINGS],
+        "http": _answers,
         "control": lambda: [b"commit\n", b"com\xfdmit\n\xfdrevert", b"shadow/x", b"status"],
     }
     return makers[target]()
@@ -237,6 +243,7 @@ def _camera() -> list[bytes]:
         join(0, *entering(), *facts, *header, *go, IMAGE[:4096] + bytes(4)),
         join(1, *entering(), *facts, *blank, *running(b"00000000" * 2)),
         join(2, *entering(), *facts, *running(b"zz")),
+        *(path.read_bytes() for path in sorted(RECORDED.glob("camera-*"))),
     ]
 
 
@@ -256,6 +263,36 @@ DFU_LIST = (
 )
 
 BLHOST = b"Response status = 0 (0x0) Success.\nResponse word 1 = 1258487808 (0x4b030000)\n"
+
+
+SUMMARY = b"experiment,network,sram_memory_used,inferences\nx,m,12.5,3\n"
+
+OUTPUTS = (
+    b'Traceback (most recent call last):\n  File "script.py", line 3, column 5\nError: no\n',
+    b"Warning (supported operators) operator: MUL is on the CPU\nReason: int64\n not a valid one.",
+    b"\x02E010(InvalidModelError): Couldn't load TFLite model\nelapsed time\x1b[2J\n",
+    b"Download\t[=====     ]  42%\r\nMemoryError: memory allocation failed\n",
+)
+
+SETTINGS = json.dumps({
+    "Globals": {}, "Profiles": {"default": {"options": "-O3 %", "memory_pool": "pool.mpool"}}
+}).encode()  # fmt: skip
+
+
+def _answers() -> list[bytes]:
+    body = b"x" * 100
+    whole = b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\nETag: "1"\r\n\r\n' + body
+    rest = b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 40-99/100\r\nContent-Length: 60\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    moved = b"HTTP/1.1 302 Found\r\nLocation: /other?x#y\r\nContent-Length: 0\r\n\r\n"
+    none = b"HTTP/1.1 416 No\r\nContent-Range: bytes */40\r\n\r\n"
+    busy = b"HTTP/1.0 503 Busy\r\n\r\n"
+    kept = b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    answers = (
+        [whole, kept], [whole[:-60], rest + body[40:]], [whole[:-60], none], [chunked, busy, whole],
+        [moved, whole], [b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\n\r\n"], [kept],
+    )  # fmt: skip
+    return [DIVIDER.join(each) for each in answers]
 
 
 def _state() -> list[bytes]:

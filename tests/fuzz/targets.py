@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from typing import Any
 
 import fuzz_camera
 import fuzz_images
+import fuzz_outputs
 from fuzz_images import SCRATCH
 
 from romfsfs.boards import boards
@@ -208,7 +211,31 @@ def control(data: bytes) -> None:
         directory.close_dir(directory.open_dir(path))
 
 
-TARGETS: dict[str, Target] = {
+#: What a target may take: so much, and so much for each byte of its input. CPU seconds (under
+#: atheris everything is some ten times slower) and bytes of memory.
+SECONDS, SECONDS_PER_BYTE = 4.0, 1e-4
+MEMORY, MEMORY_PER_BYTE = 128 << 20, 1 << 10
+
+
+def bounded(target: Target) -> Target:
+    """The target, which fails when it takes more than is in proportion to its input."""
+
+    def run(data: bytes) -> None:
+        started, memory = time.process_time(), _most_memory()
+        target(data)
+        taken = time.process_time() - started
+        assert taken < SECONDS + len(data) * SECONDS_PER_BYTE, f"{taken:.1f} s"
+        grown = _most_memory() - memory
+        assert grown < MEMORY + len(data) * MEMORY_PER_BYTE, f"{grown:,} bytes of memory"
+
+    return run
+
+
+def _most_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+_TARGETS: dict[str, Target] = {
     "image": fuzz_images.image,
     "layout": fuzz_images.layout,
     "varuint": fuzz_images.number,
@@ -225,5 +252,10 @@ TARGETS: dict[str, Target] = {
     "zoo_index": zoo_index,
     "zoo_listing": zoo_listing,
     "zip": zip_file,
+    "summary": fuzz_outputs.summary,
+    "tool_output": fuzz_outputs.tool_output,
+    "settings": fuzz_outputs.settings,
+    "http": fuzz_outputs.http,
     "control": control,
 }
+TARGETS = {name: bounded(target) for name, target in _TARGETS.items()}
