@@ -55,7 +55,7 @@ def make_private_dir(path: Path) -> Path:
     """Make `path` and its missing parents for this user alone (0700), whatever the umask.
 
     RomfsError when it is there already and somebody else could put things into it: it belongs to
-    another user, or all may write to it.
+    another user, or others may write to it.
     """
     try:
         _make_durable_dir(path)
@@ -88,12 +88,28 @@ def _check_private(path: Path) -> None:
     elif status.st_mode & stat.S_IWOTH:
         why = "everybody may write to the folder"
         remedy = f"make it yours alone: chmod 700 {shlex.quote(str(path))}"
+    elif status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid):
+        why = "other users may write to the folder, its group"
+        remedy = f"make it yours alone: chmod 700 {shlex.quote(str(path))}"
     if why:
         raise RomfsError(
             f"{why}, who could change what is kept there",
             where=str(path),
             next_step=remedy,
         )
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether it is a group of this user alone: many systems give each user one, of his name, and
+    let new folders be writable for it."""
+    import grp
+    import pwd
+
+    try:
+        group, name = grp.getgrgid(gid), pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
 
 
 def discard_folder(path: Path) -> None:
@@ -198,11 +214,12 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     """A file to write; when the block ends without an exception it becomes `path`, durably.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
-    `path` is the old file or the new one. The temporary file is removed on failure.
+    `path` is the old file or the new one. The temporary file is removed on failure. RomfsError
+    where a device or a fifo has that name (`/dev/null`): a rename would put a file in its place.
     """
     target = os.fspath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
-    fd = _create(temporary, mode)
+    check_plain(target)
+    fd, temporary = _create(f"{target}.{os.getpid()}", mode)
     try:
         with named(target), open(fd, "w+b") as file:
             yield cast(BinaryIO, file)
@@ -220,9 +237,9 @@ def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
     """Remove what `replace_atomically` left in this folder (of the file `name`, if given) in
     processes that were killed."""
     for entry in os.scandir(folder):
-        found = re.fullmatch(r"(.+)\.(\d+)\.tmp", entry.name)
+        found = re.fullmatch(r"(.+)\.(\d{1,9})(?:\.[0-9a-f]{16})?\.tmp", entry.name)
         if found and name in ("", found[1]) and not _is_alive(int(found[2])):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or in /tmp another user's
                 os.unlink(entry.path)
 
 
@@ -236,14 +253,29 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _create(path: str, mode: int) -> int:
+def check_plain(path: str | os.PathLike[str]) -> None:
+    """RomfsError unless `path` is a plain file (or a link to one), or nothing."""
+    with contextlib.suppress(OSError):  # what the next step meets says more
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise RomfsError(
+                "neither a file nor a camera",
+                where=os.fspath(path),
+                next_step="give the name of a file; '-' is standard input or output",
+            )
+
+
+def _create(stem: str, mode: int) -> tuple[int, str]:
     """A new file, never one that is there: in a shared folder it may be a link of somebody's."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    path = f"{stem}.tmp"
     try:
-        return os.open(path, flags, mode)
+        return os.open(path, flags, mode), path
     except FileExistsError:  # of a process of this number that was killed, or a trap
-        os.unlink(path)
-        return os.open(path, flags, mode)
+        try:
+            os.unlink(path)
+        except PermissionError:  # another user's, in /tmp: a name that nobody can foresee
+            path = f"{stem}.{os.urandom(8).hex()}.tmp"
+        return os.open(path, flags, mode), path
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:

@@ -69,7 +69,8 @@ class _Values(ShellComplete):
         context = _resolve_context(self.cli, self.ctx_args, self.prog_name, args)
         found, word = _resolve_incomplete(context, args, incomplete)
         if isinstance(found, click.Parameter):
-            return items_for(context, found, word)
+            # A name with a line break would be two answers to a shell.
+            return [item for item in items_for(context, found, word) if item.value.isprintable()]
         if found is self.cli and not word.startswith("-"):
             return [
                 CompletionItem(name, help=line)

@@ -39,11 +39,13 @@ class Output:
     def say(self, text: str) -> None:
         """A result for people; not with `--quiet`."""
         if not self.quiet:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(printable_lines(text) + "\n")
 
-    def show(self, text: str) -> None:
-        """What was asked for: shown whatever the verbosity."""
-        sys.stdout.write(text)
+    def show(self, text: str, *, drawn: bool = False) -> None:
+        """What was asked for: shown whatever the verbosity. On a terminal nothing in it commands
+        that, unless it is `drawn` by us; a file or program gets it as it is."""
+        plain = drawn or not sys.stdout.isatty()
+        sys.stdout.write(text if plain else printable_lines(text))
 
     def json(self, record: Any) -> None:
         """A JSON document on standard output."""
@@ -137,6 +139,13 @@ class _TerminalBars:
         self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
         self._bars.start()
         return self._bars
+
+
+def printable_lines(text: str) -> str:
+    """Text of several lines, fit for a terminal: names and texts come from images and cameras."""
+    if text.isprintable():
+        return text
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def count_text(count: int, noun: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from romfsfs.cli.output import Output
 from romfsfs.cli.sources import Found
-from romfsfs.errors import EXIT_OK
+from romfsfs.errors import EXIT_OK, printable
 from romfsfs.session import store
 
 #: Between two looks. The daemon keeps the text as it was for up to a second.
@@ -39,7 +39,8 @@ def watch(
         for text in _texts(found, as_json, verbose):
             if text != last:
                 last = text
-                output.show(_screen(text) if drawing else text + ("" if as_json else "\n"))
+                shown = _screen(text) if drawing else text + ("" if as_json else "\n")
+                output.show(shown, drawn=drawing)
                 sys.stdout.flush()
             wait(SECONDS)
     except KeyboardInterrupt:
@@ -83,7 +84,7 @@ def _from_daemon(mountpoint: Path, name: str) -> str:
 def _screen(text: str) -> str:
     """As much of the text as fits, lines cut rather than wrapped, at the top of an empty screen."""
     columns, rows = shutil.get_terminal_size()
-    lines = [line[:columns] for line in text.splitlines()]
+    lines = [printable(line)[:columns] for line in text.splitlines()]
     if len(lines) > rows - 1:
         # The last line says how full it is: that stays.
         left_out = len(lines) - (rows - 2)

@@ -11,7 +11,7 @@ import click
 from romfsfs.boards import get_board
 from romfsfs.cli.output import Output, size_text
 from romfsfs.cli.sources import Found, find_session
-from romfsfs.errors import CapacityError, RomfsError, UsageError
+from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
 from romfsfs.zoo.adding import Copy, add, copies
 from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.choose import VARIABLE, absolute, chosen, open_source, remember
@@ -64,7 +64,7 @@ def list_models(
         return
     for model in models:
         labels = "  + labels" if model.label else ""
-        output.show(f"{size_text(model.size):>14}  {model.path}{labels}\n")
+        output.show(f"{size_text(model.size):>14}  {printable(model.path)}{labels}\n")
     if not models:
         where = f" for {name}; see --all" if name else ""
         output.note(f"no models in {opened.name}{where}")

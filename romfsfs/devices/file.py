@@ -19,6 +19,7 @@ from romfsfs.errors import DeviceAbsent, DeviceError, ImageFormatError, RomfsErr
 from romfsfs.files import (
     CHUNK,
     Progress,
+    check_plain,
     digest_fd,
     no_progress,
     remove_temporaries,
@@ -51,6 +52,10 @@ class FileDevice:
                 where=self.given,
                 next_step="to make an image of it: romfsfs build FOLDER IMAGE --board BOARD",
             )
+        try:
+            check_plain(self.path)
+        except RomfsError as error:
+            raise DeviceError(error.what, where=self.given, next_step=error.next_step) from None
 
     def info(self) -> DeviceInfo:
         return DeviceInfo(kind="file", key=self.path, name=os.path.abspath(self.given))

@@ -114,8 +114,9 @@ class _Commands(_Reading):
 class ControlDirectory:
     """Answers for everything below `.romfs`. Any thread.
 
-    requester: (user id, group id) whose request is being served. Only who mounted it and root
-    may give commands, however the mount is shared.
+    requester: (user id, group id) whose request is being served. However the mount is shared, only
+    who mounted it and root may give commands, or read here: the trees show every file whatever
+    its mode, and the log what is wrong with them.
     """
 
     def __init__(
@@ -143,7 +144,9 @@ class ControlDirectory:
     def attributes(self, path: str) -> Attributes:
         """As of stat(2). Raises FileNotFoundError."""
         name, _, rest = path[len(_BELOW) :].partition("/")
-        if not name or (not rest and name in ("shadow", "base")):
+        if not name:
+            return self._made_up(path, stat.S_IFDIR | 0o500, 0, self._started)
+        if not rest and name in ("shadow", "base"):
             return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
         if not rest and name == "zoo" and self._host.zoo() is not None:
             return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
@@ -160,6 +163,11 @@ class ControlDirectory:
         mode = stat.S_IFDIR | 0o555 if is_dir else stat.S_IFREG | 0o444
         return self._made_up(path, mode, size, mtime)
 
+    def _check_requester(self) -> None:
+        """Modes do not suffice: `-o umask=0` makes everything everybody's."""
+        if self._requester is not None and self._requester()[0] not in (0, self._owner[0]):
+            raise refuse(errno.EACCES)
+
     def _check_kind(self, path: str, is_dir: bool) -> None:
         """A file became a folder, or the other way, where the kernel could not see it happen.
 
@@ -174,6 +182,7 @@ class ControlDirectory:
 
     def open_dir(self, path: str) -> int:
         """A handle for `listing`; what it lists is fixed here."""
+        self._check_requester()
         name, _, rest = path[len(_BELOW) :].partition("/")
         if not name:
             entries = [(tree, True) for tree in self._trees()]
@@ -194,6 +203,7 @@ class ControlDirectory:
     def open(self, path: str, flags: int) -> int:
         """A handle for reading a file, or for writing `ctl`."""
         attributes = self.attributes(path)
+        self._check_requester()
         if stat.S_ISDIR(attributes.st_mode):
             raise refuse(errno.EISDIR)
         writing = flags & os.O_ACCMODE != os.O_RDONLY
@@ -201,9 +211,6 @@ class ControlDirectory:
         file: _Reading
         if not rest and name == _CTL:
             if flags & os.O_ACCMODE != os.O_WRONLY:
-                raise refuse(errno.EACCES)
-            # Modes do not suffice: `-o umask=0` makes everything everybody's.
-            if self._requester is not None and self._requester()[0] not in (0, self._owner[0]):
                 raise refuse(errno.EACCES)
             file = _Commands(attributes, self._run)
         elif writing:

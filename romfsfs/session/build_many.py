@@ -10,7 +10,7 @@ from pathlib import Path
 from romfsfs.boards import Board, Partition, get_board
 from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.files import Progress, digest_fd, no_progress
+from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
 from romfsfs.session.build import build
 from romfsfs.session.plan import Plan
 
@@ -123,14 +123,9 @@ def build_file(
     if final.is_dir():
         raise UsageError("a directory, not an image file", where=str(image))
     capacity = target.partition.size if target.partition is not None else None
-    stage = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    try:
-        with open(stage, "w+b") as file:
-            built = build(directory, file, target, capacity, excludes, progress)
-            digest = digest_fd(file.fileno())
+    with replace_atomically(final, 0o666) as file:
+        built = build(directory, file, target, capacity, excludes, progress)
+        digest = digest_fd(file.fileno())
         if final.exists():
-            stage.chmod(final.stat().st_mode & 0o7777)
-        os.replace(stage, final)
-    finally:
-        stage.unlink(missing_ok=True)
+            os.fchmod(file.fileno(), final.stat().st_mode & 0o7777)
     return BuiltFile(built.plan, built.size, digest)

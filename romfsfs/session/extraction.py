@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -17,6 +18,15 @@ from romfsfs.session.worktree import Climber
 #: Making a file costs about as much as writing this many bytes more; from so many on, two threads.
 _FILE_COST = 64 << 10
 _TWO_THREADS = 16 << 20
+#: characters of a path that an error shows
+_SHOWN = 300
+_REMEDY = "free space or choose another state folder with $ROMFSFS_STATE_DIR"
+_REMEDIES = {
+    errno.ENAMETOOLONG: "no file here can have a name of more than 255 bytes, the camera's can; "
+    "romfsfs ls, cat and push work on the image as it is",
+    errno.EEXIST: "this disk takes two names of the image for one; use a disk that tells upper "
+    "from lower case",
+}
 
 
 class Extracted(NamedTuple):
@@ -136,9 +146,14 @@ class _named:
         if isinstance(error, OSError):
             raise RomfsError(
                 f"cannot extract: {error.strerror}",
-                where=self.item.path,
-                next_step="free space or choose another state folder with $ROMFSFS_STATE_DIR",
+                where=_shortened(self.item.path),
+                next_step=_REMEDIES.get(error.errno or 0, _REMEDY),
             ) from error
+
+
+def _shortened(path: str) -> str:
+    """A path for an error: names in images may be as long as the image."""
+    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
 
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

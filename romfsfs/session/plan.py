@@ -26,6 +26,9 @@ INFO = "info"
 
 LARGEST_SHOWN = 5
 
+#: The control directory of a mount (`fs/control.py`).
+HIDDEN_NAME = ".romfs"
+
 #: Problems of what the tree as a whole becomes (exit code 4); others are of a conversion (3).
 PLAN_CODES = ("conflict", "name", "capacity", "unsupported", "trailing")
 
@@ -165,6 +168,9 @@ def _choose(shadow: Sequence[ShadowEntry]) -> tuple[dict[str, ShadowEntry], list
 
 def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
     name = path.rpartition("/")[2]
+    if path == HIDDEN_NAME:
+        message = "the mount's own folder of that name hides it; it stays in the image"
+        return Problem("hidden", entry.path, message, INFO)
     if name.isascii() and name.isprintable():
         return None
     try:
@@ -174,6 +180,8 @@ def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
             "name", entry.path, "the name is not valid UTF-8, the camera cannot open it: rename it"
         )
     if any(unicodedata.category(character) == "Cc" for character in name):
+        if entry.change is not Change.ADDED:  # it was there before us, and the camera reads it
+            return Problem("name-control", entry.path, "the name has a control character", WARNING)
         return Problem("name", entry.path, "the name has a control character: rename it")
     if not name.isascii():
         message = (

@@ -17,7 +17,7 @@ from romfsfs.errors import (
     RomfsError,
     SessionBusy,
 )
-from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
+from romfsfs.files import Progress, check_plain, digest_fd, no_progress, replace_atomically
 from romfsfs.image.check import lint
 from romfsfs.session import history, recovery, store
 from romfsfs.session.images import parse
@@ -117,6 +117,7 @@ def push_all(
         except RomfsError as error:
             return error
 
+    check_plain(name)
     wanted = list(dict.fromkeys(cameras))
     if len(wanted) == 1:
         return {wanted[0]: one(wanted[0])}

@@ -37,6 +37,8 @@ TIMEOUT_SECONDS = 30.0
 _PATIENCE = 3
 _PAUSE_SECONDS = 0.2
 _READ = 1 << 16
+#: A length of more digits is nonsense, which `int` refuses to look at.
+_MAX_DIGITS = 18
 _AGAIN = "run the command again: it goes on where it stopped"
 
 
@@ -186,6 +188,8 @@ class _Transfer:
             if isinstance(reason, (ssl.SSLCertVerificationError, FileNotFoundError)):
                 raise RomfsError(f"cannot download: {reason}", where=self.url) from error
             raise _Dropped(str(reason) or type(error).__name__) from error
+        except ValueError as error:  # a host that is none, in the URL or in a redirect
+            raise RomfsError(f"cannot download: {error}", where=self.url) from error
         else:
             with response:
                 self._receive(response, offset)
@@ -233,7 +237,8 @@ class _Transfer:
             self._forget()
             raise _Dropped("the server sent another range than was asked for")
         length = headers.get("Content-Length", "")
-        total = offset + int(length) if length.isdecimal() else None
+        known = length.isdecimal() and len(length) <= _MAX_DIGITS
+        total = offset + int(length) if known else None
         if self.size is not None and total not in (None, self.size):
             raise self._wrong(f"{total:,} bytes instead of {self.size:,}")
         self._check_limit(total or 0)
@@ -317,7 +322,7 @@ def _beside(path: Path, ending: str) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

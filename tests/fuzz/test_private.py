@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from romfsfs.cli import main
 from romfsfs.errors import RomfsError
 from romfsfs.files import make_private_dir, replace_atomically
 
@@ -38,12 +39,15 @@ class Place:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def romfsfs(self, *words: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "romfsfs", *map(str, words)], env=self.environment, cwd="/",
+    def run(self, *words: object, cwd: str | Path = "/") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "romfsfs", *map(str, words)], env=self.environment, cwd=cwd,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
             umask=0, check=False,
         )  # fmt: skip
+
+    def romfsfs(self, *words: object) -> str:
+        done = self.run(*words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -54,20 +58,30 @@ class Place:
         )  # fmt: skip
 
 
-@pytest.fixture(params=["fusepy", "mfusepy"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def _made(binding: str) -> Iterator[Place]:
     if os.geteuid() != 0:
         pytest.skip("only root can run a command as another user")
     memory = Path("/dev/shm")
     base = Path(tempfile.mkdtemp(prefix="romfsfs-", dir=memory if memory.is_dir() else None))
     base.chmod(0o755)
     try:
-        yield Place(base, request.param)
+        yield Place(base, binding)
     finally:
         subprocess.run(
             ["fusermount3", "-uz", str(base / "mnt")], stderr=subprocess.DEVNULL, check=False
         )
         shutil.rmtree(base)
+
+
+@pytest.fixture(params=["fusepy", "mfusepy"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    yield from _made(request.param)
+
+
+@pytest.fixture
+def any_place() -> Iterator[Place]:
+    """Where the binding makes no difference."""
+    yield from _made("auto")
 
 
 def test_everything_that_is_kept_is_private_whatever_the_umask(place: Place) -> None:
@@ -130,6 +144,80 @@ def test_another_user_of_a_shared_mount_may_read_but_command_nothing(
     place.romfsfs("umount", place.mnt)
 
 
+@pytest.mark.parametrize("option", ["", "umask=0", "uid=65534"])
+def test_another_user_of_a_shared_mount_reads_no_state(place: Place, option: str) -> None:
+    """`.romfs/` shows every file whatever its mode, and the log."""
+    place.romfsfs("new", place.image, "--board", "OPENMV4P")
+    place.romfsfs("mount", place.image, place.mnt, "-o", f"allow_other,{option}".rstrip(","))
+    secret = place.mnt / "secret.txt"
+    secret.write_text("the password\n")
+    secret.chmod(0o600)
+    (place.mnt / "for-all.txt").write_text("for all\n")
+    assert "secret.txt" in (place.mnt / ".romfs/status").read_text()  # now the kernel knows it
+    assert (place.mnt / ".romfs/shadow/secret.txt").read_text() == "the password\n"
+    paths = (
+        "", "/status", "/status.json", "/log", "/writers", "/shadow", "/base",
+        "/shadow/secret.txt", "/shadow/for-all.txt",
+    )  # fmt: skip
+    for path, command in [(each, "cat") for each in paths[1:]] + [
+        (each, "ls") for each in ("", "/shadow", "/base")
+    ]:
+        done = place.as_nobody(f"{command} {place.mnt}/.romfs{path}")
+        assert (done.returncode != 0, done.stdout) == (True, ""), (path, done.stdout)
+        assert "ermission denied" in done.stderr or "s a directory" in done.stderr, done.stderr
+    assert place.as_nobody(f"cat {place.mnt}/for-all.txt").stdout == "for all\n"
+    place.romfsfs("umount", "--discard", place.mnt)
+
+
+@pytest.fixture
+def shared_folder(any_place: Place) -> Path:
+    """A folder as /tmp is; another user laid traps under the names of temporary files to come."""
+    shared = any_place.base / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    victim = any_place.base / "victim"
+    victim.write_bytes(b"precious")
+    victim.chmod(0o600)
+    return shared
+
+
+def test_traps_in_a_shared_folder(any_place: Place, shared_folder: Path) -> None:
+    """Links under the names of temporary files, and a lock on the image, by somebody who may."""
+    last = int(Path("/proc/loadavg").read_text().split()[4])
+    names = [
+        f"{name}.{pid}.tmp" for name in ("app.img", "built.img") for pid in range(last, last + 1500)
+    ]
+    laid = any_place.as_nobody(
+        f"cd {shared_folder}; for name in {' '.join(names)}; do ln -s ../victim $name; done"
+    )
+    assert laid.returncode == 0, laid.stderr
+    image, built = shared_folder / "app.img", shared_folder / "built.img"
+    tree = any_place.base / "tree"
+    tree.mkdir()
+    (tree / "a.txt").write_text("1")
+    any_place.romfsfs("new", image, "--board", "OPENMV4P")
+    image.chmod(0o644)
+    holder = subprocess.Popen(
+        ["flock", "--shared", image, "sleep", "60"], user=NOBODY, group=NOBODY, extra_groups=[]
+    )
+    try:
+        any_place.romfsfs("mount", image, any_place.mnt)
+        (any_place.mnt / "app.py").write_text("print(1)\n")
+        any_place.romfsfs("umount", "--commit", any_place.mnt)
+        any_place.romfsfs("build", tree, built, "--board", "OPENMV4P")
+        any_place.romfsfs("undo", image)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert (any_place.base / "victim").read_bytes() == b"precious"
+    for path in (image, built):
+        assert path.is_file()
+        assert not path.is_symlink()
+        assert path.stat().st_uid == 0
+    left = {path.name for path in shared_folder.iterdir()} - set(names)
+    assert left == {"app.img", "built.img"}
+
+
 def test_folders_that_others_could_fill_are_refused(tmp_path: Path) -> None:
     private = make_private_dir(tmp_path / "a" / "b" / "c")
     for folder in (private, private.parent, private.parent.parent):
@@ -140,6 +228,14 @@ def test_folders_that_others_could_fill_are_refused(tmp_path: Path) -> None:
         make_private_dir(private)
     private.chmod(0o755)
     make_private_dir(private)
+    private.chmod(0o775)
+    make_private_dir(private)  # of the user's own group, as many systems make folders
+    if os.geteuid() == 0:
+        os.chown(private, 0, NOBODY)
+        with pytest.raises(RomfsError, match="other users may write"):
+            make_private_dir(private)
+        os.chown(private, 0, 0)
+    private.chmod(0o755)
     if os.geteuid() == 0:
         os.chown(private, NOBODY, NOBODY)
         with pytest.raises(RomfsError, match="belongs to another user"):
@@ -149,6 +245,42 @@ def test_folders_that_others_could_fill_are_refused(tmp_path: Path) -> None:
         os.lchown(link, NOBODY, NOBODY)
         with pytest.raises(RomfsError, match="belongs to another user"):
             make_private_dir(link)
+
+
+@pytest.mark.parametrize("kind", ["null", "fifo", "folder"])
+def test_what_is_no_file_is_never_replaced_by_one(
+    any_place: Place, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As root, `build DIR /dev/null` would leave a machine without one."""
+    for name, value in any_place.environment.items():
+        monkeypatch.setenv(name, value)
+    base = any_place.base
+    target = base / kind
+    if kind == "null":
+        os.mknod(target, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    elif kind == "fifo":
+        os.mkfifo(target)
+    else:
+        target.mkdir()
+    before = target.lstat()
+    (base / "tree").mkdir()
+    commands: list[tuple[object, ...]] = [
+        ("build", base / "tree", target), ("new", target, "--board", "OPENMV4P", "--force"),
+        ("ls", target), ("verify", target), ("info", target), ("push", target, "camera"),
+        ("extract", target, base / "out"), ("status", target), ("log", target),
+    ]  # fmt: skip
+    for words in commands:
+        assert main([str(word) for word in words]) in (1, 2, 5), words
+    if kind != "folder":
+        done = any_place.run("mount", target.name, any_place.mnt, "--new", cwd=base)
+        assert done.returncode == 5, done.stderr
+    assert "Traceback" not in capfd.readouterr().err
+    with pytest.raises((RomfsError, OSError)), replace_atomically(target) as file:
+        file.write(b"in its place")
+    after = target.lstat()
+    assert (after.st_ino, after.st_mode, after.st_rdev) == (
+        before.st_ino, before.st_mode, before.st_rdev
+    )  # fmt: skip
 
 
 def test_a_link_laid_where_a_temporary_file_goes_is_not_followed(tmp_path: Path) -> None:
@@ -162,3 +294,32 @@ def test_a_link_laid_where_a_temporary_file_goes_is_not_followed(tmp_path: Path)
     assert victim.read_bytes() == b"precious"
     assert target.read_bytes() == b"new"
     assert not target.is_symlink()
+
+
+def test_a_trap_that_cannot_be_removed_is_stepped_over(any_place: Place) -> None:
+    """In a folder as /tmp, where only root and its owner can remove a file."""
+    shared = any_place.base / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # an ordinary user's romfsfs
+        code = 1
+        try:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.read(read, 1)
+            with replace_atomically(shared / "app.img") as file:
+                file.write(b"new")
+            code = 0
+        finally:
+            os._exit(code)
+    trap = shared / f"app.img.{pid}.tmp"
+    trap.symlink_to(any_place.base / "victim")
+    os.write(write, b".")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(read)
+    os.close(write)
+    assert (shared / "app.img").read_bytes() == b"new"
+    assert not (any_place.base / "victim").exists()
+    assert sorted(os.listdir(shared)) == ["app.img", trap.name]

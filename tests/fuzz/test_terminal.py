@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz_camera
 import pytest
 from seeds import facts_text, image, named, record
 
+import romfsfs.api
+from romfsfs.cli.output import Output
 from romfsfs.devices.serial_camera import probe, repl
 from romfsfs.errors import ImageFormatError
 
@@ -52,3 +56,64 @@ def test_words_of_a_camera() -> None:
         facts = probe.probe(repl.RawRepl(port))
     assert "evil" in facts.machine
     assert facts.machine.isprintable()
+
+
+def on_a_terminal(folder: Path, *words: object) -> str:
+    """What a command writes to a terminal."""
+    here, there = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "romfsfs", *map(str, words)],
+        env={
+            **os.environ, "ROMFSFS_STATE_DIR": str(folder / "state"), "TERM": "xterm",
+            "ROMFSFS_CACHE_DIR": str(folder / "cache"),
+        },
+        cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=there, stderr=there,
+    )  # fmt: skip
+    os.close(there)
+    said = b""
+    try:
+        while data := os.read(here, 4096):
+            said += data
+    except OSError:  # closed at the other end
+        pass
+    os.close(here)
+    assert process.wait(60) in (0, 1), said
+    return said.decode("utf-8", "surrogateescape")
+
+
+def test_names_and_texts_on_a_terminal(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / f"{ESCAPE}.tflite".replace("/", "")).write_bytes(b"x")
+    (models / "\udcff\udc80.tflite").write_bytes(b"x")
+    app = tmp_path / "app.img"
+    app.write_bytes(image(named(5, "a.txt", record(2, f"{ESCAPE}old\n".encode()))))
+    with romfsfs_open(tmp_path, app) as editor:
+        (editor.path / "a.txt").write_text(f"{ESCAPE}new\n")
+        (editor.path / f"{ESCAPE}.txt").write_text("1")
+    for words in (
+        ("zoo", "list", "--all", "--from", models), ("diff", app), ("status", app), ("log", app),
+        ("revert", app), ("extract", app, tmp_path / ESCAPE), ("sessions",),
+    ):  # fmt: skip
+        said = on_a_terminal(tmp_path, *words)
+        assert "\x1b" not in said, (words, said)
+        assert "\x07" not in said
+        assert "evil" in said or words[0] in ("log", "sessions"), (words, said)
+
+
+@contextlib.contextmanager
+def romfsfs_open(folder: Path, app: Path) -> Iterator[romfsfs.api.Editor]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ROMFSFS_STATE_DIR", str(folder / "state"))
+        patched.setenv("ROMFSFS_CACHE_DIR", str(folder / "cache"))
+        with romfsfs.api.open(app) as editor:
+            yield editor
+
+
+def test_a_program_gets_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`romfsfs diff > patch` must hold the bytes; only a terminal is spared them."""
+    output = Output()
+    output.show(f"+{ESCAPE}\n")
+    assert capsys.readouterr().out == f"+{ESCAPE}\n"
+    output.say(f"a\t{ESCAPE}\nb")
+    assert capsys.readouterr().out == f"a\t{ascii(ESCAPE)[1:-1]}\nb\n"
