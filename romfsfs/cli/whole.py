@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -21,6 +21,9 @@ from romfsfs.files import Progress, digest_fd, replace_atomically
 from romfsfs.session.images import parse
 from romfsfs.session.whole import Outcome, push_all
 from romfsfs.session.whole import push as push_image
+
+if TYPE_CHECKING:
+    from romfsfs.devices.discovery import CameraPort
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _BOARD = click.option("--board", help="For a camera that cannot be identified.")
@@ -117,8 +120,20 @@ def _connected(board: str | None) -> list[str]:
     return [
         camera.port
         for camera in serial_cameras()
-        if wanted is None or not camera.boards or wanted in camera.boards
+        if wanted is None or camera.boards == (wanted,) or _may_be(camera, wanted)
     ]
+
+
+def _may_be(camera: CameraPort, wanted: str) -> bool:
+    """Boards share USB ids, and then `--board` must choose among them, not rename them all."""
+    from romfsfs.devices.discovery import inspect
+
+    if camera.boards and wanted not in camera.boards:
+        return False
+    try:
+        return inspect(camera.port).info.board in (None, wanted)
+    except RomfsError:
+        return True  # busy, say: the push will say so
 
 
 def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json: bool) -> int:

@@ -137,6 +137,18 @@ def test_push_is_refused_before_anything_is_written(rig: Rig, connect: Connect) 
     assert camera.statistics.programmed == camera.statistics.erased_blocks == 0
 
 
+def test_all_of_a_board_are_those_that_say_so(rig: Rig, connect: Connect) -> None:
+    """Where USB does not tell the boards apart, the others were written as if they were it."""
+    image = make_image("OPENMV_N6", notes_txt=b"new")
+    (rig.folder / "new.img").write_bytes(image)
+    mine = connect("OPENMV_N6", images={0: make_image("OPENMV_N6", notes_txt=b"old")})
+    other = connect("OPENMV4P", images={0: make_image("OPENMV4P", notes_txt=b"other")})
+    said = rig.ok("push", "new.img", "--all", "--board", "OPENMV_N6")
+    assert said.count("\n") == 1
+    assert (held(mine) or {})["notes.txt"] == b"new"
+    assert other.statistics.programmed == 0
+
+
 def test_one_image_is_not_reset_into_two_partitions(rig: Rig, connect: Connect) -> None:
     partitions = (PartitionConfig(2048 * KIB),
                   PartitionConfig(1024 * KIB, 16, kind="mram", word=16, min_write=16))  # fmt: skip
