@@ -22,7 +22,7 @@ from romfsfs.cli.reports import (
     write_text,
 )  # fmt: skip
 from romfsfs.cli.sources import Found, device, find_session, session_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, printable
 from romfsfs.session import history, store
 from romfsfs.session.commit import commit as commit_session
 from romfsfs.session.commit import commit_to
@@ -309,7 +309,7 @@ def log(
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
         mark = "*" if entry.number == max(numbers, default=-1) else " "
         line = f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B"
-        output.show(f"{line}  {entry.summary}".rstrip() + "\n")
+        output.show(f"{line}  {printable(entry.summary)}".rstrip() + "\n")
 
 
 def _present(session: Session) -> str:

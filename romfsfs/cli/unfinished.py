@@ -21,7 +21,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 @_JSON
 @click.pass_obj
 def sessions(output: Output, as_json: bool) -> None:
-    """Sessions with their targets, where they are mounted, and whether they hold edits."""
+    """Sessions with their targets, where they are mounted, and whether they hold edits.
+
+    Below each is its folder: when neither its edits nor its log are wanted, it can be removed.
+    """
     known = list(all_sessions())
     records = [_session_record(session) for session in known]
     if as_json:

@@ -280,3 +280,25 @@ def test_the_mount_of_another_user_is_not_called_absent(
     code, _, err = run("status", theirs)
     assert code == 2
     assert f"you may not look at it ({theirs}); if it is the mount of another user" in err
+
+
+def test_names_that_came_in_the_image_are_no_edits(run: Run, tmp_path: Path) -> None:
+    """They are stored as they came; and the log says them without commanding the terminal."""
+    image = tmp_path / "strange.img"
+    image.write_bytes(encode({"red\x1b[31m.txt": b"1", "two\nlines.txt": b"2"}))
+    device = FileDevice(image)
+    with store.lock_for_mount(store.make_session_dir(str(image)), "strange.img"):
+        session = session_for(device, str(image))
+        prepare(session, device)
+    code, out, _ = run("status", image)
+    assert code == 0
+    assert "nothing to commit" in out
+    assert r"warning: two\nlines.txt: the name has a control character" in out
+    (session.work / "new.txt").write_text("3")
+    assert run("commit", image)[0] == 0
+    os.unlink(session.work / "red\x1b[31m.txt")
+    assert run("commit", image)[0] == 0
+    assert run("ls", image)[1] == "two\\nlines.txt\nnew.txt\n"
+    log = run("log", image)[1]
+    assert "\x1b" not in log
+    assert r"D red\x1b[31m.txt" in log
