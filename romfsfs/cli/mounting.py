@@ -13,11 +13,11 @@ from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, say_commit
 from romfsfs.cli.sources import Found, device, find_session, session_device
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import SessionBusy, UsageError
+from romfsfs.errors import RomfsError, SessionBusy, UsageError
 from romfsfs.files import Progress
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
-from romfsfs.fs.mountpoint import is_dead, unmount
+from romfsfs.fs.mountpoint import answers, is_dead, unmount
 from romfsfs.session import store
 from romfsfs.session.commit import commit
 from romfsfs.session.host import SessionHost
@@ -226,8 +226,11 @@ def umount(
             next_step="say one of them",
         )  # fmt: skip
     how = asked[0] if asked else None
-    path = os.path.realpath(directory)
     found = find_session(directory)
+    if found.mountpoint is not None and not found.inside and not answers(found.mountpoint):
+        _umount_stuck(output, found, lazy)
+        return
+    path = os.path.realpath(directory)
     if found.mountpoint is not None and not found.inside and not os.path.isdir(path):
         path = os.path.realpath(found.mountpoint)  # SOURCE was named
     if is_dead(path):
@@ -265,6 +268,22 @@ def umount(
     if how == "discard":
         then += f"; when it has ended, drop them: romfsfs revert {session.info.argument}"
     output.say(then)
+
+
+def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
+    """The daemon does not answer: it was stopped, or waits for a disk that does not."""
+    holder = store.mounted_at(found.session.directory)
+    pid, where = (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
+    if not lazy:
+        raise RomfsError(
+            "the mount does not answer",
+            where=f"process {pid}",
+            next_step=f"if it was stopped, kill -CONT {pid}; or romfsfs umount --lazy "
+            f"{shlex.quote(where)}: the edits are kept",
+        )
+    unmount(where, lazy=True)
+    output.note(f"process {pid} does not answer and still has the session; kill -9 {pid} frees it")
+    output.say("the edits are kept")
 
 
 def _leave(path: str) -> None:

@@ -13,6 +13,7 @@ import select
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ def find_mount(mountpoint: str) -> Mount | None:
     return found
 
 
-def is_dead(mountpoint: str) -> bool:
+def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
     """Whether a FUSE file system is mounted there whose daemon is gone."""
     try:
         # Not stat(2): for a second the kernel answers that from what it remembers.
@@ -56,6 +57,18 @@ def is_dead(mountpoint: str) -> bool:
         # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
     return False
+
+
+def answers(mountpoint: str | os.PathLike[str], seconds: float = 5.0) -> bool:
+    """Whether who serves this folder answers at all, be it with an error.
+
+    A daemon can be stopped or stuck. It is asked on a thread that may be left behind: nothing
+    interrupts a request that nobody takes, not even Ctrl-C.
+    """
+    asking = threading.Thread(target=is_dead, args=(mountpoint,), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return not asking.is_alive()
 
 
 def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: bool) -> str:
@@ -158,7 +171,9 @@ def unmount(
     when programs still use it then: the daemon serves them to their end.
     Raises RomfsError naming the processes that use it.
     """
-    path = os.path.realpath(mountpoint)
+    path = os.fspath(mountpoint)
+    if find_mount(path) is None:  # one that is known is not looked at: it may not answer
+        path = os.path.realpath(mountpoint)
     code, output = _run([*_unmounter(lazy=lazy), path])
     if code != 0:
         if find_mount(path) is None and sys.platform.startswith("linux"):

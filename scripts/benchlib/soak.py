@@ -46,6 +46,8 @@ RUNS = {
                 ("tests/trust/test_hurt.py",), 8, 8),
     "hammer": Run("many threads, few names, every operation at once; size: seconds a binding",
                   ("tests/trust/test_hammer.py",), 120, 5),
+    "load": Run("fio, stress-ng, 20,000 files, 1 GiB, 200 mounts; size: seconds a kind of writer",
+                ("tests/trust/test_load.py",), 60, 1),
 }  # fmt: skip
 
 #: Targets of scripts/fuzz, one after another: not pytest's, and only where it is asked for.
