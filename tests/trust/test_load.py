@@ -123,7 +123,8 @@ if LONG:  # fio's installation is ten times as large as all others
                 "fio", "--output-format=json", f"--directory={place.mnt}", "--numjobs=4",
                 "--name=load", "--rw=randrw", "--bsrange=4k-160k", "--size=64m", "--end_fsync=1",
                 f"--ioengine={engine}", "--time_based", f"--runtime={LONG}", "--verify=crc32c",
-                "--verify_backlog=256", "--verify_state_save=0", "--fallocate=none", timeout=LONG + 300,
+                "--verify_backlog=256", "--verify_state_save=0", "--fallocate=none",
+                timeout=LONG + 300,
             )  # fmt: skip
             for job in json.loads(said[said.index("{") :])["jobs"]:
                 record_property("fio_MiB_written", job["write"]["io_bytes"] / MIB)
