@@ -140,6 +140,16 @@ class RealMount:
         subprocess.run(["rm", "-rf", self.base], check=True, timeout=SECONDS)  # deep paths too
 
 
+def sh(mounted: RealMount, script: str, **environment: str) -> str:
+    """A shell script in the mountpoint, which stops at the first failure."""
+    done = subprocess.run(
+        ["sh", "-euc", script], cwd=mounted.mnt, env={**mounted.env, **environment},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def image_tree(image: bytes) -> dict[str, bytes | None]:
     """The tree in an image: contents by path, None for folders."""
     return {

@@ -11,7 +11,6 @@ import pty
 import select
 import signal
 import struct
-import subprocess
 import termios
 import time
 import zipfile
@@ -19,19 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_mount import SECONDS, RealMount, until
+from real_mount import SECONDS, RealMount, sh, until
 
-ENTER, F5, F10, ESCAPE = "\r", "\x1b5", "\x1b0", "\x1b"
-
-
-def sh(mounted: RealMount, script: str, **environment: str) -> str:
-    """A shell script in the mountpoint, which stops at the first failure."""
-    done = subprocess.run(
-        ["sh", "-euc", script], cwd=mounted.mnt, env={**mounted.env, **environment},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+ENTER, UP, DOWN = "\r", "\x1bOA", "\x1bOB"
+F2, F5, F6, F8, F10 = "\x1b2", "\x1b5", "\x1b6", "\x1b8", "\x1b0"
 
 
 class Terminal:
@@ -128,22 +118,50 @@ def test_nano_saves(mounted: RealMount, terminal: Callable[..., Terminal]) -> No
     assert sorted(os.listdir(mounted.mnt)) == ["a.txt", "a.txt~"]
 
 
-def test_midnight_commander_copies(mounted: RealMount, terminal: Callable[..., Terminal]) -> None:
+def test_midnight_commander_copies_moves_deletes_and_edits(
+    mounted: RealMount, terminal: Callable[..., Terminal]
+) -> None:
     source = mounted.base / "source"
     source.mkdir()
+    (source / "labels.txt").write_text("cat\n")
     (source / "model.bin").write_bytes(bytes(300_000))
     os.utime(source / "model.bin", ns=(10**18, 10**18))
+    model, labels = mounted.mnt / "model.bin", mounted.mnt / "labels.txt"
     mc = terminal("mc", "--nosubshell", "--nomouse", source, mounted.mnt)
     mc.wait_for("model.bin")
     mc.read(quiet=1)  # it drops what is typed before it is ready
-    mc.type("\x1bOB", F5)  # down to it, copy
+    mc.type(DOWN, DOWN, F5)
     mc.wait_for("ancel")
     mc.type(ENTER)
-    until(lambda: (mounted.mnt / "model.bin").exists())
-    until(lambda: (mounted.mnt / "model.bin").stat().st_mtime_ns == 10**18)
+    until(lambda: model.exists() and model.stat().st_mtime_ns == 10**18)
+    assert model.read_bytes() == bytes(300_000)
+    mc.read(quiet=0.3)
+    mc.type(UP, F6)  # to another file system: copied, and removed here
+    mc.wait_for("ove")
+    mc.read(quiet=0.3)
+    mc.type(ENTER)
+    until(lambda: labels.exists() and not (source / "labels.txt").exists())
+    mc.read(quiet=0.3)
+    mc.type("\t", DOWN, DOWN, F8)  # in the mount: the second file
+    mc.wait_for("elete")
+    mc.read(quiet=0.3)
+    mc.type(ENTER)
+    until(lambda: not model.exists())
+    mc.read(quiet=0.3)
     mc.type(F10)
     mc.wait()
-    assert (mounted.mnt / "model.bin").read_bytes() == bytes(300_000)
+    editor = terminal("mcedit", "labels.txt")
+    editor.wait_for("cat")
+    editor.read(quiet=0.5)
+    editor.type("dog ", F2)
+    editor.wait_for("ave")
+    editor.read(quiet=0.3)
+    editor.type(ENTER)
+    until(lambda: labels.read_text() == "dog cat\n")
+    editor.type(F10)
+    editor.wait()
+    mounted.run("commit", mounted.mnt)
+    assert mounted.stored() == {"labels.txt": b"dog cat\n"}
 
 
 def test_rsync_in_place_and_unzip(mounted: RealMount) -> None:
