@@ -218,7 +218,12 @@ def _read(path: Path, member: str | None, size: int) -> bytes:
         if member is None:
             with open(path, "rb") as file:
                 return file.read(size)
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            return file.read(size)
+        with zipfile.ZipFile(path) as archive:
+            method = archive.getinfo(member).compress_type
+            if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # The others take memory as the zip says, up to 4 GiB, before the first byte.
+                raise NotImplementedError(f"compression method {method} is not supported")
+            with archive.open(member) as file:
+                return file.read(size)
     except _DAMAGED as error:
         raise _unreadable(path, error) from error

@@ -175,6 +175,7 @@ class _Reader:
         self.end = end
         self.stack = [_Directory("", Extent(0, end))]
         self.notes: list[Note] = []
+        self.noted: tuple[_Directory | None, str] = (None, "")  # where the last note was, its path
         self.more_notes = 0
         self.paddings, self.padding_size, self.first_padding = 0, 0, 0
         self.path_room = self.shared_room = _ALLOWANCE + _FACTOR * end
@@ -326,7 +327,9 @@ class _Reader:
             self.more_notes += 1
             return
         self.take_path_room(self.stack[-1], self.stack[-1].depth)
-        path = self.path()
+        if self.noted[0] is not self.stack[-1]:  # deep below, its path is long to put together
+            self.noted = self.stack[-1], self.path()
+        path = self.noted[1]
         if name:
             path = f"{path}/{name}" if path else name
         self.notes.append(Note(code, path, message, offset))

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from seeds import image, named, number, record
 
+from romfsfs.boards import get_board
 from romfsfs.convert import haar
 from romfsfs.convert.flatbuffer import ModelError, read_operators
-from romfsfs.errors import ImageFormatError, RomfsError
+from romfsfs.devices.defaults import find_defaults
+from romfsfs.errors import ImageFormatError, RomfsError, UsageError
 from romfsfs.image.model import DirNode, FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.varuint import MAGIC
@@ -270,3 +272,18 @@ def test_zips_give_no_more_than_they_declare(
         source.open(source.scan().members["b.tflite"])
     kept = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file())
     assert kept < 10_000
+
+
+def test_a_firmware_zip_takes_no_memory_that_it_merely_asks_for(tmp_path: Path) -> None:
+    """LZMA and bzip2 take what the zip says, before the first byte; releases are deflated."""
+    board = get_board("OPENMV4")
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED):
+        path = tmp_path / f"firmware_v4.5.{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("OPENMV4/romfs0.img", image(record(1, bytes(100))))
+        if method == zipfile.ZIP_DEFLATED:
+            (found,) = find_defaults(board, 0, path)
+            assert len(found.read()) == found.size
+        else:
+            with pytest.raises(UsageError, match="no default image"):
+                find_defaults(board, 0, path)
