@@ -72,12 +72,14 @@ class _CallableOperations(_Operations):
 class _Operations3(_Operations):
     """With libfuse 3, which lets the connection be adjusted."""
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, max_read: int | None) -> None:
         super().__init__(adapter)
-        self.init_with_config = guarded("init", functools.partial(_init_3, adapter))
+        self.init_with_config = guarded("init", functools.partial(_init_3, adapter, max_read))
 
 
-def _init_3(adapter: Any, connection: Any, config: Any) -> None:
+def _init_3(adapter: Any, max_read: int | None, connection: Any, config: Any) -> None:
+    if max_read is not None:
+        connection.max_read = max_read  # or libfuse ends, after it has mounted, as they differ
     # Listings with attributes would need a stat for each entry, and without them they are only
     # longer. mfusepy cannot fill in attributes anyway.
     connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO)
@@ -97,7 +99,12 @@ class Binding:
 
         libfuse says why on standard error. options: as for `-o`, True for those without a value.
         """
-        operations = _CallableOperations(adapter) if self.name == "fusepy" else _Operations(adapter)
+        operations: _Operations
+        if self.libfuse >= (3,):
+            limit = str(options.get("max_read", ""))
+            operations = _Operations3(adapter, int(limit) if limit.isdecimal() else None)
+        else:
+            operations = (_CallableOperations if self.name == "fusepy" else _Operations)(adapter)
         bytewise = {
             key: _bytewise(value) if isinstance(value, str) else value
             for key, value in options.items()

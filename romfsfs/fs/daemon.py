@@ -40,6 +40,7 @@ HostFactory = Callable[[Progress], MountHost]
 _M_ARENA_MAX = -8  # <malloc.h>
 
 _PROGRESS_SECONDS = 0.05
+_COULD_NOT_MOUNT = "could not mount"
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -125,10 +126,9 @@ def _serve(
     except RuntimeError as error:
         if not mounted:
             raise RomfsError(
-                "could not mount",
+                _COULD_NOT_MOUNT,
                 where=path,
-                next_step="romfsfs doctor says what is missing; libfuse refuses -o OPTIONS that "
-                "it does not know",
+                next_step="leave out -o OPTIONS that it refuses; see romfsfs doctor",
             ) from error
         # libfuse 3 returns this after a signal; what else it may mean it has said itself.
         log.info("libfuse ended with code %s", error)
@@ -264,6 +264,8 @@ def _fail(error: RomfsError, send: _Sender, captured: BinaryIO) -> None:
         captured.seek(0)
         said = captured.read().decode("utf-8", "replace").strip()
     detail = "\n".join(filter(None, (error.detail, said)))
+    if said and error.what == _COULD_NOT_MOUNT:
+        error.what = f"{error.what}: {said.splitlines()[0]}"  # libfuse's own words
     log.error("%s", error.line)
     send(error={
         "type": type(error).__name__, "what": error.what, "where": error.where,

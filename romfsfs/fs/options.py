@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 
 SUBTYPE = "romfsfs"
 
-# Words of /etc/fstab that are for mount(8) and systemd; libfuse would refuse some of them.
+# Words of /etc/fstab that are for mount(8) and systemd, or say what is so anyway; libfuse would
+# refuse some of them.
 _FSTAB_ONLY = frozenset(
     {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"}
+    | {"relatime", "diratime", "nostrictatime", "nolazytime"}
 )
+#: What libfuse 3 always does, and refuses to be asked for.
+_LIBFUSE_2_ONLY = frozenset({"big_writes", "large_read", "atomic_o_trunc", "async_read"})
 _FSTAB_PREFIXES = ("x-", "comment=", "user=", "uhelper=")
 
 _THREADS = 10
@@ -66,7 +70,8 @@ def fuse_options(
     options["default_permissions"] = True
     if allow_other:
         options["allow_other"] = True
-    return {**options, **extra}
+    unasked = _LIBFUSE_2_ONLY if libfuse >= (3,) else frozenset[str]()
+    return {**options, **{key: value for key, value in extra.items() if key not in unasked}}
 
 
 def _escaped(text: str) -> str:
