@@ -18,6 +18,7 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit code (see `romfsfs.errors`)."""
+    _open_closed_streams()
     try:
         return _main(argv)
     except KeyboardInterrupt:  # while modules are imported too: there is no handler of `app` yet
@@ -25,6 +26,21 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stderr.write("romfsfs: interrupted; nothing is lost, run the command again to go on\n")
         return EXIT_INTERRUPTED
+
+
+def _open_closed_streams() -> None:
+    """Give what was started without them (`>&-`) its standard streams, to nowhere.
+
+    The next files opened would take their places, and a daemon's words would end in those.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one
+    for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
 
 
 def _main(argv: list[str] | None) -> int:
