@@ -240,13 +240,12 @@ def undo(
             present_image(session), history.image_path(session, wanted.number), lambda path: True
         )
     )
-    headline = f"back to image {wanted.number}: {wanted.size:,} B, {wanted.summary or wanted.kind}"
-    if not as_json:
-        output.say(headline)
-        for line in lines:
-            if line.startswith(("--- ", "+++ ")):
-                output.say(f"  {line}")
+    summary = printable(wanted.summary or wanted.kind)
+    told = [f"back to image {wanted.number}: {wanted.size:,} B, {summary}"]
+    told += [f"  {line}" for line in lines if line.startswith(("--- ", "+++ "))]
     if dry_run:
+        if not as_json:
+            output.say("\n".join(told))
         return
     with session_device(session) as opened, output.progress() as progress:
         entry, report = undo_session(
@@ -262,8 +261,9 @@ def undo(
         output.json(
             {"restored": entry.number, "digest": entry.digest, "write": write_record(report)}
         )
-    else:
-        output.say(f"{session.info.name}: {write_text(report, entry.size)}")
+    else:  # now that it is true
+        told.append(f"{session.info.name}: {write_text(report, entry.size)}")
+        output.say("\n".join(told))
 
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}

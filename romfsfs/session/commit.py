@@ -22,6 +22,7 @@ from romfsfs.devices.file import FileDevice
 from romfsfs.errors import (
     CapacityError,
     DeviceError,
+    ImageFormatError,
     RomfsError,
     UsageError,
     VerifyError,
@@ -30,7 +31,7 @@ from romfsfs.files import Progress, no_progress
 from romfsfs.image.layout import Layout
 from romfsfs.session import base_image, recovery, store
 from romfsfs.session.encoding import Encoded, keep_slack
-from romfsfs.session.images import parse_fd
+from romfsfs.session.images import open_image, parse_fd
 from romfsfs.session.plan import ERROR, Plan, Problem, trailing_problem
 from romfsfs.session.prepare import Prepared, prepared, raise_problems, refuse_open_files
 from romfsfs.session.recovery import CommitRecord
@@ -202,7 +203,7 @@ def commit_to(
     """Write what the work tree says to another target; the session stays as it is.
 
     What a camera held is kept in its own log first, as `push` does. source: what the target was
-    opened as. force: also over contents of a camera that are no image.
+    opened as. force: also over contents that are no image.
     """
     found = device.info()
     if found.key == session.info.key:
@@ -234,6 +235,7 @@ def commit_to(
                 return _report(made, made.encoded, None)
             with open(out, "rb") as image:
                 if isinstance(device, FileDevice):
+                    _refuse_other_files(device, force)
                     write: WriteReport | None = device.write_image(image, None, progress)
                 else:  # what it holds is kept first
                     write = push(device, source or found.name, image, session.info.name,
@@ -243,6 +245,20 @@ def commit_to(
             return _report(made, made.encoded, write)
         finally:
             out.unlink(missing_ok=True)
+
+
+def _refuse_other_files(device: FileDevice, force: bool) -> None:
+    """A name that was mistyped must not cost a file that is no image."""
+    if force or not device.exists():
+        return
+    try:
+        with open_image(device.path):
+            return
+    except ImageFormatError as error:
+        raise ImageFormatError(
+            error.reason, error.offset, where=device.given,
+            next_step="nothing was written; choose another name, or --force replaces the file",
+        ) from None  # fmt: skip
 
 
 def choose_layout(session: Session, plan: Plan, compact: bool) -> Layout:

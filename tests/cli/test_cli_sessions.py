@@ -302,3 +302,29 @@ def test_names_that_came_in_the_image_are_no_edits(run: Run, tmp_path: Path) -> 
     log = run("log", image)[1]
     assert "\x1b" not in log
     assert r"D red\x1b[31m.txt" in log
+
+
+def test_an_undo_that_is_refused_does_not_say_that_it_went_back(
+    run: Run, session: Session, image: Path
+) -> None:
+    assert run("commit", image)[0] == 0
+    with store.lock_for_mount(session.directory, "app.img"):
+        prepare(session, FileDevice(image))
+    (session.work / "a.txt").write_text("edited again\n")
+    code, out, err = run("undo", image)
+    assert (code, out) == (1, "")
+    assert "holds edits" in err
+    assert run("undo", image, "--dry-run")[1].startswith("back to image 0: ")
+
+
+def test_commit_to_a_file_that_is_no_image_asks(
+    run: Run, session: Session, image: Path, tmp_path: Path
+) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("three years of work\n")
+    code, _, err = run("commit", image, "--to", thesis)
+    assert code == 4
+    assert f"({thesis}, offset 0x0); nothing was written; choose another name, or --force" in err
+    assert thesis.read_text() == "three years of work\n"
+    assert run("commit", image, "--to", thesis, "--force")[0] == 0
+    assert run("commit", image, "--to", thesis)[0] == 0  # now it is an image: as build does
