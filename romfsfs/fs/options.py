@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -66,8 +67,11 @@ def fuse_options(
     if read_only:
         options["ro"] = True
     # Others get what the modes allow; and for the mounting user alone, whose files answer for
-    # themselves, the kernel looks at modes where it does not ask because it remembers.
-    options["default_permissions"] = True
+    # themselves, the kernel looks at modes where it does not ask because it remembers. Modes do
+    # not bind root: alone in his mount he is better asked, or access(2) promises that `.romfs/`
+    # can be written to.
+    if allow_other or os.geteuid() != 0:
+        options["default_permissions"] = True
     if allow_other:
         options["allow_other"] = True
     unasked = _LIBFUSE_2_ONLY if libfuse >= (3,) else frozenset[str]()
