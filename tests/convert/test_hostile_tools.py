@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 import time
@@ -83,23 +82,20 @@ def test_a_tool_sees_its_folder_and_where_programs_are(cache, tmp_path, monkeypa
 def test_a_tool_has_no_terminal_to_ask_on(tmp_path):
     """/dev/tty reaches the user whatever the descriptors are: with it, a tool could ask or type."""
     code = (
-        "import sys; sys.path[:0] = [sys.argv[2]]; from pathlib import Path\n"
+        "import os, sys; terminal = os.open(sys.argv[3], os.O_RDWR)\n"  # its controlling one now
+        "sys.path[:0] = [sys.argv[2]]; from pathlib import Path\n"
         "from test_hostile_tools import look; open('/dev/tty').close()\n"
         "print('terminal', look(Path(sys.argv[1]))['terminal'])"
     )
-    pid, terminal = pty.fork()
-    if pid == 0:
-        here = str(Path(__file__).parent)
-        os.execv(sys.executable, [sys.executable, "-c", code, str(tmp_path), here])
-    said = b""
-    try:
-        while data := os.read(terminal, 4096):
-            said += data
-    except OSError:  # the other end is closed
-        pass
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
-    assert said.strip() == b"terminal 6"  # ENXIO
+    here, there = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, Path(__file__).parent, os.ttyname(there)],
+        start_new_session=True, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    os.close(here)
+    os.close(there)
+    assert done.stdout == "terminal 6\n", done.stderr  # ENXIO
 
 
 STRAYS = {

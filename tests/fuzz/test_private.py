@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -302,7 +303,9 @@ def test_a_trap_that_cannot_be_removed_is_stepped_over(any_place: Place) -> None
     shared.mkdir()
     shared.chmod(0o1777)
     read, write = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child needs not
+        pid = os.fork()
     if pid == 0:  # an ordinary user's romfsfs
         code = 1
         try:
