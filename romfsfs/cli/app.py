@@ -107,7 +107,10 @@ def run(arguments: list[str]) -> int:
         verbose=sum(word.count("v") for word in arguments[:1] if word in ("-v", "-vv", "--verbose"))
     )
     context: list[Any] = []
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:  # nohup: the terminal's end is none of ours
+            signal.signal(number, _terminate)
     try:
         with romfsfs.make_context("romfsfs", with_mount(arguments, COMMANDS)) as made:
             context.append(made)
@@ -137,9 +140,11 @@ def run(arguments: list[str]) -> int:
         output.error(os_error(error))
         return EXIT_FAILURE
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _terminate(number: int, frame: object) -> None:
-    """A polite kill unwinds as Ctrl-C does: temporary files go, locks are released."""
+    """A polite kill, or the end of the terminal, unwinds as Ctrl-C does: temporary files go, tools
+    end, locks are released."""
     raise KeyboardInterrupt

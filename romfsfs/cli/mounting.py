@@ -257,6 +257,13 @@ def umount(
                 progress=progress,
             )
         say_commit(output, session.info.name, report)
+    committing = store.changed_by(session.directory)
+    if committing is not None and not lazy:  # it brings the tree in line through the mount
+        raise SessionBusy(
+            f"{session.info.name} is being committed or changed by another process",
+            where=f"process {committing}",
+            next_step="unmount it when that has finished",
+        )
     holder = store.mounted_at(session.directory)
     _leave(path)
     if unmount(path, pid=holder.pid if holder else None, lazy=lazy):

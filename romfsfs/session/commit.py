@@ -23,6 +23,7 @@ from romfsfs.errors import (
     CapacityError,
     DeviceError,
     ImageFormatError,
+    Interrupted,
     RomfsError,
     UsageError,
     VerifyError,
@@ -290,6 +291,15 @@ def write_target(session: Session, device: Device, progress: Progress) -> WriteR
                 + (f", which is {session.base_image}" if session.base_image.exists() else "")
             )
         raise
+    except KeyboardInterrupt:
+        if isinstance(device, FileDevice):
+            raise  # it is whole, the old one or the new
+        raise Interrupted(
+            "interrupted while the camera was written, which is not finished",
+            where=session.info.name,
+            next_step=f"your edits are kept: romfsfs recover {session.info.source} finishes it, "
+            "with --rollback it brings the image before back",
+        ) from None
     finally:
         if isinstance(device, FileDevice) and not _was_written(device, new):
             recovery.forget(session)

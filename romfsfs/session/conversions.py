@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,15 @@ class Conversions:
         if not pending:
             return False
         done = 0
+        cancel = threading.Event()
         with ThreadPoolExecutor(max_workers=min(len(pending), os.cpu_count() or 1)) as pool:
-            for _ in pool.map(self._convert, pending):
-                done += 1
-                progress("converting", done, len(pending))
+            try:
+                for _ in pool.map(lambda entry: self._convert(entry, cancel), pending):
+                    done += 1
+                    progress("converting", done, len(pending))
+            except BaseException:  # Ctrl-C: no tool runs on for minutes
+                cancel.set()
+                raise
         return True
 
     def _is_open(self, entry: ShadowEntry) -> bool:
@@ -56,17 +62,20 @@ class Conversions:
         asked = (entry.path, entry.source_digest) in self._results
         return entry.state == "failed" and bool(entry.source_digest) and not asked
 
-    def _convert(self, entry: ShadowEntry) -> None:
-        from romfsfs.convert import StaleSource
+    def _convert(self, entry: ShadowEntry, cancel: threading.Event) -> None:
+        from romfsfs.convert import Cancelled, StaleSource
+
+        if cancel.is_set():
+            return
 
         try:
             fd = open_file(self._work_fd, entry.path)
         except FileNotFoundError:
             return
         try:
-            result = self._converters.convert(entry.path, fd, entry.source_digest)
+            result = self._converters.convert(entry.path, fd, entry.source_digest, cancel)
             self._results[entry.path, entry.source_digest] = result
-        except StaleSource:
+        except (Cancelled, StaleSource):
             return
         finally:
             os.close(fd)

@@ -205,6 +205,8 @@ def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None
     """Let the work tree follow the new base, where it has no edits."""
     if not session.has_work:
         return
+    if root is not None and not _is_mounted_at(session, root):
+        root = None  # unmounted meanwhile: what is there now is not the tree
     try:
         old = base_image.load_recorded(session.directory)
     except FileNotFoundError:
@@ -213,6 +215,11 @@ def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None
         follow(session.held(), old, session.excludes.matches, session.work, root or session.work)
     else:
         _remove_superseded(session, old, base, root or session.work)
+
+
+def _is_mounted_at(session: Session, root: Path) -> bool:
+    holder = store.mounted_at(session.directory)
+    return holder is not None and holder.mountpoint == os.path.realpath(root)
 
 
 def _remove_superseded(session: Session, old: Base, base: Base, root: Path) -> None:

@@ -14,6 +14,7 @@ from romfsfs.errors import (
     CapacityError,
     ImageError,
     ImageFormatError,
+    Interrupted,
     RomfsError,
     SessionBusy,
 )
@@ -80,12 +81,23 @@ def push(
         report = None
         if device.matches(image, size) is not True:
             _back_up(session, device, force, progress)
-            report = device.write_image(image, None, progress)
+            report = _write(device, image, info.name, progress)
         recovery.forget(session)
         if report is None:
             return None
         _remember(session, image, name)
         return restarted(device, report) if reset else report
+
+
+def _write(device: Device, image: BinaryIO, name: str, progress: Progress) -> WriteReport:
+    try:
+        return device.write_image(image, None, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted while the camera was written, which is not finished",
+            where=name,
+            next_step="repeat the command; what it held before is in its log (romfsfs undo)",
+        ) from None
 
 
 #: What became of a camera: what was written, None: it held the image already, or what went wrong.

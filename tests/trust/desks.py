@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
@@ -56,6 +57,7 @@ class Desk:
         os.environ["ROMFSFS_STATE_DIR"] = str(self.base / "state")
         os.environ["ROMFSFS_CACHE_DIR"] = str(self.base / "cache")
         self.image.write_bytes(encode(OLD))
+        self.other.write_bytes(encode({}))  # what is not there below /dev would be a port
         self.built = self.base / "built"
         self.built.mkdir()
         (self.built / "main.py").write_bytes(b"x = 2\n")
@@ -156,6 +158,9 @@ class Desk:
                     answer["result"] = work()
             except BaseException as error:
                 answer["error"] = traceback.format_exc() + getattr(error, "detail", "")
+            for thread in threading.enumerate():  # as the interpreter does at its end
+                if not thread.daemon and thread is not threading.current_thread():
+                    thread.join(30)
             answer["said"] = said.getvalue()
             self.report.write_text(json.dumps(answer))
             os._exit(0)
@@ -186,7 +191,7 @@ class Desk:
         """What else an operation made."""
         if self.operation == "commit-to" and self.other.exists():
             stored = files_of(self.other.read_bytes())
-            if set(stored) != {"a.txt", "added/c.txt", "app.mpy"}:
+            if stored and set(stored) != {"a.txt", "added/c.txt", "app.mpy"}:
                 return f"the other target is torn: {sorted(stored)}"
         if self.operation == "extract":
             for path in (self.base / "extracted").rglob("*"):

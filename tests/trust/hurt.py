@@ -2,8 +2,8 @@
 
 `python hurt.py OPERATION HOW EVERY [FIRST]`: HOW is `kill` (kill -9), or the name of an errno
 with which a system call fails (`EIO`: that call; `ENOSPC+`: that call and all after it; needs
-`faults.c` preloaded). EVERY: hurt at every so many-th place only, from the FIRST (1) on. Prints
-what was found as JSON.
+`faults.c` preloaded), or a signal (`SIGINT`). EVERY: hurt at every so many-th place only, from
+the FIRST (1) on. Prints what was found as JSON.
 The operations `mounted-...` are done by a command while a daemon serves the session; `daemon` is
 a commit by the daemon itself, asked for through `.romfs/ctl`.
 
@@ -15,6 +15,7 @@ byte; the edits are there; a fresh start works and can commit.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -23,6 +24,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from desks import Desk
@@ -31,6 +33,12 @@ _CHANGES = {
     "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree",
 }  # fmt: skip
 _CREATES = os.O_CREAT | os.O_TRUNC
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_TEMPORARY = (
+    "*.tmp", "work.new", "work.old", "read.img", "found.img", "elsewhere.img", "trial.img",
+    "cache/convert/work/*", "cache/convert/locks/*", "cache/convert/results/*/.new-*",
+    "recall/*/.tmp*", ".extracted.*", ".romfsfs.*",
+)  # fmt: skip
 _CALLS = ("write", "pwrite", "fsync", "copy_file_range", "ftruncate")
 
 
@@ -38,7 +46,7 @@ def hurt(desk: Desk, how: str, at: int) -> tuple[int, dict[str, Any]]:
     """Run a desk's operation, hurt at its `at`-th place (0: unhurt, to count them)."""
 
     def killed() -> tuple[int, int]:
-        killer = Killer(at)
+        killer = Killer(at, signal.SIGKILL if how == "kill" else getattr(signal, how))
         killer.start()
         return desk.run_hurt(killer), killer.count
 
@@ -51,17 +59,20 @@ def hurt(desk: Desk, how: str, at: int) -> tuple[int, dict[str, Any]]:
         finally:
             library.fault_arm(0, 0, 0)
 
-    return desk.fork(killed if how == "kill" else failing)
+    return desk.fork(killed if how == "kill" or how in SIGNALS else failing)
 
 
 # -- hurting
 
 
 class Killer:
-    """Counts this process's changes of files, and kills it before the `at`-th (0: never)."""
+    """Counts this process's changes of files, and sends it a signal before the `at`-th (0: never).
 
-    def __init__(self, at: int) -> None:
-        self.at, self.count = at, 0
+    In whatever thread that is: a worker's change interrupts the main thread.
+    """
+
+    def __init__(self, at: int, number: signal.Signals = signal.SIGKILL) -> None:
+        self.at, self.count, self.number = at, 0, number
         self.armed = True
 
     def start(self) -> None:
@@ -84,7 +95,7 @@ class Killer:
     def reached(self) -> None:
         self.count += self.armed
         if self.armed and self.count == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
 def desk_for(operation: str) -> Desk:
@@ -105,15 +116,42 @@ def attempt(operation: str, how: str, at: int, after: bytes = b"") -> tuple[int,
         status, answer = desk.hurt(how, at)
         places = answer.get("result", [0, 0])[1]
         said = answer.get("said", "") + answer.get("error", "")
+        if at == 0 and answer.get("result", [1])[0] != 0:
+            return places, f"it fails unhurt: {said}", b""
         if at and how == "kill" and not os.WIFSIGNALED(status) and operation != "daemon":
             return places, f"it was not killed: {said}", b""
-        if how != "kill" and (wrong := unclear(said, answer)):
+        if at and how in SIGNALS and (wrong := left_behind(desk, said, answer)):
+            return places, wrong, b""
+        if how != "kill" and how not in SIGNALS and (wrong := unclear(said, answer)):
             return places, f"no clear error: {wrong}", b""
         found = desk.image.read_bytes()
         checked = desk.fork(lambda: desk.check(before, after))[1]
         return places, checked.get("result", "") or checked.get("error", ""), found
     finally:
         desk.remove()
+
+
+def left_behind(desk: Desk, said: str, answer: dict[str, Any]) -> str:
+    """What is wrong after a signal: one line, exit code 130, no temporary files, no tools."""
+    code = answer.get("result", [None])[0]
+    lines = [line for line in said.splitlines() if line.startswith("romfsfs: ")]
+    if code not in (0, 130) or "Traceback" in said:
+        return f"it ended with {code}: {said}"
+    if code == 130 and not (len(lines) == 1 and "interrupted" in lines[0] and "; " in lines[0]):
+        return f"it does not say how to go on: {said}"
+    if said and code == 0:
+        return f"the signal was swallowed: {said}" if "recover" not in said else ""
+    left = [
+        str(path.relative_to(desk.base))
+        for pattern in _TEMPORARY
+        for path in desk.base.rglob(pattern)
+    ]
+    running = []
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if str(desk.base) in os.readlink(process):
+                running.append(process.parent.name)
+    return f"left behind: {left} {running}" if left or running else ""
 
 
 def unclear(said: str, answer: dict[str, Any]) -> str:

@@ -32,7 +32,8 @@ def hurt(
     record: Record, operation: str, how: str, every: int, **environment: str
 ) -> dict[str, Any]:
     found = ran("hurt.py", [operation, how], every, **environment)
-    record("places_killed_at" if how == "kill" else "places_refused_at", found["tried"])
+    kinds = {"kill": "killed", "EIO": "refused", "ENOSPC+": "refused", "EROFS+": "refused"}
+    record(f"places_{kinds.get(how, 'interrupted')}_at", found["tried"])
     return found
 
 
@@ -60,6 +61,16 @@ def ran(program: str, words: list[str], every: int, **environment: str) -> dict[
 )  # fmt: skip
 def test_killed(operation: str, every: int, record_property: Record) -> None:
     assert hurt(record_property, operation, "kill", every)["found"] == {}
+
+
+@pytest.mark.parametrize(
+    ("how", "operation", "every"),
+    [("SIGINT", "commit", 31), ("SIGTERM", "undo", 31), ("SIGHUP", "build", 13),
+     *(("SIGINT", each, 1) for each in ("open", "recover", "new", "extract", "zoo") if LONG)],
+)  # fmt: skip
+def test_interrupted(how: str, operation: str, every: int, record_property: Record) -> None:
+    """Ctrl-C, a polite kill, the terminal closed: nothing is left behind, and it says so."""
+    assert hurt(record_property, operation, how, every)["found"] == {}
 
 
 @pytest.fixture(scope="session")

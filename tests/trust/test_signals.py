@@ -1,0 +1,99 @@
+"""Signals while a tool runs: nothing waits for it, and it does not outlive who started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from real_mount import CLEAN, RealMount, ended, until
+
+from romfsfs.image.writer import encode
+
+pytestmark = pytest.mark.timeout(90)
+
+#: romfsfs, with a compiler that takes its time.
+SLOW = """
+import sys
+from romfsfs.cli import main
+from romfsfs.convert import tools
+start = tools._start
+tools._start = lambda argv, *rest: start(["sleep", "600"], *rest)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def place(make_mount: Callable[..., RealMount]) -> RealMount:
+    place = make_mount()
+    place.image.write_bytes(encode({}))
+    return place
+
+
+def start(place: RealMount, *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, *map(str, words)],
+        env={**place.env, **CLEAN}, cwd=place.base, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def tools(place: RealMount) -> Iterator[int]:
+    """The tools that run for this place: each works in a folder of its cache."""
+    for cwd in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if os.readlink(cwd).startswith(str(place.base / "cache")):
+                yield int(cwd.parent.name)
+        except OSError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("number", "command"),
+    [(signal.SIGINT, "build"), (signal.SIGHUP, "commit"), (signal.SIGTERM, "commit")],
+)
+def test_a_command_that_waits_for_a_tool(
+    place: RealMount, number: signal.Signals, command: str
+) -> None:
+    place.mount()
+    (place.mnt / "a.txt").write_text("edit")
+    place.umount()
+    before = place.image.read_bytes()
+    source = place.base / "product" if command == "build" else place.work
+    source.mkdir(exist_ok=True)
+    (source / "app.py").write_text("x = 1\n")
+    running = start(place, command, *([source] if command == "build" else []), place.image)
+    until(lambda: list(tools(place)))
+    running.send_signal(number)
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 130, said
+    assert "interrupted; " in said.splitlines()[-1]
+    assert place.image.read_bytes() == before
+    assert not list(tools(place))
+    assert not list(place.base.rglob("*.tmp"))
+    assert (place.work / "a.txt").read_text() == "edit"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_daemon_whose_tool_runs(place: RealMount, number: signal.Signals) -> None:
+    """It unmounts, its tools end with it, and the edits are kept."""
+    mounting = start(place, "mount", place.image, place.mnt)
+    assert mounting.communicate(timeout=60)[1].endswith("--board takes\n")
+    (place.mnt / "app.py").write_text("x = 1\n")
+    (place.mnt / "a.txt").write_text("edit")
+    until(lambda: list(tools(place)))
+    pid = place.pid
+    os.kill(pid, number)
+    until(lambda: ended(pid))
+    assert not place.is_mounted
+    assert list(place.mnt.iterdir()) == []
+    assert not list(tools(place))
+    place._pid = 0
+    place.mount()
+    assert (place.mnt / "a.txt").read_text() == "edit"
+    assert (place.mnt / "app.py").read_text() == "x = 1\n"
+    place.umount()
