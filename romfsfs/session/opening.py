@@ -38,6 +38,7 @@ from romfsfs.session.recall import Recall, shown_as
 from romfsfs.session.restore import is_beside, opened, restore, work_digest
 from romfsfs.session.session import Session
 from romfsfs.session.settling import lost_power, mark, settle
+from romfsfs.session.shadow import Change
 from romfsfs.session.sources import secure
 from romfsfs.session.state import BaseEntry, SessionInfo, save
 from romfsfs.session.status import Status
@@ -131,7 +132,7 @@ def prepare(
                 _mend_torn(session)
             settle(session.directory)
             status = session.status()
-            clean, kept = status.clean, ignored(status)
+            clean, kept = status.clean or (new and _is_untouched(session, status)), ignored(status)
             if new and not clean:
                 raise RomfsError(
                     "the session holds edits, and --new would drop them",
@@ -152,6 +153,11 @@ def prepare(
         finally:
             _sweep(session)
         return False
+
+
+def _is_untouched(session: Session, status: Status) -> bool:
+    """Whether the tree was started empty (`--new`) and nothing was put into it."""
+    return session.base.fresh and all(e.change is Change.IGNORED for e in status.entries)
 
 
 def _sweep(session: Session) -> None:

@@ -184,6 +184,16 @@ def test_new_over_a_file_that_changed_since_is_refused(desk: Desk) -> None:
         desk.commit()
 
 
+def test_new_again_after_nothing_was_made(desk: Desk) -> None:
+    """The mount that came after it had failed, say: there is nothing to lose."""
+    desk.open(new=True)
+    desk.open(new=True)
+    assert desk.session.status().entries == ()
+    desk.write("b.txt", b"b")
+    with pytest.raises(RomfsError, match="holds edits"):
+        desk.open(new=True)
+
+
 def test_new_does_not_drop_edits(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"mine\n")
