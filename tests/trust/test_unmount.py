@@ -107,9 +107,9 @@ def test_a_commit_that_runs_ends_first(make_mount: Make) -> None:
     assert len(place.stored()["big"] or b"") == 24 << 20
 
 
-def test_a_daemon_that_was_stopped(place: RealMount) -> None:
+def test_a_daemon_that_was_stopped(make_mount: Make) -> None:
     """Ctrl-Z, a debugger, a disk that hangs: the kernel would have everyone wait, for ever."""
-    place.mount()
+    place = make_mount().mount()
     (place.mnt / "edit").write_text("kept")
     pid = place.pid
     os.kill(pid, signal.SIGSTOP)
