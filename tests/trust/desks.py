@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -149,7 +150,7 @@ class Desk:
         """(wait status, what the work returned) of a fork that did it."""
         # Not a pipe: a daemon that the work starts would keep it open.
         self.report.unlink(missing_ok=True)
-        pid = os.fork()
+        pid = quiet_fork()
         if pid == 0:
             said = io.StringIO()
             answer: dict[str, Any] = {}
@@ -271,6 +272,13 @@ class Desk:
     def remove(self) -> None:
         self.report.unlink(missing_ok=True)
         shutil.rmtree(self.base)
+
+
+def quiet_fork() -> int:
+    """`os.fork`, where other threads are none of the child's business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def edit(work: Path, durable: bool = False) -> None:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from desks import OLD, Desk, files_of, tree_of
+from desks import OLD, Desk, files_of, quiet_fork, tree_of
 from real_mount import RealMount
 
 import romfsfs
@@ -33,7 +33,7 @@ class Held:
     def __init__(self, step: str, work: Callable[[], object]) -> None:
         self.there, telling = os.pipe()
         waiting, self.go = os.pipe()
-        self.pid = os.fork()
+        self.pid = quiet_fork()
         if self.pid == 0:
             os.close(self.there)
             os.close(self.go)

@@ -1,0 +1,85 @@
+"""The command is interrupted or killed while it writes a camera: every way on from there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from camera_rig import KIB, LIMIT, Rig, held, make_image, only_session
+
+from romfsfs.devices.simulator import Simulator
+
+Connect = Callable[..., Simulator]
+
+BEFORE = make_image("OPENMV4P", notes_txt=b"old\n")
+EDITED = b"new\n" * 8 * KIB
+SLOW = 60_000.0  # bytes a second: the signal comes in the middle
+
+
+def hit(camera: Simulator, number: signal.Signals, *words: object) -> tuple[int, str]:
+    """Run a command and send it a signal when it has programmed something: (exit code, stderr)."""
+    done = camera.statistics.programmed
+    running = subprocess.Popen(
+        [sys.executable, "-m", "romfsfs", *map(str, words)],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    camera.wait_until(lambda c: c.statistics.programmed > done, LIMIT)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=LIMIT)
+    assert "Traceback" not in said
+    return running.returncode, said
+
+
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [
+        (signal.SIGINT, "recover"),
+        (signal.SIGKILL, "recover"),
+        (signal.SIGKILL, "rollback"),
+        (signal.SIGTERM, "commit"),
+    ],
+)
+def test_a_commit(rig: Rig, connect: Connect, number: signal.Signals, way: str) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE}, rate=SLOW)
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_bytes(EDITED)
+    code, said = hit(camera, number, "commit", "camera")
+    if number is signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 130
+        assert "romfsfs recover camera" in said.splitlines()[-1]
+    assert session.interrupted
+    assert (session.work / "notes.txt").read_bytes() == EDITED
+    assert held(camera) is None, "half an image is none"
+    camera.replug()
+    if way == "rollback":
+        rig.ok("recover", "camera", "--rollback")
+        assert bytes(camera.flash[0].content).startswith(BEFORE)
+        rig.ok("commit", "camera")
+    else:
+        rig.ok(way, "camera")
+    there = held(camera)
+    assert there is not None
+    assert there["notes.txt"] == EDITED
+    assert not only_session().interrupted
+    assert (session.work / "notes.txt").read_bytes() == EDITED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_push(rig: Rig, connect: Connect, number: signal.Signals) -> None:
+    """The same again finishes it; what the camera held is in the log."""
+    camera = connect("OPENMV4P", images={0: BEFORE}, rate=SLOW)
+    given = rig.folder / "given.img"
+    given.write_bytes(make_image("OPENMV4P", size=60 * KIB, other_txt=b"other"))
+    code, said = hit(camera, number, "push", given, "camera")
+    assert code in (130, -signal.SIGKILL)
+    assert code != 130 or "repeat the command" in said
+    camera.replug()
+    rig.ok("push", given, "camera")
+    assert bytes(camera.flash[0].content).startswith(given.read_bytes())
+    rig.ok("undo", "camera")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
