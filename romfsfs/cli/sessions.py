@@ -26,11 +26,12 @@ from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, printable
 from romfsfs.session import history, store
 from romfsfs.session.commit import commit as commit_session
 from romfsfs.session.commit import commit_to
-from romfsfs.session.diff import diff_images, diff_session
+from romfsfs.session.diff import changes_between, diff_images, diff_session
 from romfsfs.session.restore import selected
 from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
 from romfsfs.session.session import Session
+from romfsfs.session.shadow import Change
 from romfsfs.session.undo import present_image, undo_target
 from romfsfs.session.undo import undo as undo_session
 
@@ -235,17 +236,12 @@ def undo(
     found = find_session(where, partition)
     session = found.session
     wanted = undo_target(session, number)
-    lines = list(
-        diff_images(
-            present_image(session), history.image_path(session, wanted.number), lambda path: True
-        )
+    changes = list(
+        changes_between(present_image(session), history.image_path(session, wanted.number))
     )
-    summary = printable(wanted.summary or wanted.kind)
-    told = [f"back to image {wanted.number}: {wanted.size:,} B, {summary}"]
-    told += [f"  {line}" for line in lines if line.startswith(("--- ", "+++ "))]
     if dry_run:
         if not as_json:
-            output.say("\n".join(told))
+            _say_undone(output, wanted, changes)
         return
     with session_device(session) as opened, output.progress() as progress:
         entry, report = undo_session(
@@ -261,10 +257,26 @@ def undo(
         output.json(
             {"restored": entry.number, "digest": entry.digest, "write": write_record(report)}
         )
-    else:  # now that it is true
-        told.append(f"{session.info.name}: {write_text(report, entry.size)}")
-        output.say("\n".join(told))
+    else:
+        # Now that it is true.
+        _say_undone(output, wanted, changes)
+        output.say(f"{session.info.name}: {write_text(report, entry.size)}")
 
+
+def _say_undone(
+    output: Output, wanted: history.HistoryEntry, changes: list[tuple[Change, str]]
+) -> None:
+    output.say(f"back to image {wanted.number}: {wanted.size:,} B, "
+               f"{printable(wanted.summary or wanted.kind)}")  # fmt: skip
+    shown = changes if output.verbose else changes[:_SHOWN]
+    for change, path in shown:
+        output.say(f"  {change.name[0]} {printable(path)}")
+    if len(shown) < len(changes):
+        output.say(f"  and {len(changes) - len(shown)} more (-v lists them)")
+
+
+#: Changes that an undo names; a screen should hold them.
+_SHOWN = 20
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 

@@ -117,12 +117,30 @@ def diff_images(
     old: os.PathLike[str], new: os.PathLike[str], selected: Callable[[str], bool]
 ) -> Iterator[str]:
     """How two images differ, file by file."""
+    for path, before, after in _sides(old, new, selected):
+        yield from difference(path, before, after)
+
+
+def changes_between(old: os.PathLike[str], new: os.PathLike[str]) -> Iterator[tuple[Change, str]]:
+    """Which files differ between two images."""
+    for path, before, after in _sides(old, new, lambda path: True):
+        if before is None:
+            yield Change.ADDED, path
+        elif after is None:
+            yield Change.DELETED, path
+        elif before.digest != after.digest:
+            yield Change.MODIFIED, path
+
+
+def _sides(
+    old: os.PathLike[str], new: os.PathLike[str], selected: Callable[[str], bool]
+) -> Iterator[tuple[str, Side | None, Side | None]]:
     with open_image(old) as (before, old_file), open_image(new) as (after, new_file):
         left = {path: node.extent for path, node in walk(before) if isinstance(node, FileNode)}
         right = {path: node.extent for path, node in walk(after) if isinstance(node, FileNode)}
         for path in sorted(left.keys() | right.keys()):
             if selected(path):
-                yield from difference(
+                yield (
                     path,
                     side(old_file.fileno(), *left[path]) if path in left else None,
                     side(new_file.fileno(), *right[path]) if path in right else None,

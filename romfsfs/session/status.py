@@ -107,7 +107,10 @@ def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
 def _headline(status: Status) -> str:
     info = status.info
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
-    return f"{info.name} ({board}): {'nothing to commit' if status.clean else 'changes to commit'}"
+    what = "nothing to commit" if status.clean else "changes to commit"
+    if status.clean and any(_is_shown(entry, verbose=False) for entry in status.entries):
+        what += ": they become what the image holds"
+    return f"{info.name} ({board}): {what}"
 
 
 def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:

@@ -44,8 +44,11 @@ def test_the_way_of_an_edit(run: Run, session: Session, image: Path) -> None:
     assert run("cat", image, "a.txt")[1] == "edited\n"
     code, out, _ = run("log", image)
     assert [line.split()[0] for line in out.splitlines()] == ["0", "*"]
+    assert run("undo", image, "--dry-run")[1].startswith("back to image 0: ")
     code, out, _ = run("undo", image)
     assert code == 0
+    assert out.splitlines()[0].startswith("back to image 0: ")
+    assert out.splitlines()[1] == "  M a.txt"
     assert run("cat", image, "a.txt")[1] == "first\n"
 
 
@@ -240,6 +243,23 @@ def test_advice_can_be_pasted_into_a_shell(run: Run, image: Path, tmp_path: Path
     (session.work / "a.txt").write_text("edited\n")
     spaced.write_bytes(encode({"other.txt": b"1"}))
     assert f"romfsfs commit '{spaced}' --force" in run("commit", spaced)[2]
+
+
+def test_an_undo_names_a_screenful_of_files_and_a_refused_one_none(
+    run: Run, session: Session, image: Path
+) -> None:
+    for number in range(30):
+        (session.work / f"{number:02}.txt").write_text(str(number))
+    assert run("commit", image)[0] == 0
+    (session.work / "00.txt").write_text("an edit")
+    code, out, err = run("undo", image)
+    assert (code, out) == (1, "")
+    assert "edits" in err
+    assert run("revert", image, "--yes")[0] == 0
+    out = run("undo", image, "--dry-run")[1]
+    assert out.count("  D ") == 20
+    assert re.search(r"^  and 1\d more \(-v lists them\)$", out, re.MULTILINE)
+    assert run("-v", "undo", image)[1].count("  D ") == 30
 
 
 def test_undo_at_the_end_says_how_to_redo(run: Run, session: Session, image: Path) -> None:

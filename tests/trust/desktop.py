@@ -6,6 +6,7 @@ so that tests wait for words and not for time. Pictures are of the X server's ow
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -123,7 +124,19 @@ class Desktop:
                 each.wait()
             if each.stdout is not None:
                 each.stdout.close()
-        shutil.rmtree(self.folder, ignore_errors=True)  # someone may still be writing settings
+        # What the buses started ends by itself, and writes settings while it does.
+        deadline = time.monotonic() + 10
+        while self._is_used() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_used(self) -> bool:
+        """Whether a process has its home here."""
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if os.fsencode(self.folder) in environment.read_bytes():
+                    return True
+        return False
 
     def until(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
         """Wait for it. Crashed where a program dies of a signal meanwhile."""
