@@ -117,9 +117,12 @@ def discard_folder(path: Path) -> None:
 
     `shutil.rmtree` recurses, cannot name what lies deeper than PATH_MAX, and is stopped by a folder
     that its owner may not enter: a tool can leave all three. So folders are moved up until none
-    holds another.
+    holds another. A link is removed, and not what it leads to.
     """
     with contextlib.suppress(OSError):
+        if os.path.islink(path):
+            os.unlink(path)
+            return
         mark = os.urandom(8).hex()
         pending = [path]
         moved = 0

@@ -225,6 +225,14 @@ def test_whatever_a_tool_leaves_is_cleared_away(cache, tmp_path):
         (folder / "closed" / "inner").chmod(0)
         (folder / "closed").chmod(0)
     assert os.listdir(cache / "work") == []
+    # and what it left beside its folder, when that is old enough to be nobody's
+    for name in ("work/evil", "locks/evil", "results/ab/.old-evil"):
+        link = cache / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(foreign)
+    os.utime(foreign, (0, 0))
+    Cache(cache).trim(0)
+    assert not list(cache.rglob("*evil"))
     assert (foreign / "precious").read_bytes() == b"1"
 
 
