@@ -258,8 +258,9 @@ def _start(
     reached("open-extracted")
     if session.has_work:  # without edits; it must not meet the new base
         os.rename(session.work, directory / "work.old")
+        sync_dir(directory)  # nor may it come back without a record
     (directory / "base.json").unlink(missing_ok=True)
-    sync_dir(directory)  # nor may the old tree or record come back beside the new image
+    sync_dir(directory)  # nor the old record beside the new image
     if image != session.base_image:
         os.replace(image, session.base_image)
     mark(directory)
