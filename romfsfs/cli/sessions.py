@@ -72,7 +72,8 @@ def status(
     else:
         result = found.session.status()
         clean = result.clean
-        output.show(result.json() if as_json else result.text(verbose))
+        mounted = found.mountpoint is not None
+        output.show(result.json() if as_json else result.text(verbose, mounted=mounted))
     return EXIT_FAILURE if exit_code and not clean else EXIT_OK
 
 

@@ -59,7 +59,7 @@ def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:
             if not found.session.has_work:
                 return
             status = found.session.status()
-            text = status.json() if as_json else status.text(verbose)
+            text = status.json() if as_json else status.text(verbose, mounted=False)
         else:
             held = store.mounted_at(found.session.directory)
             if held is None or not held.mountpoint:

@@ -60,11 +60,14 @@ class Status:
     def json(self) -> str:
         return json.dumps(self.record(), indent=1) + "\n"
 
-    def text(self, verbose: bool = False) -> str:
-        """For people: the changes, the problems, how full it is."""
+    def text(self, verbose: bool = False, *, mounted: bool = True) -> str:
+        """For people: the changes, the problems, how full it is.
+
+        mounted: whether somebody converts what has still to be converted.
+        """
         lines = [_headline(self)]
         shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
-        lines += [_entry_line(entry, self.target) for entry in shown]
+        lines += [_entry_line(entry, self.target, mounted) for entry in shown]
         ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
         if ignored and not verbose:
             files = "file" if ignored == 1 else "files"
@@ -119,7 +122,7 @@ def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
     return verbose or entry.change is not Change.IGNORED
 
 
-def _entry_line(entry: ShadowEntry, target: Target) -> str:
+def _entry_line(entry: ShadowEntry, target: Target, mounted: bool) -> str:
     letter = _LETTERS.get(entry.change, " ")
     path = printable(entry.path) + ("/" if entry.is_dir else "")
     line = f"  {letter} {path}"
@@ -128,7 +131,8 @@ def _entry_line(entry: ShadowEntry, target: Target) -> str:
     if entry.change is Change.IGNORED:
         return f"{line}  ({entry.note or 'not stored'})"
     if entry.state == "pending":
-        return f"{line} -> {printable(entry.stored_as or '?')}  {entry.note or 'converting'}"
+        waits = entry.note or ("converting" if mounted else "converted when it is committed")
+        return f"{line} -> {printable(entry.stored_as or '?')}  {waits}"
     if entry.state == "failed":
         return f"{line}  FAILED"
     becomes = what_it_becomes(entry, target)

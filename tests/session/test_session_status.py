@@ -66,6 +66,8 @@ def test_people_see_what_each_file_becomes(desk: Desk) -> None:
     desk.open()
     desk.write("app.py", b"x = %d\n" % time.time_ns())  # not compiled by any other test
     assert "  A app.py -> app.mpy  converting" in desk.session.status().text()
+    unmounted = desk.session.status().text(mounted=False)
+    assert "  A app.py -> app.mpy  converted when it is committed" in unmounted
     desk.commit()
     desk.write("app.py", b"x = 22\n")
     converted_plan(desk.session)
