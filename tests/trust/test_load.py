@@ -159,12 +159,12 @@ def test_thousands_of_files(
         record_property("peak_stat_ms_while_committing_files", max(waits) * 1000)
         run("diff", "-r", tmp_path / "tree", place.mnt / ".romfs/base/tree")
         record_property("files_committed", count)
+        watch.look()  # while it holds most: what it holds of that later is a matter of gaps
         run("rm", "-r", place.mnt / "tree")
         (place.mnt / ".romfs/ctl").write_text("commit")
         assert place.stored() == {}
         assert place.complaints() == []
-        watch.look()
-    watch.assert_flat(slack=count * 500 if LONG else 4 * MIB)
+    watch.assert_flat(slack=8 * MIB if LONG else 4 * MIB)
     place.umount()
 
 
