@@ -125,7 +125,11 @@ def one_round(run: Run, number: int, chosen: argparse.Namespace, outcome: Outcom
     said, report = LOGS / f"{outcome.name}-{number}.log", LOGS / f"{outcome.name}-{number}.xml"
     report.unlink(missing_ok=True)
     workers = ["-n", str(chosen.jobs), "--dist", "worksteal"] if chosen.jobs > 1 else []
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *workers, *run.tests]
+    command = [
+        sys.executable, "-m", "pytest", "-q", f"--junitxml={report}",
+        "-o", "junit_family=xunit1",  # the one that has properties of tests
+        *workers, *run.tests,
+    ]  # fmt: skip
     environment = {
         "ROMFSFS_LONG": str(chosen.size or run.size), "ROMFSFS_ROUND": str(number),
     }  # fmt: skip
