@@ -96,7 +96,7 @@ class DaemonDesk(MountedDesk):
         script = """
             for i in $(seq 500); do [ -e "$1/.romfs/ctl" ] && break; sleep 0.02; done
             cd "$1" && python3 "$2" && echo commit > .romfs/ctl; cd /
-            fusermount3 -u "$1"
+            for i in $(seq 200); do fusermount3 -u "$1" && break; sleep 0.05; done
         """
         editing = self.base / "edit.py"
         editing.write_text(

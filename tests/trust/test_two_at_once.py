@@ -7,7 +7,6 @@ are done the target, the log and the tree are as after the first alone, and all 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -68,7 +67,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     yield desk
     if os.path.ismount(desk.base / "mnt"):
         subprocess.run(["fusermount3", "-uz", desk.base / "mnt"], check=True)
-    shutil.rmtree(desk.base)
+    desk.remove()
 
 
 def fork(desk: Desk, *words: object) -> tuple[int, str]:
