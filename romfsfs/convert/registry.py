@@ -90,25 +90,29 @@ class Converters:
         """What is known about a file, without running a tool. OSError of reading the source.
 
         A result that is not cached (time-out) is remembered until `convert` is called again."""
+        return self._look_up(path, source_fd, source_digest)[0]
+
+    def _look_up(self, path: str, source_fd: int, source_digest: str) -> tuple[Conversion, str]:
+        """As `lookup`, and the key that a tool's result is filed under; "": none is needed."""
         converter = self._find(path)
         size = os.fstat(source_fd).st_size
         if converter is None:
-            return _as_is(path, path, source_digest, size)
+            return _as_is(path, path, source_digest, size), ""
         try:
             decision = converter.decide(path, _reader(source_fd), size)
         except ToolMissing as missing:
-            return _failed(path, _tool_missing(missing))
+            return _failed(path, _tool_missing(missing)), ""
         if decision.state is not State.PENDING:
-            return _settled(path, decision, source_digest, size)
+            return _settled(path, decision, source_digest, size), ""
         key = _key(converter, decision, source_digest)
         entry = self._cache.get(key)
         if entry is not None:
-            return _filed(path, decision, entry, source_digest, size)
+            return _filed(path, decision, entry, source_digest, size), key
         with self._mutex:
             unfiled = self._unfiled.get(key)
         if unfiled is not None and unfiled.source_path == path:
-            return unfiled
-        return Conversion(State.PENDING, path, decision.stored_path)
+            return unfiled, key
+        return Conversion(State.PENDING, path, decision.stored_path), key
 
     def convert(
         self, path: str, source_fd: int, source_digest: str, cancel: Cancel | None = None
@@ -117,7 +121,7 @@ class Converters:
 
         FAILED is a result. StaleSource: the file is no longer what `source_digest` says.
         Cancelled: `cancel` was set. OSError: the source cannot be read at all."""
-        found = self.lookup(path, source_fd, source_digest)
+        found, key = self._look_up(path, source_fd, source_digest)
         converter = self._find(path)
         if converter is None or (found.state is not State.PENDING and not self._forget(found)):
             return found
@@ -126,7 +130,7 @@ class Converters:
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing))
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
-            return _failed(path, _io(caught, self._cache.directory))
+            return self._remember(key, path, Product(None, (_io(caught, self._cache.directory),)))
 
     def trim(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> int:
         """Shrink the cache to at most `max_bytes`, longest unused first; bytes removed."""

@@ -244,6 +244,8 @@ def test_unusable_cache_folder_is_told(tmp_path):
     result = convert(converters, tmp_path, "app.py", SOURCE)
     assert (result.state, result.diagnostics[0].code) == (State.FAILED, "io")
     assert result.message.startswith("could not convert: Not a directory (")
+    # Or the status would say that it converts, for ever.
+    assert lookup(converters, tmp_path, "app.py", SOURCE) == result
 
 
 def test_trim_removes_the_longest_unused_first(tmp_path, monkeypatch):

@@ -163,7 +163,11 @@ def settled_shadow(mount: Path) -> tuple[dict[str, bytes | None], bool]:
             for entry in status["entries"]
         )
 
-    until(settled)
+    try:
+        until(settled)
+    except AssertionError:
+        waiting = [entry for entry in status["entries"] if entry["state"] == "pending"]
+        raise AssertionError(f"still waiting for {waiting}") from None
     waits = any(entry["state"] == "pending" for entry in status["entries"])
     if waits or any(problem["code"] != "no-board" for problem in status["problems"]):
         return {}, True
