@@ -297,7 +297,7 @@ def write_target(session: Session, device: Device, progress: Progress) -> WriteR
         raise Interrupted(
             "interrupted while the camera was written, which is not finished",
             where=session.info.name,
-            next_step=f"your edits are kept: romfsfs recover {session.info.source} finishes it, "
+            next_step=f"your edits are kept: romfsfs recover {session.info.argument} finishes it, "
             "with --rollback it brings the image before back",
         ) from None
     finally:
