@@ -7,6 +7,7 @@ of the mount stay true; into `work/` otherwise. Everything may be repeated after
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -118,12 +119,13 @@ def _remove(root_fd: int, path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        if kind_at(root_fd, path) != "dir":
-            raise RomfsError(
-                f"cannot restore: {error.strerror}",
-                where=path,
-                next_step="nothing else is lost: see why the disk refuses it, then the same again",
-            ) from error
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return
+        raise RomfsError(
+            f"cannot restore: {error.strerror}",
+            where=path,
+            next_step="nothing else is lost: see why the disk refuses it, then the same again",
+        ) from error
 
 
 def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:

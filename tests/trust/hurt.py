@@ -46,6 +46,8 @@ def hurt(desk: Desk, how: str, at: int) -> tuple[int, dict[str, Any]]:
     """Run a desk's operation, hurt at its `at`-th place (0: unhurt, to count them)."""
 
     def killed() -> tuple[int, int]:
+        # A shell starts what runs in the background with Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         killer = Killer(at, signal.SIGKILL if how == "kill" else getattr(signal, how))
         killer.start()
         return desk.run_hurt(killer), killer.count

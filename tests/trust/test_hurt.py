@@ -66,7 +66,7 @@ def test_killed(operation: str, every: int, record_property: Record) -> None:
 @pytest.mark.parametrize(
     ("how", "operation", "every"),
     [("SIGINT", "commit", 31), ("SIGTERM", "undo", 31), ("SIGHUP", "build", 13),
-     *(("SIGINT", each, 1) for each in ("open", "recover", "new", "extract", "zoo") if LONG)],
+     *(("SIGINT", each, 1) for each in ("recover", "new", "extract", "zoo") if LONG)],
 )  # fmt: skip
 def test_interrupted(how: str, operation: str, every: int, record_property: Record) -> None:
     """Ctrl-C, a polite kill, the terminal closed: nothing is left behind, and it says so."""
