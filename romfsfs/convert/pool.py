@@ -89,8 +89,8 @@ class WorkerPool:
     def _start(self) -> None:
         name = f"romfsfs-convert-{len(self._threads)}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # one that the system could not start takes no place
 
     def _run(self) -> None:
         while True:

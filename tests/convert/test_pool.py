@@ -120,6 +120,21 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
     pool.close()
 
 
+def test_a_thread_that_could_not_be_started_takes_no_place(results, monkeypatch):
+    pool = WorkerPool(lambda path, cancel: ready(path), results, workers=1)
+    with monkeypatch.context() as short:
+
+        def refused(_):
+            raise RuntimeError("can't start new thread")
+
+        short.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            pool.submit("first.py")
+    pool.submit("second.py")
+    assert pool.wait_idle(20)
+    assert {each.source_path for each in results.all} == {"first.py", "second.py"}
+
+
 def test_a_path_is_made_sure_of_without_stopping_what_runs(results):
     started, go_on = threading.Event(), threading.Event()
     stopped: list[str] = []
