@@ -11,13 +11,20 @@ import click
 
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, say_commit
-from romfsfs.cli.sources import Found, device, find_session, session_device
+from romfsfs.cli.sources import (
+    Found,
+    device,
+    find_session,
+    is_stuck,
+    no_answer,
+    session_device,
+)
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import RomfsError, SessionBusy, UsageError
+from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.files import Progress
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
-from romfsfs.fs.mountpoint import answers, is_dead, unmount
+from romfsfs.fs.mountpoint import is_dead, unmount
 from romfsfs.session import store
 from romfsfs.session.commit import commit
 from romfsfs.session.host import SessionHost
@@ -226,8 +233,8 @@ def umount(
             next_step="say one of them",
         )  # fmt: skip
     how = asked[0] if asked else None
-    found = find_session(directory)
-    if found.mountpoint is not None and not found.inside and not answers(found.mountpoint):
+    found = find_session(directory, stuck=True)
+    if not found.inside and is_stuck(found):
         _umount_stuck(output, found, lazy)
         return
     path = os.path.realpath(directory)
@@ -278,16 +285,10 @@ def umount(
 
 
 def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
-    """The daemon does not answer: it was stopped, or waits for a disk that does not."""
+    if not lazy:
+        raise no_answer(found)
     holder = store.mounted_at(found.session.directory)
     pid, where = (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
-    if not lazy:
-        raise RomfsError(
-            "the mount does not answer",
-            where=f"process {pid}",
-            next_step=f"if it was stopped, kill -CONT {pid}; or romfsfs umount --lazy "
-            f"{shlex.quote(where)}: the edits are kept",
-        )
     unmount(where, lazy=True)
     output.note(f"process {pid} does not answer and still has the session; kill -9 {pid} frees it")
     output.say("the edits are kept")

@@ -47,16 +47,23 @@ class Found:
 
 
 def find_session(
-    where: str | None, partition: int | None = None, *, only_looks: bool = False
+    where: str | None,
+    partition: int | None = None,
+    *,
+    only_looks: bool = False,
+    stuck: bool = False,
 ) -> Found:
     """The session that DIR or SOURCE names; UsageError if there is none.
 
     Without a name: the mount that the current folder lies in, or else the only session there is.
     A mountpoint whose daemon was killed names its session too: that is then not mounted.
     partition: of a camera. only_looks: for who changes nothing, so that a camera whose session
-    USB tells is not interrupted.
+    USB tells is not interrupted. stuck: for who copes with a mount that does not answer; others
+    would wait for it, and not even Ctrl-C would help.
     """
     found = _find(where, partition, only_looks)
+    if not stuck and is_stuck(found):
+        raise no_answer(found)
     if partition is not None and found.session.info.partition != partition:
         raise UsageError(
             f"that is a session of partition {found.session.info.partition}",
@@ -64,6 +71,27 @@ def find_session(
             next_step="romfsfs sessions lists them",
         )
     return found
+
+
+def is_stuck(found: Found) -> bool:
+    """Whether the mount's daemon was stopped, or waits for a disk that does not answer."""
+    if found.mountpoint is None:
+        return False
+    from romfsfs.fs.mountpoint import answers
+
+    return not answers(found.mountpoint)
+
+
+def no_answer(found: Found) -> RomfsError:
+    """What to say of a mount that does not answer."""
+    holder = store.mounted_at(found.session.directory)
+    pid, where = (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
+    return RomfsError(
+        "the mount does not answer",
+        where=f"process {pid}",
+        next_step=f"if it was stopped, kill -CONT {pid}; or romfsfs umount --lazy "
+        f"{shlex.quote(where)}: the edits are kept",
+    )
 
 
 def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:

@@ -117,6 +117,7 @@ def test_a_daemon_that_was_stopped(make_mount: Make) -> None:
     said = place.run("umount", place.mnt, code=1)
     assert "does not answer" in said
     assert f"kill -CONT {pid}" in said
+    assert place.run("status", place.mnt, code=1) == said
     assert place.is_mounted
     said = place.run("umount", "--lazy", place.mnt)
     assert f"kill -9 {pid}" in said
