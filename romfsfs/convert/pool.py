@@ -126,8 +126,8 @@ class WorkerPool:
             except StaleSource:
                 if cancel.is_set():
                     return None
-            except FileNotFoundError:
-                return None  # removed meanwhile
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None  # removed or replaced meanwhile: who did that submits what is there
             except Exception as caught:
                 log.exception("converting %s failed", path)
                 message = f"internal error while converting: {type(caught).__name__}: {caught}"

@@ -120,6 +120,18 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
     pool.close()
 
 
+@pytest.mark.parametrize("gone", [FileNotFoundError, NotADirectoryError, IsADirectoryError])
+def test_what_became_something_else_meanwhile_is_no_fault(results, caplog, gone):
+    def work(path, cancel):
+        raise gone
+
+    pool = WorkerPool(work, results)
+    pool.submit("d/e")
+    assert pool.wait_idle(20)
+    assert results.all == []
+    assert not caplog.records
+
+
 def test_a_thread_that_could_not_be_started_takes_no_place(results, monkeypatch):
     pool = WorkerPool(lambda path, cancel: ready(path), results, workers=1)
     with monkeypatch.context() as short:
