@@ -121,15 +121,16 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
 
 
 @pytest.mark.parametrize("gone", [FileNotFoundError, NotADirectoryError, IsADirectoryError])
-def test_what_became_something_else_meanwhile_is_no_fault(results, caplog, gone):
+def test_what_is_gone_or_something_else_now_is_forgotten(results, caplog, gone):
     def work(path, cancel):
-        raise gone
+        raise gone(path)
 
     pool = WorkerPool(work, results)
     pool.submit("d/e")
     assert pool.wait_idle(20)
     assert results.all == []
     assert not caplog.records
+    pool.close()
 
 
 def test_a_thread_that_could_not_be_started_takes_no_place(results, monkeypatch):
@@ -215,17 +216,6 @@ def test_file_that_keeps_changing(results):
     assert pool.wait_idle(20)
     assert len(attempts) == 3
     assert results.all[0].diagnostics[0].code == "changing"
-    pool.close()
-
-
-def test_removed_file_is_forgotten(results):
-    def work(path, cancel):
-        raise FileNotFoundError(path)
-
-    pool = WorkerPool(work, results)
-    pool.submit("app.py")
-    assert pool.wait_idle(20)
-    assert results.all == []
     pool.close()
 
 
