@@ -236,11 +236,15 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     sync_dir(os.path.dirname(target) or ".")
 
 
+#: What `replace_atomically` calls a file until it is whole: its name, the process, ...
+TEMPORARY = re.compile(r"(.+)\.(\d{1,9})(?:\.[0-9a-f]{16})?\.tmp")
+
+
 def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
     """Remove what `replace_atomically` left in this folder (of the file `name`, if given) in
     processes that were killed."""
     for entry in os.scandir(folder):
-        found = re.fullmatch(r"(.+)\.(\d{1,9})(?:\.[0-9a-f]{16})?\.tmp", entry.name)
+        found = TEMPORARY.fullmatch(entry.name)
         if found and name in ("", found[1]) and not _is_alive(int(found[2])):
             with contextlib.suppress(OSError):  # gone, or in /tmp another user's
                 os.unlink(entry.path)

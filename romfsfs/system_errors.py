@@ -8,15 +8,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.errors import RomfsError
-from romfsfs.files import cache_dir, state_dir
-
-#: What `replace_atomically` adds to a name until the file is whole.
-_TEMPORARY = re.compile(r"\.\d+\.tmp$")
+from romfsfs.files import TEMPORARY, cache_dir, state_dir
 
 _NEXT_STEPS = {
     errno.EACCES: "see who may use it: ls -ld {path}",
@@ -48,7 +44,9 @@ def os_error(error: OSError) -> RomfsError:
     number = error.errno or 0
     if not error.filename or isinstance(error.filename, int):
         return RomfsError(what, next_step=_NEXT_STEPS.get(number, "").format(path="FILE"))
-    path = _TEMPORARY.sub("", os.fsdecode(error.filename))
+    path = os.fsdecode(error.filename)
+    temporary = TEMPORARY.fullmatch(path)
+    path = temporary[1] if temporary else path
     folder = os.path.dirname(path)
     if number == errno.ENOENT and folder and not os.path.isdir(folder):
         return RomfsError("no such folder", where=folder, next_step=f"mkdir -p {folder}")

@@ -17,6 +17,7 @@ from romfsfs.cli.sources import (
     find_session,
     is_stuck,
     no_answer,
+    server,
     session_device,
 )
 from romfsfs.devices.open import is_camera
@@ -287,8 +288,7 @@ def umount(
 def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
     if not lazy:
         raise no_answer(found)
-    holder = store.mounted_at(found.session.directory)
-    pid, where = (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
+    pid, where = server(found)
     unmount(where, lazy=True)
     output.note(f"process {pid} does not answer and still has the session; kill -9 {pid} frees it")
     output.say("the edits are kept")

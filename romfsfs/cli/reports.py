@@ -11,6 +11,7 @@ from romfsfs.devices.base import WriteReport
 from romfsfs.session.commit import CommitReport
 from romfsfs.session.session import Session
 
+PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 
 

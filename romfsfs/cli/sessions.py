@@ -15,6 +15,7 @@ from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import (
     NO_RESET,
     NOTHING_COMMITTED,
+    PARTITION,
     commit_record,
     idle_record,
     say_commit,
@@ -36,7 +37,6 @@ from romfsfs.session.undo import present_image, undo_target
 from romfsfs.session.undo import undo as undo_session
 
 _WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
-_PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 
 
@@ -46,7 +46,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 @click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
 @click.option("--watch", "follow", is_flag=True, help="Again at every change, until Ctrl-C.")
-@_PARTITION
+@PARTITION
 @click.pass_obj
 def status(
     output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool, follow: bool,
@@ -87,7 +87,7 @@ def _told(mountpoint: Path, name: str) -> str:
 @click.option(
     "--images", nargs=2, type=int, metavar="OLD NEW", help="Two images of the log instead."
 )
-@_PARTITION
+@PARTITION
 @click.pass_obj
 def diff(
     output: Output, where: str | None, paths: tuple[str, ...], images: tuple[int, int] | None,
@@ -154,7 +154,7 @@ def relative(found: Found, path: str) -> str:
 )
 @click.option("--force", is_flag=True, help="Also over a target that changed elsewhere.")
 @NO_RESET
-@_PARTITION
+@PARTITION
 @_JSON
 @click.pass_obj
 def commit(
@@ -200,7 +200,7 @@ def commit(
 @click.argument("where", metavar="DIR or SOURCE")
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before dropping everything.")
-@_PARTITION
+@PARTITION
 @click.pass_obj
 def revert(
     output: Output, where: str, paths: tuple[str, ...], yes: bool, partition: int | None
@@ -226,7 +226,7 @@ def revert(
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @NO_RESET
-@_PARTITION
+@PARTITION
 @_JSON
 @click.pass_obj
 def undo(
@@ -298,7 +298,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     "--keep", metavar="SIZE", callback=_bytes,
     help="What the images may take together (default 1G), from now on; the last two always stay.",
 )  # fmt: skip
-@_PARTITION
+@PARTITION
 @_JSON
 @click.pass_obj
 def log(

@@ -82,10 +82,15 @@ def is_stuck(found: Found) -> bool:
     return not answers(found.mountpoint)
 
 
+def server(found: Found) -> tuple[int, str]:
+    """(process id, mountpoint) of who serves a mount; 0 when it has just ended."""
+    holder = store.mounted_at(found.session.directory)
+    return (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
+
+
 def no_answer(found: Found) -> RomfsError:
     """What to say of a mount that does not answer."""
-    holder = store.mounted_at(found.session.directory)
-    pid, where = (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
+    pid, where = server(found)
     return RomfsError(
         "the mount does not answer",
         where=f"process {pid}",

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from romfsfs.cli.output import Output
+from romfsfs.cli.reports import PARTITION
 from romfsfs.cli.sources import as_found, find_session, session_device
 from romfsfs.errors import EXIT_OK, RomfsError
 from romfsfs.session import store
@@ -62,7 +63,7 @@ def _session_record(session: Session) -> dict[str, Any]:
 @click.command()
 @click.argument("where", metavar="SOURCE", required=False)
 @click.option("--rollback", is_flag=True, help="Bring the old image back instead of finishing.")
-@click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")
+@PARTITION
 @click.pass_obj
 def recover(output: Output, where: str | None, rollback: bool, partition: int | None) -> int:
     """Finish (or roll back) commits that were interrupted; all of them without SOURCE."""
