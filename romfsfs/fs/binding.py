@@ -2,7 +2,8 @@
 
 fusepy (module `fuse`, libfuse 2) is required by this package; mfusepy, its maintained fork, comes
 with the `fuse3` extra and also speaks libfuse 3. `$ROMFSFS_FUSE` (fusepy, mfusepy or auto)
-chooses; auto is mfusepy where it is installed and libfuse 3 can be loaded, else fusepy.
+chooses; auto is mfusepy where it is installed and a libfuse 3 can be loaded that does not stop
+for good (see `request_loop.py`), else fusepy.
 
 Both find their library with `ctypes.util.find_library`, which runs compilers; and mfusepy
 prefers libfuse 2. So the library is found here and handed over in `$FUSE_LIBRARY_PATH`. A library
@@ -26,6 +27,7 @@ from typing import Any
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs.fuse_class import ENCODING, fuse_class_of
 from romfsfs.fs.guard import guarded
+from romfsfs.fs.request_loop import MENDED, main_2
 
 _OPERATIONS = (
     "access", "chmod", "chown", "create", "destroy", "flush", "fsync", "fsyncdir", "getattr",
@@ -110,6 +112,10 @@ class Binding:
             for key, value in options.items()
         }
         fuse_class = fuse_class_of(self._module, self.libfuse[0])
+        if self.libfuse < (3,):
+            # Where the binding looks for it.
+            owner = self._module._libfuse if self.name == "fusepy" else self._module
+            owner.fuse_main_real = main_2(self._module._libfuse)
         fuse_class(
             operations,
             _bytewise(mountpoint),
@@ -145,11 +151,21 @@ def load_binding(wanted: str | None = None) -> Binding:
         raise RomfsError(
             f"the FUSE binding {wanted} is not installed", next_step=f"pip install {package}"
         )
+    unusable = None
     for name, major in _preference(wanted, installed):
         library = _find_library(major)
-        if library is not None:
-            path, version = library
-            return Binding(name, _import("fuse" if name == "fusepy" else name, path), version)
+        if library is None:
+            continue
+        path, version = library
+        if major == 3 and version < MENDED:
+            unusable = version  # its loop cannot be replaced by ours, as that of libfuse 2 is
+            continue
+        return Binding(name, _import("fuse" if name == "fusepy" else name, path), version)
+    if unusable is not None:
+        raise RomfsError(
+            f"libfuse {unusable[0]}.{unusable[1]} is not used: renames at the same time can stop a "
+            f"mount for good, up to {MENDED[0]}.{MENDED[1]}", next_step=install_command(),
+        )  # fmt: skip
     raise RomfsError("libfuse is not installed", next_step=install_command())
 
 

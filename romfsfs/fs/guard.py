@@ -4,7 +4,7 @@ Both bindings have holes here: an OSError without errno (pyserial raises such) e
 wrapper as a NameError and kills the request loop, anything else becomes EINVAL. So every
 operation is wrapped, and what leaves the wrapper is an OSError with an errno, always.
 
-It is also where a request's thread is known to Python for good. The threads are libfuse's, so
+It is also where a request's thread is known to Python for good. libfuse 3's threads are its own, so
 ctypes makes an interpreter thread state for each call and frees it again: two system calls and a
 few page faults (16 KiB of stack) at every request, a third of a request's time. Holding one
 reference for the thread (PyGILState_Ensure without its Release) keeps the state instead.

@@ -18,7 +18,9 @@ _FSTAB_ONLY = frozenset(
 _LIBFUSE_2_ONLY = frozenset({"big_writes", "large_read", "atomic_o_trunc", "async_read"})
 _FSTAB_PREFIXES = ("x-", "comment=", "user=", "uhelper=")
 
-_THREADS = 10
+_IDLE_THREADS = 10  # libfuse's own default
+# As many requests may last before the mount does not answer any more; libfuse's default is 10.
+_THREADS = 200
 
 
 def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
@@ -62,8 +64,9 @@ def fuse_options(
             if nonempty:
                 options["nonempty"] = True  # libfuse 3 has no such option and does not look
         elif libfuse >= (3, 12):
-            # Its own defaults; but 3.14 complains on standard error about the -1 it fills in.
-            options["max_threads"] = options["max_idle_threads"] = str(_THREADS)
+            # 3.14 complains on standard error about the -1 it would fill in.
+            options["max_idle_threads"] = str(_IDLE_THREADS)
+            options["max_threads"] = str(_THREADS)
     if read_only:
         options["ro"] = True
     # Others get what the modes allow; and for the mounting user alone, whose files answer for

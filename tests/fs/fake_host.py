@@ -96,15 +96,22 @@ class FakeHost:
         if command == "refuse":
             raise RomfsError("refused as asked", where="app.py", next_step="ask for something else")
         if command == "wait":
-            deadline = time.monotonic() + 20
-            while not (self.state / "go").exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            self._wait()
         if command == "crash":
             raise ZeroDivisionError("a bug in the host")
         if command == "exit":
             raise SystemExit(3)
 
+    def _wait(self) -> None:
+        """Until the test says so; the request that asked for it is not answered before."""
+        self._note("waiting")
+        deadline = time.monotonic() + 20
+        while not (self.state / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def file_state(self, path: str) -> bytes:
+        if path.endswith("slow"):
+            self._wait()
         if path.endswith("serial"):
             raise OSError("an OSError without errno, as pyserial raises")
         if path.endswith("bug"):

@@ -186,6 +186,18 @@ def test_a_library_of_the_wrong_version_is_not_used(monkeypatch: pytest.MonkeyPa
         bindings.load_binding("pyfuse3")
 
 
+def test_a_libfuse_3_that_can_stop_for_good_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries = {2: ("libfuse.so.2", (2, 9)), 3: ("libfuse3.so.3", (3, 12))}
+    monkeypatch.setattr(bindings, "_find_library", libraries.get)
+    assert bindings.load_binding("auto").libfuse == (2, 9)
+    del libraries[2]
+    with pytest.raises(RomfsError, match=r"libfuse 3\.12 .*stop a mount") as caught:
+        bindings.load_binding("auto")
+    assert caught.value.next_step == bindings.install_command()
+    libraries[3] = ("libfuse3.so.3", (3, 13))
+    assert bindings.load_binding("auto").libfuse == (3, 13)
+
+
 @pytest.mark.parametrize("options", [
     "max_read=4096",  # libfuse 3 mounted, and ended when that was not said a second time
     "big_writes,async_read,relatime,noatime,dirsync",  # one library's, or said of what is so

@@ -1,0 +1,287 @@
+"""The loop that takes requests from the kernel and hands them to libfuse 2.
+
+libfuse's own is not used, for two reasons.
+
+It can stop for good. libfuse before 3.13 locks the path of every request. One with two paths
+(rename, link) that has to wait may hold one of them already; another that takes a name away
+(rmdir, unlink, rename) then waits for it, and shuts out who comes later, that same rename too. No
+request that comes near the two is ever answered (https://github.com/libfuse/libfuse/issues/695).
+Here these are let into libfuse one at a time, by a lock that is taken before libfuse's own: who
+waits there holds nothing. All others run beside them and beside each other.
+
+And with several clients its threads, each with a request, spend their time handing the
+interpreter's lock around: eight are served three times faster by two threads. So only so many
+threads take requests; but a request that lasts leaves its place to another thread, so that the
+mount answers while a commit runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: The first version of libfuse (major, minor) whose own loop does not stop for good.
+MENDED = (3, 13)
+
+#: With one, the kernel has nobody to wake while the answer to the last request is on its way:
+#: a single client is served at two thirds of the speed.
+_PLACES = 2
+#: A request that lasts longer, in seconds, leaves its place to another thread.
+_LONG = 0.02
+_LOOKS_UNTIL_ASLEEP = 50  # at a mount that nobody uses, before it is not looked at any more
+_SPARE_THREADS = 2  # kept for the next request that lasts
+
+# <linux/fuse.h>: enum fuse_opcode, and where it is in struct fuse_in_header
+_OPCODE_OFFSET = 4
+_UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2 = 10, 11, 12, 13, 45
+_APART = frozenset({_UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2})
+
+_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NUDGE = signal.SIGUSR1  # to a thread, which gets EINTR from the kernel
+_NUDGE_PAUSE = 0.005  # seconds until the next: the first may come too early
+
+_Pointer = ctypes.c_void_p
+
+
+def main_2(library: ctypes.CDLL) -> Callable[..., int]:
+    """libfuse 2's `fuse_main_real`, with its arguments and results, for a foreground mount.
+
+    What it returns must be called in the main thread: it sets the handlers of signals.
+    """
+    call = _Functions(library)
+
+    def fuse_main_real(count: int, words: Any, operations: Any, size: int, data: Any) -> int:
+        mountpoint, threaded = ctypes.c_void_p(), ctypes.c_int()
+        fuse = call.setup(
+            count, words, operations, size, ctypes.byref(mountpoint), ctypes.byref(threaded), data
+        )
+        if not fuse:
+            return 1
+        failed = True
+        if not threaded:  # `-o nothreads`, where nothing can wait for another
+            failed = call.loop(fuse) != 0
+            call.teardown(fuse, mountpoint)
+            return int(failed)
+        loop = RequestLoop(call, call.get_session(fuse))
+        before = {number: signal.signal(number, loop.end) for number in (*_END, _NUDGE)}
+        if call.start_cleanup(fuse) == 0:  # of names, for `-o remember`
+            failed = not loop.run()
+            call.stop_cleanup(fuse)
+        call.teardown(fuse, mountpoint)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return int(failed)
+
+    return fuse_main_real
+
+
+class RequestLoop:
+    """Serves one session of libfuse, in threads of its own, from `run` until that returns."""
+
+    def __init__(self, call: _Functions, session: int) -> None:
+        self.call = call
+        self.session = session
+        self.channel = call.next_chan(session, None)
+        self.apart = threading.Lock()  # held for a request that must not meet its like
+        self.asleep = False  # the main thread wants to hear of the next request
+        self.ending = False
+        self.failed = False
+        self._bell = os.pipe()  # for the main thread: written to, it looks what is new
+        self._changed = threading.Condition()  # holds for all that follows
+        self._places = _PLACES  # that are free
+        self._waiting = 0  # threads without one
+        self._workers: set[_Worker] = set()
+        self._joining = False
+        self._may_go = threading.Event()
+
+    def run(self) -> bool:
+        """Serve until it is unmounted or a signal ends it; False: the kernel could not be heard.
+
+        Main thread.
+        """
+        reading, writing = self._bell
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        # The signal's number is written there whichever thread the system interrupts.
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        if not self.call.exited(self.session):  # by a signal, before the handlers were ours
+            for _ in range(_PLACES):
+                self._start_worker()
+            self._watch()
+        self._join()
+        signal.set_wakeup_fd(-1)
+        for fd in self._bell:
+            os.close(fd)
+        return not self.failed
+
+    def end(self, number: int, _: object) -> None:
+        """What a signal does."""
+        self.ending |= number != _NUDGE
+
+    def ring(self) -> None:
+        """Make the main thread look. Any thread."""
+        with contextlib.suppress(BlockingIOError):  # full: it has been rung often enough
+            os.write(self._bell[1], b"\0")
+
+    def _start_worker(self) -> None:
+        worker = _Worker(self)
+        with self._changed:
+            self._workers.add(worker)
+        worker.start()
+
+    def take_place(self, worker: _Worker) -> bool:
+        """Wait for a place. False: the thread is not needed any more."""
+        with self._changed:
+            if self._waiting >= _SPARE_THREADS:
+                return False
+            self._waiting += 1
+            self._changed.wait_for(lambda: self._places or self.ending)
+            self._waiting -= 1
+            if self.ending:
+                return False
+            self._places -= 1
+            worker.has_place = True
+            return True
+
+    def leave(self, worker: _Worker) -> None:
+        """The thread's last call; returns when nobody will send it a signal any more."""
+        with self._changed:
+            if not self._joining:
+                self._workers.discard(worker)
+                return
+        worker.has_left = True
+        self._may_go.wait()
+
+    def _watch(self) -> None:
+        """Take the place from each request that lasts, and give it to another thread."""
+        seen: dict[_Worker, int] = {}
+        quiet = 0
+        while not self.ending:
+            self.asleep = quiet >= _LOOKS_UNTIL_ASLEEP
+            if self.asleep and self._begun() != seen:
+                self.asleep = False  # a request that did not ring yet
+            pause = None if self.asleep else _LONG
+            if select.select([self._bell[0]], [], [], pause)[0]:
+                os.read(self._bell[0], select.PIPE_BUF)
+            begun = self._begun()
+            quiet = quiet + 1 if begun == seen else 0
+            for worker, number in begun.items():
+                if worker.busy and seen.get(worker) == number == worker.begun:
+                    self._take_place_from(worker)
+            seen = begun
+
+    def _begun(self) -> dict[_Worker, int]:
+        """How many requests each thread that has a place has begun."""
+        with self._changed:
+            return {worker: worker.begun for worker in self._workers if worker.has_place}
+
+    def _take_place_from(self, worker: _Worker) -> None:
+        # It may just have finished. Then it notices after the next one: no harm.
+        with self._changed:
+            worker.has_place = False
+            self._places += 1
+            nobody = not self._waiting
+            self._changed.notify()
+        if nobody:
+            self._start_worker()
+
+    def _join(self) -> None:
+        """Wait for all threads: their requests end, or they are woken from waiting for one."""
+        with self._changed:
+            self._joining = True
+            workers = list(self._workers)
+            self._changed.notify_all()
+        for worker in workers:
+            while not worker.has_left:
+                if not worker.busy:
+                    signal.pthread_kill(worker.ident or 0, _NUDGE)
+                time.sleep(_NUDGE_PAUSE)
+        self._may_go.set()
+        for worker in workers:
+            worker.join()
+
+
+class _Worker(threading.Thread):
+    """A thread that takes and answers requests for as long as it has a place."""
+
+    def __init__(self, loop: RequestLoop) -> None:
+        super().__init__(name="requests", daemon=True)
+        self._loop = loop
+        self._size = loop.call.bufsize(loop.channel)
+        self.has_place = False
+        self.begun = 0  # requests
+        self.busy = False  # with one
+        self.has_left = False
+
+    def run(self) -> None:
+        loop = self._loop
+        buffer = ctypes.create_string_buffer(self._size)
+        while loop.take_place(self):
+            if not self._serve(buffer):
+                loop.ending = True
+                loop.ring()
+        loop.leave(self)
+
+    def _serve(self, buffer: Any) -> bool:
+        """Take and answer requests until the place is taken away. False: there are no more."""
+        loop = self._loop
+        # Every request passes here: what it needs is looked up once.
+        receive, process = loop.call.receive, loop.call.process
+        session, channel, apart = loop.session, loop.channel, loop.apart
+        address, size = ctypes.addressof(buffer), self._size
+        opcode = ctypes.c_uint32.from_buffer(buffer, _OPCODE_OFFSET)
+        out_channel = _Pointer(channel)
+        while self.has_place:
+            length = receive(ctypes.byref(out_channel), address, size)
+            if length <= 0:
+                if length == -errno.EINTR and not loop.ending:
+                    continue
+                loop.failed |= length not in (0, -errno.EINTR)  # 0: it was unmounted
+                return False
+            self.begun += 1
+            self.busy = True
+            if loop.asleep:
+                loop.ring()
+            if opcode.value in _APART:
+                with apart:
+                    process(session, address, length, channel)
+            else:
+                process(session, address, length, channel)
+            self.busy = False
+            if loop.ending:
+                return False
+        return True
+
+
+class _Functions:
+    """The functions of libfuse 2 that are called here, each with its types."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        # Objects of our own: those of `library` are the binding's, and have its types.
+        def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+            return ctypes.CFUNCTYPE(result, *arguments)((name, library))
+
+        pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+        # <fuse.h>
+        self.setup = function(
+            "fuse_setup", pointer, number, pointer, pointer, size, pointer, pointer, pointer
+        )
+        self.teardown = function("fuse_teardown", None, pointer, pointer)
+        self.get_session = function("fuse_get_session", pointer, pointer)
+        self.loop = function("fuse_loop", number, pointer)
+        self.start_cleanup = function("fuse_start_cleanup_thread", number, pointer)
+        self.stop_cleanup = function("fuse_stop_cleanup_thread", None, pointer)
+        # <fuse_lowlevel.h>
+        self.exited = function("fuse_session_exited", number, pointer)
+        self.next_chan = function("fuse_session_next_chan", pointer, pointer, pointer)
+        self.bufsize = function("fuse_chan_bufsize", size, pointer)
+        self.receive = function("fuse_chan_recv", number, pointer, pointer, size)
+        self.process = function("fuse_session_process", None, pointer, pointer, size, pointer)

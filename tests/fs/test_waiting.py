@@ -1,0 +1,156 @@
+"""A request that lasts holds up nobody, and costs nothing when it has ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mounts import SECONDS, Mounted, ended, until
+
+STATE = "user.romfs.state"
+MOMENT = 0.3  # seconds, for what nothing shows: that a request waits inside libfuse
+
+
+class Callers:
+    """Calls in threads, each with its result or error number. `go` lets those end that last."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self.mounted = mounted
+        self.results: dict[str, object] = {}
+        self.threads: list[threading.Thread] = []
+
+    def start(self, name: str, call: Callable[..., object], *args: object) -> None:
+        def run() -> None:
+            try:
+                self.results[name] = call(*args)
+            except OSError as error:
+                self.results[name] = error.errno
+
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+    def start_long(self, name: str, path: Path) -> None:
+        before = self.waiting()
+        self.start(name, os.getxattr, path, STATE)
+        until(lambda: self.waiting() > before)
+
+    def waiting(self) -> int:
+        return self.mounted.calls().count("waiting")
+
+    def go(self) -> None:
+        (self.mounted.state / "go").touch()
+
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self.threads)
+
+    def ended(self) -> bool:
+        deadline = time.monotonic() + SECONDS
+        for thread in self.threads:
+            thread.join(max(0, deadline - time.monotonic()))
+        return not self.alive()
+
+
+@pytest.fixture
+def callers(mounted: Mounted) -> Iterator[Callers]:
+    callers = Callers(mounted)
+    try:
+        yield callers
+        callers.go()
+        assert callers.ended()
+    finally:
+        if callers.alive():
+            mounted.kill()  # or this process could not end
+
+
+def _threads(mounted: Mounted) -> int:
+    return len(os.listdir(f"/proc/{mounted.pid}/task"))
+
+
+def test_a_rename_that_waits_stops_nothing_for_good(mounted: Mounted, callers: Callers) -> None:
+    # libfuse before 3.13: a rename that waits for one path and holds the other, and an rmdir of
+    # the folder of both, wait for each other.
+    (mounted.work / "p/a").mkdir(parents=True)
+    (mounted.work / "p/b").mkdir()
+    (mounted.work / "p/a/slow").touch()
+    folder = mounted.mnt / "p"
+    callers.start_long("state", folder / "a/slow")
+    callers.start("rename", os.rename, folder / "a/slow", folder / "b/f")
+    time.sleep(MOMENT)
+    os.statvfs(mounted.mnt)  # with every answer libfuse looks who may go on
+    callers.start("rmdir", os.rmdir, folder)
+    time.sleep(MOMENT)
+    os.statvfs(mounted.mnt)
+    callers.go()
+    assert callers.ended()
+    assert callers.results == {"state": b"ready", "rename": None, "rmdir": errno.ENOTEMPTY}
+    assert os.listdir(folder / "b") == ["f"]
+
+
+def test_the_mount_answers_beside_many_requests_that_last(
+    mounted: Mounted, callers: Callers
+) -> None:
+    names = [f"{number}slow" for number in range(30)]
+    for name in names:
+        (mounted.work / name).touch()
+        callers.start_long(name, mounted.mnt / name)
+    (mounted.mnt / "f").write_text("written")
+    (mounted.mnt / "f").rename(mounted.mnt / "g")
+    assert (mounted.mnt / "g").read_text() == "written"
+    assert len(os.listdir(mounted.mnt)) == len(names) + 1
+    assert callers.results == {}
+    assert _threads(mounted) > len(names)
+    callers.go()
+    assert callers.ended()
+    assert set(callers.results.values()) == {b"ready"}
+    # libfuse 3 keeps ten, and ends those beyond as they get something to do.
+    for _ in range(len(names)):
+        os.statvfs(mounted.mnt)
+    until(lambda: _threads(mounted) <= 13)
+
+
+def test_a_mount_that_nobody_uses_sleeps(mounted: Mounted, callers: Callers) -> None:
+    def wakings() -> int:
+        return sum(
+            int(line.split()[1])
+            for task in Path(f"/proc/{mounted.pid}/task").iterdir()
+            for line in (task / "status").read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches:")
+        )
+
+    before = -1
+
+    def quiet() -> bool:
+        nonlocal before
+        last, before = before, wakings()
+        time.sleep(MOMENT)
+        return last == before
+
+    until(quiet)
+    # And wakes up for requests that last.
+    for name in ("1slow", "2slow", "3slow"):
+        (mounted.work / name).touch()
+        callers.start_long(name, mounted.mnt / name)
+    assert (mounted.mnt / "1slow").read_bytes() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_lets_a_request_end_that_lasts(
+    mounted: Mounted, callers: Callers, number: signal.Signals
+) -> None:
+    (mounted.work / "slow").touch()
+    callers.start_long("state", mounted.mnt / "slow")
+    os.kill(mounted.pid, number)
+    time.sleep(MOMENT)
+    assert not ended(mounted.pid)
+    callers.go()
+    assert callers.ended()
+    assert callers.results == {"state": b"ready"}
+    mounted.wait_for_end()
+    assert not os.path.ismount(mounted.mnt)
+    assert mounted.calls()[-1] == "close"
