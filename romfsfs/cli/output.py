@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from romfsfs.errors import RomfsError, printable
@@ -54,19 +54,23 @@ class Output:
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
         if not self.quiet:
-            sys.stderr.write(f"romfsfs: {printable(text)}\n")
+            _tell(f"romfsfs: {printable(text)}")
 
     def error(self, error: RomfsError) -> None:
         """The one line, and below it what a tool said, or with `-v` whatever is known."""
-        sys.stdout.flush()
-        sys.stderr.write(f"romfsfs: error: {error.line}\n")
+        with suppress(OSError):  # nobody reads what comes before it: the exit code counts
+            sys.stdout.flush()
+        _tell(f"romfsfs: error: {error.line}")
         if error.detail and (error.show_detail or self.verbose):
             for line in error.detail.rstrip().splitlines():
-                sys.stderr.write(f"  {printable(line.expandtabs())}\n")
+                _tell(f"  {printable(line.expandtabs())}")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A `Progress` callback for the work in this block."""
+        """A `Progress` callback for the work in this block, which never fails.
+
+        Work does not stop half-way because nobody looks at it any more.
+        """
         if self.quiet:
             yield no_progress
         elif sys.stderr.isatty():
@@ -74,6 +78,12 @@ class Output:
                 yield bars
         else:
             yield _Lines()
+
+
+def _tell(line: str) -> None:
+    """A line on standard error, if anybody reads it."""
+    with suppress(OSError):
+        sys.stderr.write(f"{line}\n")
 
 
 class _Patience:
@@ -99,7 +109,7 @@ class _Lines:
             return
         self._said.add(phase)
         size = f" {total:,} bytes" if total > 1 and phase != "converting" else ""
-        sys.stderr.write(f"romfsfs: {phase}{size}\n")
+        _tell(f"romfsfs: {phase}{size}")
 
 
 class _TerminalBars:
@@ -115,9 +125,14 @@ class _TerminalBars:
 
     def __exit__(self, *exc: object) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            with suppress(OSError):
+                self._bars.stop()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
+        with suppress(OSError):  # the terminal is gone
+            self._show(phase, done, total)
+
+    def _show(self, phase: str, done: int, total: int) -> None:
         if phase not in self._tasks and not self._patience.ends(phase):
             return
         bars = self._bars if self._bars is not None else self._draw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -83,3 +84,21 @@ def test_a_push(rig: Rig, connect: Connect, number: signal.Signals) -> None:
     assert bytes(camera.flash[0].content).startswith(given.read_bytes())
     rig.ok("undo", "camera")
     assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_a_push_that_nobody_looks_at(rig: Rig, connect: Connect) -> None:
+    """`romfsfs push ... |& head`: the reader of what it prints is gone while it writes."""
+    camera = connect("OPENMV4P", images={0: BEFORE}, rate=SLOW)
+    given = rig.folder / "given.img"
+    given.write_bytes(make_image("OPENMV4P", size=60 * KIB, other_txt=b"other"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "romfsfs", "push", given, "camera"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=writing, text=True,
+        timeout=LIMIT, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 0
+    assert "verified" in done.stdout
+    assert bytes(camera.flash[0].content).startswith(given.read_bytes())
