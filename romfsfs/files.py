@@ -8,6 +8,7 @@ BLAKE2b's speed).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -222,18 +223,21 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     """
     target = os.fspath(path)
     check_plain(target)
+    folder, name = os.path.split(target)
     fd, temporary = _create(f"{target}.{os.getpid()}", mode)
     try:
         with named(target), open(fd, "w+b") as file:
+            _lock(fd)
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_dir(os.path.dirname(target) or ".")
+    remove_temporaries(folder or ".", name)
+    sync_dir(folder or ".")
 
 
 #: What `replace_atomically` calls a file until it is whole: its name, the process, ...
@@ -242,22 +246,28 @@ TEMPORARY = re.compile(r"(.+)\.(\d{1,9})(?:\.[0-9a-f]{16})?\.tmp")
 
 def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
     """Remove what `replace_atomically` left in this folder (of the file `name`, if given) in
-    processes that were killed."""
-    for entry in os.scandir(folder):
-        found = TEMPORARY.fullmatch(entry.name)
-        if found and name in ("", found[1]) and not _is_alive(int(found[2])):
-            with contextlib.suppress(OSError):  # gone, or in /tmp another user's
-                os.unlink(entry.path)
+    processes that were killed. What cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            found = TEMPORARY.fullmatch(entry.name)
+            if found and name in ("", found[1]) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):  # gone, in use, or in /tmp another user's
+                    _remove_unused(entry.path)
 
 
-def _is_alive(pid: int) -> bool:
+def _remove_unused(path: str) -> None:
+    """OSError if the process that writes it is alive, in a container with others' numbers too."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    with contextlib.suppress(OSError):  # a file system without locks, where nobody removes it
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def check_plain(path: str | os.PathLike[str]) -> None:
@@ -278,10 +288,7 @@ def _create(stem: str, mode: int) -> tuple[int, str]:
     try:
         return os.open(path, flags, mode), path
     except FileExistsError:  # of a process of this number that was killed, or a trap
-        try:
-            os.unlink(path)
-        except PermissionError:  # another user's, in /tmp: a name that nobody can foresee
-            path = f"{stem}.{os.urandom(8).hex()}.tmp"
+        path = f"{stem}.{os.urandom(8).hex()}.tmp"
         return os.open(path, flags, mode), path
 
 

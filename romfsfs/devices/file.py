@@ -195,8 +195,7 @@ class FileDevice:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of processes that were killed while they wrote."""
-        with contextlib.suppress(OSError):
-            remove_temporaries(*os.path.split(self.path))
+        remove_temporaries(*os.path.split(self.path))
 
     def reset(self) -> None:
         """A file needs none."""

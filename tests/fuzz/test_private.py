@@ -297,6 +297,32 @@ def test_a_link_laid_where_a_temporary_file_goes_is_not_followed(tmp_path: Path)
     assert not target.is_symlink()
 
 
+def test_what_another_process_still_writes_is_not_removed(tmp_path: Path) -> None:
+    """Its number may be nobody's here: in a container, processes have other numbers."""
+    target = tmp_path / "app.img"
+    killed = tmp_path / "app.img.4194399.tmp"
+    killed.write_bytes(b"half")
+    script = (
+        "import os, sys; os.getpid = lambda: 4194398\n"
+        "from romfsfs.files import replace_atomically\n"
+        "with replace_atomically(sys.argv[1]) as file:\n"
+        "    print('writing', flush=True); sys.stdin.readline(); file.write(b'last')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, target],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        with replace_atomically(target) as file:
+            file.write(b"first")
+        assert sorted(os.listdir(tmp_path)) == ["app.img", "app.img.4194398.tmp"]
+        writer.communicate("\n", timeout=60)
+    assert writer.returncode == 0
+    assert os.listdir(tmp_path) == ["app.img"]
+    assert target.read_bytes() == b"last"
+
+
 def test_a_trap_that_cannot_be_removed_is_stepped_over(any_place: Place) -> None:
     """In a folder as /tmp, where only root and its owner can remove a file."""
     shared = any_place.base / "shared"
