@@ -56,7 +56,8 @@ def _is_port(source: str) -> bool:
     try:
         return stat.S_ISCHR(os.stat(source).st_mode)
     except (OSError, ValueError):
-        return source.startswith("/dev/")  # unplugged: "no such port" says more than "no such file"
+        # Unplugged: "no such port" says more than "no such file". /dev/shm is for files.
+        return source.startswith("/dev/") and not source.startswith("/dev/shm/")
 
 
 def open_serial(port: str, *, board: str | None = None, partition: int | None = None) -> Device:

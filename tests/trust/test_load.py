@@ -133,7 +133,8 @@ if LONG:  # fio's installation is ten times as large as all others
             assert place.complaints() == []
             run("sh", "-c", f"rm {place.mnt}/load*")
             watch.look()
-        watch.assert_flat(slack=3 * MIB)
+        # Each of libfuse 3's ten threads has a buffer of 1 MiB, touched as far as its writes go.
+        watch.assert_flat(slack=(3 + 10) * MIB)
         place.umount()
 
 
@@ -164,7 +165,9 @@ def test_thousands_of_files(
         (place.mnt / ".romfs/ctl").write_text("commit")
         assert place.stored() == {}
         assert place.complaints() == []
-    watch.assert_flat(slack=8 * MIB if LONG else 4 * MIB)
+    # Python's objects take the same to the kilobyte (gdb: sys._debugmallocstats); how much memory
+    # that is depends on how many looks at the whole tree met.
+    watch.assert_flat(slack=watch.seen[0][2] // 3)
     place.umount()
 
 
