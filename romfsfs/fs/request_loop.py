@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import select
 import signal
@@ -27,6 +28,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 #: The first version of libfuse (major, minor) whose own loop does not stop for good.
 MENDED = (3, 13)
@@ -111,13 +114,11 @@ class RequestLoop:
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
         # The signal's number is written there whichever thread the system interrupts.
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         if not self.call.exited(self.session):  # by a signal, before the handlers were ours
-            for _ in range(_PLACES):
-                self._start_worker()
             self._watch()
         self._join()
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before)
         for fd in self._bell:
             os.close(fd)
         return not self.failed
@@ -131,11 +132,20 @@ class RequestLoop:
         with contextlib.suppress(BlockingIOError):  # full: it has been rung often enough
             os.write(self._bell[1], b"\0")
 
-    def _start_worker(self) -> None:
-        worker = _Worker(self)
+    def _fill_places(self) -> None:
+        """Start a thread for each place that none is waiting for."""
         with self._changed:
-            self._workers.add(worker)
-        worker.start()
+            missing = self._places - self._waiting
+        for _ in range(missing):
+            worker = _Worker(self)
+            with self._changed:
+                self._workers.add(worker)
+            try:
+                worker.start()
+            except RuntimeError as error:  # the system has no more: at the next look, perhaps
+                log.warning("a request waits for a thread: %s", error)
+                self.leave(worker)
+                break
 
     def take_place(self, worker: _Worker) -> bool:
         """Wait for a place. False: the thread is not needed any more."""
@@ -161,10 +171,11 @@ class RequestLoop:
         self._may_go.wait()
 
     def _watch(self) -> None:
-        """Take the place from each request that lasts, and give it to another thread."""
+        """See to it that each place has a thread, and take it from each request that lasts."""
         seen: dict[_Worker, int] = {}
         quiet = 0
         while not self.ending:
+            self._fill_places()
             self.asleep = quiet >= _LOOKS_UNTIL_ASLEEP
             if self.asleep and self._begun() != seen:
                 self.asleep = False  # a request that did not ring yet
@@ -188,10 +199,7 @@ class RequestLoop:
         with self._changed:
             worker.has_place = False
             self._places += 1
-            nobody = not self._waiting
             self._changed.notify()
-        if nobody:
-            self._start_worker()
 
     def _join(self) -> None:
         """Wait for all threads: their requests end, or they are woken from waiting for one."""
@@ -201,8 +209,8 @@ class RequestLoop:
             self._changed.notify_all()
         for worker in workers:
             while not worker.has_left:
-                if not worker.busy:
-                    signal.pthread_kill(worker.ident or 0, _NUDGE)
+                if not worker.busy and worker.ident is not None:
+                    signal.pthread_kill(worker.ident, _NUDGE)
                 time.sleep(_NUDGE_PAUSE)
         self._may_go.set()
         for worker in workers:
@@ -223,12 +231,14 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         loop = self._loop
-        buffer = ctypes.create_string_buffer(self._size)
-        while loop.take_place(self):
-            if not self._serve(buffer):
-                loop.ending = True
-                loop.ring()
-        loop.leave(self)
+        try:
+            buffer = ctypes.create_string_buffer(self._size)
+            while loop.take_place(self):
+                if not self._serve(buffer):
+                    loop.ending = True
+                    loop.ring()
+        finally:
+            loop.leave(self)
 
     def _serve(self, buffer: Any) -> bool:
         """Take and answer requests until the place is taken away. False: there are no more."""
