@@ -29,6 +29,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from romfsfs.errors import RomfsError
+
 log = logging.getLogger(__name__)
 
 #: The first version of libfuse (major, minor) whose own loop does not stop for good.
@@ -57,7 +59,8 @@ _Pointer = ctypes.c_void_p
 def main_2(library: ctypes.CDLL) -> Callable[..., int]:
     """libfuse 2's `fuse_main_real`, with its arguments and results, for a foreground mount.
 
-    What it returns must be called in the main thread: it sets the handlers of signals.
+    What it returns must be called in the main thread: it sets the handlers of signals. Raises
+    RomfsError for a library that lacks a function.
     """
     call = _Functions(library)
 
@@ -277,7 +280,13 @@ class _Functions:
     def __init__(self, library: ctypes.CDLL) -> None:
         # Objects of our own: those of `library` are the binding's, and have its types.
         def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-            return ctypes.CFUNCTYPE(result, *arguments)((name, library))
+            try:
+                return ctypes.CFUNCTYPE(result, *arguments)((name, library))
+            except AttributeError:
+                raise RomfsError(
+                    f"this libfuse has no {name}", where=str(library._name),
+                    next_step="use libfuse 2.9, or libfuse 3 with pip install 'romfsfs[fuse3]'",
+                ) from None  # fmt: skip
 
         pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
         # <fuse.h>

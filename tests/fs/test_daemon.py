@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs import binding as bindings
 from romfsfs.fs import mountpoint
 from romfsfs.fs.options import fuse_options, parse_extra
+from romfsfs.fs.request_loop import main_2
 
 
 def test_it_is_ready_when_mount_returns_and_ended_when_unmount_does(place: Mounted) -> None:
@@ -184,6 +186,11 @@ def test_a_library_of_the_wrong_version_is_not_used(monkeypatch: pytest.MonkeyPa
         bindings.load_binding("fusepy")
     with pytest.raises(UsageError, match="auto"):
         bindings.load_binding("pyfuse3")
+
+
+def test_a_libfuse_2_that_lacks_a_function_is_refused() -> None:
+    with pytest.raises(RomfsError, match=r"no fuse_setup \(.*fuse3"):
+        main_2(ctypes.CDLL(None))
 
 
 def test_a_libfuse_3_that_can_stop_for_good_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
