@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +62,7 @@ BOARDS: dict[str, tuple[str, int, list[str]]] = {
     ),
 }
 SIZE = 131072
+CALLS = 7  # of dfu-util in a push: list, read what is there, write and read twice, reset
 
 
 def file_of(setting: str) -> str:
@@ -208,6 +215,59 @@ def test_cable_pulled_at_any_moment(attach: Callable[..., Any], board: str) -> N
                 read_image(there)
         tool.fault()
         assert device.write_image(io.BytesIO(old)).verified
+
+
+@pytest.mark.parametrize(
+    ("number", "calls"),
+    [(signal.SIGKILL, (3, 4, 5, 6)), (signal.SIGINT, (4,))],  # 4 and 6 write
+)
+def test_a_push_is_killed(
+    attach: Callable[..., Any], tmp_path: Path, number: signal.Signals, calls: Iterable[int]
+) -> None:
+    """At each call: the camera has the old image, the new one, or none that mounts; the same
+    again mends it."""
+    old, new = make_image(30_000), make_image(25_000, 1)
+    tool = attach("OPENMV4P", old)
+    devices = (tool.folder / "devices.json").read_text()
+    image = tmp_path / "new.img"
+    image.write_bytes(new)
+    words = [sys.executable, "-m", "romfsfs", "push", str(image), "dfu:OPENMV4P"]
+    environment = {
+        **os.environ,
+        "ROMFSFS_STATE_DIR": str(tmp_path / "state"),
+        "ROMFSFS_CACHE_DIR": str(tmp_path / "cache"),
+    }
+
+    def push(pause_at: int) -> tuple[int, str]:
+        """Push, and send the signal if there is such a call: (exit code, what was said)."""
+        (tool.folder / "devices.json").write_text(devices)  # plugged in
+        for name in ("calls", "paused"):
+            (tool.folder / name).unlink(missing_ok=True)
+        tool.fault(pause_at=pause_at)
+        with subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        ) as pushing:  # fmt: skip
+            while pushing.poll() is None and not (tool.folder / "paused").exists():
+                time.sleep(0.01)
+            if pushing.returncode is None:
+                pushing.send_signal(number)
+            said, _ = pushing.communicate(timeout=60)
+        return pushing.returncode, said
+
+    for at in calls:
+        (tool.folder / "ROMFS0").write_bytes(old + b"\xff" * (SIZE - len(old)))
+        code, said = push(at)
+        assert code == (130 if number is signal.SIGINT else -number), said
+        assert "Traceback" not in said
+        there = tool.flash("ROMFS0")
+        if not there.startswith((old, new)):
+            with pytest.raises(ImageFormatError):
+                read_image(there)
+        code, said = push(0)
+        assert code == 0, said
+        assert tool.flash("ROMFS0").startswith(new)
+        assert len(tool.calls) == CALLS
 
 
 def test_a_bad_write_is_repeated_once(attach: Callable[..., Any]) -> None:

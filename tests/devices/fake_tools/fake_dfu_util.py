@@ -3,15 +3,16 @@
 $FAKE_DFU/devices.json: [{"vid", "pid", "serial", "path", "sector", "settings": [{"name", "file",
 "size"}]}]; each file is a partition. $FAKE_DFU/faults.json: {"appear_after": listings until the
 devices are there, "fail": "U"|"D", "stop_after": bytes written before the cable is pulled,
-"spoil_writes": how many downloads drop a byte, "no_detach": as before 0.10}. Calls are logged to
-$FAKE_DFU/calls. OpenMV's loader: a read ends with 4 bytes too many, a sector is erased when its
-first byte is written.
+"spoil_writes": how many downloads drop a byte, "no_detach": as before 0.10, "pause_at": the call,
+counted from 1, that stops half-way}. Calls are logged to $FAKE_DFU/calls. OpenMV's loader: a read
+ends with 4 bytes too many, a sector is erased when its first byte is written.
 """
 
 import getopt
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 FOLDER = Path(os.environ["FAKE_DFU"])
@@ -29,6 +30,14 @@ def save(name, value):
 def die(message, status=74):
     print(message, file=sys.stderr)
     sys.exit(status)
+
+
+def pause(faults):
+    """Where a call is half done; who asked for it kills the caller now."""
+    calls = len((FOLDER / "calls").read_text().splitlines())
+    if calls == faults.get("pause_at"):
+        (FOLDER / "paused").touch()
+        time.sleep(10)
 
 
 def main():
@@ -53,6 +62,8 @@ def main():
             faults["appear_after"] -= 1
             save("faults.json", faults)
         devices = []
+    if "D" not in given:
+        pause(faults)
     if "l" in given:
         list_devices(devices)
         return
@@ -127,6 +138,9 @@ def download(device, setting, given, faults):
         if place % sector == 0:
             flash[place : place + sector] = b"\xff" * min(sector, len(flash) - place)
         flash[place : offset + end] = data[start:end]
+        if start <= left // 2 < end:
+            path.write_bytes(flash)
+            pause(faults)
     if faults.get("spoil_writes", 0) > 0:
         faults["spoil_writes"] -= 1
         save("faults.json", faults)
