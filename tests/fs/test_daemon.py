@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -113,6 +115,39 @@ def test_signals_end_it_cleanly(place: Mounted) -> None:
         assert place.calls()[-1] == "close"
         assert not mountpoint.is_dead(str(place.mnt))
         assert os.listdir(place.mnt) == []
+
+
+def test_it_ends_in_the_middle_of_things(place: Mounted) -> None:
+    """Whatever is asked of it at that moment, by whom, and however it is told to end."""
+    dice = random.Random(1)
+
+    def use(number: int) -> None:
+        while os.path.ismount(place.mnt):
+            with contextlib.suppress(OSError):
+                path = place.mnt / f"{number}-{dice.randrange(5)}"
+                path.write_bytes(bytes(dice.randrange(300_000)))
+                path.rename(f"{path}r").stat()
+                os.listdir(place.mnt)
+                os.unlink(f"{path}r")
+
+    for clients in (0, 4):
+        for how in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, "lazily"):
+            place.mount()
+            threads = [threading.Thread(target=use, args=(number,)) for number in range(clients)]
+            for thread in threads:
+                thread.start()
+            time.sleep(dice.random() / 4)
+            if isinstance(how, signal.Signals):
+                os.kill(place.pid, how)
+            else:
+                place.run("fusermount3", "-uz", place.mnt)
+            place.wait_for_end()
+            for thread in threads:
+                thread.join(SECONDS)
+            assert not os.path.ismount(place.mnt)
+            assert place.calls()[-1] == "close"
+            for path in place.mnt.iterdir():
+                path.unlink()  # written when it was a plain folder already
 
 
 def test_in_the_foreground_ctrl_c_ends_it(place: Mounted) -> None:
