@@ -25,15 +25,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.fs.fuse_class import ENCODING, fuse_class_of
+from romfsfs.fs.fuse_class import ENCODING, add_operations_of_29, fuse_class_of
 from romfsfs.fs.guard import guarded
 from romfsfs.fs.request_loop import MENDED, main_2
 
 _OPERATIONS = (
-    "access", "chmod", "chown", "create", "destroy", "flush", "fsync", "fsyncdir", "getattr",
-    "getxattr", "init", "link", "listxattr", "mkdir", "mknod", "open", "opendir", "read",
-    "readdir", "release", "releasedir", "removexattr", "rename", "rmdir", "setxattr", "statfs",
-    "symlink", "truncate", "unlink", "utimens", "write",
+    "access", "chmod", "chown", "create", "destroy", "fallocate", "flush", "fsync", "fsyncdir",
+    "getattr", "getxattr", "init", "link", "listxattr", "mkdir", "mknod", "open", "opendir",
+    "read", "readdir", "release", "releasedir", "removexattr", "rename", "rmdir", "setxattr",
+    "statfs", "symlink", "truncate", "unlink", "utimens", "write",
 )  # fmt: skip
 
 _LIBRARIES = {
@@ -111,6 +111,8 @@ class Binding:
             key: _bytewise(value) if isinstance(value, str) else value
             for key, value in options.items()
         }
+        if self.name == "fusepy" and sys.platform.startswith("linux") and self.libfuse >= (2, 9):
+            add_operations_of_29(self._module)
         fuse_class = fuse_class_of(self._module, self.libfuse[0])
         if self.libfuse < (3,):
             # Where the binding looks for it.

@@ -15,9 +15,15 @@ from romfsfs.fs.tree import refuse
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+# <linux/falloc.h>
+PUNCH_HOLE = 2
+
 _NO_FOLLOW = 0x20 if sys.platform == "darwin" else 0x100  # <fcntl.h>, AT_SYMLINK_NOFOLLOW
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+# The one with 64 bits for sizes: glibc's other has as many as the machine, musl has only that one.
+_FALLOCATE = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
 
 
 def set_times(name: bytes | None, times: Any, *, dir_fd: int) -> None:
@@ -38,6 +44,20 @@ def truncate_path(fd: int, length: int) -> None:
     Not ftruncate: of a file that has this length already truncate(2) leaves the times alone.
     """
     os.truncate(f"/proc/self/fd/{fd}", length)
+
+
+def allocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2). Raises OSError EOPNOTSUPP where the system or the disk has no such call.
+
+    Not `os.posix_fallocate`, which knows no modes, and writes where the disk cannot.
+    """
+    if _FALLOCATE is None:
+        raise refuse(errno.EOPNOTSUPP)
+    place = ctypes.c_int64(offset), ctypes.c_int64(length)
+    while _FALLOCATE(fd, mode, *place) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise refuse(number)
 
 
 def renamer(flags: int) -> Callable[..., None]:

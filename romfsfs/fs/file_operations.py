@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from romfsfs.fs import control
-from romfsfs.fs.calls import truncate_path
+from romfsfs.fs.calls import PUNCH_HOLE, allocate, truncate_path
 from romfsfs.fs.handles import Handle, Handles
 from romfsfs.fs.host import MountHost
 from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
@@ -165,6 +165,21 @@ class FileOperations:
             finally:
                 os.close(fd)
             self._changed(path)
+        return 0
+
+    def fallocate(self, path: str | None, mode: int, offset: int, length: int, info: Any) -> int:
+        """Without this, glibc's posix_fallocate reads and writes a byte of every block, and fails
+        for who opened the file for writing only."""
+        if info.fh >= control.FIRST_HANDLE:
+            raise refuse(errno.EOPNOTSUPP)
+        handle = self._handles.get(info.fh)
+        if handle is None:
+            raise refuse(errno.EBADF)
+        longest = 0 if mode & PUNCH_HOLE else offset + length
+        if handle.limit is not None and longest > handle.limit:
+            raise refuse(errno.ENOSPC)
+        allocate(handle.fd, mode, offset, length)
+        handle.changed = True
         return 0
 
     def flush(self, path: str | None, info: Any) -> int:

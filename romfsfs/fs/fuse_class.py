@@ -58,6 +58,9 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
         count: int = self.operations.read(view(buffer, size, _WRITABLE), offset, info.contents)
         return count
 
+    def fallocate(self: Any, path: Any, mode: int, offset: int, length: int, info: Any) -> Any:
+        return self.operations.fallocate(None, mode, offset, length, info.contents)
+
     def utimens_2(self: Any, path: bytes, times: Any) -> Any:
         return self.operations.utimens(path.decode(ENCODING), times or None)
 
@@ -92,7 +95,26 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
                 f"this version of the FUSE binding {module.__name__} is not supported",
                 where=f"it has no FUSE.{name}", next_step="ROMFSFS_FUSE=fusepy romfsfs mount ...",
             )  # fmt: skip
+    if not hasattr(module.FUSE, "fallocate"):
+        methods["fallocate"] = fallocate
     return type("Fuse", (module.FUSE,), methods)
+
+
+def add_operations_of_29(fusepy: Any) -> None:
+    """Give fusepy the operations that libfuse 2.9 has and it does not know; used is fallocate.
+
+    libfuse is told how long the structure is, and takes what is not in it for absent.
+    """
+    known = fusepy.fuse_operations._fields_
+    if any(field[0] == "fallocate" for field in known):
+        return
+    # <fuse/fuse.h>, struct fuse_operations
+    unused = [(name, ctypes.c_void_p) for name in ("poll", "write_buf", "read_buf", "flock")]
+    information = ctypes.POINTER(fusepy.fuse_file_info)
+    numbers = ctypes.c_int, ctypes.c_int64, ctypes.c_int64
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, *numbers, information)
+    fields = [*known, *unused, ("fallocate", prototype)]
+    fusepy.fuse_operations = type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
 
 
 def _fill(entry: Any, found: Attributes | os.stat_result) -> None:

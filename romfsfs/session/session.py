@@ -167,7 +167,8 @@ class Session:
         """(capacity, what the image would take if committed now) in bytes, for `df`.
 
         Reads no file that would be stored as it is: programs ask for this between two writes
-        (glibc's `posix_fallocate` does, and file managers), and a file may be terabytes of holes.
+        (file managers do, and glibc where it allocates by writing), and a file may be terabytes of
+        holes.
         """
 
         def digest(path: str, fd: int) -> tuple[str, Signature | None]:

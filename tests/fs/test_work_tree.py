@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
@@ -50,6 +51,23 @@ def test_sparse_files_stay_sparse(mounted: Mounted) -> None:
     assert found.st_ino == (mounted.work / "f").stat().st_ino
     with (mounted.mnt / "f").open("rb") as file:
         assert file.read(5) == bytes(5)
+
+
+def test_space_is_allocated_in_one_request(mounted: Mounted) -> None:
+    """glibc read and wrote a byte of every block, and who had opened to write only got EBADF."""
+    (mounted.work / "f").write_bytes(b"data")
+    fd = os.open(mounted.mnt / "f", os.O_WRONLY)
+    os.posix_fallocate(fd, 2, 1 << 20)
+    os.close(fd)
+    found = (mounted.work / "f").stat()
+    assert found.st_size == (mounted.mnt / "f").stat().st_size == (1 << 20) + 2
+    assert found.st_blocks * 512 >= 1 << 20
+    assert (mounted.mnt / "f").read_bytes()[:6] == b"data\0\0"
+    control = os.open(mounted.mnt / ".romfs/ctl", os.O_WRONLY)
+    libc, place = ctypes.CDLL(None, use_errno=True), (ctypes.c_int64(0), ctypes.c_int64(9))
+    assert libc.fallocate64(control, 0, *place) == -1
+    assert ctypes.get_errno() == errno.EOPNOTSUPP
+    os.close(control)
 
 
 def test_truncating_an_existing_file_keeps_its_beginning(mounted: Mounted) -> None:
@@ -240,6 +258,9 @@ def test_a_write_beyond_the_files_limit_gets_enospc(place: Mounted) -> None:
             file.write(b"x")
         with refused(errno.ENOSPC):
             file.truncate(101)
+        with refused(errno.ENOSPC):
+            os.posix_fallocate(file.fileno(), 1, 100)
+        os.posix_fallocate(file.fileno(), 0, 100)
     with refused(errno.ENOSPC):
         os.truncate(place.mnt / "model.bin", 101)
     with (place.mnt / "part").open("wb", 0) as file:

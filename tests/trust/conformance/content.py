@@ -63,6 +63,8 @@ def beyond_2_gib(c: Case) -> None:
     for size in ((1 << 33) + 7, (1 << 31) + 1, 1 << 31, 100):
         c.do(f"ftruncate {size}", os.ftruncate, fd, size)
         c.do("size", os.fstat, fd)
+    c.do("huge", os.truncate, "f", 10**15)
+    c.do("size", os.fstat, fd)
     c.do("far too large", os.truncate, "f", (1 << 63) - 1)
     c.do("pwrite too far", os.pwrite, fd, b"xx", (1 << 63) - 2)
     c.do("seek", os.lseek, fd, 1 << 40, os.SEEK_SET)
@@ -115,6 +117,29 @@ def fallocate(c: Case) -> None:
     fd = os.open("f", os.O_RDONLY)
     c.do("read-only", os.posix_fallocate, fd, 0, 10)
     os.close(fd)
+
+
+@case
+def times_of_lengths(c: Case) -> None:
+    """What makes a file longer or shorter changes its times; what is refused does not."""
+    make("f", b"x" * 100)
+    fd, reader = os.open("f", os.O_WRONLY), os.open("f", os.O_RDONLY)
+    for what, call in (
+        ("allocate beyond the end", lambda: os.posix_fallocate(fd, 20_000, 3456)),
+        ("allocate inside", lambda: os.posix_fallocate(fd, 0, 10)),
+        ("allocate nothing", lambda: os.posix_fallocate(fd, 0, 0)),
+        ("allocate through a reader", lambda: os.posix_fallocate(reader, 0, 50_000)),
+        ("ftruncate", lambda: os.ftruncate(fd, 567)),
+        ("ftruncate to less than nothing", lambda: os.ftruncate(fd, -999_999)),
+        ("ftruncate through a reader", lambda: os.ftruncate(reader, 123)),
+        ("truncate to less than nothing", lambda: os.truncate("f", -999_999)),
+        ("truncate", lambda: os.truncate("f", 1_234_567)),
+    ):
+        with c.changes(what, "f"):
+            c.do(what, call)
+        c.do("size", os.fstat, fd)
+    for each in (fd, reader):
+        os.close(each)
 
 
 @case
