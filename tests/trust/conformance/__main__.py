@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import flags
 import folders
 import listing
 import opening
+import others
 import paths
 import refusals
 import renaming
@@ -24,8 +27,12 @@ from cases import CASES, Case
 #: Whose import fills CASES.
 CHAPTERS = (
     attributes, times, paths, folders, listing, opening, flags, renaming, content, sharing,
-    refusals,
+    refusals, others,
 )  # fmt: skip
+
+#: User and group of who runs the cases after `prepare`, and of another user.
+US = 65534, 65534
+THEM = 1, 1
 
 
 def prepare(root: Path) -> None:
@@ -38,9 +45,7 @@ def prepare(root: Path) -> None:
     prepared.chmod(0o777)
     os.chdir(prepared)  # the folders above may be closed to that user
     os.setgroups([])
-    os.setegid(1)
-    os.seteuid(1)
-    try:
+    with _as(*THEM):
         for folder, mode in (("shared", 0o777), ("sticky", 0o1777)):
             place = Path(folder)
             place.mkdir()
@@ -52,10 +57,58 @@ def prepare(root: Path) -> None:
             place.chmod(mode)
         _bits(Path("bits"), Path("folders"))
         _group(Path("group"))
+        _theirs(Path("theirs"))
+    with _as(THEM[0], US[1]):
+        _of_the_group(Path("of-the-group"))
+    _sticky()
+    prepared.chmod(0o755)
+
+
+@contextlib.contextmanager
+def _as(uid: int, gid: int) -> Iterator[None]:
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
     finally:
         os.seteuid(0)
         os.setegid(0)
-    prepared.chmod(0o755)
+
+
+def _theirs(place: Path) -> None:
+    (place / "d").mkdir(parents=True)
+    for name, mode in (("f", 0o644), ("writable", 0o666)):
+        (place / name).write_bytes(b"theirs")
+        (place / name).chmod(mode)
+
+
+def _of_the_group(place: Path) -> None:
+    """Files and folders with each permission for the group, and with all for others."""
+    place.mkdir()
+    for bits in range(8):
+        (place / f"{bits}").write_bytes(b"theirs")
+        (place / f"{bits}").chmod(0o707 | bits << 3)
+        folder = place / f"folder{bits}"
+        folder.mkdir()
+        (folder / "f").write_bytes(b"x")
+        folder.chmod(0o707 | bits << 3)
+
+
+def _sticky() -> None:
+    """Sticky folders of both users, each with the same entries of both."""
+    users = {"ours": US, "theirs": THEM}
+    for name, owner in users.items():
+        folder = Path(f"sticky-{name}")
+        with _as(*owner):
+            folder.mkdir()
+            folder.chmod(0o1777)
+        for prefix, user in users.items():
+            with _as(*user):
+                for kind, mode in others.KINDS:
+                    for number in range(len(others.STICKY)):
+                        path = folder / f"{prefix}-{kind}-{number}"
+                        (Path.touch if kind == "file" else Path.mkdir)(path)
+                        path.chmod(mode)
 
 
 def _bits(bits: Path, folders: Path) -> None:

@@ -79,6 +79,32 @@ def chown(c: Case) -> None:
     c.do("chown of set-id", os.chown, "f", uid, gid)
     c.do("mode", lambda: oct(os.stat("f").st_mode))
     bad_paths(c, "chown", lambda path: os.chown(path, uid, gid))
+    closed_folder(c, "chown", lambda path: os.chown(path, uid, gid))
+
+
+@case
+def chown_of_set_id(c: Case) -> None:
+    """What becomes of the bits and the status time, whichever of both ids is named."""
+    uid, gid = os.geteuid(), os.getegid()
+    make("f", b"", 0o755)
+    os.mkdir("d")
+    fd = os.open("f", os.O_RDONLY)
+    for mode in (0o6755, 0o2745, 0o4644):
+        for ids in ((uid, gid), (-1, gid), (uid, -1), (-1, -1)):
+            for name, call in (
+                ("f", lambda ids=ids: os.chown("f", *ids)),
+                ("f", lambda ids=ids: os.chown("f", *ids, follow_symlinks=False)),
+                ("f", lambda ids=ids: os.fchown(fd, *ids)),
+                ("d", lambda ids=ids: os.chown("d", *ids)),
+            ):
+                os.chmod(name, mode)
+                c.do(f"chown of {name}, {mode:o}, {[n != -1 for n in ids]}", call)
+                c.do("mode", lambda name=name: oct(os.stat(name).st_mode))
+    for ids in ((uid, gid), (-1, -1)):
+        with c.changes(f"chown of {[n != -1 for n in ids]}", "f", "d", "."):
+            os.chown("f", *ids)
+            os.chown("d", *ids)
+    os.close(fd)
 
 
 @case

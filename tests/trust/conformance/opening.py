@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import stat
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cases import (
     LIBC,
     LONG_NAME,
+    TICK,
     Case,
     bad_paths,
     called,
@@ -85,7 +90,54 @@ def open_kinds(c: Case) -> None:
         c.do(f"enter {mode:o}", os.chdir, "h")
         if os.getcwd().endswith("/h"):
             os.chdir("..")
+    for flags in (os.O_RDWR | os.O_TRUNC, os.O_RDONLY | os.O_TRUNC):
+        c.do("cut a folder", os.open, "d", flags)
     c.do("~unnamed file", lambda: os.close(os.open(".", os.O_TMPFILE | os.O_RDWR)))
+
+
+@case
+def what_is_new(c: Case) -> None:
+    """Whose it is, which bits the mask leaves, and that its times are those of its making."""
+    kinds: dict[str, Callable[[str, int], Any]] = {
+        "file": lambda path, mode: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, mode)),
+        "folder": os.mkdir,
+        "node": lambda path, mode: os.mknod(path, stat.S_IFREG | mode),
+    }
+    for kind, create in kinds.items():
+        for mask, mode in ((0, 0o755), (0, 0o151), (0o77, 0o151), (0o70, 0o345), (0o501, 0o345)):
+            name = f"{kind}{mask:o}-{mode:o}"
+            os.umask(mask)
+            c.do(f"make {name}", create, name, mode)
+            os.umask(0o22)
+            c.do("mode", lambda name=name: oct(os.stat(name).st_mode))
+        found = os.stat(name)
+        c.note("mine", (found.st_uid == os.geteuid(), found.st_gid == os.getegid()))
+        before = os.stat(".").st_ctime_ns
+        time.sleep(TICK)
+        create(f"new-{kind}", 0o700)
+        found, above = os.stat(f"new-{kind}"), os.stat(".")
+        c.note("data and access at one moment", found.st_atime_ns == found.st_mtime_ns)
+        times = found.st_mtime_ns, found.st_ctime_ns, above.st_mtime_ns, above.st_ctime_ns
+        c.note("its times and the folder's are new", [each > before for each in times])
+
+
+@case
+def made_without_any_permission(c: Case) -> None:
+    """Mode 0 binds the next who opens a file, not who makes it."""
+    for name, access in (("read", os.O_RDONLY), ("write", os.O_WRONLY), ("both", os.O_RDWR)):
+        fd = c.opened(f"make to {name}", name, os.O_CREAT | access, 0)
+        c.do("mode", lambda name=name: oct(os.stat(name).st_mode))
+        c.do("ftruncate to nothing", os.ftruncate, fd, 0)
+        c.do("ftruncate", os.ftruncate, fd, 10)
+        c.do("allocate", os.posix_fallocate, fd, 0, 100)
+        c.do("read", os.pread, fd, 4, 0)
+        c.do("fstat", os.fstat, fd)
+        os.close(fd)
+        c.do("open it again", lambda name=name: os.close(os.open(name, os.O_RDONLY)))
+        c.do("cut it", lambda name=name: os.close(os.open(name, os.O_RDONLY | os.O_TRUNC)))
+        c.do("create what is there", lambda name=name: os.close(
+            os.open(name, os.O_CREAT | os.O_WRONLY, 0o666)))  # fmt: skip
+        c.do("size", lambda name=name: os.stat(name).st_size)
 
 
 @case
@@ -139,8 +191,12 @@ def a_program_that_runs(c: Case) -> None:
     process = subprocess.Popen(["./sleep", "30"])
     try:
         c.do("open to write", lambda: os.close(os.open("sleep", os.O_WRONLY)))
+        c.do("cut", lambda: os.close(os.open("sleep", os.O_WRONLY | os.O_TRUNC)))
+        c.do("open for both", lambda: os.close(os.open("sleep", os.O_RDWR)))
         c.do("truncate", os.truncate, "sleep", 1)
         c.do("open to read", lambda: os.close(os.open("sleep", os.O_RDONLY)))
+        c.do("cut by a reader", lambda: os.close(os.open("sleep", os.O_RDONLY | os.O_TRUNC)))
+        c.do("size after that", lambda: os.stat("sleep").st_size)
         c.do("unlink", os.unlink, "sleep")
     finally:
         process.kill()

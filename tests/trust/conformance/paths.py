@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -102,13 +103,67 @@ def every_call_and_the_end_of_its_path(c: Case) -> None:
                 make("another", b"more")
             shown = end if len(end) < 20 else f"{end[:6]}..({len(end)})"
             c.do(f"{name} {shown!r}", call, end)
-            left = [sorted(os.listdir(".")), sorted(os.listdir("d"))]
+            left = [sorted(os.listdir(".")), sorted(os.listdir("d")) if os.path.isdir("d") else 0]
             c.note("?left" if name[0] == "!" else "left", left)
             if left != _LEFT or end == ends[-1]:
                 os.chdir("..")
 
 
 _LEFT = [["another", "d", "f", "folder"], []]
+
+
+@case
+def every_call_and_the_longest_path(c: Case) -> None:
+    """Names of 255 bytes and paths of 4095, which are good, and one byte more, which is not."""
+    deep = "."
+    while len(deep) + 201 < 4050:
+        deep += "/" + "p" * 200
+        os.mkdir(deep)
+    make("another", b"more")
+    for kind, good in (("name", LONG_NAME), ("path", f"{deep}/{'x' * (4094 - len(deep))}")):
+        for path in (good, good + "x"):
+            length = len(path)
+
+            def do(what: str, call: Callable[..., Any], *args: Any, length: int = length) -> None:
+                c.do(f"{what}, {length} bytes", call, *args)
+
+            for what, call in (
+                ("create", lambda path=path: make(path, b"data") == path),
+                ("create what is there", lambda path=path: os.close(
+                    os.open(path, os.O_CREAT | os.O_WRONLY))),
+                ("stat", lambda path=path: os.stat(path)),
+                ("chmod", lambda path=path: os.chmod(path, 0o640)),
+                ("chown", lambda path=path: os.chown(path, os.geteuid(), -1)),
+                ("truncate", lambda path=path: os.truncate(path, 2)),
+                ("utimensat", lambda path=path: utimensat(path, (1, 2), (3, 4))),
+                ("access", lambda path=path: os.access(path, os.W_OK)),
+                ("attribute", lambda path=path: os.listxattr(path)),
+                ("stat", lambda path=path: (os.stat(path).st_mode, os.stat(path).st_mtime_ns)),
+                ("mkdir over it", lambda path=path: os.mkdir(path)),
+                ("rename over it", lambda path=path: os.rename("another", path)),
+                ("rename to a short name", lambda path=path: os.rename(path, "another")),
+                ("rename from a short name", lambda path=path: os.rename("another", path)),
+                ("unlink", lambda path=path: os.unlink(path)),
+                ("unlink again", lambda path=path: os.unlink(path)),
+                ("mkdir", lambda path=path: os.mkdir(path)),
+                ("list", lambda path=path: os.listdir(path)),
+                ("rmdir", lambda path=path: os.rmdir(path)),
+                ("rmdir again", lambda path=path: os.rmdir(path)),
+                ("mknod", lambda path=path: os.mknod(path)),
+                ("unlink", lambda path=path: os.unlink(path)),
+            ):  # fmt: skip
+                do(what, call)
+            if not os.path.exists("another"):
+                make("another", b"more")
+            for what, call in (
+                ("symlink", lambda path=path: os.symlink("another", path)),
+                ("link", lambda path=path: os.link("another", path)),
+                ("fifo", lambda path=path: os.mkfifo(path)),
+            ):
+                do(f"!{what}", call)
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        c.do(f"left of the {kind}", lambda: sorted(map(len, os.listdir("."))))
 
 
 @case
@@ -154,7 +209,9 @@ def descriptors_instead_of_paths(c: Case) -> None:
     c.do("chmod without following", lambda: called(LIBC.fchmodat, folder, b"f", 0o600, follow_not))
     c.do("data", lambda: Path("d/f").read_bytes())
     for name, fd in (("folder", folder), ("file", file), ("path", path), ("bad", 999)):
-        c.do(f"!linkat of {name}", lambda fd=fd: called(LIBC.linkat, fd, b"", -100, b"l", empty))
+        new = f"linked-{name}".encode()
+        c.do(f"!linkat of {name}",
+             lambda fd=fd, new=new: called(LIBC.linkat, fd, b"", -100, new, empty))  # fmt: skip
     for fd in (folder, file, path):
         os.close(fd)
 
@@ -219,6 +276,10 @@ def addresses_that_are_none(c: Case) -> None:
         ("mkdir", lambda: LIBC.mkdir(nowhere, 0o700)), ("rmdir", lambda: LIBC.rmdir(nowhere)),
         ("rename", lambda: LIBC.rename(nowhere, b"x")), ("to", lambda: LIBC.rename(b"f", nowhere)),
         ("truncate", lambda: LIBC.truncate(nowhere, 0)), ("chmod", lambda: LIBC.chmod(nowhere, 0)),
+        ("chown", lambda: LIBC.chown(nowhere, -1, -1)), ("mknod", lambda: LIBC.mkfifo(nowhere, 0)),
+        ("link", lambda: LIBC.link(nowhere, b"x")), ("link to", lambda: LIBC.link(b"f", nowhere)),
+        ("symlink", lambda: LIBC.symlink(b"f", nowhere)),
+        ("symlink of", lambda: LIBC.symlink(nowhere, b"x")),
         ("read", lambda: LIBC.read(fd, nowhere, 10)),
         ("write", lambda: LIBC.write(fd, nowhere, 10)),
         ("times", lambda: LIBC.utimensat(-100, b"f", nowhere, 0)),

@@ -7,11 +7,15 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cases import (
     Case,
+    bad_paths,
     case,
+    closed_folder,
     make,
 )
 
@@ -22,7 +26,7 @@ def links_and_devices(c: Case) -> None:
     os.mkdir("d")
     c.do("!symlink", os.symlink, "f", "s")
     c.do("!link", os.link, "f", "l")
-    c.do("!link of a folder", os.link, "d", "l")
+    c.do("!link of a folder", os.link, "d", "l2")
     c.do("!fifo", os.mkfifo, "p")
     c.do("!fifo by mknod", os.mknod, "p2", stat.S_IFIFO | 0o600)
     c.do("!socket by mknod", os.mknod, "k", stat.S_IFSOCK | 0o600)
@@ -42,6 +46,39 @@ def links_and_devices(c: Case) -> None:
     c.do("no such attribute", os.getxattr, "f", "user.y")
     c.do("!trusted attribute", os.setxattr, "f", "security.x", b"1")
     c.do("files", lambda: [name for name in ("f", "d", "n") if os.path.exists(name)])
+
+
+@case
+def what_refuses_links_and_devices_first(c: Case) -> None:
+    """A path that leads nowhere, a place that is taken, a folder that is closed: all as ever."""
+    make("there", b"x")
+    calls: dict[str, Callable[[str], Any]] = {
+        "!symlink": lambda path: os.symlink("there", path),
+        "!link": lambda path: os.link("../there", path),
+        "!link from": lambda path: os.link(path, "new") or os.unlink("new"),
+        "!fifo": os.mkfifo,
+        "!socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+        "!device": lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+        "!block device": lambda path: os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(1, 3)),
+        "node": os.mknod,
+    }
+    for name, call in calls.items():
+        os.mkdir(name.strip("!"))
+        os.chdir(name.strip("!"))
+        for part, ask in (
+            ("paths", lambda name=name, call=call: bad_paths(c, name, call)),
+            ("taken", lambda name=name, call=call: closed_folder(c, name, call)),
+            ("closed", lambda name=name, call=call: closed_folder(c, name, call, also="2")),
+        ):
+            os.mkdir(part)
+            os.chdir(part)
+            ask()
+            os.chdir("..")
+        make("file")
+        os.mkdir("folder")
+        for path in ("file", "folder", "folder/", ".", "..", "missing/", "missing/.", "../x/"):
+            c.do(f"{name} at {path}", call, path)
+        os.chdir("..")
 
 
 @case

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from pathlib import Path
 
 from cases import (
     LIBC,
     LONG_NAME,
+    TICK,
     Case,
     bad_paths,
     called,
@@ -94,6 +96,61 @@ def rename_into_closed(c: Case) -> None:
     os.chmod("moved/sub", 0o500)
     c.do("a folder one may not write in, same parent", os.rename, "moved/sub", "moved/sub2")
     c.do("... another parent", os.rename, "moved/sub2", "sub3")
+
+
+@case
+def rename_within_closed(c: Case) -> None:
+    for name, mode in (("no-search", 0o600), ("no-write", 0o500)):
+        os.mkdir(name)
+        make(f"{name}/f", b"f")
+        make(f"{name}/g", b"g")
+        os.mkdir(f"{name}/d")
+        inside = tuple(f"{name}/{each}" for each in "fgd")
+        before = [os.stat(path).st_ctime_ns for path in inside]
+        os.chmod(name, mode)
+        for what, source, target in (
+            ("to a new name", "f", "h"), ("over another", "f", "g"), ("to itself", "f", "f"),
+            ("a folder", "d", "e"), ("a file over a folder", "f", "d"), ("missing", "x", "y"),
+        ):  # fmt: skip
+            c.do(f"{name}: {what}", os.rename, f"{name}/{source}", f"{name}/{target}")
+        os.chmod(name, 0o700)
+        c.do("left", lambda name=name: sorted(os.listdir(name)))
+        if sorted(os.listdir(name)) == ["d", "f", "g"]:
+            same = [os.stat(path).st_ctime_ns for path in inside] == before
+            c.note("what was refused changed no times", same)
+
+
+@case
+def times_of_what_is_renamed(c: Case) -> None:
+    """Of what is moved, and of what gave way to it."""
+    os.makedirs("one/d/inside")
+    os.mkdir("two")
+    make("one/f", b"f")
+    for what, source, target in (
+        ("file", "one/f", "one/g"), ("file elsewhere", "one/g", "two/g"),
+        ("folder", "one/d", "one/e"), ("folder elsewhere", "one/e", "two/e"),
+    ):  # fmt: skip
+        os.utime(source, ns=(1, 2))
+        before = os.stat(source)
+        time.sleep(TICK)
+        c.do(f"rename a {what}", os.rename, source, target)
+        after = os.stat(target)
+        c.note("later status", after.st_ctime_ns > before.st_ctime_ns)
+        c.note("other times", (after.st_atime_ns, after.st_mtime_ns))
+    os.mkdir("empty")
+    os.makedirs("full/folder")
+    c.do("a folder over one that holds a folder", os.rename, "empty", "full")
+    make("new", b"new")
+    make("old", b"old")
+    fd = os.open("old", os.O_RDWR)
+    before = os.fstat(fd)
+    time.sleep(TICK)
+    os.rename("new", "old")
+    after = os.fstat(fd)
+    c.note("links of what gave way", after.st_nlink)
+    c.note("its status is later", after.st_ctime_ns > before.st_ctime_ns)
+    c.note("its data is not", after.st_mtime_ns == before.st_mtime_ns)
+    os.close(fd)
 
 
 @case
