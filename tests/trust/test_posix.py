@@ -94,8 +94,8 @@ class Question:
     prefix: tuple[str, ...] = ()
     python: str = sys.executable
 
-    def ask(self, folder: Path) -> Answers:
-        found: Answers = json.loads(run(*self.prefix, self.python, self.program, folder))
+    def ask(self, folder: Path, *options: str) -> Answers:
+        found: Answers = json.loads(run(*self.prefix, self.python, self.program, *options, folder))
         for case, answers in found.items():
             # What comes after would be compared with nothing, on both sides.
             assert dict(map(tuple, answers)).get("the case itself") is None, (case, answers[-1])  # type: ignore[arg-type]
@@ -210,6 +210,32 @@ def test_the_mountpoint(mounted: RealMount) -> None:
         call(*args)
     found = os.stat(root)
     assert (found.st_mode & 0o777, found.st_atime, found.st_mtime) == (0o750, 1, 2)
+
+
+def test_read_only(place: RealMount, plain: Path, program: Path) -> None:
+    """The yardstick is the plain directory once more, mounted over itself in a namespace."""
+    prefix = _read_only(plain)
+    plain.chmod(0o755)  # as a mount shows itself
+    place.mount()
+    for folder in (place.mnt, plain):
+        run(sys.executable, program, "--prepare-read-only", folder)
+    place.umount()
+    place.mount("--read-only")
+    got = Question(program).ask(place.mnt, "--read-only")
+    expected = Question(program, prefix).ask(plain, "--read-only")
+    assert dict(expected["read_only"])["mkdir 'new'"] == "EROFS"  # type: ignore[arg-type]
+    found = differences(got, expected)
+    assert not found, "\n".join(found)
+    assert place.complaints() == []
+    place.umount()
+
+
+def _read_only(folder: Path) -> tuple[str, ...]:
+    """What to put before a command for whom this folder is to be mounted read-only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a plain directory read-only")
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    return "unshare", "--mount", "sh", "-c", script, str(folder)
 
 
 def test_as_an_ordinary_user(users_place: Any, plain: Path, program: Path) -> None:

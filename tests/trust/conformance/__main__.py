@@ -1,4 +1,7 @@
-"""Runs the cases: `python conformance FOLDER [CASE]`; as root, `--prepare FOLDER` before."""
+"""Runs the cases: `python conformance FOLDER [CASE]`; as root, `--prepare FOLDER` before.
+
+`--prepare-read-only FOLDER`, and when it is mounted read-only `--read-only FOLDER`, for that case.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import listing
 import opening
 import others
 import paths
+import read_only
 import refusals
 import renaming
 import sharing
@@ -157,5 +161,12 @@ def run(root: Path, wanted: str = "") -> dict[str, list[tuple[str, Any]]]:
 if __name__ == "__main__":
     if sys.argv[1] == "--prepare":
         prepare(Path(sys.argv[2]))
+    elif sys.argv[1] == "--prepare-read-only":
+        read_only.prepare(Path(sys.argv[2]))
+    elif sys.argv[1] == "--read-only":
+        os.chdir(sys.argv[2])
+        running = Case()
+        read_only.read_only(running)
+        json.dump({"read_only": running.answers}, sys.stdout, default=repr)
     else:
         json.dump(run(Path(sys.argv[1]), *sys.argv[2:3]), sys.stdout, default=repr)
