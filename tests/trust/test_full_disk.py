@@ -6,6 +6,7 @@ The disks are small file systems in memory: of the session, of the cache, of the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -131,6 +132,44 @@ def test_the_disk_fills_while_it_is_mounted(
     disk.free()
     place.mount()
     assert (place.mnt / "edit.txt").read_bytes() == CONTENT
+    place.umount()
+
+
+def test_the_disk_has_room_for_no_more_files(
+    place: RealMount, small_disk: Callable[..., SmallDisk]
+) -> None:
+    """No inode is left: nothing can be made; what is there can be changed, renamed and removed."""
+    small_disk("state")
+    place.mount()
+    place.mnt.joinpath("kept").write_bytes(CONTENT)
+    made = [place.mnt / "open"]
+    with made[0].open("wb", 0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                made.append(place.mnt / f"{len(made)}")
+                os.mknod(made[-1])
+        new = made.pop()
+        assert 300 < len(made) < 400  # as many as the disk has inodes, but for the session's own
+        makers: tuple[Callable[[], object], ...] = (
+            new.mkdir, new.touch, lambda: os.mknod(new), lambda: new.write_bytes(b"x"),
+        )  # fmt: skip
+        for make in makers:
+            with pytest.raises(OSError, match="No space left") as full:
+                make()
+            assert full.value.errno == errno.ENOSPC
+            assert not new.exists()
+        made[0].unlink()  # it stays until it is closed
+        with pytest.raises(OSError, match="No space left"):
+            new.mkdir()
+        assert file.write(CONTENT) == len(CONTENT)
+        (place.mnt / "kept").rename(place.mnt / "renamed")
+        made[1].write_bytes(CONTENT)
+    new.mkdir()
+    (new / "..").joinpath("renamed").replace(new / "moved")
+    for path in made[2:]:
+        path.unlink()
+    place.run("commit", place.mnt)
+    assert place.stored() == {"1": CONTENT, new.name: None, f"{new.name}/moved": CONTENT}
     place.umount()
 
 

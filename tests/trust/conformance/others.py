@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,26 @@ def refused_for_another_user(c: Case) -> None:
     c.do("chown a folder to nobody in particular", os.chown, d, -1, -1)
     c.do("left", lambda: sorted(os.listdir(place)))
     c.do("content", lambda: Path(f).read_bytes())
+
+
+@case
+def made_where_another_group_owns(c: Case) -> None:
+    """Group and set-id bits of what is made: the folder's group is not one of mine."""
+    for place in ("group", "of-the-group/folder7", "shared"):
+        folder = f"../prepared/{place}"
+        if not os.path.isdir(folder):
+            return
+        os.umask(0)
+        for mode in (0o2775, 0o2755, 0o6777, 0o4755, 0o2664, 0o1777):
+            for kind, make_one in (
+                ("file", lambda path, mode: os.close(
+                    os.open(path, os.O_CREAT | os.O_WRONLY, mode))),
+                ("node", lambda path, mode: os.mknod(path, stat.S_IFREG | mode)),
+                ("folder", os.mkdir),
+            ):  # fmt: skip
+                path = f"{folder}/{kind}{mode:o}"
+                c.do(f"{place}: make a {kind}, {mode:o}", make_one, path, mode)
+                for when in ("made", "changed"):
+                    found = os.stat(path)
+                    c.note(f"{place}/{kind}{mode:o} as {when}", (oct(found.st_mode), found.st_gid))
+                    os.chmod(path, mode)
