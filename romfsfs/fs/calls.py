@@ -22,7 +22,7 @@ _NO_FOLLOW = 0x20 if sys.platform == "darwin" else 0x100  # <fcntl.h>, AT_SYMLIN
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-# The one with 64 bits for sizes: glibc's other has as many as the machine, musl has only that one.
+# With sizes of 64 bits on every machine: glibc has them in the first, musl knows only the second.
 _FALLOCATE = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
 
 
@@ -56,7 +56,7 @@ def allocate(fd: int, mode: int, offset: int, length: int) -> None:
     place = ctypes.c_int64(offset), ctypes.c_int64(length)
     while _FALLOCATE(fd, mode, *place) != 0:
         number = ctypes.get_errno()
-        if number != errno.EINTR:
+        if number != errno.EINTR:  # a signal that this process got is none of the caller's
             raise refuse(number)
 
 
