@@ -21,7 +21,7 @@ from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceError, RomfsError
 from romfsfs.files import Progress, digest_file, no_progress, sync_dir, sync_paths
 from romfsfs.session import base_image, history, sources, store
-from romfsfs.session.restore import follow, work_digest
+from romfsfs.session.restore import change_tree, follow, work_digest
 from romfsfs.session.session import Session
 from romfsfs.session.state import VERSION, Base, Types, as_ours, check_types, load_json, save
 from romfsfs.session.steps import reached
@@ -205,8 +205,6 @@ def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None
     """Let the work tree follow the new base, where it has no edits."""
     if not session.has_work:
         return
-    if root is not None and not _is_mounted_at(session, root):
-        root = None  # unmounted meanwhile: what is there now is not the tree
     try:
         old = base_image.load_recorded(session.directory)
     except FileNotFoundError:
@@ -215,11 +213,6 @@ def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None
         follow(session.held(), old, session.excludes.matches, session.work, root or session.work)
     else:
         _remove_superseded(session, old, base, root or session.work)
-
-
-def _is_mounted_at(session: Session, root: Path) -> bool:
-    holder = store.mounted_at(session.directory)
-    return holder is not None and holder.mountpoint == os.path.realpath(root)
 
 
 def _remove_superseded(session: Session, old: Base, base: Base, root: Path) -> None:
@@ -236,18 +229,18 @@ def _remove_superseded(session: Session, old: Base, base: Base, root: Path) -> N
     ]
     if not gone:
         return
-    with session.work_fd() as work_fd:
-        root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+
+    def change(root_fd: int) -> None:
+        with session.work_fd() as work_fd:
             for entry in gone:
                 digest = work_digest(work_fd, entry.path, entry.signature, entry.source_digest)
                 if digest == entry.source_digest:
                     log.info("removing %s: %s replaces it", entry.path, made[entry.path])
                     remove_tree(root_fd, entry.path)
-            # Before the base says so: what came back would be a second source of the same file.
-            sync_paths(session.work, [entry.path for entry in gone])
-        finally:
-            os.close(root_fd)
+
+    change_tree(session.work, root, change)
+    # Before the base says so: what came back would be a second source of the same file.
+    sync_paths(session.work, [entry.path for entry in gone])
 
 
 def forget(session: Session) -> None:

@@ -1,7 +1,8 @@
 """Putting what the base holds back into the work tree.
 
 Files are written through the mountpoint when the session is mounted, so that the kernel's caches
-of the mount stay true; into `work/` otherwise. Everything may be repeated after a crash.
+of the mount stay true; into `work/` otherwise, and when the mount goes meanwhile. Everything may
+be repeated after a crash.
 """
 
 from __future__ import annotations
@@ -36,6 +37,42 @@ def opened(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
+#: What the kernel answers for a mount whose process has gone.
+_DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
+
+def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
+    """Change a tree through `root`, where it is mounted, or in place once it is not any more.
+
+    A mount can go at any moment. Then `change`, which is given a descriptor of the tree's folder,
+    is called again, with that of `work` itself.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            root_fd = stack.enter_context(opened(root))
+            if root == work or _is_mount_of(root_fd, work):
+                change(root_fd)
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.isdir(root):
+                raise  # not of the mountpoint, but of something in it
+        except (OSError, RomfsError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _DEAD:
+                raise
+    with opened(work) as work_fd:
+        change(work_fd)
+
+
+def _is_mount_of(root_fd: int, work: Path) -> bool:
+    """Not the folder below the mount, nor another mount that took its place."""
+    try:
+        os.stat(".romfs/ctl", dir_fd=root_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.fstat(root_fd).st_ino == os.stat(work).st_ino  # a mount passes on these numbers
+
+
 def restore(held: BaseImage, paths: Collection[str], work: Path, root: Path) -> None:
     """Put what the base has at these paths of the tree there, and remove what it has not. Durable.
 
@@ -47,7 +84,8 @@ def restore(held: BaseImage, paths: Collection[str], work: Path, root: Path) -> 
     recall = Recall()
     items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
     files = {item.path for item in items if item.source is not None and item.path in wanted}
-    with opened(root) as root_fd:
+
+    def change(root_fd: int) -> None:
         over = {path for path in files if kind_at(root_fd, path) == "file"}
         for path in sorted(wanted - over, key=lambda path: (-path.count("/"), path)):
             _remove(root_fd, path)
@@ -55,6 +93,8 @@ def restore(held: BaseImage, paths: Collection[str], work: Path, root: Path) -> 
         # What is still there was left on purpose: a folder that is not empty, an edit.
         _put([item for item in items if item.path in over or not kind_at(root_fd, item.path)],
              work, root_fd)  # fmt: skip
+
+    change_tree(work, root, change)
     sync_paths(work, wanted)
     reached("revert-restored")
 
