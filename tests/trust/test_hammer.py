@@ -38,6 +38,13 @@ def test_everything_at_once(
     record_property("operations", operations)
     assert [report["unexpected"] for report in reports] == [[], []]
     assert operations > 100 * SECONDS  # it was not standing still
+    stale = sum(
+        count
+        for report in reports
+        for answer, count in report["answers"].items()
+        if answer.endswith("ESTALE")
+    )
+    assert stale <= 1 + operations // 100_000
     # The kernel tells of closed files when it comes to it.
     until(lambda: mounted.descriptors() == before)
     assert os.listdir(mounted.session / "hidden") == []
