@@ -107,8 +107,8 @@ class Thunar:
     def copy(self, name: str) -> None:
         """Select this one file or folder and press Ctrl-C; the clipboard tells that it worked.
 
-        Once in some hundred times Thunar 4.18 does not show what its own undo brought back from
-        the trash, though the system told it: then the folder is read again, as a person would.
+        Thunar 4.18 once did not show, for a minute, what its own undo had brought back from the
+        trash: then the folder is read again, as a person would.
         """
 
         def copied() -> bool:
