@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_mount import RealMount
+from real_mount import RealMount, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -164,7 +164,13 @@ def test_the_disk_has_room_for_no_more_files(
         assert file.write(CONTENT) == len(CONTENT)
         (place.mnt / "kept").rename(place.mnt / "renamed")
         made[1].write_bytes(CONTENT)
-    new.mkdir()
+
+    def is_made() -> bool:
+        with contextlib.suppress(OSError):
+            new.mkdir()
+        return new.is_dir()
+
+    until(is_made)  # the kernel tells of closed files when it comes to it
     (new / "..").joinpath("renamed").replace(new / "moved")
     for path in made[2:]:
         path.unlink()
