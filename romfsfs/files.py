@@ -218,7 +218,8 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     """A file to write; when the block ends without an exception it becomes `path`, durably.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
-    `path` is the old file or the new one. The temporary file is removed on failure. RomfsError
+    `path` is the old file or the new one. The temporary file is removed on failure, and with the
+    next success if the process was killed. RomfsError
     where a device or a fifo has that name (`/dev/null`): a rename would put a file in its place.
     """
     target = os.fspath(path)

@@ -255,7 +255,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
         for failure in failures:
-            sys.stderr.write(f"romfsfs: error: {source}: {failure}\n")
+            output.fault(f"{source}: {failure}")
         if not failures:
             fit = f" and fits {chosen.name}" if chosen else ""
             files = count_text(record["files"], "file")

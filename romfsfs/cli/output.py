@@ -60,10 +60,14 @@ class Output:
         """The one line, and below it what a tool said, or with `-v` whatever is known."""
         with suppress(OSError):  # nobody reads what comes before it: the exit code counts
             sys.stdout.flush()
-        _tell(f"romfsfs: error: {error.line}")
+        self.fault(error.line)
         if error.detail and (error.show_detail or self.verbose):
             for line in error.detail.rstrip().splitlines():
                 _tell(f"  {printable(line.expandtabs())}")
+
+    def fault(self, text: str) -> None:
+        """A line that says what is wrong: one of several, where `error` is the end."""
+        _tell(f"romfsfs: error: {text}")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

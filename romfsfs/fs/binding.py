@@ -165,8 +165,8 @@ def load_binding(wanted: str | None = None) -> Binding:
         return Binding(name, _import("fuse" if name == "fusepy" else name, path), version)
     if unusable is not None:
         raise RomfsError(
-            f"libfuse {unusable[0]}.{unusable[1]} is not used: renames at the same time can stop a "
-            f"mount for good, up to {MENDED[0]}.{MENDED[1]}", next_step=install_command(),
+            f"libfuse {unusable[0]}.{unusable[1]} is not used: before {MENDED[0]}.{MENDED[1]}, "
+            "renames at the same time can stop a mount for good", next_step=install_command(),
         )  # fmt: skip
     raise RomfsError("libfuse is not installed", next_step=install_command())
 

@@ -47,19 +47,18 @@ def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
     A mount can go at any moment. Then `change`, which is given a descriptor of the tree's folder,
     is called again, with that of `work` itself.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            root_fd = stack.enter_context(opened(root))
+    try:
+        with opened(root) as root_fd:
             if root == work or _is_mount_of(root_fd, work):
                 change(root_fd)
                 return
-        except (FileNotFoundError, NotADirectoryError):
-            if os.path.isdir(root):
-                raise  # not of the mountpoint, but of something in it
-        except (OSError, RomfsError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            if not isinstance(cause, OSError) or cause.errno not in _DEAD:
-                raise
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(root):
+            raise  # not of the mountpoint, but of something in it
+    except (OSError, RomfsError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _DEAD:
+            raise
     with opened(work) as work_fd:
         change(work_fd)
 

@@ -224,8 +224,8 @@ def test_cable_pulled_at_any_moment(attach: Callable[..., Any], board: str) -> N
 def test_a_push_is_killed(
     attach: Callable[..., Any], tmp_path: Path, number: signal.Signals, calls: Iterable[int]
 ) -> None:
-    """At each call: the camera has the old image, the new one, or none that mounts; the same
-    again mends it."""
+    """As dfu-util reads and writes: the camera has the old image, the new one, or none that
+    mounts; the same again mends it."""
     old, new = make_image(30_000), make_image(25_000, 1)
     tool = attach("OPENMV4P", old)
     devices = (tool.folder / "devices.json").read_text()
