@@ -122,7 +122,7 @@ def edits_and_commits(told: Story) -> None:
     assert set(cam.stored()) == {"app.mpy", "lib"}
     cam.run("undo", mnt)
     assert cam.stored() == stored
-    thunar.press_key("F5", lambda: desktop.find("statusbar", "2 files"))
+    thunar.reload("2 files")
     assert (mnt / "person.tflite").read_bytes() == model
 
 

@@ -76,12 +76,20 @@ class Thunar:
 
     def status(self, pattern: str) -> None:
         """Wait for this in the status bar, with nothing selected."""
+        self.desktop.until(lambda: self._says(pattern))
+
+    def reload(self, pattern: str) -> None:
+        """Read the folder again until the status bar says this, with nothing selected."""
 
         def shown() -> bool:
-            self.desktop.key("Escape")  # it selects what is next to something removed, later
-            return self.desktop.find("statusbar", pattern) is not None
+            self.desktop.key("F5")
+            return _soon(lambda: self._says(pattern))
 
         self.desktop.until(shown)
+
+    def _says(self, pattern: str) -> bool:
+        self.desktop.key("Escape")  # it selects what is next to something removed, later
+        return self.desktop.find("statusbar", pattern) is not None
 
     def open_dialog(self, key: str, title: str) -> None:
         """A key that opens a dialog; pressed again if it was lost, as a person would."""
