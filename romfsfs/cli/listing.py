@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 
 from romfsfs.errors import printable
+from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.image.reader import read_image
 
@@ -18,10 +18,8 @@ def listing(path: str, long: bool) -> str:
     """The listing of an image file. ImageFormatError, OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if os.fstat(fd).st_size == 0:
-            return ""
-        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
-            return lines(read_image(mapped), long)
+        file = FileBuffer(fd)
+        return lines(read_image(file), long) if file else ""
     finally:
         os.close(fd)
 

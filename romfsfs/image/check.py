@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import threading
 from bisect import bisect_right
 
 from romfsfs.errors import ImageFormatError, VerifyError
+from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.model import Extent, FileNode, Note, walk
 from romfsfs.image.reader import read_image
 
@@ -62,20 +62,17 @@ def check_image(
     alignment and SHA-256 (`digests`, lower-case hexadecimal by path).
 
     VerifyError names the path and offset of the first difference. Nothing of the encoder is used
-    but the layout's result. Only the pages with records are mapped; data is read with pread, so
-    memory stays flat for any size, and the file's position is left alone. Large images are hashed
-    by two threads. `progress` is called from this thread with "checking", bytes done, all.
+    but the layout's result. Read with pread: memory stays flat for any size, and the file's
+    position is left alone. Large images are hashed by two threads. `progress` is called from this
+    thread with "checking", bytes done, all.
     """
     size = os.fstat(fd).st_size
     if size != layout.size:
         raise VerifyError(f"the image has {size} bytes instead of {layout.size}")
-    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
-        try:
-            image = read_image(mapped)
-        except ImageFormatError as error:
-            raise VerifyError(
-                "the image that was written cannot be read", where=error.line
-            ) from None
+    try:
+        image = read_image(FileBuffer(fd))
+    except ImageFormatError as error:
+        raise VerifyError("the image that was written cannot be read", where=error.line) from None
     extents = _compare_tree(image, layout, rules)
     if missing := [path for path in extents if path not in digests]:
         raise VerifyError("there is no digest to compare with", where=missing[0])

@@ -28,7 +28,7 @@ with the offset and the reason. Decided, case by case:
                 more-notes     how many notes there are beyond the first 1000
                 odd-length     `vfs_rom.c` wants an even length; IDE and mkromfs do not keep to it
 
-Any object with the buffer protocol will do; of an mmap only the pages with records are touched.
+Bytes in memory will do, and a `FileBuffer`, of which only what holds records is read.
 """
 
 from __future__ import annotations
@@ -195,8 +195,9 @@ class _Reader:
                 current.children.append(node)
                 continue
             start = position
-            if data[start] == FILE:
-                common = _common_file(bytes(data[start : start + _HEAD]), start, current)
+            head = bytes(data[start : start + _HEAD])
+            if head[0] == FILE:
+                common = _common_file(head, start, current)
                 if common is not None:
                     current.children.append(common)
                     position = common[1].end

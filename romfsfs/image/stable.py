@@ -55,6 +55,8 @@ def stable(
 ) -> Layout:
     """A layout of `entries` close to `base`, the parsed image in `buffer`; or the canonical one.
 
+    The buffer ends where the image does.
+
     unchanged: paths of files whose bytes are those of the base. erase_size, capacity: bytes of
     the device. The layout may be larger than the capacity if the canonical one is, too. The
     buffer is read only during the call; give `write_image` the base image for `BasePiece`s.
@@ -68,16 +70,15 @@ def stable(
         return compact
     if any(node.extent.offset % rules.for_name(path) for path, node in kept_files.items()):
         return compact
-    with memoryview(buffer) as whole, whole.cast("B") as bytewise, bytewise[: base.size] as view:
-        root = _fit_all(branches, nodes, kept_files, base, view, rules)
-        assembly = _Assembly(root, kept_files, base, view, erase_size)
-        layout = assembly.layout([branch.path for branch in branches[1:]])
-        if layout is None:
-            return compact
-        changed = len(assembly.dirty)
-        before = assembly.before
-        if len(_dirty(compact.pieces, view, before, erase_size, changed)) <= changed:
-            return compact
+    root = _fit_all(branches, nodes, kept_files, base, buffer, rules)
+    assembly = _Assembly(root, kept_files, base, buffer, erase_size)
+    layout = assembly.layout([branch.path for branch in branches[1:]])
+    if layout is None:
+        return compact
+    changed = len(assembly.dirty)
+    before = assembly.before
+    if len(_dirty(compact.pieces, buffer, before, erase_size, changed)) <= changed:
+        return compact
     if capacity is not None and layout.size > capacity:
         return compact
     if capacity is None and layout.size > 2 * compact.size + 16 * erase_size:
@@ -103,7 +104,7 @@ def _fit_all(
     nodes: Mapping[str, Node],
     kept_files: Mapping[str, FileNode],
     base: Image,
-    view: memoryview,
+    buffer: Buffer,
     rules: AlignmentRules,
 ) -> Kept:
     """Arrange every directory that holds a kept file, inner ones first; the root."""
@@ -117,19 +118,19 @@ def _fit_all(
             continue
         node = nodes[branch.path] if branch.path else base.root
         assert isinstance(node, DirNode)
-        directory = Kept(branch, node.record, _content_start(node, view))
+        directory = Kept(branch, node.record, _content_start(node, buffer))
         fit(directory, kept, kept_files, nodes, rules)
         kept[branch.path] = directory
     return kept[""]
 
 
-def _content_start(node: DirNode, view: memoryview) -> int:
+def _content_start(node: DirNode, buffer: Buffer) -> int:
     """Where a directory's first child record begins."""
-    kind, position = decode(view, node.record.offset, node.record.end)
-    _, position = decode(view, position, node.record.end)
+    kind, position = decode(buffer, node.record.offset, node.record.end)
+    _, position = decode(buffer, position, node.record.end)
     if kind == HEADER_KIND:
         return position
-    length, position = decode(view, position, node.record.end)
+    length, position = decode(buffer, position, node.record.end)
     return position + length
 
 
@@ -141,13 +142,13 @@ class _Assembly:
         root: Kept,
         kept_files: Mapping[str, FileNode],
         base: Image,
-        view: memoryview,
+        buffer: Buffer,
         erase_size: int,
     ) -> None:
         self.root = root
         self.kept_files = kept_files
         self.base = base
-        self.view = view
+        self.buffer = buffer
         self.erase_size = erase_size
         self.before = {path: node.extent.offset for path, node in kept_files.items()}
         self.dirty: set[int] = set()  # numbers of the erase blocks that change
@@ -179,7 +180,7 @@ class _Assembly:
         moved = frozenset(
             path for path, old in self.before.items() if self.placements[path].offset != old
         )
-        self.dirty = _dirty(self.pieces, self.view, self.before, self.erase_size)
+        self.dirty = _dirty(self.pieces, self.buffer, self.before, self.erase_size)
         pieces = self._clear()
         return Layout(size, self.placements, directories, pieces, stable=True, moved=moved)
 
@@ -204,7 +205,7 @@ class _Assembly:
             self.placements[what.path] = Extent(self.offset, what.size)
         else:
             _, extent, record = self.kept_files[what.path]
-            head = bytes(self.view[record.offset : extent.offset])
+            head = bytes(self.buffer[record.offset : extent.offset])
             self._add(_widen(head, spare) if spare else head)
             self.placements[what.path] = extent
         if what.size:
@@ -264,7 +265,7 @@ def _length(piece: Piece) -> int:
 
 def _dirty(
     pieces: Iterable[Piece],
-    base: memoryview,
+    base: Buffer,
     before: Mapping[str, int],
     erase_size: int,
     enough: int | None = None,

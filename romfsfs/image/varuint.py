@@ -10,9 +10,9 @@ from romfsfs.errors import ImageFormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mmap import mmap
+    from romfsfs.image.file_buffer import FileBuffer
 
-    Buffer = bytes | bytearray | memoryview | mmap
+    Buffer = bytes | bytearray | memoryview | FileBuffer
 
 MAGIC = b"\xd2\xcd\x31"
 HEADER_KIND = 0x14A6B1  # the number that MAGIC encodes

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from romfsfs.errors import (
     VerifyError,
 )
 from romfsfs.files import Progress, no_progress
+from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import Layout
 from romfsfs.session import base_image, recovery, store
 from romfsfs.session.encoding import Encoded, keep_slack
@@ -271,9 +271,9 @@ def choose_layout(session: Session, plan: Plan, compact: bool) -> Layout:
     unchanged = {entry.path for entry in plan.files.values() if isinstance(entry.location, InBase)}
     erase_size = session.erase_size or DEFAULT_ERASE_SIZE
     fd = session.held().fd
-    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
-        image = parse_fd(fd, "base.img")
-        return stable(plan.tree(), plan.rules, image, unchanged, erase_size, plan.capacity, mapped)
+    image = parse_fd(fd, "base.img")
+    base = FileBuffer(fd, image.size)
+    return stable(plan.tree(), plan.rules, image, unchanged, erase_size, plan.capacity, base)
 
 
 def write_target(session: Session, device: Device, progress: Progress) -> WriteReport:

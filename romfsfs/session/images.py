@@ -1,8 +1,7 @@
-"""Image files as the session uses them: opened, mapped and parsed."""
+"""Image files as the session uses them: opened and parsed."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import BinaryIO
 
 from romfsfs.errors import ImageFormatError
 from romfsfs.files import CHUNK
+from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import HEADER_SIZE
 from romfsfs.image.model import DirNode, Extent, Image
 from romfsfs.image.reader import read_image
@@ -26,19 +26,18 @@ def parse(file: BinaryIO, name: str, next_step: str = "") -> Image:
 def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
     """As `parse`, of a descriptor.
 
-    An empty or erased (all FF) file is an empty tree of size 0; its bytes are trailing ones. The
-    file is mapped, not read: memory does not grow with its size.
+    An empty or erased (all FF) file is an empty tree of size 0; its bytes are trailing ones. Only
+    the records are read: memory does not grow with the file's size.
     """
     size = os.fstat(fd).st_size
     if size == 0 or is_erased(fd):
         return Image(DirNode("", (), Extent(0, 0)), 0, (), size)
-    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
-        try:
-            return read_image(mapped)
-        except ImageFormatError as error:
-            raise ImageFormatError(
-                error.reason, error.offset, where=name, next_step=next_step
-            ) from None
+    try:
+        return read_image(FileBuffer(fd, size))
+    except ImageFormatError as error:
+        raise ImageFormatError(
+            error.reason, error.offset, where=name, next_step=next_step
+        ) from None
 
 
 def is_erased(fd: int) -> bool:

@@ -1,0 +1,73 @@
+"""The bytes of an open file where a buffer is asked for, read as they are looked at.
+
+Not a map (mmap): there a disk that fails, a stick that is pulled out, or another program that makes
+the file shorter ends the process (SIGBUS) instead of an error that can be told.
+"""
+
+from __future__ import annotations
+
+import os
+
+from romfsfs.errors import ImageFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import overload
+else:
+    overload = lambda function: function  # noqa: E731  typing takes longer to import than `ls`
+
+#: bytes that are read at once: the records of small files lie side by side
+_WINDOW = 32 << 10
+
+
+class FileBuffer:
+    """The first `size` bytes of a file (None: all there are now), indexed and sliced like bytes.
+
+    Memory does not grow with the file's size, the file's position is left alone. OSError where the
+    disk fails, ImageFormatError where the file has become shorter. One thread.
+    """
+
+    def __init__(self, fd: int, size: int | None = None) -> None:
+        self._fd = fd
+        self._size = os.fstat(fd).st_size if size is None else size
+        self._window = b""
+        self._start = 0  # of the window in the file
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+    @overload
+    def __getitem__(self, key: slice) -> bytes: ...  # noqa: F811  not typing's own
+    def __getitem__(self, key: int | slice) -> int | bytes:  # noqa: F811
+        if isinstance(key, slice):
+            first, stop, step = key.indices(self._size)
+            return self._read(first, stop)[::step]
+        at = key - self._start
+        if not 0 <= at < len(self._window):
+            if not 0 <= key < self._size:
+                raise IndexError(key)
+            self._load(key, 1)
+            at = 0
+        return self._window[at]
+
+    def _read(self, start: int, stop: int) -> bytes:
+        if stop <= start:
+            return b""
+        at = start - self._start
+        if not 0 <= at <= len(self._window) - (stop - start):
+            self._load(start, stop - start)
+            at = 0
+        return self._window[at : at + stop - start]
+
+    def _load(self, start: int, least: int) -> None:
+        """Move the window to `start`; it holds `least` bytes, or more."""
+        wanted = min(max(least, _WINDOW), self._size - start)
+        window = b""
+        while len(window) < least:
+            data = os.pread(self._fd, wanted - len(window), start + len(window))
+            if not data:
+                raise ImageFormatError("the file has become shorter", start + len(window))
+            window += data
+        self._window, self._start = window, start
