@@ -128,6 +128,8 @@ class WorkerPool:
                     return None
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None  # removed or replaced meanwhile: who did that submits what is there
+            except OSError as caught:  # its disk fails: not our fault, and the status asks again
+                return _failed(path, error("io", f"cannot be read: {caught.strerror or caught}"))
             except Exception as caught:
                 log.exception("converting %s failed", path)
                 message = f"internal error while converting: {type(caught).__name__}: {caught}"

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 #: Opens the session in the daemon, after the fork; may report progress, which the parent shows.
 HostFactory = Callable[[Progress], MountHost]
+#: Called when the session is open; returns what is called when the kernel has mounted.
+_Begin = Callable[[MountHost], Callable[[], None]]
+_Serve = Callable[[Progress, _Begin], None]
 
 _M_ARENA_MAX = -8  # <malloc.h>
 
@@ -73,7 +76,7 @@ def mount(
     nonempty = bool(extra.pop("nonempty", False))
     path = prepare(mountpoint, allow_other=allow_other, nonempty=nonempty)
 
-    def serve(progress: Progress, ready: Callable[[MountHost], None]) -> None:
+    def serve(progress: Progress, begin: _Begin) -> None:
         host = host_factory(progress)
         try:
             _serve(
@@ -84,13 +87,13 @@ def mount(
                     binding.libfuse, options.source, extra, read_only=host.read_only,
                     allow_other=allow_other, nonempty=nonempty,
                 ),
-                ready,
+                begin(host),
             )  # fmt: skip
         finally:
             host.close()
 
     if options.foreground:
-        serve(options.progress, lambda host: None)
+        serve(options.progress, lambda host: lambda: None)
         return 0
     return _in_background(serve, path, options.progress)
 
@@ -100,7 +103,7 @@ def _serve(
     host: MountHost,
     path: str,
     fuse_options: dict[str, str | bool],
-    ready: Callable[[MountHost], None],
+    ready: Callable[[], None],
 ) -> None:
     """Mount `path` and answer until it is unmounted or this process gets a signal to end."""
     from romfsfs.fs.adapter import Adapter
@@ -110,7 +113,7 @@ def _serve(
     def on_ready() -> None:
         nonlocal mounted
         mounted = True
-        ready(host)
+        ready()
 
     # Others may use it and root made it: what they create must be theirs.
     shared = "allow_other" in fuse_options and os.geteuid() == 0
@@ -156,9 +159,7 @@ def _share_one_heap() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def _in_background(
-    serve: Callable[[Progress, Callable[[MountHost], None]], None], path: str, progress: Progress
-) -> int:
+def _in_background(serve: _Serve, path: str, progress: Progress) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or the daemon would write it a second time
@@ -195,7 +196,7 @@ def _in_background(
     raise RomfsError("the mount's process ended without a word", where=path)
 
 
-def _daemon(serve: Callable[[Progress, Callable[[MountHost], None]], None], channel: int) -> None:
+def _daemon(serve: _Serve, channel: int) -> None:
     """The forked process: never returns, never lets an exception reach its caller's code."""
     code = 1
     try:
@@ -205,7 +206,7 @@ def _daemon(serve: Callable[[Progress, Callable[[MountHost], None]], None], chan
         send = _Sender(channel)
         send(pid=os.getpid())
         try:
-            serve(send.progress, lambda host: _ready(host, send, captured))
+            serve(send.progress, lambda host: _to_log(host, send, captured))
             code = 0
         except RomfsError as error:
             _fail(error, send, captured)
@@ -235,27 +236,32 @@ def _redirect_output() -> BinaryIO:
     level = logging.getLogger().getEffectiveLevel()
     stream = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stderr = stream
+    logging.raiseExceptions = False  # where the log's disk is full, a report of that is lost too
     logging.basicConfig(
         force=True, stream=stream, format=_LOG_FORMAT, level=min(level, logging.INFO)
     )
     return captured
 
 
-def _ready(host: MountHost, send: _Sender, captured: BinaryIO) -> None:
-    """The kernel has mounted: from here on output belongs to the session's log."""
+def _to_log(host: MountHost, send: _Sender, captured: BinaryIO) -> Callable[[], None]:
+    """Open the session's log while the mount can still be refused; what this returns is for when
+    the kernel has mounted: from there on output belongs to the log. OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     path = os.devnull if host.log_file is None else host.log_file
     target = os.open(path, flags, 0o600)
-    captured.seek(0)
-    early = captured.read()
-    if early:
-        os.write(target, early)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    os.close(target)
-    captured.close()
-    send(ready=True)
-    send.close()
+
+    def ready() -> None:
+        captured.seek(0)
+        with contextlib.suppress(OSError):  # a full disk: what was said is lost, the mount is not
+            os.write(target, captured.read())
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+        captured.close()
+        send(ready=True)
+        send.close()
+
+    return ready
 
 
 def _fail(error: RomfsError, send: _Sender, captured: BinaryIO) -> None:

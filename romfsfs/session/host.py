@@ -106,7 +106,7 @@ class SessionHost:
     def _is_folder(self, path: str) -> bool:
         try:
             return kind_at(self.work_fd, path) == "dir"
-        except PermissionError:  # in a folder closed since: what was just done must not fail
+        except OSError:  # in a folder closed since, on a failing disk: what was done must not fail
             return False
 
     def limit(self, path: str) -> int | None:

@@ -37,6 +37,11 @@ def opened(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
+#: What opening a file answers that is not there, is no file, or may not be read.
+_NOT_TO_BE_READ = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EISDIR}
+)
+
 #: What the kernel answers for a mount whose process has gone.
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
@@ -233,11 +238,14 @@ def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
 def work_digest(
     work_fd: int, path: str, signature: Signature | None = None, known: str = ""
 ) -> str | None:
-    """The digest of a work file, None if it is not there; `known` if it has this signature."""
+    """The digest of a work file, None if it is none that can be read; `known` if it has this
+    signature. OSError where the disk fails: that says nothing about the file."""
     try:
         fd = open_file(work_fd, path)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_READ:
+            return None
+        raise
     try:
         if signature is not None and Signature.of(os.fstat(fd)) == signature:
             return known

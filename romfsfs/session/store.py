@@ -51,21 +51,17 @@ class Lock:
         self._fd = -1
 
     def acquire(self) -> bool:
-        """Take the lock if nobody has it, and say who did; whether it was taken."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(fd)
-                    return False
-                time.sleep(_PAUSE_SECONDS)
-        self._fd = fd
-        self.write(MountedAt(os.getpid(), ""))
-        return True
+        """Take the lock if nobody has it, and say who did; whether it was taken. OSError."""
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        taken = False
+        try:
+            if _take(self._fd):
+                self.write(MountedAt(os.getpid(), ""))
+                taken = True
+            return taken
+        finally:
+            if not taken:  # a disk that fails must not leave it taken for as long as we live
+                self.release()
 
     def write(self, record: MountedAt) -> None:
         """Say who holds it."""
@@ -84,6 +80,18 @@ class Lock:
 
     def __exit__(self, *exc: object) -> None:
         self.release()
+
+
+def _take(fd: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE_SECONDS)
 
 
 def sessions_dir() -> Path:

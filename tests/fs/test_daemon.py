@@ -58,6 +58,17 @@ def test_a_session_that_refuses_is_the_mounts_error(place: Mounted) -> None:
     assert mountpoint.find_mount(str(place.mnt)) is None
 
 
+def test_a_log_that_cannot_be_written_is_an_error_before_the_mount(place: Mounted) -> None:
+    """A disk without a free inode, say."""
+    (place.state / "log").mkdir()
+    done = place.try_mount()
+    assert done.returncode == 1
+    assert "RomfsError: is a directory" in done.stderr
+    assert mountpoint.find_mount(str(place.mnt)) is None
+    assert place.calls() == ["close"]
+    (place.state / "log").rmdir()
+
+
 def test_what_libfuse_says_is_passed_on(place: Mounted) -> None:
     done = place.try_mount("-o", "no_such_option")
     assert done.returncode == 1

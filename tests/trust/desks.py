@@ -57,6 +57,7 @@ class Desk:
         self.told = told
         os.environ["ROMFSFS_STATE_DIR"] = str(self.base / "state")
         os.environ["ROMFSFS_CACHE_DIR"] = str(self.base / "cache")
+        os.environ["FAULTS_BELOW"] = str(self.base)
         self.image.write_bytes(encode(OLD))
         self.other.write_bytes(encode({}))  # what is not there below /dev would be a port
         self.built = self.base / "built"

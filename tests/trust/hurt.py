@@ -1,9 +1,9 @@
 """Runs one operation of romfsfs again and again, hurt at another place each time.
 
 `python hurt.py OPERATION HOW EVERY [FIRST]`: HOW is `kill` (kill -9), or the name of an errno
-with which a system call fails (`EIO`: that call; `ENOSPC+`: that call and all after it; needs
-`faults.c` preloaded), or a signal (`SIGINT`). EVERY: hurt at every so many-th place only, from
-the FIRST (1) on. Prints what was found as JSON.
+with which a system call fails (`EIO`: that call; `ENOSPC+`: that call and all after it; `EIO read`:
+that reading of, or look at, a file; needs `faults.c` preloaded), or a signal (`SIGINT`).
+EVERY: hurt at every so many-th place only, from the FIRST (1) on. Prints what was found as JSON.
 The operations `mounted-...` are done by a command while a daemon serves the session; `daemon` is
 a commit by the daemon itself, asked for through `.romfs/ctl`.
 
@@ -54,12 +54,12 @@ def hurt(desk: Desk, how: str, at: int) -> tuple[int, dict[str, Any]]:
 
     def failing() -> tuple[int, int]:
         library = ctypes.CDLL(os.environ["ROMFSFS_FAULTS"])
-        number = getattr(errno, how.rstrip("+"))
-        library.fault_arm(at, number, int(how.endswith("+")))
+        number = getattr(errno, how.removesuffix("+").removesuffix(" read"))
+        library.fault_arm(at, number, how.endswith("+"), how.endswith(" read"))
         try:
             return desk.run(), library.fault_count()
         finally:
-            library.fault_arm(0, 0, 0)
+            library.fault_arm(0, 0, 0, 0)
 
     return desk.fork(killed if how == "kill" or how in SIGNALS else failing)
 

@@ -107,8 +107,8 @@ class RealMount:
 
     @property
     def is_mounted(self) -> bool:
-        mounts = Path("/proc/self/mounts").read_text()
-        return f" {self.mnt} fuse.romfsfs " in mounts
+        mounts = Path("/proc/self/mounts").read_bytes()  # of others too, in whatever encoding
+        return f" {self.mnt} fuse.romfsfs ".encode() in mounts
 
     def stored(self) -> dict[str, bytes | None]:
         """What the image file holds now: contents by path, None for folders."""

@@ -32,8 +32,8 @@ def hurt(
     record: Record, operation: str, how: str, every: int, **environment: str
 ) -> dict[str, Any]:
     found = ran("hurt.py", [operation, how], every, **environment)
-    kinds = {"kill": "killed", "EIO": "refused", "ENOSPC+": "refused", "EROFS+": "refused"}
-    record(f"places_{kinds.get(how, 'interrupted')}_at", found["tried"])
+    what = {"kill": "killed"}.get(how, "refused" if how.startswith("E") else "interrupted")
+    record(f"places_{what}_at", found["tried"])
     return found
 
 
@@ -113,11 +113,20 @@ def test_the_power_goes(
     assert found["found"] == {}
 
 
+#: What meets a disk that cannot be read, in a long run.
+_READING = (
+    "open", "build", "recover", "reopen", "rollback", "discard", "log", "extract", "zoo", "close",
+    "new", "commit-to", "mounted-commit", "mounted-undo",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("how", "operation", "every"),
     [
         ("EIO", "commit", 11), ("EIO", "open", 9), ("EIO", "undo", 11), ("EIO", "build", 7),
         ("ENOSPC+", "commit", 13), ("ENOSPC+", "recover", 13), ("EROFS+", "commit", 13),
+        ("EIO read", "commit", 31), ("EIO read", "undo", 41), ("EIO read", "revert", 31),
+        *(("EIO read", operation, 1) for operation in _READING if LONG),
     ],
 )  # fmt: skip
 def test_refused_by_the_disk(
