@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from romfsfs.cli.sources import (
     session_device,
 )
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import SessionBusy, UsageError
+from romfsfs.errors import RomfsError, SessionBusy, UsageError
 from romfsfs.files import Progress
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
@@ -113,24 +114,34 @@ def mount(
         )
         mount_fuse(request.open_host, directory, mount_options)
     if not given["foreground"]:
-        _say_mounted(output, find_session(directory), directory, inside)
+        _say_mounted(output, request.source, directory, inside)
 
 
-def _say_mounted(output: Output, found: Found, directory: str, inside: bool) -> None:
-    info = found.session.info
-    output.say(f"{info.name} is mounted at {directory}")
-    if not info.board:
-        output.note("no board chosen: scripts become portable bytecode, the size is not limited; "
-                    "romfsfs boards lists what --board takes")  # fmt: skip
+def _say_mounted(output: Output, source: str, directory: str, inside: bool) -> None:
+    try:
+        with worded():
+            found = find_session(directory)
+            name, notes = found.session.info.name, list(_worth_knowing(found, directory))
+    except RomfsError as error:  # a disk that fails, say: it is mounted all the same
+        name, notes = source, [error.line]
+    output.say(f"{name} is mounted at {directory}")
     if inside:
-        output.note("your shell is still in the folder below the mount; to enter the mount: cd .")
-    capacity = found.session.capacity
+        notes.append("your shell is still in the folder below the mount; to enter the mount: cd .")
+    for note in notes:
+        output.note(note)
+
+
+def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
+    """Notes on what has been mounted."""
+    board, capacity = found.session.info.board, found.session.capacity
+    if not board:
+        yield ("no board chosen: scripts become portable bytecode, the size is not limited; "
+               "romfsfs boards lists what --board takes")  # fmt: skip
     if capacity is not None and found.session.base.image_size > capacity:
-        output.note(f"its image is larger than {info.board}'s {capacity:,} B: "
-                    f"romfsfs status {directory}")  # fmt: skip
+        yield (f"its image is larger than {board}'s {capacity:,} B: romfsfs status {directory}")
     holder = store.mounted_at(found.session.directory)
     if holder is not None and holder.resumed:
-        output.note(f"it has edits that are not committed: romfsfs status {directory}")
+        yield f"it has edits that are not committed: romfsfs status {directory}"
 
 
 def _is_word(source: str) -> bool:

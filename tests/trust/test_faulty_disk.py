@@ -232,7 +232,7 @@ def _mount_hurt(fault: Faults, place: RealMount, at: int, reads: bool, edited: b
     if done.returncode:
         (line,) = [line for line in said.splitlines() if line.startswith("romfsfs: error: ")]
         assert "; " in line, (at, line)
-        until(lambda: not place.is_mounted)
+        assert not place.is_mounted, (at, said)
         place.mount()
     names = {"app.py", "kept.txt"} | ({"edit.txt"} if edited else set())
     assert set(os.listdir(place.mnt)) >= names, at
