@@ -25,7 +25,7 @@ from romfsfs.devices.simulator.flash import Flash
 from romfsfs.devices.simulator.link import Port
 
 #: seconds until a camera that does not do what it was told counts as broken
-CALL_SECONDS = 30.0
+CALL_SECONDS = 60.0
 
 
 class Simulator:
@@ -158,8 +158,10 @@ class Simulator:
         self._wake()
         deadline = time.monotonic() + CALL_SECONDS
         while not done.wait(0.2):
-            if not thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the simulated camera does not run")
+            if not thread.is_alive():
+                raise RuntimeError("the simulated camera has ended")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the simulated camera is still busy after {CALL_SECONDS} s")
         if errors:
             raise errors[0]
 
