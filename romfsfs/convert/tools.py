@@ -3,8 +3,8 @@
 A tool gets a private folder, an environment of a few names, no input, a limit of time, memory
 and file size, and a process group of its own that is killed as a whole; children that left the
 group are found by the folder, which is in their environment. Its two outputs are read as one, in
-order; of a long output the head and the last lines are kept. What it leaves in the folder is
-looked at with `made_file` alone: it may be anything.
+order, unless the first is its result; of a long output the head and the last lines are kept. What
+it leaves in the folder is looked at with `made_file` alone: it may be anything.
 
 The limits are set on the running child with prlimit(2): `preexec_fn` can deadlock in a program
 with threads, and a shell in between would be one more thing to kill. Where prlimit is missing
@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from romfsfs.convert.types import Cancel, Cancelled, Diagnostic, error
 from romfsfs.programs import search_path
@@ -58,8 +58,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a tool ended. status: exit status, -N when signal N killed it. output: both outputs,
-    shortened in the middle when long. timed_out: it was stopped because its time was up."""
+    """How a tool ended. status: exit status, -N when signal N killed it. output: both outputs (or
+    the second, when the first is its result), shortened in the middle when long. timed_out: it was
+    stopped because its time was up."""
 
     status: int
     output: str
@@ -98,6 +99,20 @@ class _Capture:
         return (head + tail).decode("utf-8", "replace").replace("\r\n", "\n")
 
 
+class _Result:
+    """Writes what is added to a file of at most `limit` bytes."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file = file
+        self._left = limit
+
+    def add(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        self._file.write(data)
+
+
 def environment(folder: Path, **extra: str) -> dict[str, str]:
     """What a tool may know: where programs are, UTF-8, its own folder; and `extra`."""
     return {
@@ -118,16 +133,21 @@ def run_tool(
     env: Mapping[str, str],
     limits: Limits,
     cancel: Cancel | None = None,
+    result: BinaryIO | None = None,
 ) -> Outcome:
-    """Run `argv` in `folder` and wait for it. OSError when it does not start; Cancelled."""
+    """Run `argv` in `folder` and wait for it. OSError when it does not start; Cancelled.
+
+    result: where its standard output goes, which is then no part of the outcome's text. OSError of
+    writing it: for tools that do not notice a full disk themselves."""
     import signal
 
     started = time.monotonic()
-    process = _start(argv, folder, env)
+    process = _start(argv, folder, env, result is not None)
     capture = _Capture()
+    outputs = _outputs(process, capture, result, limits)
     try:
         _limit(process.pid, limits)
-        ended = _follow(process, capture, started + limits.seconds, cancel)
+        ended = _follow(process, outputs, started + limits.seconds, cancel)
     finally:
         # Before the leader is reaped: until then its number cannot belong to another group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -135,13 +155,16 @@ def run_tool(
         status = process.wait()
         if limits.children:
             _kill_strays(folder)
-        _drain(process, capture)
+        _drain(outputs)
     if not ended and cancel is not None and cancel.is_set():
         raise Cancelled("the conversion was stopped", where=os.path.basename(argv[0]))
     return Outcome(status, capture.text(), not ended, time.monotonic() - started)
 
 
-def _start(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], folder: Path, env: Mapping[str, str], apart: bool
+) -> subprocess.Popen[bytes]:
+    """apart: its two outputs are two pipes."""
     import subprocess
 
     for attempt in range(BUSY_ATTEMPTS):
@@ -152,7 +175,7 @@ def _start(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> subproc
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE if apart else subprocess.STDOUT,
                 start_new_session=True,
                 bufsize=0,
             )
@@ -161,6 +184,23 @@ def _start(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> subproc
                 raise
             time.sleep(0.01)
     raise AssertionError("unreachable")
+
+
+#: The pipes from a tool, and what takes what comes out of each.
+_Outputs = list[tuple[IO[bytes], "_Capture | _Result"]]
+
+
+def _outputs(
+    process: subprocess.Popen[bytes], capture: _Capture, result: BinaryIO | None, limits: Limits
+) -> _Outputs:
+    assert process.stdout is not None
+    if result is None or process.stderr is None:
+        found: _Outputs = [(process.stdout, capture)]
+    else:
+        found = [(process.stdout, _Result(result, limits.file_bytes)), (process.stderr, capture)]
+    for pipe, _ in found:
+        os.set_blocking(pipe.fileno(), False)
+    return found
 
 
 def _limit(pid: int, limits: Limits) -> None:
@@ -183,29 +223,28 @@ def _limit(pid: int, limits: Limits) -> None:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], capture: _Capture, deadline: float, cancel: Cancel | None
+    process: subprocess.Popen[bytes], outputs: _Outputs, deadline: float, cancel: Cancel | None
 ) -> bool:
     """Read until the tool ends: True; False when time is up or `cancel` is set."""
     import selectors
 
-    assert process.stdout is not None
-    fd = process.stdout.fileno()
-    os.set_blocking(fd, False)
-    open_output = True
     with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
+        for pipe, taker in outputs:
+            selector.register(pipe, selectors.EVENT_READ, taker)
         while True:
             left = deadline - time.monotonic()
             if left <= 0 or (cancel is not None and cancel.is_set()):
                 return False
-            if open_output and selector.select(min(left, TICK_SECONDS)):
-                data = os.read(fd, 1 << 16)
-                capture.add(data)
+            still_open = bool(selector.get_map())
+            ready = selector.select(min(left, TICK_SECONDS)) if still_open else []
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 16)
+                key.data.add(data)
                 if not data:
-                    open_output = False
-            elif _has_ended(process):
+                    selector.unregister(key.fileobj)
+            if not ready and _has_ended(process):
                 return True
-            elif not open_output:
+            if not still_open:
                 time.sleep(min(left, 0.002))
 
 
@@ -263,19 +302,20 @@ def made_file(path: Path, folder: Path) -> int | None:
     return status.st_size if plain and inside else None
 
 
-def _drain(process: subprocess.Popen[bytes], capture: _Capture) -> None:
+def _drain(outputs: _Outputs) -> None:
     """What the tool said last. At most a pipe's worth: a child that got away may write on."""
-    assert process.stdout is not None
-    with process.stdout as pipe:
-        os.set_blocking(pipe.fileno(), False)
-        for _ in range(64):
-            try:
-                data = os.read(pipe.fileno(), 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            capture.add(data)
+    with contextlib.ExitStack() as stack:
+        for pipe, _ in outputs:
+            stack.enter_context(pipe)
+        for pipe, taker in outputs:
+            for _ in range(64):
+                try:
+                    data = os.read(pipe.fileno(), 1 << 16)
+                except BlockingIOError:
+                    break
+                if not data:
+                    break
+                taker.add(data)
 
 
 def time_out(tool: str, outcome: Outcome, limit: float) -> Diagnostic:

@@ -22,13 +22,14 @@ from romfsfs.convert.tools import (
 )
 
 
-def python(folder: Path, code: str, seconds: float = 20, cancel=None, **limits: int):
+def python(folder: Path, code: str, seconds: float = 20, cancel=None, result=None, **limits: int):
     return run_tool(
         [sys.executable, "-c", code],
         folder=folder,
         env=environment(folder),
         limits=Limits(seconds, **limits),
         cancel=cancel,
+        result=result,
     )
 
 
@@ -60,6 +61,18 @@ def test_no_input_own_folder_and_nothing_of_the_users_environment(tmp_path, monk
     assert output.startswith(f"'' {tmp_path} ")
     assert "SECRET" not in output
     assert environment(tmp_path)["HOME"] == str(tmp_path)
+
+
+def test_a_result_on_standard_output_is_whole_or_an_error(tmp_path):
+    code = "import sys\nprint('note', file=sys.stderr)\nfor _ in range(900): print('x' * 999)"
+    with (tmp_path / "result").open("xb") as file:
+        outcome = python(tmp_path, code, result=file)
+    assert (outcome.status, outcome.output) == (0, "note\n")
+    assert (tmp_path / "result").read_bytes() == (b"x" * 999 + b"\n") * 900
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space"):
+        python(tmp_path, code, result=full)
+    with (tmp_path / "large").open("xb") as file, pytest.raises(OSError, match="too large"):
+        python(tmp_path, code, result=file, file_bytes=1000)
 
 
 def test_long_output_keeps_its_head_and_its_last_lines(tmp_path):

@@ -12,9 +12,13 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_mount import RealMount, until
+
+from romfsfs.convert import Converters, State, Target, script
+from romfsfs.files import digest_fd
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -219,6 +223,36 @@ def test_no_room_for_conversions(place: RealMount, small_disk: Callable[..., Sma
     assert list(place.stored()) == ["app.mpy"]
     assert not list((disk.folder / "convert/work").iterdir())
     place.umount()
+
+
+def test_a_disk_that_is_full_for_a_moment(
+    small_disk: Callable[..., SmallDisk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mpy-cross ends well with a piece of its result, which must not get onto a camera."""
+    disk = small_disk("cache")
+    converters = Converters(Target(), disk.folder / "convert")
+    source = tmp_path / "app.py"
+    source.write_text(
+        "".join(f"def f{number}(): return 'text {number}'\n" for number in range(900))
+    )
+    real = script.run_tool
+
+    def run(*args: Any, **options: Any) -> Any:
+        (disk.folder / "room").write_bytes(bytes(8 * KIB))
+        disk.fill()
+        (disk.folder / "room").unlink()
+        try:
+            return real(*args, **options)
+        finally:
+            disk.free()
+
+    with source.open("rb") as file:
+        digest = digest_fd(file.fileno())
+        with monkeypatch.context() as patch:
+            patch.setattr(script, "run_tool", run)
+            result = converters.convert("app.py", file.fileno(), digest)
+        assert "No space left on device" in result.message
+        assert converters.convert("app.py", file.fileno(), digest).state is State.READY
 
 
 @pytest.mark.parametrize("way", ["full", "read-only"])
