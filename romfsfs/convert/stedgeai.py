@@ -69,6 +69,8 @@ _INSTALLS = (
     "~/STM32Cube/Repository/Packs/STMicroelectronics/X-CUBE-AI",
 )
 _COMPLAINT = re.compile(r"^.*(?:\bE\d{3}\b|\berror\b).*$", re.M | re.I)
+#: How the tool calls it when the model is at fault.
+_INVALID_MODEL = "InvalidModelError"
 _MAX_SETTINGS_BYTES = 1 << 20
 
 
@@ -141,7 +143,9 @@ class NeuralArtConverter:
             return Product(None, (problem,), cacheable=False)
         result = find_result(job.folder) if outcome.status == 0 else None
         if result is None:
-            return Product(None, (explain(outcome),), cacheable=outcome.status > 0)
+            # Else it may be this machine (no cross-compiler, no memory): then a repair helps.
+            said = outcome.status > 0 and _INVALID_MODEL in outcome.output
+            return Product(None, (explain(outcome),), cacheable=said)
         with result.open("rb") as file:
             if file.read(len(NEURAL_ART_MAGIC)) != NEURAL_ART_MAGIC:
                 message = f"ST Edge AI's {_RESULT} is no network for the Neural-ART; update it"

@@ -107,8 +107,10 @@ class VelaConverter:
         output = job.folder / _OUTPUT / f"{job.source.stem}_vela.tflite"
         size = made_file(output, job.folder)
         if outcome.status != 0 or size is None:
-            # A signal may have been the system's, short of memory: not a property of the model.
-            return Product(None, (explain(outcome),), cacheable=outcome.status >= 0)
+            # Else it may be this machine: short of memory, a damaged package. Then a repair helps.
+            problem = explain(outcome)
+            cacheable = outcome.status > 0 and problem.code == "model-invalid"
+            return Product(None, (problem,), cacheable=cacheable)
         return self._judge(output, size, outcome)
 
     def _judge(self, output: Path, size: int, outcome: Outcome) -> Product:

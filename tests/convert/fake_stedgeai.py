@@ -35,6 +35,9 @@ def main() -> int:
         print("E010(InvalidModelError): Couldn't load TFLite model", file=sys.stderr)
         print("elapsed time (generate): 0.1s")
         return 1
+    if act == "no-compiler":
+        print("make: *** [arm-none-eabi-gcc: not found] Error 127", file=sys.stderr)
+        return 2
     if act == "prompt":
         answer = input("Overwrite the output folder? [y/n] ")
         print("answered", answer)

@@ -117,6 +117,17 @@ def test_complaint_reaches_the_user(tmp_path, install, n6):
     assert len(install.calls()) == 1  # it would say the same again
 
 
+def test_complaint_about_this_machine_is_not_kept(tmp_path, install, n6):
+    install.plan(act="no-compiler")
+    result = convert(n6, tmp_path, "m.onnx", ONNX)
+    assert result.message == (
+        "ST Edge AI cannot convert it: make: *** [arm-none-eabi-gcc: not found] Error 127"
+    )
+    assert lookup(n6, tmp_path, "m.onnx", ONNX) == result
+    install.plan()
+    assert convert(n6, tmp_path, "m.onnx", ONNX).state is State.READY
+
+
 def test_prompt_gets_no_answer_and_does_not_hang(tmp_path, install, n6):
     install.plan(act="prompt")
     result = convert(n6, tmp_path, "m.onnx", ONNX)
