@@ -49,7 +49,7 @@ def resource_folders() -> list[Path]:
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        folder = Path(chosen).expanduser().absolute()
+        folder = Path(os.path.expanduser(chosen)).absolute()
         if not folder.is_dir():
             raise UsageError(f"${VARIABLE} names no folder", where=chosen)
         return [folder]

@@ -117,7 +117,8 @@ class NeuralArtConverter:
             settings = make_settings(self._npu.profile, self._options)
         except SettingsError as caught:
             return refused(path, error("options", str(caught)))
-        parameters = (_identity(tool), self._npu.target, _kind(path), *settings)
+        core = core_folder(tool, self._options.stedgeai)
+        parameters = (_identity(tool), core, self._npu.target, _kind(path), *settings)
         return Decision(State.PENDING, path, parameters)
 
     def convert(self, job: Job) -> Product:
@@ -134,7 +135,7 @@ class NeuralArtConverter:
         outcome = run_tool(
             generate_argv(tool, model.name, self._npu.target, settings.name),
             folder=job.folder,
-            env=tool_environment(tool, job.folder),
+            env=tool_environment(tool, core_folder(tool, self._options.stedgeai), job.folder),
             limits=limits,
             cancel=job.cancel,
         )
@@ -169,12 +170,18 @@ def generate_argv(tool: Path, model: str, target: str, profile: str) -> list[str
     ]
 
 
-def tool_environment(tool: Path, folder: Path) -> dict[str, str]:
-    """`STEDGEAI_CORE_DIR`: the user's, or the install that the tool is in; its folder on PATH."""
-    core = os.environ.get("STEDGEAI_CORE_DIR")
-    if not core:
-        inside = tool.parent.parent.name == "Utilities"
-        core = str(tool.parents[2] if inside else tool.parent)
+def core_folder(tool: Path, option: str | None) -> str:
+    """The install that the tool takes its parts from: the one it is in, when it was chosen by the
+    option; else the user's `STEDGEAI_CORE_DIR`, or that."""
+    inside = tool.parent.parent.name == "Utilities"
+    install = str(tool.parents[2] if inside else tool.parent)
+    if option and inside:
+        return install
+    return os.environ.get("STEDGEAI_CORE_DIR") or install
+
+
+def tool_environment(tool: Path, core: str, folder: Path) -> dict[str, str]:
+    """`STEDGEAI_CORE_DIR` is `core`; the tool's folder is on PATH."""
     path = os.pathsep.join((str(tool.parent), search_path()))
     return environment(folder, STEDGEAI_CORE_DIR=core, PATH=path)
 
@@ -185,7 +192,7 @@ def find_tool(option: str | None) -> Path:
     ToolMissing says where to get it; also when the option names something that is not there,
     rather than to use another version than the user asked for."""
     if option:
-        found = _in_install(Path(option).expanduser())
+        found = _in_install(_user_path(option))
         if found is None:
             raise ToolMissing(
                 "ST Edge AI is not where --stedgeai says",
@@ -209,7 +216,7 @@ def find_tool(option: str | None) -> Path:
 
 def _search_installs() -> Path | None:
     for pattern in _INSTALLS:
-        expanded = Path(pattern).expanduser()
+        expanded = _user_path(pattern)
         if not expanded.is_absolute():  # no home folder
             continue
         relative = expanded.relative_to(expanded.anchor)
@@ -220,21 +227,25 @@ def _search_installs() -> Path | None:
     return None
 
 
+def _user_path(text: str) -> Path:
+    """`~` as the shell has it. pathlib raises where nobody has that home; then it stays."""
+    return Path(os.path.expanduser(text))
+
+
 def _in_install(place: Path) -> Path | None:
-    """The program at `place` itself, or in an install or a folder of versions of it."""
-    if place.is_file():
+    """The program at `place` itself, or in an install or a folder of versions of it. What may not
+    be entered, another user's install, is none."""
+    if os.path.isfile(place):
         return place.absolute() if os.access(place, os.X_OK) else None
-    if not place.is_dir():
-        return None
     try:
-        versions = sorted((each for each in place.iterdir() if each.is_dir()), reverse=True)
-    except PermissionError:
+        versions = sorted((each for each in place.iterdir() if os.path.isdir(each)), reverse=True)
+    except (OSError, ValueError):  # ValueError: a NUL in its name
         return None
     for root in (place, *versions):
         for folder in (root, *(root / "Utilities" / each for each in _PLATFORMS)):
             for name in _NAMES:
                 path = folder / name
-                if path.is_file() and os.access(path, os.X_OK):
+                if os.path.isfile(path) and os.access(path, os.X_OK):
                     return path.absolute()
     return None
 
@@ -257,7 +268,7 @@ def make_settings(profile: str, options: Options) -> Settings:
     if options.neural_art_profile:
         name, _, path = options.neural_art_profile.rpartition("@")
         profile = name or profile
-        where = Path(path).expanduser()
+        where = _user_path(path)
         document = _load(where)
         entry = _entry(document, profile, where)
         named = entry.get("memory_pool")
@@ -267,7 +278,7 @@ def make_settings(profile: str, options: Options) -> Settings:
         entry = {"options": _figures()["options"]}
         document = {"Globals": {}, "Profiles": {profile: entry}}
     if options.neural_art_mpool:
-        pool = _read(Path(options.neural_art_mpool).expanduser())
+        pool = _read(_user_path(options.neural_art_mpool))
     entry["memory_pool"] = _POOL
     if isinstance(entry.get("options"), str):
         entry["options"] = entry["options"].replace("%", f"--optimization {level}")

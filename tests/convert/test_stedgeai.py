@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -196,6 +197,58 @@ def test_order_of_the_search(tmp_path, monkeypatch):
     assert stedgeai.find_tool(str(option.tool)) == option.tool
     with pytest.raises(stedgeai.ToolMissing, match="where --stedgeai says"):
         stedgeai.find_tool(str(tmp_path / "nowhere"))
+
+
+def test_installs_that_may_not_be_entered_are_none(tmp_path, install, cache, monkeypatch):
+    """Another user's; the session of an N6 must work all the same."""
+    closed = tmp_path / "openmvide-4.9" / "share" / "stedgeai" / "3.0"
+
+    def refuse(call: Any) -> Any:
+        def look(path: Any, *args: Any, **options: Any) -> Any:
+            if Path(str(path)).is_relative_to(closed / "x") or Path(str(path)).parent == closed:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **options)
+
+        return look
+
+    closed.mkdir(parents=True)
+    monkeypatch.setattr(os, "stat", refuse(os.stat))
+    monkeypatch.setenv("STEDGEAI_CORE_DIR", str(closed / "x"))
+    converters = Converters(camera("OPENMV_N6"), cache)
+    for environment in ({}, {"STEDGEAI_CORE_DIR": "x" * 5000}, {"STEDGEAI_CORE_DIR": ""}):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        result = lookup(converters, tmp_path, "m.onnx", ONNX)
+        assert (result.state, only_code(result)) == (State.FAILED, "tool-missing")
+
+
+def test_nobody_has_a_home(tmp_path, cache, monkeypatch):
+    """In a container with a user of any number."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    monkeypatch.setattr(stedgeai, "_INSTALLS", ("~/openmvide*/share/stedgeai",))
+    for option in (None, "~/stedgeai", "~nobody-of-this-name/stedgeai"):
+        converters = Converters(camera("OPENMV_N6", stedgeai=option), cache)
+        result = lookup(converters, tmp_path, "m.onnx", ONNX)
+        assert (result.state, only_code(result)) == (State.FAILED, "tool-missing")
+
+
+def test_another_install_behind_the_same_tool_converts_again(tmp_path, cache, monkeypatch):
+    """STEDGEAI_CORE_DIR says where the tool takes its compilers from."""
+    tool = Install(tmp_path / "path", inside="bin")
+    monkeypatch.setenv("PATH", f"{tool.folder}:/usr/bin:/bin")
+    converters = Converters(camera("OPENMV_N6"), cache)
+    for core in ("old", "new"):
+        monkeypatch.setenv("STEDGEAI_CORE_DIR", str(tmp_path / core))
+        assert lookup(converters, tmp_path, "m.onnx", ONNX).state is State.PENDING
+        assert convert(converters, tmp_path, "m.onnx", ONNX).state is State.READY
+        assert tool.calls()[-1]["environment"]["STEDGEAI_CORE_DIR"] == str(tmp_path / core)
+
+
+def test_the_install_that_was_chosen_is_not_mixed_with_another(tmp_path, install, n6, monkeypatch):
+    monkeypatch.setenv("STEDGEAI_CORE_DIR", str(tmp_path / "other"))
+    assert convert(n6, tmp_path, "m.onnx", ONNX).state is State.READY
+    assert install.calls()[-1]["environment"]["STEDGEAI_CORE_DIR"] == str(install.root)
 
 
 def test_replaced_tool_converts_again(tmp_path, install, n6):
