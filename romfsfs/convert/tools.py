@@ -146,7 +146,7 @@ def run_tool(
     capture = _Capture()
     outputs = _outputs(process, capture, result, limits)
     try:
-        _limit(process.pid, limits)
+        _limit_all(process.pid, folder, limits)
         ended = _follow(process, outputs, started + limits.seconds, cancel)
     finally:
         # Before the leader is reaped: until then its number cannot belong to another group.
@@ -203,11 +203,27 @@ def _outputs(
     return found
 
 
-def _limit(pid: int, limits: Limits) -> None:
+def _limit_all(pid: int, folder: Path, limits: Limits) -> None:
+    """Limit a tool that has just started, and what it has started meanwhile: other threads may
+    have kept us from it for long."""
     import resource
 
     if not hasattr(resource, "prlimit"):
         return
+    _limit(pid, limits)
+    limited = {pid}
+    for _ in range(STRAY_ATTEMPTS if limits.children else 0):
+        found = set(_processes_at(folder)) - limited
+        for each in found:
+            _limit(each, limits)
+        if not found:
+            return
+        limited |= found
+
+
+def _limit(pid: int, limits: Limits) -> None:
+    import resource
+
     wanted = (
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
@@ -257,21 +273,26 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _kill_strays(folder: Path) -> None:
-    """Kill what left the tool's process group (setsid) and has our folder in its environment or
-    for its current one. Again, as long as there are any: one may just have started another."""
-    if not os.path.isdir("/proc/self"):
-        return
+    """Kill what left the tool's process group (setsid). Again, as long as there are any: one may
+    just have started another."""
     import signal
 
-    marks = (b"TMPDIR=" + os.fsencode(folder), os.path.realpath(folder))
     for _ in range(STRAY_ATTEMPTS):
-        running = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
-        found = [pid for pid in running if _is_at(pid, marks)]
+        found = _processes_at(folder)
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         if not found:
             return
+
+
+def _processes_at(folder: Path) -> list[int]:
+    """The processes that have our folder in their environment or for their current one."""
+    if not os.path.isdir("/proc/self"):
+        return []
+    marks = (b"TMPDIR=" + os.fsencode(folder), os.path.realpath(folder))
+    running = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
+    return [pid for pid in running if _is_at(pid, marks)]
 
 
 def _is_at(pid: int, marks: tuple[bytes, str]) -> bool:

@@ -144,6 +144,26 @@ def test_memory_and_file_size_are_limited(tmp_path):
     assert (tmp_path / "big").stat().st_size <= 10 << 20
 
 
+def test_children_that_were_quicker_than_the_limits_have_them_too(tmp_path):
+    """The program that starts the tool may be busy with other things just then."""
+    done = threading.Event()
+    busy = [threading.Thread(target=lambda: list(iter(done.is_set, True))) for _ in range(3)]
+    for thread in busy:
+        thread.start()
+    try:
+        outcome = run_tool(
+            ["/bin/sh", "-c", "(sleep 1; ulimit -v) & wait"],
+            folder=tmp_path,
+            env=environment(tmp_path),
+            limits=Limits(20, memory_bytes=1 << 30),
+        )
+    finally:
+        done.set()
+        for thread in busy:
+            thread.join()
+    assert outcome.output == f"{1 << 20}\n"
+
+
 def test_no_descriptor_is_left_or_handed_on(tmp_path):
     secret = os.open(tmp_path / "secret", os.O_RDWR | os.O_CREAT)
     os.set_inheritable(secret, True)
