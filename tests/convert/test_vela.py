@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,8 +151,8 @@ def test_vela_not_installed(tmp_path, cache, monkeypatch):
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(vela, "_version", None)
-    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(vela, "_found", None)
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     converters = Converters(camera("OPENMV_AE3"), cache)
     with open_bytes(tmp_path, tflite()) as (fd, digest):
         for ask in (converters.lookup, converters.convert):
@@ -160,6 +161,23 @@ def test_vela_not_installed(tmp_path, cache, monkeypatch):
             assert "pip install ethos-u-vela" in result.message
     monkeypatch.undo()
     assert convert(converters, tmp_path, "m.tflite", tflite()).state is State.READY
+
+
+def test_an_upgrade_while_mounted_converts_again(tmp_path, cache, monkeypatch):
+    packages = tmp_path / "packages"
+    for version in ("5.2.0", "5.3.0"):
+        for old in packages.glob("*"):
+            shutil.rmtree(old)
+        metadata = packages / f"ethos_u_vela-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: ethos-u-vela\nVersion: {version}\n")
+        if version == "5.2.0":
+            monkeypatch.setattr(vela, "_found", None)
+            monkeypatch.syspath_prepend(packages)
+            converters = Converters(camera("OPENMV_AE3"), cache)
+        assert vela.installed_version() == version
+        assert lookup(converters, tmp_path, "m.tflite", tflite()).state is State.PENDING
+        assert convert(converters, tmp_path, "m.tflite", tflite()).state is State.READY
 
 
 def test_command_line_and_configuration():
