@@ -117,7 +117,7 @@ class ScriptConverter:
             return Product(None, (time_out("mpy-cross", outcome, limits.seconds),), cacheable=False)
         if outcome.status != 0:
             problem = explain(job.path, source, outcome, portable=not self._target.architecture)
-            return Product(None, (problem,), cacheable=outcome.status >= 0)
+            return Product(None, (problem,), cacheable=problem.code == "script-error")
         with output.open("rb") as file:
             header = mpy.parse_header(file.read(4))
         if header is None or header.version[0] != compiler.version[0]:
@@ -189,7 +189,8 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
         if last.startswith("MemoryError"):
             message = f"{path}: {last}; split the script into smaller ones"
             return error("script-error", message, output)
-        if outcome.status > 0 and last:
+        # OSError: it could not read its copy of the script. Other numbers are not its own.
+        if outcome.status == 1 and last and not last.startswith("OSError"):
             return error("script-error", f"{path}: {last}", output)
         return failure("mpy-cross", outcome)
     place = places[-1]

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from convert_helpers import convert, lookup, open_bytes, stored_bytes
@@ -236,6 +237,22 @@ def test_full_disk_is_told_and_not_remembered(tmp_path, cache, monkeypatch):
     assert (result.state, result.diagnostics[0].code) == (State.FAILED, "io")
     reason = f"could not convert: No space left on device ({cache}); free some space"
     assert result.message == reason
+    assert convert(converters, tmp_path, "app.py", SOURCE).state is State.READY
+
+
+def test_cache_that_is_cleared_while_the_compiler_starts(tmp_path, cache, monkeypatch):
+    converters = Converters(Target(), cache)
+    real = script.run_tool
+
+    def run(argv: list[str], **options: Any) -> Any:
+        (options["folder"] / argv[-1]).unlink()
+        return real(argv, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "run_tool", run)
+        result = convert(converters, tmp_path, "app.py", SOURCE)
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "tool-failed")
+    assert "can't open script.py" in result.message
     assert convert(converters, tmp_path, "app.py", SOURCE).state is State.READY
 
 
