@@ -78,10 +78,10 @@ def open_source(text: str, *, update: bool = False, progress: Progress = no_prog
 
 def open_offline(text: str) -> Source | None:
     """As `open_source`, but None for what is not on this machine (yet). Downloads nothing."""
-    if text != IDE and _is_url(text) and urlsplit(text).scheme != "file":
+    url, sha256 = _parts(text) if text != IDE and _is_url(text) else ("", "")
+    if url and urlsplit(url).scheme != "file":
         from romfsfs.zoo.download import kept
 
-        url, sha256 = _parts(text)
         fetched = kept(_downloaded(url), sha256)
         return None if fetched is None else _zip_or_listing(fetched.path, url, url)
     try:
@@ -114,8 +114,15 @@ def _is_url(text: str) -> bool:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """(URL, SHA-256 that its fragment pins or '')."""
-    url, fragment = urldefrag(text)
+    """(URL, SHA-256 that its fragment pins or ''). UsageError if it is no URL."""
+    try:
+        url, fragment = urldefrag(text)
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number
+    except ValueError as error:
+        raise UsageError(f"not a URL: {error}", where=text, next_step=_HOW) from error
+    if parts.scheme in ("http", "https") and not parts.hostname:
+        raise UsageError("not a URL: it names no server", where=text, next_step=_HOW)
     return url, fragment[len("sha256=") :].lower() if fragment.startswith("sha256=") else ""
 
 

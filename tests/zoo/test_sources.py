@@ -145,6 +145,15 @@ def test_a_url_may_pin_what_it_must_give(server: Server, resource_zip: Path) -> 
         open_source(server.url + "/resources.zip#sha256=" + "0" * 64)
 
 
+@pytest.mark.parametrize("text", ["http://[x", "http://x:port/", "http://x:99999/", "https://"])
+def test_what_is_no_url_is_said_so(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="not a URL"):
+        open_source(text)
+    monkeypatch.setenv("ROMFSFS_ZOO", text)
+    monkeypatch.setattr("romfsfs.zoo.tree._choice", (float("-inf"), None))
+    assert open_zoo(None) is None  # a mount works all the same
+
+
 def serve_listing(server: Server, resources: Path) -> str:
     for path, data in FILES.items():
         server.files[f"/zoo/models/{path}"] = data
