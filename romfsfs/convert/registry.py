@@ -73,7 +73,8 @@ class Converters:
         self.target = target
         self._cache = Cache(cache)
         self._converters = make_converters(target, cache / "tools")
-        self._unfiled: dict[str, Conversion] = {}  # by key: results that must not be cached
+        # Of failures that must not be cached, by key.
+        self._unfiled: dict[str, tuple[Diagnostic, ...]] = {}
         self._mutex = threading.Lock()
 
     def concerns(self, path: str) -> bool:
@@ -110,8 +111,8 @@ class Converters:
             return _filed(path, decision, entry, source_digest, size), key
         with self._mutex:
             unfiled = self._unfiled.get(key)
-        if unfiled is not None and unfiled.source_path == path:
-            return unfiled, key
+        if unfiled is not None:
+            return _failed(path, *unfiled), key
         return Conversion(State.PENDING, path, decision.stored_path), key
 
     def convert(
@@ -123,7 +124,7 @@ class Converters:
         Cancelled: `cancel` was set. OSError: the source cannot be read at all."""
         found, key = self._look_up(path, source_fd, source_digest)
         converter = self._find(path)
-        if converter is None or (found.state is not State.PENDING and not self._forget(found)):
+        if converter is None or (found.state is not State.PENDING and not self._forget(key)):
             return found
         try:
             return self._convert(converter, path, source_fd, source_digest, cancel)
@@ -171,20 +172,16 @@ class Converters:
         return next((each for each in self._converters if each.concerns(path)), None)
 
     def _remember(self, key: str, path: str, product: Product) -> Conversion:
-        result = Conversion(State.FAILED, path, path, diagnostics=product.diagnostics)
         with self._mutex:
             if len(self._unfiled) >= _MAX_REMEMBERED:
                 self._unfiled.clear()
-            self._unfiled[key] = result
-        return result
+            self._unfiled[key] = product.diagnostics
+        return _failed(path, *product.diagnostics)
 
-    def _forget(self, found: Conversion) -> bool:
-        """True when `found` was only remembered: it is worth another try."""
+    def _forget(self, key: str) -> bool:
+        """True when a failure was only remembered: it is worth another try."""
         with self._mutex:
-            keys = [key for key, value in self._unfiled.items() if value is found]
-            for key in keys:
-                del self._unfiled[key]
-        return bool(keys)
+            return self._unfiled.pop(key, None) is not None
 
 
 def _run(converter: Converter, job: Job, cache: Path) -> Product:

@@ -129,6 +129,15 @@ def test_complaint_about_this_machine_is_not_kept(tmp_path, install, n6):
     assert convert(n6, tmp_path, "m.onnx", ONNX).state is State.READY
 
 
+def test_two_names_of_a_model_that_fails(tmp_path, install, n6):
+    """Neither makes the other's failure forgotten, or both were tried again and again."""
+    install.plan(act="no-compiler")
+    results = {name: convert(n6, tmp_path, name, ONNX) for name in ("a.onnx", "b.onnx")}
+    for name, result in results.items():
+        assert result.source_path == name
+        assert lookup(n6, tmp_path, name, ONNX) == result
+
+
 def test_prompt_gets_no_answer_and_does_not_hang(tmp_path, install, n6):
     install.plan(act="prompt")
     result = convert(n6, tmp_path, "m.onnx", ONNX)
