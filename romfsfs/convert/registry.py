@@ -21,6 +21,7 @@ from pathlib import Path
 from romfsfs.convert.cache import Cache, Entry, LockTimeout
 from romfsfs.convert.types import (
     Cancel,
+    Cancelled,
     Conversion,
     Converter,
     Decision,
@@ -33,7 +34,7 @@ from romfsfs.convert.types import (
     Target,
     error,
 )
-from romfsfs.errors import ToolMissing
+from romfsfs.errors import RomfsError, ToolMissing
 from romfsfs.files import CHUNK
 
 #: What the cache may grow to when nobody says otherwise, bytes.
@@ -130,6 +131,11 @@ class Converters:
             return self._convert(converter, path, source_fd, source_digest, cancel)
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing))
+        except (Cancelled, StaleSource):
+            raise
+        except RomfsError as refused:  # of the cache: others may write to it now
+            problem = error("io", refused.line, refused.detail)
+            return self._remember(key, path, Product(None, (problem,)))
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
             return self._remember(key, path, Product(None, (_io(caught, self._cache.directory),)))
 

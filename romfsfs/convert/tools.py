@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import stat
 import time
@@ -224,7 +225,10 @@ def _limit_all(pid: int, folder: Path, limits: Limits) -> None:
 def _limit(pid: int, limits: Limits) -> None:
     import resource
 
+    # Of all its processors' time: holds where we are killed before we can stop it.
+    seconds = math.ceil(limits.seconds * (os.cpu_count() or 1)) + 1
     wanted = (
+        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_CORE, 0),

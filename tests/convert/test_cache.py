@@ -266,6 +266,18 @@ def test_unusable_cache_folder_is_told(tmp_path):
     assert lookup(converters, tmp_path, "app.py", SOURCE) == result
 
 
+def test_cache_that_others_may_write_to_is_told(tmp_path, cache):
+    converters = Converters(Target(), cache)
+    convert(converters, tmp_path, "app.py", SOURCE)
+    (cache / "work").chmod(0o777)
+    result = convert(converters, tmp_path, "new.py", SOURCE)
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "io")
+    assert "everybody may write to the folder" in result.message
+    assert lookup(converters, tmp_path, "new.py", SOURCE) == result
+    (cache / "work").chmod(0o700)
+    assert convert(converters, tmp_path, "new.py", SOURCE).state is State.READY
+
+
 def test_trim_removes_the_longest_unused_first(tmp_path, monkeypatch):
     store = Cache(tmp_path / "cache")
     for number in range(4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -33,9 +34,9 @@ def python(folder: Path, code: str, seconds: float = 20, cancel=None, result=Non
     )
 
 
-def ends(pid: int) -> bool:
+def ends(pid: int, seconds: float = 10) -> bool:
     """Whether the process ends soon; one that was killed may still wait for its parent."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -162,6 +163,25 @@ def test_children_that_were_quicker_than_the_limits_have_them_too(tmp_path):
         for thread in busy:
             thread.join()
     assert outcome.output == f"{1 << 20}\n"
+
+
+def test_a_tool_whose_master_was_killed_ends_as_well(tmp_path):
+    code = f"""
+import os, sys
+from pathlib import Path
+from romfsfs.convert.tools import Limits, environment, run_tool
+os.cpu_count = lambda: 1
+spin = "import os; open('pid', 'w').write(str(os.getpid()))\\nwhile True: pass"
+folder = Path({str(tmp_path)!r})
+run_tool([sys.executable, "-c", spin], folder=folder, env=environment(folder), limits=Limits(2))
+"""
+    master = subprocess.Popen([sys.executable, "-c", code])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.05)
+        assert master.poll() is None
+    master.kill()
+    master.wait()
+    assert ends(int((tmp_path / "pid").read_text()), seconds=60)
 
 
 def test_no_descriptor_is_left_or_handed_on(tmp_path):
