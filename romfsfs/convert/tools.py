@@ -262,7 +262,7 @@ def _follow(
                 key.data.add(data)
                 if not data:
                     selector.unregister(key.fileobj)
-            if not ready and _has_ended(process):
+            if _has_ended(process):  # even if somebody writes on: what it said itself is drained
                 return True
             if not still_open:
                 time.sleep(min(left, 0.002))

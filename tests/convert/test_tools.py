@@ -120,6 +120,17 @@ def test_child_left_behind_holds_nothing_up(tmp_path):
     assert ends(int(outcome.last_line))
 
 
+def test_child_left_behind_that_floods_holds_nothing_up(tmp_path):
+    outcome = run_tool(
+        ["/bin/sh", "-c", "yes & echo done"],
+        folder=tmp_path,
+        env=environment(tmp_path),
+        limits=Limits(30),
+    )
+    assert not outcome.timed_out
+    assert outcome.seconds < 25
+
+
 def test_tool_that_closes_its_output_is_waited_for(tmp_path):
     code = "import os, time; os.close(1); os.close(2); time.sleep(0.3); os._exit(5)"
     outcome = python(tmp_path, code)
