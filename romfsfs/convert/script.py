@@ -207,7 +207,8 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
 
 def excerpt(source: bytes, number: int, column: int | None) -> str:
     """Line `number` (from 1) and a caret under `column` (from 1), or under its first text."""
-    lines = source.decode("utf-8", "replace").splitlines()
+    # As MicroPython counts lines: `splitlines` would also end one at a form feed.
+    lines = re.split("\r\n|\r|\n", source.decode("utf-8", "replace"))
     if not 1 <= number <= len(lines):
         return ""
     line = lines[number - 1].expandtabs(4)[:200]

@@ -76,6 +76,13 @@ def test_mistake_is_told_with_source_line_and_caret(tmp_path, cache):
     ]  # mpy-cross's traceback would say the same again
 
 
+def test_lines_are_counted_as_the_compiler_does(tmp_path, cache):
+    script = "x = 1\n\f\ntext = '\u2028'\r\ny = 2\rz = = 3\n".encode()
+    result = convert(Converters(Target(), cache), tmp_path, "app.py", script)
+    assert result.message == "app.py:5: SyntaxError: invalid syntax"
+    assert result.diagnostics[0].detail == "    z = = 3\n    ^\n"
+
+
 def test_mistake_that_only_the_compiler_finds(tmp_path, cache):
     result = convert(Converters(Target(), cache), tmp_path, "app.py", b"x = 1\nbreak\n")
     assert result.message == "app.py:2: SyntaxError: 'break'/'continue' outside loop"
