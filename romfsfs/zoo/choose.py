@@ -72,7 +72,14 @@ def open_source(text: str, *, update: bool = False, progress: Progress = no_prog
             raise RomfsError("not the file that #sha256= announces", where=url)
         return _on_disk(path, url)
     target = _downloaded(url)
-    fetched = download(url, target, sha256=sha256, update=update, progress=progress)
+
+    def accept(path: Path) -> None:
+        """Not the page of a hotel's network, nor half a zip."""
+        source = _zip_or_listing(path, url, url)
+        if isinstance(source, ListingSource):
+            source.entries()
+
+    fetched = download(url, target, sha256=sha256, update=update, progress=progress, accept=accept)
     return _zip_or_listing(fetched.path, url, url)
 
 

@@ -21,7 +21,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -66,12 +66,14 @@ def download(
     update: bool = False,
     timeout: float = TIMEOUT_SECONDS,
     progress: Progress = no_progress,
+    accept: Callable[[Path], None] | None = None,
 ) -> Fetched:
     """The file at `url`, kept as `target`; no network if it is there already.
 
     sha256, size: what it must have, if known. limit: most bytes taken. update: ask whether the
-    server has another version now. timeout: seconds without a byte. VerifyError when digest or
-    size are others; RomfsError when it cannot be had; OSError from the disk.
+    server has another version now. timeout: seconds without a byte. accept: looks at what came
+    before it replaces what is kept; a RomfsError of it goes on. VerifyError when digest or size
+    are others; RomfsError when it cannot be had; OSError from the disk.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise RomfsError(
@@ -81,7 +83,7 @@ def download(
         known = kept(target, sha256)
         if known is not None and not update:
             return known
-        transfer = _Transfer(url, target, sha256, size, limit, timeout, progress)
+        transfer = _Transfer(url, target, sha256, size, limit, timeout, progress, accept)
         if known is not None:
             transfer.unless = _read_json(_beside(target, ".json"))
         try:
@@ -121,7 +123,7 @@ class _Transfer:
 
     def __init__(
         self, url: str, target: Path, sha256: str, size: int | None, limit: int, timeout: float,
-        progress: Progress,
+        progress: Progress, accept: Callable[[Path], None] | None,
     ) -> None:  # fmt: skip
         self.url = url
         self.target = target
@@ -131,6 +133,7 @@ class _Transfer:
         self.limit = limit
         self.timeout = timeout
         self.progress = progress
+        self.accept = accept
         self.unless: dict[str, Any] = {}
         self.version: dict[str, str] = {}
 
@@ -161,6 +164,12 @@ class _Transfer:
         if self.sha256 and digest != self.sha256:
             self._forget()
             raise self._wrong(f"SHA-256 {digest} instead of {self.sha256}")
+        if self.accept is not None:
+            try:
+                self.accept(self.part)
+            except RomfsError:
+                self._forget()
+                raise
         fd = os.open(self.part, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)

@@ -231,12 +231,16 @@ class ListingSource:
     def changed(self) -> bool:
         return _stamp(self._listing) != self._stamp
 
+    def entries(self) -> list[Any]:
+        """What the listing says of each file. RomfsError if it is none."""
+        if self._listing.stat().st_size > _MAX_INDEX_BYTES:
+            raise _not_a_zoo("its listing is too large", self.name)
+        return _listed(self._listing.read_bytes(), self.name)
+
     def scan(self) -> Scan:
         stamp = _stamp(self._listing)
-        if stamp[1] > _MAX_INDEX_BYTES:
-            raise _not_a_zoo("its listing is too large", self.name)
         members = {}
-        for entry in _listed(self._listing.read_bytes(), self.name):
+        for entry in self.entries():
             member = _member(entry, self.name, stamp[2])
             if is_wanted(member.path):
                 members[member.path] = member

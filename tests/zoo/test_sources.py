@@ -16,7 +16,7 @@ from romfsfs.errors import RomfsError, UsageError, VerifyError
 from romfsfs.ide import resource_folders
 from romfsfs.zoo import open_zoo
 from romfsfs.zoo.catalog import Zoo
-from romfsfs.zoo.choose import open_source, remember
+from romfsfs.zoo.choose import open_offline, open_source, remember
 from romfsfs.zoo.sources import make_listing
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
@@ -143,6 +143,26 @@ def test_a_url_may_pin_what_it_must_give(server: Server, resource_zip: Path) -> 
     server.files["/resources.zip"] = resource_zip.read_bytes()
     with pytest.raises(VerifyError):
         open_source(server.url + "/resources.zip#sha256=" + "0" * 64)
+
+
+@pytest.mark.parametrize("part", [0, 2])
+def test_a_page_in_place_of_a_zoo_is_not_kept(
+    server: Server, resource_zip: Path, part: int
+) -> None:
+    """A hotel's network answers with its own page, another server with half the zip."""
+    url = server.url + "/resources.zip"
+    whole = resource_zip.read_bytes()
+    wrong = whole[: len(whole) // part] if part else b"<html>Welcome</html>"
+    server.files["/resources.zip"] = wrong
+    with pytest.raises(RomfsError, match="neither a zip nor a listing"):
+        open_source(url)
+    assert open_offline(url) is None
+    server.files["/resources.zip"] = whole
+    assert content(Zoo(open_source(url)), BLAZE) == FILES[BLAZE]
+    server.files["/resources.zip"] = wrong
+    with pytest.raises(RomfsError, match="neither a zip nor a listing"):
+        open_source(url, update=True)
+    assert content(Zoo(open_source(url)), BLAZE) == FILES[BLAZE]  # what it had before
 
 
 @pytest.mark.parametrize("text", ["http://[x", "http://x:port/", "http://x:99999/", "https://"])
