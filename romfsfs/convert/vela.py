@@ -67,7 +67,7 @@ _MAX_SUMMARY_BYTES = 1 << 20
 
 class VelaConverter:
     name = "vela"
-    version = 1
+    version = 2
     source_name = "model.tflite"
 
     def __init__(self, target: Target, npu: VelaNpu) -> None:
