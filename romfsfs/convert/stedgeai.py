@@ -177,7 +177,8 @@ def core_folder(tool: Path, option: str | None) -> str:
     install = str(tool.parents[2] if inside else tool.parent)
     if option and inside:
         return install
-    return os.environ.get("STEDGEAI_CORE_DIR") or install
+    named = os.environ.get("STEDGEAI_CORE_DIR")
+    return os.path.abspath(named) if named else install  # the tool runs in another folder
 
 
 def tool_environment(tool: Path, core: str, folder: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ _FALLBACK = re.compile(
     r"^Warning \(supported operators\) operator: (?P<name>\w+).*\n(?:Reason: (?P<reason>.*))?", re.M
 )
 #: What Vela says before it crashes on a damaged model.
-_UNREADABLE = re.compile(r"^.*(?:Failed to load|not a valid).*?(?=\.?$)", re.M | re.I)
+_UNREADABLE = re.compile(r"^.*Failed to load \w+ model.*?(?=\.?$)", re.M)
 _MAX_NAMED = 5
 #: A summary has two lines; larger is none.
 _MAX_SUMMARY_BYTES = 1 << 20

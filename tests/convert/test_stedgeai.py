@@ -247,8 +247,9 @@ def test_another_install_behind_the_same_tool_converts_again(tmp_path, cache, mo
     tool = Install(tmp_path / "path", inside="bin")
     monkeypatch.setenv("PATH", f"{tool.folder}:/usr/bin:/bin")
     converters = Converters(camera("OPENMV_N6"), cache)
+    monkeypatch.chdir(tmp_path)
     for core in ("old", "new"):
-        monkeypatch.setenv("STEDGEAI_CORE_DIR", str(tmp_path / core))
+        monkeypatch.setenv("STEDGEAI_CORE_DIR", core if core == "old" else str(tmp_path / core))
         assert lookup(converters, tmp_path, "m.onnx", ONNX).state is State.PENDING
         assert convert(converters, tmp_path, "m.onnx", ONNX).state is State.READY
         assert tool.calls()[-1]["environment"]["STEDGEAI_CORE_DIR"] == str(tmp_path / core)

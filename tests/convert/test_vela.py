@@ -138,11 +138,11 @@ def test_damage_that_only_vela_finds_and_crashes_on(tmp_path, cache):
 def test_damaged_installation_is_told_and_not_remembered(tmp_path, cache, monkeypatch):
     broken = tmp_path / "packages" / "numpy"
     broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ImportError('numpy is damaged')")
+    (broken / "__init__.py").write_text("raise ImportError('failed to load libblas')")
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(broken.parent))
         result = convert(Converters(camera("OPENMV_AE3"), cache), tmp_path, "m.tflite", tflite())
-    assert result.message == "Vela failed with exit status 1: ImportError: numpy is damaged"
+    assert result.message == "Vela failed with exit status 1: ImportError: failed to load libblas"
     later = Converters(camera("OPENMV_AE3"), cache)
     assert convert(later, tmp_path, "m.tflite", tflite()).state is State.READY
 
