@@ -39,8 +39,11 @@ class Found:
         return self.mountpoint is None and not session.has_work and not session.interrupted
 
     def open_files(self) -> list[str]:
-        """What programs have open for writing in the mount."""
+        """What programs have open for writing in the mount. SessionBusy if nobody can tell."""
         if self.mountpoint is None:
+            away = store.out_of_reach(self.session.directory)
+            if away is not None:
+                raise away
             return []
         listed = (self.mountpoint / ".romfs" / "writers").read_bytes()
         return [os.fsdecode(path) for path in listed.split(b"\0") if path]
@@ -212,7 +215,9 @@ def _known(source: str) -> bool:
 def as_found(session: Session) -> Found:
     """A session, and where it is mounted now."""
     holder = store.mounted_at(session.directory)
-    return Found(session, Path(holder.mountpoint) if holder and holder.mountpoint else None)
+    if holder is None or not holder.mountpoint or store.out_of_reach(session.directory):
+        return Found(session, None)
+    return Found(session, Path(holder.mountpoint))
 
 
 @contextmanager

@@ -17,10 +17,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs.binding import install_command
+from romfsfs.mount_table import find_mount
 from romfsfs.programs import find_on_path
 
 FILE_SYSTEM = "fuse.romfsfs"
@@ -29,23 +29,6 @@ _COMMAND_SECONDS = 30
 _SHOWN_PROCESSES = 8
 #: A mount that nobody uses ends at once, though it was taken away lazily.
 _LAZY_SECONDS = 2.0
-
-
-class Mount(NamedTuple):
-    """A line of the system's mount table."""
-
-    mountpoint: str
-    kind: str
-    source: str
-
-
-def find_mount(mountpoint: str) -> Mount | None:
-    """What is mounted there, on top; None: nothing, or the system has no mount table to read."""
-    found = None
-    for mount in _mounts():
-        if mount.mountpoint == mountpoint:
-            found = mount
-    return found
 
 
 def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
@@ -244,24 +227,6 @@ def _run(command: list[str]) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout.decode("utf-8", "replace").strip()
-
-
-def _mounts() -> Iterator[Mount]:
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        # ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE SUPEROPTIONS
-        front, _, back = line.partition(b" - ")
-        fields, rest = front.split(b" "), back.split(b" ")
-        if len(fields) >= 5 and len(rest) >= 2:
-            yield Mount(_plain(fields[4]), _plain(rest[0]), _plain(rest[1]))
-
-
-def _plain(field: bytes) -> str:
-    """Undo the kernel's escapes of space, tab, newline and backslash: three octal digits."""
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field))
 
 
 def _processes_using(path: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.files import make_private_dir, named, remove_temporaries, state_dir
+from romfsfs.mount_table import find_mount, mounts, real_place
 from romfsfs.session.state import SessionInfo
 
 #: Looking who holds a lock takes it for an instant: such a look is waited for, this long.
@@ -162,20 +163,42 @@ def _read_record(fd: int) -> MountedAt:
 
 
 def find_mounted(mountpoint: str, *, dead: bool = False) -> Path | None:
-    """The session mounted at this folder; with `dead`, the one whose daemon was killed there."""
-    wanted = os.path.abspath(mountpoint)
-    real = os.path.join(os.path.realpath(os.path.dirname(wanted)), os.path.basename(wanted))
-    for folder in sorted(sessions_dir().iterdir()):
-        if dead:
-            try:
-                holder: MountedAt | None = _read_last(folder / "lock")
-            except OSError:
-                continue
-        else:
-            holder = mounted_at(folder)
-        if holder and holder.mountpoint and holder.mountpoint in (wanted, real):
-            return folder
-    return None
+    """The session mounted at this folder; with `dead`, the one whose daemon was killed there.
+
+    Several may say so, and only one is it, the last that was mounted there: another may have been
+    taken away lazily and still be in use, or have ended without a word of ours (`fusermount -u`).
+    """
+    names = os.path.abspath(mountpoint), real_place(mountpoint)
+    found = []
+    for folder in sessions_dir().iterdir():
+        try:
+            holder = _read_last(folder / "lock") if dead else mounted_at(folder)
+            if holder is not None and holder.mountpoint in names:
+                found.append((os.stat(folder / "lock").st_mtime_ns, holder.mountpoint, folder))
+        except OSError:
+            continue
+    if not found:
+        return None
+    _, where, folder = max(found)
+    return folder if dead or _is_there(where) else None
+
+
+def _is_there(mountpoint: str) -> bool:
+    """Whether anything is mounted there, as far as the system tells."""
+    return find_mount(mountpoint) is not None or not any(mounts())
+
+
+def out_of_reach(folder: Path) -> SessionBusy | None:
+    """What to say of a session whose mount was taken away lazily, or covered by another; None:
+    it is not mounted, or where it says."""
+    holder = mounted_at(folder)
+    if holder is None or not holder.mountpoint or find_mounted(holder.mountpoint) == folder:
+        return None
+    return SessionBusy(
+        f"its mount at {holder.mountpoint} is out of reach",
+        where=f"process {holder.pid}",
+        next_step="end the programs that still use it, and try again",
+    )
 
 
 def _read_last(path: Path) -> MountedAt:
@@ -194,6 +217,9 @@ def lock_for_mount(folder: Path, name: str) -> Lock:
     holder = mounted_at(folder)
     where = holder.mountpoint if holder else ""
     pid = holder.pid if holder else 0
+    away = out_of_reach(folder)
+    if away is not None:
+        raise away
     if where:
         raise SessionBusy(
             f"{name} is already mounted at {where}",

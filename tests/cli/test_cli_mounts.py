@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from cli_mounts import LIMIT, Mounts
 
-from romfsfs.fs.mountpoint import find_mount, is_dead, wait_for_exit
+from romfsfs.fs.mountpoint import is_dead, wait_for_exit
 from romfsfs.image.writer import encode
+from romfsfs.mount_table import find_mount
 from romfsfs.session import store
 
 

@@ -19,12 +19,13 @@ from romfsfs.fs import binding as bindings
 from romfsfs.fs import mountpoint
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import main_2
+from romfsfs.mount_table import find_mount
 
 
 def test_it_is_ready_when_mount_returns_and_ended_when_unmount_does(place: Mounted) -> None:
     place.mount()
     assert os.listdir(place.mnt) == []
-    found = mountpoint.find_mount(str(place.mnt))
+    found = find_mount(str(place.mnt))
     assert found is not None
     assert found.kind == "fuse.romfsfs"
     assert found.source == f"{place.state}/camera, the first.img"
@@ -55,7 +56,7 @@ def test_a_session_that_refuses_is_the_mounts_error(place: Mounted) -> None:
     done = place.try_mount()
     assert done.returncode == 1
     assert "RomfsError: the session refuses (there); try another" in done.stderr
-    assert mountpoint.find_mount(str(place.mnt)) is None
+    assert find_mount(str(place.mnt)) is None
 
 
 def test_a_log_that_cannot_be_written_is_an_error_before_the_mount(place: Mounted) -> None:
@@ -95,7 +96,7 @@ def test_a_wrong_mountpoint_is_refused_before_anything_happens(place: Mounted) -
     place.mount()
     done = place.try_mount()
     assert (done.returncode, "romfsfs umount" in done.stderr) == (2, True)
-    found = mountpoint.find_mount(str(place.mnt))
+    found = find_mount(str(place.mnt))
     assert found is not None
     place.pid = place.pid or int(place.run("pgrep", "-f", str(place.state)).split()[0])
 
@@ -167,7 +168,7 @@ def test_in_the_foreground_ctrl_c_ends_it(place: Mounted) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        until(lambda: mountpoint.find_mount(str(place.mnt)) is not None)
+        until(lambda: find_mount(str(place.mnt)) is not None)
         (place.mnt / "f").write_text("x")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=SECONDS)
@@ -176,7 +177,7 @@ def test_in_the_foreground_ctrl_c_ends_it(place: Mounted) -> None:
         process.wait()
     assert (process.returncode, "rror" in err) == (0, False)
     assert "pid 0" in out
-    assert mountpoint.find_mount(str(place.mnt)) is None
+    assert find_mount(str(place.mnt)) is None
     assert place.calls()[-1] == "close"
 
 

@@ -1,0 +1,94 @@
+"""Which session a folder means, when more than one was mounted there, or a link leads to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli_mounts import LIMIT, Mounts
+
+from romfsfs.fs.mountpoint import is_dead, wait_for_exit
+from romfsfs.image.writer import encode
+from romfsfs.mount_table import find_mount
+from romfsfs.session import store
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A second image; its session comes before that of `image` in any listing."""
+    path = tmp_path / "aaa.img"
+    path.write_bytes(encode({"other.txt": b"other\n"}))
+    return path
+
+
+def pid_of(image: Path) -> int:
+    holder = store.mounted_at(store.session_dir(str(image)))
+    assert holder is not None
+    return holder.pid
+
+
+def test_a_link_to_the_mountpoint_means_it(mounts: Mounts, image: Path) -> None:
+    cam = mounts.folder / "cam"
+    cam.mkdir()
+    link = mounts.folder / "link"
+    link.symlink_to("cam")
+    mounts.directories.append(cam)
+    done = mounts.shell("mount", image, link)
+    assert done.code == 0, done.err
+    assert done.out == f"{image} is mounted at {link}\n"
+    (cam / "a.txt").write_text("edited\n")
+    (cam / "lib/new.txt").write_text("1")
+    assert "  M a.txt" in mounts.command("status", link / "lib").out
+    assert mounts.command("revert", link, link / "lib/new.txt").code == 0
+    assert mounts.command("commit", link).code == 0
+    assert mounts.command("umount", link).code == 0
+    assert find_mount(str(cam)) is None
+
+
+def test_a_dead_mount_is_that_of_the_last_one_there(
+    mounts: Mounts, image: Path, other: Path
+) -> None:
+    """The one before was unmounted by a file manager, as `fusermount -u` does."""
+    cam = mounts.mount(other)
+    (cam / "kept.txt").write_text("an edit")
+    pid = pid_of(other)
+    subprocess.run(["fusermount3", "-u", cam], check=True, timeout=LIMIT)
+    assert wait_for_exit(pid, LIMIT)
+    mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    pid = pid_of(image)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_exit(pid, LIMIT)
+    assert is_dead(cam)
+    assert "  M a.txt" in mounts.command("status", cam).out
+    assert "discarded 1 change" in mounts.command("umount", "--discard", cam).out
+    assert "A kept.txt" in mounts.command("status", other).out
+    assert "no edits" in mounts.command("status", image).out
+
+
+def test_a_mount_that_was_taken_away_lazily_is_not_the_next_one_there(
+    mounts: Mounts, image: Path, other: Path
+) -> None:
+    cam = mounts.mount(other)
+    (cam / "kept.txt").write_text("an edit")
+    pid = pid_of(other)
+    with open(cam / "other.txt", "a") as written:
+        assert mounts.shell("umount", "--lazy", cam).code == 0
+        refused = mounts.command("status", cam)
+        assert "nothing of romfsfs is mounted there" in refused.error
+        assert "A kept.txt" in mounts.command("status", other).out
+        for command in ("commit", "revert"):
+            refused = mounts.command(command, other)
+            assert (refused.code, written.closed) == (1, False)
+            assert f"its mount at {cam} is out of reach (process {pid})" in refused.error
+        mounts.mount(image)
+        (cam / "new.txt").write_text("1")
+        assert "A new.txt" in mounts.command("status", cam).out
+        assert "new.txt\n1 change reverted" in mounts.command("revert", cam).out
+        assert "out of reach" in mounts.command("commit", other).error
+        assert mounts.shell("umount", cam).code == 0
+    assert wait_for_exit(pid, LIMIT)
+    assert "A kept.txt" in mounts.command("status", other).out
