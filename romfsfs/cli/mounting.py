@@ -27,6 +27,7 @@ from romfsfs.files import Progress
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import is_dead, unmount
+from romfsfs.mount_table import real_place
 from romfsfs.session import store
 from romfsfs.session.commit import commit
 from romfsfs.session.host import SessionHost
@@ -87,7 +88,7 @@ def mount(
     board = given["board"] or own.get("board")
     partition = given["partition"]
     if partition is None and "partition" in own:
-        if not own["partition"].isdigit():
+        if not own["partition"].isdecimal():
             raise UsageError("not a partition number", where=f"-o partition={own['partition']}")
         partition = int(own["partition"])
     chosen: dict[str, Any] = {}
@@ -172,7 +173,7 @@ class MountRequest:
         # The daemon works in `/`, and the file may be one that --new is to make.
         named = is_camera(source) and not os.path.exists(source)
         self.source = source if named or _is_word(source) else os.path.abspath(source)
-        self.mountpoint = os.path.realpath(directory)
+        self.mountpoint = real_place(directory)
         self.board = board
         self.partition = partition
         self.options = options

@@ -28,8 +28,9 @@ from romfsfs.errors import Interrupted, RomfsError
 from romfsfs.files import Progress, no_progress
 from romfsfs.fs.binding import Binding, load_binding
 from romfsfs.fs.host import MountHost
-from romfsfs.fs.mountpoint import prepare
+from romfsfs.fs.mountpoint import claimed, prepare
 from romfsfs.fs.options import fuse_options, parse_extra
+from romfsfs.fs.request_loop import END
 from romfsfs.system_errors import os_error
 
 log = logging.getLogger(__name__)
@@ -79,16 +80,23 @@ def mount(
     def serve(progress: Progress, begin: _Begin) -> None:
         host = host_factory(progress)
         try:
-            _serve(
-                binding,
-                host,
-                path,
-                fuse_options(
-                    binding.libfuse, options.source, extra, read_only=host.read_only,
-                    allow_other=allow_other, nonempty=nonempty,
-                ),
-                begin(host),
-            )  # fmt: skip
+            announce = begin(host)
+            with claimed(path, nonempty=nonempty) as release:
+
+                def ready() -> None:
+                    release()
+                    announce()
+
+                _serve(
+                    binding,
+                    host,
+                    path,
+                    fuse_options(
+                        binding.libfuse, options.source, extra, read_only=host.read_only,
+                        allow_other=allow_other, nonempty=nonempty,
+                    ),
+                    ready,
+                )  # fmt: skip
         finally:
             host.close()
 
@@ -122,7 +130,7 @@ def _serve(
     _raise_file_limit()
     _share_one_heap()
     # libfuse unmounts and returns on these, but only where it finds the default action.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in END:
         signal.signal(number, signal.SIG_DFL)
     try:
         binding.run(adapter, path, fuse_options)
@@ -135,6 +143,10 @@ def _serve(
             ) from error
         # libfuse 3 returns this after a signal; what else it may mean it has said itself.
         log.info("libfuse ended with code %s", error)
+    finally:
+        # Once is enough: a second one would leave the tools behind that run.
+        for number in END:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_file_limit() -> None:
@@ -202,6 +214,7 @@ def _daemon(serve: _Serve, channel: int) -> None:
     try:
         os.setsid()
         os.chdir("/")
+        _let_go_of_others(channel)
         captured = _redirect_output()
         send = _Sender(channel)
         send(pid=os.getpid())
@@ -241,6 +254,22 @@ def _redirect_output() -> BinaryIO:
         force=True, stream=stream, format=_LOG_FORMAT, level=min(level, logging.INFO)
     )
     return captured
+
+
+def _let_go_of_others(channel: int) -> None:
+    """What the caller has open besides: a lock on it would last as long as the mount, and who reads
+    the other end of a pipe would wait as long.
+
+    The numbers stay taken: an object of the caller's that closes its own must not close ours.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    with contextlib.suppress(OSError):  # no such folder: no /proc in a container
+        for fd in map(int, os.listdir("/dev/fd")):
+            if fd not in (0, 1, 2, channel, null):
+                with contextlib.suppress(OSError):  # that of the listing itself, closed by now
+                    os.fstat(fd)
+                    os.dup2(null, fd, inheritable=False)
+    os.close(null)
 
 
 def _to_log(host: MountHost, send: _Sender, captured: BinaryIO) -> Callable[[], None]:

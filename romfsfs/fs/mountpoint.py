@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import select
@@ -15,12 +16,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs.binding import install_command
-from romfsfs.mount_table import find_mount
+from romfsfs.mount_table import find_mount, real_place
 from romfsfs.programs import find_on_path
 
 FILE_SYSTEM = "fuse.romfsfs"
@@ -59,8 +60,13 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
 
     A dead mountpoint of ours is unmounted first. Raises UsageError or RomfsError with what to do.
     """
-    # realpath does not look at the last component, which a dead mountpoint would refuse.
-    path = os.path.realpath(mountpoint)
+    path = real_place(mountpoint)
+    mounted = find_mount(path)
+    if mounted is not None and mounted.kind.startswith("fuse") and not answers(path):
+        raise UsageError(
+            f"{mounted.source} is mounted there, and does not answer",
+            where=path, next_step=f"romfsfs umount --lazy {shlex.quote(path)}",
+        )  # fmt: skip
     _remove_dead(path)
     if not os.path.isdir(path):
         if os.path.lexists(path):
@@ -68,6 +74,39 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
         raise UsageError(
             "no such folder", where=path, next_step=f"mkdir -p {shlex.quote(path)}"
         )  # fmt: skip
+    _check_free(path, nonempty)
+    if sys.platform.startswith("linux"):
+        _check_device(path)
+        if allow_other:
+            _check_allow_other()
+    return path
+
+
+@contextlib.contextmanager
+def claimed(path: str, *, nonempty: bool) -> Iterator[Callable[[], None]]:
+    """Nobody else of us mounts there in the block, or until what it gives is called.
+
+    Two that are mounted at the same time would lie on each other, where libfuse 3 does not look.
+    Whether the folder is free is looked at again: reading a camera takes a while. UsageError as
+    `prepare` raises it.
+    """
+    with contextlib.ExitStack() as stack:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                "something else is just being mounted there", where=path,
+                next_step="choose another folder",
+            ) from None  # fmt: skip
+        except OSError:  # a file system without locks
+            pass
+        _check_free(path, nonempty)
+        yield stack.close
+
+
+def _check_free(path: str, nonempty: bool) -> None:
     mounted = find_mount(path)
     if mounted is not None and mounted.kind == FILE_SYSTEM:
         raise UsageError(
@@ -79,11 +118,6 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
             "the folder is not empty, and what is in it would be out of reach",
             where=path, next_step="choose an empty folder, or add -o nonempty",
         )  # fmt: skip
-    if sys.platform.startswith("linux"):
-        _check_device(path)
-        if allow_other:
-            _check_allow_other()
-    return path
 
 
 def _remove_dead(path: str) -> None:

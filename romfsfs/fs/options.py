@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 
+from romfsfs.errors import UsageError
+
 SUBTYPE = "romfsfs"
 
 # Words of /etc/fstab that are for mount(8) and systemd, or say what is so anyway; libfuse would
@@ -16,6 +18,10 @@ _FSTAB_ONLY = frozenset(
 )
 #: What libfuse 3 always does, and refuses to be asked for.
 _LIBFUSE_2_ONLY = frozenset({"big_writes", "large_read", "atomic_o_trunc", "async_read"})
+#: What the bindings call arguments of their own, where libfuse's options are given too.
+_BINDINGS_OWN = frozenset(
+    {"encoding", "errors", "foreground", "mountpoint", "operations", "raw_fi", "self"}
+)
 _FSTAB_PREFIXES = ("x-", "comment=", "user=", "uhelper=")
 
 _IDLE_THREADS = 10  # libfuse's own default
@@ -24,7 +30,10 @@ _THREADS = 200
 
 
 def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
-    """`-o` values ('allow_other,max_read=4096') as a mapping; words for fstab alone dropped."""
+    """`-o` values ('allow_other,max_read=4096') as a mapping; words for fstab alone dropped.
+
+    UsageError for what libfuse would never get to see.
+    """
     options: dict[str, str | bool] = {}
     for value in values:
         for word in value.split(","):
@@ -32,6 +41,8 @@ def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
             if not word or word in _FSTAB_ONLY or word.startswith(_FSTAB_PREFIXES):
                 continue
             key, has_value, text = word.partition("=")
+            if key in _BINDINGS_OWN:
+                raise UsageError(f"no such mount option: {key}", where=f"-o {key}")
             options[key] = text if has_value else True
     return options
 

@@ -49,7 +49,8 @@ _OPCODE_OFFSET = 4
 _UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2 = 10, 11, 12, 13, 45
 _APART = frozenset({_UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2})
 
-_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: The signals that end a mount.
+END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NUDGE = signal.SIGUSR1  # to a thread, which gets EINTR from the kernel
 _NUDGE_PAUSE = 0.005  # seconds until the next: the first may come too early
 
@@ -77,13 +78,13 @@ def main_2(library: ctypes.CDLL) -> Callable[..., int]:
             call.teardown(fuse, mountpoint)
             return int(failed)
         loop = RequestLoop(call, call.get_session(fuse))
-        before = {number: signal.signal(number, loop.end) for number in (*_END, _NUDGE)}
+        # They stay: a second one must not cut off what comes after the loop.
+        for number in (*END, _NUDGE):
+            signal.signal(number, loop.end)
         if call.start_cleanup(fuse) == 0:  # of names, for `-o remember`
             failed = not loop.run()
             call.stop_cleanup(fuse)
         call.teardown(fuse, mountpoint)
-        for number, handler in before.items():
-            signal.signal(number, handler)
         return int(failed)
 
     return fuse_main_real

@@ -92,3 +92,10 @@ def test_a_mount_that_was_taken_away_lazily_is_not_the_next_one_there(
         assert mounts.shell("umount", cam).code == 0
     assert wait_for_exit(pid, LIMIT)
     assert "A kept.txt" in mounts.command("status", other).out
+
+
+def test_a_partition_is_a_number(mounts: Mounts, image: Path) -> None:
+    for number in ("", "-1", "\N{SUPERSCRIPT TWO}", "two"):
+        refused = mounts.shell("mount", image, mounts.folder, "-o", f"partition={number}")
+        assert refused.code == 2
+        assert "not a partition number" in refused.error

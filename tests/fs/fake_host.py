@@ -105,9 +105,7 @@ class FakeHost:
     def _wait(self) -> None:
         """Until the test says so; the request that asked for it is not answered before."""
         self._note("waiting")
-        deadline = time.monotonic() + 20
-        while not (self.state / "go").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until((self.state / "go").exists)
 
     def file_state(self, path: str) -> bytes:
         if path.endswith("slow"):
@@ -124,11 +122,21 @@ class FakeHost:
             os.close(fd)
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def open_host(state: Path) -> Callable[[Progress], FakeHost]:
     """A factory as `mount` takes it."""
 
     def factory(progress: Progress) -> FakeHost:
         progress("reading", 1, 2)
+        if (state / "hold").exists():  # a camera that takes its time
+            (state / "held").touch()
+            until((state / "go").exists)
         progress("reading", 2, 2)
         if (state / "refuse").exists():
             raise RomfsError("the session refuses", where="there", next_step="try another")

@@ -277,6 +277,12 @@ def test_options_of_fstab_are_understood() -> None:
     assert not {"big_writes", "nonempty", "ro", "allow_other"} & set(options)
 
 
+@pytest.mark.parametrize("word", ["foreground", "encoding=utf-8", "mountpoint=/mnt", "self"])
+def test_words_of_the_bindings_are_no_mount_options(word: str) -> None:
+    with pytest.raises(UsageError, match="no such mount option: " + word.partition("=")[0]):
+        parse_extra([f"noatime,{word}"])
+
+
 def test_waiting_for_a_process_ends_with_it() -> None:
     process = subprocess.Popen(["sleep", "60"])
     start = time.monotonic()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,3 +99,26 @@ def test_a_daemon_whose_tool_runs(place: RealMount, number: signal.Signals) -> N
     assert (place.mnt / "a.txt").read_text() == "edit"
     assert (place.mnt / "app.py").read_text() == "x = 1\n"
     place.umount()
+
+
+@pytest.mark.parametrize("binding", ["fusepy", "mfusepy"])
+def test_a_daemon_that_is_told_to_end_again_and_again(
+    binding: str, make_mount: Callable[..., RealMount]
+) -> None:
+    """By who is impatient: what has still to be done is done, and the tools end with it."""
+    place = make_mount(binding)
+    place.image.write_bytes(encode({}))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        mounting = start(place, "mount", place.image, place.mnt)
+        mounting.communicate(timeout=60)
+        assert mounting.returncode == 0
+        (place.mnt / "app.py").write_text(f"x = {number}\n")
+        until(lambda: list(tools(place)))
+        pid = place.pid
+        while not ended(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            time.sleep(0.01)
+        assert not place.is_mounted
+        assert not list(tools(place))
+        place._pid = 0
