@@ -53,7 +53,10 @@ class WorkerPool:
             if path in self._running:
                 self._running[path].set()
             if len(self._queue) > self._idle and len(self._threads) < self._limit:
-                self._start()
+                try:
+                    self._start()
+                except RuntimeError as caught:  # the save that asks for it must not fail
+                    log.warning("no thread to convert %s on: %s", path, caught)
             self._changed.notify_all()
 
     def ensure(self, path: str) -> None:

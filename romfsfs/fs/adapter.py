@@ -232,7 +232,12 @@ class Adapter(FileOperations):
         entries[0] = (b".", folder, os.fstat(handle).st_ino)
         with os.scandir(handle) as found:
             entries += [
-                (entry.name.encode(*_NAMES), folder if entry.is_dir() else file, entry.inode())
+                (
+                    entry.name.encode(*_NAMES),
+                    # A link, put into the work tree by hand, may lead in a circle.
+                    folder if entry.is_dir(follow_symlinks=False) else file,
+                    entry.inode(),
+                )
                 for entry in found
             ]
         return entries

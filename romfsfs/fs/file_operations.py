@@ -72,7 +72,9 @@ class FileOperations:
         fd = self._tree.open(path, flags, stat.S_IMODE(mode))
         try:
             self._settle(path, mode, fd)
-            handle = Handle(fd, path, True, self._host.limit(to_text(path)))
+            # Who asked for reading alone, as flock(1) does of its lock, cannot write.
+            writable = info.flags & os.O_ACCMODE != os.O_RDONLY
+            handle = Handle(fd, path, writable, self._host.limit(to_text(path)))
         except BaseException:
             os.close(fd)
             raise

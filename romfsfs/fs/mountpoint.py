@@ -21,7 +21,7 @@ from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs.binding import install_command
-from romfsfs.mount_table import find_mount, real_place
+from romfsfs.mount_table import find_mount, mounts, real_place
 from romfsfs.programs import find_on_path
 
 FILE_SYSTEM = "fuse.romfsfs"
@@ -203,7 +203,14 @@ def unmount(
                 f"the folder is in use by {shown}{more}", where=path,
                 next_step="end them or leave the folder, and try again",
             )  # fmt: skip
-        raise RomfsError("cannot unmount", where=path, next_step="see the detail", detail=output)
+        inside = [m.mountpoint for m in mounts() if m.mountpoint.startswith(path + "/")]
+        if inside:
+            raise RomfsError(
+                f"something else is mounted in it, at {inside[-1]}", where=path,
+                next_step="unmount that first",
+            )  # fmt: skip
+        said = output.splitlines()
+        raise RomfsError(f"cannot unmount: {said[-1] if said else 'no reason given'}", where=path)
     if pid is not None and not wait_for_exit(pid, _LAZY_SECONDS if lazy else timeout):
         if lazy:
             return False

@@ -84,6 +84,9 @@ def test_writing_commit_commits(mounted: Mounted) -> None:
         file.write("x")
         mounted.sh("echo commit > .romfs/ctl")
         assert (mounted.mnt / ".romfs/writers").read_bytes() == b"app.py\0"
+    lock = os.open(mounted.mnt / "lock", os.O_RDONLY | os.O_CREAT)  # as flock(1) makes its own
+    assert (mounted.mnt / ".romfs/writers").read_bytes() == b""
+    os.close(lock)
     mounted.sh(
         "echo commit >> .romfs/ctl; printf commit > .romfs/ctl; printf '\n a b \n\n' > .romfs/ctl"
     )

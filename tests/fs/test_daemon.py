@@ -195,6 +195,17 @@ def test_a_mount_in_use_names_who_uses_it(mounted: Mounted) -> None:
     mounted.pid = 0
 
 
+def test_a_mount_with_another_in_it_says_which(mounted: Mounted) -> None:
+    (mounted.base / "inner").mkdir()
+    inner = Mounted(mounted.base / "inner", mounted.binding)
+    inner.mnt = mounted.mnt / "in"
+    inner.mnt.mkdir()
+    inner.mount()
+    with pytest.raises(RomfsError, match=f"mounted in it, at {inner.mnt} "):
+        mountpoint.unmount(mounted.mnt, pid=mounted.pid)
+    inner.unmount()
+
+
 def test_unmounting_lazily_does_not_wait_for_users(mounted: Mounted) -> None:
     with (mounted.mnt / "f").open("w") as file:
         mountpoint.unmount(mounted.mnt, lazy=True)

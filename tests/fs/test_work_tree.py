@@ -327,6 +327,12 @@ def test_the_session_hears_of_each_change_once_per_close(mounted: Mounted) -> No
     assert since(7) == ["n"]
 
 
+def test_a_link_put_there_by_hand_does_not_hide_the_others(mounted: Mounted) -> None:
+    (mounted.mnt / "file").touch()
+    (mounted.work / "circle").symlink_to("circle")
+    assert sorted(os.listdir(mounted.mnt)) == ["circle", "file"]
+
+
 def test_many_open_files_leave_no_descriptor_behind(mounted: Mounted) -> None:
     before = mounted.open_descriptors()
     files = [(mounted.mnt / f"f{number}").open("w+") for number in range(64)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import shutil
 import weakref
 from collections.abc import Callable, Iterator
@@ -66,6 +67,19 @@ def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: D
     settled(host)
     states = [e["state"] for e in json.loads(host.status_json(no_writers))["entries"]]
     assert set(states) == {"ready"}
+
+
+def test_what_is_done_does_not_fail_for_want_of_a_descriptor(host: SessionHost, desk: Desk) -> None:
+    """The caller would be told that his file is still there, or the folder not made."""
+    desk.write("kept.txt", b"x")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        host.changed("gone.txt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_file_that_is_still_open_says_so(host: SessionHost, desk: Desk) -> None:
