@@ -47,9 +47,11 @@ def answers(mountpoint: str | os.PathLike[str], seconds: float = 5.0) -> bool:
     """Whether who serves this folder answers at all, be it with an error.
 
     A daemon can be stopped or stuck. It is asked on a thread that may be left behind: nothing
-    interrupts a request that nobody takes, not even Ctrl-C.
+    interrupts a request that nobody takes, not even Ctrl-C. And for a name that there is not, which
+    the kernel does not remember: to say how full it is, the daemon of a large tree needs seconds.
     """
-    asking = threading.Thread(target=is_dead, args=(mountpoint,), daemon=True)
+    path = os.path.join(mountpoint, ".romfs", f"answers-{os.getpid()}")
+    asking = threading.Thread(target=os.path.lexists, args=(path,), daemon=True)
     asking.start()
     asking.join(seconds)
     return not asking.is_alive()

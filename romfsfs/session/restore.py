@@ -42,12 +42,13 @@ _NOT_TO_BE_READ = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EISDIR}
 )
 
-#: What the kernel answers for a mount whose process has gone.
-_DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+#: What the kernel answers for a mount whose process has gone, and for one that is read-only.
+_NO_WAY = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EROFS})
 
 
 def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
-    """Change a tree through `root`, where it is mounted, or in place once it is not any more.
+    """Change a tree through `root`, where it is mounted, or in place: once it is not any more, or
+    where the mount is read-only.
 
     A mount can go at any moment. Then `change`, which is given a descriptor of the tree's folder,
     is called again, with that of `work` itself.
@@ -62,7 +63,7 @@ def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
             raise  # not of the mountpoint, but of something in it
     except (OSError, RomfsError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError) or cause.errno not in _DEAD:
+        if not isinstance(cause, OSError) or cause.errno not in _NO_WAY:
             raise
     with opened(work) as work_fd:
         change(work_fd)

@@ -216,6 +216,24 @@ def test_a_read_only_mount_takes_no_edits(mounts: Mounts, image: Path) -> None:
     assert "no edits" in mounts.command("sessions").out
 
 
+def test_edits_that_were_kept_are_committed_beside_a_read_only_mount(
+    mounts: Mounts, image: Path
+) -> None:
+    """It takes no changes, and those that a commit makes to the tree are none of its user's."""
+    image.write_bytes(encode({"app.mpy": b"M\x06old", "a.txt": b"first\n"}))
+    cam = mounts.mount(image)
+    (cam / "app.py").write_text("x = 1\n")  # replaces app.mpy
+    assert mounts.command("umount", cam).code == 0
+    cam = mounts.mount(image, "--read-only")
+    done = mounts.command("commit", cam)
+    assert (done.code, "verified" in done.out) == (0, True)
+    assert mounts.command("status", cam, "--exit-code").code == 0
+    assert mounts.command("undo", cam).code == 0
+    assert sorted(path.name for path in (cam / ".romfs/base").iterdir()) == ["a.txt", "app.mpy"]
+    assert mounts.command("cat", image, "app.mpy").out.startswith("M")
+    assert mounts.command("umount", cam).code == 0
+
+
 def test_new_and_blank_targets(mounts: Mounts, tmp_path: Path) -> None:
     missing = tmp_path / "missing.img"
     cam = mounts.mount(missing, "--new", "--board", "OPENMV4")

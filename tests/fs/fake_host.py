@@ -3,7 +3,7 @@
 STATE/          work/ hidden/ base/ shadow/ zoo/    plain directories
 STATE/calls     a line for each `changed`, `control`, `close`
 STATE/log       the daemon's log
-STATE/settings.json   capacity, used, limits {path: bytes}, read_only
+STATE/settings.json   capacity, used, slow, limits {path: bytes}, read_only
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class FakeHost:
         return limits.get(path)
 
     def usage(self) -> tuple[int | None, int]:
+        if "slow" in self.settings:
+            self._wait()
         return self.settings.get("capacity"), self.settings.get("used", 0)
 
     def status_text(self, open_writers: Callable[[], list[str]]) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from mounts import SECONDS, Mounted, ended, until
 
+from romfsfs.fs.mountpoint import answers
+
 STATE = "user.romfs.state"
 MOMENT = 0.3  # seconds, for what nothing shows: that a request waits inside libfuse
 
@@ -112,6 +114,21 @@ def test_the_mount_answers_beside_many_requests_that_last(
     for _ in range(len(names)):
         os.statvfs(mounted.mnt)
     until(lambda: _threads(mounted) <= 13)
+
+
+def test_a_look_at_a_large_tree_is_no_mount_that_does_not_answer(
+    place: Mounted, callers: Callers
+) -> None:
+    """Each change of the tree makes the next question how full it is a long one."""
+    place.settings(slow=True, capacity=1 << 20)
+    place.unmount()
+    place.mount()
+    callers.start("df", os.statvfs, place.mnt)
+    until(callers.waiting)
+    assert answers(place.mnt, SECONDS / 2)
+    assert callers.results == {}
+    callers.go()
+    assert callers.ended()
 
 
 def test_a_mount_that_nobody_uses_sleeps(mounted: Mounted, callers: Callers) -> None:
