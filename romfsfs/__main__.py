@@ -8,8 +8,11 @@ came from a camera: it is taken off before anything else is imported. (Nothing h
 import os
 import sys
 
-if sys.path and sys.path[0] in ("", os.getcwd()):
-    del sys.path[0]
+try:
+    if sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
+except FileNotFoundError:  # a folder that is gone holds nothing
+    pass
 
 from romfsfs.cli import main
 

@@ -42,6 +42,8 @@ def os_error(error: OSError) -> RomfsError:
     what = error.strerror or str(error) or "input or output failed"
     what = what[0].lower() + what[1:]
     number = error.errno or 0
+    if number == errno.ENOENT and not error.filename and _is_nowhere():
+        return RomfsError("the current folder is gone", next_step="go to another one: cd")
     if not error.filename or isinstance(error.filename, int):
         return RomfsError(what, next_step=_NEXT_STEPS.get(number, "").format(path="FILE"))
     path = os.fsdecode(error.filename)
@@ -58,6 +60,15 @@ def os_error(error: OSError) -> RomfsError:
     if number in (errno.EACCES, errno.EPERM) and not os.path.lexists(path):
         path = folder or "."  # what was to be made in it has a name that nobody knows
     return RomfsError(what, where=path, next_step=_NEXT_STEPS.get(number, "").format(path=path))
+
+
+def _is_nowhere() -> bool:
+    """Whether the current folder was removed, or what was mounted there taken away lazily."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from romfsfs.cli.sources import (
 )
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import RomfsError, SessionBusy, UsageError
-from romfsfs.files import Progress
+from romfsfs.files import Progress, cache_dir, state_dir
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import is_dead, unmount
@@ -104,7 +104,7 @@ def mount(
         given["commit_on_unmount"] or "commit_on_unmount" in own,
         given["notify"] or "notify" in own,
     )  # fmt: skip
-    inside = request.mountpoint == os.getcwd()
+    inside = request.mountpoint == _here()
     with output.progress() as progress:
         mount_options = MountOptions(
             source=request.source,  # mount(8) would take a relative path as one from where it runs
@@ -190,6 +190,7 @@ class MountRequest:
             return self._open_host(progress)
 
     def _open_host(self, progress: Progress) -> SessionHost:
+        self._refuse_to_hide()
         with device(self.source, self.board, self.partition) as opened:
             found = opened.info()
             directory = store.make_session_dir(found.key)
@@ -217,6 +218,19 @@ class MountRequest:
         host.start(resumed)
         self._lock.write(MountedAt(os.getpid(), self.mountpoint, resumed))
         return host
+
+    def _refuse_to_hide(self) -> None:
+        """With `-o nonempty` the mount may lie over what it needs itself."""
+        needed = [str(state_dir()), str(cache_dir())]
+        if not is_camera(self.source) and not _is_word(self.source):
+            needed.append(self.source)
+        for path in needed:
+            if os.path.realpath(path).startswith(self.mountpoint.rstrip("/") + "/"):
+                raise UsageError(
+                    f"the mount would hide {path}, which it needs",
+                    where=self.mountpoint,
+                    next_step="choose an empty folder",
+                )
 
 
 #: What umount may do with the edits.
@@ -306,12 +320,17 @@ def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
     output.say("the edits are kept")
 
 
+def _here() -> str:
+    """The current folder; '' where that is gone, with a mount that was taken away lazily say."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 def _leave(path: str) -> None:
     """This process must not be the one that is in the way."""
-    try:
-        here = os.getcwd()
-    except OSError:  # of a folder that is gone, or a mount that is dead
-        return
+    here = _here()
     if here == path or here.startswith(path + "/"):
         os.chdir("/")
 

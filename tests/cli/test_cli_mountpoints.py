@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,31 @@ def test_a_partition_is_a_number(mounts: Mounts, image: Path) -> None:
         refused = mounts.shell("mount", image, mounts.folder, "-o", f"partition={number}")
         assert refused.code == 2
         assert "not a partition number" in refused.error
+
+
+def test_the_current_folder_is_gone(mounts: Mounts, image: Path) -> None:
+    """Taken away lazily, with a shell in it: that is where the next commands are given."""
+    cam = mounts.mount(image)
+    gone = mounts.folder / "gone"
+    gone.mkdir()
+    script = f"""
+        cd {gone} && rmdir {gone} && romfsfs() {{ {sys.executable} -m romfsfs "$@"; }}
+        romfsfs umount {cam} && romfsfs mount {image} {cam} && romfsfs status {cam}; romfsfs ls x
+    """
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert f"{image} is mounted at {cam}\n{image} (no board): nothing to commit" in done.stdout
+    assert done.stderr.endswith("error: the current folder is gone; go to another one: cd\n")
+
+
+def test_a_mount_over_the_image_itself_is_refused(mounts: Mounts, image: Path) -> None:
+    """`mount app.img .` is answered with the advice to say -o nonempty."""
+    (mounts.folder / "project").mkdir()
+    image.rename(mounts.folder / "project/app.img")
+    refused = mounts.shell("mount", "project/app.img", "project", "-o", "nonempty")
+    assert refused.code == 2
+    assert "the mount would hide" in refused.error
+    assert find_mount(str(mounts.folder / "project")) is None
+    refused = mounts.shell("mount", "project/app.img", ".", "-o", "nonempty")
+    assert "state, which it needs" in refused.error
