@@ -146,8 +146,8 @@ class Deriver:
             return _unchanged(base)
         try:
             fd = open_file(self._work_fd, work.path)
-        except FileNotFoundError:
-            return None  # removed since the scan
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # removed since the scan, or the folder that it was in
         except OSError as error:
             return _unusable(work.path, f"cannot be read: {error.strerror}")
         try:
@@ -156,6 +156,8 @@ class Deriver:
                 return _unchanged(base)._replace(signature=signature)
             change = Change.MODIFIED if base is not None and not base.is_dir else Change.ADDED
             return self._converted(work, change, fd, digest, signature)
+        except IsADirectoryError:  # a folder since the scan, which opens as a file does
+            return None
         finally:
             os.close(fd)
 

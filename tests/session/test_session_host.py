@@ -16,7 +16,9 @@ from session_desk import Desk
 
 from romfsfs.devices.base import Device
 from romfsfs.errors import ConversionError, RomfsError, UsageError
+from romfsfs.session import session
 from romfsfs.session.host import SessionHost
+from romfsfs.session.worktree import WorkFile, scan
 
 #: Seconds that conversions may take before a test has failed.
 LIMIT = 60
@@ -67,6 +69,25 @@ def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: D
     settled(host)
     states = [e["state"] for e in json.loads(host.status_json(no_writers))["entries"]]
     assert set(states) == {"ready"}
+
+
+def test_a_file_that_becomes_a_folder_while_it_is_looked_at(
+    host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write("new.txt", b"x")
+
+    def late(root_fd: int) -> list[WorkFile]:
+        found = scan(root_fd)
+        (desk.session.work / "new.txt").unlink()
+        (desk.session.work / "new.txt").mkdir()
+        return found
+
+    host.changed("new.txt")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(session, "scan", late)
+        assert "new.txt" not in host.status_text(no_writers)
+    host.changed("new.txt")
+    assert "A new.txt/" in host.status_text(no_writers)
 
 
 def test_what_is_done_does_not_fail_for_want_of_a_descriptor(host: SessionHost, desk: Desk) -> None:
