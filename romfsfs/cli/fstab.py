@@ -2,12 +2,25 @@
 
 For a line of /etc/fstab of type `fuse.romfsfs`, mount(8) runs `mount.fuse3`, which runs the program
 that the type names in just this form (util/mount.fuse.c of libfuse), as it does for the source
-`romfsfs#SOURCE` of type `fuse`.
+`romfsfs#SOURCE` of type `fuse`. And which words of such a list of options are for whom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
+
+#: mount options of our own among those of `-o` (an fstab line has no other way to say them)
+_OWN_OPTIONS = (
+    "board",
+    "partition",
+    "new",
+    "ro",
+    "rw",
+    "commit_on_unmount",
+    "no_convert",
+    "stedgeai",
+    "notify",
+)
 
 
 def with_mount(arguments: list[str], commands: Container[str]) -> list[str]:
@@ -20,3 +33,16 @@ def with_mount(arguments: list[str], commands: Container[str]) -> list[str]:
     if arguments[0].startswith("-") or arguments[1].startswith("-"):
         return list(arguments)
     return ["mount", *arguments]
+
+
+def split_options(options: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """`-o` lists: (those that are romfsfs's own, by name; the rest, for libfuse)."""
+    own: dict[str, str] = {}
+    passed = []
+    for word in (word for option in options for word in option.split(",")):
+        name, _, value = word.partition("=")
+        if name in _OWN_OPTIONS:
+            own[name] = value
+        elif word:
+            passed.append(word)
+    return own, passed

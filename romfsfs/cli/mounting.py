@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, say_commit
 from romfsfs.cli.sources import (
@@ -37,19 +38,6 @@ from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
 from romfsfs.session.worktree import remove_folder
 from romfsfs.system_errors import worded
-
-#: mount options of our own among those of `-o` (an fstab line has no other way to say them)
-_OWN_OPTIONS = (
-    "board",
-    "partition",
-    "new",
-    "ro",
-    "rw",
-    "commit_on_unmount",
-    "no_convert",
-    "stedgeai",
-    "notify",
-)
 
 
 @click.command()
@@ -147,19 +135,6 @@ def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
 
 def _is_word(source: str) -> bool:
     return source == "camera" or source.startswith(("camera:", "dfu:"))
-
-
-def split_options(options: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-    """`-o` lists: (those that are romfsfs's own, by name; the rest, for libfuse)."""
-    own: dict[str, str] = {}
-    passed = []
-    for word in (word for option in options for word in option.split(",")):
-        name, _, value = word.partition("=")
-        if name in _OWN_OPTIONS:
-            own[name] = value
-        elif word:
-            passed.append(word)
-    return own, passed
 
 
 class MountRequest:

@@ -61,16 +61,6 @@ def test_two_mounts_at_once_do_not_lie_on_each_other(place: Mounted) -> None:
             (place.state / path).unlink()
 
 
-def test_a_log_that_cannot_be_opened_is_the_mounts_error(place: Mounted) -> None:
-    (place.state / "log").mkdir()
-    done = place.try_mount()
-    (place.state / "log").rmdir()
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"RomfsError: is a directory ({place.state}/log)")
-    assert find_mount(str(place.mnt)) is None
-    assert place.calls() == ["close"]
-
-
 def test_what_the_caller_has_open_is_not_taken_along(place: Mounted) -> None:
     """A lock would last as long as the mount, and who reads a pipe to its end wait as long."""
     reading, writing = os.pipe()
