@@ -25,11 +25,13 @@ from romfsfs.session.restore import change_tree, follow, work_digest
 from romfsfs.session.session import Session
 from romfsfs.session.state import VERSION, Base, Types, as_ours, check_types, load_json, save
 from romfsfs.session.steps import reached
-from romfsfs.session.target import believed, holds, trusted_stamp
+from romfsfs.session.target import believed, holds, trusted_stamp, unknown_image
 from romfsfs.session.worktree import remove_tree
 
 log = logging.getLogger(__name__)
 
+
+_GIVEN_UP = "given up, since another image was written to it meanwhile; your edits are kept"
 
 _RECORD_TYPES: Types = {
     "old_digest": str, "old_target_digest": (str, type(None)), "new_digest": str, "new_size": int,
@@ -89,7 +91,8 @@ def recover(
     """Finish or roll back an interrupted commit; says which, '' if there was none.
 
     A file target is the old image or the new one: the record is brought in line. A camera may
-    hold neither: the new image is written (rollback: the old one), verified. DeviceError when
+    hold neither: the new image is written (rollback: the old one), verified. But where somebody
+    wrote another one since, that stays, and the commit is given up. DeviceError when
     the target is away: then nothing changes and it can be tried again. root: the mountpoint.
     """
     with store.lock_for_change(session.directory, session.info.name):
@@ -120,6 +123,11 @@ def recover_locked(
         # The rebase had begun: the target was written and verified, only our own books are open.
         finish(session, device, record, root)
         return "finished"
+    if not holds(device, new) and unknown_image(
+        session, device, record.old_target_digest, progress
+    ):
+        forget(session)
+        return _GIVEN_UP
     if rollback:
         _roll_back(session, device, record, progress)
         return "rolled back"

@@ -22,6 +22,7 @@ from romfsfs.files import (
     replace_atomically,
 )
 from romfsfs.session import history
+from romfsfs.session.images import parse
 from romfsfs.session.session import Session
 from romfsfs.session.state import Base
 
@@ -117,6 +118,31 @@ def keep_overwritten(session: Session, device: Device, progress: Progress = no_p
         log.warning("%s holds no image: overwritten without a copy", session.info.name)
     finally:
         copy.unlink(missing_ok=True)
+
+
+def unknown_image(
+    session: Session, device: Device, old_digest: str | None, progress: Progress = no_progress
+) -> bool:
+    """Whether a camera holds an image that is neither the old one nor in the log.
+
+    A write that was interrupted leaves none, as the header comes last of all: somebody else wrote
+    it. Boot loaders write in larger pieces, so there it may be half of ours; never for those.
+    """
+    if device.info().kind != "serial":
+        return False
+    copy = session.directory / "found.img"
+    try:
+        with replace_atomically(copy) as file:
+            size = device.read_image(file, progress)
+            file.flush()
+            digest = digest_fd(file.fileno())
+            parse(file, session.info.name)
+    except ImageFormatError:
+        return False
+    finally:
+        copy.unlink(missing_ok=True)
+    known = {old_digest, *(entry.digest for entry in history.entries(session))}
+    return size > 0 and digest not in known
 
 
 def _read_digest(session: Session, device: Device) -> str:

@@ -182,6 +182,31 @@ def test_a_push_instead_of_a_recovery(rig: Rig, connect: Connect) -> None:
     assert (session.work / "notes.txt").read_text() == EDITED
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("recover", 0), ("recover --rollback", 0), ("commit", 7), ("mount", 7)],
+)
+def test_somebody_else_wrote_the_camera_meanwhile(
+    rig: Rig, connect: Connect, words: str, code: int
+) -> None:
+    """The cut commit is given up, whatever the next command is: it would cost their image."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    theirs = make_image("OPENMV4P", size=60 * KIB, theirs_txt=b"a week's work")
+    camera.flash[0].load(theirs)
+    command, *options = words.split()
+    done = rig.try_mount("camera") if words == "mount" else rig.run(command, "camera", *options)
+    assert done.code == code, done.err
+    assert code or "given up" in done.out
+    assert bytes(camera.flash[0].content).startswith(theirs)
+    assert not session.interrupted
+    assert (session.work / "notes.txt").read_text() == EDITED
+    rig.ok("commit", "camera", "--force")
+    assert is_new(camera)
+    rig.ok("undo", "camera")
+    assert bytes(camera.flash[0].content).startswith(theirs)
+
+
 def test_silent_in_the_middle_of_a_commit(
     rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
