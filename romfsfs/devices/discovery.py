@@ -7,13 +7,17 @@ be named as a SOURCE; $ROMFSFS_PORTS adds such ports (separated as in $PATH) to 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from romfsfs.boards import Board, by_dfu_id, by_usb_id
 from romfsfs.devices.base import DeviceInfo, PartitionState
-from romfsfs.errors import DeviceAbsent, UsageError
+from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
+
+#: how often the ports are looked at when some vanish meanwhile, and seconds between two looks
+_LOOKS, _PAUSE = 5, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,8 @@ class DfuCamera:
 
 def serial_cameras(ports: Iterable[Any] | None = None) -> tuple[CameraPort, ...]:
     """Connected cameras, by port. ports: pyserial's ListPortInfo objects (None: this machine's)."""
-    if ports is None:
-        from serial.tools import list_ports
-
-        ports = list_ports.comports()
     found = []
-    for port in ports:
+    for port in _ports() if ports is None else ports:
         if port.vid is None or port.pid is None:
             continue
         boards = tuple(board.name for board in by_usb_id(port.vid, port.pid))
@@ -73,6 +73,22 @@ def serial_cameras(ports: Iterable[Any] | None = None) -> tuple[CameraPort, ...]
     added = os.environ.get("ROMFSFS_PORTS", "").split(os.pathsep)
     found += [CameraPort(name) for name in added if name]
     return tuple(sorted(found, key=lambda camera: camera.port))
+
+
+def _ports() -> Iterable[Any]:
+    """This machine's serial ports. pyserial stumbles over one that goes while it is looked at
+    (`int(None)`), as cameras do that restart; the next look finds it gone. DeviceError."""
+    from serial.tools import list_ports
+
+    for _ in range(_LOOKS):
+        try:
+            return list(list_ports.comports())
+        except TypeError:
+            time.sleep(_PAUSE)
+    raise DeviceError(
+        "the serial ports come and go, and cannot be listed",
+        next_step="repeat the command when the cameras have started, or name the port by its path",
+    )
 
 
 def camera_port(port: str) -> CameraPort:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from serial.tools import list_ports_linux
 
 from romfsfs.devices.discovery import (
     CameraPort,
@@ -35,6 +37,27 @@ def test_cameras_are_told_by_their_usb_ids() -> None:
     found = serial_cameras([N6, *others, AE3])
     assert [camera.boards for camera in found] == [("OPENMV_AE3",), ("OPENMV_N6",)]
     assert found[1] == CameraPort("/dev/ttyACM1", 0x37C5, 0x1206, "33004B", ("OPENMV_N6",))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux tells of serial ports")
+@pytest.mark.parametrize("looks", [1, 100])
+def test_a_port_that_vanishes_while_it_is_looked_at(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera restarts: its port is listed, and what it is can no longer be read."""
+    vanishing = iter([["/dev/ttyACM0"]] * looks)
+    gone = str(tmp_path / "gone" / "usb")
+    path = SimpleNamespace(**vars(os.path))
+    path.exists, path.islink, path.realpath = lambda p: True, lambda p: False, lambda p: gone
+    monkeypatch.setattr(list_ports_linux, "os", SimpleNamespace(path=path))
+    monkeypatch.setattr(
+        list_ports_linux.glob, "glob", lambda name: next(vanishing, []) if "ACM" in name else []
+    )
+    if looks == 1:
+        assert serial_cameras() == ()
+    else:
+        with pytest.raises(DeviceError, match="name the port by its path"):
+            serial_cameras()
 
 
 def test_the_only_camera_or_the_named_one() -> None:
