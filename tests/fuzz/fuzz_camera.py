@@ -169,8 +169,8 @@ def transfers(data: bytes) -> None:
 
     def read(client: repl.RawRepl) -> None:
         out = io.BytesIO()
-        reading.read_range(client, window, 9000, out, lambda done: None)
-        assert len(out.getvalue()) == 9000
+        came = reading.read_range(client, window, 0, 9000, out, lambda done: None)
+        assert len(out.getvalue()) == came <= 9000
 
     def write(client: repl.RawRepl) -> None:
         with writing.Writer(client, window, poll=False, prefix=False) as writer:
@@ -224,8 +224,11 @@ def _write_camera(device: SerialCamera) -> None:
 
 def facts(data: bytes) -> None:
     """Only what the camera says of itself."""
+    text = data.decode("utf-8", "replace").rstrip("\r\n")
     answer = SimpleNamespace(
-        run=lambda code: data.decode("utf-8", "replace"), port=SimpleNamespace(name="fuzz")
+        run=lambda code: f"{text}\n{text}\n",
+        soft_reset=lambda: None,
+        port=SimpleNamespace(name="fuzz"),
     )
     try:
         found = probe.probe(answer)  # type: ignore[arg-type]

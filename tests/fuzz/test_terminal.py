@@ -51,7 +51,7 @@ def test_an_error_is_one_printable_line() -> None:
 
 def test_words_of_a_camera() -> None:
     text = facts_text().replace(b"OpenMV N6 with", ascii(ESCAPE)[1:-1].encode())
-    parts = (*fuzz_camera.entering(), *fuzz_camera.running(text))
+    parts = (*fuzz_camera.entering(), *fuzz_camera.running(2 * text))
     with fuzz_camera.fuzz_port(b"\0" + fuzz_camera.DIVIDER.join(parts)) as port:
         facts = probe.probe(repl.RawRepl(port))
     assert "evil" in facts.machine

@@ -26,11 +26,12 @@ from romfsfs.devices.serial_camera import flash_plan, identity, snippets
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
-from romfsfs.devices.serial_camera.reading import Window, read_range
+from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.devices.serial_camera.writing import Writer
 from romfsfs.errors import (
     CapacityError,
+    DeviceAnswer,
     DeviceError,
     DeviceLost,
     ImageFormatError,
@@ -138,7 +139,10 @@ class SerialCamera:
             answer = parse(text)
             if answer is not None:
                 return answer
-            self._repl.recover()
+            if self._unmounted:
+                self._repl.recover()
+            else:
+                self._repl.soft_reset()  # ends what prints meanwhile
         raise identity.wrong_answer(self._port.name, text)
 
     def matches(self, image: BinaryIO, size: int) -> bool | None:
@@ -195,7 +199,21 @@ class SerialCamera:
     def _read(self, size: int, out: BinaryIO, progress: Progress) -> None:
         facts = self.facts
         window = Window(self._partition.kind, self._partition.index, facts.raw_output, facts.crc32)
-        read_range(self._repl, window, size, out, lambda done: progress("reading", done, size))
+        place = 0
+        for attempt in (1, 2):
+            try:
+                place = read_range(
+                    self._repl, window, place, size, out,
+                    lambda done: progress("reading", done, size),
+                )  # fmt: skip
+            except DeviceAnswer:
+                if attempt == 2:
+                    raise
+            if place == size:
+                return
+            if not self._unmounted:
+                self._repl.soft_reset()  # ends what prints meanwhile
+        raise bytes_lost(self._repl, f"offset {place:#x}")
 
     def write_image(
         self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
@@ -345,7 +363,7 @@ class SerialCamera:
 
     def close(self) -> None:
         with contextlib.suppress(DeviceError):
-            if self._unmounted and self._partition.index == 0:
+            if self._unmounted:  # partition 0 it was, whichever was written
                 self._repl.run(snippets.mount(0))
                 self._unmounted = False
             self._repl.leave()

@@ -75,12 +75,25 @@ class CameraFacts:
 
 
 def probe(repl: RawRepl) -> CameraFacts:
-    """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says."""
+    """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says.
+
+    Timers and threads go on at the prompt and may print into its answer; nothing outlives a soft
+    reset, so then it is asked once more.
+    """
+    try:
+        return _ask(repl)
+    except DeviceAnswer:
+        repl.soft_reset()
+        return _ask(repl)
+
+
+def _ask(repl: RawRepl) -> CameraFacts:
     text = repl.run(snippets.PROBE).strip()
     try:
-        if len(text) > _MOST_TEXT:
-            raise ValueError("too long")
-        answer = ast.literal_eval(text.splitlines()[-1])
+        lines = text.splitlines()
+        if len(text) > _MOST_TEXT or lines[-1] != lines[-2]:
+            raise ValueError("too long, or garbled")
+        answer = ast.literal_eval(lines[-1])
         return _facts(answer)
     except _NO_FACTS as error:
         raise DeviceAnswer(

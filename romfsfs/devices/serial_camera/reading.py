@@ -40,42 +40,59 @@ class Window:
 def read_range(
     repl: RawRepl,
     window: Window,
-    size: int,
+    start: int,
+    end: int,
     out: BinaryIO,
     done: Callable[[int], None],
-) -> None:
-    """Copy the partition's first `size` bytes to `out`. DeviceLost when bytes keep getting lost."""
-    chunk = _READ_CHUNK if window.raw else _READ_TEXT_CHUNK
+) -> int:
+    """Copy bytes start..end of the partition to `out`; returns how far it came, which is less
+    than `end` when bytes keep getting lost. The camera is at its prompt then, and after any
+    exception but DeviceLost. DeviceAnswer: nothing was copied."""
     code = snippets.read_loop(window.kind, window.partition, raw=window.raw, crc32=window.crc32)
     repl.start_loop(code)
     try:
-        _read_chunks(repl, window, size, chunk, out, done)
-        repl.port.write(_request(0, 0))
-        repl.finish(ANSWER_LIMIT)
-    except (KeyboardInterrupt, DeviceAnswer):
+        position = _read_chunks(repl, window, start, end, out, done)
+        if position == end:
+            repl.port.write(_request(0, 0))
+            _finish(repl)
+        else:
+            repl.recover()
+        return position
+    except DeviceLost:
+        raise
+    except BaseException:
         repl.recover()
         raise
+
+
+def _finish(repl: RawRepl) -> None:
+    """End the loop. All bytes are here and were checked, so a spoiled last word costs nothing."""
+    try:
+        repl.finish(ANSWER_LIMIT)
+    except DeviceAnswer:
+        repl.recover()
 
 
 def _read_chunks(
     repl: RawRepl,
     window: Window,
-    size: int,
-    chunk: int,
+    position: int,
+    end: int,
     out: BinaryIO,
     done: Callable[[int], None],
-) -> None:
-    position, asked, failures = 0, 0, 0
-    while position < size:
-        while asked < size and asked < position + _READ_AHEAD * chunk:
-            repl.port.write(_request(asked, min(chunk, size - asked)))
+) -> int:
+    chunk = _READ_CHUNK if window.raw else _READ_TEXT_CHUNK
+    asked, failures = position, 0
+    while position < end:
+        while asked < end and asked < position + _READ_AHEAD * chunk:
+            repl.port.write(_request(asked, min(chunk, end - asked)))
             asked += chunk
-        count = min(chunk, size - position)
+        count = min(chunk, end - position)
         data = _read_answer(repl, window, position, count)
         if data is None:
             failures += 1
             if failures >= ATTEMPTS:
-                raise bytes_lost(repl, f"offset {position:#x}")
+                break
             # an unfinished line would swallow the next request; what is under way is dropped
             repl.port.write(b"\n")
             repl.port.drain(0.2, 5.0)
@@ -85,6 +102,7 @@ def _read_chunks(
         position += count
         failures = 0
         done(position)
+    return position
 
 
 def _request(offset: int, length: int) -> bytes:
@@ -104,9 +122,8 @@ def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> byte
             data, check = binascii.a2b_base64(text), int(number, 16)
         except ValueError:
             return None
-    if len(data) != count or (window.crc32 and zlib.crc32(data, offset) != check):
-        return None
-    return data
+    expected = zlib.crc32(data, offset) if window.crc32 else 0
+    return data if len(data) == count and check == expected else None
 
 
 def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:

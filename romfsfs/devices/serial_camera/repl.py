@@ -54,7 +54,8 @@ class RawRepl:
 
         A script may print, catch KeyboardInterrupt, or be deaf for a while: interrupts are
         repeated until the limit. An earlier romfsfs that was killed in the middle of a transfer
-        has left a loop that takes bytes as data: when nothing answers it is fed to its end.
+        has left a loop that takes bytes as data: when nothing answers it is fed to its end. And
+        what prints in the background, where Ctrl-C does not reach, is ended by a soft reset.
         """
         if self._inside:
             return
@@ -72,6 +73,8 @@ class RawRepl:
             patience = min(patience * 1.5, 3.0)
             if attempt in (3, 6):
                 self._feed_transfer_loop()
+            if attempt > 3:
+                self.port.write(_SOFT_RESET)
         raise DeviceLost(
             f"the camera does not answer within {ENTER_LIMIT:.0f} s",
             where=self.port.name,

@@ -26,6 +26,7 @@ Without stdin.buffer or stdout.buffer the same frames and chunks travel as base6
 
 from __future__ import annotations
 
+#: Says it twice: a garbled digit would make it another camera.
 PROBE = """\
 def _rf():
  import sys
@@ -56,7 +57,7 @@ def _rf():
     ps.append(('none',0,p,b''))
    else:
     ps.append(('memory',len(p),e,bytes(p[:16])))
- print(repr({
+ r=repr({
   'machine':q(lambda:i._machine) or q(lambda:m('os').uname().machine) or '',
   'arch':q(lambda:o.arch()) or '',
   'board_type':q(lambda:o.board_type()) or '',
@@ -72,7 +73,9 @@ def _rf():
   'crc32':h('binascii','crc32'),
   'kbd':h('micropython','kbd_intr'),
   'poll':h('select','poll'),
-  'heap':q(lambda:gc.mem_free()) or 0}))
+  'heap':q(lambda:gc.mem_free()) or 0})
+ print(r)
+ print(r)
 _rf()
 del _rf
 """

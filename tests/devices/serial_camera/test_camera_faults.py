@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from camera_helpers import KIB, content, edited, make_image, opened
@@ -149,6 +150,43 @@ def test_running_scripts_are_interrupted(simulate: Callable[..., Simulator]) -> 
             camera.close()
 
 
+@pytest.mark.parametrize("pause", [0.1, 0.03, 0.0])
+def test_what_prints_in_the_background_is_ended(
+    simulate: Callable[..., Simulator], pause: float
+) -> None:
+    """Threads and timers go on when the script has been interrupted; they print into answers."""
+    script = (
+        "import _thread, time\n"
+        f"def tick():\n while True:\n  print('tick')\n  time.sleep({pause})\n"
+        "_thread.start_new_thread(tick, ())\n"
+    )
+    image = make_image(200 * KIB)
+    changes = {"partitions": (PartitionConfig(256 * KIB),), "main_script": script}
+    with simulate("OPENMV_N6", images={0: image}, **changes, rate=300_000) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        back = io.BytesIO()
+        assert camera.read_image(back) == len(image)
+        assert back.getvalue() == image
+        assert camera.matches(opened(image), len(image))
+        camera.close()
+
+
+@pytest.mark.parametrize("digit", range(4))
+def test_a_camera_is_not_taken_for_another(simulate: Callable[..., Simulator], digit: int) -> None:
+    """A digit of its number is garbled on the way: it would be another camera's session."""
+    with simulate("OPENMV_N6", partitions=SMALL) as simulator:
+        port = Port(simulator.port)
+        text = RawRepl(port).run(snippets.PROBE)
+        before = simulator.statistics.wire_out
+        text = RawRepl(port).run(snippets.PROBE)
+        port.close()
+        place = simulator.statistics.wire_out - before - len(text) + text.index("'uid': '") + 8
+        simulator.faults.garble(TO_HOST, place + digit, 0x01)
+        camera = SerialCamera.open(simulator.port)
+        assert camera.facts.unique_id == simulator.config.unique_id.hex()
+        camera.close()
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_script_that_cannot_be_interrupted(simulate: Callable[..., Simulator]) -> None:
     script = "while True:\n try:\n  while True: pass\n except KeyboardInterrupt: pass"
@@ -241,6 +279,43 @@ def test_a_header_that_declares_too_much(simulate: Callable[..., Simulator]) -> 
         with pytest.raises(ImageFormatError, match="declares"):
             camera.read_image(io.BytesIO())
         camera.close()
+
+
+class FullDisk(io.BytesIO):
+    def write(self, data: Any) -> int:
+        if self.tell() > 8 * KIB:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_no_room_for_what_is_read(simulate: Callable[..., Simulator]) -> None:
+    """The camera is at its prompt again, not in our loop."""
+    with simulate("OPENMV_N6", partitions=SMALL, images={0: OLD}) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        with pytest.raises(OSError, match="No space left"):
+            camera.read_image(FullDisk())
+        camera.close()
+        assert at_the_prompt(simulator, "6*7").endswith(b"\r\n42\r\n")
+
+
+def test_rom_is_there_again_after_a_write_to_the_other_partition(
+    simulate: Callable[..., Simulator],
+) -> None:
+    with simulate("OPENMV_AE3", images={0: OLD}) as simulator:
+        camera = SerialCamera.open(simulator.port, partition=1)
+        camera.write_image(opened(NEW))
+        camera.close()
+        assert b"model0.bin" in at_the_prompt(simulator, "__import__('os').listdir('/rom')")
+
+
+def at_the_prompt(simulator: Simulator, expression: str) -> bytes:
+    """What a person at the camera's prompt gets for this."""
+    port = Port(simulator.port)
+    port.drain(0.2, 2.0)
+    port.write(expression.encode() + b"\r\n")
+    said = port.read_until(b"\r\n>>> ", time.monotonic() + 5)
+    port.close()
+    return said.removesuffix(b">>> ")
 
 
 def test_the_camera_is_left_as_it_was_found(simulate: Callable[..., Simulator]) -> None:
