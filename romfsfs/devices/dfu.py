@@ -22,6 +22,7 @@ from romfsfs.devices.dfu_util import DfuSetting
 from romfsfs.devices.tools import failed, find_tool, run_tool
 from romfsfs.devices.whole_image import (
     check_fits,
+    check_read,
     copy_image,
     declared_size,
     first_difference,
@@ -121,6 +122,7 @@ class DfuDevice:
             self._tool, self._setting, str(path), address=self._address, length=length
         )
         self._transfer(argv, "read", "reading", length, progress)
+        check_read(path, length if self._address is not None else HEADER_SIZE, self._name)
 
     def _transfer(
         self, argv: list[str], what: str, phase: str, size: int, progress: Progress

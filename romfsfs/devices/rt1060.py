@@ -18,6 +18,7 @@ from romfsfs.devices.base import HEADER_SIZE, DeviceInfo, WriteReport
 from romfsfs.devices.tools import ToolResult, failed, find_tool, run_tool
 from romfsfs.devices.whole_image import (
     check_fits,
+    check_read,
     copy_image,
     declared_size,
     first_difference,
@@ -33,6 +34,8 @@ _QUICK = 15.0
 _TRANSFER_START = 60.0
 _SLOWEST = 20_000
 _SECTOR = 4096
+#: flash is programmed by pages: the one with the header is the smallest last write
+_PAGE = 256
 _RETRY = "replug the camera and repeat the command; if it stays so, use its serial port"
 _STATUS = re.compile(r"Response status = ([0-9]+)")
 
@@ -131,6 +134,7 @@ class Rt1060Device:
     def _read(self, path: Path, length: int) -> None:
         argv = read_argv(self._tool, self._address, length, str(path))
         self._run(argv, "read the ROMFS", length)
+        check_read(path, length, self._name)
 
     def _run(self, argv: list[str], what: str, length: int) -> None:
         result = run_tool(argv, limit=_TRANSFER_START + length / _SLOWEST)
@@ -140,7 +144,7 @@ class Rt1060Device:
     def write_image(
         self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
     ) -> WriteReport:
-        """Erase, write all but the first sector, compare, then the first sector with the header."""
+        """Erase, write all but the first page, compare, then the first page with the header."""
         started = time.monotonic()
         size = check_fits(image, self._capacity, self._name)
         blocks = -(-size // _SECTOR)
@@ -167,12 +171,12 @@ class Rt1060Device:
         progress("erasing", 0, size)
         length = -(-size // _SECTOR) * _SECTOR
         self._run(erase_argv(self._tool, self._address, length), "erase the ROMFS", size)
-        for start, end in ((_SECTOR, size), (0, min(_SECTOR, size))):
+        for start, end in ((_PAGE, size), (0, min(_PAGE, size))):
             if start >= end:
                 continue
             part = folder / f"part{attempt}-{start}"
-            # blhost's flash driver wants whole pages; FF leaves the rest erased
-            part.write_bytes(data[start:end] + b"\xff" * (-(end - start) % 256))
+            # the loader's flash driver wants whole pages; FF leaves the rest erased
+            part.write_bytes(data[start:end] + b"\xff" * (-(end - start) % _PAGE))
             progress("writing", size - (end - start), size)
             argv = write_argv(self._tool, self._address + start, str(part))
             self._run(argv, "write the ROMFS", end - start)

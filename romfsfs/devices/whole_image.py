@@ -30,11 +30,20 @@ def check_fits(image: BinaryIO, capacity: int, name: str) -> int:
     return size
 
 
+def check_read(path: Path, least: int, name: str) -> None:
+    """Of a tool that says it succeeded: DeviceLost when it read fewer bytes than `least`."""
+    size = path.stat().st_size if path.exists() else 0
+    if size < least:
+        raise DeviceLost(
+            f"the read ended {least - size} bytes early", where=name, next_step="repeat the command"
+        )
+
+
 def declared_size(path: Path, capacity: int, name: str) -> int:
     """The size of the image that a file read from a partition begins with; 0: blank."""
     with open(path, "rb") as file:
         header = file.read(HEADER_SIZE)
-    if len(header) == HEADER_SIZE and is_blank(header):
+    if is_blank(header):
         return 0
     advice = "nothing was changed; `romfsfs push IMAGE` or `mount --new` replaces what is there"
     try:
@@ -53,14 +62,11 @@ def declared_size(path: Path, capacity: int, name: str) -> int:
 
 def copy_image(path: Path, size: int, out: BinaryIO, name: str) -> None:
     """Copy the first `size` bytes of a file. DeviceLost when there are fewer."""
+    check_read(path, size, name)
     with open(path, "rb") as file:
         left = size
         while left:
             data = file.read(min(left, CHUNK))
-            if not data:
-                raise DeviceLost(
-                    f"the read ended {left} bytes early", where=name, next_step="repeat the command"
-                )
             out.write(data)
             left -= len(data)
 

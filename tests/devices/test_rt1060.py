@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import killed_push
 import pytest
 
 from romfsfs.boards import get_board
 from romfsfs.devices import rt1060
 from romfsfs.devices.rt1060 import Rt1060Device
-from romfsfs.errors import DeviceAbsent, DeviceError, ImageFormatError, VerifyError
+from romfsfs.errors import DeviceAbsent, DeviceError, DeviceLost, ImageFormatError, VerifyError
+from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 
@@ -51,7 +55,7 @@ def test_the_header_goes_in_last(blhost: Any) -> None:
     device = open_it()
     device.write_image(io.BytesIO(make_image(50_000)))
     writes = [call[3] for call in blhost.calls if call[2] == "write-memory"]
-    assert writes == ["0x60801000", "0x60800000"]
+    assert writes == ["0x60800100", "0x60800000"]
     blhost.fault(status={"write-memory": 10203})
     with pytest.raises(DeviceError, match="could not write"):
         device.write_image(io.BytesIO(make_image(50_000, 1)))
@@ -68,6 +72,68 @@ def test_the_loader_appears_late_or_never(blhost: Any, monkeypatch: pytest.Monke
     blhost.fault(absent_for=1000)
     with pytest.raises(DeviceAbsent, match="no OPENMV_RT1060 answers"):
         open_it(enter=lambda: None)
+
+
+def test_cable_pulled_at_any_moment(blhost: Any) -> None:
+    """No image that mounts but the old one or the new."""
+    old, new = make_image(50_000), make_image(45_000, 1)
+    device = open_it()
+    device.write_image(io.BytesIO(old))
+    for stop in (0, 1, 300, 4096, 20_000, len(new) - 600, len(new) - len(new) % 256):
+        blhost.fault(stop_after=stop)
+        with pytest.raises(DeviceError, match="could not write"):
+            device.write_image(io.BytesIO(new))
+        with pytest.raises(ImageFormatError):
+            read_image(blhost.flash())
+        blhost.fault()
+        assert device.read_image(io.BytesIO()) == 0
+        assert device.write_image(io.BytesIO(old)).verified
+
+
+@pytest.mark.parametrize(
+    ("number", "calls"),
+    [(signal.SIGKILL, (2, 4, 5, 6, 7, 8)), (signal.SIGINT, (5,))],  # 4 erases, 5 and 7 write
+)
+def test_a_push_is_killed(
+    blhost: Any, tmp_path: Path, number: signal.Signals, calls: tuple[int, ...]
+) -> None:
+    """As blhost works: the camera has the old image, the new one, or none that mounts; the same
+    again mends it."""
+    old, new = make_image(30_000), make_image(25_000, 1)
+    (tmp_path / "new.img").write_bytes(new)
+    for at in calls:
+        (blhost.folder / "flash").write_bytes(old + b"\xff" * (SIZE - len(old)))
+        code, said = killed_push.push(blhost, tmp_path, "dfu:OPENMV_RT1060", number, at)
+        assert code == (130 if number is signal.SIGINT else -number), said
+        there = blhost.flash()
+        if not there.startswith((old, new)):
+            with pytest.raises(ImageFormatError):
+                read_image(there)
+        code, said = killed_push.push(blhost, tmp_path, "dfu:OPENMV_RT1060", number, 0)
+        assert code == 0, said
+        assert blhost.flash().startswith(new)
+
+
+@pytest.mark.parametrize("command", ["read-memory", "flash-erase-region", "write-memory"])
+def test_a_refusal(blhost: Any, command: str) -> None:
+    """blhost may end with 0 all the same."""
+    image = make_image(9000)
+    device = open_it()
+    device.write_image(io.BytesIO(image))
+    blhost.fault(status={command: 10200})
+    with pytest.raises(DeviceError, match=r"could not .* the ROMFS.*replug") as caught:
+        device.write_image(io.BytesIO(image))
+    assert "Response status = 10200" in caught.value.detail
+
+
+@pytest.mark.parametrize("length", [-1, 0, 5])
+def test_a_read_that_is_cut(blhost: Any, length: int) -> None:
+    """blhost says that it succeeded; what the camera holds is not called damaged for that."""
+    device = open_it()
+    device.write_image(io.BytesIO(make_image(9000)))
+    blhost.fault(short=length)
+    with pytest.raises(DeviceLost, match=r"ended \d+ bytes early"):
+        device.read_image(io.BytesIO())
 
 
 def test_bad_writes(blhost: Any) -> None:

@@ -1,16 +1,50 @@
 """A blhost with its flash in $FAKE_BLHOST/flash; the commands of spsdk's that are used.
 
 $FAKE_BLHOST/faults.json: {"absent_for": calls until it answers, "status": {command: code},
-"spoil_writes": how many writes drop a bit}. NOR: writing only clears bits.
+"spoil_writes": how many writes drop a bit, "stop_after": bytes written before the cable is pulled,
+"short": bytes of a read that end up in the file, -1: there is none, "pause_at": the call, counted
+from 1, that stops half-way}. NOR: writing only clears bits; by pages, each whole or not at all.
 """
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 FOLDER = Path(os.environ["FAKE_BLHOST"])
 BASE = 0x60800000
+PAGE = 256
+
+
+def pause(faults):
+    """Where a call is half done; who asked for it kills the caller now."""
+    calls = len((FOLDER / "calls").read_text().splitlines())
+    if calls == faults.get("pause_at"):
+        caller = os.getppid()
+        (FOLDER / "paused").touch()
+        for _ in range(1000):
+            if os.getppid() != caller:
+                sys.exit(1)  # as the real one, whose next word meets a closed pipe
+            time.sleep(0.01)
+
+
+def program(flash, start, data, faults):
+    """Write by pages, as far as the cable holds."""
+    left = faults.get("stop_after", len(data))
+    for place in range(0, len(data), PAGE):
+        if place >= left:
+            (FOLDER / "flash").write_bytes(flash)
+            print("ERROR: USB write failed", file=sys.stderr)
+            sys.exit(1)
+        for index, byte in enumerate(data[place : place + PAGE], start + place):
+            flash[index] &= byte
+        if place <= len(data) // 2 < place + PAGE:
+            (FOLDER / "flash").write_bytes(flash)
+            pause(faults)
+    if "stop_after" in faults:
+        faults["stop_after"] = left - len(data)
+        (FOLDER / "faults.json").write_text(json.dumps(faults))
 
 
 def main():
@@ -25,6 +59,8 @@ def main():
         faults_path.write_text(json.dumps(faults))
         print("ERROR: Given USB device not found", file=sys.stderr)
         sys.exit(1)
+    if command not in ("flash-erase-region", "write-memory"):
+        pause(faults)
     status = faults.get("status", {}).get(command, 0)
     print(f"Response status = {status} (0x{status:x}) {'Success.' if not status else 'Fail.'}")
     if status:
@@ -35,15 +71,19 @@ def main():
         print("Response word 1 = 1258487808 (0x4b030000)")
     elif command == "read-memory":
         start, length = int(arguments[0], 0) - BASE, int(arguments[1], 0)
-        Path(arguments[2]).write_bytes(flash[start : start + length])
+        if faults.get("short", 0) >= 0:
+            Path(arguments[2]).write_bytes(flash[start : start + faults.get("short", length)])
     elif command == "flash-erase-region":
         start, length = int(arguments[0], 0) - BASE, int(arguments[1], 0)
         assert start % 4096 == 0 == length % 4096
+        flash[start : start + length // 2] = b"\xff" * (length // 2)
+        flash_path.write_bytes(flash)
+        pause(faults)
         flash[start : start + length] = b"\xff" * length
     elif command == "write-memory":
         start, data = int(arguments[0], 0) - BASE, Path(arguments[1]).read_bytes()
-        for index, byte in enumerate(data):
-            flash[start + index] &= byte
+        assert start % PAGE == 0 == len(data) % PAGE
+        program(flash, start, data, faults)
         if faults.get("spoil_writes", 0) > 0:
             faults["spoil_writes"] -= 1
             faults_path.write_text(json.dumps(faults))

@@ -3,7 +3,8 @@
 $FAKE_DFU/devices.json: [{"vid", "pid", "serial", "path", "sector", "settings": [{"name", "file",
 "size"}]}]; each file is a partition. $FAKE_DFU/faults.json: {"appear_after": listings until the
 devices are there, "fail": "U"|"D", "stop_after": bytes written before the cable is pulled,
-"spoil_writes": how many downloads drop a byte, "no_detach": as before 0.10, "pause_at": the call,
+"spoil_writes": how many downloads drop a byte, "short": bytes of a read that end up in the file,
+-1: there is none, "no_detach": as before 0.10, "pause_at": the call,
 counted from 1, that stops half-way}. Calls are logged to $FAKE_DFU/calls. OpenMV's loader: a read
 ends with 4 bytes too many, a sector is erased when its first byte is written.
 """
@@ -120,7 +121,9 @@ def upload(device, setting, given, faults):
     offset, length = span(setting, given)
     content = (FOLDER / setting["file"]).read_bytes()
     data = content[offset:] if length is None else content[offset : offset + length]
-    target.write_bytes(data if length is not None else data + bytes(4))
+    if faults.get("short", 0) >= 0:
+        data = data if length is not None else data + bytes(4)
+        target.write_bytes(data[: faults.get("short", len(data))])
     print("Upload\t[=========================] 100%")
 
 
