@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -153,6 +154,20 @@ def test_nothing_of_a_killed_simulator_keeps_running(connect, tmp_path, micropyt
     while child is not None and _alive(child):
         assert time.monotonic() < deadline, "MicroPython still runs"
         time.sleep(0.01)
+
+
+def test_the_folder_of_a_killed_simulator_goes_with_the_next(camera, tmp_path, monkeypatch):
+    """Neither that of one that runs, nor a new one that is not locked yet."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    running = Path(camera().port).parent
+    killed, starting = tmp_path / "romfsfs-simulator-killed", tmp_path / "romfsfs-simulator-new"
+    for folder in (killed, starting):
+        folder.mkdir()
+        (folder / "camera").symlink_to("/dev/pts/999")
+    for folder in (running, killed):
+        os.utime(folder, (1, 1))
+    second = Path(camera().port).parent
+    assert set(tmp_path.iterdir()) == {running, starting, second}
 
 
 def _alive(pid: int) -> bool:
