@@ -362,9 +362,12 @@ class SerialCamera:
         self._unmounted = False
 
     def close(self) -> None:
-        with contextlib.suppress(DeviceError):
-            if self._unmounted:  # partition 0 it was, whichever was written
-                self._repl.run(snippets.mount(0))
-                self._unmounted = False
-            self._repl.leave()
-        self._port.close()
+        try:
+            with contextlib.suppress(DeviceError):
+                if self._unmounted:  # partition 0 it was, whichever was written
+                    self._repl.run(snippets.mount(0))
+                    self._unmounted = False
+        finally:
+            with contextlib.suppress(DeviceError):
+                self._repl.leave()
+            self._port.close()

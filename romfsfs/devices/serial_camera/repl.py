@@ -293,7 +293,15 @@ class RawRepl:
             self.enter()
 
     def soft_reset(self) -> None:
-        """Restart MicroPython and stay in the raw REPL: boot.py runs, main.py does not."""
+        """Restart MicroPython and stay in the raw REPL: boot.py runs, main.py does not. Ctrl-C as
+        in `run`."""
+        try:
+            self._soft_reset()
+        except KeyboardInterrupt:
+            self.recover()
+            raise
+
+    def _soft_reset(self) -> None:
         self.enter()
         self._inside = False
         self.port.write(_SOFT_RESET)

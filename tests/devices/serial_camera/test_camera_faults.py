@@ -236,6 +236,28 @@ def test_ctrl_c_in_a_write(simulate: Callable[..., Simulator]) -> None:
         camera.close()
 
 
+def test_ctrl_c_before_a_write(simulate: Callable[..., Simulator]) -> None:
+    """While the camera restarts, so that nothing uses its ROMFS: it is at its prompt afterwards."""
+    changes = {"partitions": SMALL, "boot_script": "import time\ntime.sleep(2)"}
+    with simulate("OPENMV_N6", images={0: OLD}, **changes) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        main = threading.main_thread().ident
+        assert main is not None
+
+        def interrupt() -> None:
+            simulator.wait_until(lambda camera: camera.statistics.soft_resets > 0)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        waiting = threading.Thread(target=interrupt)
+        waiting.start()
+        with pytest.raises(KeyboardInterrupt):
+            camera.write_image(opened(NEW))
+        waiting.join()
+        camera.close()
+        assert content(simulator).startswith(OLD)
+        assert at_the_prompt(simulator, "6*7").endswith(b"\r\n42\r\n")
+
+
 def test_the_port_is_busy_or_absent(simulate: Callable[..., Simulator]) -> None:
     with simulate("OPENMV_N6", partitions=SMALL) as simulator:
         first = SerialCamera.open(simulator.port)
