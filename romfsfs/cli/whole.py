@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -15,7 +16,7 @@ from romfsfs.boards import get_board
 from romfsfs.cli.output import Output
 from romfsfs.cli.reports import write_record, write_text
 from romfsfs.cli.sources import device
-from romfsfs.devices.base import Device
+from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.files import Progress, digest_fd, replace_atomically
 from romfsfs.session.images import parse
@@ -23,6 +24,7 @@ from romfsfs.session.whole import Outcome, push_all
 from romfsfs.session.whole import push as push_image
 
 if TYPE_CHECKING:
+    from romfsfs.devices.defaults import DefaultImage
     from romfsfs.devices.discovery import CameraPort
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
@@ -180,10 +182,44 @@ def reset(
     Without --from: those of an OpenMV IDE installed on this machine, of the camera's firmware
     version if there are such, else the newest.
     """
-    from romfsfs.devices.defaults import find_defaults
-
     with device(camera, board, partition) as opened:
         info = opened.info()
+        chosen = _defaults(info, camera, place, partition)
+        if not as_json:
+            for image in chosen:
+                output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
+        if not yes:
+            if not sys.stdin.isatty():
+                raise UsageError(
+                    "reset replaces all that the camera's ROMFS holds", next_step="add --yes"
+                )
+            click.confirm(f"Replace what {info.name} holds?", abort=True, err=True)
+        restore = partial(_restore, output, camera, force=force, as_json=as_json)
+        records = [restore(opened, chosen[0], last=len(chosen) == 1)]
+    for image in chosen[1:]:
+        with device(camera, board, image.partition) as opened:
+            if _who(opened.info()) != _who(info):
+                raise DeviceAbsent(
+                    f"another camera is connected there now: {opened.info().name}, not {info.name}",
+                    where=camera,
+                    next_step="it was left as it is; connect the first one and repeat the command",
+                )
+            records.append(restore(opened, image, last=image is chosen[-1]))
+    if as_json:
+        output.json(records)
+
+
+def _who(info: DeviceInfo) -> str:
+    """The camera, whatever the partition."""
+    return info.key.rpartition("/")[0]
+
+
+def _defaults(
+    info: DeviceInfo, camera: str, place: str | None, partition: int | None
+) -> list[DefaultImage]:
+    """The image for each partition to restore."""
+    from romfsfs.devices.defaults import find_defaults
+
     if info.kind == "file":
         raise UsageError(
             "an image file, not a camera",
@@ -204,31 +240,24 @@ def reset(
             where=str(place),
             next_step="say which: " + " or ".join(f"--partition {index}" for index in indexes),
         )
-    records = []
-    for image in chosen:
-        if not as_json:
-            output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(
-                "reset replaces all that the camera's ROMFS holds", next_step="add --yes"
-            )
-        click.confirm(f"Replace what {info.name} holds?", abort=True, err=True)
-    for image in chosen:
-        with tempfile.TemporaryFile() as file:
-            file.write(image.read())
-            file.flush()
-            with device(camera, board, image.partition) as opened, output.progress() as progress:
-                last = image is chosen[-1]
-                report = push_image(
-                    opened, camera, file, image.label, force=force, reset=last, progress=progress
-                )
-        records.append({
-            "camera": camera, "partition": image.partition, "image": image.label,
-            "size": image.size, "write": write_record(report) if report else None,
-        })  # fmt: skip
-        text = write_text(report, image.size) if report else "holds it already, nothing written"
-        if not as_json:
-            output.say(f"{info.name}, partition {image.partition}: {text}")
-    if as_json:
-        output.json(records)
+    return chosen
+
+
+def _restore(
+    output: Output, camera: str, opened: Device, image: DefaultImage, *, force: bool, as_json: bool,
+    last: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Write one partition's image; its record for `--json`. last: restart the camera."""
+    with tempfile.TemporaryFile() as file, output.progress() as progress:
+        file.write(image.read())
+        file.flush()
+        report = push_image(
+            opened, camera, file, image.label, force=force, reset=last, progress=progress
+        )
+    text = write_text(report, image.size) if report else "holds it already, nothing written"
+    if not as_json:
+        output.say(f"{opened.info().name}, partition {image.partition}: {text}")
+    return {
+        "camera": camera, "partition": image.partition, "image": image.label,
+        "size": image.size, "write": write_record(report) if report else None,
+    }  # fmt: skip

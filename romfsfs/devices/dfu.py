@@ -8,6 +8,7 @@ its first byte, so there it is one write, and a cut one shows in the comparison 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ from romfsfs.boards import Board, Partition
 from romfsfs.devices import dfu_util
 from romfsfs.devices.base import HEADER_SIZE, DeviceInfo, WriteReport
 from romfsfs.devices.dfu_util import DfuSetting
-from romfsfs.devices.tools import failed, find_tool, run_tool
+from romfsfs.devices.tools import ToolResult, failed, find_tool, run_tool
 from romfsfs.devices.whole_image import (
     check_fits,
     check_read,
@@ -28,7 +29,7 @@ from romfsfs.devices.whole_image import (
     first_difference,
     write_file,
 )
-from romfsfs.errors import DeviceAbsent, UsageError, VerifyError
+from romfsfs.errors import DeviceAbsent, DeviceError, UsageError, VerifyError
 from romfsfs.files import Progress, no_progress
 
 #: seconds until a board that was sent to its boot loader must be listed
@@ -46,7 +47,16 @@ _RETRY = "repeat the command; if it stays so, use another cable or port"
 class DfuDevice:
     """One ROMFS partition of a board in DFU mode; `open` finds it."""
 
-    def __init__(self, tool: str, board: Board, partition: Partition, setting: DfuSetting) -> None:
+    def __init__(
+        self,
+        tool: str,
+        board: Board,
+        partition: Partition,
+        setting: DfuSetting,
+        *,
+        leave: bool = False,
+    ) -> None:
+        self._leave = leave
         self._tool = tool
         self._board = board
         self._partition = partition
@@ -60,8 +70,10 @@ class DfuDevice:
         partition: int = 0,
         *,
         enter: Callable[[], None] | None = None,
+        leave: bool = False,
     ) -> DfuDevice:
         """Find the board in DFU mode. enter: sends it there from its serial port if it is not.
+        leave: `close` restarts a board that was sent there.
         Errors: DeviceAbsent, DeviceError (tool missing, wrong
         settings, several boards), UsageError (no DFU, no such partition). Writes nothing."""
         target = board.partition(partition)
@@ -75,8 +87,16 @@ class DfuDevice:
         if enter and not any((item.vid, item.pid) == board.dfu_id for item in settings):
             enter()
             settings = _wait_for(tool, board)
-        setting = dfu_util.choose_setting(settings, board, target)
-        return cls(tool, board, target, setting)
+        else:
+            leave = False
+        try:
+            setting = dfu_util.choose_setting(settings, board, target)
+        except DeviceError:
+            entered = [item for item in settings if (item.vid, item.pid) == board.dfu_id]
+            if leave and entered:
+                cls(tool, board, target, entered[0], leave=True).close()
+            raise
+        return cls(tool, board, target, setting, leave=leave)
 
     def info(self) -> DeviceInfo:
         return DeviceInfo(
@@ -129,13 +149,10 @@ class DfuDevice:
     ) -> None:
         progress(phase, 0, size)
 
-        def show(piece: str) -> None:
-            percent = dfu_util.percentage(piece)
-            if percent is not None:
-                progress(phase, size * percent // 100, size)
+        def show(percent: int) -> None:
+            progress(phase, size * percent // 100, size)
 
-        limit = _TRANSFER_START + size / _SLOWEST
-        result = run_tool(argv, limit=limit, on_output=show)
+        result = _run(argv, _TRANSFER_START + size / _SLOWEST, show)
         if result.status:
             raise failed(result, f"{what} {self._name}", _RETRY)
         progress(phase, size, size)
@@ -202,18 +219,40 @@ class DfuDevice:
 
     def reset(self) -> None:
         """Leave DFU mode: the firmware starts."""
+        self._leave = False
         with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
             unread = os.path.join(folder, "unread")
             argvs = dfu_util.reset_argvs(self._tool, self._setting, unread, address=self._address)
             for argv in argvs:
-                limit = _TRANSFER_START + self._partition.size / _SLOWEST
-                result = run_tool(argv, limit=limit)
+                result = _run(argv, _TRANSFER_START + self._partition.size / _SLOWEST)
                 if result.status == 0:
                     return
         raise failed(result, "reset the camera", "what was written is verified; replug it")
 
     def close(self) -> None:
-        """Nothing to close: dfu-util opens the device for each command."""
+        """dfu-util opens the device for each command; the board may have to be restarted."""
+        if self._leave:
+            with contextlib.suppress(DeviceError):
+                self.reset()
+
+
+def _run(
+    argv: list[str], limit: float, show: Callable[[int], None] = lambda percent: None
+) -> ToolResult:
+    """dfu-util, which waits for a device that is gone only as long as one may take to appear."""
+    waited = False
+
+    def look(piece: str) -> float | None:
+        nonlocal waited
+        percent = dfu_util.percentage(piece)
+        if percent is not None:
+            show(percent)
+        before, waited = waited, dfu_util.waits(piece)
+        if waited:
+            return APPEAR_LIMIT
+        return limit if before else None
+
+    return run_tool(argv, limit=limit, on_output=look)
 
 
 def list_settings(tool: str) -> tuple[DfuSetting, ...]:

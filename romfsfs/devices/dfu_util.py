@@ -80,7 +80,7 @@ def choose_setting(
     raise DeviceError(
         f"the boot loader offers no {wanted or 'external flash'}",
         where=f"{board.name}: " + ", ".join(f"{item.alt} {item.name}" for item in mine),
-        next_step="nothing was written; update its boot loader, or use its serial port",
+        next_step="nothing was written; update boot loader and firmware, or use its serial port",
     )
 
 
@@ -150,6 +150,11 @@ def _device(tool: str, setting: DfuSetting) -> list[str]:
 
 def _hex(address: int) -> str:
     return f"0x{address:08X}"
+
+
+def waits(output: str) -> bool:
+    """Does it wait for a device that is not there? With -w it would do so for ever."""
+    return "Waiting for device" in output
 
 
 def percentage(output: str) -> int | None:

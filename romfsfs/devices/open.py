@@ -75,7 +75,9 @@ def open_serial(port: str, *, board: str | None = None, partition: int | None = 
         from romfsfs.devices.dfu import DfuDevice
 
         chosen = known
-        return DfuDevice.open(known, partition or 0, enter=lambda: send_to_loader(port, chosen))
+        return DfuDevice.open(
+            known, partition or 0, enter=lambda: send_to_loader(port, chosen), leave=True
+        )
 
 
 def _open_bootloader(name: str, partition: int) -> Device:

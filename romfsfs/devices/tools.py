@@ -42,6 +42,11 @@ _MEMORY, _FILE = 4 << 30, 1 << 30
 _MOST_OUTPUT = 1 << 20
 
 
+#: Is given pieces of a tool's output as they come. May return how many seconds it has from then
+#: on; what `limit` allows stays the most.
+OnOutput = Callable[[str], float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """What a tool left behind. output: standard output and error together, as they came."""
@@ -82,13 +87,12 @@ def run_tool(
     argv: Sequence[str],
     *,
     limit: float,
-    on_output: Callable[[str], None] | None = None,
+    on_output: OnOutput | None = None,
 ) -> ToolResult:
     """Run a tool to its end. DeviceLost when it takes longer than `limit`.
 
     Its paths must be absolute: it runs in an empty folder. It gets no input. It and its children
-    are killed at the limit and on Ctrl-C, which goes on to the caller. on_output: is given pieces
-    of its output as they come (progress).
+    are killed at the limit and on Ctrl-C, which goes on to the caller.
     """
     with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
         process = subprocess.Popen(
@@ -133,11 +137,12 @@ def _follow(
     process: subprocess.Popen[bytes],
     argv: Sequence[str],
     limit: float,
-    on_output: Callable[[str], None] | None,
+    on_output: OnOutput | None,
 ) -> ToolResult:
     assert process.stdout is not None
     output = bytearray()
-    deadline = time.monotonic() + limit
+    started = time.monotonic()
+    deadline = started + limit
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
@@ -151,13 +156,14 @@ def _follow(
                 output += piece
                 if len(output) > 2 * _MOST_OUTPUT:
                     del output[:-_MOST_OUTPUT]
-                if on_output:
-                    on_output(piece.decode("utf-8", "replace"))
+                left_now = on_output(piece.decode("utf-8", "replace")) if on_output else None
+                if left_now is not None:
+                    deadline = min(started + limit, time.monotonic() + left_now)
         status = process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired as error:
         _kill(process)
         raise DeviceLost(
-            f"{os.path.basename(argv[0])} did not finish within {limit:.0f} s",
+            f"{os.path.basename(argv[0])} did not finish within {time.monotonic() - started:.0f} s",
             next_step="unplug the camera, plug it in again and repeat the command",
             detail=_describe(argv, output),
         ) from error

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator
+from romfsfs.devices.simulator import Simulator, preset
 from romfsfs.devices.simulator.config import PartitionConfig
+from romfsfs.session.whole import push as push_image
 
 Connect = Callable[..., Simulator]
 
@@ -163,6 +166,35 @@ def test_one_image_is_not_reset_into_two_partitions(rig: Rig, connect: Connect) 
     rig.ok("reset", camera.port, "--yes", "--from", plain, "--partition", 1)
     assert (held(camera, 1) or {})["notes.txt"] == b"mine"
     assert (held(camera, 0) or {})["notes.txt"] == b"0"
+
+
+def test_another_camera_comes_in_the_middle_of_a_reset(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same port, before the second partition: it keeps what it has."""
+    board, link = "OPENMV_AE3", rig.folder / "port"
+    (rig.folder / board).mkdir()
+    for index in (0, 1):
+        image_file(rig.folder / board, make_image(board, index, size=4 * KIB), f"romfs{index}.img")
+    with ExitStack() as stack:
+        first = stack.enter_context(Simulator(preset(board), link=link))
+        others: list[Simulator] = []
+
+        def push_and_swap(*words: Any, **options: Any) -> Any:
+            report = push_image(*words, **options)
+            if not others:
+                first.unplug()
+                config = preset(board, unique_id=bytes(range(12)))
+                others.append(stack.enter_context(Simulator(config, link=link)))
+            return report
+
+        monkeypatch.setattr("romfsfs.cli.whole.push_image", push_and_swap)
+        done = rig.run("reset", link, "--from", rig.folder, "--yes", "--force")
+        assert done.code == 5
+        assert "another camera" in done.error
+        assert held(first) is not None
+        assert held(others[0]) is None
+        assert held(others[0], 1) is None
 
 
 def test_push_while_mounted_is_refused(rig: Rig, connect: Connect) -> None:

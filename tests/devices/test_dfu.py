@@ -6,6 +6,7 @@ import io
 import json
 import random
 import signal
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,21 @@ def test_a_push_is_killed(
         assert code == 0, said
         assert tool.flash("ROMFS0").startswith(new)
         assert len(tool.calls) == CALLS
+
+
+def test_unplugged_between_two_calls(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dfu-util waits for the board; that ends long before a transfer would have to."""
+    tool = attach("OPENMV_N6", make_image(9000))
+    device = open_device("dfu:OPENMV_N6")
+    (tool.folder / "devices.json").write_text("[]")
+    monkeypatch.setattr(dfu, "APPEAR_LIMIT", 1.0)
+    started = time.monotonic()
+    for work in (device.read_image, device.write_image, lambda image: device.reset()):
+        with pytest.raises(DeviceLost, match=r"dfu-util did not finish within .* s; unplug"):
+            work(io.BytesIO(make_image(9000)))
+    assert time.monotonic() - started < 30
 
 
 def test_a_bad_write_is_repeated_once(attach: Callable[..., Any]) -> None:

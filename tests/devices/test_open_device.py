@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from serial.tools import list_ports_linux
 
+from romfsfs.cli import main
 from romfsfs.devices.discovery import (
     CameraPort,
     dfu_cameras,
@@ -22,6 +25,8 @@ from romfsfs.devices.discovery import (
 from romfsfs.devices.open import is_camera, open_device, send_to_loader
 from romfsfs.devices.simulator import Simulator, preset
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
 
 
 def port(device: str, vid: int | None, pid: int | None, serial: str = "") -> Any:
@@ -140,3 +145,54 @@ def test_firmware_without_access_is_for_dfu(
         pytest.raises(DeviceError, match="update its firmware"),
     ):
         open_device(simulator.port)
+
+
+@pytest.fixture
+def in_loader(install_fake: Callable[[str, str], Any]) -> Callable[..., Any]:
+    """Makes the fake board that appears in DFU mode when the camera is sent there."""
+
+    def make(*settings: str) -> Any:
+        tool = install_fake("dfu-util", "FAKE_DFU")
+        tool.fault(appear_after=1)
+        files = [{"name": name, "file": name, "size": 131072, "address": 0} for name in settings]
+        device = {"vid": "37c5", "pid": "9206", "serial": "33", "path": "1-2", "sector": 4096}
+        for name in settings:
+            (tool.folder / name).write_bytes(b"\xff" * 131072)
+        (tool.folder / "devices.json").write_text(json.dumps([{**device, "settings": files}]))
+        return tool
+
+    return make
+
+
+@pytest.mark.parametrize("settings", [("FIRMWARE", "ROMFS0"), ("FIRMWARE",)])
+def test_a_camera_is_not_left_in_its_boot_loader(
+    micropython: Path, in_loader: Callable[..., Any], settings: tuple[str, ...]
+) -> None:
+    """It was sent there only because its firmware gives no access; also where that was in vain."""
+    tool = in_loader(*settings)
+    config = preset("OPENMV_N6", missing=("vfs.rom_ioctl",))
+    with Simulator(config, micropython=micropython) as simulator:
+        if "ROMFS0" in settings:
+            device = open_device(simulator.port)
+            assert device.read_image(io.BytesIO()) == 0
+            assert not tool.was_reset
+            device.close()
+        else:
+            with pytest.raises(DeviceError, match="offers no ROMFS0"):
+                open_device(simulator.port)
+        assert tool.was_reset
+
+
+def test_reset_by_way_of_the_boot_loader(
+    micropython: Path, in_loader: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    tool = in_loader("FIRMWARE", "ROMFS0")
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    image = tmp_path / "romfs0.img"
+    image.write_bytes(encode({"a.txt": b"default"}, DEFAULT_RULES))
+    config = preset("OPENMV_N6", missing=("vfs.rom_ioctl",))
+    with Simulator(config, micropython=micropython) as simulator:
+        assert main(["reset", simulator.port, "--from", str(image), "--yes"]) == 0
+    assert tool.flash("ROMFS0").startswith(image.read_bytes())
+    assert tool.was_reset

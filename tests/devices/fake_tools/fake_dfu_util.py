@@ -77,7 +77,10 @@ def main():
     vid, pid = given["d"].lstrip(",").split(":")
     device = next((d for d in devices if (d["vid"], d["pid"]) == (vid, pid)), None)
     if device is None:
-        die("Waiting for device, exit with ctrl-C", 74)
+        assert "w" in given
+        print("Waiting for device, exit with ctrl-C", flush=True)
+        time.sleep(60)
+        die("it did not come", 74)
     alt = int(given["a"])
     if alt >= len(device["settings"]):
         die("No such Alternate Setting")
