@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
@@ -117,24 +118,42 @@ def push_all(
 
     connect: opens a camera by its name. One that fails stops no other, and as cameras that hold
     the image already are left alone, the same call again resumes with those that failed.
-    progress: reported for a single camera only. OSError when the image cannot be read.
+    progress: reported for a single camera only. Ctrl-C ends those that are not done: for several
+    cameras that is their outcome. OSError when the image cannot be read.
     """
     name = os.fspath(image)
+    stop = threading.Event()
 
-    def one(camera: str) -> Outcome:
-        shown = progress if len(wanted) == 1 else no_progress
+    def one(camera: str, progress: Progress) -> Outcome:
         try:
             with open(name, "rb") as file, connect(camera) as device:
-                return push(device, camera, file, name, force=force, reset=reset, progress=shown)
+                return push(device, camera, file, name, force=force, reset=reset, progress=progress)
         except RomfsError as error:
             return error
+
+    def one_of_many(camera: str) -> Outcome:
+        def check(phase: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+
+        try:
+            check("", 0, 0)
+            return one(camera, check)
+        except KeyboardInterrupt:
+            return Interrupted("interrupted", where=camera, next_step="repeat the command")
 
     check_plain(name)
     wanted = list(dict.fromkeys(cameras))
     if len(wanted) == 1:
-        return {wanted[0]: one(wanted[0])}
+        return {wanted[0]: one(wanted[0], progress)}
     with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
-        running = {camera: pool.submit(one, camera) for camera in wanted}
+        running = {camera: pool.submit(one_of_many, camera) for camera in wanted}
+        while True:
+            try:
+                wait(running.values())
+                break
+            except KeyboardInterrupt:  # each camera is put in order first, however impatient
+                stop.set()
         return {camera: future.result() for camera, future in running.items()}
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import pytest
 import romfsfs
 from romfsfs.cli import main
 from romfsfs.devices.simulator import Simulator
-from romfsfs.errors import EXIT_DEVICE, EXIT_OK, EXIT_USAGE, DeviceError
+from romfsfs.errors import EXIT_DEVICE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, DeviceError
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
 
 Camera = Callable[..., Simulator]
 
@@ -53,6 +58,35 @@ def test_one_camera_fails_the_other_is_written_and_a_second_run_resumes(
     assert records[well.port] == {"camera": well.port, "ok": True, "write": None}
     assert records[ill.port]["write"]["verified"] is True
     assert held(ill, tmp_path) == image.read_bytes()
+
+
+def test_ctrl_c_ends_every_push(
+    camera: Camera, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a moment, however often it comes; nothing half written mounts; a second run resumes."""
+    large = tmp_path / "large.img"
+    large.write_bytes(encode({"a.bin": bytes(range(255)) * 4000}, DEFAULT_RULES))
+    cameras = [camera(rate=50_000.0) for _ in range(2)]  # 20 s for all of it
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def interrupt() -> None:
+        for each in cameras:
+            each.wait_until(lambda c: c.statistics.programmed > 0, 30)
+        for _ in range(3):
+            signal.pthread_kill(main_thread, signal.SIGINT)
+            time.sleep(0.05)
+
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    ports = [each.port for each in cameras]
+    assert main(["push", str(large), *ports]) == EXIT_INTERRUPTED
+    waiting.join()
+    assert capsys.readouterr().err.count("error: ") == 2
+    for each in cameras:
+        assert each.statistics.programmed < 500_000
+        assert bytes(each.flash[0].content[:16]) == b"\xff" * 16
+    assert main(["push", str(image), *ports]) == EXIT_OK
 
 
 def test_what_cannot_be_meant_is_said_before_anything_is_written(
