@@ -42,6 +42,7 @@ _LIBRARIES = {
 }
 
 # <fuse_common.h>, FUSE_CAP_...
+_AUTO_INVAL_DATA = 1 << 12
 _READDIRPLUS = 1 << 13
 _READDIRPLUS_AUTO = 1 << 14
 
@@ -85,6 +86,10 @@ def _init_3(adapter: Any, max_read: int | None, connection: Any, config: Any) ->
     # Listings with attributes would need a stat for each entry, and without them they are only
     # longer. mfusepy cannot fill in attributes anyway.
     connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO)
+    # The kernel would drop a file's pages whenever it sees a new time of change, in the middle of
+    # a write too: what is read back then, before the write is here, is old, and a mapping of it
+    # writes that over the new. `auto_cache` looks when a file is opened, as with libfuse 2.
+    connection.want &= ~_AUTO_INVAL_DATA
     adapter.init("/")
 
 

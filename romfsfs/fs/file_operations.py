@@ -79,8 +79,7 @@ class FileOperations:
             os.close(fd)
             raise
         handle.changed = True  # said at the close: an empty new file is nothing to convert yet
-        self._handles.add(handle)
-        info.fh = fd
+        self._opened(handle, info)
         return 0
 
     def open(self, path: str, info: Any) -> int:
@@ -106,8 +105,7 @@ class FileOperations:
         handle.changed = bool(flags & os.O_TRUNC)
         if handle.changed:
             self._drop_set_id(fd)
-        self._handles.add(handle)
-        info.fh = fd
+        self._opened(handle, info)
         return 0
 
     def read(self, space: memoryview, offset: int, info: Any) -> int:
@@ -228,6 +226,14 @@ class FileOperations:
     def _changed(self, path: str) -> None:
         if hidden_name(path) is None:
             self._host.changed(to_text(path))
+
+    def _opened(self, handle: Handle, info: Any) -> None:
+        info.fh = handle.fd
+        if self._handles.add(handle):
+            # The kernel has seen all that was written, and must not drop its pages in the middle
+            # of a write: what it reads back then, before the write is here, is old, and a mapping
+            # of that would be written over the new.
+            info.keep_cache = 1
 
     def _report(self, handle: Handle) -> None:
         if handle.changed and handle.path is not None:

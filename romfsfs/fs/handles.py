@@ -7,16 +7,19 @@ name, and a nameless file goes when its last handle does.
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import Counter
 
 
 class Handle:
     """An open file. path: as libfuse names it; None once it has no name (see `hidden`)."""
 
-    __slots__ = ("changed", "fd", "hidden", "limit", "path", "writable")
+    __slots__ = ("changed", "fd", "hidden", "inode", "limit", "path", "writable")
 
     def __init__(self, fd: int, path: str, writable: bool, limit: int | None) -> None:
         self.fd = fd
+        self.inode = os.fstat(fd).st_ino
         self.path: str | None = path
         self.hidden: bytes | None = None
         self.writable = writable
@@ -29,17 +32,27 @@ class Handles:
 
     def __init__(self) -> None:
         self._open: dict[int, Handle] = {}
+        self._writing: Counter[int] = Counter()  # handles that may write, by inode
         self._lock = threading.Lock()  # held for bookkeeping only, never for a system call
         self.get = self._open.get  # of a descriptor; the hot path of writing, atomic under the GIL
 
-    def add(self, handle: Handle) -> None:
+    def add(self, handle: Handle) -> bool:
+        """Whether its file is open for writing already, by another handle."""
         with self._lock:
             self._open[handle.fd] = handle
+            written = self._writing[handle.inode] > 0
+            if handle.writable:
+                self._writing[handle.inode] += 1
+            return written
 
     def remove(self, fd: int) -> tuple[Handle | None, bytes | None]:
         """(the handle, the hidden name that has no handle any more). Before the fd is closed."""
         with self._lock:
             handle = self._open.pop(fd, None)
+            if handle is not None and handle.writable:
+                self._writing[handle.inode] -= 1
+                if not self._writing[handle.inode]:
+                    del self._writing[handle.inode]
             if handle is None or handle.hidden is None:
                 return handle, None
             last = all(other.hidden != handle.hidden for other in self._open.values())
