@@ -1,11 +1,17 @@
 """An exerciser of one file after fsx: random reads, writes, truncates and mmaps, against memory.
 
+Some of it goes past the page cache, leaves holes, or comes out of a pipe; one mapping is kept
+while the file changes under it.
+
 `python fsx.py FILE OPERATIONS [SEED]` prints how many it did; on the first difference it prints
 the operations before it and ends with 1.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import mmap
 import os
 import random
@@ -15,6 +21,11 @@ from pathlib import Path
 
 LARGEST = 96 << 10  # bytes of the file: two dozen pages
 LONGEST = 12 << 10  # bytes of one operation
+
+
+KEEP, PUNCH = 1, 3  # <linux/falloc.h>, the second with the first
+
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Difference(Exception):
@@ -30,10 +41,16 @@ class Exerciser:
         self.noise = self.random.randbytes(LARGEST + LONGEST)
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         self.other = os.open(path, os.O_RDWR)
+        self.direct = os.open(path, os.O_RDWR | os.O_DIRECT)
+        self.room = mmap.mmap(-1, LONGEST)  # direct transfers want whole pages of memory
+        self.kept: mmap.mmap | None = None
+        self.pipe = os.pipe()
         self.operations = [
             (30, self.write), (30, self.read), (8, self.truncate), (10, self.map_write),
             (10, self.map_read), (3, self.append), (2, self.copy), (2, self.sync),
             (2, self.grow), (1, self.reopen), (1, self.check_all), (1, self.cut_and_rewrite),
+            (3, self.direct_write), (3, self.direct_read), (3, self.punch), (1, self.keep),
+            (3, self.splice), (2, self.map_anew), (6, self.kept_write), (6, self.kept_read),
         ]  # fmt: skip
 
     def run(self, count: int) -> None:
@@ -44,8 +61,15 @@ class Exerciser:
         self.check_all()
 
     def close(self) -> None:
-        os.close(self.fd)
-        os.close(self.other)
+        for fd in (self.fd, self.other, self.direct):
+            os.close(fd)
+
+    def end(self) -> None:
+        self.close()
+        for fd in self.pipe:
+            os.close(fd)
+        if self.kept is not None:
+            self.kept.close()  # or it stays open in the mount
 
     # -- operations
 
@@ -127,6 +151,7 @@ class Exerciser:
         self.close()
         self.fd = os.open(self.path, os.O_RDWR)
         self.other = os.open(self.path, os.O_RDWR)
+        self.direct = os.open(self.path, os.O_RDWR | os.O_DIRECT)
         self.check_all()
 
     def cut_and_rewrite(self) -> None:
@@ -134,6 +159,85 @@ class Exerciser:
         self.note("rewrite", len(data))
         self.path.write_bytes(data)
         self.expected[:] = data
+
+    # -- past the page cache, holes, pipes
+
+    def direct_write(self) -> None:
+        offset, size = self.blocks()
+        start = self.random.randrange(LARGEST)
+        self.room[:size] = data = self.noise[start : start + size]
+        self.note("direct write", offset, size)
+        if os.pwritev(self.direct, [memoryview(self.room)[:size]], offset) != size:
+            raise Difference("a short write")
+        self.put(offset, data)
+
+    def direct_read(self) -> None:
+        offset, size = self.blocks()
+        self.note("direct read", offset, size)
+        count = os.preadv(self.direct, [memoryview(self.room)[:size]], offset)
+        self.compare(self.room[:count], offset, size)
+
+    def punch(self) -> None:
+        offset, size = self.random.randrange(LARGEST), 1 + self.random.randrange(LONGEST)
+        self.note("punch", offset, size)
+        with contextlib.suppress(NotImplementedError):
+            self.allocate(PUNCH, offset, size)
+            end = min(offset + size, len(self.expected))
+            self.expected[offset:end] = bytes(max(0, end - offset))
+
+    def keep(self) -> None:
+        offset, size = self.random.randrange(LARGEST), 1 + self.random.randrange(LONGEST)
+        self.note("keep", offset, size)
+        with contextlib.suppress(NotImplementedError):
+            self.allocate(KEEP, offset, size)
+
+    def allocate(self, mode: int, offset: int, size: int) -> None:
+        place = ctypes.c_int64(offset), ctypes.c_int64(size)
+        if LIBC.fallocate64(self.handle(), mode, *place) != 0:
+            number = ctypes.get_errno()
+            if number != errno.EOPNOTSUPP:
+                raise Difference(f"fallocate: {os.strerror(number)}")
+            raise NotImplementedError
+
+    def splice(self) -> None:
+        offset, data = self.random.randrange(LARGEST), self.data()
+        self.note("splice", offset, len(data))
+        os.write(self.pipe[1], data)
+        done = 0
+        while done < len(data):
+            done += os.splice(
+                self.pipe[0], self.handle(), len(data) - done, offset_dst=offset + done
+            )
+        self.put(offset, data)
+
+    # -- a mapping that is kept
+
+    def map_anew(self) -> None:
+        self.note("map", len(self.expected))
+        self.kept = mmap.mmap(self.fd, len(self.expected)) if self.expected else None
+
+    def kept_write(self) -> None:
+        limit = self.mapped()
+        if self.kept is not None and limit:
+            offset = self.random.randrange(limit)
+            data = self.data()[: limit - offset]
+            self.note("write to the mapping", offset, len(data))
+            self.kept[offset : offset + len(data)] = data
+            self.put(offset, data)
+
+    def kept_read(self) -> None:
+        limit = self.mapped()
+        if self.kept is not None and limit:
+            offset, size = self.random.randrange(limit), self.random.randrange(LONGEST)
+            size = min(size, limit - offset)
+            self.note("read the mapping", offset, size)
+            self.compare(self.kept[offset : offset + size], offset, size)
+
+    def mapped(self) -> int:
+        """How much of it is in the mapping and in the file: beyond is SIGBUS."""
+        return min(len(self.kept), len(self.expected)) if self.kept is not None else 0
+
+    # -- all of it
 
     def check_all(self) -> None:
         self.note("check")
@@ -143,6 +247,12 @@ class Exerciser:
         self.compare(self.path.read_bytes(), 0, size)
 
     # -- helpers
+
+    def blocks(self) -> tuple[int, int]:
+        """Place and length in whole pages."""
+        last = LARGEST // mmap.PAGESIZE
+        size = 1 + self.random.randrange(LONGEST // mmap.PAGESIZE)
+        return self.random.randrange(last - size) * mmap.PAGESIZE, size * mmap.PAGESIZE
 
     def handle(self) -> int:
         return self.fd if self.random.random() < 0.7 else self.other
@@ -181,7 +291,7 @@ def exercise(path: Path, count: int, seed: int) -> None:
     except Difference as difference:
         raise Difference("\n".join([*exerciser.log, str(difference)])) from None
     finally:
-        exerciser.close()
+        exerciser.end()
 
 
 if __name__ == "__main__":
