@@ -46,6 +46,8 @@ RUNS = {
                 ("tests/trust/test_hurt.py",), 8, 8),
     "hammer": Run("many threads, few names, every operation at once; size: seconds a binding",
                   ("tests/trust/test_hammer.py",), 120, 5),
+    "processes": Run("several processes, each held to what it knows; size: seconds a binding",
+                     ("tests/trust/test_processes.py",), 60, 5),
     "load": Run("fio, stress-ng, 20,000 files, 1 GiB, 200 mounts; size: seconds a kind of writer",
                 ("tests/trust/test_load.py",), 60, 1),
 }  # fmt: skip
@@ -74,7 +76,7 @@ class Outcome:
     def lines(self) -> Iterator[str]:
         verdict = f"{len(self.failed)} FAILED" if self.failed else "clean"
         done = f"{self.rounds} rounds, {self.tests} tests" if self.tests else ""
-        yield f"{self.name:8} {shown(self.seconds):>10}  {verdict:10} {done}".rstrip()
+        yield f"{self.name:9} {shown(self.seconds):>10}  {verdict:10} {done}".rstrip()
         for name, value in sorted(self.figures.items()):
             yield f"  {name.replace('_', ' '):40} {value:>14,.0f}"
         yield from (f"  FAILED {test}" for test in self.failed)
@@ -90,7 +92,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="scripts/soak",
         description="Repeat the long runs of the trust tests.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="runs:\n" + "\n".join(f"  {name:8} {what}" for name, what in runs.items()),
+        epilog="runs:\n" + "\n".join(f"  {name:9} {what}" for name, what in runs.items()),
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="all but fuzz without")
     parser.add_argument("--seconds", type=float, help="begin no more rounds of a run after this")
