@@ -3,7 +3,9 @@
 The cases are in `conformance/`; the yardstick is the same cases in a plain directory of the same
 file system, by the same user. pjdfstest itself cannot be pointed at a user's mount (it needs
 root and changes users) and makes links and devices for most of what it asks, so there are cases of
-our own for what each of its files asks about; not for BSD's flags and access lists.
+our own for what each of its files asks about; not for BSD's flags and access lists. The same of
+xfstests' generic group, as far as it asks about files and folders: not about disks that are made,
+frozen or cut off, links, devices, quotas, access lists, shared extents, encryption or swap.
 """
 
 from __future__ import annotations
@@ -50,6 +52,12 @@ KNOWN = {
     # after it does the kernel look whether the file runs, if it was opened for reading.
     "a_program_that_runs: cut by a reader",
     "a_program_that_runs: size after that",
+    # The kernel has the bits cleared, and only then hears that the disk cannot do that.
+    "set_id_bits_and_space: ?zero: mode",
+    # The kernel answers 0, "a hole", for all that FUSE serves from no disk of its own.
+    "requests_for_files: map of blocks",
+    # libfuse offers handles, and for one of a file that has gone it finds nothing; not stale.
+    "opened_by_handle: gone",
 }
 
 #: The same where an ordinary user's daemon serves: it may do no more than its user.

@@ -13,11 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asynchronous
 import attributes
 import content
 import flags
 import folders
+import handles
 import listing
+import locking
+import mapped
 import opening
 import others
 import paths
@@ -25,13 +29,14 @@ import read_only
 import refusals
 import renaming
 import sharing
+import space
 import times
 from cases import CASES, Case
 
 #: Whose import fills CASES.
 CHAPTERS = (
     attributes, times, paths, folders, listing, opening, flags, renaming, content, sharing,
-    refusals, others,
+    refusals, others, mapped, space, asynchronous, locking, handles,
 )  # fmt: skip
 
 #: User and group of who runs the cases after `prepare`, and of another user.

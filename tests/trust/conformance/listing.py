@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import stat
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from cases import (
 )
 
 MANY = 600
+GETDENTS = 217 if platform.machine() == "x86_64" else 61  # <asm/unistd.h>, getdents64
 
 
 class Dirent(ctypes.Structure):
@@ -136,6 +138,125 @@ def removed_while_it_is_listed(c: Case) -> None:
     old = [name for name in seen if name[0] != "n"]
     c.note("each once", (len(old), len(set(old)), len(seen) == len(set(seen))))
     c.note("left", [name for name in os.listdir("d") if name[0] != "n"])
+
+
+@case
+def every_place_in_a_listing(c: Case) -> None:
+    """Whatever was read before: from a place on, the same follows."""
+    os.mkdir("d")
+    for number in range(200):
+        os.mknod(f"d/{number:03}")
+    stream = Stream("d")
+    places, names = [], []
+    while True:
+        places.append(stream.tell())
+        entry = stream.read()
+        if entry is None:
+            break
+        names.append(entry.name)
+    c.note("all", (len(names), len(set(names)), len(set(places))))
+    order = [n * 51 % len(names) for n in range(len(names))]
+    right = 0
+    for number in order:
+        stream.seek(places[number])
+        entry = stream.read()
+        right += entry is not None and entry.name == names[number]
+    c.note("each found again", right)
+    stream.seek(places[-1])
+    c.note("the end again", stream.names(1))
+    stream.close()
+
+
+def pieces(fd: int, size: int) -> list[str]:
+    """The names that getdents64(2) gives with so much room at a time."""
+    found: list[str] = []
+    while True:
+        room = ctypes.create_string_buffer(size)
+        length = called(LIBC.syscall, GETDENTS, fd, room, size)
+        if not length:
+            return found
+        place = 0
+        while place < length:
+            entry_size = int.from_bytes(room[place + 16 : place + 18], "little")
+            found.append(room[place + 19 : place + entry_size].split(b"\0")[0].decode())
+            place += entry_size
+
+
+@case
+def listings_in_pieces(c: Case) -> None:
+    os.mkdir("d")
+    for number in range(100):
+        os.mknod(f"d/{'n' * (number % 60)}{number}")
+    right = sorted([".", "..", *os.listdir("d")])
+    for size in (1, 23, 24, 100, 300, 1 << 16, 1 << 20):
+        fd = os.open("d", os.O_RDONLY)
+        c.do(f"room of {size}", lambda fd=fd, size=size: sorted(pieces(fd, size)) == right)
+        os.close(fd)
+    fd = os.open("d", os.O_RDONLY)
+    again = os.dup(fd)
+    first = ctypes.create_string_buffer(300)
+    c.note("some", called(LIBC.syscall, GETDENTS, fd, first, 300) > 0)
+    c.note("a copy goes on", 0 < len(pieces(again, 1 << 16)) < len(right))
+    c.note("and has ended it", pieces(fd, 1 << 16))
+    make("d/new")
+    os.lseek(fd, 0, os.SEEK_SET)
+    c.note("new, from the beginning", "new" in pieces(fd, 300))
+    os.unlink("d/new")
+    os.lseek(again, 0, os.SEEK_SET)
+    c.note("removed, from the beginning", "new" in pieces(again, 300))
+    for each in (fd, again):
+        os.close(each)
+    fd = os.open(make("f"), os.O_RDONLY)
+    c.do("of a file", pieces, fd, 1000)
+    os.close(fd)
+    fd = os.open("d", os.O_PATH)
+    c.do("by path only", pieces, fd, 1000)
+    os.close(fd)
+
+
+@case
+def renamed_while_it_is_listed(c: Case) -> None:
+    """It comes to an end, and what stays where it is comes once."""
+    os.mkdir("d")
+    for number in range(100):
+        os.mknod(f"d/{number:03}")
+        os.mknod(f"d/stays{number:03}")
+    stream = Stream("d")
+    seen: list[str] = []
+    while len(seen) < 5000 and (entry := stream.read()) is not None:
+        name = entry.name.decode()
+        seen.append(name)
+        if len(name) == 3:
+            os.rename(f"d/{name}", f"d/{name}x")
+        elif len(name) == 4:
+            os.rename(f"d/{name}", f"d/{name[:3]}")
+    stream.close()
+    c.note("it ends", len(seen) < 5000)
+    c.note("once", sorted(name for name in seen if name[0] == "s")
+           == [f"stays{number:03}" for number in range(100)])  # fmt: skip
+    c.note("each is there", len(os.listdir("d")))
+
+
+@case
+def listed_while_others_change_it(c: Case) -> None:
+    os.mkdir("d")
+    stays = {f"stays{number:03}" for number in range(60)}
+    for name in stays:
+        os.mknod(f"d/{name}")
+    child = os.fork()
+    if child == 0:
+        for number in range(60):
+            os.mknod(f"d/{number}")
+            os.rename(f"d/{number}", f"d/{number}-renamed")
+            os.unlink(f"d/{number}-renamed")
+        os._exit(0)
+    wrong, ended = 0, 0
+    while not ended:
+        ended = os.waitpid(child, os.WNOHANG)[0]
+        names = os.listdir("d")
+        wrong += len(names) != len(set(names)) or not stays <= set(names)
+    c.note("wrong", wrong)
+    c.note("in the end", set(os.listdir("d")) == stays)
 
 
 class Statx(ctypes.Structure):
