@@ -16,7 +16,7 @@ import pytest
 from real_mount import LONG, ROUND, RealMount, until
 from worker import FOLDERS, PART, PROCESSES, RECORD
 
-SECONDS = LONG or 1.5  # of each binding
+SECONDS = LONG or 1  # of each binding
 WORKER = Path(__file__).with_name("worker.py")
 
 

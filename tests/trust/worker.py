@@ -4,6 +4,10 @@
 uses, to its part of a file that all write to, to a journal that all append to, and to a counter
 behind a lock. What a call answers and what is there must be what it remembers, to the errno. It
 prints as JSON what it did, what was wrong, and what must be there in the end.
+
+The file that all write to keeps its length: while one makes a file longer, another's mapping of
+its last page may cost what is written there. That is the kernel's (6.18), whatever FUSE serves: to
+write back that page it clears all behind the end that it knows of yet.
 """
 
 from __future__ import annotations
