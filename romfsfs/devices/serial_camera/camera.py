@@ -357,7 +357,8 @@ class SerialCamera:
         return "at an unknown address"
 
     def reset(self) -> None:
-        """Soft reset: boot.py and main.py run, and /rom shows what was written."""
+        """Soft reset: boot.py runs, and /rom shows what was written. main.py runs too, but not on
+        OpenMV cameras, where it runs once after power-up."""
         self._repl.restart()
         self._unmounted = False
 

@@ -319,7 +319,7 @@ class RawRepl:
             self.port.write(_LEAVE_RAW)
 
     def restart(self) -> None:
-        """Soft reset from the friendly REPL, so that main.py runs again as after power-up."""
+        """Soft reset from the friendly REPL, so that main.py runs where firmware lets it."""
         self.enter()
         self.leave()
         self.port.read_until(b">>> ", time.monotonic() + 2.0)
