@@ -54,9 +54,6 @@ from romfsfs.session.whole import push
 
 log = logging.getLogger(__name__)
 
-#: Problems that an image which is there already may have: they stop only what writes a new one.
-_OF_THE_IMAGE = ("capacity", "name")
-
 #: Bytes that flash erases at once where neither camera nor table says: a sector of SPI flash.
 DEFAULT_ERASE_SIZE = 4096
 
@@ -111,7 +108,8 @@ def commit(
             if trailing is not None and trailing.severity == ERROR and not force:
                 problems.append(trailing)
             writes = plan.changed or compact or over
-            raise_problems(plan, [p for p in problems if writes or p.code not in _OF_THE_IMAGE])
+            # An image that is there already may be too large: that stops only what writes one.
+            raise_problems(plan, [p for p in problems if writes or p.code != "capacity"])
             return choose_layout(session, plan, compact) if writes else None
 
         try:

@@ -65,7 +65,11 @@ class PlanEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """entries: in the order of the image. problems: most severe first. layout: canonical."""
+    """entries: in the order of the image. problems: most severe first. layout: canonical.
+
+    changed: whether the work tree says anything else than the base does, be it what cannot be
+    stored.
+    """
 
     entries: tuple[PlanEntry, ...]
     problems: tuple[Problem, ...]
@@ -101,11 +105,13 @@ def make_plan(
     problems = [problem for entry in shadow for problem in _entry_problems(entry)]
     chosen, conflicts = _choose(shadow)
     problems += conflicts
+    left_out = bool(conflicts)
     for path in list(chosen):
         if (problem := _name_problem(path, chosen[path])) is not None:
             problems.append(problem)
             if problem.severity == ERROR:
                 del chosen[path]
+                left_out = True
     problems += _label_problems(chosen)
     entries = tuple(
         PlanEntry(
@@ -135,7 +141,7 @@ def make_plan(
         layout,
         capacity,
         rules,
-        _differs(entries, base),
+        left_out or _differs(entries, base),
         {entry.path: entry for entry in entries if entry.size is not None},
     )
 

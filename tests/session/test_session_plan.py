@@ -11,6 +11,7 @@ from session_desk import Desk
 
 from romfsfs.errors import CapacityError, ConversionError, PlanError
 from romfsfs.image.writer import encode
+from romfsfs.session.opening import leave_work
 from romfsfs.session.plan import Problem, make_plan
 from romfsfs.session.shadow import Change, InWork, ShadowEntry
 
@@ -169,6 +170,21 @@ def test_names_that_no_camera_can_open_are_refused(desk: Desk) -> None:
     with pytest.raises(PlanError) as refused:
         desk.commit()
     assert refused.value.detail.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"latin\xe9")])
+def test_a_file_that_no_camera_can_open_is_kept_all_the_same(desk: Desk, name: str) -> None:
+    """It is the only thing that was made: still there is something to commit, and to keep."""
+    desk.open()
+    desk.write(name, b"the only copy")
+    status = desk.session.status()
+    assert not status.clean
+    assert "changes to commit" in status.text()
+    with pytest.raises(PlanError):
+        desk.commit()
+    assert leave_work(desk.session) is not None
+    desk.open()
+    assert (desk.work / name).read_bytes() == b"the only copy"
 
 
 def test_a_name_the_ide_garbles_is_only_a_warning(desk: Desk) -> None:
