@@ -113,38 +113,45 @@ def _is_own_group(gid: int) -> bool:
     return group.gr_name == name and set(group.gr_mem) <= {name}
 
 
-def discard_folder(path: Path) -> None:
-    """Remove a folder of ours with all that is in it, as far as that can be done.
+def remove_folder(path: Path) -> None:
+    """Remove a folder of ours with all that is in it; nothing if it is not there. OSError.
 
     `shutil.rmtree` recurses, cannot name what lies deeper than PATH_MAX, and is stopped by a folder
-    that its owner may not enter: a tool can leave all three. So folders are moved up until none
-    holds another. A link is removed, and not what it leads to.
+    that its owner may not enter or write to: a user or a tool can leave all three. So folders are
+    moved up until none holds another. A link is removed, and not what it leads to.
     """
+    if os.path.islink(path):
+        os.unlink(path)
+        return
+    if not os.path.exists(path):
+        return
+    mark = os.urandom(8).hex()
+    pending = [path]
+    moved = 0
+    while pending:
+        folder = pending.pop()
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            inside = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in inside:
+            if not is_folder:
+                os.unlink(name)
+            elif folder == path:
+                pending.append(Path(name))
+            else:
+                moved += 1
+                os.chmod(name, 0o700)  # to be moved it must be writable
+                os.rename(name, path / f"{mark}-{moved}")
+                pending.append(path / f"{mark}-{moved}")
+        if folder != path:
+            os.rmdir(folder)
+    os.rmdir(path)
+
+
+def discard_folder(path: Path) -> None:
+    """`remove_folder`, as far as that can be done."""
     with contextlib.suppress(OSError):
-        if os.path.islink(path):
-            os.unlink(path)
-            return
-        mark = os.urandom(8).hex()
-        pending = [path]
-        moved = 0
-        while pending:
-            folder = pending.pop()
-            os.chmod(folder, 0o700)
-            with os.scandir(folder) as entries:
-                inside = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_folder in inside:
-                if not is_folder:
-                    os.unlink(name)
-                elif folder == path:
-                    pending.append(Path(name))
-                else:
-                    moved += 1
-                    os.chmod(name, 0o700)  # to be moved it must be writable
-                    os.rename(name, path / f"{mark}-{moved}")
-                    pending.append(path / f"{mark}-{moved}")
-            if folder != path:
-                os.rmdir(folder)
-        os.rmdir(path)
+        remove_folder(path)
 
 
 def sync_dir(path: str | os.PathLike[str]) -> None:

@@ -24,7 +24,7 @@ from romfsfs.cli.sources import (
 )
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import RomfsError, SessionBusy, UsageError
-from romfsfs.files import Progress, cache_dir, state_dir
+from romfsfs.files import Progress, cache_dir, remove_folder, state_dir
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import is_dead, unmount
@@ -36,7 +36,6 @@ from romfsfs.session.opening import leave_work, prepare, session_for
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
-from romfsfs.session.worktree import remove_folder
 from romfsfs.system_errors import worded
 
 

@@ -20,6 +20,7 @@ from romfsfs.files import (
     digest_fd,
     make_private_dir,
     no_progress,
+    remove_folder,
 )
 from romfsfs.image.check import check_image
 from romfsfs.image.model import FileNode, Image, walk
@@ -31,7 +32,7 @@ from romfsfs.session.plan import Plan, make_plan
 from romfsfs.session.prepare import raise_problems
 from romfsfs.session.shadow import Deriver, InWork
 from romfsfs.session.state import Base
-from romfsfs.session.worktree import open_file, remove_folder, scan
+from romfsfs.session.worktree import open_file, scan
 
 if TYPE_CHECKING:
     from typing import BinaryIO

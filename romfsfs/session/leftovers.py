@@ -7,13 +7,17 @@ follows when the tree is made anew from an image that changed elsewhere.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
+from romfsfs.errors import RomfsError
 from romfsfs.session.extraction import copy_range
 from romfsfs.session.restore import opened
 from romfsfs.session.shadow import Change
 from romfsfs.session.status import Status
 from romfsfs.session.worktree import Climber, kind_at, open_file
+
+_LOOK_INTO = os.R_OK | os.X_OK
 
 
 def ignored(status: Status) -> list[str]:
@@ -39,6 +43,7 @@ def carry(paths: list[str], old: Path, new: Path) -> None:
             with Climber(old_fd) as source, Climber(new_fd) as target:
                 source_fd, target_fd = source.enter(folder), target.enter(folder)
                 if kind == "dir":
+                    _refuse_closed(old / path, os.access(name, _LOOK_INTO, dir_fd=source_fd))
                     os.mkdir(name, 0o755, dir_fd=target_fd)
                     folders.append(path)
                 elif kind == "file":
@@ -50,6 +55,16 @@ def carry(paths: list[str], old: Path, new: Path) -> None:
                 target_fd = target.enter(folder)
                 os.chmod(name, found.st_mode & 0o7777, dir_fd=target_fd)
                 os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target_fd)
+
+
+def _refuse_closed(folder: Path, is_open: bool) -> None:
+    """What is in it could not follow, and the tree that has it goes."""
+    if not is_open:
+        raise RomfsError(
+            "a folder that is never packed may not be read, and what is in it would be lost",
+            where=str(folder),
+            next_step=f"let it be read: chmod u+rwx {shlex.quote(str(folder))}",
+        )
 
 
 def _made(root_fd: int, folder: str) -> bool:

@@ -24,6 +24,7 @@ from romfsfs.files import (
     digest_fd,
     make_private_dir,
     no_progress,
+    remove_folder,
     sync_dir,
     sync_file_system,
 )
@@ -44,7 +45,7 @@ from romfsfs.session.state import BaseEntry, SessionInfo, save
 from romfsfs.session.status import Status
 from romfsfs.session.steps import reached
 from romfsfs.session.target import no_space, target_changed, target_is
-from romfsfs.session.worktree import WorkFile, remove_folder, remove_tree, scan
+from romfsfs.session.worktree import WorkFile, remove_tree, scan
 
 log = logging.getLogger(__name__)
 

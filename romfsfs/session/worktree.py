@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.session.state import Signature
@@ -39,15 +38,15 @@ def scan(root_fd: int) -> list[WorkFile]:
         while pending:
             folder = pending.pop()
             try:
-                fd = climber.enter(folder)
+                inside = _list(climber.enter(folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue  # removed since it was listed
-            except PermissionError:
+            except PermissionError:  # not to be listed, or not to be entered
                 closed.add(folder)
                 continue
             prefix = folder + "/" if folder else ""
             folders = []
-            for name, status in _list(fd):
+            for name, status in inside:
                 path = prefix + name
                 if stat.S_ISDIR(status.st_mode):
                     kind = "dir"
@@ -77,9 +76,11 @@ class Climber:
     """One directory descriptor that moves through a tree, whatever its depth."""
 
     def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
         self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, root_fd)
         self._folder = ""
         self._at: list[str] = []
+        self._known = [os.fstat(self._fd)]  # the root, and each folder of `_at`
 
     def __enter__(self) -> Climber:
         return self
@@ -98,14 +99,32 @@ class Climber:
             if mine != theirs:
                 break
             common += 1
-        while len(self._at) > common:
-            self._step("..")
-            self._at.pop()
-        for part in parts[common:]:
+        if common < len(self._at):
+            self._climb(common)
+        for part in parts[len(self._at) :]:
             self._step(part)
             self._at.append(part)
+            self._known.append(os.fstat(self._fd))
         self._folder = folder
         return self._fd
+
+    def _climb(self, depth: int) -> None:
+        """Up to the folder at this depth, or to the root where `..` does not lead there.
+
+        Who moves a folder while we are in it would have us go on beside it, or above the tree.
+        """
+        try:
+            while len(self._at) > depth:
+                self._step("..")
+                self._at.pop()
+                self._known.pop()
+            if os.path.samestat(os.fstat(self._fd), self._known[-1]):
+                return
+        except (FileNotFoundError, PermissionError):  # removed, or closed, while we were in it
+            pass
+        os.close(self._fd)
+        self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, self._root_fd)
+        self._at, self._known = [], self._known[:1]
 
     def _step(self, name: str) -> None:
         fd = _open_unnoticed(name, _DIR_FLAGS, 0, self._fd)
@@ -167,19 +186,3 @@ def empty(folder_fd: int) -> None:
             folder, _, name = entry.path.rpartition("/")
             fd = climber.enter(folder)
             (os.unlink if entry.kind in ("file", "other") else os.rmdir)(name, dir_fd=fd)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder of a session's, however deep; nothing if it is not there.
-
-    `shutil.rmtree` recurses, and a tree may be thousands of folders deep.
-    """
-    try:
-        fd = os.open(path, _DIR_FLAGS)
-    except FileNotFoundError:
-        return
-    try:
-        empty(fd)
-    finally:
-        os.close(fd)
-    path.rmdir()

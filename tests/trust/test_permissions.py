@@ -11,6 +11,8 @@ import fuse
 import pytest
 from real_mount import CHECKOUT, SECONDS, RealMount, memory_folder
 
+from romfsfs.image.writer import encode
+
 NOBODY = 65534
 
 CLOSES_WHAT_IS_OPEN = """
@@ -78,6 +80,47 @@ def test_a_folder_that_is_closed_while_files_in_it_are_open(users: UsersMount) -
     said = users.run("status", users.mnt)
     assert "may not be read" not in said
     assert "A closed/text" in said
+
+
+def test_folders_that_keep_their_own_user_out_are_in_nobodys_way(users: UsersMount) -> None:
+    """As copied from a read-only place: once committed, or thrown away, they could not be removed,
+    and neither unmounting nor any later mount went through."""
+    users.sh("mkdir -p ro/in; echo x > ro/in/x; chmod 555 ro/in ro")
+    users.run("commit", users.mnt)
+    users.run("umount", users.mnt)
+    users.run("mount", users.image, users.mnt)
+    assert users.sh("cat ro/in/x") == "x\n"
+    users.sh("mkdir closed; echo x > closed/x; chmod 0 closed; chmod 555 ro")
+    users.run("umount", "--discard", users.mnt)
+    users.run("mount", users.image, users.mnt)
+    assert users.sh("ls") == "ro\n"
+
+
+def test_a_folder_that_may_be_listed_and_not_entered(users: UsersMount) -> None:
+    """`chmod -R 644` makes such: no status, no unmounting, no mount, and no list of sessions."""
+    users.sh("mkdir d z; echo x > d/x; echo z > z/z; chmod 644 d")
+    said = users.run("status", users.mnt)
+    assert "d: the folder may not be read" in said
+    assert "A z/z" in said
+    assert "changes kept" in users.run("umount", users.mnt)
+    assert "edits" in users.run("sessions")
+    users.run("mount", users.image, users.mnt)
+    users.sh("chmod 755 d")
+    users.run("commit", users.mnt)
+
+
+def test_a_closed_folder_that_is_never_packed(users: UsersMount) -> None:
+    """It cannot follow into the tree of an image that changed elsewhere, so the old one stays."""
+    users.run("commit", users.mnt)
+    users.sh("mkdir -p .git/closed; echo x > .git/closed/x; chmod 0 .git/closed")
+    users.run("umount", users.mnt)
+    users.image.write_bytes(encode({"z": b"z"}))
+    mount = f"{users.python} -m romfsfs mount {users.image} {users.mnt}"
+    said = users.command("sh", "-c", f"! {mount} 2>&1")
+    assert "chmod u+rwx" in said
+    users.command("sh", "-c", said.rpartition("chmod")[1] + said.rpartition("chmod")[2])
+    users.run("mount", users.image, users.mnt)
+    assert users.sh("cat z .git/closed/x") == "zx\n"
 
 
 def test_a_file_that_is_closed(users: UsersMount) -> None:
