@@ -14,9 +14,10 @@ from romfsfs.session.conversions import Conversions
 from romfsfs.session.encoding import Encoded, Sources, SourcesChanged, encode_plan
 from romfsfs.session.plan import PLAN_CODES, Plan, Problem, told_once
 from romfsfs.session.session import Session
-from romfsfs.session.shadow import ShadowEntry
+from romfsfs.session.shadow import Change, ShadowEntry
 from romfsfs.session.steps import reached
 from romfsfs.session.target import no_space
+from romfsfs.session.worktree import scan
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +82,18 @@ def converted_plan(
         conversions = Conversions(session.converters, work_fd)
         for _ in range(_ATTEMPTS):
             shadow = session.derive(conversions.lookup)
-            if not conversions.run(shadow, progress):
+            if not conversions.run(shadow, progress) and _is_whole(session, work_fd, shadow):
                 return shadow, session.plan(shadow)
     raise _keeps_changing()
+
+
+def _is_whole(session: Session, work_fd: int, shadow: Sequence[ShadowEntry]) -> bool:
+    """Whether the shadow tree has all that is stored and there: what is renamed while it is looked
+    at may have been seen at neither place, and would be missing in the image."""
+    there = {work.path for work in scan(work_fd)}
+    seen = {entry.path for entry in shadow if entry.change is not Change.DELETED}
+    ignored = {entry.path for entry in shadow if entry.change is Change.IGNORED}
+    return seen - ignored <= there and all(map(session.excludes.matches, there - seen))
 
 
 def _keeps_changing() -> RomfsError:
