@@ -75,7 +75,7 @@ def _describe(name: str, shown: Side | None) -> str:
 
 def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[str]:
     """How the work tree differs from the base, sources against sources where they are known."""
-    recall = Recall()
+    recall = session.recall()
     held = session.held()
     base = {entry.source: entry for entry in held.base.entries if not entry.is_dir}
     with session.work_fd() as work_fd:

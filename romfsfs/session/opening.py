@@ -192,7 +192,7 @@ def _mend_torn(session: Session) -> None:
         ]
     if torn:
         log.warning("lost by a power cut, put back: %s", ", ".join(torn))
-        restore(held, torn, session.work, session.work)
+        restore(held, torn, session.work, session.work, session.recall())
 
 
 def _is_torn(work_fd: int, work: WorkFile, entry: BaseEntry) -> bool:
@@ -249,7 +249,7 @@ def _start(
     stage.chmod(0o755)  # the mount's root; the session's folder keeps others out
     with ThreadPoolExecutor(max_workers=1) as pool:
         synced = pool.submit(sync, image)  # the disk writes while the processors extract
-        extracted = _extract_base(image, stage, progress)
+        extracted = _extract_base(image, stage, session.recall(), progress)
         aside = _put_aside(session, kept)
         if aside:
             carry([found.path for found in aside], directory / "kept", stage)
@@ -306,10 +306,12 @@ class _Placed(NamedTuple):
     item: Item
 
 
-def _extract_base(source: Path, folder: Path, progress: Progress) -> tuple[BaseEntry, ...]:
+def _extract_base(
+    source: Path, folder: Path, recall: Recall, progress: Progress
+) -> tuple[BaseEntry, ...]:
     """Extract an image into an empty folder, sources recalled; what each file became."""
     with open_image(source) as (image, file), opened(folder) as root_fd:
-        placed = _place(image, file.fileno(), Recall())
+        placed = _place(image, file.fileno(), recall)
         written = extract([entry.item for entry in placed], root_fd, progress)
         return tuple([
             BaseEntry(entry.path, None, "", entry.item.path, "", None)

@@ -2,8 +2,9 @@
 
 After a commit the image holds `app.mpy`; a later mount of that image, from whatever place, shows
 `app.py` again. Keyed by path and digest of the stored bytes: when the bytes in the image are
-not those that the source became, the image wins. A disposable convenience: a damaged or missing
-record only means that the compiled form is shown.
+not those that the source became, the image wins. Scripts that differ in a comment become the same
+bytes, so each session's own come first, and another's only where it has none. A disposable
+convenience: a damaged or missing record only means that the compiled form is shown.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ class Source(NamedTuple):
 
 
 class Recall:
-    """The store of sources, one per user. Safe between processes: files appear atomically."""
+    """The store of sources, one per user. Safe between processes: files appear atomically.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or state_dir() / "recall"
+    session: the name of the folder of the session that asks.
+    """
+
+    def __init__(self, session: str) -> None:
+        self.folder = state_dir() / "recall"
+        self._session = session
         self._index: set[str] | None = None
         self._written: list[str] = []
 
@@ -49,11 +54,14 @@ class Recall:
             with _appearing(copy) as out:
                 if copy_range(fd, 0, os.fstat(fd).st_size, out) != source_digest:
                     raise ChangedMeanwhile
-        record = make_private_dir(self.folder / "index") / _key(stored_path, stored_digest)
-        with _appearing(record) as out:
-            write_all(out, json.dumps({"name": name, "digest": source_digest}).encode())
+        index = make_private_dir(self.folder / "index")
+        self._written.append(f"objects/{source_digest}")
+        for session in (self._session, ""):
+            record = index / _key(stored_path, stored_digest, session)
+            with _appearing(record) as out:
+                write_all(out, json.dumps({"name": name, "digest": source_digest}).encode())
+            self._written.append(f"index/{record.name}")
         self._index = None
-        self._written += [f"objects/{source_digest}", f"index/{record.name}"]
 
     def sync(self) -> None:
         """Make what was remembered durable: the work tree it came from may go then."""
@@ -63,7 +71,14 @@ class Recall:
 
     def find(self, stored_path: str, stored_digest: str) -> Source | None:
         """The source that became these bytes at this path, if it is known and whole."""
-        key = _key(stored_path, stored_digest)
+        own = self.find_own(stored_path, stored_digest)
+        return own or self._read(_key(stored_path, stored_digest, ""))
+
+    def find_own(self, stored_path: str, stored_digest: str) -> Source | None:
+        """As `find`, of this session alone."""
+        return self._read(_key(stored_path, stored_digest, self._session))
+
+    def _read(self, key: str) -> Source | None:
         if key not in self._keys():
             return None
         try:
@@ -149,5 +164,7 @@ class ChangedMeanwhile(Exception):
     """The source file changed while it was copied: there is nothing to remember."""
 
 
-def _key(stored_path: str, stored_digest: str) -> str:
-    return digest_bytes(os.fsencode(stored_path) + b"\0" + stored_digest.encode())
+def _key(stored_path: str, stored_digest: str, session: str) -> str:
+    """session: '' for what any session may be shown."""
+    whose = f"\0{session}" if session else ""
+    return digest_bytes(os.fsencode(stored_path) + f"\0{stored_digest}{whose}".encode())

@@ -218,7 +218,8 @@ def _bring_work_along(session: Session, base: Base, kind: str, root: Path | None
     except FileNotFoundError:
         return
     if kind == "undo":
-        follow(session.held(), old, session.excludes.matches, session.work, root or session.work)
+        is_junk, root = session.excludes.matches, root or session.work
+        follow(session.held(), old, is_junk, session.work, root, session.recall())
     else:
         _remove_superseded(session, old, base, root or session.work)
 

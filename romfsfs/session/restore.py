@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,33 +79,40 @@ def _is_mount_of(root_fd: int, work: Path) -> bool:
     return os.fstat(root_fd).st_ino == os.stat(work).st_ino  # a mount passes on these numbers
 
 
-def restore(held: BaseImage, paths: Collection[str], work: Path, root: Path) -> None:
+def restore(
+    held: BaseImage,
+    paths: Collection[str],
+    work: Path,
+    root: Path,
+    recall: Recall,
+    edited: Callable[[str], bool] = lambda path: False,
+) -> None:
     """Put what the base has at these paths of the tree there, and remove what it has not. Durable.
 
     A file is as it was or as the base has it, wherever a crash comes. Folders are removed when
     nothing is left in them, and made where a restored file needs them. work: the tree; root:
-    where it is mounted, to write through.
+    where it is mounted, to write through. edited: asked at the last moment, of files to be left.
     """
     wanted = set(paths)
-    recall = Recall()
     items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
     files = {item.path for item in items if item.source is not None and item.path in wanted}
 
     def change(root_fd: int) -> None:
         over = {path for path in files if kind_at(root_fd, path) == "file"}
         for path in sorted(wanted - over, key=lambda path: (-path.count("/"), path)):
-            _remove(root_fd, path)
+            if not edited(path):
+                _remove(root_fd, path)
         reached("revert-removed")
         # What is still there was left on purpose: a folder that is not empty, an edit.
         _put([item for item in items if item.path in over or not kind_at(root_fd, item.path)],
-             work, root_fd)  # fmt: skip
+             work, root_fd, edited)  # fmt: skip
 
     change_tree(work, root, change)
     sync_paths(work, wanted)
     reached("revert-restored")
 
 
-def _put(items: list[Item], work: Path, root_fd: int) -> None:
+def _put(items: list[Item], work: Path, root_fd: int, edited: Callable[[str], bool]) -> None:
     """Write items beside their places, and rename them there when they are on the disk."""
     staged = []
     for number, item in enumerate(items):
@@ -122,6 +130,10 @@ def _put(items: list[Item], work: Path, root_fd: int) -> None:
         with Climber(root_fd) as climber:
             while moved:
                 beside, item = moved[-1]
+                if edited(item.path):
+                    remove_tree(root_fd, beside.path)
+                    moved.pop()
+                    continue
                 fd = climber.enter(item.path.rpartition("/")[0])
                 name, final = (path.rpartition("/")[2] for path in (beside.path, item.path))
                 os.rename(name, final, src_dir_fd=fd, dst_dir_fd=fd)
@@ -186,9 +198,14 @@ def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
 
 
 def follow(
-    held: BaseImage, old: Base, is_junk: Callable[[str], bool], work: Path, root: Path
-) -> list[str]:
-    """Let a tree that stood on `old` follow to the base held; which paths changed.
+    held: BaseImage,
+    old: Base,
+    is_junk: Callable[[str], bool],
+    work: Path,
+    root: Path,
+    recall: Recall,
+) -> None:
+    """Let a tree that stood on `old` follow to the base held.
 
     Only what is still as it was in `old` follows: edits stay edits. What a file manager left in
     a folder that goes, goes with it. work: the tree itself, to read from; root: where it is
@@ -202,6 +219,12 @@ def follow(
         if _content(before.get(path)) != _content(after.get(path))
     ]
     with opened(work) as work_fd:
+        seen = {path: _signature(work_fd, path) for path in changed}
+
+        def edited(path: str) -> bool:
+            """Saved since it was compared: writing a tree takes its time."""
+            return path in seen and _signature(work_fd, path) not in (None, seen[path])
+
         wanted = [
             path
             for path in changed
@@ -214,8 +237,18 @@ def follow(
             for found in (scan(work_fd) if gone else ())
             if is_below(found.path, gone) and found.path not in before and is_junk(found.path)
         ]
-    restore(held, [*wanted, *junk], work, root)
-    return sorted(wanted)
+        restore(held, [*wanted, *junk], work, root, recall, edited)
+
+
+def _signature(work_fd: int, path: str) -> Signature | None:
+    """Of a file; None where none is."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with Climber(work_fd) as climber:
+            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
+    except OSError:
+        return None
+    return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def is_below(path: str, folders: Collection[str]) -> bool:

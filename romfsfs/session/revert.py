@@ -55,7 +55,8 @@ def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
         for entry in shadow
         if entry.change is Change.IGNORED and not entry.note and is_below(entry.path, made)
     ]
-    restore(session.held(), [*(entry.path for entry in changed), *junk], session.work, root)
+    paths = [*(entry.path for entry in changed), *junk]
+    restore(session.held(), paths, session.work, root, session.recall())
     return [entry.path for entry in changed]
 
 

@@ -26,6 +26,7 @@ from romfsfs.session.advice import advice
 from romfsfs.session.base_image import BaseImage, open_base
 from romfsfs.session.digests import DigestCache
 from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
+from romfsfs.session.recall import Recall
 from romfsfs.session.shadow import (
     Convert,
     Deriver,
@@ -81,6 +82,10 @@ class Session:
     def base(self) -> Base:
         """The base, as last written by whatever process."""
         return self.held().base
+
+    def recall(self) -> Recall:
+        """The sources that are remembered, this session's own before all others."""
+        return Recall(self.directory.name)
 
     def held(self) -> BaseImage:
         """The base with its image held open. RomfsError when there is none yet or it is damaged."""

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def remember(session: Session, base: Base) -> None:
     """Keep the sources of a new base. What fails here is tried again before the tree goes."""
-    recall = Recall()
+    recall = session.recall()
     try:
         with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
             for entry in base.entries:
@@ -41,7 +41,7 @@ def secure(session: Session, entries: Iterable[ShadowEntry]) -> None:
 
     Other sources may become the same bytes (a comment was edited): then those of now are kept.
     """
-    recall = Recall()
+    recall = session.recall()
     with session.work_fd() as work_fd:
         for entry in entries:
             stored = entry.stored_as
@@ -55,7 +55,7 @@ def secure(session: Session, entries: Iterable[ShadowEntry]) -> None:
 def _keep(
     recall: Recall, work_fd: int, stored: str, digest: str, source: str, source_digest: str
 ) -> None:
-    known = recall.find(stored, digest)
+    known = recall.find_own(stored, digest)
     if known is not None and known.digest == source_digest:
         return
     with contextlib.suppress(FileNotFoundError, ChangedMeanwhile):

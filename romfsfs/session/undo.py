@@ -54,7 +54,7 @@ def undo(
         new.unlink(missing_ok=True)
         history.link(history.image_path(session, wanted.number), new)
         reached("undo-image")
-        base = base_of(new)
+        base = base_of(new, session.recall())
         record = CommitRecord.new(session, base, f"back to {wanted.number}", "undo", wanted.number)
         base_image.stage(session.directory, new, base)
         reached("commit-staged")
@@ -99,9 +99,8 @@ def undo_target(session: Session, number: int | None = None) -> history.HistoryE
     )
 
 
-def base_of(path: Path) -> Base:
+def base_of(path: Path, recall: Recall) -> Base:
     """The base that an image file amounts to, sources recalled, nothing extracted."""
-    recall = Recall()
     entries = []
     with open_image(path) as (image, file):
         fd = file.fileno()

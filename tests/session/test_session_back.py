@@ -11,7 +11,7 @@ from session_desk import Desk, Flash, files_of, tree_of
 
 from romfsfs.errors import RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
-from romfsfs.session import history, recall
+from romfsfs.session import history, recall, steps
 from romfsfs.session.opening import leave_work
 from romfsfs.session.revert import revert
 from romfsfs.session.undo import undo
@@ -57,7 +57,7 @@ class TestRecall:
     def test_a_damaged_memory_shows_the_compiled_file(self, desk: Desk) -> None:
         compiled = desk.stored()["app.mpy"]
         revert(desk.session)
-        for file in (recall.Recall().folder / "objects").iterdir():
+        for file in (recall.Recall("").folder / "objects").iterdir():
             file.write_bytes(b"damaged")
         desk.open()
         assert (desk.work / "app.mpy").read_bytes() == compiled
@@ -73,7 +73,7 @@ class TestRecall:
         assert desk.session.status().clean
 
     def test_it_is_forgotten_oldest_first(self, desk: Desk) -> None:
-        memory = recall.Recall()
+        memory = recall.Recall("")
         revert(desk.session)
         memory.trim(0)
         assert not list((memory.folder / "objects").iterdir())
@@ -85,7 +85,7 @@ class TestRecall:
         self, desk: Desk, lost: str
     ) -> None:
         """The disk was full at the commit, or what it had was not synced when the power went."""
-        for file in (recall.Recall().folder / "objects").iterdir():
+        for file in (recall.Recall("").folder / "objects").iterdir():
             file.write_bytes(b"torn") if lost == "damaged" else file.unlink()
         assert leave_work(desk.session) is None
         desk.open()
@@ -98,13 +98,33 @@ class TestRecall:
         desk.open()
         assert (desk.work / "app.py").read_bytes() == b"x = 1  # why\n"
 
+    def test_each_target_shows_what_was_written_for_it(self, desk: Desk, tmp_path: Path) -> None:
+        """Two cameras' scripts that differ in a comment become the same bytes."""
+        desk.write("app.py", b"x = 1  # in the kitchen\n")
+        assert desk.commit().clean
+        assert leave_work(desk.session) is None
+        (tmp_path / "other").mkdir()
+        other = Desk.with_image(tmp_path / "other", {})
+        other.open()
+        other.write("app.py", b"x = 1  # in the garage\n")
+        other.commit()
+        assert other.stored()["app.mpy"] == desk.stored()["app.mpy"]
+        assert leave_work(other.session) is None
+        desk.open()
+        assert (desk.work / "app.py").read_bytes() == b"x = 1  # in the kitchen\n"
+        desk.write("app.py", b"x = 2\n")
+        revert(desk.session, ["app.py"])
+        assert (desk.work / "app.py").read_bytes() == b"x = 1  # in the kitchen\n"
+        other.open()
+        assert (other.work / "app.py").read_bytes() == b"x = 1  # in the garage\n"
+
     def test_the_tree_stays_where_sources_cannot_be_kept(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*args: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        for file in (recall.Recall().folder / "objects").iterdir():
+        for file in (recall.Recall("").folder / "objects").iterdir():
             file.unlink()
         with monkeypatch.context() as hurting:
             hurting.setattr(recall.Recall, "remember", full)
@@ -226,6 +246,30 @@ class TestUndo:
             undo(desk.session, desk.device)
         assert (desk.work / "a.txt").read_bytes() == b"mine"
         assert desk.stored()["a.txt"] == b"two"
+
+    @pytest.mark.parametrize("step", ["revert-removed", "revert-staged"])
+    def test_what_is_saved_while_the_tree_follows_stays(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        """Its files are written beside their places and synced, which takes its time."""
+
+        def save(name: str) -> None:
+            if name == step:
+                desk.write("a.txt", b"just saved")
+                desk.write("new.txt", b"just made")
+
+        desk.open()
+        desk.write("new.txt", b"goes")
+        desk.commit()
+        (desk.work / "new.txt").unlink()
+        desk.write("a.txt", b"2")
+        desk.commit()
+        monkeypatch.setattr(steps, "on_step", save)
+        undo(desk.session, desk.device)
+        assert (desk.work / "a.txt").read_bytes() == b"just saved"
+        assert (desk.work / "new.txt").read_bytes() == b"just made"
+        assert desk.changes() == {"a.txt": "M", "new.txt": "M"}
+        assert not list(desk.work.glob(".romfsfs*"))
 
     def test_files_open_for_writing_are_in_the_way(self, desk: Desk) -> None:
         with pytest.raises(RomfsError, match="open for writing"):
