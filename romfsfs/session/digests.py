@@ -14,11 +14,20 @@ from romfsfs.session.state import Signature
 #: of the kernel's clock and keep its signature: git calls such an entry racy. Its signature
 #: proves nothing, so it is not kept.
 RACY_NS = int(SETTLE_SECONDS * 1e9)
+#: Some file systems count whole seconds (HFS+, ext4 with small inodes, NFS on such), FAT every
+#: second one. A time without a fraction is one of theirs.
+_SECOND_NS = 1_000_000_000
+_COARSE_NS = 2 * _SECOND_NS
+
+
+def tick_ns(signature: Signature) -> int:
+    """How long after this change another one may leave the same times."""
+    return RACY_NS + (0 if signature.ctime_ns % _SECOND_NS else _COARSE_NS)
 
 
 def settled(signature: Signature) -> bool:
     """Whether a later change of the file must change this signature."""
-    return time.time_ns() - signature.ctime_ns > RACY_NS
+    return time.time_ns() - signature.ctime_ns > tick_ns(signature)
 
 
 class DigestCache:

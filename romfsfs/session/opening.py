@@ -30,7 +30,7 @@ from romfsfs.files import (
 )
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.session import base_image, history, recovery, store
-from romfsfs.session.digests import RACY_NS
+from romfsfs.session.digests import tick_ns
 from romfsfs.session.extraction import Item, extract
 from romfsfs.session.images import open_image
 from romfsfs.session.leftovers import carry, ignored
@@ -254,7 +254,7 @@ def _start(
         if aside:
             carry([found.path for found in aside], directory / "kept", stage)
             sync_file_system(stage)
-        _wait_until_settled()
+        _wait_until_settled(extracted)
         synced.result()
     reached("open-extracted")
     if session.has_work:  # without edits; it must not meet the new base
@@ -292,9 +292,10 @@ def _put_aside(session: Session, kept: list[str]) -> list[WorkFile]:
         return scan(fd)
 
 
-def _wait_until_settled() -> None:
+def _wait_until_settled(extracted: tuple[BaseEntry, ...]) -> None:
     """Let the kernel's clock move on, so that any later edit shows in its file's signature."""
-    time.sleep(RACY_NS / 1e9)
+    ticks = [tick_ns(entry.signature) for entry in extracted if entry.signature is not None]
+    time.sleep(max(ticks, default=0) / 1e9)
 
 
 class _Placed(NamedTuple):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from session_desk import Desk
 
 from romfsfs.errors import CapacityError, ConversionError, PlanError
+from romfsfs.files import digest_bytes
 from romfsfs.image.writer import encode
 from romfsfs.session.opening import leave_work
 from romfsfs.session.plan import Problem, make_plan
@@ -77,6 +80,37 @@ def test_a_rewrite_within_the_clocks_tick_is_noticed(desk: Desk) -> None:
         entry = desk.session.status().entries[0]
         desk.write("a.txt", b"%06d" % (number + 1))
         assert entry.source_digest == desk.session.status().entries[0].source_digest
+
+
+def test_a_rewrite_within_a_second_where_files_have_whole_ones(
+    whole_seconds: Path, tmp_path: Path
+) -> None:
+    """As long as the first, just after the mount, and after each look at it."""
+    desk = Desk.with_image(tmp_path, {"a.txt": b"0"})
+    desk.open()
+    for number in range(1, 4):
+        with open(desk.work / "a.txt", "r+b") as file:
+            file.write(b"%d" % number)
+        assert desk.session.status().entries[0].source_digest == digest_bytes(b"%d" % number)
+    desk.commit()
+    assert desk.stored() == {"a.txt": b"3"}
+
+
+@pytest.fixture
+def whole_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state folder on a file system without fractions of a second: ext4 with small inodes."""
+    disk, folder = tmp_path / "disk.img", tmp_path / "disk"
+    folder.mkdir()
+    with open(disk, "wb") as file:
+        file.truncate(8 << 20)
+    for command in (["mkfs.ext4", "-q", "-I", "128", disk], ["mount", "-o", "loop", disk, folder]):
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=30)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"making such a disk needs root and mkfs.ext4: {error}")
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(folder / "state"))
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 def test_a_file_becomes_a_folder_and_back(desk: Desk) -> None:
