@@ -141,9 +141,11 @@ def open(
     name = os.fspath(source)
     device = open_device(name, board=board, partition=partition)
     try:
-        session = session_for(device, name, board=board, partition=partition)
-        lock = store.lock_for_mount(session.directory, session.info.name)
+        found = device.info()
+        # Before anything is remembered: what is refused must not change another's session.
+        lock = store.lock_for_mount(store.make_session_dir(found.key), found.name)
         try:
+            session = session_for(device, name, board=board, partition=partition)
             prepare(session, device, new=new, progress=progress)
         except BaseException:
             lock.release()

@@ -74,10 +74,11 @@ def push(
     """
     info = device.info()
     size = check_fit(image, name, info.board, info.partition, info.capacity)
-    session = session_for(device, source)
-    if store.mounted_at(session.directory) is not None:
+    directory = store.make_session_dir(info.key)
+    if store.mounted_at(directory) is not None:  # nor must its session change
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
-    with store.lock_for_change(session.directory, info.name):
+    with store.lock_for_change(directory, info.name):
+        session = session_for(device, source)
         _settle(session, device)
         report = None
         if device.matches(image, size) is not True:

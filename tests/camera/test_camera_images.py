@@ -199,12 +199,14 @@ def test_another_camera_comes_in_the_middle_of_a_reset(
 
 def test_push_while_mounted_is_refused(rig: Rig, connect: Connect) -> None:
     camera = connect("OPENMV4P", images={0: BEFORE})
-    rig.mount("camera")
+    cam = rig.mount("camera", "--commit-on-unmount")
     done = rig.run("push", image_file(rig.folder, OTHER), "camera")
     assert done.code == 1
     assert "is mounted" in done.error
     assert rig.run("reset", "camera", "--from", "given.img", "--yes").code == 1
     assert camera.statistics.programmed == 0
+    (cam / "new.txt").write_bytes(b"new")
+    assert "verified" in rig.ok("umount", cam)  # as it was told to when it was mounted
 
 
 def test_reset_keeps_a_backup(rig: Rig, connect: Connect) -> None:

@@ -12,6 +12,7 @@ import romfsfs
 from romfsfs.devices.simulator import Simulator
 from romfsfs.errors import ConversionError, SessionBusy, UsageError
 from romfsfs.files import digest_file
+from romfsfs.session.session import Session
 
 
 def test_continuous_integration_commits_to_three_cameras(
@@ -51,6 +52,14 @@ def test_an_image_file_is_edited_and_reverted(tmp_path: Path) -> None:
         assert editor.commit().clean
         other = editor.commit_to(str(tmp_path / "copy.img"))
     assert other.digest == digest_file(tmp_path / "copy.img") == report.digest
+
+
+def test_what_is_refused_changes_nothing_of_what_is_open(tmp_path: Path) -> None:
+    """It was another board's afterwards."""
+    with romfsfs.open(tmp_path / "app.img", board="OPENMV_AE3", new=True) as editor:
+        with pytest.raises(SessionBusy):
+            romfsfs.open(tmp_path / "app.img", board="OPENMV_N6")
+        assert Session.load(editor.session.directory).info == editor.session.info
 
 
 def test_images_for_several_boards(product: Path, tmp_path: Path) -> None:
