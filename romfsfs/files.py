@@ -232,10 +232,9 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     target = os.fspath(path)
     check_plain(target)
     folder, name = os.path.split(target)
-    fd, temporary = _create(f"{target}.{os.getpid()}", mode)
+    fd, temporary = _create(os.path.join(folder, _stem(name)), mode)
     try:
         with named(target), open(fd, "w+b") as file:
-            _lock(fd)
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
@@ -249,7 +248,9 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
 
 
 #: What `replace_atomically` calls a file until it is whole: its name, the process, ...
-TEMPORARY = re.compile(r"(.+)\.(\d{1,9})(?:\.[0-9a-f]{16})?\.tmp")
+TEMPORARY = re.compile(r"(.+)\.(\d{1,7})(?:\.[0-9a-f]{16})?\.tmp")
+#: bytes of a name that leave room for that: no name has more than 255
+_LONGEST_STEM = 226
 
 
 def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
@@ -258,7 +259,7 @@ def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             found = TEMPORARY.fullmatch(entry.name)
-            if found and name in ("", found[1]) and entry.is_file(follow_symlinks=False):
+            if found and _stem(name) in ("", found[1]) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):  # gone, in use, or in /tmp another user's
                     _remove_unused(entry.path)
 
@@ -273,9 +274,9 @@ def _remove_unused(path: str) -> None:
         os.close(fd)
 
 
-def _lock(fd: int) -> None:
-    with contextlib.suppress(OSError):  # a file system without locks, where nobody removes it
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _stem(name: str) -> str:
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _LONGEST_STEM else digest_bytes(encoded)
 
 
 def check_plain(path: str | os.PathLike[str]) -> None:
@@ -290,14 +291,33 @@ def check_plain(path: str | os.PathLike[str]) -> None:
 
 
 def _create(stem: str, mode: int) -> tuple[int, str]:
-    """A new file, never one that is there: in a shared folder it may be a link of somebody's."""
+    """A new file, locked. Never one that is there: in a shared folder it may be a link of
+    somebody's. Nor one that another process has just taken for left behind."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    path = f"{stem}.tmp"
+    path = f"{stem}.{os.getpid()}.tmp"
+    while True:
+        try:
+            fd = os.open(path, flags, mode)
+        except FileExistsError:  # of a process of this number that was killed, or a trap
+            path = f"{stem}.{os.getpid()}.{os.urandom(8).hex()}.tmp"
+            continue
+        if _lock(fd, path):
+            return fd, path
+        os.close(fd)
+
+
+def _lock(fd: int, path: str) -> bool:
+    """Lock a temporary file; False: `_remove_unused` has it, or it is gone."""
     try:
-        return os.open(path, flags, mode), path
-    except FileExistsError:  # of a process of this number that was killed, or a trap
-        path = f"{stem}.{os.urandom(8).hex()}.tmp"
-        return os.open(path, flags, mode), path
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, where nobody removes it
+        return True
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:

@@ -126,12 +126,13 @@ def previous(session: Session) -> HistoryEntry:
     known = entries(session)
     by_number = {entry.number: entry for entry in known}
     if known:
-        now = known[-1]
-        while now.kind == "undo" and now.restores in by_number:
-            now = by_number[now.restores]
-        before = [
-            entry for entry in known if entry.number < now.number and entry.digest != now.digest
-        ]
+        now: HistoryEntry | None = known[-1]
+        number = known[-1].number
+        while now is not None and now.kind == "undo":
+            number = now.restores  # trimmed away, it is still what the present image was
+            now = by_number.get(number)
+        digest = known[-1].digest
+        before = [entry for entry in known if entry.number < number and entry.digest != digest]
         if before:
             return before[-1]
     raise RomfsError(

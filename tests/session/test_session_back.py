@@ -227,6 +227,18 @@ class TestUndo:
         kinds = [entry.kind for entry in history.entries(desk.session)]
         assert kinds == ["read", "commit", "commit", "undo", "undo"]
 
+    def test_after_the_log_was_trimmed_it_does_not_go_forward(self, desk: Desk) -> None:
+        desk.open()
+        for text in (b"2", b"3"):
+            desk.write("a.txt", text)
+            desk.commit()
+        history.keep_within(desk.session, 0)
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"2"
+        with pytest.raises(RomfsError, match="no earlier image"):
+            undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"2"
+
     def test_a_commit_after_it_goes_on_from_there(self, desk: Desk) -> None:
         undo(desk.session, desk.device)
         desk.write("new.txt", b"n")
