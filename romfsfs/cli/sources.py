@@ -184,6 +184,8 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         raise UsageError(
             "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
         ) from None
+    if not (folder / "session.json").exists():  # of a file whose place a link has taken?
+        folder = store.session_dir(os.path.abspath(source))
     if not (folder / "session.json").exists():
         raise UsageError(
             "it was never mounted: there is no session of it",
@@ -252,6 +254,13 @@ def _open_target(session: Session) -> Device:
         if found.key == info.key:
             return opened
         opened.close()
+        if info.kind == "file":
+            raise DeviceAbsent(
+                f"a link to another file has taken its place: {found.key}",
+                where=info.name,
+                next_step="nothing was written; write your edits to a file: romfsfs commit "
+                f"{info.argument} --to FILE",
+            )
         refused = DeviceAbsent(
             f"another camera is connected there: {found.key}, not {info.key}",
             where=info.source,

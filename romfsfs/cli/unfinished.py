@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from romfsfs.session import store
 from romfsfs.session.recovery import recover as recover_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
+from romfsfs.session.state import SessionInfo
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 
@@ -24,7 +26,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 def sessions(output: Output, as_json: bool) -> None:
     """Sessions with their targets, where they are mounted, and whether they hold edits.
 
-    Below each is its folder: when neither its edits nor its log are wanted, it can be removed.
+    Below each is its folder, with its files in `work`: when neither these nor its log are wanted,
+    it can be removed.
     """
     known = list(all_sessions())
     records = [_session_record(session) for session in known]
@@ -33,10 +36,20 @@ def sessions(output: Output, as_json: bool) -> None:
         return
     for session, record in zip(known, records, strict=True):
         state = "interrupted commit" if record["interrupted"] else record["state"]
+        state += _of_its_file(session.info)
         mounted = f", mounted at {record['mountpoint']}" if record["mountpoint"] else ""
         output.show(f"{session.info.title}: {state}{mounted}\n    {record['directory']}\n")
     if not records:
         output.say("no sessions")
+
+
+def _of_its_file(info: SessionInfo) -> str:
+    """What tells a session that nobody needs any more, or whose edits the target's name does not
+    lead to."""
+    if info.kind != "file" or os.path.realpath(info.source) == info.source:
+        gone = info.kind == "file" and not os.path.exists(info.source)
+        return ", its file is gone" if gone else ""
+    return ", a link has taken its file's place"
 
 
 def _session_record(session: Session) -> dict[str, Any]:

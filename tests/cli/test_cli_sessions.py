@@ -52,6 +52,24 @@ def test_the_way_of_an_edit(run: Run, session: Session, image: Path) -> None:
     assert run("cat", image, "a.txt")[1] == "first\n"
 
 
+def test_a_file_that_was_moved_away_and_linked_to(
+    run: Run, session: Session, image: Path, tmp_path: Path
+) -> None:
+    """Its name led to no edits any more, and they could be neither written nor dropped."""
+    other = tmp_path / "other.img"
+    image.rename(tmp_path / "moved.img")
+    assert f"{image}: edits, its file is gone" in run("sessions")[1]
+    image.symlink_to("moved.img")
+    assert f"{image}: edits, a link has taken its file's place" in run("sessions")[1]
+    assert "  M a.txt  7 B" in run("status", image)[1]
+    code, _, said = run("commit", image)
+    assert code == 5
+    assert f"a link to another file has taken its place: {os.path.realpath(image)}" in said
+    assert run("commit", image, "--to", other)[0] == 0
+    assert run("cat", other, "a.txt")[1] == "edited\n"
+    assert run("revert", image, "--yes")[1].endswith("1 change reverted\n")
+
+
 def test_commands_speak_json(run: Run, session: Session, image: Path) -> None:
     assert json.loads(run("status", image, "--json")[1])["clean"] is False
     dry = json.loads(run("commit", image, "--dry-run", "--json")[1])
