@@ -86,6 +86,9 @@ def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[
                 or not selected(entry.path)
             ):
                 continue
+            if entry.note:  # a link, a closed file: the status asks for it to be mended
+                yield f"+++ b/{printable(entry.path)}  {entry.note}"
+                continue
             old = _stored(base.get(entry.path), held, recall)
             new = None if entry.change is Change.DELETED else _work(work_fd, entry.path)
             yield from difference(entry.path, old, new)

@@ -14,6 +14,7 @@ from session_desk import Desk
 from romfsfs.errors import CapacityError, ConversionError, PlanError
 from romfsfs.files import digest_bytes
 from romfsfs.image.writer import encode
+from romfsfs.session.diff import diff_session
 from romfsfs.session.opening import leave_work
 from romfsfs.session.plan import Problem, make_plan
 from romfsfs.session.shadow import Change, InWork, ShadowEntry
@@ -280,6 +281,11 @@ def test_links_and_fifos_put_there_by_hand_are_named_and_not_followed(
         desk.commit()
     assert "link: only files and folders" in refused.value.detail
     assert "pipe" in refused.value.detail
+    shown = list(diff_session(desk.session, lambda path: True))
+    assert [line.partition(": ")[0] for line in shown] == [
+        "+++ b/link  only files and folders can be stored",
+        "+++ b/pipe  only files and folders can be stored",
+    ]
 
 
 class TestScriptsAndWhatTheyReplace:
