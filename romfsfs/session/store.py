@@ -23,6 +23,7 @@ from typing import NamedTuple
 from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.files import make_private_dir, named, remove_temporaries, state_dir
 from romfsfs.mount_table import find_mount, mounts, real_place
+from romfsfs.session.settling import boot_id
 from romfsfs.session.state import SessionInfo
 
 #: Looking who holds a lock takes it for an instant: such a look is waited for, this long.
@@ -33,12 +34,15 @@ _PAUSE_SECONDS = 0.005
 class MountedAt(NamedTuple):
     """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
 
-    resumed: the mount began with edits that were kept.
+    resumed: the mount began with edits that were kept. boot, since: when that was said, the run of
+    the system and its seconds.
     """
 
     pid: int
     mountpoint: str
     resumed: bool = False
+    boot: str = ""
+    since: float = 0.0
 
 
 class Lock:
@@ -65,7 +69,8 @@ class Lock:
                 self.release()
 
     def write(self, record: MountedAt) -> None:
-        """Say who holds it."""
+        """Say who holds it, from now on."""
+        record = record._replace(boot=boot_id(), since=time.monotonic())
         data = json.dumps(record._asdict()).encode()
         with named(self.path):
             os.pwrite(self._fd, data, 0)
@@ -156,8 +161,13 @@ def _holder(path: Path) -> MountedAt | None:
 def _read_record(fd: int) -> MountedAt:
     try:
         record = json.loads(os.pread(fd, 8192, 0))
-        resumed = bool(record.get("resumed", False))
-        return MountedAt(int(record["pid"]), str(record["mountpoint"]), resumed)
+        return MountedAt(
+            int(record["pid"]),
+            str(record["mountpoint"]),
+            bool(record.get("resumed", False)),
+            str(record.get("boot", "")),
+            float(record.get("since", 0.0)),
+        )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return MountedAt(0, "")  # taken, not yet written
 
@@ -169,17 +179,18 @@ def find_mounted(mountpoint: str, *, dead: bool = False) -> Path | None:
     taken away lazily and still be in use, or have ended without a word of ours (`fusermount -u`).
     """
     names = os.path.abspath(mountpoint), real_place(mountpoint)
+    boot = boot_id()
     found = []
     for folder in sessions_dir().iterdir():
         try:
             holder = _read_last(folder / "lock") if dead else mounted_at(folder)
             if holder is not None and holder.mountpoint in names:
-                found.append((os.stat(folder / "lock").st_mtime_ns, holder.mountpoint, folder))
+                found.append((holder.boot == boot, holder.since, holder.mountpoint, folder))
         except OSError:
             continue
     if not found:
         return None
-    _, where, folder = max(found)
+    *_, where, folder = max(found)
     return folder if dead or _is_there(where) else None
 
 

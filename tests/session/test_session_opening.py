@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import stat
 from pathlib import Path
 
@@ -224,6 +225,26 @@ def test_a_second_mount_is_refused_and_told_where_the_first_is(desk: Desk) -> No
     assert "/home/me/cam" in busy.value.line
     assert str(os.getpid()) in busy.value.line
     assert Session.load(desk.session.directory).info.board == "OPENMV4"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize("clock", ["goes on", "was set back", "and the system was started anew"])
+def test_the_dead_mount_at_a_place_is_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, clock: str
+) -> None:
+    """Machines without a clock of their own start in the past, and know better later."""
+    place = str(tmp_path / "cam")
+    folders = [store.make_session_dir(str(tmp_path / name)) for name in order]
+    with monkeypatch.context() as earlier, store.lock_for_mount(folders[0], "app.img") as first:
+        if clock == "and the system was started anew":
+            earlier.setattr(store, "boot_id", lambda: "another run")
+            earlier.setattr(time, "monotonic", lambda: 1e9)
+        first.write(store.MountedAt(os.getpid(), place))
+    if clock != "goes on":
+        os.utime(folders[0] / "lock", (2e9, 2e9))
+    with store.lock_for_mount(folders[1], "app.img") as last:
+        last.write(store.MountedAt(os.getpid(), place))
+    assert store.find_mounted(place, dead=True) == folders[1]
 
 
 def test_an_unknown_board_is_a_usage_error(desk: Desk) -> None:
