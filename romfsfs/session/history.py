@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from romfsfs.errors import RomfsError
 from romfsfs.files import make_private_dir
-from romfsfs.session.state import save
+from romfsfs.session.state import SessionInfo, save
 
 if TYPE_CHECKING:
     from romfsfs.session.session import Session
@@ -104,13 +104,18 @@ def link(image: Path, name: Path) -> None:
 
 def keep_within(session: Session, budget: int) -> None:
     """Remember how many bytes the log may take, and trim it to that now."""
-    session.save_info(replace(session.info, history_bytes=budget))
+    session.save_info(replace(_info(session), history_bytes=budget))
     trim(session)
+
+
+def _info(session: Session) -> SessionInfo:
+    """As it is now: another process may have changed it since the session was opened."""
+    return SessionInfo.load(session.directory / "session.json")
 
 
 def trim(session: Session) -> None:
     """Drop the oldest images beyond the session's budget; the last two are always kept."""
-    chosen = session.info.history_bytes
+    chosen = _info(session).history_bytes
     budget = BUDGET_BYTES if chosen is None else chosen
     known = entries(session)
     total = 0

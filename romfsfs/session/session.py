@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from romfsfs.boards import get_board
@@ -226,11 +225,6 @@ class Session:
     def base_extents(self) -> Mapping[str, Extent]:
         """Offset and size in `base.img` of every file of the base."""
         return self.held().extents
-
-    def with_board(self, board: str, partition: int) -> None:
-        """Change the board; RomfsError (usage) if there is no such board or partition."""
-        get_board(board).partition(partition)
-        self.save_info(replace(self.info, board=get_board(board).name, partition=partition))
 
 
 def target_of(info: SessionInfo) -> Target:

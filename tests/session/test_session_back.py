@@ -327,6 +327,21 @@ class TestUndo:
         undo(desk.session, desk.device)
         assert desk.stored()["a.txt"] == b"one"
 
+    def test_what_another_process_chose_meanwhile_counts(self, desk: Desk) -> None:
+        """The board was forgotten, and a mount trimmed the log to what it knew."""
+        desk.open()
+        mounted = desk.session
+        asked = desk.again().session
+        desk.open(board="OPENMV_AE3")
+        history.keep_within(asked, 0)
+        info = desk.again().session.info
+        assert (info.board, info.history_bytes) == ("OPENMV_AE3", 0)
+        desk.session = mounted
+        for number in range(4):
+            desk.write("a.txt", b"%d" % number)
+            desk.commit()
+        assert len(history.entries(mounted)) == 2
+
     def test_the_log_stays_within_what_the_user_said(self, desk: Desk) -> None:
         history.keep_within(desk.session, 0)
         desk.write("a.txt", b"four")
