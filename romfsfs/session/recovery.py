@@ -162,7 +162,7 @@ def _roll_back(session: Session, device: Device, record: CommitRecord, progress:
         for entry in reversed(history.entries(session))
         if entry.digest == before
     ]
-    image = next((image for image in images if image.exists()), None)
+    image = next((i for i in images if i.exists() and digest_file(i) == before), None)
     if image is None or image.stat().st_size == 0:
         raise RomfsError(
             "there is no image to roll back to",

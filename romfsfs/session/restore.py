@@ -246,7 +246,7 @@ def _signature(work_fd: int, path: str) -> Signature | None:
     try:
         with Climber(work_fd) as climber:
             status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
 

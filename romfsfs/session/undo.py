@@ -55,6 +55,8 @@ def undo(
         history.link(history.image_path(session, wanted.number), new)
         reached("undo-image")
         base = base_of(new, session.recall())
+        if base.digest != wanted.digest:
+            raise _damaged(session, wanted)
         record = CommitRecord.new(session, base, f"back to {wanted.number}", "undo", wanted.number)
         base_image.stage(session.directory, new, base)
         reached("commit-staged")
@@ -64,6 +66,14 @@ def undo(
         reached("target-written")
         recovery.finish(session, device, record, root)
         return wanted, restarted(device, report) if reset else report
+
+
+def _damaged(session: Session, entry: history.HistoryEntry) -> RomfsError:
+    return RomfsError(
+        "the image in the log is damaged",
+        where=str(history.image_path(session, entry.number)),
+        next_step=f"nothing was written; the others: romfsfs log {session.info.argument}",
+    )
 
 
 def present_image(session: Session) -> Path:

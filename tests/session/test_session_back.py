@@ -321,6 +321,17 @@ class TestUndo:
         assert files_of(flash.path.read_bytes()) == {"a.txt": b"one"}
         assert (desk.work / "a.txt").read_bytes() == b"one"
 
+    def test_an_image_of_the_log_that_the_disk_garbled_is_not_written(self, desk: Desk) -> None:
+        """To the reader it is still one: only a file's bytes are others."""
+        old = history.image_path(desk.session, 1)
+        old.write_bytes(old.read_bytes().replace(b"one", b"\0\0\0"))
+        with pytest.raises(RomfsError, match="damaged"):
+            undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"two"
+        assert not desk.session.interrupted
+        undo(desk.session, desk.device, number=0)
+        assert desk.stored()["a.txt"] == b"first\n"
+
     def test_the_log_is_trimmed_oldest_first(self, desk: Desk) -> None:
         history.keep_within(desk.session, 0)
         assert [entry.number for entry in history.entries(desk.session)] == [1, 2]

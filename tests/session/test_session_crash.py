@@ -18,6 +18,7 @@ from crash_child import CRASHED, FLASH_SIZE, device_of
 from session_desk import Desk, files_of, tree_of
 
 import romfsfs
+from romfsfs.errors import RomfsError
 from romfsfs.session import history, steps
 from romfsfs.session.recovery import recover
 from romfsfs.session.revert import revert
@@ -170,6 +171,24 @@ def test_a_camera_can_be_rolled_back(tmp_path: Path, crash: Crasher) -> None:
     assert files_of((tmp_path / "flash").read_bytes()) == {"a.txt": b"first\n"}
     again = reopened(desk)
     assert again.changes() == {"a.txt": "M"}
+
+
+def test_a_camera_is_not_rolled_back_to_what_the_disk_garbled(
+    tmp_path: Path, crash: Crasher
+) -> None:
+    source = f"flash:{tmp_path / 'flash'}"
+    desk = Desk(device_of(source), source)
+    desk.open()
+    desk.write("a.txt", b"first\n")
+    desk.commit()
+    edit_camera(desk)
+    crash("commit", "power", source)
+    session = Session.load(desk.session.directory)
+    garbled = session.base_image.read_bytes().replace(b"first", b"\0\0\0\0\0")
+    session.base_image.write_bytes(garbled)
+    with pytest.raises(RomfsError, match="no image to roll back to"):
+        recover(session, device_of(source), rollback=True)
+    assert recover(session, device_of(source)) == "finished"
 
 
 @pytest.mark.parametrize("step", ["commit-record", "target-written"])
