@@ -33,6 +33,9 @@ Stamp = tuple[int, int, int, int, int]
 #: A file changed less than this ago may change again within the same tick of the kernel's clock
 #: (4 ms at HZ=250, 10 ms at HZ=100) and keep its stamp.
 SETTLE_SECONDS = 0.02
+#: Some file systems count whole seconds (HFS+, ext4 with small inodes, NFS on such), FAT every
+#: second one. A time without a fraction is one of theirs.
+_COARSE_SECONDS = 2.0
 
 #: Up to this many bytes (more than any camera has) what was written is read back from the disk;
 #: above, from the kernel's memory, as the disk would take longer than the writing did.
@@ -77,7 +80,8 @@ class FileDevice:
             raise self._unreadable(error) from error
 
     def settled_stamp(self) -> Stamp | None:
-        """A stamp that any later change of the file will alter; waits for that, 20 ms at most.
+        """A stamp that any later change of the file will alter; waits for that, 20 ms at most, two
+        seconds where times have no fraction.
 
         None too when the file is changing all the time: only reading it tells then.
         """
@@ -234,9 +238,14 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def _unsettled(stamp: Stamp) -> float:
-    """Seconds until a change would alter this stamp for certain; at most 20 ms."""
-    age = time.time() - stamp[4] / 1e9
-    return min(SETTLE_SECONDS, SETTLE_SECONDS - age)
+    """Seconds until a change would alter this stamp for certain; at most `settle_seconds`."""
+    wanted = settle_seconds(stamp[4])
+    return min(wanted, wanted - (time.time() - stamp[4] / 1e9))
+
+
+def settle_seconds(changed_ns: int) -> float:
+    """How long after this time of a change another one may leave the same time."""
+    return SETTLE_SECONDS + (0.0 if changed_ns % 1_000_000_000 else _COARSE_SECONDS)
 
 
 def _umask() -> int:

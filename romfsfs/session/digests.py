@@ -6,28 +6,20 @@ import os
 import time
 from collections.abc import Iterable
 
-from romfsfs.devices.file import SETTLE_SECONDS
+from romfsfs.devices.file import settle_seconds
 from romfsfs.files import digest_fd
 from romfsfs.session.state import Signature
 
-#: A file changed less than this before it was hashed may be changed again within the same tick
-#: of the kernel's clock and keep its signature: git calls such an entry racy. Its signature
-#: proves nothing, so it is not kept.
-RACY_NS = int(SETTLE_SECONDS * 1e9)
-#: Some file systems count whole seconds (HFS+, ext4 with small inodes, NFS on such), FAT every
-#: second one. A time without a fraction is one of theirs.
-_SECOND_NS = 1_000_000_000
-_COARSE_NS = 2 * _SECOND_NS
-
-
-def tick_ns(signature: Signature) -> int:
-    """How long after this change another one may leave the same times."""
-    return RACY_NS + (0 if signature.ctime_ns % _SECOND_NS else _COARSE_NS)
-
 
 def settled(signature: Signature) -> bool:
-    """Whether a later change of the file must change this signature."""
-    return time.time_ns() - signature.ctime_ns > tick_ns(signature)
+    """Whether a later change of the file must change this signature.
+
+    A file that was changed just before it was hashed may be changed again within the same tick of
+    the kernel's clock and keep its signature: git calls such an entry racy. Its signature proves
+    nothing, so it is not kept.
+    """
+    age = time.time_ns() - signature.ctime_ns
+    return age > settle_seconds(signature.ctime_ns) * 1e9
 
 
 class DigestCache:

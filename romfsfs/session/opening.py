@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.file import settle_seconds
 from romfsfs.errors import RomfsError
 from romfsfs.files import (
     Progress,
@@ -30,7 +31,6 @@ from romfsfs.files import (
 )
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.session import base_image, history, recovery, store
-from romfsfs.session.digests import tick_ns
 from romfsfs.session.extraction import Item, extract
 from romfsfs.session.images import open_image
 from romfsfs.session.leftovers import carry, ignored
@@ -294,8 +294,8 @@ def _put_aside(session: Session, kept: list[str]) -> list[WorkFile]:
 
 def _wait_until_settled(extracted: tuple[BaseEntry, ...]) -> None:
     """Let the kernel's clock move on, so that any later edit shows in its file's signature."""
-    ticks = [tick_ns(entry.signature) for entry in extracted if entry.signature is not None]
-    time.sleep(max(ticks, default=0) / 1e9)
+    times = [entry.signature.ctime_ns for entry in extracted if entry.signature is not None]
+    time.sleep(max(map(settle_seconds, times), default=0))
 
 
 class _Placed(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from session_desk import Desk
 
-from romfsfs.errors import CapacityError, ConversionError, PlanError
+from romfsfs.errors import CapacityError, ConversionError, PlanError, TargetChanged
 from romfsfs.files import digest_bytes
 from romfsfs.image.writer import encode
 from romfsfs.session.diff import diff_session
@@ -94,6 +94,20 @@ def test_a_rewrite_within_a_second_where_files_have_whole_ones(
             file.write(b"%d" % number)
         assert desk.session.status().entries[0].source_digest == digest_bytes(b"%d" % number)
     desk.commit()
+    assert desk.stored() == {"a.txt": b"3"}
+
+
+def test_a_target_changed_elsewhere_within_the_second_of_the_commit(whole_seconds: Path) -> None:
+    """By a program that writes in place, and as much as there was."""
+    desk = Desk.with_image(whole_seconds, {"a.txt": b"1"})
+    desk.open()
+    desk.write("a.txt", b"2")
+    desk.commit()
+    with open(desk.image, "r+b") as file:
+        file.write(encode({"a.txt": b"3"}))
+    desk.write("a.txt", b"4")
+    with pytest.raises(TargetChanged):
+        desk.commit()
     assert desk.stored() == {"a.txt": b"3"}
 
 
