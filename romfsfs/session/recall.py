@@ -10,6 +10,7 @@ convenience: a damaged or missing record only means that the compiled form is sh
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -70,7 +71,8 @@ class Recall:
             self._written = []
 
     def find(self, stored_path: str, stored_digest: str) -> Source | None:
-        """The source that became these bytes at this path, if it is known and whole."""
+        """The source that became these bytes at this path, if it is known and whole. OSError where
+        the disk fails."""
         own = self.find_own(stored_path, stored_digest)
         return own or self._read(_key(stored_path, stored_digest, ""))
 
@@ -88,11 +90,17 @@ class Recall:
                 str(record["digest"]),
                 self.folder / "objects" / record["digest"],
             )
-            whole = _is_whole(source.file, source.digest)
-            os.utime(source.file)  # used now: the last to be trimmed
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            if "/" in source.name or not _is_whole(source.file, source.digest):
+                return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # to show `app.mpy` for it would look like a lost source
+                raise
             return None
-        return source if whole and "/" not in source.name else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(source.file)  # used now: the last to be trimmed
+        return source
 
     @property
     def knows_any(self) -> bool:
@@ -142,7 +150,7 @@ def _appearing(path: Path) -> Iterator[int]:
 def _is_whole(path: Path, digest: str) -> bool:
     """Whether the file is there, with these bytes."""
     try:
-        with open(path, "rb") as file:
+        with named(path), open(path, "rb") as file:
             return digest_fd(file.fileno()) == digest
     except FileNotFoundError:
         return False
