@@ -228,6 +228,8 @@ def _defaults(
         )
     if info.board is None:
         raise UsageError("cannot be identified", where=camera, next_step="add --board BOARD")
+    for note in info.notes:
+        output.note(note)
     known = get_board(info.board)
     indexes = [part.index for part in known.partitions] if partition is None else [partition]
     chosen = [

@@ -16,7 +16,7 @@ new one, or none (the block with the image header is invalidated first and progr
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from romfsfs.files import Progress, no_progress
@@ -145,7 +145,3 @@ def matches_by_digest(device: Device, image: BinaryIO, size: int) -> bool | None
         digest.update(data)
         left -= len(data)
     return digest.hexdigest() == found
-
-
-def with_note(info: DeviceInfo, note: str) -> DeviceInfo:
-    return replace(info, notes=(*info.notes, note))

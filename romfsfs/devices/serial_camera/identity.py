@@ -91,9 +91,11 @@ def describe(
             f"boards says {size} for {board.name}: the camera's word counts",
         )
     name = board.name if board else facts.machine or "camera"
+    # Not what it was asked to be used as: its edits are to be found without that.
+    said = identify(facts.machine, facts.arch)
     return DeviceInfo(
         kind="serial",
-        key=f"{board.name if board else 'unknown'}/{facts.unique_id or port}/{partition.index}",
+        key=f"{said.name if said else 'unknown'}/{facts.unique_id or port}/{partition.index}",
         name=f"{name} on {port}",
         board=board.name if board else None,
         partition=partition.index,
