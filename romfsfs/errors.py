@@ -23,6 +23,8 @@ An error carries facts and is worded in one place (`RomfsError.line`), printed i
 
 from __future__ import annotations
 
+import os
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -50,6 +52,33 @@ def _escaped(character: str) -> str:
     return ascii(character)[1:-1]
 
 
+def shell_word(path: str | os.PathLike[str]) -> str:
+    """A path as a shell takes it in a command that we suggest: quoted, on one line whatever is in
+    it, and never mistaken for an option."""
+    import shlex
+
+    word = os.fspath(path)
+    if word.startswith("-"):
+        word = "./" + word
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_in_shell, word)) + "'"
+
+
+def _in_shell(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def _one_line(text: str) -> str:
+    """Without the line breaks that a tool's words may have; names keep their spaces."""
+    parts = (part.strip() for part in text.expandtabs(1).splitlines())
+    return printable(" ".join(part for part in parts if part))
+
+
 class RomfsError(Exception):
     """An error a user can act on.
 
@@ -73,12 +102,12 @@ class RomfsError(Exception):
     @property
     def line(self) -> str:
         """`WHAT (WHERE); NEXT STEP`, on one line, fit for a terminal."""
-        text = self.what
+        text = _one_line(self.what)
         if self.where:
-            text += f" ({self.where})"
+            text += f" ({printable(self.where)})"
         if self.next_step:
-            text += f"; {self.next_step}"
-        return printable(" ".join(text.split()))
+            text += f"; {_one_line(self.next_step)}"
+        return text
 
     def __str__(self) -> str:
         return self.line

@@ -12,13 +12,12 @@ import fcntl
 import hashlib
 import os
 import re
-import shlex
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, shell_word
 
 #: phase ("reading", "erasing", ...), bytes or items done, total (0 where it is not known)
 Progress = Callable[[str, int, int], None]
@@ -88,10 +87,10 @@ def _check_private(path: Path) -> None:
         remedy = "choose another with $ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR"
     elif status.st_mode & stat.S_IWOTH:
         why = "everybody may write to the folder"
-        remedy = f"make it yours alone: chmod 700 {shlex.quote(str(path))}"
+        remedy = f"make it yours alone: chmod 700 {shell_word(path)}"
     elif status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid):
         why = "other users may write to the folder, its group"
-        remedy = f"make it yours alone: chmod 700 {shlex.quote(str(path))}"
+        remedy = f"make it yours alone: chmod 700 {shell_word(path)}"
     if why:
         raise RomfsError(
             f"{why}, who could change what is kept there",

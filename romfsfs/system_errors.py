@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, shell_word
 from romfsfs.files import TEMPORARY, cache_dir, state_dir
 
 _NEXT_STEPS = {
@@ -51,7 +51,9 @@ def os_error(error: OSError) -> RomfsError:
     path = temporary[1] if temporary else path
     folder = os.path.dirname(path)
     if number == errno.ENOENT and folder and not os.path.isdir(folder):
-        return RomfsError("no such folder", where=folder, next_step=f"mkdir -p {folder}")
+        return RomfsError(
+            "no such folder", where=folder, next_step=f"mkdir -p {shell_word(folder)}"
+        )
     for name, place in (("STATE", state_dir()), ("CACHE", cache_dir())):
         above = place.is_relative_to(path)  # one of its parents could not even be made
         if number in _OURS and (above or Path(path).is_relative_to(place)):
@@ -59,7 +61,9 @@ def os_error(error: OSError) -> RomfsError:
             return RomfsError(what, where=str(place) if above else path, next_step=next_step)
     if number in (errno.EACCES, errno.EPERM) and not os.path.lexists(path):
         path = folder or "."  # what was to be made in it has a name that nobody knows
-    return RomfsError(what, where=path, next_step=_NEXT_STEPS.get(number, "").format(path=path))
+    return RomfsError(
+        what, where=path, next_step=_NEXT_STEPS.get(number, "").format(path=shell_word(path))
+    )
 
 
 def _is_nowhere() -> bool:

@@ -15,7 +15,7 @@ from romfsfs.cli.listing import lines
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.sources import image_of
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable
+from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
 from romfsfs.files import digest_fd
 from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
@@ -59,7 +59,8 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
         session_for(device, image, board=chosen.name, partition=partition)
     size = chosen.partition(partition).size
     output.say(
-        f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount {image} DIR"
+        f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount "
+        f"{shell_word(image)} DIR"
     )
 
 
@@ -84,7 +85,7 @@ def ls(
         if below and all(found != below for found, _ in walk(image)):
             raise UsageError(
                 "no such file in the image", where=f"{source}: {path}",
-                next_step=f"romfsfs ls {source}",
+                next_step=f"romfsfs ls {shell_word(source)}",
             )  # fmt: skip
         if as_json:
             output.json(
@@ -127,7 +128,9 @@ def cat(
             node = nodes.get(path.strip("/"))
             if not isinstance(node, FileNode):
                 what = "a directory" if node is not None else "no such file in the image"
-                raise UsageError(what, where=f"{source}: {path}", next_step=f"romfsfs ls {source}")
+                raise UsageError(
+                    what, where=f"{source}: {path}", next_step=f"romfsfs ls {shell_word(source)}"
+                )
             _copy_out(file.fileno(), *node.extent)
     sys.stdout.buffer.flush()
 

@@ -11,7 +11,7 @@ import click
 from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli.output import Output
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
 
 if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
@@ -265,7 +265,7 @@ def simulate(
     def ready(camera: Simulator) -> None:
         if cut_after is not None:
             camera.faults.power_cut_after_programmed(cut_after)
-        output.say(f"{board} on {camera.port}; try: romfsfs mount {camera.port} DIR")
+        output.say(f"{board} on {camera.port}; try: romfsfs mount {shell_word(camera.port)} DIR")
         sys.stdout.flush()
 
     done = run_simulator(config, link=link, flash_file=flash_file, ready=ready)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from romfsfs.boards import boards
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reports import NO_RESET, say_commit
@@ -23,7 +23,7 @@ from romfsfs.cli.sources import (
     session_device,
 )
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import RomfsError, SessionBusy, UsageError
+from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.files import Progress, cache_dir, remove_folder, state_dir
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
@@ -121,15 +121,20 @@ def _say_mounted(output: Output, source: str, directory: str, inside: bool) -> N
 
 def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
     """Notes on what has been mounted."""
-    board, capacity = found.session.info.board, found.session.capacity
-    if not board:
-        yield ("no board chosen: scripts become portable bytecode, the size is not limited; "
+    info, capacity = found.session.info, found.session.capacity
+    if not info.board:
+        limit = "" if info.capacity else ", the size is not limited"
+        yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
+    said = info.key.partition("/")[0]
+    if info.kind == "serial" and said in boards() and said != info.board:
+        yield f"the camera says that it is {said}; {info.board} is used as asked"
     if capacity is not None and found.session.base.image_size > capacity:
-        yield (f"its image is larger than {board}'s {capacity:,} B: romfsfs status {directory}")
+        yield (f"its image is larger than {info.board}'s {capacity:,} B: "
+               f"romfsfs status {shell_word(directory)}")  # fmt: skip
     holder = store.mounted_at(found.session.directory)
     if holder is not None and holder.resumed:
-        yield f"it has edits that are not committed: romfsfs status {directory}"
+        yield f"it has edits that are not committed: romfsfs status {shell_word(directory)}"
 
 
 def _is_word(source: str) -> bool:
@@ -248,7 +253,7 @@ def umount(
         return
     if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
         if found.inside:
-            inside = f"romfsfs umount {shlex.quote(str(found.mountpoint))}"
+            inside = f"romfsfs umount {shell_word(str(found.mountpoint))}"
             raise UsageError("not a mountpoint of romfsfs", where=directory, next_step=inside)
         raise UsageError("it is not mounted", where=directory, next_step="romfsfs sessions")
     session = found.session

@@ -28,7 +28,7 @@ def quick(arguments: list[str]) -> int | None:
 
 def _list(path: str, long: bool) -> int | None:
     from romfsfs.cli.listing import listing
-    from romfsfs.errors import ImageFormatError, RomfsError
+    from romfsfs.errors import ImageFormatError, RomfsError, shell_word
 
     if hasattr(sys.stdout, "reconfigure"):  # as `app` does: no name is an error of the terminal
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -37,7 +37,7 @@ def _list(path: str, long: bool) -> int | None:
         sys.stdout.flush()
     except ImageFormatError as error:
         located = ImageFormatError(
-            error.reason, error.offset, where=path, next_step=f"romfsfs verify {path}"
+            error.reason, error.offset, where=path, next_step=f"romfsfs verify {shell_word(path)}"
         )
         sys.stderr.write(f"romfsfs: error: {located.line}\n")
         return located.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import is_camera, open_device
-from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
+from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
 from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import Image
 from romfsfs.session import store
@@ -98,7 +97,7 @@ def no_answer(found: Found) -> RomfsError:
         "the mount does not answer",
         where=f"process {pid}",
         next_step=f"if it was stopped, kill -CONT {pid}; or romfsfs umount --lazy "
-        f"{shlex.quote(where)}: the edits are kept",
+        f"{shell_word(where)}: the edits are kept",
     )
 
 
@@ -190,7 +189,7 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         raise UsageError(
             "it was never mounted: there is no session of it",
             where=source,
-            next_step=f"romfsfs mount {shlex.quote(source)} DIR",
+            next_step=f"romfsfs mount {shell_word(source)} DIR",
         )
     return as_found(Session.load(folder))
 

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import stat
 import time
 from typing import BinaryIO
 
 from romfsfs.devices.base import DeviceInfo, WriteReport, matches_by_digest
-from romfsfs.errors import DeviceAbsent, DeviceError, ImageFormatError, RomfsError, VerifyError
+from romfsfs.errors import (
+    DeviceAbsent,
+    DeviceError,
+    ImageFormatError,
+    RomfsError,
+    VerifyError,
+    shell_word,
+)
 from romfsfs.files import (
     CHUNK,
     Progress,
@@ -144,7 +150,7 @@ class FileDevice:
             raise DeviceError(
                 "the file is read-only",
                 where=self.given,
-                next_step=f"allow it: chmod u+w {shlex.quote(self.path)}; or write another file: "
+                next_step=f"allow it: chmod u+w {shell_word(self.path)}; or write another file: "
                 "commit --to FILE",
             )
         try:
@@ -155,7 +161,7 @@ class FileDevice:
         except FileNotFoundError as error:
             folder = os.path.dirname(self.path)
             raise DeviceError(
-                "no such folder", where=folder, next_step=f"mkdir -p {folder}"
+                "no such folder", where=folder, next_step=f"mkdir -p {shell_word(folder)}"
             ) from error
         except OSError as error:
             raise DeviceError(
@@ -214,7 +220,7 @@ class FileDevice:
             raise DeviceAbsent(
                 "no such image file",
                 where=self.given,
-                next_step=f"make one: romfsfs new {self.given} --board BOARD",
+                next_step=f"make one: romfsfs new {shell_word(self.given)} --board BOARD",
             ) from None
         except OSError as error:
             raise self._unreadable(error) from error
@@ -223,7 +229,7 @@ class FileDevice:
         return DeviceError(
             f"cannot read: {error.strerror}",
             where=self.given,
-            next_step=f"see who may: ls -ld {shlex.quote(self.path)}",
+            next_step=f"see who may: ls -ld {shell_word(self.path)}",
         )
 
 

@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import select
-import shlex
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from romfsfs.errors import RomfsError, UsageError
+from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.fs.binding import install_command
 from romfsfs.mount_table import find_mount, mounts, real_place
 from romfsfs.programs import find_on_path
@@ -67,14 +66,14 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
     if mounted is not None and mounted.kind.startswith("fuse") and not answers(path):
         raise UsageError(
             f"{mounted.source} is mounted there, and does not answer",
-            where=path, next_step=f"romfsfs umount --lazy {shlex.quote(path)}",
+            where=path, next_step=f"romfsfs umount --lazy {shell_word(path)}",
         )  # fmt: skip
     _remove_dead(path)
     if not os.path.isdir(path):
         if os.path.lexists(path):
             raise UsageError("not a folder", where=path, next_step="choose an empty folder")
         raise UsageError(
-            "no such folder", where=path, next_step=f"mkdir -p {shlex.quote(path)}"
+            "no such folder", where=path, next_step=f"mkdir -p {shell_word(path)}"
         )  # fmt: skip
     _check_free(path, nonempty)
     if sys.platform.startswith("linux"):
@@ -113,7 +112,7 @@ def _check_free(path: str, nonempty: bool) -> None:
     if mounted is not None and mounted.kind == FILE_SYSTEM:
         raise UsageError(
             f"{mounted.source} is mounted there already",
-            where=path, next_step=f"romfsfs umount {path}",
+            where=path, next_step=f"romfsfs umount {shell_word(path)}",
         )  # fmt: skip
     if not nonempty and os.listdir(path):
         raise UsageError(
@@ -129,7 +128,7 @@ def _remove_dead(path: str) -> None:
     if mounted is not None and mounted.kind != FILE_SYSTEM:
         raise UsageError(
             f"a file system that does not answer is mounted there ({mounted.kind})",
-            where=path, next_step=f"fusermount3 -u {path}",
+            where=path, next_step=f"fusermount3 -u {shell_word(path)}",
         )  # fmt: skip
     # Lazily if need be: nothing can be written to a mount without a daemon.
     code, output = _run([*_unmounter(), path])
@@ -138,7 +137,7 @@ def _remove_dead(path: str) -> None:
     if code != 0:
         raise RomfsError(
             "cannot remove what is left of an earlier mount", where=path, detail=output,
-            next_step=f"sudo umount -l {path}",
+            next_step=f"sudo umount -l {shell_word(path)}",
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from romfsfs.boards import Board, Partition, get_board
 from romfsfs.convert import Options, Target
-from romfsfs.errors import RomfsError, UsageError
+from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
 from romfsfs.session.build import build
 from romfsfs.session.plan import Plan
@@ -83,7 +83,7 @@ def _place(image: str, board: Board, partition: Partition, only_one: bool) -> Pa
         return Path(image)
     raise UsageError(
         "several boards need a folder, or a pattern with {board}", where=image,
-        next_step=f"for a folder: {image}/",
+        next_step=f"for a folder: {shell_word(image + os.sep)}",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import DeviceAbsent, DeviceBusy, RomfsError
+from romfsfs.errors import DeviceAbsent, DeviceBusy, RomfsError, shell_word
 from romfsfs.files import CHUNK, EMPTY_DIGEST, Progress, digest_fd, digest_file
 from romfsfs.session.images import WHOLE_COPY, parse
 from romfsfs.session.session import Session
@@ -42,7 +42,8 @@ def _fetch_file(
         raise DeviceAbsent(
             "no such image file",
             where=name,
-            next_step=f"make one: romfsfs new {name} --board BOARD, or mount with --new",
+            next_step=f"make one: romfsfs new {shell_word(name)} --board BOARD, "
+            "or mount with --new",
         )
     copy = session.directory / "read.img"
     with _created(copy) as file:

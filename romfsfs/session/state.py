@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, shell_word
 from romfsfs.files import replace_atomically
 
 VERSION = 1
@@ -153,7 +152,7 @@ class SessionInfo:
     @property
     def argument(self) -> str:
         """How a command names the target, to be shown to people and pasted into a shell."""
-        quoted = shlex.quote(self.source)
+        quoted = shell_word(self.source)
         # An image file is one session, whatever partition it is meant for.
         return f"{quoted} --partition {self.partition}" if self._is_second else quoted
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.errors import RomfsError, SessionBusy
+from romfsfs.errors import RomfsError, SessionBusy, shell_word
 from romfsfs.files import make_private_dir, named, remove_temporaries, state_dir
 from romfsfs.mount_table import find_mount, mounts, real_place
 from romfsfs.session.settling import boot_id
@@ -235,7 +235,7 @@ def lock_for_mount(folder: Path, name: str) -> Lock:
         raise SessionBusy(
             f"{name} is already mounted at {where}",
             where=f"process {pid}",
-            next_step=f"use it there, or: romfsfs umount {where}",
+            next_step=f"use it there, or: romfsfs umount {shell_word(where)}",
         )
     raise SessionBusy(
         f"{name} is being mounted or changed by another process",

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import BinaryIO
 
 from romfsfs.boards import get_board
@@ -18,6 +19,7 @@ from romfsfs.errors import (
     Interrupted,
     RomfsError,
     SessionBusy,
+    shell_word,
 )
 from romfsfs.files import Progress, check_plain, digest_fd, no_progress, replace_atomically
 from romfsfs.image.check import lint
@@ -52,7 +54,8 @@ def check_fit(
             raise ImageError(
                 f"{len(wrong)} files are not aligned for {board}, the first: {wrong[0].message}",
                 where=f"{name}: {wrong[0].path}",
-                next_step=f"romfsfs extract {name} DIR; romfsfs build DIR IMAGE --board {board}",
+                next_step=f"romfsfs extract {shell_word(name)} DIR; romfsfs build DIR IMAGE "
+                f"--board {board}" + (f":{partition}" if partition else ""),
             )
     return parsed.size
 
@@ -84,6 +87,7 @@ def push(
         if device.matches(image, size) is not True:
             _back_up(session, device, force, progress)
             report = _write(device, image, info.name, progress)
+            report = replace(report, notes=(*report.notes, *info.notes))
         recovery.forget(session)
         if report is None:
             return None
