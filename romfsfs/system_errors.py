@@ -46,7 +46,10 @@ def os_error(error: OSError) -> RomfsError:
         return RomfsError("the current folder is gone", next_step="go to another one: cd")
     if not error.filename or isinstance(error.filename, int):
         return RomfsError(what, next_step=_NEXT_STEPS.get(number, "").format(path="FILE"))
-    path = os.fsdecode(error.filename)
+    name = error.filename
+    if error.filename2 and os.path.lexists(name):  # a link or a rename: what was to be made
+        name = error.filename2
+    path = os.fsdecode(name)
     temporary = TEMPORARY.fullmatch(path)
     path = temporary[1] if temporary else path
     folder = os.path.dirname(path)

@@ -14,7 +14,7 @@ import click
 from romfsfs import __version__
 from romfsfs.cli.fstab import with_mount
 from romfsfs.cli.mistakes import usage_error
-from romfsfs.cli.output import Output, discard_stdout
+from romfsfs.cli.output import Output, discard_stdout, flush
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RomfsError
 from romfsfs.system_errors import os_error
 
@@ -115,7 +115,7 @@ def run(arguments: list[str]) -> int:
         with romfsfs.make_context("romfsfs", with_mount(arguments, COMMANDS)) as made:
             context.append(made)
             result = romfsfs.invoke(made)
-            sys.stdout.flush()
+            flush()
             return result if isinstance(result, int) else EXIT_OK
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -138,6 +138,10 @@ def run(arguments: list[str]) -> int:
         return EXIT_FAILURE
     except OSError as error:
         output.error(os_error(error))
+        try:
+            flush()
+        except OSError:
+            discard_stdout()
         return EXIT_FAILURE
     finally:
         for number, handler in previous.items():

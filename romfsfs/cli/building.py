@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output, count_text, flush, write
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
@@ -114,8 +113,8 @@ def _to_standard_output(
         _warn(output, built.plan)
         file.seek(0)
         while data := file.read(1 << 20):
-            sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+            write(data)
+    flush()
 
 
 def _report(output: Output, image: str, built: BuiltFile, as_json: bool) -> None:

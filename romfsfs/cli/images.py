@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +11,7 @@ import click
 
 from romfsfs.boards import Board, get_board
 from romfsfs.cli.listing import lines
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output, count_text, flush, write
 from romfsfs.cli.sources import image_of
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
@@ -132,14 +131,14 @@ def cat(
                     what, where=f"{source}: {path}", next_step=f"romfsfs ls {shell_word(source)}"
                 )
             _copy_out(file.fileno(), *node.extent)
-    sys.stdout.buffer.flush()
+    flush()
 
 
 def _copy_out(fd: int, offset: int, size: int) -> None:
     end = offset + size
     while offset < end:
         data = os.pread(fd, min(1 << 20, end - offset), offset)
-        sys.stdout.buffer.write(data)
+        write(data)
         offset += len(data)
 
 

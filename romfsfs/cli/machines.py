@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, flush
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
 
 if TYPE_CHECKING:
@@ -266,7 +265,7 @@ def simulate(
         if cut_after is not None:
             camera.faults.power_cut_after_programmed(cut_after)
         output.say(f"{board} on {camera.port}; try: romfsfs mount {shell_word(camera.port)} DIR")
-        sys.stdout.flush()
+        flush()
 
     done = run_simulator(config, link=link, flash_file=flash_file, ready=ready)
     output.note(f"programmed {done.programmed:,} B, erased {done.erased_blocks} blocks, "

@@ -13,13 +13,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from romfsfs.errors import RomfsError, printable
-from romfsfs.files import Progress, no_progress
+from romfsfs.files import Progress, named, no_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+#: What an error of the system calls it.
+STANDARD_OUTPUT = "standard output"
 
 #: A shorter phase than this is not shown: it would only flicker.
 _SHOWN_AFTER_SECONDS = 0.3
@@ -39,17 +42,17 @@ class Output:
     def say(self, text: str) -> None:
         """A result for people; not with `--quiet`."""
         if not self.quiet:
-            sys.stdout.write(printable_lines(text) + "\n")
+            write(printable_lines(text) + "\n")
 
     def show(self, text: str, *, drawn: bool = False) -> None:
         """What was asked for: shown whatever the verbosity. On a terminal nothing in it commands
         that, unless it is `drawn` by us; a file or program gets it as it is."""
         plain = drawn or not sys.stdout.isatty()
-        sys.stdout.write(text if plain else printable_lines(text))
+        write(text if plain else printable_lines(text))
 
     def json(self, record: Any) -> None:
         """A JSON document on standard output."""
-        sys.stdout.write(json.dumps(record, indent=1) + "\n")
+        write(json.dumps(record, indent=1) + "\n")
 
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
@@ -77,11 +80,31 @@ class Output:
         """
         if self.quiet:
             yield no_progress
-        elif sys.stderr.isatty():
+        elif draws(sys.stderr):
             with _TerminalBars() as bars:
                 yield bars
         else:
             yield _Lines()
+
+
+def write(data: str | bytes) -> None:
+    """Text or bytes to standard output, which an error then names."""
+    with named(STANDARD_OUTPUT):
+        if isinstance(data, str):
+            sys.stdout.write(data)
+        else:
+            sys.stdout.buffer.write(data)
+
+
+def flush() -> None:
+    """All that was written to standard output has arrived, or an error says that it has not."""
+    with named(STANDARD_OUTPUT):
+        sys.stdout.flush()
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether it is a terminal on which a line can be drawn anew."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _tell(line: str) -> None:
@@ -179,6 +202,6 @@ def size_text(size: int) -> str:
 
 
 def discard_stdout() -> None:
-    """After a broken pipe: let the interpreter's last flush go nowhere."""
+    """After it could not be written: let the interpreter's last flush go nowhere."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

@@ -15,8 +15,7 @@ def quick(arguments: list[str]) -> int | None:
     if arguments == ["--version"]:
         from romfsfs import __version__
 
-        sys.stdout.write(f"romfsfs {__version__}\n")
-        return 0
+        return _print(f"romfsfs {__version__}\n")
     if len(arguments) < 2 or arguments[0] != "ls":
         return None
     long = "-l" in arguments[1:-1]
@@ -33,8 +32,7 @@ def _list(path: str, long: bool) -> int | None:
     if hasattr(sys.stdout, "reconfigure"):  # as `app` does: no name is an error of the terminal
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        sys.stdout.write(listing(path, long))
-        sys.stdout.flush()
+        return _print(listing(path, long))
     except ImageFormatError as error:
         located = ImageFormatError(
             error.reason, error.offset, where=path, next_step=f"romfsfs verify {shell_word(path)}"
@@ -44,10 +42,21 @@ def _list(path: str, long: bool) -> int | None:
     except RomfsError as error:
         sys.stderr.write(f"romfsfs: error: {error.line}\n")
         return error.exit_code
-    except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        return 1
     except OSError:
         return None  # `app` says what it means
+
+
+def _print(text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            from romfsfs.system_errors import os_error
+
+            error.filename = "standard output"
+            sys.stderr.write(f"romfsfs: error: {os_error(error).line}\n")
+        return 1
     return 0

@@ -204,19 +204,22 @@ def commit(
 @click.pass_obj
 def revert(
     output: Output, where: str, paths: tuple[str, ...], yes: bool, partition: int | None
-) -> None:
+) -> int:
     """Bring PATHs, or everything, back to what was last read or committed."""
     found = find_session(where, partition)
     if found.idle:
         output.say(f"{found.session.info.title}: not mounted, no edits: nothing to revert")
-        return
+        return EXIT_OK
     wanted = _paths(found, paths)
-    if not wanted and not yes and sys.stdin.isatty():
-        click.confirm(f"Drop all edits of {found.session.info.name}?", abort=True, err=True)
+    asks = not wanted and not yes and sys.stdin.isatty()
+    if asks and not click.confirm(f"Drop all edits of {found.session.info.name}?", err=True):
+        output.note("nothing was changed")
+        return EXIT_FAILURE
     changed = revert_session(found.session, wanted, found.mountpoint)
     for path in changed:
-        output.say(f"  {path}")
+        output.say(f"  {printable(path)}")
     output.say(f"{count_text(len(changed), 'change')} reverted")
+    return EXIT_OK
 
 
 @click.command()
@@ -241,7 +244,9 @@ def undo(
         changes_between(present_image(session), history.image_path(session, wanted.number))
     )
     if dry_run:
-        if not as_json:
+        if as_json:
+            output.json({"restored": wanted.number, "digest": wanted.digest, "write": None})
+        else:
             _say_undone(output, wanted, changes)
         return
     with session_device(session) as opened, output.progress() as progress:

@@ -7,13 +7,14 @@ change of the tree, so that asking costs next to nothing while nothing happens.
 from __future__ import annotations
 
 import json
+import select
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, draws, flush
 from romfsfs.cli.sources import Found
 from romfsfs.errors import EXIT_OK, printable
 from romfsfs.session import store
@@ -33,7 +34,7 @@ def watch(
     On a terminal the screen is drawn anew; elsewhere each status is a block of its own, ended by
     an empty line; with as_json each is one line of JSON.
     """
-    drawing = sys.stdout.isatty() and not as_json
+    drawing = draws(sys.stdout) and not as_json
     last = None
     try:
         for text in _texts(found, as_json, verbose):
@@ -41,7 +42,8 @@ def watch(
                 last = text
                 shown = _screen(text) if drawing else text + ("" if as_json else "\n")
                 output.show(shown, drawn=drawing)
-                sys.stdout.flush()
+                flush()
+            _check_reader()
             wait(SECONDS)
     except KeyboardInterrupt:
         if drawing:
@@ -49,6 +51,15 @@ def watch(
         return EXIT_OK
     output.note("no longer mounted" if found.mountpoint is not None else "no edits are left")
     return EXIT_OK
+
+
+def _check_reader() -> None:
+    """BrokenPipeError when nobody reads any more (`| head`): while nothing changes nothing is
+    written, which would find out."""
+    looker = select.poll()
+    looker.register(sys.stdout.fileno(), 0)
+    if any(events & select.POLLERR for _, events in looker.poll(0)):
+        raise BrokenPipeError
 
 
 def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:

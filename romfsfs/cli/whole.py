@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from romfsfs.boards import get_board
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, flush, write
 from romfsfs.cli.reports import write_record, write_text
 from romfsfs.cli.sources import device
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.errors import EXIT_OK, DeviceAbsent, RomfsError, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.files import Progress, digest_fd, replace_atomically
 from romfsfs.session.images import parse
 from romfsfs.session.whole import Outcome, push_all
@@ -53,8 +53,8 @@ def pull(
                 size, digest = _pull(opened, file, camera, progress)
                 file.seek(0)
                 while data := file.read(1 << 20):
-                    sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
+                    write(data)
+                flush()
             return
         with replace_atomically(os.path.realpath(image), 0o644) as file:
             size, digest = _pull(opened, file, camera, progress)
@@ -176,7 +176,7 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
     yes: bool, force: bool, as_json: bool,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Restore a camera's default contents, as its firmware came with them.
 
     Without --from: those of an OpenMV IDE installed on this machine, of the camera's firmware
@@ -184,6 +184,8 @@ def reset(
     """
     with device(camera, board, partition) as opened:
         info = opened.info()
+        for note in info.notes:
+            output.note(note)
         chosen = _defaults(info, camera, place, partition)
         if not as_json:
             for image in chosen:
@@ -193,7 +195,9 @@ def reset(
                 raise UsageError(
                     "reset replaces all that the camera's ROMFS holds", next_step="add --yes"
                 )
-            click.confirm(f"Replace what {info.name} holds?", abort=True, err=True)
+            if not click.confirm(f"Replace what {info.name} holds?", err=True):
+                output.note("nothing was changed")
+                return EXIT_FAILURE
         restore = partial(_restore, output, camera, force=force, as_json=as_json)
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
     for image in chosen[1:]:
@@ -207,6 +211,7 @@ def reset(
             records.append(restore(opened, image, last=image is chosen[-1]))
     if as_json:
         output.json(records)
+    return EXIT_OK
 
 
 def _who(info: DeviceInfo) -> str:
@@ -228,8 +233,6 @@ def _defaults(
         )
     if info.board is None:
         raise UsageError("cannot be identified", where=camera, next_step="add --board BOARD")
-    for note in info.notes:
-        output.note(note)
     known = get_board(info.board)
     indexes = [part.index for part in known.partitions] if partition is None else [partition]
     chosen = [

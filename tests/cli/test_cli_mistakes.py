@@ -153,6 +153,33 @@ def test_a_terminal_without_the_characters_of_a_name(place: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "gr\\xf6\\xdfe.txt\n", "")
 
 
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("line", [
+    "--version", "ls app.img", "ls --json app.img", "cat app.img a.bin", "boards", "man", "--help",
+])  # fmt: skip
+def test_a_full_disk_behind_standard_output(place: Path, line: str, buffered: str) -> None:
+    environment = {
+        **os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": buffered
+    }  # fmt: skip
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "romfsfs", *line.split()], stdout=full, stderr=subprocess.PIPE,
+            text=True, env=environment, cwd=place, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == EXIT_FAILURE, done.stderr
+    place_of_it = "" if line == "--help" else " (standard output)"
+    assert done.stderr == (
+        f"romfsfs: error: no space left on device{place_of_it}; free space, or choose another "
+        "place\n"
+    )
+
+
+def test_a_link_that_cannot_be_made_names_its_place() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        os.symlink("/", "no/link")
+    assert os_error(caught.value).line == "no such folder (no); mkdir -p no"
+
+
 def test_a_byte_that_is_no_text_is_shown_as_a_shell_takes_it() -> None:
     assert printable(os.fsdecode(b"bad\xff\n")) == r"bad\xff\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -70,6 +71,19 @@ def test_a_file_that_was_moved_away_and_linked_to(
     assert run("revert", image, "--yes")[1].endswith("1 change reverted\n")
 
 
+def test_a_no_is_no_interruption(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", answers := io.StringIO("n\ny\n"))
+    monkeypatch.setattr(answers, "isatty", lambda: True, raising=False)
+    code, _, err = run("revert", image)
+    assert code == 1
+    assert err.endswith("romfsfs: nothing was changed\n")
+    assert (session.work / "a.txt").read_text() == "edited\n"
+    (session.work / "two\nlines").write_text("")
+    assert run("revert", image)[1] == "  a.txt\n  two\\nlines\n2 changes reverted\n"
+
+
 def test_commands_speak_json(run: Run, session: Session, image: Path) -> None:
     assert json.loads(run("status", image, "--json")[1])["clean"] is False
     dry = json.loads(run("commit", image, "--dry-run", "--json")[1])
@@ -85,6 +99,8 @@ def test_commands_speak_json(run: Run, session: Session, image: Path) -> None:
     assert listed[0]["name"] == str(image)
     assert listed[0]["state"] == "clean"
     assert listed[0]["mountpoint"] is None
+    dry = json.loads(run("undo", image, "--dry-run", "--json")[1])
+    assert (dry["restored"], dry["write"]) == (0, None)
     assert json.loads(run("undo", image, "--json")[1])["restored"] == 0
 
 

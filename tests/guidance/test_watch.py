@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.cli import main
+from romfsfs.cli.output import draws
 from romfsfs.cli.watch import _screen
 from romfsfs.image.writer import encode
 
@@ -89,6 +90,17 @@ def test_a_change_is_shown_and_an_unmount_ends_it(
     assert as_json.end() == 0
 
 
+def test_it_ends_when_nobody_reads_any_more(cam: Path) -> None:
+    """`| head -1` would wait for the next change, which may never come."""
+    process = subprocess.Popen(
+        ["romfsfs", "status", "--watch", str(cam)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(_PATIENCE_SECONDS) == 1
+
+
 def test_an_unmounted_session_is_watched_too(
     cam: Path, tmp_path: Path, watching: Callable[..., Watching]
 ) -> None:
@@ -98,6 +110,18 @@ def test_an_unmounted_session_is_watched_too(
     started.until("A app.py")
     assert main(["revert", str(tmp_path / "app.img"), "--yes"]) == 0
     assert started.end() == 0, "without edits there is nothing to follow"
+
+
+def test_a_dumb_terminal_is_not_drawn_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:
+        monkeypatch.setenv("TERM", "xterm")
+        assert draws(terminal)
+        monkeypatch.setenv("TERM", "dumb")
+        assert not draws(terminal)
+    os.close(ours)
 
 
 def test_a_terminal_is_drawn_anew(cam: Path) -> None:
