@@ -48,7 +48,29 @@ def _user_dir(variable: str, getter: str) -> Path:
         return Path(chosen).absolute()
     import platformdirs
 
-    return Path(getattr(platformdirs, getter)("romfsfs", appauthor=False))
+    try:
+        path = Path(getattr(platformdirs, getter)("romfsfs", appauthor=False))
+    except RuntimeError:  # older ones give a path that begins with ~
+        path = Path("~")
+    if not path.is_absolute():
+        raise _homeless(f"${variable}")
+    return path
+
+
+def home_dir(variable: str) -> Path:
+    """The user's home folder; RomfsError where nobody knows it, as of a container's user without a
+    name. variable: what names another place than one below it."""
+    path = Path(os.path.expanduser("~"))
+    if not path.is_absolute():
+        raise _homeless(variable)
+    return path
+
+
+def _homeless(variable: str) -> RomfsError:
+    return RomfsError(
+        "your home folder is not known", where=f"user {os.getuid()}",
+        next_step=f"set $HOME, or {variable} to a folder of yours",
+    )  # fmt: skip
 
 
 def make_private_dir(path: Path) -> Path:

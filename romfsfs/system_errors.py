@@ -57,11 +57,14 @@ def os_error(error: OSError) -> RomfsError:
         return RomfsError(
             "no such folder", where=folder, next_step=f"mkdir -p {shell_word(folder)}"
         )
-    for name, place in (("STATE", state_dir()), ("CACHE", cache_dir())):
-        above = place.is_relative_to(path)  # one of its parents could not even be made
-        if number in _OURS and (above or Path(path).is_relative_to(place)):
-            next_step = f"{_OURS[number]}; $ROMFSFS_{name}_DIR names another place"
-            return RomfsError(what, where=str(place) if above else path, next_step=next_step)
+    ours = _ours(path) if number in _OURS else {}
+    if ours:
+        another = "names another place" if len(ours) == 1 else "name other places"
+        return RomfsError(
+            what,
+            where=" and ".join(ours.values()),
+            next_step=f"{_OURS[number]}; {' and '.join(ours)} {another}",
+        )
     if number in (errno.EACCES, errno.EPERM) and not os.path.lexists(path):
         path = folder or "."  # what was to be made in it has a name that nobody knows
     return RomfsError(
@@ -76,6 +79,20 @@ def _is_nowhere() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _ours(path: str) -> dict[str, str]:
+    """What names another place for our own files -> where that is now, if `path` is in there, or
+    is a folder above that could not even be made."""
+    found = {}
+    for variable, find in (("$ROMFSFS_STATE_DIR", state_dir), ("$ROMFSFS_CACHE_DIR", cache_dir)):
+        with contextlib.suppress(RomfsError):  # there is no home to look in
+            place = find()
+            if place.is_relative_to(path):
+                found[variable] = str(place)
+            elif Path(path).is_relative_to(place):
+                found[variable] = path
+    return found
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import click
 from romfsfs.boards import boards
 from romfsfs.cli.output import Output
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
+from romfsfs.files import home_dir
 from romfsfs.integration.installed import File, install, uninstall
 from romfsfs.integration.units import RULE, config_home, rule, rule_command, unit, unit_path
 from romfsfs.programs import find_on_path
@@ -58,7 +59,7 @@ def automount(
     """
     if sys.platform != "linux":
         raise RomfsError("automount needs systemd and udev: Linux only")
-    folder = (directory or Path.home() / "cameras").absolute()
+    folder = (directory or home_dir("--dir") / "cameras").absolute()
     wanted = File(unit_path(config_home()), unit(program(), folder).encode())
     text = rule(boards().values())
     if what == "rule":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -63,8 +64,11 @@ def checks() -> Iterator[Check]:
     yield _guarded(
         "micropython", False, "scripts/get-micropython, or install micropython 1.25", _micropython
     )
-    yield _folder("state folder", state_dir())
-    yield _folder("cache folder", cache_dir())
+    for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):
+        try:
+            yield _folder(kind, find())
+        except RomfsError as error:
+            yield Check(kind, False, True, error.what, error.next_step)
 
 
 def _guarded(name: str, needed: bool, remedy: str, look: Callable[[], str]) -> Check:
@@ -147,8 +151,7 @@ def _serial_permission() -> Check:
     name = "serial ports"
     if os.geteuid() == 0 or not sys.platform.startswith("linux"):
         return Check(name, True, False, "accessible")
-    user = pwd.getpwuid(os.getuid()).pw_name
-    mine = {grp.getgrgid(group).gr_name for group in os.getgroups()}
+    user, mine = _user_name(), _group_names()
     if mine & set(_PORT_GROUPS):
         return Check(
             name, True, False, f"{user} is in the group {sorted(mine & set(_PORT_GROUPS))[0]}"
@@ -157,6 +160,22 @@ def _serial_permission() -> Check:
     group = known[0] if known else _PORT_GROUPS[0]
     remedy = f"sudo usermod -a -G {group} {user}, then log in again"
     return Check(name, False, False, f"{user} is not in the group {group}", remedy)
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user
+        return str(os.getuid())
+
+
+def _group_names() -> set[str]:
+    """Of this user's groups, those that have a name: a container's may have none."""
+    names = set()
+    for group in os.getgroups():
+        with contextlib.suppress(KeyError):
+            names.add(grp.getgrgid(group).gr_name)
+    return names
 
 
 def _group_exists(name: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from romfsfs.boards import Board
 from romfsfs.errors import UsageError
+from romfsfs.files import home_dir
 
 UNIT = "romfsfs@.service"
 #: After 60-serial.rules, which names the device, and before 73-seat-late.rules, which grants
@@ -97,10 +98,12 @@ def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
 def config_home() -> Path:
     """Where the user's own units are (XDG Base Directory Specification)."""
     chosen = os.environ.get("XDG_CONFIG_HOME", "")
-    return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".config"
+    return Path(chosen) if os.path.isabs(chosen) else home_dir("$XDG_CONFIG_HOME") / ".config"
 
 
 def data_home() -> Path:
     """Where the user's own data files are (XDG Base Directory Specification)."""
     chosen = os.environ.get("XDG_DATA_HOME", "")
-    return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".local" / "share"
+    if os.path.isabs(chosen):
+        return Path(chosen)
+    return home_dir("$XDG_DATA_HOME") / ".local" / "share"

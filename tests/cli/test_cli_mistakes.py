@@ -83,10 +83,50 @@ def test_an_error_of_the_system_names_the_path_that_the_user_knows(place: Path) 
     state = os_error(PermissionError(13, "Permission denied", f"{place}/state"))
     assert state.line.endswith("$ROMFSFS_STATE_DIR names another place")
     home = os_error(PermissionError(13, "Permission denied", str(place)))  # of which it is made
-    assert home.line.endswith("$ROMFSFS_STATE_DIR names another place")
-    assert home.where == f"{place}/state"
+    assert home.line.endswith("$ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR name other places")
+    assert home.where == f"{place}/state and {place}/cache"
     made = os_error(PermissionError(13, "Permission denied", f"{place}/.x.random"))
     assert made.where == str(place)
+
+
+@pytest.mark.parametrize("line", [
+    "sessions", "status", "build folder x.img", "new x.img --board OPENMV4", "recover",
+    "automount", "automount --install", "desktop --install", "zoo list", "log --json",
+])  # fmt: skip
+def test_a_user_without_a_home(
+    place: Path, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a container's: `docker run --user 54321`."""
+    without_home(monkeypatch)
+    assert main(line.split()) == EXIT_FAILURE
+    assert "your home folder is not known (user " in (said := capsys.readouterr().err)
+    assert "; set $HOME, or " in said
+    assert said.count("\n") == 1
+    assert main(["ls", "--json", "app.img"]) == 0, "what needs no home works"
+    assert main(["verify", "app.img"]) == 0
+
+
+def test_doctor_for_a_user_without_a_home_or_a_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_home(monkeypatch)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    assert main(["doctor"]) == EXIT_FAILURE
+    said = capsys.readouterr().out
+    assert "MISSING  state folder   your home folder is not known" in said
+    assert "set $HOME, or $ROMFSFS_CACHE_DIR to a folder of yours" in said
+    assert f"{os.getuid()} is not in the group" in said
+
+
+def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> object:
+        raise KeyError(number)
+
+    for name in ("HOME", "ROMFSFS_STATE_DIR", "ROMFSFS_CACHE_DIR", "XDG_STATE_HOME",
+                 "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("grp.getgrgid", nobody)
 
 
 def test_ctrl_c_while_starting_is_no_traceback(
