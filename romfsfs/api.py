@@ -26,6 +26,7 @@ what the operating system refuses (`__cause__` is its OSError then).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,12 +37,14 @@ from romfsfs.boards import get_board
 from romfsfs.convert import Options, Target
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
+from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.files import Progress, no_progress
 from romfsfs.session import store
 from romfsfs.session.build_many import Outcome as BuildOutcome
 from romfsfs.session.build_many import build_each, build_file, orders
 from romfsfs.session.commit import CommitReport, commit, commit_to
-from romfsfs.session.opening import leave_work, prepare, session_for
+from romfsfs.session.entry import enter
+from romfsfs.session.opening import leave_work, prepare
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.status import Status
@@ -57,12 +60,19 @@ class Editor:
 
     Edits that are not committed are kept for the next time, as when a mount is unmounted. While
     it is open the target cannot be mounted. Use it from one thread, and as a context manager.
+    Once it is closed, the session may be another's: everything but `close` raises UsageError.
     """
 
     def __init__(self, session: Session, device: Device, lock: store.Lock) -> None:
-        self.session = session
+        self._session: Session | None = session
         self._device = device
         self._lock = lock
+
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            raise UsageError("the editor is closed", next_step="romfsfs.open() gives a new one")
+        return self._session
 
     @property
     def path(self) -> Path:
@@ -104,9 +114,16 @@ class Editor:
     @worded()
     def close(self) -> None:
         """Let the target go. A work tree that the image holds all of goes. May be called twice."""
+        session, self._session = self._session, None
+        if session is None:
+            return
         try:
-            if self.session.has_work:
-                leave_work(self.session)
+            with (
+                contextlib.suppress(SessionBusy),  # being committed: the tree is kept
+                store.lock_for_change(session.directory, session.info.name),
+            ):
+                if session.has_work:
+                    leave_work(session)
         finally:
             self._device.close()
             self._lock.release()
@@ -141,15 +158,9 @@ def open(
     name = os.fspath(source)
     device = open_device(name, board=board, partition=partition)
     try:
-        found = device.info()
-        # Before anything is remembered: what is refused must not change another's session.
-        lock = store.lock_for_mount(store.make_session_dir(found.key), found.name)
-        try:
-            session = session_for(device, name, board=board, partition=partition)
-            prepare(session, device, new=new, progress=progress)
-        except BaseException:
-            lock.release()
-            raise
+        session, lock, _ = enter(
+            device, name, new=new, board=board, partition=partition, progress=progress
+        )
     except BaseException:
         device.close()
         raise

@@ -24,15 +24,16 @@ from romfsfs.cli.sources import (
 )
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
-from romfsfs.files import Progress, cache_dir, remove_folder, state_dir
+from romfsfs.files import Progress, cache_dir, state_dir
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import is_dead, unmount
 from romfsfs.mount_table import real_place
 from romfsfs.session import store
 from romfsfs.session.commit import commit
+from romfsfs.session.entry import enter
 from romfsfs.session.host import SessionHost
-from romfsfs.session.opening import leave_work, prepare, session_for
+from romfsfs.session.opening import leave_work
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 from romfsfs.session.store import Lock, MountedAt
@@ -171,26 +172,17 @@ class MountRequest:
     def _open_host(self, progress: Progress) -> SessionHost:
         self._refuse_to_hide()
         with device(self.source, self.board, self.partition) as opened:
-            found = opened.info()
-            directory = store.make_session_dir(found.key)
-            # Before anything is remembered: a mount that is refused must not change the other's.
-            self._lock = store.lock_for_mount(directory, found.name)
-            known = (directory / "session.json").exists()
-            try:
-                session = session_for(
-                    opened,
-                    self.source,
-                    board=self.board,
-                    partition=self.partition,
-                    options=self.options,
-                    excludes=self.excludes,
-                    commit_on_unmount=self.commit_on_unmount,
-                )
-                resumed = prepare(session, opened, new=self.start_new, progress=progress)
-            except BaseException:
-                if not known and not (directory / "base.json").exists():
-                    remove_folder(directory)  # nothing was read: there is nothing to remember
-                raise
+            session, self._lock, resumed = enter(
+                opened,
+                self.source,
+                new=self.start_new,
+                board=self.board,
+                partition=self.partition,
+                options=self.options,
+                excludes=self.excludes,
+                commit_on_unmount=self.commit_on_unmount,
+                progress=progress,
+            )
         host = SessionHost(
             session, self.read_only, lambda: session_device(session), notify=self.notify
         )

@@ -10,9 +10,9 @@ import pytest
 
 import romfsfs
 from romfsfs.devices.simulator import Simulator
-from romfsfs.errors import ConversionError, SessionBusy, UsageError
+from romfsfs.errors import ConversionError, DeviceAbsent, SessionBusy, UsageError
 from romfsfs.files import digest_file
-from romfsfs.session.session import Session
+from romfsfs.session.session import Session, sessions
 
 
 def test_continuous_integration_commits_to_three_cameras(
@@ -77,3 +77,49 @@ def test_what_the_package_offers() -> None:
         assert getattr(romfsfs, name).__doc__ or name == "__version__"
     with pytest.raises(AttributeError):
         romfsfs.nothing  # noqa: B018
+
+
+def test_an_editor_that_is_closed_touches_nothing(tmp_path: Path) -> None:
+    """Who mounted or opened the same since must not lose the tree to a second `close`."""
+    image = tmp_path / "app.img"
+    with romfsfs.open(image, new=True) as first:
+        (first.path / "a.txt").write_text("a")
+        first.commit()
+        first.close()
+        with romfsfs.open(image) as second:
+            first.close()
+            assert (second.path / "a.txt").read_text() == "a"
+            (second.path / "b.txt").write_text("b")
+            for use in (first.status, first.commit, first.revert, lambda: first.path):
+                with pytest.raises(UsageError, match="the editor is closed"):
+                    use()
+            with pytest.raises(UsageError, match="the editor is closed"):
+                first.commit_to(str(tmp_path / "copy.img"))
+            second.commit()
+
+
+def test_who_is_refused_changes_nothing(tmp_path: Path) -> None:
+    image = tmp_path / "app.img"
+    with romfsfs.open(image, board="OPENMV_AE3", new=True) as editor:
+        with pytest.raises(SessionBusy):
+            romfsfs.open(image, board="OPENMV4")
+        (editor.path / "a.txt").write_text("a")
+        editor.commit()
+    with romfsfs.open(image) as editor:
+        assert editor.session.info.board == "OPENMV_AE3"
+    with pytest.raises(DeviceAbsent):
+        romfsfs.open(tmp_path / "never.img")
+    assert [session.info.source for session in sessions()] == [str(image)]
+
+
+def test_a_push_to_a_camera_that_is_open_changes_nothing(
+    camera: Callable[..., Simulator], product: Path, tmp_path: Path
+) -> None:
+    simulator = camera()
+    romfsfs.build(product, tmp_path / "a.img")
+    with romfsfs.open(simulator.port) as editor:
+        board = editor.session.info.board
+        editor._device.close()  # the port is free between two commands
+        outcome = romfsfs.push(tmp_path / "a.img", [simulator.port], board="OPENMV_N6")
+        assert isinstance(outcome[simulator.port], SessionBusy)
+        assert next(iter(sessions())).info.board == board != "OPENMV_N6"

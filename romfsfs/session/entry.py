@@ -1,0 +1,53 @@
+"""The way into a session for who keeps it for a while: a mount, or an editor of the Python API.
+
+Locked before anything is remembered: who is refused must not change what another one works with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from romfsfs.devices.base import Device
+from romfsfs.files import Progress, no_progress, remove_folder
+from romfsfs.session import store
+from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.session import Session
+from romfsfs.session.store import Lock
+
+
+def enter(
+    device: Device,
+    source: str,
+    *,
+    new: bool = False,
+    board: str | None = None,
+    partition: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    excludes: tuple[str, ...] = (),
+    commit_on_unmount: bool = False,
+    progress: Progress = no_progress,
+) -> tuple[Session, Lock, bool]:
+    """The session of this target with its work tree, the mount lock, and whether kept edits were
+    resumed. Raises as `store.lock_for_mount`, `session_for` and `prepare` do."""
+    found = device.info()
+    directory = store.make_session_dir(found.key)
+    lock = store.lock_for_mount(directory, found.name)
+    known = (directory / "session.json").exists()
+    try:
+        session = session_for(
+            device,
+            source,
+            board=board,
+            partition=partition,
+            options=options,
+            excludes=excludes,
+            commit_on_unmount=commit_on_unmount,
+        )
+        resumed = prepare(session, device, new=new, progress=progress)
+    except BaseException:
+        if not known and not (directory / "base.json").exists():
+            remove_folder(directory)  # nothing was read: there is nothing to remember
+        lock.release()
+        raise
+    return session, lock, resumed
