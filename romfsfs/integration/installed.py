@@ -24,11 +24,6 @@ class File:
     data: bytes
     mode: int = 0o644
 
-    @property
-    def is_there(self) -> bool:
-        """Whether it is installed just like this."""
-        return _digest_of(self.path) == digest_bytes(self.data)
-
 
 def install(files: list[File]) -> None:
     """Write files; UsageError, before anything is written, if one of them is the user's own."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from romfsfs.boards import get_board
 from romfsfs.convert import Converters, Excludes, Options, Target
 from romfsfs.errors import RomfsError
 from romfsfs.files import cache_dir, make_private_dir
-from romfsfs.image.model import Extent
 from romfsfs.session import store
 from romfsfs.session.advice import advice
 from romfsfs.session.base_image import BaseImage, open_base
@@ -221,10 +220,6 @@ class Session:
             with self.work_fd() as work_fd:
                 fd = open_file(work_fd, location.path)
         return fd, 0, os.fstat(fd).st_size
-
-    def base_extents(self) -> Mapping[str, Extent]:
-        """Offset and size in `base.img` of every file of the base."""
-        return self.held().extents
 
 
 def target_of(info: SessionInfo) -> Target:

@@ -36,7 +36,6 @@ class Port:
     def __init__(self, name: str, *, baud_rate: int = BAUD_RATE) -> None:
         self.name = name
         self.sent = 0
-        self.received = 0
         self._pending = bytearray()
         with _errors(name, opening=True):
             self._serial = serial.Serial(
@@ -59,7 +58,6 @@ class Port:
             while True:
                 data = self._serial.read(max(1, self._serial.in_waiting))
                 if data:
-                    self.received += len(data)
                     return bytes(data)
                 if time.monotonic() >= deadline:
                     return b""
