@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_mounts import LIMIT, Mounts
+from cli_mounts import LIMIT, Mounts, Ran
 
 from romfsfs.fs.mountpoint import is_dead, wait_for_exit
 from romfsfs.image.writer import encode
@@ -380,3 +380,16 @@ def test_the_mount_table_has_the_whole_path(mounts: Mounts, image: Path) -> None
     found = find_mount(str(cam))
     assert found is not None
     assert found.source == str(image)
+
+
+def test_what_the_system_says_of_an_unmount_is_shown(
+    mounts: Mounts, run: Callable[..., Ran], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = mounts.mount(image)
+    monkeypatch.setattr(
+        "romfsfs.fs.mountpoint._unmounter",
+        lambda lazy=False: ["sh", "-c", "echo entry not found in mtab; exit 1"],
+    )
+    done = run("umount", cam)
+    assert done.code == 1
+    assert done.err == f"romfsfs: error: cannot unmount: entry not found in mtab ({cam})\n"
