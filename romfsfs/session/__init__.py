@@ -3,6 +3,7 @@
 session      one session: its folder, base, target, status
 store        where sessions live, and their locks
 state        the two JSON files; base_image keeps `base.json` and `base.img` together
+entry        the way in for who keeps a session: the lock first
 opening      a work tree from kept edits or the target (reading); recall brings sources back
 worktree     scanning a tree; extraction fills one; digests, shadow: what each file becomes
 plan         what a commit would write; status and diff show it

@@ -89,9 +89,10 @@ def session_for(
             info, excludes=(*info.excludes, *(e for e in excludes if e not in info.excludes))
         )
     info = replace(info, commit_on_unmount=commit_on_unmount)
+    session = Session(directory, info)  # what it refuses must not be remembered
     save(directory / "session.json", info.dump())
     reached("open-info")
-    return Session(directory, info)
+    return session
 
 
 def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:

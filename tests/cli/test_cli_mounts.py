@@ -393,3 +393,18 @@ def test_what_the_system_says_of_an_unmount_is_shown(
     done = run("umount", cam)
     assert done.code == 1
     assert done.err == f"romfsfs: error: cannot unmount: entry not found in mtab ({cam})\n"
+
+
+@pytest.mark.parametrize("pattern", ["a/b", "!"])
+def test_a_pattern_that_is_refused_is_not_remembered(
+    mounts: Mounts, run: Callable[..., Ran], image: Path, pattern: str
+) -> None:
+    cam = mounts.mount(image)
+    (cam / "a.txt").write_text("edited\n")
+    assert run("umount", cam).code == 0
+    done = mounts.shell("mount", image, cam, "--exclude", pattern)
+    assert done.code == 2
+    assert "exclude pattern" in done.error
+    assert "M a.txt" in run("status", image).out
+    assert mounts.mount(image) == cam
+    assert (cam / "a.txt").read_text() == "edited\n"
