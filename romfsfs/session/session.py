@@ -17,7 +17,7 @@ from pathlib import Path
 
 from romfsfs.boards import get_board
 from romfsfs.convert import Converters, Excludes, Options, Target
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, UsageError
 from romfsfs.files import cache_dir, make_private_dir
 from romfsfs.session import store
 from romfsfs.session.advice import advice
@@ -232,4 +232,9 @@ def target_of(info: SessionInfo) -> Target:
 def sessions() -> Iterator[Session]:
     """All sessions of this user that can be read."""
     for folder, info in store.all_sessions():
-        yield Session(folder, info)
+        try:
+            session = Session(folder, info)
+        except UsageError as error:  # of another version, with a board that is not known here
+            log.warning("romfsfs: %s is left out: %s", folder, error.line)
+            continue
+        yield session

@@ -382,3 +382,18 @@ def test_commit_to_a_file_that_is_no_image_asks(
     assert thesis.read_text() == "three years of work\n"
     assert run("commit", image, "--to", thesis, "--force")[0] == 0
     assert run("commit", image, "--to", thesis)[0] == 0  # now it is an image: as build does
+
+
+def test_a_session_of_another_version_hides_no_other(
+    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = image.with_name("other.img")
+    assert run("new", other, "--board", "OPENMV4")[0] == 0
+    file = store.session_dir(str(other)) / "session.json"
+    file.write_text(file.read_text().replace("OPENMV4", "OPENMV99"))
+    code, out, _ = run("sessions")
+    assert code == 0
+    assert f"{image}: edits" in out
+    assert "unknown board 'OPENMV99'" in caplog.text
+    assert run("status")[0] == 0
+    assert run("recover")[0] == 0
