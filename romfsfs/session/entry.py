@@ -13,6 +13,7 @@ from romfsfs.files import Progress, no_progress, remove_folder
 from romfsfs.session import store
 from romfsfs.session.opening import prepare, session_for
 from romfsfs.session.session import Session
+from romfsfs.session.state import save
 from romfsfs.session.store import Lock
 
 
@@ -33,7 +34,8 @@ def enter(
     found = device.info()
     directory = store.make_session_dir(found.key)
     lock = store.lock_for_mount(directory, found.name)
-    known = (directory / "session.json").exists()
+    remembered = directory / "session.json"
+    before = remembered.read_bytes() if remembered.exists() else None
     try:
         session = session_for(
             device,
@@ -46,8 +48,10 @@ def enter(
         )
         resumed = prepare(session, device, new=new, progress=progress)
     except BaseException:
-        if not known and not (directory / "base.json").exists():
-            remove_folder(directory)  # nothing was read: there is nothing to remember
-        lock.release()
+        with lock:
+            if before is not None:
+                save(remembered, before)  # its edits are still for the board that they were for
+            elif not (directory / "base.json").exists():
+                remove_folder(directory)  # nothing was read: there is nothing to remember
         raise
     return session, lock, resumed

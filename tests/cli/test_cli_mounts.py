@@ -408,3 +408,18 @@ def test_a_pattern_that_is_refused_is_not_remembered(
     assert "M a.txt" in run("status", image).out
     assert mounts.mount(image) == cam
     assert (cam / "a.txt").read_text() == "edited\n"
+
+
+def test_a_mount_that_is_refused_leaves_the_board_of_the_edits(
+    mounts: Mounts, run: Callable[..., Ran], image: Path
+) -> None:
+    cam = mounts.mount(image, "--board", "OPENMV4")
+    (cam / "a.txt").write_text("edited\n")
+    assert run("umount", cam).code == 0
+    done = mounts.shell("mount", image, cam, "--new", "--board", "OPENMV_N6", "--no-convert")
+    assert done.code == 1
+    assert "--new would drop them" in done.error
+    assert "(OPENMV4, partition 0)" in run("status", image).out
+    image.write_bytes(encode({"elsewhere.txt": b""}))
+    assert mounts.shell("mount", image, cam, "--board", "OPENMV_N6").code == 7
+    assert "(OPENMV4, partition 0)" in run("status", image).out
