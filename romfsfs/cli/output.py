@@ -70,7 +70,7 @@ class Output:
 
     def fault(self, text: str) -> None:
         """A line that says what is wrong: one of several, where `error` is the end."""
-        _tell(f"romfsfs: error: {text}")
+        _tell(f"romfsfs: error: {printable(text)}")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -17,6 +17,8 @@ import romfsfs.api
 from romfsfs.cli.output import Output
 from romfsfs.devices.serial_camera import probe, repl
 from romfsfs.errors import ImageFormatError
+from romfsfs.image.rules import AlignmentRules
+from romfsfs.image.writer import encode
 
 ESCAPE = "\x1b]0;evil\x07\x1b[2J"
 CHECKOUT = Path(__file__).parents[2]
@@ -117,3 +119,11 @@ def test_a_program_gets_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"+{ESCAPE}\n"
     output.say(f"a\t{ESCAPE}\nb")
     assert capsys.readouterr().out == f"a\t{ascii(ESCAPE)[1:-1]}\nb\n"
+
+
+def test_a_name_that_verify_finds_fault_with(tmp_path: Path) -> None:
+    data = encode({"x": b"1", f"{ESCAPE}\nfake.tflite": b"1234"}, AlignmentRules(4, ()))
+    said = shown(tmp_path, data, "verify", "--board", "OPENMV_N6")
+    faults = [line for line in said.splitlines() if "no multiple of 32" in line]
+    assert len(faults) == 1
+    assert faults[0].startswith("romfsfs: error: ")
