@@ -65,7 +65,7 @@ def build(
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
         digests = _LateDigests(work_fd, converters)
         plan = _plan(work_fd, target, capacity, excludes, converters, digests, progress)
-        raise_problems(plan, plan.errors)
+        raise_problems(plan, plan.errors, "build")
         layout = plan.layout
         with ThreadPoolExecutor(max_workers=2) as pool:
             late = digests.start(pool, plan)

@@ -103,8 +103,9 @@ def _keeps_changing() -> RomfsError:
     )
 
 
-def raise_problems(plan: Plan, errors: Sequence[Problem]) -> None:
-    """One error for all problems that stop a commit, each on a line of its own in the detail."""
+def raise_problems(plan: Plan, errors: Sequence[Problem], doing: str = "commit") -> None:
+    """One error for all problems that stop a commit or a build, each on a line of its own in the
+    detail."""
     if not errors:
         return
     lines = []
@@ -116,6 +117,6 @@ def raise_problems(plan: Plan, errors: Sequence[Problem]) -> None:
     if len(errors) == 1 and errors[0].code == "capacity" and plan.capacity is not None:
         raise CapacityError(errors[0].message, size=plan.size, capacity=plan.capacity)
     count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
-    what = f"cannot commit: {count}; nothing was written"
+    what = f"cannot {doing}: {count}; nothing was written"
     kind = PlanError if of_the_plan else ConversionError
     raise kind(what, detail="\n".join(lines), next_step="mend what is named below")
