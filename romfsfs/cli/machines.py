@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli.output import Output, flush
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
+from romfsfs.files import digest_bytes
 
 if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
@@ -216,6 +219,10 @@ def _camera_text(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _id_of(place: str) -> bytes:
+    return bytes.fromhex(digest_bytes(os.fsencode(os.path.abspath(place))))[:12]
+
+
 @click.command()
 @click.option("--board", default="OPENMV4P", show_default=True, help="The board it behaves as.")
 @click.option("--link", metavar="PATH", help="A symbolic link to its port.")
@@ -260,6 +267,9 @@ def simulate(
         get_board(board).name, images=images, rate=rate, latency=latency, erase_seconds=erase_time,
         erase_by_range=not old_firmware,
     )  # fmt: skip
+    place = flash_file or link
+    if place is not None:  # two are two cameras, and one in the same place again is the same
+        config = replace(config, unique_id=_id_of(place))
 
     def ready(camera: Simulator) -> None:
         if cut_after is not None:

@@ -30,7 +30,8 @@ class DeviceInfo:
     """What is known of an open device.
 
     kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
-    real path of a file, 'board/unique id/partition' of a camera. name: how to show it.
+    real path of a file, 'board/unique id/partition' of a camera, with the board that it says it
+    is, whatever it is used as. name: how to show it.
     capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
     be erased together. mpy_version (version, sub-version) and march: what the camera's own
     firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
