@@ -6,7 +6,6 @@ something else; bash says which words the suggestion has.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -100,6 +99,7 @@ def test_what_is_suggested_of_a_session_means_its_image(
     means(run("commit", "--compact", image).err, image)
 
 
+@pytest.mark.parametrize("place", [NAMES[0], NAMES[2] + NAMES[3]], indirect=True, ids=("", "odd"))
 @pytest.mark.parametrize("mountpoint", ["-m  t's"])
 def test_what_is_suggested_of_a_mount_means_its_folder(
     place: Path, mounts: Mounts, run: Callable[..., Ran], mountpoint: str
@@ -139,4 +139,3 @@ def test_a_shell_takes_a_word_back(name: str) -> None:
     for shell in ("bash", "zsh"):
         done = subprocess.run([shell, "-c", f"printf %s {word}"], capture_output=True, check=True)
         assert os.fsdecode(done.stdout) in (name, f"./{name}")
-    assert json.dumps(word)
