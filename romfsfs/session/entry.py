@@ -51,7 +51,7 @@ def enter(
         with lock:
             if before is not None:
                 save(remembered, before)  # its edits are still for the board that they were for
-            elif not (directory / "base.json").exists():
+            elif not any((directory / name).exists() for name in ("base.json", "work")):
                 remove_folder(directory)  # nothing was read: there is nothing to remember
         raise
     return session, lock, resumed

@@ -7,10 +7,9 @@ follows when the tree is made anew from an image that changed elsewhere.
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, shell_word
 from romfsfs.session.extraction import copy_range
 from romfsfs.session.restore import opened
 from romfsfs.session.shadow import Change
@@ -63,7 +62,7 @@ def _refuse_closed(folder: Path, is_open: bool) -> None:
         raise RomfsError(
             "a folder that is never packed may not be read, and what is in it would be lost",
             where=str(folder),
-            next_step=f"let it be read: chmod u+rwx {shlex.quote(str(folder))}",
+            next_step=f"let it be read: chmod u+rwx {shell_word(folder)}",
         )
 
 
