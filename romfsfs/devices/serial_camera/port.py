@@ -99,12 +99,14 @@ class Port:
                 return bytes(data)
             data += piece
 
-    def drain(self, quiet: float, limit: float) -> None:
-        """Throw away what comes until nothing came for `quiet` seconds, or for `limit` seconds."""
+    def drain(self, quiet: float, limit: float) -> bool:
+        """Throw away what comes until nothing came for `quiet` seconds, or for `limit` seconds;
+        whether it became quiet."""
         end = time.monotonic() + limit
-        while time.monotonic() < end:
-            if not self.read_some(min(end, time.monotonic() + quiet)):
-                return
+        while time.monotonic() + quiet < end:
+            if not self.read_some(time.monotonic() + quiet):
+                return True
+        return False
 
     def close(self) -> None:
         with contextlib.suppress(OSError, _termios_error()):

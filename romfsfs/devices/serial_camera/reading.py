@@ -23,6 +23,8 @@ _READ_CHUNK, _READ_TEXT_CHUNK = 4096, 3072
 _READ_AHEAD = 4
 #: seconds of silence after which a request or frame counts as lost
 SILENCE = 3.0
+#: seconds in which all that was asked for has come, on a slow line too
+_DRAIN_LIMIT = 3.0
 #: how often in a row the same place may fail
 ATTEMPTS = 5
 
@@ -46,8 +48,8 @@ def read_range(
     done: Callable[[int], None],
 ) -> int:
     """Copy bytes start..end of the partition to `out`; returns how far it came, which is less
-    than `end` when bytes keep getting lost. The camera is at its prompt then, and after any
-    exception but DeviceLost. DeviceAnswer: nothing was copied."""
+    than `end` when bytes keep getting lost, or something else prints all the time. The camera is at
+    its prompt then, and after any exception but DeviceLost. DeviceAnswer: nothing was copied."""
     code = snippets.read_loop(window.kind, window.partition, raw=window.raw, crc32=window.crc32)
     repl.start_loop(code)
     try:
@@ -95,7 +97,8 @@ def _read_chunks(
                 break
             # an unfinished line would swallow the next request; what is under way is dropped
             repl.port.write(b"\n")
-            repl.port.drain(0.2, 5.0)
+            if not repl.port.drain(0.2, _DRAIN_LIMIT):
+                break  # something prints all the time: asking again would end alike
             asked = position
             continue
         out.write(data)
