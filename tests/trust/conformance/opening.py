@@ -7,7 +7,6 @@ import mmap
 import os
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 from cases import (
     LIBC,
     LONG_NAME,
-    TICK,
     Case,
     bad_paths,
     called,
     case,
     closed_folder,
     make,
+    next_tick,
 )
 
 
@@ -113,7 +112,7 @@ def what_is_new(c: Case) -> None:
         found = os.stat(name)
         c.note("mine", (found.st_uid == os.geteuid(), found.st_gid == os.getegid()))
         before = os.stat(".").st_ctime_ns
-        time.sleep(TICK)
+        next_tick()
         create(f"new-{kind}", 0o700)
         found, above = os.stat(f"new-{kind}"), os.stat(".")
         c.note("data and access at one moment", found.st_atime_ns == found.st_mtime_ns)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 from pathlib import Path
 
 from cases import (
     LIBC,
     LONG_NAME,
-    TICK,
     Case,
     bad_paths,
     called,
     case,
     closed_folder,
     make,
+    next_tick,
 )
 
 
@@ -132,7 +131,7 @@ def times_of_what_is_renamed(c: Case) -> None:
     ):  # fmt: skip
         os.utime(source, ns=(1, 2))
         before = os.stat(source)
-        time.sleep(TICK)
+        next_tick()
         c.do(f"rename a {what}", os.rename, source, target)
         after = os.stat(target)
         c.note("later status", after.st_ctime_ns > before.st_ctime_ns)
@@ -144,7 +143,7 @@ def times_of_what_is_renamed(c: Case) -> None:
     make("old", b"old")
     fd = os.open("old", os.O_RDWR)
     before = os.fstat(fd)
-    time.sleep(TICK)
+    next_tick()
     os.rename("new", "old")
     after = os.fstat(fd)
     c.note("links of what gave way", after.st_nlink)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 
 from cases import (
-    TICK,
     Case,
     case,
     make,
+    next_tick,
     utimensat,
 )
 
@@ -52,7 +51,7 @@ def times_of_names(c: Case) -> None:
             c.do(f"{name}=", call)
     fd = os.open("two/g", os.O_RDWR)
     before = os.fstat(fd).st_ctime_ns
-    time.sleep(TICK)
+    next_tick()
     os.unlink("two/g")
     c.note("unlink: status time of what is open", os.fstat(fd).st_ctime_ns > before)
     os.close(fd)
