@@ -16,11 +16,12 @@ CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "romfsfs"
 
 #: Parts that hold nothing but what every part shares.
-LEAVES = {"errors", "files", "mount_table", "programs", "system_errors"}
+LEAVES = {"errors", "file_times", "files", "mount_table", "programs", "system_errors"}
 
 #: part -> the parts it may import, besides itself and the leaves
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "file_times": set(),
     "files": set(),
     "mount_table": set(),
     "programs": set(),

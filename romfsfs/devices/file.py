@@ -22,6 +22,7 @@ from romfsfs.errors import (
     VerifyError,
     shell_word,
 )
+from romfsfs.file_times import unsettled, wait_until_settled
 from romfsfs.files import (
     CHUNK,
     Progress,
@@ -35,13 +36,6 @@ from romfsfs.image.reader import image_size, is_blank
 
 #: device, inode, size, modification time, change time
 Stamp = tuple[int, int, int, int, int]
-
-#: A file changed less than this ago may change again within the same tick of the kernel's clock
-#: (4 ms at HZ=250, 10 ms at HZ=100) and keep its stamp.
-SETTLE_SECONDS = 0.02
-#: Some file systems count whole seconds (HFS+, ext4 with small inodes, NFS on such), FAT every
-#: second one. A time without a fraction is one of theirs.
-_COARSE_SECONDS = 2.0
 
 #: Up to this many bytes (more than any camera has) what was written is read back from the disk;
 #: above, from the kernel's memory, as the disk would take longer than the writing did.
@@ -93,9 +87,9 @@ class FileDevice:
         """
         for _ in range(3):
             stamp = self.stamp()
-            if stamp is None or (left := _unsettled(stamp)) <= 0:
+            if stamp is None or unsettled(stamp[4]) <= 0:
                 return stamp
-            time.sleep(left)
+            wait_until_settled([stamp[4]])
         return None
 
     @property
@@ -184,7 +178,7 @@ class FileDevice:
             os.fsync(file.fileno())
             self._read_back(file.fileno(), image, size)
             compared = _stamp(os.fstat(file.fileno()))
-            time.sleep(max(0.0, _unsettled(compared)))
+            wait_until_settled([compared[4]])
         now = self.stamp()
         # The rename changes the change time, and nothing else.
         self._written = now if now is not None and now[:4] == compared[:4] else None
@@ -241,17 +235,6 @@ def _stamp(status: os.stat_result) -> Stamp:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-
-
-def _unsettled(stamp: Stamp) -> float:
-    """Seconds until a change would alter this stamp for certain; at most `settle_seconds`."""
-    wanted = settle_seconds(stamp[4])
-    return min(wanted, wanted - (time.time() - stamp[4] / 1e9))
-
-
-def settle_seconds(changed_ns: int) -> float:
-    """How long after this time of a change another one may leave the same time."""
-    return SETTLE_SECONDS + (0.0 if changed_ns % 1_000_000_000 else _COARSE_SECONDS)
 
 
 def _umask() -> int:

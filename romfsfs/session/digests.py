@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 
-from romfsfs.devices.file import settle_seconds
+from romfsfs.file_times import unsettled
 from romfsfs.files import digest_fd
 from romfsfs.session.state import Signature
 
@@ -18,8 +17,7 @@ def settled(signature: Signature) -> bool:
     the kernel's clock and keep its signature: git calls such an entry racy. Its signature proves
     nothing, so it is not kept.
     """
-    age = time.time_ns() - signature.ctime_ns
-    return age > settle_seconds(signature.ctime_ns) * 1e9
+    return unsettled(signature.ctime_ns) <= 0
 
 
 class DigestCache:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,8 +17,8 @@ from typing import Any, NamedTuple
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.devices.file import settle_seconds
 from romfsfs.errors import RomfsError
+from romfsfs.file_times import wait_until_settled
 from romfsfs.files import (
     Progress,
     digest_fd,
@@ -255,7 +254,8 @@ def _start(
         if aside:
             carry([found.path for found in aside], directory / "kept", stage)
             sync_file_system(stage)
-        _wait_until_settled(extracted)
+        # So that any later edit shows in its file's signature.
+        wait_until_settled([e.signature.ctime_ns for e in extracted if e.signature is not None])
         synced.result()
     reached("open-extracted")
     if session.has_work:  # without edits; it must not meet the new base
@@ -291,12 +291,6 @@ def _put_aside(session: Session, kept: list[str]) -> list[WorkFile]:
         return []
     with opened(aside) as fd:
         return scan(fd)
-
-
-def _wait_until_settled(extracted: tuple[BaseEntry, ...]) -> None:
-    """Let the kernel's clock move on, so that any later edit shows in its file's signature."""
-    times = [entry.signature.ctime_ns for entry in extracted if entry.signature is not None]
-    time.sleep(max(map(settle_seconds, times), default=0))
 
 
 class _Placed(NamedTuple):

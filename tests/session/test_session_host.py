@@ -185,7 +185,7 @@ def test_a_long_life_is_not_remembered(
     host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was known of contents that are gone goes: a daemon may live for months."""
-    monkeypatch.setattr("romfsfs.session.digests.settle_seconds", lambda changed_ns: -1)
+    monkeypatch.setattr("romfsfs.session.digests.unsettled", lambda changed_ns: 0)
     for number in range(10):
         desk.write("data.bin", bytes([number]) * 100)
         desk.write(f"passing{number}", b"x")
