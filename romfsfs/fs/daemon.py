@@ -129,9 +129,10 @@ def _serve(
     adapter = Adapter(host, caller=caller, requester=binding.caller, ready=on_ready)
     _raise_file_limit()
     _share_one_heap()
-    # libfuse unmounts and returns on these, but only where it finds the default action.
+    # libfuse unmounts and returns on these, but only where it finds the default action. For SIGINT
+    # both bindings see to that, and bring back what was there before: it must not be the default.
     for number in END:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     try:
         binding.run(adapter, path, fuse_options)
     except RuntimeError as error:
