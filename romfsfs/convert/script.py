@@ -206,11 +206,12 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
 
 
 def excerpt(source: bytes, number: int, column: int | None) -> str:
-    """Line `number` (from 1) and a caret under `column` (from 1), or under its first text."""
+    """Line `number` (from 1) and a caret under `column` (from 1), or under its first text; empty
+    for a line without any."""
     # As MicroPython counts lines: `splitlines` would also end one at a form feed.
     lines = re.split("\r\n|\r|\n", source.decode("utf-8", "replace"))
-    if not 1 <= number <= len(lines):
-        return ""
+    if not 1 <= number <= len(lines) or not lines[number - 1].strip():
+        return ""  # the end of the script: there is nothing to show
     line = lines[number - 1].expandtabs(4)[:200]
     start = len(line) - len(line.lstrip()) if column is None else max(column - 1, 0)
     return f"    {line}\n    {' ' * min(start, len(line))}^\n"
