@@ -123,15 +123,14 @@ def recover_locked(
         # The rebase had begun: the target was written and verified, only our own books are open.
         finish(session, device, record, root)
         return "finished"
-    if not holds(device, new) and unknown_image(
-        session, device, record.old_target_digest, progress
-    ):
+    written = holds(device, new)
+    if not written and unknown_image(session, device, record.old_target_digest, progress):
         forget(session)
         return _GIVEN_UP
     if rollback:
         _roll_back(session, device, record, progress)
         return "rolled back"
-    if holds(device, new):
+    if written:
         finish(session, device, record, root)
         return "finished"
     if isinstance(device, FileDevice):

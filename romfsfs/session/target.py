@@ -16,13 +16,12 @@ from romfsfs.errors import DeviceError, ImageFormatError, RomfsError, TargetChan
 from romfsfs.files import (
     EMPTY_DIGEST,
     Progress,
-    digest_fd,
     digest_file,
     no_progress,
     replace_atomically,
 )
 from romfsfs.session import history
-from romfsfs.session.images import parse
+from romfsfs.session.images import open_image
 from romfsfs.session.session import Session
 from romfsfs.session.state import Base
 
@@ -101,23 +100,33 @@ def believed(session: Session) -> Iterator[BinaryIO | None]:
         yield file
 
 
+@contextlib.contextmanager
+def _copied(
+    session: Session, device: Device, progress: Progress = no_progress
+) -> Iterator[tuple[Path, int]]:
+    """A copy of the image that the target holds, there while the block lasts, and its size (0:
+    there is none). ImageFormatError where something else is there."""
+    copy = session.directory / "found.img"
+    try:
+        with replace_atomically(copy) as file:
+            size = device.read_image(file, progress)
+        yield copy, size
+    finally:
+        copy.unlink(missing_ok=True)
+
+
 def keep_overwritten(session: Session, device: Device, progress: Progress = no_progress) -> None:
     """Enter into the log what the target holds, before a commit writes over it unseen.
 
     Only an image can be kept; anything else is lost, as the user asked for.
     """
-    copy = session.directory / "found.img"
     try:
-        with replace_atomically(copy) as file:
-            size = device.read_image(file, progress)
-            file.flush()
-            digest = digest_fd(file.fileno())
-        if size:
-            history.add(session, copy, digest, "read", "as found before it was overwritten")
+        with _copied(session, device, progress) as (copy, size):
+            if size:
+                digest = digest_file(copy)
+                history.add(session, copy, digest, "read", "as found before it was overwritten")
     except ImageFormatError:
         log.warning("%s holds no image: overwritten without a copy", session.info.name)
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def unknown_image(
@@ -130,33 +139,22 @@ def unknown_image(
     """
     if device.info().kind != "serial":
         return False
-    copy = session.directory / "found.img"
     try:
-        with replace_atomically(copy) as file:
-            size = device.read_image(file, progress)
-            file.flush()
-            digest = digest_fd(file.fileno())
-            parse(file, session.info.name)
+        with _copied(session, device, progress) as (copy, size), open_image(copy):
+            digest = digest_file(copy)
     except ImageFormatError:
         return False
-    finally:
-        copy.unlink(missing_ok=True)
     known = {old_digest, *(entry.digest for entry in history.entries(session))}
     return size > 0 and digest not in known
 
 
 def _read_digest(session: Session, device: Device) -> str:
     """What the target holds, by reading all of it: for devices that cannot tell otherwise."""
-    copy = session.directory / "found.img"
     try:
-        with replace_atomically(copy) as file:
-            size = device.read_image(file)
-            file.flush()
-            return digest_fd(file.fileno(), 0, size) if size else EMPTY_DIGEST
+        with _copied(session, device) as (copy, size):
+            return digest_file(copy) if size else EMPTY_DIGEST
     except ImageFormatError:
         return ""
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def restarted(device: Device, report: WriteReport) -> WriteReport:
