@@ -136,13 +136,19 @@ def test_edits_after_the_crash_are_edits(desk: Desk, step: str, crash: Crasher) 
     assert again.stored()["a.txt"] == b"later still\n"
 
 
-@pytest.mark.parametrize("step", [*steps.COMMIT[2:], "power"])
-def test_a_commit_to_a_camera_that_dies(tmp_path: Path, step: str, crash: Crasher) -> None:
-    source = f"flash:{tmp_path / 'flash'}"
+def camera_desk(folder: Path) -> tuple[Desk, str]:
+    """A camera whose image was committed, and what it is opened as."""
+    source = f"flash:{folder / 'flash'}"
     desk = Desk(device_of(source), source)
     desk.open()
     desk.write("a.txt", b"first\n")
     desk.commit()
+    return desk, source
+
+
+@pytest.mark.parametrize("step", [*steps.COMMIT[2:], "power"])
+def test_a_commit_to_a_camera_that_dies(tmp_path: Path, step: str, crash: Crasher) -> None:
+    desk, source = camera_desk(tmp_path)
     edited = edit_camera(desk)
     crash("commit", step, source)
     again = reopened(desk)
@@ -159,11 +165,7 @@ def edit_camera(desk: Desk) -> dict[str, bytes | None]:
 
 
 def test_a_camera_can_be_rolled_back(tmp_path: Path, crash: Crasher) -> None:
-    source = f"flash:{tmp_path / 'flash'}"
-    desk = Desk(device_of(source), source)
-    desk.open()
-    desk.write("a.txt", b"first\n")
-    desk.commit()
+    desk, source = camera_desk(tmp_path)
     edit_camera(desk)
     crash("commit", "power", source)
     session = Session.load(desk.session.directory)
@@ -176,11 +178,7 @@ def test_a_camera_can_be_rolled_back(tmp_path: Path, crash: Crasher) -> None:
 def test_a_camera_is_not_rolled_back_to_what_the_disk_garbled(
     tmp_path: Path, crash: Crasher
 ) -> None:
-    source = f"flash:{tmp_path / 'flash'}"
-    desk = Desk(device_of(source), source)
-    desk.open()
-    desk.write("a.txt", b"first\n")
-    desk.commit()
+    desk, source = camera_desk(tmp_path)
     edit_camera(desk)
     crash("commit", "power", source)
     session = Session.load(desk.session.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,16 @@ def memory_folder(prefix: str) -> Path:
     """A new folder on a file system in memory, where there is one: the disk is not tested."""
     memory = Path("/dev/shm")
     return Path(tempfile.mkdtemp(prefix=prefix, dir=memory if os.access(memory, os.W_OK) else None))
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """`NAME.c` of this folder as a library to preload."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler is not None, "no C compiler: scripts/prepare test installs gcc"
+    source, library = Path(__file__).with_name(f"{name}.c"), folder / f"{name}.so"
+    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source]
+    subprocess.run([*command, "-ldl"], check=True, timeout=60)
+    return library
 
 
 class RealMount:

@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_mount import LONG, ROUND, RealMount, until
-from test_hurt import compiled
+from real_mount import LONG, ROUND, RealMount, compiled, until
 from twin_trees import answer
 
 pytestmark = pytest.mark.timeout(3600 if LONG else 120)

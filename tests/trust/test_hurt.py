@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_mount import CHECKOUT, CLEAN, LONG, ROUND
+from real_mount import CHECKOUT, CLEAN, LONG, ROUND, compiled
 
 HERE = Path(__file__).parent
 SECONDS = 3600 if LONG else 100
@@ -83,15 +82,6 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`recorder.c` as a library to preload."""
     return compiled("recorder", tmp_path_factory.mktemp("recorder"))
-
-
-def compiled(name: str, folder: Path) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler is not None, "no C compiler: scripts/prepare test installs gcc"
-    library = folder / f"{name}.so"
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, HERE / f"{name}.c"]
-    subprocess.run([*command, "-ldl"], check=True, timeout=60)
-    return library
 
 
 #: What `cycle` and the others sample is done one by one in a long run.

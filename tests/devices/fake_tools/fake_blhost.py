@@ -9,24 +9,13 @@ from 1, that stops half-way}. NOR: writing only clears bits; by pages, each whol
 import json
 import os
 import sys
-import time
 from pathlib import Path
+
+from pausing import pause
 
 FOLDER = Path(os.environ["FAKE_BLHOST"])
 BASE = 0x60800000
 PAGE = 256
-
-
-def pause(faults):
-    """Where a call is half done; who asked for it kills the caller now."""
-    calls = len((FOLDER / "calls").read_text().splitlines())
-    if calls == faults.get("pause_at"):
-        caller = os.getppid()
-        (FOLDER / "paused").touch()
-        for _ in range(1000):
-            if os.getppid() != caller:
-                sys.exit(1)  # as the real one, whose next word meets a closed pipe
-            time.sleep(0.01)
 
 
 def program(flash, start, data, faults):
@@ -41,7 +30,7 @@ def program(flash, start, data, faults):
             flash[index] &= byte
         if place <= len(data) // 2 < place + PAGE:
             (FOLDER / "flash").write_bytes(flash)
-            pause(faults)
+            pause(FOLDER, faults)
     if "stop_after" in faults:
         faults["stop_after"] = left - len(data)
         (FOLDER / "faults.json").write_text(json.dumps(faults))
@@ -60,7 +49,7 @@ def main():
         print("ERROR: Given USB device not found", file=sys.stderr)
         sys.exit(1)
     if command not in ("flash-erase-region", "write-memory"):
-        pause(faults)
+        pause(FOLDER, faults)
     status = faults.get("status", {}).get(command, 0)
     print(f"Response status = {status} (0x{status:x}) {'Success.' if not status else 'Fail.'}")
     if status:
@@ -78,7 +67,7 @@ def main():
         assert start % 4096 == 0 == length % 4096
         flash[start : start + length // 2] = b"\xff" * (length // 2)
         flash_path.write_bytes(flash)
-        pause(faults)
+        pause(FOLDER, faults)
         flash[start : start + length] = b"\xff" * length
     elif command == "write-memory":
         start, data = int(arguments[0], 0) - BASE, Path(arguments[1]).read_bytes()

@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from pausing import pause
+
 FOLDER = Path(os.environ["FAKE_DFU"])
 
 
@@ -31,18 +33,6 @@ def save(name, value):
 def die(message, status=74):
     print(message, file=sys.stderr)
     sys.exit(status)
-
-
-def pause(faults):
-    """Where a call is half done; who asked for it kills the caller now."""
-    calls = len((FOLDER / "calls").read_text().splitlines())
-    if calls == faults.get("pause_at"):
-        caller = os.getppid()
-        (FOLDER / "paused").touch()
-        for _ in range(1000):
-            if os.getppid() != caller:
-                sys.exit(1)  # as the real one, whose next word meets a closed pipe
-            time.sleep(0.01)
 
 
 def main():
@@ -68,7 +58,7 @@ def main():
             save("faults.json", faults)
         devices = []
     if "D" not in given:
-        pause(faults)
+        pause(FOLDER, faults)
     if "l" in given:
         list_devices(devices)
         return
@@ -150,7 +140,7 @@ def download(device, setting, given, faults):
         flash[place : offset + end] = data[start:end]
         if start <= left // 2 < end:
             path.write_bytes(flash)
-            pause(faults)
+            pause(FOLDER, faults)
     if faults.get("spoil_writes", 0) > 0:
         faults["spoil_writes"] -= 1
         save("faults.json", faults)
