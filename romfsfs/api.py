@@ -38,19 +38,19 @@ from romfsfs.convert import Options, Target
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
-from romfsfs.files import Progress, no_progress
-from romfsfs.session import store
 from romfsfs.session.build_many import Outcome as BuildOutcome
 from romfsfs.session.build_many import build_each, build_file, orders
-from romfsfs.session.commit import CommitReport, commit, commit_to
 from romfsfs.session.entry import enter
+from romfsfs.session.keep import store
 from romfsfs.session.opening import leave_work, prepare
+from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.commit import CommitReport, commit, commit_to
+from romfsfs.session.rebase.whole import Outcome as PushOutcome
+from romfsfs.session.rebase.whole import push_all
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
-from romfsfs.session.status import Status
-from romfsfs.session.whole import Outcome as PushOutcome
-from romfsfs.session.whole import push_all
-from romfsfs.system_errors import worded
+from romfsfs.system.errors import worded
+from romfsfs.system.files import Progress, no_progress
 
 _PathLike = str | os.PathLike[str]
 
@@ -88,7 +88,7 @@ class Editor:
     def commit(
         self, *, force: bool = False, compact: bool = False, progress: Progress = no_progress
     ) -> CommitReport:
-        """Convert, write, read back, compare. Raises as `romfsfs.session.commit.commit` does."""
+        """Convert, write, read back, compare. Raises as `session.rebase.commit.commit` does."""
         return commit(self.session, self._device, force=force, compact=compact, progress=progress)
 
     @worded()

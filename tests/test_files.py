@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from romfsfs.files import remove_temporaries, replace_atomically
+from romfsfs.system.files import remove_temporaries, replace_atomically
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -16,22 +16,19 @@ CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "romfsfs"
 
 #: Parts that hold nothing but what every part shares.
-LEAVES = {"errors", "file_times", "files", "mount_table", "programs", "system_errors"}
+LEAVES = {"errors", "system"}
 
 #: part -> the parts it may import, besides itself and the leaves
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "file_times": set(),
-    "files": set(),
-    "mount_table": set(),
-    "programs": set(),
-    "system_errors": set(),
+    "system": set(),
     "image": set(),
     "boards": {"image"},  # the alignment rules of a partition are the layout's own type
     "convert": {"boards"},
     "devices": {"boards", "image"},
-    "ide": {"boards"},
-    "integration": {"boards"},
+    "simulator": {"boards", "image"},
+    "ide": {"boards", "devices", "image"},
+    "desktop": {"boards"},
     "zoo": {"boards", "ide"},
     "session": {"boards", "convert", "devices", "image", "zoo"},  # zoo: served in the mount
     "fs": {"session", "zoo"},
@@ -44,8 +41,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fs",
         "ide",
         "image",
-        "integration",
+        "desktop",
         "session",
+        "simulator",
         "zoo",
     },
     "": {"api"},  # the package itself: `romfsfs.open`, imported when it is asked for

@@ -23,7 +23,7 @@ import click
 import pytest
 
 from romfsfs.cli.app import COMMANDS, romfsfs
-from romfsfs.devices.simulator import Simulator, preset
+from romfsfs.simulator import Simulator, preset
 
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"

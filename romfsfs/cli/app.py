@@ -16,7 +16,7 @@ from romfsfs.cli.fstab import with_mount
 from romfsfs.cli.mistakes import usage_error
 from romfsfs.cli.output import Output, discard_stdout, flush
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RomfsError
-from romfsfs.system_errors import os_error
+from romfsfs.system.errors import os_error
 
 #: Click 8.2's error for a group without a command; its text is the help.
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())

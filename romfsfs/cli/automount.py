@@ -12,11 +12,11 @@ import click
 
 from romfsfs.boards import boards
 from romfsfs.cli.output import Output
+from romfsfs.desktop.installed import File, install, uninstall
+from romfsfs.desktop.units import RULE, config_home, rule, rule_command, unit, unit_path
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
-from romfsfs.files import home_dir
-from romfsfs.integration.installed import File, install, uninstall
-from romfsfs.integration.units import RULE, config_home, rule, rule_command, unit, unit_path
-from romfsfs.programs import find_on_path
+from romfsfs.system.files import home_dir
+from romfsfs.system.programs import find_on_path
 
 _SYSTEMCTL_SECONDS = 20
 

@@ -14,7 +14,7 @@ from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
 from romfsfs.session.build_many import BuiltFile, Order, build_each, build_file, orders
-from romfsfs.session.plan import WARNING, Plan
+from romfsfs.session.plan.plan import WARNING, Plan
 
 
 @click.command()

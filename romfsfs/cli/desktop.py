@@ -12,9 +12,7 @@ import click
 
 from romfsfs.cli.automount import program
 from romfsfs.cli.output import Output
-from romfsfs.errors import EXIT_OK, RomfsError, UsageError
-from romfsfs.files import replace_atomically
-from romfsfs.integration.file_managers import (
+from romfsfs.desktop.file_managers import (
     ACTIONS,
     DIALOGS,
     SYSTEM_UCA,
@@ -24,10 +22,12 @@ from romfsfs.integration.file_managers import (
     with_actions,
     without_actions,
 )
-from romfsfs.integration.installed import install, uninstall
-from romfsfs.integration.units import config_home, data_home
-from romfsfs.programs import find_on_path
+from romfsfs.desktop.installed import install, uninstall
+from romfsfs.desktop.units import config_home, data_home
+from romfsfs.errors import EXIT_OK, RomfsError, UsageError
 from romfsfs.session.notify import find_program, notification_command
+from romfsfs.system.files import replace_atomically
+from romfsfs.system.programs import find_on_path
 
 _BACKUP = ".before-romfsfs"
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romfsfs.errors import RomfsError
-from romfsfs.files import cache_dir, state_dir
 from romfsfs.fs.binding import install_command, load_binding
-from romfsfs.programs import find_on_path
+from romfsfs.system.files import cache_dir, state_dir
+from romfsfs.system.programs import find_on_path
 
 #: Groups that serial ports belong to: Debian and Fedora, Arch.
 _PORT_GROUPS = ("dialout", "uucp")
@@ -142,7 +142,7 @@ def _blhost() -> str:
 
 
 def _micropython() -> str:
-    from romfsfs.devices.simulator import find_micropython
+    from romfsfs.simulator import find_micropython
 
     return str(find_micropython())
 

@@ -15,14 +15,14 @@ from romfsfs.cli.output import Output, count_text, flush, write
 from romfsfs.cli.sources import image_of
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
-from romfsfs.files import digest_fd
 from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import encode
-from romfsfs.session import store
 from romfsfs.session.build import extract_image
+from romfsfs.session.keep import store
 from romfsfs.session.opening import session_for
+from romfsfs.system.files import digest_fd
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _PARTITION = click.option(

@@ -13,7 +13,7 @@ from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli.output import Output, flush
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
-from romfsfs.files import digest_bytes
+from romfsfs.system.files import digest_bytes
 
 if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
@@ -259,8 +259,8 @@ def simulate(
     cut_after: int | None,
 ) -> None:  # fmt: skip
     """A simulated camera on a pty, until Ctrl-C: for trying and testing without hardware."""
-    from romfsfs.devices.simulator import Simulator, preset
-    from romfsfs.devices.simulator.server import run_simulator
+    from romfsfs.simulator import Simulator, preset
+    from romfsfs.simulator.server import run_simulator
 
     images = {0: Path(image).read_bytes()} if image else {}
     config = preset(

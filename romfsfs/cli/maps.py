@@ -12,12 +12,11 @@ from romfsfs.boards import get_board
 from romfsfs.cli.output import Output
 from romfsfs.cli.sources import device, image_of
 from romfsfs.errors import RomfsError, printable
-from romfsfs.files import Progress
 from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES
-from romfsfs.session import store
-from romfsfs.session.images import parse_fd
-from romfsfs.session.partition_map import (
+from romfsfs.session.keep import store
+from romfsfs.session.keep.images import parse_fd
+from romfsfs.session.plan.partition_map import (
     DIRECTORY,
     FILE,
     FREE,
@@ -29,6 +28,7 @@ from romfsfs.session.partition_map import (
     partition_map,
 )  # fmt: skip
 from romfsfs.session.session import Session
+from romfsfs.system.files import Progress
 
 _DEFAULT_WIDTH = 64
 _MARKS = {HEADER: "|", RECORDS: "|", DIRECTORY: "|", GAP: "-", TRAILING: "~", FREE: "."}

@@ -1,6 +1,6 @@
 """What click says, in the one form that errors have here.
 
-`WHAT (WHERE); NEXT STEP`: click would print three lines. What the system says: `system_errors`.
+`WHAT (WHERE); NEXT STEP`: click would print three lines. What the system says: `system.errors`.
 """
 
 from __future__ import annotations

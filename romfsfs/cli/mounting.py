@@ -24,20 +24,20 @@ from romfsfs.cli.sources import (
 )
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
-from romfsfs.files import Progress, cache_dir, state_dir
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import is_dead, unmount
-from romfsfs.mount_table import real_place
-from romfsfs.session import store
-from romfsfs.session.commit import commit
 from romfsfs.session.entry import enter
-from romfsfs.session.host import SessionHost
+from romfsfs.session.keep import store
+from romfsfs.session.keep.store import Lock, MountedAt
 from romfsfs.session.opening import leave_work
+from romfsfs.session.rebase.commit import commit
 from romfsfs.session.revert import revert
+from romfsfs.session.service import SessionHost
 from romfsfs.session.session import Session
-from romfsfs.session.store import Lock, MountedAt
-from romfsfs.system_errors import worded
+from romfsfs.system.errors import worded
+from romfsfs.system.files import Progress, cache_dir, state_dir
+from romfsfs.system.mount_table import real_place
 
 
 @click.command()

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from romfsfs.errors import RomfsError, printable
-from romfsfs.files import Progress, named, no_progress
+from romfsfs.system.files import Progress, named, no_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -54,7 +54,7 @@ def _print(text: str) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            from romfsfs.system_errors import os_error
+            from romfsfs.system.errors import os_error
 
             error.filename = "standard output"
             sys.stderr.write(f"romfsfs: error: {os_error(error).line}\n")

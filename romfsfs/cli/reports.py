@@ -8,7 +8,7 @@ import click
 
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import WriteReport
-from romfsfs.session.commit import CommitReport
+from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
 
 PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")

@@ -24,17 +24,17 @@ from romfsfs.cli.reports import (
 )  # fmt: skip
 from romfsfs.cli.sources import Found, device, find_session, session_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, printable
-from romfsfs.session import history, store
-from romfsfs.session.commit import commit as commit_session
-from romfsfs.session.commit import commit_to
-from romfsfs.session.diff import changes_between, diff_images, diff_session
-from romfsfs.session.restore import selected
+from romfsfs.session.keep import history, store
+from romfsfs.session.plan.diff import changes_between, diff_images, diff_session
+from romfsfs.session.plan.shadow import Change
+from romfsfs.session.rebase.commit import commit as commit_session
+from romfsfs.session.rebase.commit import commit_to
+from romfsfs.session.rebase.undo import present_image, undo_target
+from romfsfs.session.rebase.undo import undo as undo_session
 from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
 from romfsfs.session.session import Session
-from romfsfs.session.shadow import Change
-from romfsfs.session.undo import present_image, undo_target
-from romfsfs.session.undo import undo as undo_session
+from romfsfs.session.tree.restore import selected
 
 _WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")

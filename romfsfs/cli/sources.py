@@ -14,12 +14,12 @@ from typing import BinaryIO
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
-from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import Image
-from romfsfs.session import store
-from romfsfs.session.cameras import known_session, unplugged_session
-from romfsfs.session.images import WHOLE_COPY, parse
+from romfsfs.session.find import known_session, unplugged_session
+from romfsfs.session.keep import store
+from romfsfs.session.keep.images import WHOLE_COPY, parse
 from romfsfs.session.session import Session, sessions
+from romfsfs.system.files import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

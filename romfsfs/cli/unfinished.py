@@ -11,11 +11,11 @@ from romfsfs.cli.output import Output
 from romfsfs.cli.reports import PARTITION
 from romfsfs.cli.sources import as_found, find_session, session_device
 from romfsfs.errors import EXIT_OK, RomfsError
-from romfsfs.session import store
-from romfsfs.session.recovery import recover as recover_session
+from romfsfs.session.keep import store
+from romfsfs.session.keep.state import SessionInfo
+from romfsfs.session.rebase.recovery import recover as recover_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
-from romfsfs.session.state import SessionInfo
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 

@@ -118,14 +118,14 @@ def _mounts(context: click.Context, word: str) -> Iterator[Item[str]]:
 
 
 def _sessions(context: click.Context, word: str) -> Iterator[Item[str]]:
-    from romfsfs.session.store import all_sessions
+    from romfsfs.session.keep.store import all_sessions
 
     targets = ((_near(info.source, word), "session") for _, info in all_sessions())
     yield from _or_files([*_mounted(word), *targets], word)
 
 
 def _mounted(word: str) -> Iterator[tuple[str, str]]:
-    from romfsfs.session.store import all_sessions, mounted_at
+    from romfsfs.session.keep.store import all_sessions, mounted_at
 
     for folder, info in all_sessions():
         holder = mounted_at(folder)
@@ -142,7 +142,7 @@ def _near(path: str, word: str) -> str:
 def _in_image(context: click.Context, word: str) -> Iterator[Item[str]]:
     """Paths in the image file that the command line names."""
     from romfsfs.image.model import DirNode, walk
-    from romfsfs.session.images import open_image
+    from romfsfs.session.keep.images import open_image
 
     source = context.params.get("source")
     if not isinstance(source, str) or not os.path.isfile(source):

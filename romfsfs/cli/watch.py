@@ -17,7 +17,7 @@ from pathlib import Path
 from romfsfs.cli.output import Output, draws, flush
 from romfsfs.cli.sources import Found
 from romfsfs.errors import EXIT_OK, printable
-from romfsfs.session import store
+from romfsfs.session.keep import store
 
 #: Between two looks. The daemon keeps the text as it was for up to a second.
 SECONDS = 0.5

@@ -18,14 +18,14 @@ from romfsfs.cli.reports import write_record, write_text
 from romfsfs.cli.sources import device
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
-from romfsfs.files import Progress, digest_fd, replace_atomically
-from romfsfs.session.images import parse
-from romfsfs.session.whole import Outcome, push_all
-from romfsfs.session.whole import push as push_image
+from romfsfs.session.keep.images import parse
+from romfsfs.session.rebase.whole import Outcome, push_all
+from romfsfs.session.rebase.whole import push as push_image
+from romfsfs.system.files import Progress, digest_fd, replace_atomically
 
 if TYPE_CHECKING:
-    from romfsfs.devices.defaults import DefaultImage
     from romfsfs.devices.discovery import CameraPort
+    from romfsfs.ide.defaults import DefaultImage
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _BOARD = click.option("--board", help="For a camera that cannot be identified.")
@@ -223,7 +223,7 @@ def _defaults(
     info: DeviceInfo, camera: str, place: str | None, partition: int | None
 ) -> list[DefaultImage]:
     """The image for each partition to restore."""
-    from romfsfs.devices.defaults import find_defaults
+    from romfsfs.ide.defaults import find_defaults
 
     if info.kind == "file":
         raise UsageError(

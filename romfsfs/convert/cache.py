@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from romfsfs.convert.types import Cancel, Cancelled, Diagnostic
-from romfsfs.files import digest_file, discard_folder, make_private_dir
+from romfsfs.system.files import digest_file, discard_folder, make_private_dir
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from romfsfs.convert.types import (
     error,
 )
 from romfsfs.errors import RomfsError, ToolMissing
-from romfsfs.files import CHUNK
+from romfsfs.system.files import CHUNK
 
 #: What the cache may grow to when nobody says otherwise, bytes.
 DEFAULT_CACHE_BYTES = 1 << 30

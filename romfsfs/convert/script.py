@@ -36,8 +36,8 @@ from romfsfs.convert.types import (
     warning,
 )
 from romfsfs.errors import ToolMissing
-from romfsfs.files import make_private_dir, replace_atomically
-from romfsfs.programs import package_folders
+from romfsfs.system.files import make_private_dir, replace_atomically
+from romfsfs.system.programs import package_folders
 
 #: Started by firmware under these names, so never compiled.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})

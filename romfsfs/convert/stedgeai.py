@@ -41,7 +41,7 @@ from romfsfs.convert.types import (
     unchanged,
 )
 from romfsfs.errors import ToolMissing
-from romfsfs.programs import find_on_path, search_path
+from romfsfs.system.programs import find_on_path, search_path
 
 if TYPE_CHECKING:
     from romfsfs.boards import NeuralArtNpu

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from romfsfs.convert.types import Cancel, Cancelled, Diagnostic, error
-from romfsfs.programs import search_path
+from romfsfs.system.programs import search_path
 
 if TYPE_CHECKING:
     import subprocess

@@ -19,7 +19,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from romfsfs.files import Progress, no_progress
+from romfsfs.system.files import Progress, no_progress
 
 #: bytes of the image header that say how long the image is (facts: `format.md`)
 HEADER_SIZE = 16

@@ -30,7 +30,7 @@ from romfsfs.devices.whole_image import (
     write_file,
 )
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError, VerifyError
-from romfsfs.files import Progress, no_progress
+from romfsfs.system.files import Progress, no_progress
 
 #: seconds until a board that was sent to its boot loader must be listed
 APPEAR_LIMIT = 15.0

@@ -22,8 +22,9 @@ from romfsfs.errors import (
     VerifyError,
     shell_word,
 )
-from romfsfs.file_times import unsettled, wait_until_settled
-from romfsfs.files import (
+from romfsfs.image.reader import image_size, is_blank
+from romfsfs.system.clock import unsettled, wait_until_settled
+from romfsfs.system.files import (
     CHUNK,
     Progress,
     check_plain,
@@ -32,7 +33,6 @@ from romfsfs.files import (
     remove_temporaries,
     replace_atomically,
 )
-from romfsfs.image.reader import image_size, is_blank
 
 #: device, inode, size, modification time, change time
 Stamp = tuple[int, int, int, int, int]

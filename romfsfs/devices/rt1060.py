@@ -25,7 +25,7 @@ from romfsfs.devices.whole_image import (
     write_file,
 )
 from romfsfs.errors import DeviceAbsent, UsageError, VerifyError
-from romfsfs.files import Progress, no_progress
+from romfsfs.system.files import Progress, no_progress
 
 #: USB id of the resident boot loader
 _USB_ID = "0x15A2,0x0073"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from romfsfs.errors import DeviceError, DeviceLost
-from romfsfs.programs import find_on_path, search_path
+from romfsfs.system.programs import find_on_path, search_path
 
 #: what installs dfu-util, by the names in /etc/os-release (ID, then ID_LIKE)
 _INSTALLERS = {

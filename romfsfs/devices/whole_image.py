@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import HEADER_SIZE
 from romfsfs.errors import CapacityError, DeviceLost, ImageFormatError
-from romfsfs.files import CHUNK
 from romfsfs.image.reader import image_size, is_blank
+from romfsfs.system.files import CHUNK
 
 
 def check_fits(image: BinaryIO, capacity: int, name: str) -> int:

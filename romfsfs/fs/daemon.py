@@ -25,13 +25,13 @@ from typing import Any, BinaryIO
 
 from romfsfs import errors
 from romfsfs.errors import Interrupted, RomfsError
-from romfsfs.files import Progress, no_progress
 from romfsfs.fs.binding import Binding, load_binding
 from romfsfs.fs.host import MountHost
 from romfsfs.fs.mountpoint import claimed, prepare
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import END
-from romfsfs.system_errors import os_error
+from romfsfs.system.errors import os_error
+from romfsfs.system.files import Progress, no_progress
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.fs.binding import install_command
-from romfsfs.mount_table import find_mount, mounts, real_place
-from romfsfs.programs import find_on_path
+from romfsfs.system.mount_table import find_mount, mounts, real_place
+from romfsfs.system.programs import find_on_path
 
 FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")

@@ -16,10 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from romfsfs.files import Progress
     from romfsfs.image.layout import Layout
     from romfsfs.image.model import Image
     from romfsfs.image.rules import AlignmentRules
+    from romfsfs.system.files import Progress
 
 _CHUNK = 1 << 20
 #: from this many bytes on, two threads hash (hashlib lets go of the interpreter while it works)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import BinaryIO
 
-    from romfsfs.files import Progress
     from romfsfs.image.layout import Layout
+    from romfsfs.system.files import Progress
 
 #: pieces are gathered to writes of this size
 _BATCH = 1 << 18

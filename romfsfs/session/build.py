@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.files import (
+from romfsfs.image.check import check_image
+from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.image.writer import write_image
+from romfsfs.session.keep.state import Base
+from romfsfs.session.plan.conversions import Conversions
+from romfsfs.session.plan.plan import Plan, make_plan
+from romfsfs.session.plan.shadow import Deriver, InWork
+from romfsfs.session.rebase.encoding import Sources
+from romfsfs.session.rebase.prepare import raise_problems
+from romfsfs.session.tree.extraction import Extracted, Item, extract
+from romfsfs.session.tree.worktree import open_file, scan
+from romfsfs.system.files import (
     EMPTY_DIGEST,
     Progress,
     cache_dir,
@@ -22,17 +33,6 @@ from romfsfs.files import (
     no_progress,
     remove_folder,
 )
-from romfsfs.image.check import check_image
-from romfsfs.image.model import FileNode, Image, walk
-from romfsfs.image.writer import write_image
-from romfsfs.session.conversions import Conversions
-from romfsfs.session.encoding import Sources
-from romfsfs.session.extraction import Extracted, Item, extract
-from romfsfs.session.plan import Plan, make_plan
-from romfsfs.session.prepare import raise_problems
-from romfsfs.session.shadow import Deriver, InWork
-from romfsfs.session.state import Base
-from romfsfs.session.worktree import open_file, scan
 
 if TYPE_CHECKING:
     from typing import BinaryIO

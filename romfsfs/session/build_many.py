@@ -10,9 +10,9 @@ from pathlib import Path
 from romfsfs.boards import Board, Partition, get_board
 from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError, shell_word
-from romfsfs.files import Progress, digest_fd, no_progress, replace_atomically
 from romfsfs.session.build import build
-from romfsfs.session.plan import Plan
+from romfsfs.session.plan.plan import Plan
+from romfsfs.system.files import Progress, digest_fd, no_progress, replace_atomically
 
 
 @dataclass(frozen=True, slots=True)

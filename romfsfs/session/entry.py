@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from romfsfs.devices.base import Device
-from romfsfs.files import Progress, no_progress, remove_folder
-from romfsfs.session import store
+from romfsfs.session.keep import store
+from romfsfs.session.keep.state import save
+from romfsfs.session.keep.store import Lock
 from romfsfs.session.opening import prepare, session_for
 from romfsfs.session.session import Session
-from romfsfs.session.state import save
-from romfsfs.session.store import Lock
+from romfsfs.system.files import Progress, no_progress, remove_folder
 
 
 def enter(

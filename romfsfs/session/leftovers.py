@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 from romfsfs.errors import RomfsError, shell_word
-from romfsfs.session.extraction import copy_range
-from romfsfs.session.restore import opened
-from romfsfs.session.shadow import Change
-from romfsfs.session.status import Status
-from romfsfs.session.worktree import Climber, kind_at, open_file
+from romfsfs.session.plan.shadow import Change
+from romfsfs.session.plan.status import Status
+from romfsfs.session.tree.extraction import copy_range
+from romfsfs.session.tree.restore import opened
+from romfsfs.session.tree.worktree import Climber, kind_at, open_file
 
 _LOOK_INTO = os.R_OK | os.X_OK
 

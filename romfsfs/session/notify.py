@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from romfsfs.programs import find_on_path
+from romfsfs.system.programs import find_on_path
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,26 @@ from typing import Any, NamedTuple
 from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import RomfsError
-from romfsfs.file_times import wait_until_settled
-from romfsfs.files import (
+from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.session.keep import base_image, history, store
+from romfsfs.session.keep.images import open_image
+from romfsfs.session.keep.recall import Recall, shown_as
+from romfsfs.session.keep.settling import lost_power, mark, settle
+from romfsfs.session.keep.state import BaseEntry, SessionInfo, save
+from romfsfs.session.leftovers import carry, ignored
+from romfsfs.session.plan.shadow import Change
+from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase import recovery
+from romfsfs.session.rebase.reading import fetch, sync
+from romfsfs.session.rebase.sources import secure
+from romfsfs.session.rebase.steps import reached
+from romfsfs.session.rebase.target import no_space, target_changed, target_is
+from romfsfs.session.session import Session
+from romfsfs.session.tree.extraction import Item, extract
+from romfsfs.session.tree.restore import is_beside, opened, restore, work_digest
+from romfsfs.session.tree.worktree import WorkFile, remove_tree, scan
+from romfsfs.system.clock import wait_until_settled
+from romfsfs.system.files import (
     Progress,
     digest_fd,
     make_private_dir,
@@ -28,23 +46,6 @@ from romfsfs.files import (
     sync_dir,
     sync_file_system,
 )
-from romfsfs.image.model import FileNode, Image, walk
-from romfsfs.session import base_image, history, recovery, store
-from romfsfs.session.extraction import Item, extract
-from romfsfs.session.images import open_image
-from romfsfs.session.leftovers import carry, ignored
-from romfsfs.session.reading import fetch, sync
-from romfsfs.session.recall import Recall, shown_as
-from romfsfs.session.restore import is_beside, opened, restore, work_digest
-from romfsfs.session.session import Session
-from romfsfs.session.settling import lost_power, mark, settle
-from romfsfs.session.shadow import Change
-from romfsfs.session.sources import secure
-from romfsfs.session.state import BaseEntry, SessionInfo, save
-from romfsfs.session.status import Status
-from romfsfs.session.steps import reached
-from romfsfs.session.target import no_space, target_changed, target_is
-from romfsfs.session.worktree import WorkFile, remove_tree, scan
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from romfsfs.errors import UsageError
-from romfsfs.session import store
+from romfsfs.session.keep import store
 from romfsfs.session.leftovers import ignored
 from romfsfs.session.opening import discard_work
-from romfsfs.session.restore import is_below, restore, selected
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.sources import secure
 from romfsfs.session.session import Session
-from romfsfs.session.shadow import Change, ShadowEntry
-from romfsfs.session.sources import secure
-from romfsfs.session.status import Status
+from romfsfs.session.tree.restore import is_below, restore, selected
 
 
 def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None) -> list[str]:

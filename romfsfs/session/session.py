@@ -18,14 +18,13 @@ from pathlib import Path
 from romfsfs.boards import get_board
 from romfsfs.convert import Converters, Excludes, Options, Target
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.files import cache_dir, make_private_dir
-from romfsfs.session import store
-from romfsfs.session.advice import advice
-from romfsfs.session.base_image import BaseImage, open_base
-from romfsfs.session.digests import DigestCache
-from romfsfs.session.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
-from romfsfs.session.recall import Recall
-from romfsfs.session.shadow import (
+from romfsfs.session.keep import store
+from romfsfs.session.keep.base_image import BaseImage, open_base
+from romfsfs.session.keep.recall import Recall
+from romfsfs.session.keep.state import Base, SessionInfo, Signature, save
+from romfsfs.session.plan.advice import advice
+from romfsfs.session.plan.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
+from romfsfs.session.plan.shadow import (
     Convert,
     Deriver,
     Digest,
@@ -34,9 +33,10 @@ from romfsfs.session.shadow import (
     Location,
     ShadowEntry,
 )
-from romfsfs.session.state import Base, SessionInfo, Signature, save
-from romfsfs.session.status import Status, make_status
-from romfsfs.session.worktree import open_file, scan
+from romfsfs.session.plan.status import Status, make_status
+from romfsfs.session.tree.digests import DigestCache
+from romfsfs.session.tree.worktree import open_file, scan
+from romfsfs.system.files import cache_dir, make_private_dir
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.files import CHUNK, Progress, no_progress
+from romfsfs.system.files import CHUNK, Progress, no_progress
 from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.members import Model, is_model, label_name
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.files import (
+from romfsfs.ide.places import resource_folders
+from romfsfs.system.files import (
     Progress,
     cache_dir,
     digest_bytes,
@@ -23,7 +24,6 @@ from romfsfs.files import (
     replace_atomically,
     state_dir,
 )
-from romfsfs.ide import resource_folders
 from romfsfs.zoo.sources import FolderSource, ListingSource, Source, ZipSource, is_zip
 
 #: The environment variable that names a source.

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from romfsfs.errors import RomfsError, VerifyError
-from romfsfs.files import Progress, digest_file, no_progress, replace_atomically, sync_dir
+from romfsfs.system.files import Progress, digest_file, no_progress, replace_atomically, sync_dir
 
 SCHEMES = ("http", "https", "file")
 #: The largest resource zip so far has some hundred megabytes.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from romfsfs.errors import RomfsError
-from romfsfs.files import (
+from romfsfs.system.files import (
     CHUNK,
     cache_dir,
     digest_bytes,

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from measure import CHECKOUT, MIB, MPREMOTE, Bench, Figure, Usage, shown
 
 from romfsfs.boards import get_board
-from romfsfs.devices.simulator import Simulator, preset
-from romfsfs.devices.simulator.config import SECTOR_ERASE_SECONDS, PartitionConfig
 from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator, preset
+from romfsfs.simulator.config import SECTOR_ERASE_SECONDS, PartitionConfig
 
 BOARD = "OPENMV4P"
 RATE = 1_000_000

@@ -14,13 +14,13 @@ import pytest
 from romfsfs.boards import get_board
 from romfsfs.cli import main
 from romfsfs.cli.sources import device
-from romfsfs.devices.simulator import Simulator
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
-from romfsfs.mount_table import find_mount
 from romfsfs.session.opening import prepare, session_for
 from romfsfs.session.session import Session, sessions
+from romfsfs.simulator import Simulator
+from romfsfs.system.mount_table import find_mount
 
 KIB = 1024
 #: Seconds after which a command has failed.

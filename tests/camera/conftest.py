@@ -11,8 +11,8 @@ import pytest
 from camera_rig import Rig
 
 import romfsfs
-from romfsfs.devices.simulator import Simulator, preset
-from romfsfs.devices.simulator.executor import ENVIRONMENT
+from romfsfs.simulator import Simulator, preset
+from romfsfs.simulator.executor import ENVIRONMENT
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from camera_rig import Rig, held
 
-from romfsfs.devices.simulator import Simulator
+from romfsfs.simulator import Simulator
 
 Connect = Callable[..., Simulator]
 

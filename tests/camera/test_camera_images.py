@@ -13,9 +13,9 @@ import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator, preset
-from romfsfs.devices.simulator.config import PartitionConfig
-from romfsfs.session.whole import push as push_image
+from romfsfs.session.rebase.whole import push as push_image
+from romfsfs.simulator import Simulator, preset
+from romfsfs.simulator.config import PartitionConfig
 
 Connect = Callable[..., Simulator]
 

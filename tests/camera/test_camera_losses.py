@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session, tree
 
-from romfsfs.devices.simulator import Simulator
 from romfsfs.session.session import Session
+from romfsfs.simulator import Simulator
 
 Connect = Callable[..., Simulator]
 

@@ -13,8 +13,8 @@ from camera_rig import KIB, Rig, held, make_image, only_session, tree
 
 from romfsfs.boards import get_board
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator
-from romfsfs.devices.simulator.config import PartitionConfig
+from romfsfs.simulator import Simulator
+from romfsfs.simulator.config import PartitionConfig
 
 Connect = Callable[..., Simulator]
 

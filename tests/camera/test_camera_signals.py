@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from camera_rig import KIB, LIMIT, Rig, held, make_image, only_session
 
-from romfsfs.devices.simulator import Simulator
+from romfsfs.simulator import Simulator
 
 Connect = Callable[..., Simulator]
 

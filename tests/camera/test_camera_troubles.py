@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from camera_rig import KIB, Rig, held, make_image
 
-from romfsfs.devices.simulator import TO_CAMERA, TO_HOST, Simulator
+from romfsfs.simulator import TO_CAMERA, TO_HOST, Simulator
 
 Connect = Callable[..., Simulator]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.mount_table import find_mount
+from romfsfs.system.mount_table import find_mount
 
 #: Seconds after which a command has failed.
 LIMIT = 60

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.image.writer import encode
-from romfsfs.session import store
+from romfsfs.session.keep import store
 
 Run = Callable[..., "tuple[int, str, str]"]
 

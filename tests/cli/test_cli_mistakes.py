@@ -23,7 +23,7 @@ from romfsfs.errors import (
     printable,
 )
 from romfsfs.image.writer import encode
-from romfsfs.system_errors import os_error
+from romfsfs.system.errors import os_error
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from cli_mounts import LIMIT, Mounts
 
 from romfsfs.fs.mountpoint import is_dead, wait_for_exit
 from romfsfs.image.writer import encode
-from romfsfs.mount_table import find_mount
-from romfsfs.session import store
+from romfsfs.session.keep import store
+from romfsfs.system.mount_table import find_mount
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 
 from romfsfs.devices.file import FileDevice
 from romfsfs.image.writer import encode
-from romfsfs.session import steps, store
+from romfsfs.session.keep import store
 from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.rebase import steps
 from romfsfs.session.session import Session
 
 Run = Callable[..., "tuple[int, str, str]"]

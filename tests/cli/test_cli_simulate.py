@@ -20,7 +20,7 @@ def test_two_simulated_cameras_are_two(
         ids.append(config.unique_id)
         return SimpleNamespace(programmed=0, erased_blocks=0, wire_in=0, wire_out=0)
 
-    monkeypatch.setattr("romfsfs.devices.simulator.server.run_simulator", no_run)
+    monkeypatch.setattr("romfsfs.simulator.server.run_simulator", no_run)
     for words in (("--link", "a"), ("--link", "b"), ("--link", "./a"), ("--flash", "c")):
         assert run("simulate", *words).code == 0
     first, second, again, other = ids

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from romfsfs.boards import get_board
-from romfsfs.devices.defaults import find_defaults
 from romfsfs.errors import RomfsError, UsageError
+from romfsfs.ide.defaults import find_defaults
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 

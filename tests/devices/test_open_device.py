@@ -23,10 +23,10 @@ from romfsfs.devices.discovery import (
     serial_cameras,
 )
 from romfsfs.devices.open import is_camera, open_device, send_to_loader
-from romfsfs.devices.simulator import Simulator, preset
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator, preset
 
 
 def port(device: str, vid: int | None, pid: int | None, serial: str = "") -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from romfsfs.errors import RomfsError
-from romfsfs.files import Progress
+from romfsfs.system.files import Progress
 
 
 class DirectoryTree:

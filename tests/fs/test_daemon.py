@@ -19,7 +19,7 @@ from romfsfs.fs import binding as bindings
 from romfsfs.fs import mountpoint
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import main_2
-from romfsfs.mount_table import find_mount
+from romfsfs.system.mount_table import find_mount
 
 
 def test_it_is_ready_when_mount_returns_and_ended_when_unmount_does(place: Mounted) -> None:

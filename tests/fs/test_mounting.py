@@ -9,7 +9,7 @@ import subprocess
 
 from mounts import SECONDS, Mounted, until
 
-from romfsfs.mount_table import find_mount, mounts
+from romfsfs.system.mount_table import find_mount, mounts
 
 
 def being_mounted(place: Mounted) -> subprocess.Popen[str]:

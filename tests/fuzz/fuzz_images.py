@@ -10,7 +10,6 @@ from pathlib import Path
 from zlib import crc32
 
 from romfsfs.errors import ImageFormatError, PlanError, RomfsError
-from romfsfs.files import digest_bytes
 from romfsfs.image import varuint
 from romfsfs.image.check import check_image, lint
 from romfsfs.image.layout import AlignmentRules, BasePiece, FilePiece, Layout, TreeEntry, canonical
@@ -20,6 +19,7 @@ from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.stable import stable
 from romfsfs.image.writer import write_image
 from romfsfs.session.build import extract_image
+from romfsfs.system.files import digest_bytes
 
 #: A file system in memory where there is one: the disk is not what is tested.
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

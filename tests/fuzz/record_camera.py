@@ -16,8 +16,8 @@ import fuzz_camera
 
 from romfsfs.devices.serial_camera import identity, port, probe, repl
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator
-from romfsfs.devices.simulator.config import preset
+from romfsfs.simulator import Simulator
+from romfsfs.simulator.config import preset
 
 
 class RecordingPort(port.Port):

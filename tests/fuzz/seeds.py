@@ -15,7 +15,7 @@ from fuzz_camera import DIVIDER, IMAGE, entering, running
 
 from romfsfs.image.varuint import MAGIC
 from romfsfs.image.writer import encode
-from romfsfs.session.state import Base, BaseEntry, SessionInfo, Signature
+from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, Signature
 
 DATA = Path(os.environ.get("ROMFSFS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 #: Whole conversations with simulated cameras, see `record_camera.py`.

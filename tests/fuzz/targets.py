@@ -26,13 +26,14 @@ from romfsfs.boards import boards
 from romfsfs.convert import haar, mpy
 from romfsfs.convert.cache import Cache
 from romfsfs.convert.flatbuffer import ModelError, read_operators
-from romfsfs.devices import defaults, dfu_util, rt1060
+from romfsfs.devices import dfu_util, rt1060
 from romfsfs.devices.tools import ToolResult
 from romfsfs.errors import DeviceError, RomfsError, UsageError
 from romfsfs.fs.control import ControlDirectory
-from romfsfs.session import history, store
-from romfsfs.session.recovery import CommitRecord
-from romfsfs.session.state import Base, SessionInfo
+from romfsfs.ide.places import defaults
+from romfsfs.session.keep import history, store
+from romfsfs.session.keep.state import Base, SessionInfo
+from romfsfs.session.rebase.recovery import CommitRecord
 from romfsfs.zoo import sources
 from romfsfs.zoo.index import parse_index
 

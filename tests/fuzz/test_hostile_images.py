@@ -15,13 +15,13 @@ from seeds import image, named, number, record
 from romfsfs.boards import get_board
 from romfsfs.convert import haar
 from romfsfs.convert.flatbuffer import ModelError, read_operators
-from romfsfs.devices.defaults import find_defaults
 from romfsfs.errors import ImageFormatError, RomfsError, UsageError
+from romfsfs.ide.defaults import find_defaults
 from romfsfs.image.model import DirNode, FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.varuint import MAGIC
 from romfsfs.session.build import extract_image
-from romfsfs.session.images import open_image
+from romfsfs.session.keep.images import open_image
 from romfsfs.zoo.sources import ZipSource
 
 #: CPU seconds and bytes of memory for each MiB of a hostile input, whatever is in it; the worst

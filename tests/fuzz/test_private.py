@@ -16,7 +16,7 @@ import pytest
 
 from romfsfs.cli import main
 from romfsfs.errors import RomfsError
-from romfsfs.files import make_private_dir, replace_atomically
+from romfsfs.system.files import make_private_dir, replace_atomically
 
 NOBODY = 65534
 CHECKOUT = Path(__file__).parents[2]
@@ -304,7 +304,7 @@ def test_what_another_process_still_writes_is_not_removed(tmp_path: Path) -> Non
     killed.write_bytes(b"half")
     script = (
         "import os, sys; os.getpid = lambda: 4194398\n"
-        "from romfsfs.files import replace_atomically\n"
+        "from romfsfs.system.files import replace_atomically\n"
         "with replace_atomically(sys.argv[1]) as file:\n"
         "    print('writing', flush=True); sys.stdin.readline(); file.write(b'last')\n"
     )

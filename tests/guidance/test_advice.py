@@ -12,7 +12,7 @@ from romfsfs.cli import main
 from romfsfs.image.model import Extent
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
-from romfsfs.session.advice import misaligned
+from romfsfs.session.plan.advice import misaligned
 
 #: x.lite of 5 bytes at an offset that is no multiple of 16, as mpremote would place it
 PEERS = b"\xd2\xcd\x31\x10\x05\x0e\x06x.lite\x02\x05abcde"

@@ -15,10 +15,10 @@ from romfsfs.cli import main
 from romfsfs.cli.app import COMMANDS, romfsfs
 from romfsfs.cli.completion import answer, bash_word, script, split_line
 from romfsfs.cli.values import completer_of
-from romfsfs.files import state_dir
 from romfsfs.image.writer import encode
-from romfsfs.session import store
-from romfsfs.session.store import MountedAt
+from romfsfs.session.keep import store
+from romfsfs.session.keep.store import MountedAt
+from romfsfs.system.files import state_dir
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -16,7 +16,7 @@ from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.stable import stable
 from romfsfs.image.writer import encode
-from romfsfs.session.partition_map import (
+from romfsfs.session.plan.partition_map import (
     DIRECTORY,
     FILE,
     FREE,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import romfsfs
-from romfsfs.devices.simulator import Simulator
 from romfsfs.errors import ConversionError, DeviceAbsent, SessionBusy, UsageError
-from romfsfs.files import digest_file
 from romfsfs.session.session import Session, sessions
+from romfsfs.simulator import Simulator
+from romfsfs.system.files import digest_file
 
 
 def test_continuous_integration_commits_to_three_cameras(

@@ -12,8 +12,8 @@ import pytest
 
 from romfsfs.boards import boards
 from romfsfs.cli import automount, main
+from romfsfs.desktop.units import rule, unit
 from romfsfs.errors import UsageError
-from romfsfs.integration.units import rule, unit
 
 UNIT = ".config/systemd/user/romfsfs@.service"
 

@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 import pytest
 
 from romfsfs.cli import desktop, main
-from romfsfs.errors import RomfsError
-from romfsfs.image.writer import encode
-from romfsfs.integration.file_managers import (
+from romfsfs.desktop.file_managers import (
     dialog_command,
     nautilus_scripts,
     with_actions,
     without_actions,
 )
+from romfsfs.errors import RomfsError
+from romfsfs.image.writer import encode
 
 SCRIPTS = ".local/share/nautilus/scripts/romfsfs"
 ACTIONS = ".config/Thunar/uca.xml"

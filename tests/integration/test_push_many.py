@@ -13,10 +13,10 @@ import pytest
 
 import romfsfs
 from romfsfs.cli import main
-from romfsfs.devices.simulator import Simulator
 from romfsfs.errors import EXIT_DEVICE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, DeviceError
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator
 
 Camera = Callable[..., Simulator]
 

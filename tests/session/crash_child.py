@@ -21,12 +21,13 @@ from session_desk import Desk, Flash
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
-from romfsfs.session import steps, store
-from romfsfs.session.commit import commit
-from romfsfs.session.recovery import recover
+from romfsfs.session.keep import store
+from romfsfs.session.rebase import steps
+from romfsfs.session.rebase.commit import commit
+from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
-from romfsfs.session.undo import undo
 
 CRASHED = 42
 FLASH_SIZE = 65536

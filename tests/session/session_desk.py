@@ -10,15 +10,15 @@ from typing import Any, BinaryIO
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport, matches_by_digest
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import ImageFormatError, VerifyError
-from romfsfs.files import Progress, no_progress
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import image_size, read_image
 from romfsfs.image.writer import encode
-from romfsfs.session import store
-from romfsfs.session.commit import CommitReport, commit
+from romfsfs.session.keep import store
 from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.plan.shadow import Change
+from romfsfs.session.rebase.commit import CommitReport, commit
 from romfsfs.session.session import Session
-from romfsfs.session.shadow import Change
+from romfsfs.system.files import Progress, no_progress
 
 HEADER = 16
 

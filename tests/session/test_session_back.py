@@ -11,10 +11,11 @@ from session_desk import Desk, Flash, files_of, tree_of
 
 from romfsfs.errors import RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
-from romfsfs.session import history, recall, steps
+from romfsfs.session.keep import history, recall
 from romfsfs.session.opening import leave_work
+from romfsfs.session.rebase import steps
+from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
-from romfsfs.session.undo import undo
 
 
 class TestRecall:

@@ -23,8 +23,9 @@ from romfsfs.errors import (
     VerifyError,
 )
 from romfsfs.image.writer import encode
-from romfsfs.session import history, prepare, steps, store
-from romfsfs.session.commit import commit_to
+from romfsfs.session.keep import history, store
+from romfsfs.session.rebase import prepare, steps
+from romfsfs.session.rebase.commit import commit_to
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 

@@ -19,8 +19,9 @@ from session_desk import Desk, files_of, tree_of
 
 import romfsfs
 from romfsfs.errors import RomfsError
-from romfsfs.session import history, steps
-from romfsfs.session.recovery import recover
+from romfsfs.session.keep import history
+from romfsfs.session.rebase import steps
+from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 

@@ -17,8 +17,8 @@ from session_desk import Desk
 from romfsfs.devices.base import Device
 from romfsfs.errors import ConversionError, RomfsError, UsageError
 from romfsfs.session import session
-from romfsfs.session.host import SessionHost
-from romfsfs.session.worktree import WorkFile, scan
+from romfsfs.session.service import SessionHost
+from romfsfs.session.tree.worktree import WorkFile, scan
 
 #: Seconds that conversions may take before a test has failed.
 LIMIT = 60
@@ -136,7 +136,7 @@ def test_a_commit_through_ctl(
     host.changed("a.txt")
     with pytest.raises(RomfsError, match="open for writing"):
         host.control("commit", lambda: ["a.txt"])
-    with caplog.at_level(logging.INFO, "romfsfs.session.host"):
+    with caplog.at_level(logging.INFO, "romfsfs.session.service"):
         host.control("commit\n", no_writers)
         host.control("commit", no_writers)
     assert desk.stored()["a.txt"] == b"second\n"
@@ -185,7 +185,7 @@ def test_a_long_life_is_not_remembered(
     host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was known of contents that are gone goes: a daemon may live for months."""
-    monkeypatch.setattr("romfsfs.session.digests.unsettled", lambda changed_ns: 0)
+    monkeypatch.setattr("romfsfs.session.tree.digests.unsettled", lambda changed_ns: 0)
     for number in range(10):
         desk.write("data.bin", bytes([number]) * 100)
         desk.write(f"passing{number}", b"x")

@@ -19,8 +19,8 @@ from romfsfs.errors import (
     UsageError,
 )
 from romfsfs.image.writer import encode
-from romfsfs.session import history, settling, store
-from romfsfs.session.commit import commit_to
+from romfsfs.session.keep import history, settling, store
+from romfsfs.session.rebase.commit import commit_to
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 

@@ -12,12 +12,12 @@ import pytest
 from session_desk import Desk
 
 from romfsfs.errors import CapacityError, ConversionError, PlanError, TargetChanged
-from romfsfs.files import digest_bytes
 from romfsfs.image.writer import encode
-from romfsfs.session.diff import diff_session
 from romfsfs.session.opening import leave_work
-from romfsfs.session.plan import Problem, make_plan
-from romfsfs.session.shadow import Change, InWork, ShadowEntry
+from romfsfs.session.plan.diff import diff_session
+from romfsfs.session.plan.plan import Problem, make_plan
+from romfsfs.session.plan.shadow import Change, InWork, ShadowEntry
+from romfsfs.system.files import digest_bytes
 
 CASCADE = (
     '<?xml version="1.0"?><opencv_storage><cascade type_id="opencv-cascade-classifier">'

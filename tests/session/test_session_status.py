@@ -10,9 +10,9 @@ from session_desk import Desk
 
 from romfsfs.boards import get_board
 from romfsfs.convert import Target
-from romfsfs.session.prepare import converted_plan
-from romfsfs.session.shadow import Change, InCache, ShadowEntry
-from romfsfs.session.status import what_it_becomes
+from romfsfs.session.plan.shadow import Change, InCache, ShadowEntry
+from romfsfs.session.plan.status import what_it_becomes
+from romfsfs.session.rebase.prepare import converted_plan
 
 RECORD = {
     "source", "board", "partition", "capacity", "used", "free", "clean", "entries", "problems",

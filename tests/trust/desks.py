@@ -24,7 +24,7 @@ from romfsfs.cli import main
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
-from romfsfs.session.settling import settle
+from romfsfs.session.keep.settling import settle
 
 OLD = {"a.txt": b"first\n", "lib/b.bin": bytes(200), "app.mpy": b"M\x06\x00\x1f"}
 ELSEWHERE = {"a.txt": b"written by another program\n", "new/d.txt": b"d"}
@@ -92,7 +92,7 @@ class Desk:
             self.fork(lambda: self.killed_commit())
 
     def killed_commit(self) -> None:
-        from romfsfs.session import steps
+        from romfsfs.session.rebase import steps
 
         def on_step(name: str) -> None:
             if name == "target-written":

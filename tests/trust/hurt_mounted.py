@@ -13,7 +13,7 @@ from typing import Any
 from desks import EDITS, OLD, Desk, edit, files_of, missing
 from hurt import Killer
 
-import romfsfs.session.host
+import romfsfs.session.service
 from romfsfs.cli import main
 
 
@@ -72,7 +72,7 @@ class DaemonDesk(MountedDesk):
 
     def run_hurt(self, killer: Killer) -> int:
         killer.armed = False
-        commit = romfsfs.session.host.commit
+        commit = romfsfs.session.service.commit
 
         def counted(*args: Any, **options: Any) -> Any:
             killer.armed = True
@@ -81,7 +81,7 @@ class DaemonDesk(MountedDesk):
             finally:
                 killer.armed = False
 
-        romfsfs.session.host.commit = counted  # type: ignore[assignment]
+        romfsfs.session.service.commit = counted  # type: ignore[assignment]
         return int(main(["mount", str(self.image), str(self.mnt), "--foreground"]) or 0)
 
     def hurt(self, how: str, at: int) -> tuple[int, dict[str, Any]]:

@@ -20,8 +20,8 @@ from desks import Desk
 from lossy_disk import Disk, Record, State, Was, read_records
 
 from romfsfs.devices import file as image_file
-from romfsfs.session import base_image, settling
-from romfsfs.session.state import Signature
+from romfsfs.session.keep import base_image, settling
+from romfsfs.session.keep.state import Signature
 
 
 class Found(NamedTuple):

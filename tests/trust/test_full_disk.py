@@ -18,7 +18,7 @@ import pytest
 from real_mount import RealMount, until
 
 from romfsfs.convert import Converters, State, Target, script
-from romfsfs.files import digest_fd
+from romfsfs.system.files import digest_fd
 
 pytestmark = pytest.mark.timeout(120)
 

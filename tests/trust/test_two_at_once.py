@@ -19,7 +19,7 @@ from real_mount import RealMount
 
 import romfsfs
 from romfsfs.cli import main
-from romfsfs.session import steps
+from romfsfs.session.rebase import steps
 
 pytestmark = pytest.mark.timeout(120)
 

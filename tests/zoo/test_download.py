@@ -10,7 +10,7 @@ import pytest
 from zoo_server import Server
 
 from romfsfs.errors import RomfsError, VerifyError
-from romfsfs.files import digest_bytes
+from romfsfs.system.files import digest_bytes
 from romfsfs.zoo.download import download, kept
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes

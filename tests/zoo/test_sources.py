@@ -13,7 +13,7 @@ import pytest
 from zoo_server import FILES, MODELS, Server
 
 from romfsfs.errors import RomfsError, UsageError, VerifyError
-from romfsfs.ide import resource_folders
+from romfsfs.ide.places import resource_folders
 from romfsfs.zoo import open_zoo
 from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.choose import open_offline, open_source, remember

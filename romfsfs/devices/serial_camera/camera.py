@@ -37,8 +37,8 @@ from romfsfs.errors import (
     ImageFormatError,
     VerifyError,
 )
-from romfsfs.files import Progress, no_progress
 from romfsfs.image.reader import image_size, is_blank
+from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
 _COARSE = 65536

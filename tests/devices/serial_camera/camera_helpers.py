@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import random
 
-from romfsfs.devices.simulator import Simulator
 from romfsfs.errors import ImageFormatError
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator
 
 KIB = 1024
 

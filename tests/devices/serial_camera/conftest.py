@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from romfsfs.devices.simulator import Simulator, preset
+from romfsfs.simulator import Simulator, preset
 
 
 @pytest.fixture

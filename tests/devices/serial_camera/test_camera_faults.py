@@ -17,8 +17,6 @@ from romfsfs.devices.serial_camera import frames, repl, snippets
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.repl import RawRepl
-from romfsfs.devices.simulator import TO_CAMERA, TO_HOST, Simulator
-from romfsfs.devices.simulator.config import PartitionConfig
 from romfsfs.errors import (
     CapacityError,
     DeviceAbsent,
@@ -29,6 +27,8 @@ from romfsfs.errors import (
     ImageFormatError,
     VerifyError,
 )
+from romfsfs.simulator import TO_CAMERA, TO_HOST, Simulator
+from romfsfs.simulator.config import PartitionConfig
 
 SMALL = (PartitionConfig(32 * KIB),)
 OLD = make_image(20 * KIB)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from camera_helpers import KIB, make_image, opened
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator
 
 MIB = 1024 * KIB
 

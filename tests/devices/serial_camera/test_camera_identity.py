@@ -9,9 +9,9 @@ from camera_helpers import KIB, make_image
 
 from romfsfs.boards import boards
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator, preset_names
-from romfsfs.devices.simulator.config import PartitionConfig
 from romfsfs.errors import UsageError
+from romfsfs.simulator import Simulator, preset_names
+from romfsfs.simulator.config import PartitionConfig
 
 
 @pytest.mark.parametrize("board", preset_names())

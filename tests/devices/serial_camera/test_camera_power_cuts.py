@@ -11,9 +11,9 @@ import pytest
 from camera_helpers import KIB, content, edited, holds, make_image, opened
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator
-from romfsfs.devices.simulator.config import PartitionConfig
 from romfsfs.errors import DeviceLost
+from romfsfs.simulator import Simulator
+from romfsfs.simulator.config import PartitionConfig
 
 CAMERAS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "ranges": ("OPENMV_N6", 0, {"partitions": (PartitionConfig(24 * KIB),)}),

@@ -10,8 +10,8 @@ import pytest
 from camera_helpers import KIB, content, edited, make_image, opened
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.devices.simulator import Simulator
-from romfsfs.devices.simulator.config import PartitionConfig
+from romfsfs.simulator import Simulator
+from romfsfs.simulator.config import PartitionConfig
 
 NOR = (PartitionConfig(256 * KIB),)
 FIRMWARES = {

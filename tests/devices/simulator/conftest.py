@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import serial
 
-from romfsfs.devices.simulator import Simulator, preset
+from romfsfs.simulator import Simulator, preset
 
 RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
 

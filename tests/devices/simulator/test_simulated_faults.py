@@ -8,7 +8,7 @@ import time
 import pytest
 import serial
 
-from romfsfs.devices.simulator import TO_CAMERA, TO_HOST
+from romfsfs.simulator import TO_CAMERA, TO_HOST
 
 WRITE = "import vfs\nprint(vfs.rom_ioctl(4, 0, {offset}, bytes({size})))"
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from romfsfs.devices.simulator import PartitionConfig, Simulator, preset, preset_names
 from romfsfs.errors import UsageError
+from romfsfs.simulator import PartitionConfig, Simulator, preset, preset_names
 
 #: a ROMFS image with the one file `a.txt`
 IMAGE = b"\xd2\xcd\x31\x10" + b"\x05\x0e" + b"\x05a.txt" + b"\x02\x06" + b"hello!"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from romfsfs.devices.simulator import Simulator, find_micropython, preset
 from romfsfs.errors import ToolMissing, UsageError
+from romfsfs.simulator import Simulator, find_micropython, preset
 
 
 def test_the_rate_holds_in_both_directions(camera, connect):
@@ -102,7 +102,7 @@ def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path)
 
 FOREGROUND = """
 import sys
-from romfsfs.devices.simulator import preset, run_simulator
+from romfsfs.simulator import preset, run_simulator
 done = run_simulator(preset("OPENMV4"), link=sys.argv[1], micropython=sys.argv[2],
                      ready=lambda camera: print(camera.port, flush=True))
 print(done.execs)

@@ -1,0 +1,162 @@
+"""Commit and Status in the menus of file managers: scripts for Nautilus, custom actions for Thunar.
+
+Both call `romfsfs desktop --run commit|status FOLDER`, which shows the outcome in a window.
+Thunar's `uca.xml` belongs to the user and to Thunar, which rewrites it: our actions are put into
+it and taken out of it as text, found by their unique-id, and every other byte stays.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+from romfsfs.desktop.installed import File
+from romfsfs.errors import RomfsError
+
+#: action -> (icon, what the menu says, its explanation)
+ACTIONS = {
+    "commit": (
+        "document-save",
+        "Commit to camera",
+        "Write the edits to the camera or image file, verified",
+    ),
+    "status": ("dialog-information", "ROMFS status", "What would be committed"),
+}
+
+#: Where Thunar takes its actions from as long as the user has no file of their own.
+SYSTEM_UCA = Path("/etc/xdg/Thunar/uca.xml")
+
+_EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
+
+
+def nautilus_scripts(program: Sequence[str], data_home: Path) -> list[File]:
+    """A script for each action, in the submenu Scripts > romfsfs."""
+    folder = data_home / "nautilus" / "scripts" / "romfsfs"
+    return [
+        File(folder / action.capitalize(), _script(program, action), 0o755) for action in ACTIONS
+    ]
+
+
+def _script(program: Sequence[str], action: str) -> bytes:
+    # Nautilus starts it in the folder shown; its Python must not import what lies there.
+    return f"""\
+#!/bin/sh
+# Written by `romfsfs desktop --install`; removed by `romfsfs desktop --uninstall`.
+folder=$(printf '%s' "$NAUTILUS_SCRIPT_SELECTED_FILE_PATHS" | head -n 1)
+[ -n "$folder" ] || folder=$PWD
+cd / && exec {shlex.join(program)} desktop --run {action} "$folder"
+""".encode()
+
+
+def uca_path(config_home: Path) -> Path:
+    return config_home / "Thunar" / "uca.xml"
+
+
+def with_actions(present: bytes | None, program: Sequence[str]) -> bytes:
+    """`uca.xml` with our actions, new ones in the place of old ones.
+
+    present: what the file holds, None: there is none. RomfsError if it is not what Thunar writes.
+    """
+    text = without_actions(present if present is not None else _EMPTY_UCA)
+    end = _parse(text).end_of_actions
+    block = b"".join(_action(program, action) for action in ACTIONS)
+    made = text[:end] + block + text[end:]
+    _parse(made)
+    return made
+
+
+def without_actions(present: bytes) -> bytes:
+    """`uca.xml` without our actions; every other byte as it was."""
+    for start, end in reversed(_parse(present).ours):
+        present = present[:start] + present[end:]
+    return present
+
+
+def _action(program: Sequence[str], action: str) -> bytes:
+    icon, name, description = ACTIONS[action]
+    # Thunar puts the path in for %f, quoted; in front of it a percent sign of ours is doubled.
+    called = shlex.join(program).replace("%", "%%")
+    shell = f'cd / && exec {called} desktop --run {action} "$0"'
+    command = f"sh -c {shlex.quote(shell)} %f"
+    return f"""\
+<action>
+\t<icon>{icon}</icon>
+\t<name>{escape(name)}</name>
+\t<submenu></submenu>
+\t<unique-id>romfsfs-{action}</unique-id>
+\t<command>{escape(command)}</command>
+\t<description>{escape(description)}</description>
+\t<range></range>
+\t<patterns>*</patterns>
+\t<directories/>
+</action>
+""".encode()
+
+
+class _Places:
+    """Byte offsets in an `uca.xml`. ours: start and end of each action of ours with the line break
+    after it. end_of_actions: where the closing tag of the root begins."""
+
+    def __init__(self) -> None:
+        self.ours: list[tuple[int, int]] = []
+        self.end_of_actions = 0
+
+
+def _parse(data: bytes) -> _Places:
+    places = _Places()
+    parser = expat.ParserCreate()
+    path: list[str] = []
+    start = 0
+    unique_id = ""
+
+    def began(name: str, attributes: dict[str, str]) -> None:
+        nonlocal start, unique_id
+        path.append(name)
+        if path == ["actions", "action"]:
+            start, unique_id = parser.CurrentByteIndex, ""
+
+    def text(characters: str) -> None:
+        nonlocal unique_id
+        if path == ["actions", "action", "unique-id"]:
+            unique_id += characters
+
+    def ended(name: str) -> None:
+        if path == ["actions", "action"] and unique_id.strip() in _IDS:
+            end = data.index(b">", parser.CurrentByteIndex) + 1
+            places.ours.append((start, end + (data[end : end + 1] == b"\n")))
+        if path == ["actions"]:
+            places.end_of_actions = parser.CurrentByteIndex
+        path.pop()
+
+    parser.StartElementHandler = began
+    parser.CharacterDataHandler = text
+    parser.EndElementHandler = ended
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise RomfsError(f"Thunar's actions cannot be read: {error}", where="uca.xml") from None
+    if not places.end_of_actions or data[places.end_of_actions :][:2] != b"</":
+        raise RomfsError("not a file of Thunar's actions", where="uca.xml")
+    return places
+
+
+_IDS = {f"romfsfs-{action}" for action in ACTIONS}
+
+
+def dialog_command(program: str, title: str, text: str, *, failed: bool) -> list[str]:
+    """The argv that shows a window with the outcome: with zenity, kdialog or xmessage."""
+    name = program.rpartition("/")[2]
+    if name == "zenity":
+        kind = "--error" if failed else "--info"
+        return [program, kind, "--no-markup", "--width=600", f"--title={title}", f"--text={text}"]
+    if name == "kdialog":
+        # Plain text, if it does not look like markup.
+        shown = escape(text).replace("\n", "<br>")
+        return [program, "--title", title, "--error" if failed else "--msgbox", f"<p>{shown}</p>"]
+    return [program, "-center", "-title", title, text]
+
+
+DIALOGS = ("zenity", "kdialog", "xmessage")

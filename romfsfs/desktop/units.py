@@ -1,0 +1,109 @@
+"""Mounting a camera when it is plugged in: a systemd user unit, and the udev rule that wants it.
+
+The rule marks the serial ports of known boards, by USB id, for systemd; that needs root, once.
+systemd then starts `romfsfs@ttyACM0.service` in the session of every user who installed the unit
+(systemd.device(5): SYSTEMD_USER_WANTS), and stops it when the device goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from romfsfs.boards import Board
+from romfsfs.errors import UsageError
+from romfsfs.system.files import home_dir
+
+UNIT = "romfsfs@.service"
+#: After 60-serial.rules, which names the device, and before 73-seat-late.rules, which grants
+#: access to what is tagged uaccess.
+RULE = Path("/etc/udev/rules.d/70-romfsfs.rules")
+
+
+def unit_path(config_home: Path) -> Path:
+    return config_home / "systemd" / "user" / UNIT
+
+
+def unit(program: Sequence[str], folder: Path) -> str:
+    """The unit template; its instance is the device's kernel name (`ttyACM0`).
+
+    program: how romfsfs is called, absolute. folder: cameras are mounted in folders below it.
+    UsageError for paths that a unit cannot say.
+    """
+    command = " ".join(_quoted(word) for word in program)
+    place = _quoted(str(folder))
+    place = f'{place[:-1]}/%i"' if place.endswith('"') else f"{place}/%i"
+    return f"""\
+# Written by `romfsfs automount --install`; removed by `romfsfs automount --uninstall`.
+[Unit]
+Description=OpenMV camera on %I as a folder
+Documentation=man:romfsfs(1)
+BindsTo=dev-%i.device
+After=dev-%i.device
+
+[Service]
+Type=forking
+WorkingDirectory=/
+ExecStartPre=/bin/mkdir -p {place}
+ExecStart={command} -q mount --notify /dev/%I {place}
+ExecStop={command} -q umount --keep --lazy {place}
+ExecStopPost=-/bin/rmdir {place}
+TimeoutStartSec=180
+TimeoutStopSec=30
+"""
+
+
+def _quoted(word: str) -> str:
+    """A word of a unit's command line (systemd.service(5), systemd.syntax(7))."""
+    if any(c in word for c in "\n\r\0"):
+        raise UsageError("a path with a line break cannot be used here", where=repr(word))
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    plain = all(c.isalnum() or c in "/._-+@:,=" for c in word)
+    return escaped if plain else f'"{escaped}"'
+
+
+def rule(boards: Iterable[Board]) -> str:
+    """The udev rule for the serial ports of these boards."""
+    named: dict[tuple[int, int], list[str]] = {}
+    for board in boards:
+        for ids in board.runtime_ids:
+            named.setdefault(ids, []).append(board.name)
+    lines = [
+        "# Written by `romfsfs automount`: cameras' serial ports start romfsfs@PORT.service of",
+        "# users who installed it. ModemManager must not talk to them.",
+        'SUBSYSTEM!="tty", GOTO="romfsfs_end"',
+        'ACTION=="remove", GOTO="romfsfs_end"',
+    ]
+    for (vid, pid), names in sorted(named.items()):
+        lines += [
+            f"# {', '.join(names)}",
+            f'ATTRS{{idVendor}}=="{vid:04x}", ATTRS{{idProduct}}=="{pid:04x}", TAG+="systemd", '
+            'TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1", '
+            'ENV{SYSTEMD_USER_WANTS}+="romfsfs@%k.service"',
+        ]
+    return "\n".join([*lines, 'LABEL="romfsfs_end"']) + "\n"
+
+
+def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
+    """What the user has to run as root: put the rule in place or take it away, and reload udev."""
+    reload = "sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=tty"
+    if remove:
+        return f"sudo rm -f {RULE} && {reload}"
+    import shlex
+
+    return f"{shlex.join(program)} automount --rule | sudo tee {RULE} >/dev/null && {reload}"
+
+
+def config_home() -> Path:
+    """Where the user's own units are (XDG Base Directory Specification)."""
+    chosen = os.environ.get("XDG_CONFIG_HOME", "")
+    return Path(chosen) if os.path.isabs(chosen) else home_dir("$XDG_CONFIG_HOME") / ".config"
+
+
+def data_home() -> Path:
+    """Where the user's own data files are (XDG Base Directory Specification)."""
+    chosen = os.environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(chosen):
+        return Path(chosen)
+    return home_dir("$XDG_DATA_HOME") / ".local" / "share"

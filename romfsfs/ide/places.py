@@ -1,0 +1,79 @@
+"""Where an installed OpenMV IDE keeps its resources: firmware, default images, the model zoo.
+
+The IDE copies what it ships into the user's settings folder when it first starts, and updates it
+there over the network, so that copy is the newest. Sources of the places: `userResourcePath` of
+the IDE's `icore.cpp` (the folder of the settings file, then the program's id: `openmvide`, in old
+versions `qtcreator`; so on macOS too), and what its installers write. Imports nothing of romfsfs
+but errors and files; the zoo and the devices' default images share it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from romfsfs.errors import UsageError
+from romfsfs.system.programs import find_on_path
+
+#: The environment variable that names a resource folder; then nothing else is searched.
+VARIABLE = "ROMFSFS_IDE_RESOURCES"
+
+#: In the user's settings, newest layout first. `{config}`: $XDG_CONFIG_HOME or `~/.config`.
+_USER_COPIES = (
+    "{config}/OpenMV/openmvide",
+    "{config}/OpenMV/qtcreator",
+    "{config}/OpenMV/*",
+    "{config}/OpenMV",
+    "{config}/OpenMV/*/*",
+    "~/.local/share/OpenMV/*",
+    "~/Library/Application Support/OpenMV/*",
+)
+#: Where programs are installed; several versions of a place: the highest first.
+_INSTALLS = (
+    "~/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "~/*/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "/opt/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "/usr/local/[Oo]pen[Mm][Vv]*/share/qtcreator",
+    "/Applications/OpenMV*.app/Contents/Resources",
+    "~/Applications/OpenMV*.app/Contents/Resources",
+)
+
+
+def resource_folders() -> list[Path]:
+    """The resource folders on this machine, those kept up to date first; [] without an IDE.
+
+    A folder holds `firmware/BOARD/...` or `models/...`; which of them, the caller looks.
+    `$ROMFSFS_IDE_RESOURCES` replaces the search: UsageError if it names no folder.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        folder = Path(os.path.expanduser(chosen)).absolute()
+        if not folder.is_dir():
+            raise UsageError(f"${VARIABLE} names no folder", where=chosen)
+        return [folder]
+    found: list[Path] = []
+    for candidate in _candidates():
+        if candidate not in found and _has_resources(candidate):
+            found.append(candidate)
+    return found
+
+
+def _has_resources(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in ("models", "firmware"))
+
+
+def _candidates() -> Iterator[Path]:
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    for pattern in _USER_COPIES:
+        yield from _matches(pattern.replace("{config}", config))
+    program = find_on_path("openmvide")
+    if program:
+        yield Path(program).resolve().parent.parent / "share" / "qtcreator"
+    for pattern in _INSTALLS:
+        yield from _matches(pattern)
+
+
+def _matches(pattern: str) -> list[Path]:
+    return [Path(name) for name in sorted(glob.glob(os.path.expanduser(pattern)), reverse=True)]

@@ -1,0 +1,1 @@
+"""What a session keeps on disk: its folder and locks, records, base, recall, history."""

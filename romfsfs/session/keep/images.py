@@ -1,0 +1,57 @@
+"""Image files as the session uses them: opened and parsed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from romfsfs.errors import ImageFormatError
+from romfsfs.image.file_buffer import FileBuffer
+from romfsfs.image.layout import HEADER_SIZE
+from romfsfs.image.model import DirNode, Extent, Image
+from romfsfs.image.reader import read_image
+from romfsfs.system.files import CHUNK
+
+#: The usual reasons for a file that is no image.
+WHOLE_COPY = "is it the right file, and copied whole?"
+
+
+def parse(file: BinaryIO, name: str, next_step: str = "") -> Image:
+    """The tree of an open image file. ImageFormatError with `name`."""
+    return parse_fd(file.fileno(), name, next_step)
+
+
+def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
+    """As `parse`, of a descriptor.
+
+    An empty or erased (all FF) file is an empty tree of size 0; its bytes are trailing ones. Only
+    the records are read: memory does not grow with the file's size.
+    """
+    size = os.fstat(fd).st_size
+    if size == 0 or is_erased(fd):
+        return Image(DirNode("", (), Extent(0, 0)), 0, (), size)
+    try:
+        return read_image(FileBuffer(fd, size))
+    except ImageFormatError as error:
+        raise ImageFormatError(
+            error.reason, error.offset, where=name, next_step=next_step
+        ) from None
+
+
+def is_erased(fd: int) -> bool:
+    """Whether a file holds nothing but FF, as erased flash does; an empty one does not."""
+    offset = 0
+    while data := os.pread(fd, CHUNK if offset else HEADER_SIZE, offset):
+        if data.count(0xFF) != len(data):
+            return False
+        offset += len(data)
+    return offset > 0
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[tuple[Image, BinaryIO]]:
+    """An image file, parsed, and the open file. ImageFormatError, OSError."""
+    with open(path, "rb") as file:
+        yield parse(file, os.fspath(path)), file

@@ -1,0 +1,185 @@
+"""Source recall: what the user wrote, known by the digest of what it became.
+
+After a commit the image holds `app.mpy`; a later mount of that image, from whatever place, shows
+`app.py` again. Keyed by path and digest of the stored bytes: when the bytes in the image are
+not those that the source became, the image wins. Scripts that differ in a comment become the same
+bytes, so each session's own come first, and another's only where it has none. A disposable
+convenience: a damaged or missing record only means that the compiled form is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.session.tree.extraction import copy_range, write_all
+from romfsfs.system.files import (
+    digest_bytes,
+    digest_fd,
+    make_private_dir,
+    named,
+    state_dir,
+    sync_paths,
+)
+
+#: What remembered sources may take together; the longest unused go first.
+BUDGET_BYTES = 1 << 30
+
+
+class Source(NamedTuple):
+    """name: of the source file, in the folder of the stored one. file: its bytes."""
+
+    name: str
+    digest: str
+    file: Path
+
+
+class Recall:
+    """The store of sources, one per user. Safe between processes: files appear atomically.
+
+    session: the name of the folder of the session that asks.
+    """
+
+    def __init__(self, session: str) -> None:
+        self.folder = state_dir() / "recall"
+        self._session = session
+        self._index: set[str] | None = None
+        self._written: list[str] = []
+
+    def remember(
+        self, stored_path: str, stored_digest: str, name: str, source_digest: str, fd: int
+    ) -> None:
+        """Keep the bytes of `fd` as the source that became `stored_digest` at `stored_path`."""
+        objects = make_private_dir(make_private_dir(self.folder) / "objects")
+        copy = objects / source_digest
+        if not _is_whole(copy, source_digest):
+            with _appearing(copy) as out:
+                if copy_range(fd, 0, os.fstat(fd).st_size, out) != source_digest:
+                    raise ChangedMeanwhile
+        index = make_private_dir(self.folder / "index")
+        self._written.append(f"objects/{source_digest}")
+        for session in (self._session, ""):
+            record = index / _key(stored_path, stored_digest, session)
+            with _appearing(record) as out:
+                write_all(out, json.dumps({"name": name, "digest": source_digest}).encode())
+            self._written.append(f"index/{record.name}")
+        self._index = None
+
+    def sync(self) -> None:
+        """Make what was remembered durable: the work tree it came from may go then."""
+        if self._written:
+            sync_paths(self.folder, self._written)
+            self._written = []
+
+    def find(self, stored_path: str, stored_digest: str) -> Source | None:
+        """The source that became these bytes at this path, if it is known and whole. OSError where
+        the disk fails."""
+        own = self.find_own(stored_path, stored_digest)
+        return own or self._read(_key(stored_path, stored_digest, ""))
+
+    def find_own(self, stored_path: str, stored_digest: str) -> Source | None:
+        """As `find`, of this session alone."""
+        return self._read(_key(stored_path, stored_digest, self._session))
+
+    def _read(self, key: str) -> Source | None:
+        if key not in self._keys():
+            return None
+        try:
+            record = json.loads((self.folder / "index" / key).read_bytes())
+            source = Source(
+                str(record["name"]),
+                str(record["digest"]),
+                self.folder / "objects" / record["digest"],
+            )
+            if "/" in source.name or not _is_whole(source.file, source.digest):
+                return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # to show `app.mpy` for it would look like a lost source
+                raise
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(source.file)  # used now: the last to be trimmed
+        return source
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether anything is remembered at all."""
+        return bool(self._keys())
+
+    def _keys(self) -> set[str]:
+        if self._index is None:
+            try:
+                self._index = set(os.listdir(self.folder / "index"))
+            except FileNotFoundError:
+                self._index = set()
+        return self._index
+
+    def trim(self, budget: int = BUDGET_BYTES) -> None:
+        """Forget the longest unused sources until the rest take at most `budget` bytes."""
+        with contextlib.suppress(FileNotFoundError):
+            files = [(entry.stat(), entry.path) for entry in os.scandir(self.folder / "objects")]
+            files.sort(key=lambda item: item[0].st_mtime_ns, reverse=True)
+            total = 0
+            for status, path in files:
+                total += status.st_size
+                if total > budget:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[int]:
+    """A descriptor to write to; the file appears at `path` when the block ends well.
+
+    Not synced here (`Recall.sync`); what a power cut leaves of it is noticed by its digest.
+    """
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with named(path):
+            yield fd
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether the file is there, with these bytes."""
+    try:
+        with named(path), open(path, "rb") as file:
+            return digest_fd(file.fileno()) == digest
+    except FileNotFoundError:
+        return False
+
+
+def shown_as(stored_path: str, source: Source | None, taken: Collection[str]) -> str | None:
+    """The work tree's path for the source of a stored file; None: it cannot be shown.
+
+    Another file of the image (`taken`) may have the source's name.
+    """
+    if source is None:
+        return None
+    folder, slash, _ = stored_path.rpartition("/")
+    shown = folder + slash + source.name
+    return shown if shown == stored_path or shown not in taken else None
+
+
+class ChangedMeanwhile(Exception):
+    """The source file changed while it was copied: there is nothing to remember."""
+
+
+def _key(stored_path: str, stored_digest: str, session: str) -> str:
+    """session: '' for what any session may be shown."""
+    whose = f"\0{session}" if session else ""
+    return digest_bytes(os.fsencode(stored_path) + f"\0{stored_digest}{whose}".encode())

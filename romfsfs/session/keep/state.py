@@ -1,0 +1,240 @@
+"""What a session remembers on disk: `session.json` and `base.json`.
+
+Both are small JSON files replaced atomically; nothing else in a session folder could be torn
+by a crash. `session.json` is what the user chose (target, board, options); `base.json` is the
+image as last read from or committed to the target, with what each of its files is in the work
+tree. All sizes are bytes, all times nanoseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from romfsfs.errors import RomfsError, shell_word
+from romfsfs.system.files import replace_atomically
+
+VERSION = 1
+
+
+class Signature(NamedTuple):
+    """The identity of a file's content as `stat` sees it, as git's index does.
+
+    The change time cannot be set by a program, so equal signatures mean equal bytes, but for a
+    write within the same clock tick as the one before it (see `digests.settled`).
+    """
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class BaseEntry(NamedTuple):
+    """A file or folder of the base image.
+
+    path: in the image. size: of the stored bytes, None for a folder. digest: of the stored
+    bytes. source: the work tree's path of what it was made from (the same path when stored as
+    it is). source_digest, signature: of that work file when it was extracted or committed.
+    """
+
+    path: str
+    size: int | None
+    digest: str
+    source: str
+    source_digest: str
+    signature: Signature | None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.size is None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The image that the work tree started from.
+
+    digest: of `base.img`, the whole file. image_size: the image record alone; what follows it
+    in the file (a partition dump's slack) is `size - image_size` bytes. target_digest: what the
+    target held when it was last read or written, None if it did not exist. stamp: the target's
+    cheap identity then (`FileDevice.stamp`), None where there is none. fresh: the tree was
+    started empty (`--new`), the target's content was not looked at. image_id: which file
+    `base.img` is (see `base_image`).
+    """
+
+    digest: str
+    size: int
+    image_size: int
+    target_digest: str | None
+    stamp: tuple[int, ...] | None
+    entries: tuple[BaseEntry, ...] = ()
+    fresh: bool = False
+    image_id: tuple[int, ...] | None = None
+
+    @property
+    def trailing(self) -> int:
+        return self.size - self.image_size
+
+    def dump(self) -> bytes:
+        entries = [
+            [e.path, e.size, e.digest, e.source, e.source_digest, e.signature] for e in self.entries
+        ]
+        record = {
+            "version": VERSION,
+            "digest": self.digest,
+            "size": self.size,
+            "image_size": self.image_size,
+            "target_digest": self.target_digest,
+            "stamp": self.stamp,
+            "entries": entries,
+            "fresh": self.fresh,
+            "image_id": self.image_id,
+        }
+        return json.dumps(record, separators=(",", ":")).encode()
+
+    @classmethod
+    def load(cls, path: Path) -> Base:
+        record = load_json(path)
+        with as_ours(path):
+            check_types(record, _BASE_TYPES)
+            entries = tuple([
+                BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None)
+                for p, size, digest, source, source_digest, s in record["entries"]
+            ])  # fmt: skip
+            stamp, image_id = record["stamp"], record["image_id"]
+            return cls(
+                record["digest"],
+                record["size"],
+                record["image_size"],
+                record["target_digest"],
+                tuple(stamp) if stamp else None,
+                entries,
+                record["fresh"],
+                tuple(image_id) if image_id else None,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What the user chose. source: how to open the target again; name: how to show it.
+
+    key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
+    camera itself reported them; None where only the board table knows. history_bytes: what the
+    images of the log may take together, None for the default. usb_serial: the USB serial number
+    of the camera, '' where there is none: it can be seen without opening the port.
+    """
+
+    key: str
+    kind: str
+    source: str
+    name: str
+    board: str | None = None
+    partition: int = 0
+    capacity: int | None = None
+    erase_size: int | None = None
+    mpy_version: tuple[int, int] | None = None
+    march: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    excludes: tuple[str, ...] = ()
+    commit_on_unmount: bool = False
+    history_bytes: int | None = None
+    usb_serial: str = ""
+
+    @property
+    def argument(self) -> str:
+        """How a command names the target, to be shown to people and pasted into a shell."""
+        quoted = shell_word(self.source)
+        # An image file is one session, whatever partition it is meant for.
+        return f"{quoted} --partition {self.partition}" if self._is_second else quoted
+
+    @property
+    def title(self) -> str:
+        """How to show it beside others: a camera's second partition is a target of its own."""
+        return f"{self.name}, partition {self.partition}" if self._is_second else self.name
+
+    @property
+    def _is_second(self) -> bool:
+        return self.kind != "file" and self.partition > 0
+
+    def dump(self) -> bytes:
+        record = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({"version": VERSION, **record}, indent=1).encode()
+
+    @classmethod
+    def load(cls, path: Path) -> SessionInfo:
+        record = load_json(path)
+        record.setdefault("usb_serial", "")  # sessions of 0.1.0 have none
+        with as_ours(path):
+            check_types(record, _INFO_TYPES)
+            record["excludes"] = tuple(record["excludes"])
+            if record["mpy_version"] is not None:
+                major, minor = record["mpy_version"]
+                record["mpy_version"] = int(major), int(minor)
+            return cls(**{name: record[name] for name in cls.__slots__ if name in record})
+
+
+#: what a field of a state file may be
+Types = Mapping[str, "type | tuple[type, ...]"]
+_OPTIONAL_INT = (int, type(None))
+_OPTIONAL_STR = (str, type(None))
+_BASE_TYPES: Types = {
+    "digest": str, "size": int, "image_size": int, "target_digest": _OPTIONAL_STR,
+    "stamp": (list, type(None)), "entries": list, "fresh": bool, "image_id": (list, type(None)),
+}  # fmt: skip
+_INFO_TYPES: Types = {
+    "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
+    "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
+    "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
+    "history_bytes": _OPTIONAL_INT, "usb_serial": str,
+}  # fmt: skip
+
+
+def check_types(record: Mapping[str, Any], types: Types) -> None:
+    """KeyError or TypeError unless every one of these is there and of its type."""
+    for name, kind in types.items():
+        if not isinstance(record[name], kind):
+            raise TypeError(f"{name} is {record[name]!r:.40}")
+
+
+@contextlib.contextmanager
+def as_ours(path: Path) -> Iterator[None]:
+    """Turns what a record of another shape than ours raises into the RomfsError of a damaged
+    file, which says how to rescue the edits."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RomfsError(
+            f"session state is damaged: {error}",
+            where=str(path),
+            next_step="your files are in the folder 'work' beside it: copy them out, then remove "
+            "the session's folder",
+        ) from None
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object of ours. RomfsError when it is not one: the file names itself."""
+    with as_ours(path):
+        record = json.loads(path.read_bytes())
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise RomfsError(
+            "session state was written by another version of romfsfs",
+            where=str(path),
+            next_step="finish the session with that version, or copy your files out of 'work' "
+            "beside it",
+        )
+    return record
+
+
+def save(path: Path, data: bytes) -> None:
+    """Replace a state file, durably."""
+    with replace_atomically(path) as file:
+        file.write(data)

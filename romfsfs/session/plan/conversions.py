@@ -1,0 +1,81 @@
+"""Running the conversions that a commit or a build still needs, in parallel."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from romfsfs.session.tree.worktree import open_file
+from romfsfs.system.files import Progress, no_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from romfsfs.convert import Conversion, Converters
+    from romfsfs.session.plan.shadow import ShadowEntry
+
+
+class Conversions:
+    """Conversion results for one commit: what a tool said once is not asked again.
+
+    Results that may not be cached (a missing tool, a time-out) are kept here too, so that the
+    plan made after the conversions sees them.
+    """
+
+    def __init__(self, converters: Converters, work_fd: int) -> None:
+        self._converters = converters
+        self._work_fd = work_fd
+        self._results: dict[tuple[str, str], Conversion] = {}
+
+    def lookup(self, path: str, fd: int, digest: str) -> Conversion:
+        """As `Converters.lookup`, and what `run` has found."""
+        known = self._results.get((path, digest))
+        return known if known is not None else self._converters.lookup(path, fd, digest)
+
+    def run(self, entries: Sequence[ShadowEntry], progress: Progress = no_progress) -> bool:
+        """Convert the pending ones of these entries; whether there were any. Blocks.
+
+        Failures are asked for again once: those that say nothing of the file (a tool that was
+        killed, a time-out) get another try, the others are known. A file that changed since it
+        was hashed is left for the caller's next look at the tree.
+        """
+        pending = [entry for entry in entries if self._is_open(entry)]
+        if not pending:
+            return False
+        done = 0
+        cancel = threading.Event()
+        with ThreadPoolExecutor(max_workers=min(len(pending), os.cpu_count() or 1)) as pool:
+            try:
+                for _ in pool.map(lambda entry: self._convert(entry, cancel), pending):
+                    done += 1
+                    progress("converting", done, len(pending))
+            except BaseException:  # Ctrl-C: no tool runs on for minutes
+                cancel.set()
+                raise
+        return True
+
+    def _is_open(self, entry: ShadowEntry) -> bool:
+        if entry.state == "pending":
+            return True
+        asked = (entry.path, entry.source_digest) in self._results
+        return entry.state == "failed" and bool(entry.source_digest) and not asked
+
+    def _convert(self, entry: ShadowEntry, cancel: threading.Event) -> None:
+        from romfsfs.convert import Cancelled, StaleSource
+
+        if cancel.is_set():
+            return
+
+        try:
+            fd = open_file(self._work_fd, entry.path)
+        except FileNotFoundError:
+            return
+        try:
+            result = self._converters.convert(entry.path, fd, entry.source_digest, cancel)
+            self._results[entry.path, entry.source_digest] = result
+        except (Cancelled, StaleSource):
+            return
+        finally:
+            os.close(fd)

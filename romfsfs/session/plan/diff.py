@@ -1,0 +1,150 @@
+"""Differences as people read them: unified for text, sizes and digests for the rest."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from romfsfs.errors import printable
+from romfsfs.image.model import FileNode, walk
+from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.images import open_image
+from romfsfs.session.keep.recall import Recall
+from romfsfs.session.keep.state import BaseEntry
+from romfsfs.session.plan.shadow import Change
+from romfsfs.session.session import Session
+from romfsfs.session.tree.worktree import open_file
+from romfsfs.system.files import digest_bytes, digest_fd
+
+#: Larger files are compared by digest: nobody reads such a diff.
+MAX_TEXT = 1 << 20
+
+
+class Side(NamedTuple):
+    """One side of a comparison. text: None when it is no text, or too large to show as such."""
+
+    size: int
+    digest: str
+    text: str | None
+
+
+def side(fd: int, offset: int, size: int) -> Side:
+    """The side that `size` bytes of an open file are."""
+    if size > MAX_TEXT:
+        return Side(size, digest_fd(fd, offset, size), None)
+    data = os.pread(fd, size, offset)
+    return Side(size, digest_bytes(data), _text(data))
+
+
+def _text(data: bytes) -> str | None:
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def difference(path: str, old: Side | None, new: Side | None) -> Iterator[str]:
+    """The lines (without newline) that say how `path` differs; None: it is not there."""
+    if old is not None and new is not None and old.digest == new.digest:
+        return
+    path = printable(path)
+    if (old is None or old.text is not None) and (new is None or new.text is not None):
+        before = old.text.splitlines() if old and old.text else []
+        after = new.text.splitlines() if new and new.text else []
+        names = (
+            "/dev/null" if old is None else f"a/{path}",
+            "/dev/null" if new is None else f"b/{path}",
+        )
+        lines = list(difflib.unified_diff(before, after, *names, lineterm=""))
+        if lines:
+            yield from lines
+            return
+    yield f"--- {_describe(f'a/{path}', old)}"
+    yield f"+++ {_describe(f'b/{path}', new)}"
+
+
+def _describe(name: str, shown: Side | None) -> str:
+    if shown is None:
+        return "/dev/null"
+    return f"{name}  {shown.size:,} B  sha256 {shown.digest[:16]}"
+
+
+def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[str]:
+    """How the work tree differs from the base, sources against sources where they are known."""
+    recall = session.recall()
+    held = session.held()
+    base = {entry.source: entry for entry in held.base.entries if not entry.is_dir}
+    with session.work_fd() as work_fd:
+        for entry in sorted(session.derive(None, held), key=lambda entry: entry.path):
+            if (
+                entry.is_dir
+                or entry.change in (Change.UNCHANGED, Change.IGNORED)
+                or not selected(entry.path)
+            ):
+                continue
+            if entry.note:  # a link, a closed file: the status asks for it to be mended
+                yield f"+++ b/{printable(entry.path)}  {entry.note}"
+                continue
+            old = _stored(base.get(entry.path), held, recall)
+            new = None if entry.change is Change.DELETED else _work(work_fd, entry.path)
+            yield from difference(entry.path, old, new)
+
+
+def _stored(entry: BaseEntry | None, held: BaseImage, recall: Recall) -> Side | None:
+    if entry is None:
+        return None
+    if entry.source_digest != entry.digest:
+        source = recall.find(entry.path, entry.digest)
+        if source is not None:
+            with open(source.file, "rb") as file:
+                return side(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return side(held.fd, *held.extents[entry.path])
+
+
+def _work(work_fd: int, path: str) -> Side | None:
+    try:
+        fd = open_file(work_fd, path)
+    except FileNotFoundError:
+        return None
+    try:
+        return side(fd, 0, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def diff_images(
+    old: os.PathLike[str], new: os.PathLike[str], selected: Callable[[str], bool]
+) -> Iterator[str]:
+    """How two images differ, file by file."""
+    for path, before, after in _sides(old, new, selected):
+        yield from difference(path, before, after)
+
+
+def changes_between(old: os.PathLike[str], new: os.PathLike[str]) -> Iterator[tuple[Change, str]]:
+    """Which files differ between two images."""
+    for path, before, after in _sides(old, new, lambda path: True):
+        if before is None:
+            yield Change.ADDED, path
+        elif after is None:
+            yield Change.DELETED, path
+        elif before.digest != after.digest:
+            yield Change.MODIFIED, path
+
+
+def _sides(
+    old: os.PathLike[str], new: os.PathLike[str], selected: Callable[[str], bool]
+) -> Iterator[tuple[str, Side | None, Side | None]]:
+    with open_image(old) as (before, old_file), open_image(new) as (after, new_file):
+        left = {path: node.extent for path, node in walk(before) if isinstance(node, FileNode)}
+        right = {path: node.extent for path, node in walk(after) if isinstance(node, FileNode)}
+        for path in sorted(left.keys() | right.keys()):
+            if selected(path):
+                yield (
+                    path,
+                    side(old_file.fileno(), *left[path]) if path in left else None,
+                    side(new_file.fileno(), *right[path]) if path in right else None,
+                )

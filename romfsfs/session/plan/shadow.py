@@ -1,0 +1,238 @@
+"""The shadow tree: what each file of the work tree becomes in the image.
+
+A pure function of (work tree, base, conversions): nothing here is kept on disk, and nothing is
+converted here (`Converters.lookup` never runs a tool; `Converters.convert` is passed instead by
+who may wait). Called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from romfsfs.image.varuint import MAX_VALUE
+from romfsfs.session.keep.state import Base, BaseEntry, Signature
+from romfsfs.session.tree.worktree import WorkFile, open_file
+from romfsfs.system.files import EMPTY_DIGEST
+
+if TYPE_CHECKING:
+    from romfsfs.convert import Conversion, Diagnostic
+
+#: (work path, open descriptor, digest of what it holds) -> what it becomes
+Convert = Callable[[str, int, str], "Conversion"]
+
+#: (work path, open descriptor) -> its digest ('' to leave that for later), and its signature if
+#: that can be trusted to change with the file
+Digest = Callable[[str, int], "tuple[str, Signature | None]"]
+
+
+class Change(str, Enum):
+    """What a commit would do with a file of the work tree."""
+
+    ADDED = "added"
+    MODIFIED = "modified"
+    DELETED = "deleted"
+    UNCHANGED = "unchanged"
+    IGNORED = "ignored"
+
+
+class InBase(NamedTuple):
+    """The bytes lie in `base.img` at this offset."""
+
+    path: str
+
+
+class InWork(NamedTuple):
+    """The bytes are the work file itself."""
+
+    path: str
+
+
+class InCache(NamedTuple):
+    """The bytes are a converter's artifact."""
+
+    file: Path
+
+
+Location = InBase | InWork | InCache
+
+
+class ShadowEntry(NamedTuple):
+    """A file or folder of the work tree, or one that was there, and what becomes of it.
+
+    path: in the work tree. stored_as: in the image, None when nothing is stored. size, digest:
+    of the stored bytes (size None for a folder, and for what is not converted yet; then
+    `estimate` is the best guess). source_digest, signature: of the work file.
+    """
+
+    path: str
+    change: Change
+    is_dir: bool = False
+    stored_as: str | None = None
+    size: int | None = None
+    estimate: int = 0
+    digest: str = ""
+    state: str = "ready"
+    location: Location | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
+    source_digest: str = ""
+    signature: Signature | None = None
+    note: str = ""
+
+
+class Deriver:
+    """Derives shadow entries for one session; holds nothing but its helpers."""
+
+    def __init__(
+        self,
+        work_fd: int,
+        base: Base,
+        concerns: Callable[[str], bool],
+        convert: Convert,
+        is_junk: Callable[[str], bool],
+        digest: Digest,
+    ) -> None:
+        self._work_fd = work_fd
+        self._base = base
+        self._concerns = concerns
+        self._convert = convert
+        self._is_junk = is_junk
+        self._digest = digest
+        self._by_source = {entry.source: entry for entry in base.entries}
+
+    def derive(self, found: Iterable[WorkFile]) -> list[ShadowEntry]:
+        """One entry for each work file and for each file of the base that is gone."""
+        entries = []
+        seen = set()
+        junk_folders: set[str] = set()
+        for work in found:
+            base = self._by_source.get(work.path)
+            folder = work.path.rpartition("/")[0]
+            if base is None and (folder in junk_folders or self._is_junk(work.path)):
+                if work.kind == "dir":
+                    junk_folders.add(work.path)
+                entries.append(ShadowEntry(work.path, Change.IGNORED, work.kind == "dir"))
+                continue
+            seen.add(work.path)
+            entry = self._entry(work, base)
+            if entry is None:
+                seen.discard(work.path)
+            else:
+                entries.append(entry)
+        entries = _superseded(entries)
+        replaced = {entry.stored_as for entry in entries if entry.stored_as is not None}
+        for base in self._base.entries:
+            if base.source not in seen and base.path not in replaced:
+                entries.append(
+                    ShadowEntry(base.source, Change.DELETED, base.is_dir, base.path, base.size)
+                )
+        return entries
+
+    def _entry(self, work: WorkFile, base: BaseEntry | None) -> ShadowEntry | None:
+        if work.kind == "dir":
+            known = base is not None and base.is_dir
+            change = Change.UNCHANGED if known else Change.ADDED
+            return ShadowEntry(work.path, change, True, work.path)
+        if work.kind == "other":
+            return _unusable(work.path, "only files and folders can be stored: remove it")
+        if work.kind == "closed":
+            return _unusable(work.path, "the folder may not be read: change its mode")
+        if work.signature.size > MAX_VALUE:  # not even read: it may be terabytes of holes
+            return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
+        if base is not None and not base.is_dir and base.signature == work.signature:
+            return _unchanged(base)
+        try:
+            fd = open_file(self._work_fd, work.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # removed since the scan, or the folder that it was in
+        except OSError as error:
+            return _unusable(work.path, f"cannot be read: {error.strerror}")
+        try:
+            digest, signature = self._digest(work.path, fd)
+            if base is not None and not base.is_dir and digest == base.source_digest:
+                return _unchanged(base)._replace(signature=signature)
+            change = Change.MODIFIED if base is not None and not base.is_dir else Change.ADDED
+            return self._converted(work, change, fd, digest, signature)
+        except IsADirectoryError:  # a folder since the scan, which opens as a file does
+            return None
+        finally:
+            os.close(fd)
+
+    def _converted(
+        self, work: WorkFile, change: Change, fd: int, digest: str, signature: Signature | None
+    ) -> ShadowEntry:
+        location: Location = InWork(work.path)
+        stored_digest, size = digest, work.signature.size
+        if not self._concerns(work.path):
+            return ShadowEntry(
+                work.path, change, False, work.path, size, size, digest, "ready", location, (),
+                digest, signature,
+            )  # fmt: skip
+        conversion = self._convert(work.path, fd, digest)
+        ready = conversion.state.value == "ready"
+        if conversion.artifact is not None:
+            location = InCache(conversion.artifact)
+            stored_digest, size = conversion.digest, conversion.size
+        return ShadowEntry(
+            work.path,
+            change,
+            False,
+            conversion.stored_path,
+            size if ready else None,
+            size,
+            stored_digest if ready else "",
+            conversion.state.value,
+            location if ready else None,
+            conversion.diagnostics,
+            digest,
+            signature,
+        )
+
+
+def _unusable(path: str, why: str) -> ShadowEntry:
+    return ShadowEntry(path, Change.ADDED, state="failed", note=why)
+
+
+def _unchanged(base: BaseEntry) -> ShadowEntry:
+    size = base.size or 0
+    return ShadowEntry(
+        base.source,
+        Change.UNCHANGED,
+        False,
+        base.path,
+        size,
+        size,
+        base.digest if size else EMPTY_DIGEST,
+        "ready",
+        InBase(base.path),
+        (),
+        base.source_digest,
+        base.signature,
+    )
+
+
+def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:
+    """Drop a compiled file that came from the image where a source of the user's makes it anew.
+
+    `app.mpy` from the image and a new `app.py` are not a conflict: the source wins. Two files
+    that the user made are (see `plan`).
+    """
+    made = {
+        e.stored_as
+        for e in entries
+        if e.change in (Change.ADDED, Change.MODIFIED) and e.stored_as != e.path
+    }
+    if not made:
+        return entries
+    return [
+        entry._replace(change=Change.IGNORED, stored_as=None, note="replaced by its source")
+        if entry.change is Change.UNCHANGED
+        and not entry.is_dir
+        and entry.path == entry.stored_as
+        and entry.path in made
+        else entry
+        for entry in entries
+    ]

@@ -1,0 +1,167 @@
+"""What would be committed now, as a record, as JSON and as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from romfsfs.boards import VelaNpu
+from romfsfs.convert import Target
+from romfsfs.errors import printable
+from romfsfs.session.keep.state import SessionInfo
+from romfsfs.session.plan.plan import ERROR, INFO, Plan, Problem, told_once
+from romfsfs.session.plan.shadow import Change, InCache, ShadowEntry
+
+_LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}
+_BAR_WIDTH = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """used: bytes the image would take. capacity: of the partition, None when unlimited."""
+
+    info: SessionInfo
+    target: Target
+    entries: tuple[ShadowEntry, ...]
+    problems: tuple[Problem, ...]
+    used: int
+    capacity: int | None
+    clean: bool
+
+    @property
+    def pending(self) -> bool:
+        """Whether a conversion has still to run."""
+        return any(entry.state == "pending" for entry in self.entries)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == ERROR)
+
+    def record(self) -> dict[str, Any]:
+        """The JSON object of `status --json`. Its problems are errors and warnings."""
+        return {
+            "source": self.info.name,
+            "board": self.info.board,
+            "partition": self.info.partition,
+            "capacity": self.capacity,
+            "used": self.used,
+            "free": None if self.capacity is None else max(0, self.capacity - self.used),
+            "clean": self.clean,
+            "entries": [_entry_record(entry) for entry in self.entries],
+            "problems": [
+                {"code": problem.code, "path": problem.path, "message": problem.message}
+                for problem in self.problems
+                if problem.severity != INFO
+            ],
+        }
+
+    def json(self) -> str:
+        return json.dumps(self.record(), indent=1) + "\n"
+
+    def text(self, verbose: bool = False, *, mounted: bool = True) -> str:
+        """For people: the changes, the problems, how full it is.
+
+        mounted: whether somebody converts what has still to be converted.
+        """
+        lines = [_headline(self)]
+        shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
+        lines += [_entry_line(entry, self.target, mounted) for entry in shown]
+        ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
+        if ignored and not verbose:
+            files = "file" if ignored == 1 else "files"
+            lines.append(
+                f"  {ignored} {files} of editors and file managers left out (-v lists them)"
+            )
+        for problem in told_once(self.problems):
+            lines += _problem_lines(problem, verbose)
+        lines.append(_usage_line(self.used, self.capacity))
+        return "\n".join(lines) + "\n"
+
+
+def make_status(
+    info: SessionInfo,
+    target: Target,
+    shadow: Iterable[ShadowEntry],
+    plan: Plan,
+    notes: Iterable[Problem],
+) -> Status:
+    """Put the shadow tree and the plan together; `notes` are problems found elsewhere."""
+    entries = tuple(sorted(shadow, key=lambda entry: entry.path))
+    problems = (*plan.problems, *notes)
+    blocked = any(entry.state == "failed" for entry in entries)
+    clean = not plan.changed and not blocked
+    return Status(info, target, entries, problems, plan.size, plan.capacity, clean)
+
+
+def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
+    messages = [diagnostic.message for diagnostic in entry.diagnostics]
+    return {
+        "path": entry.path,
+        "change": entry.change.value,
+        "stored_as": entry.stored_as,
+        "stored_size": entry.size,
+        "state": entry.state,
+        "message": "; ".join(messages) or entry.note,
+    }
+
+
+def _headline(status: Status) -> str:
+    info = status.info
+    board = f"{info.board}, partition {info.partition}" if info.board else "no board"
+    what = "nothing to commit" if status.clean else "changes to commit"
+    if status.clean and any(_is_shown(entry, verbose=False) for entry in status.entries):
+        what += ": they become what the image holds"
+    return f"{info.name} ({board}): {what}"
+
+
+def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
+    if entry.change is Change.UNCHANGED:
+        return verbose
+    return verbose or entry.change is not Change.IGNORED
+
+
+def _entry_line(entry: ShadowEntry, target: Target, mounted: bool) -> str:
+    letter = _LETTERS.get(entry.change, " ")
+    path = printable(entry.path) + ("/" if entry.is_dir else "")
+    line = f"  {letter} {path}"
+    if entry.change is Change.DELETED or entry.is_dir:
+        return line
+    if entry.change is Change.IGNORED:
+        return f"{line}  ({entry.note or 'not stored'})"
+    if entry.state == "pending":
+        waits = entry.note or ("converting" if mounted else "converted when it is committed")
+        return f"{line} -> {printable(entry.stored_as or '?')}  {waits}"
+    if entry.state == "failed":
+        return f"{line}  FAILED"
+    becomes = what_it_becomes(entry, target)
+    return f"{line} -> {becomes} {entry.size:,} B" if becomes else f"{line}  {entry.size:,} B"
+
+
+def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
+    """How a stored file differs from its source: another name, another form, '' if neither."""
+    if entry.stored_as != entry.path:
+        return printable((entry.stored_as or "").rpartition("/")[2])
+    if not isinstance(entry.location, InCache):
+        return ""
+    # Of what keeps its name, only models are converted, for the partition's NPU.
+    npu = target.partition.npu if target.partition is not None else None
+    return "Ethos-U," if isinstance(npu, VelaNpu) else "Neural-ART,"
+
+
+def _problem_lines(problem: Problem, verbose: bool) -> list[str]:
+    label = "note" if problem.severity == INFO else problem.severity
+    lines = [f"  {label}: {problem.text}"]
+    if problem.detail and (verbose or problem.severity == ERROR):
+        lines += [f"    | {line}" for line in problem.detail.rstrip().splitlines()]
+    return lines
+
+
+def _usage_line(used: int, capacity: int | None) -> str:
+    if capacity is None:
+        return f"  {used:,} B, no limit known"
+    share = used / capacity if capacity else 1.0
+    filled = min(_BAR_WIDTH, round(share * _BAR_WIDTH))
+    bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+    return f"  [{bar}] {used:,} of {capacity:,} B ({share:.1%})"

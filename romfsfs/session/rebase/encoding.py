@@ -1,0 +1,146 @@
+"""From a plan to a verified image file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from romfsfs.errors import RomfsError, VerifyError
+from romfsfs.image.check import check_image
+from romfsfs.image.layout import Layout
+from romfsfs.image.writer import Source, SourceChanged, write_image
+from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.plan.plan import Plan
+from romfsfs.session.plan.shadow import InBase, InCache, InWork
+from romfsfs.session.tree.worktree import open_file
+from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
+
+
+class Encoded(NamedTuple):
+    """An image file that was written and parsed back. Sizes in bytes, slack included in `size`."""
+
+    digest: str
+    size: int
+    image_size: int
+
+
+class SourcesChanged(RomfsError):
+    """A file was edited or removed while it was being stored: look at the tree again."""
+
+
+class Sources:
+    """Opens the stored bytes of a plan's files. held: None where nothing comes from a base."""
+
+    def __init__(self, plan: Plan, held: BaseImage | None, work_fd: int) -> None:
+        self._plan = plan
+        self._held = held
+        self._work_fd = work_fd
+
+    def open(self, path: str) -> Source:
+        """Where the bytes of a file of the plan are. SourcesChanged if it is gone since."""
+        location = self._plan.files[path].location
+        if isinstance(location, InBase) and self._held is not None:
+            return Source(self._held.fd, self._held.extents[location.path].offset)
+        try:
+            if isinstance(location, InCache):
+                return Source(os.open(location.file, os.O_RDONLY | os.O_CLOEXEC), owned=True)
+            if isinstance(location, InWork):
+                return Source(open_file(self._work_fd, location.path), owned=True)
+        except FileNotFoundError:
+            pass
+        raise SourcesChanged("a file is gone since it was planned", where=path)
+
+    @property
+    def base_fd(self) -> int | None:
+        """The image that a stable layout keeps parts of."""
+        return None if self._held is None else self._held.fd
+
+    def changed(self) -> bool:
+        """Whether any file is not what the plan says any more."""
+        for path, entry in self._plan.files.items():
+            if isinstance(entry.location, InBase):
+                continue
+            try:
+                source = self.open(path)
+            except SourcesChanged:
+                return True
+            try:
+                if digest_fd(source.fd) != entry.digest:
+                    return True
+            finally:
+                os.close(source.fd)
+        return False
+
+
+def encode_plan(
+    plan: Plan,
+    layout: Layout,
+    sources: Sources,
+    out: Path,
+    slack: Callable[[BinaryIO], None] | None = None,
+    progress: Progress = no_progress,
+) -> Encoded:
+    """Write the image to `out` (replaced), durably, parse it back and compare all of it.
+
+    slack: writes what follows the image in the file (a partition dump keeps its length).
+    SourcesChanged when files were edited meanwhile; VerifyError when what was written is not
+    what was planned and they were not.
+    """
+    fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w+b") as file, ThreadPoolExecutor(max_workers=2) as pool:
+        try:
+            write_image(layout, file, sources.open, progress, sources.base_fd)
+        except SourceChanged as error:
+            raise SourcesChanged(error.what, where=error.where) from error
+        file.flush()
+        synced = pool.submit(os.fsync, fd)  # the disk writes while the processors compare
+        hashed = pool.submit(digest_fd, fd) if slack is None else None
+        digests = {entry.path: entry.digest for entry in plan.files.values()}
+        try:
+            check_image(fd, layout, digests, plan.rules, progress)
+        except VerifyError as error:
+            if sources.changed():
+                raise SourcesChanged("a file was edited while it was stored") from error
+            raise
+        synced.result()
+        if slack is not None:
+            slack(file)
+            file.flush()
+            os.fsync(fd)
+        digest = hashed.result() if hashed is not None else digest_fd(fd)
+        return Encoded(digest, os.fstat(fd).st_size, layout.size)
+
+
+def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[BinaryIO], None] | None:
+    """What to append to a new image so that a partition dump stays one (`trailing_problem`).
+
+    drop: leave out data that is unknown where the new image would lie over it.
+    """
+    base = held.base
+    fill = held.trailing_fill
+    if base.trailing == 0 or (fill is None and image_size > base.image_size and drop):
+        return None
+
+    def append(out: BinaryIO) -> None:
+        out.seek(0, os.SEEK_END)
+        if fill is not None:
+            _fill(out, fill, base.size)
+            return
+        _fill(out, 0xFF, base.image_size)
+        offset = base.image_size
+        while data := os.pread(held.fd, CHUNK, offset):
+            out.write(data)
+            offset += len(data)
+
+    return append
+
+
+def _fill(out: BinaryIO, byte: int, until: int) -> None:
+    left = until - out.tell()
+    while left > 0:
+        count = min(left, CHUNK)
+        out.write(bytes([byte]) * count)
+        left -= count

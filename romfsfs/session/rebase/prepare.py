@@ -1,0 +1,122 @@
+"""What a commit does before the target is touched: convert, plan, encode, check."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError
+from romfsfs.image.layout import Layout
+from romfsfs.session.plan.conversions import Conversions
+from romfsfs.session.plan.plan import PLAN_CODES, Plan, Problem, told_once
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.rebase.encoding import Encoded, Sources, SourcesChanged, encode_plan
+from romfsfs.session.rebase.steps import reached
+from romfsfs.session.rebase.target import no_space
+from romfsfs.session.session import Session
+from romfsfs.session.tree.worktree import scan
+from romfsfs.system.files import Progress, no_progress
+
+log = logging.getLogger(__name__)
+
+#: How often the tree is looked at again when files change meanwhile.
+_ATTEMPTS = 5
+
+
+class Prepared(NamedTuple):
+    """encoded: None when there is nothing to write."""
+
+    shadow: tuple[ShadowEntry, ...]
+    plan: Plan
+    encoded: Encoded | None
+
+
+def prepared(
+    session: Session,
+    out: Path,
+    choose: Callable[[Plan, list[Problem]], Layout | None],
+    slack: Callable[[int], Callable[[BinaryIO], None] | None],
+    progress: Progress = no_progress,
+) -> Prepared:
+    """What the work tree becomes, as an image in `out`, verified.
+
+    choose: refuses the plan or gives its layout; None: nothing is to be written. slack: what
+    follows an image of so many bytes. Files may be edited meanwhile: then all is looked at again.
+    """
+    for _ in range(_ATTEMPTS):
+        shadow, plan = converted_plan(session, progress)
+        layout = choose(plan, list(plan.errors))
+        if layout is None:
+            return Prepared(tuple(shadow), plan, None)
+        try:
+            with session.work_fd() as work_fd:
+                sources = Sources(plan, session.held(), work_fd)
+                encoded = encode_plan(plan, layout, sources, out, slack(layout.size), progress)
+                reached("commit-encoded")
+                return Prepared(tuple(shadow), plan, encoded)
+        except SourcesChanged as changed:
+            log.info("%s: once more", changed)
+        except OSError as error:
+            raise no_space(session, error, "the new image cannot be made") from error
+    raise _keeps_changing()
+
+
+def refuse_open_files(open_files: Sequence[str]) -> None:
+    """RomfsError naming the files that programs have open for writing."""
+    if open_files:
+        names = ", ".join(sorted(open_files)[:5]) + (" ..." if len(open_files) > 5 else "")
+        count = len(open_files)
+        raise RomfsError(
+            f"{count} file{'s are' if count > 1 else ' is'} open for writing: {names}",
+            next_step="save and close, then commit again",
+        )
+
+
+def converted_plan(
+    session: Session, progress: Progress = no_progress
+) -> tuple[list[ShadowEntry], Plan]:
+    """The shadow tree with every conversion done, and its plan. Blocks while tools run."""
+    with session.work_fd() as work_fd:
+        conversions = Conversions(session.converters, work_fd)
+        for _ in range(_ATTEMPTS):
+            shadow = session.derive(conversions.lookup)
+            if not conversions.run(shadow, progress) and _is_whole(session, work_fd, shadow):
+                return shadow, session.plan(shadow)
+    raise _keeps_changing()
+
+
+def _is_whole(session: Session, work_fd: int, shadow: Sequence[ShadowEntry]) -> bool:
+    """Whether the shadow tree has all that is stored and there: what is renamed while it is looked
+    at may have been seen at neither place, and would be missing in the image."""
+    there = {work.path for work in scan(work_fd)}
+    seen = {entry.path for entry in shadow if entry.change is not Change.DELETED}
+    ignored = {entry.path for entry in shadow if entry.change is Change.IGNORED}
+    return seen - ignored <= there and all(map(session.excludes.matches, there - seen))
+
+
+def _keeps_changing() -> RomfsError:
+    return RomfsError(
+        "files keep changing while they are committed; nothing was written",
+        next_step="commit again when they are saved",
+    )
+
+
+def raise_problems(plan: Plan, errors: Sequence[Problem], doing: str = "commit") -> None:
+    """One error for all problems that stop a commit or a build, each on a line of its own in the
+    detail."""
+    if not errors:
+        return
+    lines = []
+    errors = told_once(errors)
+    for problem in errors:
+        lines.append(problem.text)
+        lines += [f"    {line}" for line in problem.detail.rstrip().splitlines()]
+    of_the_plan = [problem for problem in errors if problem.code in PLAN_CODES]
+    if len(errors) == 1 and errors[0].code == "capacity" and plan.capacity is not None:
+        raise CapacityError(errors[0].message, size=plan.size, capacity=plan.capacity)
+    count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
+    what = f"cannot {doing}: {count}; nothing was written"
+    kind = PlanError if of_the_plan else ConversionError
+    raise kind(what, detail="\n".join(lines), next_step="mend what is named below")

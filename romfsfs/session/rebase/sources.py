@@ -1,0 +1,66 @@
+"""What the user wrote and the image does not hold: the sources of what was converted.
+
+The image has `app.mpy`. Before a work tree goes, its `app.py` must be where a later mount finds it
+(`recall`), on the disk and not only on its way there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable
+
+from romfsfs.errors import RomfsError
+from romfsfs.session.keep.recall import ChangedMeanwhile, Recall
+from romfsfs.session.keep.state import Base
+from romfsfs.session.plan.shadow import ShadowEntry
+from romfsfs.session.session import Session
+from romfsfs.session.tree.worktree import open_file
+
+log = logging.getLogger(__name__)
+
+
+def remember(session: Session, base: Base) -> None:
+    """Keep the sources of a new base. What fails here is tried again before the tree goes."""
+    recall = session.recall()
+    try:
+        with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
+            for entry in base.entries:
+                if entry.size is not None and entry.digest != entry.source_digest:
+                    _keep(recall, work_fd, entry.path, entry.digest,
+                          entry.source, entry.source_digest)  # fmt: skip
+        recall.sync()
+        recall.trim()
+    except OSError as error:
+        log.info("sources are not remembered yet: %s", error)
+
+
+def secure(session: Session, entries: Iterable[ShadowEntry]) -> None:
+    """Make sure that the sources of these entries outlive the work tree. OSError if they cannot.
+
+    Other sources may become the same bytes (a comment was edited): then those of now are kept.
+    """
+    recall = session.recall()
+    with session.work_fd() as work_fd:
+        for entry in entries:
+            stored = entry.stored_as
+            if stored is None or not entry.digest or entry.digest == entry.source_digest:
+                continue
+            if not entry.is_dir and entry.state == "ready":
+                _keep(recall, work_fd, stored, entry.digest, entry.path, entry.source_digest)
+    recall.sync()
+
+
+def _keep(
+    recall: Recall, work_fd: int, stored: str, digest: str, source: str, source_digest: str
+) -> None:
+    known = recall.find_own(stored, digest)
+    if known is not None and known.digest == source_digest:
+        return
+    with contextlib.suppress(FileNotFoundError, ChangedMeanwhile):
+        fd = open_file(work_fd, source)
+        try:
+            recall.remember(stored, digest, source.rpartition("/")[2], source_digest, fd)
+        finally:
+            os.close(fd)

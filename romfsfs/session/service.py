@@ -1,0 +1,353 @@
+"""The session's side of a mount: what the FUSE adapter asks, and the conversions behind it.
+
+Lives in the daemon. Every method may be called from any of libfuse's threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from romfsfs.convert import Cancelled, Conversion, State, WorkerPool
+from romfsfs.devices.base import Device
+from romfsfs.errors import RomfsError, UsageError
+from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.settling import settle
+from romfsfs.session.notify import Notifier
+from romfsfs.session.plan.shadow import Change, InBase, Location
+from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.commit import commit
+from romfsfs.session.session import Session
+from romfsfs.session.tree.worktree import Climber, kind_at, open_file, scan
+
+if TYPE_CHECKING:
+    from romfsfs.zoo import ZooTree
+
+log = logging.getLogger(__name__)
+
+#: `.romfs/log` shows this much of the log's end.
+_LOG_BYTES = 64 << 10
+#: Of a file that is not converted because it is not closed.
+OPEN_NOTE = "open for writing: converted when it is closed"
+#: As `romfsfs.fs.host` has it, which is not to be imported here.
+OpenWriters = Callable[[], list[str]]
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class SessionHost:
+    """Serves one mounted session. Implements `romfsfs.fs.host.MountHost`.
+
+    `start` is called in the process that serves the mount, after the fork: threads do not
+    survive one.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        read_only: bool,
+        open_device: Callable[[], contextlib.AbstractContextManager[Device]],
+        *,
+        notify: bool = False,
+    ) -> None:
+        self.session = session
+        self._read_only = read_only
+        self._open_device = open_device
+        self._mutex = threading.Lock()
+        self._deriving = threading.Lock()
+        self._generation = 0
+        self._snapshot: _Snapshot | None = None
+        self._base: LocatedTree | None = None
+        self._seen: BaseImage | None = None
+        self._usage: tuple[tuple[int, BaseImage], tuple[int | None, int]] | None = None
+        self._pool: WorkerPool | None = None
+        self._notifier = Notifier(session.info.name) if notify else None
+        self.work_fd = os.open(session.work, _DIR_FLAGS)
+        hidden = session.directory / "hidden"
+        hidden.mkdir(mode=0o700, exist_ok=True)
+        self.hidden_fd = os.open(hidden, _DIR_FLAGS)
+
+    def start(self, resumed: bool = True) -> None:
+        """Start the workers, and convert what a resumed session has not converted yet.
+
+        resumed: whether the work tree has edits (`prepare` says so); without any, a mount of
+        thousands of files need not wait for a look at all of them.
+        """
+        threading.Thread(
+            target=settle, args=(self.session.directory,), name="romfsfs-settle", daemon=True
+        ).start()
+        self._pool = WorkerPool(self._convert, self._converted)
+        for entry in self._status().entries if resumed else ():
+            if entry.state == "pending":
+                self._pool.submit(entry.path)
+
+    @property
+    def read_only(self) -> bool:
+        return self._read_only
+
+    @property
+    def log_file(self) -> Path | None:
+        return self.session.directory / "log"
+
+    def changed(self, path: str) -> None:
+        self._outdated()
+        if self._pool is None or self.session.excludes.matches(path):
+            return
+        if self.session.converters.concerns(path) or self._is_folder(path):
+            self._pool.submit(path)
+
+    def _is_folder(self, path: str) -> bool:
+        try:
+            return kind_at(self.work_fd, path) == "dir"
+        except OSError:  # in a folder closed since, on a failing disk: what was done must not fail
+            return False
+
+    def limit(self, path: str) -> int | None:
+        """A file that will be converted may be larger than the partition: its result counts."""
+        capacity = self.session.capacity
+        if (
+            capacity is None
+            or self.session.converters.concerns(path)
+            or self.session.excludes.matches(path)
+        ):
+            return None
+        return capacity
+
+    def usage(self) -> tuple[int | None, int]:
+        held = self._held()
+        with self._mutex:
+            now, known, snapshot = (self._generation, held), self._usage, self._snapshot
+        if snapshot is not None and (snapshot.generation, snapshot.held) == now:
+            return snapshot.status.capacity, snapshot.status.used
+        if known is None or known[0] != now:
+            known = now, self.session.usage(held)
+            with self._mutex:
+                self._usage = known
+        return known[1]
+
+    def status_text(self, open_writers: OpenWriters) -> str:
+        return self._explained(open_writers).text()
+
+    def status_json(self, open_writers: OpenWriters) -> str:
+        return self._explained(open_writers).json()
+
+    def log_text(self) -> str:
+        try:
+            with open(self.session.directory / "log", "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def base(self) -> LocatedTree:
+        """Made once for each base: it is asked for with every path below `.romfs/base`."""
+        held, known = self._held(), self._base
+        if known is not None and known.held is held:
+            return known
+        leaves = {
+            entry.path: Leaf(None if entry.is_dir else entry.size or 0, InBase(entry.path), "ready")
+            for entry in held.base.entries
+        }
+        self._base = known = LocatedTree(self.session, held, leaves)
+        return known
+
+    def shadow(self) -> LocatedTree:
+        return self._current().shadow
+
+    def zoo(self) -> ZooTree | None:
+        """The models that fit the session's board; None without a source of models."""
+        from romfsfs.zoo import open_zoo  # 50 ms that a mount need not wait for
+
+        return open_zoo(self.session.info.board)
+
+    def control(self, command: str, open_writers: OpenWriters) -> None:
+        word = command.strip()
+        if word != "commit":
+            raise UsageError(
+                f"unknown command {word!r}", where=".romfs/ctl", next_step="write: commit"
+            )
+        with self._open_device() as device:
+            report = commit(self.session, device, open_files=open_writers())
+        self._outdated()
+        if report.clean:
+            log.info("commit: nothing to commit")
+        else:
+            log.info("commit: %d bytes, verified", report.size)
+
+    def file_state(self, path: str) -> bytes:
+        return self._current().states.get(path, "ignored").encode()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        if self._notifier is not None:
+            self._notifier.close()
+        os.close(self.work_fd)
+        os.close(self.hidden_fd)
+
+    def _convert(self, path: str, cancel: threading.Event) -> Conversion:
+        try:
+            if kind_at(self.work_fd, path) == "dir":
+                self._submit_below(path)
+                raise Cancelled("a folder: what is in it was queued instead")
+            fd = open_file(self.work_fd, path)
+        except PermissionError as error:  # the user has closed it, and the status says so
+            raise Cancelled(str(error)) from error
+        try:
+            digest, _ = self.session.digests.digest(fd)
+            return self.session.converters.convert(path, fd, digest, cancel)
+        finally:
+            os.close(fd)
+
+    def _submit_below(self, folder: str) -> None:
+        """A folder that was renamed into place brings files that were never closed here."""
+        with Climber(self.work_fd) as climber:
+            inside = scan(climber.enter(folder))
+        for work in inside:
+            path = f"{folder}/{work.path}"
+            if work.kind == "file" and self._wants_conversion(path) and self._pool is not None:
+                self._pool.submit(path)
+
+    def _wants_conversion(self, path: str) -> bool:
+        return self.session.converters.concerns(path) and not self.session.excludes.matches(path)
+
+    def _converted(self, path: str, result: Conversion) -> None:
+        self._outdated()
+        if result.state is State.FAILED:
+            log.warning("%s: %s", path, result.message)
+            if self._notifier is not None:
+                self._notifier.failed(path, result.message)
+        else:
+            log.info("%s is %s, %d bytes", path, result.stored_path, result.size)
+
+    def _outdated(self) -> None:
+        with self._mutex:
+            self._generation += 1
+
+    def _held(self) -> BaseImage:
+        """The base. What was made of an earlier one goes: it keeps that one's image on the disk."""
+        held = self.session.held()
+        with self._mutex:
+            if self._seen is not held:
+                self._seen, self._snapshot, self._usage, self._base = held, None, None, None
+        return held
+
+    def _status(self) -> Status:
+        return self._current().status
+
+    def _explained(self, open_writers: OpenWriters) -> Status:
+        """The status, saying of what is not converted yet what it waits for.
+
+        A file is converted when it is closed. One that is closed and that no worker has is a
+        conversion that was lost, to a trimmed cache say: it is asked for again.
+        """
+        working = self._pool.pending() if self._pool is not None else frozenset()
+        writing = set(open_writers())
+        if writing:
+            self._outdated()  # what is being written is told of at its close
+        status = self._status()  # after `working`: what ended meanwhile is done
+        if not status.pending or self._pool is None:
+            return status
+        entries = []
+        for entry in status.entries:
+            if entry.state == "pending" and entry.path not in working:
+                if entry.path in writing:
+                    entry = entry._replace(note=OPEN_NOTE)
+                else:
+                    self._pool.ensure(entry.path)
+            entries.append(entry)
+        return replace(status, entries=tuple(entries))
+
+    def _current(self) -> _Snapshot:
+        """The session's state now, computed at most once for each change of the tree."""
+        with self._deriving:  # who comes second finds it done
+            with self._mutex:
+                generation, known = self._generation, self._snapshot
+            held = self._held()
+            if known is not None and known.generation == generation and known.held is held:
+                return known
+            known = self._snapshot = None  # of a large tree there need not be two in memory
+            status = self.session.status(held)
+            snapshot = _Snapshot(
+                generation, held, status, self._shadow_tree(held, status), _states(status)
+            )
+            with self._mutex:
+                self._snapshot = snapshot
+            return snapshot
+
+    def _shadow_tree(self, held: BaseImage, status: Status) -> LocatedTree:
+        leaves = {
+            entry.stored_as: Leaf(
+                None if entry.is_dir else entry.size or 0, entry.location, entry.state
+            )
+            for entry in status.entries
+            if entry.stored_as is not None and entry.change not in (Change.DELETED, Change.IGNORED)
+        }
+        return LocatedTree(self.session, held, leaves)
+
+
+def _states(status: Status) -> dict[str, str]:
+    return {
+        entry.path: "ignored" if entry.change is Change.IGNORED else entry.state
+        for entry in status.entries
+        if entry.change is not Change.DELETED
+    }
+
+
+class Leaf(NamedTuple):
+    """size in bytes, None: a folder. location: None while there is nothing to show."""
+
+    size: int | None
+    location: Location | None
+    state: str
+
+
+class LocatedTree:
+    """A read-only tree of stored bytes, wherever they lie. Implements `romfsfs.fs.host.Tree`."""
+
+    def __init__(self, session: Session, held: BaseImage, leaves: dict[str, Leaf]) -> None:
+        self._session = session
+        self.held = held
+        self._leaves = leaves
+        self._time_ns = time.time_ns()
+        self._children: dict[str, list[tuple[str, bool]]] = {"": []}
+        for path, leaf in leaves.items():
+            folder, _, name = path.rpartition("/")
+            self._children.setdefault(folder, []).append((name, leaf.size is None))
+            if leaf.size is None:
+                self._children.setdefault(path, [])
+
+    def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        return self._children[path]
+
+    def stat(self, path: str) -> tuple[bool, int, int] | None:
+        if path == "":
+            return True, 0, self._time_ns
+        leaf = self._leaves.get(path)
+        if leaf is None:
+            return None
+        return leaf.size is None, leaf.size or 0, self._time_ns
+
+    def open(self, path: str) -> tuple[int, int, int]:
+        leaf = self._leaves[path]
+        if leaf.location is None:
+            raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)
+        try:
+            return self._session.open_location(leaf.location, self.held)
+        except RomfsError as error:
+            raise OSError(errno.EIO, str(error)) from error
+
+
+class _Snapshot(NamedTuple):
+    generation: int
+    held: BaseImage
+    status: Status
+    shadow: LocatedTree
+    states: dict[str, str]

@@ -1,0 +1,49 @@
+"""Digests of work files, computed once for as long as a file does not change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from romfsfs.session.keep.state import Signature
+from romfsfs.system.clock import unsettled
+from romfsfs.system.files import digest_fd
+
+
+def settled(signature: Signature) -> bool:
+    """Whether a later change of the file must change this signature.
+
+    A file that was changed just before it was hashed may be changed again within the same tick of
+    the kernel's clock and keep its signature: git calls such an entry racy. Its signature proves
+    nothing, so it is not kept.
+    """
+    return unsettled(signature.ctime_ns) <= 0
+
+
+class DigestCache:
+    """Signature to digest, in memory. Any thread may call; the worst case is hashing twice."""
+
+    def __init__(self) -> None:
+        self._known: dict[Signature, str] = {}
+
+    def digest(self, fd: int) -> tuple[str, Signature | None]:
+        """The digest of an open file, and its signature if that can be trusted later on.
+
+        The signature is taken before the bytes are read: a change in between shows as a
+        different signature the next time.
+        """
+        signature = Signature.of(os.fstat(fd))
+        known = self._known.get(signature)
+        if known is not None:
+            return known, signature
+        trusted = settled(signature)
+        digest = digest_fd(fd)
+        if not trusted:
+            return digest, None
+        self._known[signature] = digest
+        return digest, signature
+
+    def keep(self, signatures: Iterable[Signature | None]) -> None:
+        """Forget all others: files that are gone, or were changed since."""
+        known = self._known
+        self._known = {each: known[each] for each in signatures if each in known}

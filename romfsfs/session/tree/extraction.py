@@ -1,0 +1,199 @@
+"""Writing many files and folders below a folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.errors import RomfsError
+from romfsfs.session.keep.state import Signature
+from romfsfs.session.tree.worktree import Climber
+from romfsfs.system.files import CHUNK, Progress, no_progress
+
+#: Making a file costs about as much as writing this many bytes more; from so many on, two threads.
+_FILE_COST = 64 << 10
+_TWO_THREADS = 16 << 20
+#: characters of a path that an error shows
+_SHOWN = 300
+_REMEDY = "free space or choose another state folder with $ROMFSFS_STATE_DIR"
+_REMEDIES = {
+    errno.ENAMETOOLONG: "no file here can have a name of more than 255 bytes, the camera's can; "
+    "romfsfs ls, cat and push work on the image as it is",
+    errno.EEXIST: "this disk takes two names of the image for one; use a disk that tells upper "
+    "from lower case",
+}
+
+
+class Extracted(NamedTuple):
+    digest: str
+    signature: Signature
+
+
+class Item(NamedTuple):
+    """Something to put into a tree: bytes `offset`..`offset + size` of a file, or a folder.
+
+    source: an open descriptor, or the path of a file that is opened when its turn comes
+    (thousands may not be open at once); None for a folder.
+    """
+
+    path: str
+    source: int | Path | None
+    offset: int
+    size: int
+
+
+def extract(
+    items: Sequence[Item], root_fd: int, progress: Progress = no_progress
+) -> list[Extracted | None]:
+    """Write files and folders below `root_fd` (which has none of them yet), parents first.
+
+    What each item became (None for a folder). RomfsError names the path where the host's file
+    system cannot hold one. Two threads write where that pays: hashing and the kernel's work go on
+    side by side.
+    """
+    results: list[Extracted | None] = [None] * len(items)
+    files = []
+    with Climber(root_fd) as climber:
+        for number, item in enumerate(items):
+            if item.source is not None:
+                files.append(number)
+                continue
+            folder, _, name = item.path.rpartition("/")
+            with _named(item):
+                os.mkdir(name, 0o755, dir_fd=climber.enter(folder))
+    total = sum(items[number].size for number in files)
+    writers = [_Writer(items, part, results, root_fd) for part in _halves(items, files, total)]
+    for writer in writers[1:]:
+        writer.start()
+    try:
+        writers[0].write(lambda: progress("extracting", sum(w.done for w in writers), total))
+    finally:
+        for writer in writers:
+            writer.stop = writer.stop or writers[0].error is not None
+        for writer in writers[1:]:
+            writer.join()
+    for writer in writers:
+        if writer.error is not None:
+            raise writer.error
+    return results
+
+
+def _halves(items: Sequence[Item], files: list[int], total: int) -> list[list[int]]:
+    """The files in one part, or in two that take about as long."""
+    work = total + len(files) * _FILE_COST
+    if work < _TWO_THREADS:
+        return [files]
+    done = 0
+    for cut, number in enumerate(files):
+        done += items[number].size + _FILE_COST
+        if done * 2 >= work:
+            return [files[: cut + 1], files[cut + 1 :]]
+    return [files]
+
+
+class _Writer(threading.Thread):
+    """Writes some of the items; `error` is what ended it early."""
+
+    def __init__(
+        self, items: Sequence[Item], numbers: list[int], results: list[Extracted | None], root: int
+    ) -> None:
+        super().__init__(daemon=True)
+        self.items = items
+        self.numbers = numbers
+        self.results = results
+        self.root_fd = root
+        self.done = 0
+        self.stop = False
+        self.error: RomfsError | None = None
+
+    def run(self) -> None:
+        self.write(lambda: None)
+
+    def write(self, report: Callable[[], None]) -> None:
+        try:
+            with Climber(self.root_fd) as climber:
+                for count, number in enumerate(self.numbers):
+                    if self.stop:
+                        return
+                    item = self.items[number]
+                    folder, _, name = item.path.rpartition("/")
+                    with _named(item):
+                        self.results[number] = _write_new(item, name, climber.enter(folder))
+                    self.done += item.size
+                    if item.size > CHUNK or count % 64 == 0:
+                        report()
+        except RomfsError as error:
+            self.error = error
+
+
+class _named:
+    """Says of an OSError in its block which item it was."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise RomfsError(
+                f"cannot extract: {error.strerror}",
+                where=_shortened(self.item.path),
+                next_step=_REMEDIES.get(error.errno or 0, _REMEDY),
+            ) from error
+
+
+def _shortened(path: str) -> str:
+    """A path for an error: names in images may be as long as the image."""
+    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _write_new(item: Item, name: str, folder_fd: int) -> Extracted:
+    source, offset, size = item.source, item.offset, item.size
+    fd = os.open(name, _NEW, 0o644, dir_fd=folder_fd)
+    try:
+        if isinstance(source, int):
+            digest = copy_range(source, offset, size, fd)
+        else:
+            with open(source or "", "rb") as file:
+                digest = copy_range(file.fileno(), offset, size, fd)
+        return Extracted(digest, Signature.of(os.fstat(fd)))
+    finally:
+        os.close(fd)
+
+
+def copy_range(source: int, offset: int, size: int, target: int) -> str:
+    """Append `size` bytes of `source` at `offset` to `target`; the digest of what was copied."""
+    if 0 < size <= CHUNK:  # nearly every file: no loop, and all in one call each
+        data = os.pread(source, size, offset)
+        if len(data) == size:
+            write_all(target, data)
+            return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    end = offset + size
+    while offset < end:
+        data = os.pread(source, min(CHUNK, end - offset), offset)
+        if not data:
+            raise OSError(5, "the source ended early")
+        digest.update(data)
+        write_all(target, data)
+        offset += len(data)
+    return digest.hexdigest()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """All of `data`, whatever `write` takes at a time."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])

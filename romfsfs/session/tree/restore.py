@@ -1,0 +1,294 @@
+"""Putting what the base holds back into the work tree.
+
+Files are written through the mountpoint when the session is mounted, so that the kernel's caches
+of the mount stay true; into `work/` otherwise, and when the mount goes meanwhile. Everything may
+be repeated after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from romfsfs.errors import RomfsError
+from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.recall import Recall
+from romfsfs.session.keep.state import Base, BaseEntry, Signature
+from romfsfs.session.rebase.steps import reached
+from romfsfs.session.tree.extraction import Item, extract
+from romfsfs.session.tree.worktree import Climber, kind_at, open_file, remove_tree, scan
+from romfsfs.system.files import digest_fd, sync_paths
+
+#: What a file is called until it is whole: a name that is never packed (see `convert/junk.py`).
+_BESIDE = ".romfsfs.restore."
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[int]:
+    """A descriptor of the tree's root folder."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+#: What opening a file answers that is not there, is no file, or may not be read.
+_NOT_TO_BE_READ = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EISDIR}
+)
+
+#: What the kernel answers for a mount whose process has gone, and for one that is read-only.
+_NO_WAY = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EROFS})
+
+
+def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
+    """Change a tree through `root`, where it is mounted, or in place: once it is not any more, or
+    where the mount is read-only.
+
+    A mount can go at any moment. Then `change`, which is given a descriptor of the tree's folder,
+    is called again, with that of `work` itself.
+    """
+    try:
+        with opened(root) as root_fd:
+            if root == work or _is_mount_of(root_fd, work):
+                change(root_fd)
+                return
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(root):
+            raise  # not of the mountpoint, but of something in it
+    except (OSError, RomfsError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _NO_WAY:
+            raise
+    with opened(work) as work_fd:
+        change(work_fd)
+
+
+def _is_mount_of(root_fd: int, work: Path) -> bool:
+    """Not the folder below the mount, nor another mount that took its place."""
+    try:
+        os.stat(".romfs/ctl", dir_fd=root_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.fstat(root_fd).st_ino == os.stat(work).st_ino  # a mount passes on these numbers
+
+
+def restore(
+    held: BaseImage,
+    paths: Collection[str],
+    work: Path,
+    root: Path,
+    recall: Recall,
+    edited: Callable[[str], bool] = lambda path: False,
+) -> None:
+    """Put what the base has at these paths of the tree there, and remove what it has not. Durable.
+
+    A file is as it was or as the base has it, wherever a crash comes. Folders are removed when
+    nothing is left in them, and made where a restored file needs them. work: the tree; root:
+    where it is mounted, to write through. edited: asked at the last moment, of files to be left.
+    """
+    wanted = set(paths)
+    items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
+    files = {item.path for item in items if item.source is not None and item.path in wanted}
+
+    def change(root_fd: int) -> None:
+        over = {path for path in files if kind_at(root_fd, path) == "file"}
+        for path in sorted(wanted - over, key=lambda path: (-path.count("/"), path)):
+            if not edited(path):
+                _remove(root_fd, path)
+        reached("revert-removed")
+        # What is still there was left on purpose: a folder that is not empty, an edit.
+        _put([item for item in items if item.path in over or not kind_at(root_fd, item.path)],
+             work, root_fd, edited)  # fmt: skip
+
+    change_tree(work, root, change)
+    sync_paths(work, wanted)
+    reached("revert-restored")
+
+
+def _put(items: list[Item], work: Path, root_fd: int, edited: Callable[[str], bool]) -> None:
+    """Write items beside their places, and rename them there when they are on the disk."""
+    staged = []
+    for number, item in enumerate(items):
+        if item.source is None:
+            staged.append(item)
+            continue
+        folder, slash, _ = item.path.rpartition("/")
+        staged.append(item._replace(path=f"{folder}{slash}{_BESIDE}{number:06x}"))
+        remove_tree(root_fd, staged[-1].path)  # of a process that was killed
+    moved = [pair for pair in zip(staged, items, strict=True) if pair[1].source is not None]
+    try:
+        extract(staged, root_fd)
+        sync_paths(work, [beside.path for beside, _ in moved])
+        reached("revert-staged")
+        with Climber(root_fd) as climber:
+            while moved:
+                beside, item = moved[-1]
+                if edited(item.path):
+                    remove_tree(root_fd, beside.path)
+                    moved.pop()
+                    continue
+                fd = climber.enter(item.path.rpartition("/")[0])
+                name, final = (path.rpartition("/")[2] for path in (beside.path, item.path))
+                os.rename(name, final, src_dir_fd=fd, dst_dir_fd=fd)
+                moved.pop()
+    finally:
+        for beside, _ in moved:
+            with contextlib.suppress(OSError):
+                remove_tree(root_fd, beside.path)
+
+
+def is_beside(path: str) -> bool:
+    """Whether a file is one that `restore` had not renamed to its place when it was killed."""
+    return path.rpartition("/")[2].startswith(_BESIDE)
+
+
+def _with_parents(base: Base, wanted: Collection[str]) -> list[BaseEntry]:
+    """The base's entries for these paths and the folders above them, in the base's order."""
+    needed = set(wanted)
+    for entry in base.entries:
+        if entry.source in wanted:
+            needed.update(parents(entry.source))
+    return [e for e in base.entries if e.source in wanted or (e.is_dir and e.source in needed)]
+
+
+def parents(path: str) -> list[str]:
+    """The folders above a path, the outermost first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _remove(root_fd: int, path: str) -> None:
+    """Remove a file; a folder only if nothing that is to stay is in it."""
+    folder, _, name = path.rpartition("/")
+    try:
+        if kind_at(root_fd, path) == "dir":
+            with Climber(root_fd) as climber:
+                os.rmdir(name, dir_fd=climber.enter(folder))
+        else:
+            remove_tree(root_fd, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return
+        raise RomfsError(
+            f"cannot restore: {error.strerror}",
+            where=path,
+            next_step="nothing else is lost: see why the disk refuses it, then the same again",
+        ) from error
+
+
+def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
+    if entry.is_dir:
+        return Item(entry.source, None, 0, 0)
+    offset, size = held.extents[entry.path]
+    if entry.source_digest != entry.digest:
+        source = recall.find(entry.path, entry.digest)
+        if source is None:  # forgotten: what the image has is the next best
+            return Item(entry.path, held.fd, offset, size)
+        return Item(entry.source, source.file, 0, source.file.stat().st_size)
+    return Item(entry.source, held.fd, offset, size)
+
+
+def follow(
+    held: BaseImage,
+    old: Base,
+    is_junk: Callable[[str], bool],
+    work: Path,
+    root: Path,
+    recall: Recall,
+) -> None:
+    """Let a tree that stood on `old` follow to the base held.
+
+    Only what is still as it was in `old` follows: edits stay edits. What a file manager left in
+    a folder that goes, goes with it. work: the tree itself, to read from; root: where it is
+    mounted, to write through.
+    """
+    before = {entry.source: entry for entry in old.entries}
+    after = {entry.source: entry for entry in held.base.entries}
+    changed = [
+        path
+        for path in before.keys() | after.keys()
+        if _content(before.get(path)) != _content(after.get(path))
+    ]
+    with opened(work) as work_fd:
+        seen = {path: _signature(work_fd, path) for path in changed}
+
+        def edited(path: str) -> bool:
+            """Saved since it was compared: writing a tree takes its time."""
+            return path in seen and _signature(work_fd, path) not in (None, seen[path])
+
+        wanted = [
+            path
+            for path in changed
+            # Nothing: a crash came when it was removed to be put back.
+            if not kind_at(work_fd, path) or _is_as(work_fd, path, before.get(path))
+        ]
+        gone = {path for path in wanted if path not in after and before[path].is_dir}
+        junk = [
+            found.path
+            for found in (scan(work_fd) if gone else ())
+            if is_below(found.path, gone) and found.path not in before and is_junk(found.path)
+        ]
+        restore(held, [*wanted, *junk], work, root, recall, edited)
+
+
+def _signature(work_fd: int, path: str) -> Signature | None:
+    """Of a file; None where none is."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with Climber(work_fd) as climber:
+            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def is_below(path: str, folders: Collection[str]) -> bool:
+    """Whether a path lies in one of these folders, at whatever depth."""
+    return any(parent in folders for parent in parents(path))
+
+
+def _content(entry: BaseEntry | None) -> tuple[bool, str] | None:
+    return None if entry is None else (entry.is_dir, entry.source_digest)
+
+
+def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
+    kind = kind_at(work_fd, path)
+    if entry is None or not kind:
+        return entry is None and not kind
+    if entry.is_dir or kind != "file":
+        return entry.is_dir and kind == "dir"
+    return work_digest(work_fd, path, entry.signature, entry.source_digest) == entry.source_digest
+
+
+def work_digest(
+    work_fd: int, path: str, signature: Signature | None = None, known: str = ""
+) -> str | None:
+    """The digest of a work file, None if it is none that can be read; `known` if it has this
+    signature. OSError where the disk fails: that says nothing about the file."""
+    try:
+        fd = open_file(work_fd, path)
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_READ:
+            return None
+        raise
+    try:
+        if signature is not None and Signature.of(os.fstat(fd)) == signature:
+            return known
+        return digest_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def selected(path: str, paths: Iterable[str]) -> bool:
+    """Whether `path` is one of these, or below one; everything is when there are none."""
+    listed = list(paths)
+    return not listed or any(path == each or path.startswith(each + "/") for each in listed)

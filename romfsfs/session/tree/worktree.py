@@ -1,0 +1,188 @@
+"""The work tree on disk: scanning it, and putting an image's files into it.
+
+Everything works relative to directory descriptors and climbs with `..`, so paths longer than
+PATH_MAX and trees deeper than the limit of open files work, and no link leads out of the tree
+(the mount refuses links; one placed by hand is reported, never followed).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from romfsfs.session.keep.state import Signature
+
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)
+
+
+class WorkFile(NamedTuple):
+    """A file or folder of the work tree.
+
+    kind: 'file', 'dir', 'closed' (a folder that may not be read) or 'other' (a link, a device).
+    """
+
+    path: str
+    kind: str
+    signature: Signature
+    mode: int
+
+
+def scan(root_fd: int) -> list[WorkFile]:
+    """Every file and folder below `root_fd`, parents first, siblings in code point order."""
+    found: list[WorkFile] = []
+    closed = set()
+    with Climber(root_fd) as climber:
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            try:
+                inside = _list(climber.enter(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # removed since it was listed
+            except PermissionError:  # not to be listed, or not to be entered
+                closed.add(folder)
+                continue
+            prefix = folder + "/" if folder else ""
+            folders = []
+            for name, status in inside:
+                path = prefix + name
+                if stat.S_ISDIR(status.st_mode):
+                    kind = "dir"
+                    folders.append(path)
+                else:
+                    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+                found.append(WorkFile(path, kind, Signature.of(status), status.st_mode))
+            pending.extend(reversed(folders))
+    if closed:
+        return [each._replace(kind="closed") if each.path in closed else each for each in found]
+    return found
+
+
+def _list(fd: int) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(fd) as entries:
+        listed = []
+        for entry in entries:
+            try:
+                listed.append((entry.name, entry.stat(follow_symlinks=False)))
+            except FileNotFoundError:
+                continue  # removed while listing
+    listed.sort(key=lambda item: item[0])
+    return listed
+
+
+class Climber:
+    """One directory descriptor that moves through a tree, whatever its depth."""
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+        self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, root_fd)
+        self._folder = ""
+        self._at: list[str] = []
+        self._known = [os.fstat(self._fd)]  # the root, and each folder of `_at`
+
+    def __enter__(self) -> Climber:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+    def enter(self, folder: str) -> int:
+        """Move to a folder ('' is the root); its descriptor, valid until the next move."""
+        if folder == self._folder:
+            return self._fd
+        self._folder = "?"  # until we are there
+        parts = folder.split("/") if folder else []
+        common = 0
+        for mine, theirs in zip(self._at, parts, strict=False):
+            if mine != theirs:
+                break
+            common += 1
+        if common < len(self._at):
+            self._climb(common)
+        for part in parts[len(self._at) :]:
+            self._step(part)
+            self._at.append(part)
+            self._known.append(os.fstat(self._fd))
+        self._folder = folder
+        return self._fd
+
+    def _climb(self, depth: int) -> None:
+        """Up to the folder at this depth, or to the root where `..` does not lead there.
+
+        Who moves a folder while we are in it would have us go on beside it, or above the tree.
+        """
+        try:
+            while len(self._at) > depth:
+                self._step("..")
+                self._at.pop()
+                self._known.pop()
+            if os.path.samestat(os.fstat(self._fd), self._known[-1]):
+                return
+        except (FileNotFoundError, PermissionError):  # removed, or closed, while we were in it
+            pass
+        os.close(self._fd)
+        self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, self._root_fd)
+        self._at, self._known = [], self._known[:1]
+
+    def _step(self, name: str) -> None:
+        fd = _open_unnoticed(name, _DIR_FLAGS, 0, self._fd)
+        os.close(self._fd)
+        self._fd = fd
+
+
+def open_file(root_fd: int, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+    """A descriptor of a file below `root_fd`; never through a link. OSError as `open`."""
+    # O_NONBLOCK: a fifo that someone put there must not hold us up.
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    if len(path) < 1000:
+        return _open_unnoticed(path, flags, mode, root_fd)
+    folder, _, name = path.rpartition("/")
+    with Climber(root_fd) as climber:
+        return _open_unnoticed(name, flags, mode, climber.enter(folder))
+
+
+def _open_unnoticed(name: str, flags: int, mode: int, dir_fd: int) -> int:
+    """`open` that leaves access times alone: they are the user's, and a look at them is not his."""
+    try:
+        return os.open(name, flags | _NO_ACCESS_TIME, mode, dir_fd=dir_fd)
+    except PermissionError:  # for the owner only, and some file systems refuse it to all
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+
+def kind_at(root_fd: int, path: str) -> str:
+    """'file', 'dir', 'other', or '' where nothing is."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with Climber(root_fd) as climber:
+            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if stat.S_ISDIR(status.st_mode):
+        return "dir"
+    return "file" if stat.S_ISREG(status.st_mode) else "other"
+
+
+def remove_tree(root_fd: int, path: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing if it is not there."""
+    kind = kind_at(root_fd, path)
+    if not kind:
+        return
+    folder, _, name = path.rpartition("/")
+    with Climber(root_fd) as climber:
+        if kind == "dir":
+            empty(climber.enter(path))
+            os.rmdir(name, dir_fd=climber.enter(folder))
+        else:
+            os.unlink(name, dir_fd=climber.enter(folder))
+
+
+def empty(folder_fd: int) -> None:
+    """Remove all that is in a folder, however deep."""
+    inside = scan(folder_fd)
+    with Climber(folder_fd) as climber:
+        for entry in reversed(inside):
+            folder, _, name = entry.path.rpartition("/")
+            fd = climber.enter(folder)
+            (os.unlink if entry.kind in ("file", "other") else os.rmdir)(name, dir_fd=fd)

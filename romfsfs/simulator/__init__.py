@@ -1,0 +1,43 @@
+"""A simulated camera on a pty, for trying and testing without hardware.
+
+    from romfsfs.simulator import Simulator, preset
+
+    with Simulator(preset("OPENMV4P", images={0: image})) as camera:
+        ...  # open camera.port with pyserial, mpremote or romfsfs
+        camera.faults.power_cut_after_programmed(100_000)
+        camera.replug()  # after the cut: up again, with the flash as it was left
+        assert camera.flash[0].content.startswith(image)
+        print(camera.statistics)
+
+`preset` gives the board's `SimulatorConfig`, and any of its fields may be changed in the call.
+The snippets that arrive are run by the real MicroPython: `micropython=` of the Simulator, else
+$ROMFSFS_MICROPYTHON, else `micropython` on PATH; ToolMissing without one (there is no substitute,
+on purpose: a snippet that MicroPython cannot run must fail). `camera.port` is a symbolic link and
+stays the same over `unplug` and `replug`; the pty behind it changes.
+"""
+
+from __future__ import annotations
+
+from romfsfs.simulator.config import (
+    PartitionConfig,
+    SimulatorConfig,
+    preset,
+    preset_names,
+)
+from romfsfs.simulator.executor import find_micropython
+from romfsfs.simulator.faults import TO_CAMERA, TO_HOST, Faults, Statistics
+from romfsfs.simulator.server import Simulator, run_simulator
+
+__all__ = [
+    "TO_CAMERA",
+    "TO_HOST",
+    "Faults",
+    "PartitionConfig",
+    "Simulator",
+    "SimulatorConfig",
+    "Statistics",
+    "find_micropython",
+    "preset",
+    "preset_names",
+    "run_simulator",
+]

@@ -1,0 +1,277 @@
+"""The process that runs a camera's snippets: the real MicroPython, dressed as the firmware.
+
+One process lives from one soft reset to the next, as the firmware's heap does. Its inside is
+`camera.upy`; the talk between the two is described there. Belongs to the camera's thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import mmap
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from romfsfs.errors import ToolMissing
+from romfsfs.simulator.config import SimulatorConfig
+from romfsfs.simulator.flash import Flash
+
+log = logging.getLogger(__name__)
+
+SCRATCH = 4096
+COMMAND, KIND, LENGTH, ANSWER, VALUE = 0, 1, 2, 3, 4
+SNIPPET, LINE, BOOT_SCRIPT, MAIN_SCRIPT = 0, 1, 2, 3
+FRAME = struct.Struct("<IIiiiii")
+DONE, IOCTL, KBD_INTR, RESET, READY = 1, 2, 3, 4, 5
+FINISHED, FAILED, SOFT_RESET = 0, 1, 2
+
+START_SECONDS = 20.0
+ENVIRONMENT = "ROMFSFS_MICROPYTHON"
+
+
+def find_micropython(path: str | os.PathLike[str] | None = None) -> str:
+    """The MicroPython to run: `path`, else $ROMFSFS_MICROPYTHON, else the one on PATH.
+
+    Raises ToolMissing, with the command that fetches it.
+    """
+    chosen = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT)
+    found = shutil.which(chosen or "micropython")
+    if found is None:
+        raise ToolMissing(
+            f"the simulated camera runs MicroPython, and {chosen or 'micropython'} is not here",
+            next_step=f"fetch it: export {ENVIRONMENT}=$(scripts/get-micropython)",
+        )
+    return found
+
+
+class Executor:
+    """One MicroPython process. Descriptors to wait on: `output` and `up`."""
+
+    def __init__(self, config: SimulatorConfig, flash: Flash, micropython: str) -> None:
+        self._config = config
+        self._flash = flash
+        self._micropython = micropython
+        self._number = 0
+        self.running = False
+        self.interrupt_char = -1
+        self.handle: Callable[[tuple[int, ...]], None] = lambda frame: None
+        size = SCRATCH + max([1 << 20, *(part.config.size for part in flash.partitions)])
+        with tempfile.TemporaryFile() as mailbox:
+            mailbox.truncate(size)
+            self._mailbox = mmap.mmap(mailbox.fileno(), size)
+            self._start(mailbox.fileno(), size)
+
+    def _start(self, mailbox: int, size: int) -> None:
+        self._input_read, self._input = _pipe(self._config.rx_buffer)
+        self.output, output = _pipe()
+        bell, self._bell = _pipe()
+        self.up, up = _pipe()
+        for fd in (self._input_read, bell, up, output):
+            os.set_blocking(fd, True)  # the process's ends; non-blocking is a file's, not an fd's
+        fds = [mailbox, bell, up, *(part.fd for part in self._flash.partitions)]
+        # Not as an argument: MicroPython cannot start with one of more than 255 bytes.
+        settings = json.dumps(self._settings(bell, up)).encode()
+        self._mailbox[SCRATCH : SCRATCH + len(settings)] = settings
+        self._set(LENGTH, len(settings))
+        with tempfile.TemporaryFile() as messages:
+            self._process = subprocess.Popen(
+                [
+                    self._micropython,
+                    "-X",
+                    f"heapsize={self._config.heap_size}",
+                    str(Path(__file__).with_name("camera.upy")),
+                    str(mailbox),
+                    str(size),
+                ],
+                stdin=self._input_read,
+                stdout=output,
+                stderr=messages,
+                pass_fds=fds,
+                start_new_session=True,
+                env={"PATH": os.defpath},
+            )
+            for fd in (output, bell, up):
+                os.close(fd)
+            self._await_ready(messages)
+
+    def _settings(self, bell: int, up: int) -> dict[str, object]:
+        config = self._config
+        return {
+            "bell": bell,
+            "up": up,
+            "partitions": [
+                {
+                    "fd": part.fd,
+                    "lead": part.lead,
+                    "span": part.span,
+                    "size": part.config.size,
+                    "erase_size": part.config.erase_size,
+                    "access": part.config.access,
+                    "wedge_tail": part.config.wedge_tail,
+                }
+                for part in self._flash.partitions
+            ],
+            "board": config.board,
+            "machine": config.machine,
+            "arch_string": config.arch_string,
+            "board_type": config.board_type,
+            "platform": config.platform,
+            "mpy": config.mpy,
+            "release": config.release,
+            "unique_id": list(config.unique_id),
+            "stdio_buffer": config.stdio_buffer,
+            "missing": list(config.missing),
+        }
+
+    def _await_ready(self, messages: IO[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            select.select([self.up], [], [], 0.5)
+            for frame in self._frames():
+                if frame[0] == READY:
+                    return
+            if self._process.poll() is not None:
+                break
+        output = self.read_output()
+        self.stop()
+        messages.seek(0)
+        raise ToolMissing(
+            f"{self._micropython} cannot play a camera",
+            next_step="use the one of scripts/get-micropython",
+            detail=(output + messages.read()).decode(errors="replace"),
+        )
+
+    def stop(self) -> None:
+        """End the process at once, as a power cut does. May be called twice."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+            for fd in (self._input_read, self._input, self.output, self._bell, self.up):
+                os.close(fd)
+            self._mailbox.close()
+        self.running = False
+
+    def run(self, source: bytes, kind: int) -> None:
+        """Begin to run a snippet; a DONE frame will follow."""
+        self._mailbox[SCRATCH : SCRATCH + len(source)] = source
+        self._number += 1
+        self._set(KIND, kind)
+        self._set(LENGTH, len(source))
+        self._set(COMMAND, self._number)
+        self.running = True
+        self.interrupt_char = 3
+        self._ring()
+
+    def answer(self, number: int, value: int) -> None:
+        """Answer the process's request of this number."""
+        self._set(VALUE, value & 0xFFFFFFFF)
+        self._set(ANSWER, number)
+        self._ring()
+
+    def scratch(self, size: int) -> bytes:
+        """What the process put into the mailbox: data to program, an error text."""
+        return self._mailbox[SCRATCH : SCRATCH + size]
+
+    def interrupt(self) -> None:
+        """Ctrl-C in the snippet that runs."""
+        self._process.send_signal(signal.SIGINT)
+
+    def feed(self, data: bytes) -> int:
+        """Give the snippet input; returns how many bytes it had room for."""
+        try:
+            return os.write(self._input, data)
+        except BlockingIOError:
+            return 0
+
+    def leftover(self) -> bytes:
+        """Take back the input that the snippet did not read."""
+        data = b""
+        while select.select([self._input_read], [], [], 0)[0]:
+            data += os.read(self._input_read, 65536)
+        return data
+
+    def read_output(self) -> bytes:
+        """What the snippet printed and nobody took yet."""
+        return _read_all(self.output)
+
+    def read_some(self) -> bytes:
+        """A little of what the snippet printed, so that it blocks when nobody takes it."""
+        try:
+            return os.read(self.output, 16384)
+        except BlockingIOError:
+            return b""
+
+    def register(self, poll: select.poll, *, output: bool, input: bool) -> None:
+        """Wait for frames, and if asked for output, and for room for input."""
+        poll.register(self.up, select.POLLIN)
+        if output:
+            poll.register(self.output, select.POLLIN)
+        if input and self.running:
+            poll.register(self._input, select.POLLOUT)
+
+    def poll(self) -> bool:
+        """Hand every frame that arrived to `handle`. False: the process is dead."""
+        for frame in self._frames():
+            if frame[0] == DONE:
+                if frame[1] != self._number or not self.running:
+                    continue  # said twice, because Ctrl-C came between saying and noting it
+                self.running = False
+                self.interrupt_char = -1
+            self.handle(frame)
+            if self._process.returncode is not None:
+                return True  # stopped by what it asked for
+        return self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def _frames(self) -> list[tuple[int, ...]]:
+        try:
+            # writes of a frame are atomic, so reads of whole frames never see half of one
+            data = os.read(self.up, FRAME.size * 16)
+        except BlockingIOError:
+            return []
+        return list(FRAME.iter_unpack(data))
+
+    def _set(self, word: int, value: int) -> None:
+        struct.pack_into("=I", self._mailbox, 4 * word, value)
+
+    def _ring(self) -> None:
+        try:
+            os.write(self._bell, b"!")
+        except (BlockingIOError, BrokenPipeError):
+            pass  # full of rings already, or nobody there: `poll` says so
+
+
+def _pipe(size: int | None = None) -> tuple[int, int]:
+    """A pipe whose ends do not block, holding about `size` bytes where the system allows that."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    if size is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, size)
+    return read, write
+
+
+def _read_all(fd: int) -> bytes:
+    pieces = []
+    while True:
+        try:
+            piece = os.read(fd, 65536)
+        except BlockingIOError:
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)

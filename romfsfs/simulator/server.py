@@ -1,0 +1,241 @@
+"""Running a simulated camera: in a thread for tests, or in the foreground for the command line.
+
+One thread (`start`) or the caller's (`serve`) runs the camera. Every other thread may use
+`faults`, read `statistics` and `flash`, and call the methods of `Simulator`, which the camera's
+thread carries out between two steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from romfsfs.simulator.camera import Camera
+from romfsfs.simulator.config import SimulatorConfig
+from romfsfs.simulator.executor import find_micropython
+from romfsfs.simulator.faults import Faults, Statistics
+from romfsfs.simulator.flash import Flash
+from romfsfs.simulator.link import Port
+from romfsfs.system.files import discard_folder
+
+#: seconds until a camera that does not do what it was told counts as broken
+CALL_SECONDS = 60.0
+#: what the folder of a port's link is called, and seconds in which its simulator has locked it
+_FOLDER, _YOUNG_SECONDS = "romfsfs-simulator-", 60.0
+
+
+class Simulator:
+    """A camera on a pty; a context manager that powers it up and puts it away.
+
+    config: what camera. link: path of the symbolic link to the port (None: one of its own).
+    flash_file: keeps partition 0 from one run to the next, and FILE.1 partition 1 (created or
+    grown to the partition's size). micropython: see `find_micropython`, which raises ToolMissing.
+    """
+
+    def __init__(
+        self,
+        config: SimulatorConfig,
+        *,
+        link: str | os.PathLike[str] | None = None,
+        flash_file: str | os.PathLike[str] | None = None,
+        micropython: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.config = config
+        program = find_micropython(micropython)
+        self.statistics = Statistics()
+        self.faults = Faults(self.statistics)
+        self.flash = Flash(config, self.faults, self.statistics, flash_file)
+        _remove_leftovers()
+        self._folder = tempfile.TemporaryDirectory(prefix=_FOLDER)
+        self._lock = _locked(self._folder.name)
+        self._port = Port(link if link is not None else Path(self._folder.name, "camera"))
+        self._camera = Camera(config, self.flash, self.faults, self.statistics, self._port, program)
+        self._calls: list[Callable[[], None]] = []
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> str:
+        """The path that the host opens; stays the same when the camera is plugged in again."""
+        return self._port.link
+
+    @property
+    def plugged(self) -> bool:
+        """Is there a port now?"""
+        return self._port.is_open
+
+    @property
+    def silent(self) -> bool:
+        """Does the camera hang: by `silence`, or by a snippet that did what wedges the hardware?"""
+        return self._camera.silent
+
+    def start(self) -> Simulator:
+        """Power up and run the camera in a thread of its own; returns when the port is there."""
+        self._thread = threading.Thread(target=self._run, name="simulated camera", daemon=True)
+        self._thread.start()
+        try:
+            self.replug()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def serve(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Power up and run the camera in this thread, until `close` or an exception.
+
+        ready is called once the port is there.
+        """
+        self._camera.power_on()
+        ready()
+        self._run()
+
+    def close(self) -> None:
+        """Power off and free everything; `flash` can no longer be read. May be called twice."""
+        self._closing = True
+        self._wake()
+        if self._thread is not None:
+            self._thread.join(CALL_SECONDS)
+        if self._wake_write >= 0:
+            self._camera.power_off()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
+            self.flash.close()
+            self._folder.cleanup()
+            os.close(self._lock)
+
+    def __enter__(self) -> Simulator:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def unplug(self) -> None:
+        """Take the camera's cable away: power and port go at once."""
+        self._call(self._camera.power_off)
+
+    def replug(self) -> None:
+        """Plug the camera in (again): it boots with the flash as it is."""
+        self._call(self._camera.power_on)
+
+    def silence(self, silent: bool = True) -> None:
+        """The port stays, the camera no longer listens nor says anything (until `replug`)."""
+        self._call(lambda: setattr(self._camera, "silent", silent))
+
+    def wait_until(self, condition: Callable[[Simulator], bool], seconds: float = 10.0) -> None:
+        """Return when the condition holds; TimeoutError if it does not within these seconds."""
+        deadline = time.monotonic() + seconds
+        while not condition(self):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s")
+            time.sleep(0.002)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Have the camera's thread call this, and raise here what it raises."""
+        thread = self._thread
+        if thread is None:
+            function()
+            return
+        done = threading.Event()
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                function()
+            except BaseException as error:
+                errors.append(error)
+            done.set()
+
+        self._calls.append(run)
+        self._wake()
+        deadline = time.monotonic() + CALL_SECONDS
+        while not done.wait(0.2):
+            if not thread.is_alive():
+                raise RuntimeError("the simulated camera has ended")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the simulated camera is still busy after {CALL_SECONDS} s")
+        if errors:
+            raise errors[0]
+
+    def _wake(self) -> None:
+        if self._wake_write >= 0:
+            os.write(self._wake_write, b"!")
+
+    def _run(self) -> None:
+        while not self._closing:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+            while self._calls:
+                self._calls.pop(0)()
+            self._camera.step(time.monotonic())
+            if not self._closing:
+                self._camera.wait(self._wake_read)
+
+
+def _locked(folder: str) -> int:
+    """A descriptor that holds the folder's lock until it is closed, or the process is killed.
+    OSError when another process holds it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of simulators that were killed. A new one may not be locked yet."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):  # another user's, or in use
+            fd = _locked(str(path))
+            if time.time() - os.fstat(fd).st_mtime > _YOUNG_SECONDS:
+                discard_folder(path)
+            os.close(fd)
+
+
+def run_simulator(
+    config: SimulatorConfig,
+    *,
+    link: str | os.PathLike[str] | None = None,
+    flash_file: str | os.PathLike[str] | None = None,
+    micropython: str | os.PathLike[str] | None = None,
+    ready: Callable[[Simulator], None] = lambda camera: None,
+) -> Statistics:
+    """Run a camera in the foreground until Ctrl-C or SIGTERM; for the main thread.
+
+    ready: called once the port is there (`camera.port`); print the path there. Returns what the
+    camera did. Raises ToolMissing without MicroPython, UsageError if `link` is somebody's file.
+    """
+    camera = Simulator(config, link=link, flash_file=flash_file, micropython=micropython)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # SIGINT too: shells start background commands with it ignored
+    ends = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, terminate) for number in ends]
+    try:
+        camera.serve(lambda: ready(camera))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in zip(ends, previous, strict=True):
+            signal.signal(number, handler)
+        camera.close()
+    return camera.statistics
