@@ -16,6 +16,7 @@
     |-- VerifyError             6  what was read back is not what was written
     |-- TargetChanged           7  the target is not what this session last read
     |-- SessionBusy             1  another process uses the session
+    |-- Cancelled               1  it was told to stop
     `-- Interrupted           130  Ctrl-C
 
 An error carries facts and is worded in one place (`RomfsError.line`), printed in one place (`cli`).
@@ -124,6 +125,10 @@ class ConversionError(RomfsError):
 
 class ToolMissing(ConversionError):
     pass
+
+
+class Cancelled(RomfsError):
+    """A conversion or another program was told to stop; nobody is shown this."""
 
 
 class ImageError(RomfsError):

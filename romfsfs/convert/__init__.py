@@ -15,7 +15,6 @@ from romfsfs.convert.junk import DEFAULT_PATTERNS, Excludes
 from romfsfs.convert.pool import WorkerPool
 from romfsfs.convert.registry import DEFAULT_CACHE_BYTES, Converters
 from romfsfs.convert.types import (
-    Cancelled,
     Conversion,
     Diagnostic,
     Options,
@@ -24,6 +23,7 @@ from romfsfs.convert.types import (
     Target,
     labels_name,
 )
+from romfsfs.errors import Cancelled
 
 __all__ = [
     "DEFAULT_CACHE_BYTES",

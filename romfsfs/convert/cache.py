@@ -25,8 +25,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from romfsfs.convert.types import Cancel, Cancelled, Diagnostic
+from romfsfs.convert.types import Diagnostic
+from romfsfs.errors import Cancelled
 from romfsfs.system.files import digest_file, discard_folder, make_private_dir
+from romfsfs.system.runner import Cancel
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from romfsfs.convert.types import Cancelled, Conversion, Diagnostic, StaleSource, State, error
+from romfsfs.convert.types import Conversion, Diagnostic, StaleSource, State, error
+from romfsfs.errors import Cancelled
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,6 @@ from pathlib import Path
 
 from romfsfs.convert.cache import Cache, Entry, LockTimeout
 from romfsfs.convert.types import (
-    Cancel,
-    Cancelled,
     Conversion,
     Converter,
     Decision,
@@ -34,8 +32,9 @@ from romfsfs.convert.types import (
     Target,
     error,
 )
-from romfsfs.errors import RomfsError, ToolMissing
+from romfsfs.errors import Cancelled, RomfsError, ToolMissing
 from romfsfs.system.files import CHUNK
+from romfsfs.system.runner import Cancel
 
 #: What the cache may grow to when nobody says otherwise, bytes.
 DEFAULT_CACHE_BYTES = 1 << 30

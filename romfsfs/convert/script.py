@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.convert import mpy
-from romfsfs.convert.tools import (
-    Limits,
-    Outcome,
-    environment,
-    failure,
-    run_tool,
-    time_out,
-)
+from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -38,6 +31,7 @@ from romfsfs.convert.types import (
 from romfsfs.errors import ToolMissing
 from romfsfs.system.files import make_private_dir, replace_atomically
 from romfsfs.system.programs import package_folders
+from romfsfs.system.runner import Limits, Outcome, environment, run_tool
 
 #: Started by firmware under these names, so never compiled.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})

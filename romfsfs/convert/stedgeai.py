@@ -16,17 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.models import NEURAL_ART_MAGIC, inspect, suffix
-from romfsfs.convert.tools import (
-    GIB,
-    Limits,
-    Outcome,
-    environment,
-    failure,
-    made_file,
-    run_tool,
-    time_out,
-)
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -42,6 +33,7 @@ from romfsfs.convert.types import (
 )
 from romfsfs.errors import ToolMissing
 from romfsfs.system.programs import find_on_path, search_path
+from romfsfs.system.runner import GIB, Limits, Outcome, environment, made_file, run_tool
 
 if TYPE_CHECKING:
     from romfsfs.boards import NeuralArtNpu

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from romfsfs.errors import RomfsError
+from romfsfs.system.runner import Cancel
 
 if TYPE_CHECKING:
     from romfsfs.boards import Board, Partition
@@ -160,12 +161,6 @@ class Product:
         return any(each.severity == "error" for each in self.diagnostics)
 
 
-class Cancel(Protocol):
-    """Asked for the running conversion to stop (`threading.Event` is one)."""
-
-    def is_set(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """One conversion at work. folder: private to it (0700), removed afterwards. source: a copy
@@ -204,10 +199,6 @@ class Converter(Protocol):
 
 class StaleSource(RomfsError):
     """The file is not (or no longer) the bytes it was said to be: hash it again and retry."""
-
-
-class Cancelled(RomfsError):
-    """The conversion was told to stop."""
 
 
 def error(code: str, message: str, detail: str = "") -> Diagnostic:

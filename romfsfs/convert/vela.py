@@ -19,18 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.flatbuffer import ModelError, read_operators
 from romfsfs.convert.models import inspect, mebibytes, suffix
-from romfsfs.convert.tools import (
-    GIB,
-    Limits,
-    Outcome,
-    environment,
-    failure,
-    made_file,
-    run_tool,
-    time_out,
-)
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -45,6 +36,7 @@ from romfsfs.convert.types import (
     warning,
 )
 from romfsfs.errors import ToolMissing
+from romfsfs.system.runner import GIB, Limits, Outcome, environment, made_file, run_tool
 
 if TYPE_CHECKING:
     from romfsfs.boards import VelaNpu

@@ -19,7 +19,7 @@ from romfsfs.convert import (
     WorkerPool,
     script,
 )
-from romfsfs.convert.tools import run_tool
+from romfsfs.system.runner import run_tool
 
 
 def ready(path: str) -> Conversion:

@@ -12,15 +12,8 @@ from pathlib import Path
 import pytest
 
 from romfsfs.convert import Cancelled
-from romfsfs.convert.tools import (
-    HEAD_BYTES,
-    TAIL_BYTES,
-    Limits,
-    environment,
-    failure,
-    run_tool,
-    time_out,
-)
+from romfsfs.convert.failures import failure, time_out
+from romfsfs.system.runner import HEAD_BYTES, TAIL_BYTES, Limits, environment, run_tool
 
 
 def python(folder: Path, code: str, seconds: float = 20, cancel=None, result=None, **limits: int):
@@ -180,7 +173,7 @@ def test_a_tool_whose_master_was_killed_ends_as_well(tmp_path):
     code = f"""
 import os, sys
 from pathlib import Path
-from romfsfs.convert.tools import Limits, environment, run_tool
+from romfsfs.system.runner import Limits, environment, run_tool
 os.cpu_count = lambda: 1
 spin = "import os; open('pid', 'w').write(str(os.getpid()))\\nwhile True: pass"
 folder = Path({str(tmp_path)!r})

@@ -15,10 +15,11 @@ from typing import Any
 
 from fuzz_images import SCRATCH
 
-from romfsfs.convert import script, stedgeai, tools, vela
+from romfsfs.convert import failures, script, stedgeai, vela
 from romfsfs.convert.types import Diagnostic, Options
 from romfsfs.devices import dfu_util
 from romfsfs.errors import RomfsError, printable
+from romfsfs.system import runner
 from romfsfs.zoo import download
 
 LIMIT = 1 << 20
@@ -34,19 +35,19 @@ def summary(data: bytes) -> None:
 
 def tool_output(data: bytes) -> None:
     """What a tool said, made into one line for the user."""
-    capture = tools._Capture()
+    capture = runner._Capture()
     for start in range(0, len(data), 1000):
         capture.add(data[start : start + 1000])
     text = capture.text()
-    assert len(text) <= tools.HEAD_BYTES + tools.TAIL_BYTES + 100
+    assert len(text) <= runner.HEAD_BYTES + runner.TAIL_BYTES + 100
     source, status = data[:300], data[0] % 7 - 3 if data else 0
-    outcome = tools.Outcome(status, text, status < 0, 1.0)
+    outcome = runner.Outcome(status, text, status < 0, 1.0)
     told: list[Diagnostic] = [
         script.explain("lib/app.py", source, outcome, portable=status == 1),
         vela.explain(outcome),
         stedgeai.explain(outcome),
-        tools.failure("Tool", outcome),
-        tools.time_out("Tool", outcome, 3.0),
+        failures.failure("Tool", outcome),
+        failures.time_out("Tool", outcome, 3.0),
     ]
     for each in told:
         assert each.message

@@ -129,15 +129,15 @@ def test_refused_by_the_disk(
 def test_a_killed_tool_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Someone kills the compiler (or the system does, short of memory): the next commit is fine."""
     import romfsfs
-    from romfsfs.convert import tools
     from romfsfs.errors import ConversionError
     from romfsfs.image.writer import encode
+    from romfsfs.system import runner
 
     monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
     image = tmp_path / "app.img"
     image.write_bytes(encode({}))
-    start = tools._start
+    start = runner._start
 
     def killed(argv: Sequence[str], *args: Any) -> Any:
         process = start(["sleep", "60"], *args)  # what would be running
@@ -147,7 +147,7 @@ def test_a_killed_tool_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.Monk
     with romfsfs.open(str(image)) as editor:
         (editor.path / "app.py").write_text("x = 1\n")
         with monkeypatch.context() as hurting:
-            hurting.setattr(tools, "_start", killed)
+            hurting.setattr(runner, "_start", killed)
             with pytest.raises(ConversionError, match="1 problem") as refused:
                 editor.commit()
             assert "SIGKILL" in refused.value.detail

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.timeout(90)
 SLOW = """
 import sys
 from romfsfs.cli import main
-from romfsfs.convert import tools
-start = tools._start
-tools._start = lambda argv, *rest: start(["sleep", "600"], *rest)
+from romfsfs.system import runner
+start = runner._start
+runner._start = lambda argv, *rest: start(["sleep", "600"], *rest)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -1,4 +1,4 @@
-"""The one place that runs other programs.
+"""The one runner of other programs: converters, and the tools of boot loaders.
 
 A tool gets a private folder, an environment of a few names, no input, a limit of time, memory
 and file size, and a process group of its own that is killed as a whole; children that left the
@@ -10,7 +10,8 @@ The limits are set on the running child with prlimit(2): `preexec_fn` can deadlo
 with threads, and a shell in between would be one more thing to kill. Where prlimit is missing
 (macOS, which does not enforce RLIMIT_AS anyway) only the time limit holds.
 
-What only a run needs is imported by it: `status` runs no tool.
+What only a run needs is imported by it: `status` runs no tool. Command lines are built by pure
+functions where the tool is known (`convert/`, `devices/bootloader/`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import math
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, Protocol
 
-from romfsfs.convert.types import Cancel, Cancelled, Diagnostic, error
+from romfsfs.errors import Cancelled
 from romfsfs.system.programs import search_path
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ TICK_SECONDS = 0.05
 BUSY_ATTEMPTS = 100
 #: So often is looked for children that got away: each look kills all that it finds.
 STRAY_ATTEMPTS = 20
+
+
+class Cancel(Protocol):
+    """Tells a run to stop; a `threading.Event` is one."""
+
+    def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +85,15 @@ class Outcome:
 class _Capture:
     """Keeps the first HEAD_BYTES and the last TAIL_BYTES of what is added."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Callable[[str], None] | None = None) -> None:
+        self._listener = listener
         self._head = bytearray()
         self._tail = bytearray()
         self._dropped = 0
 
     def add(self, data: bytes) -> None:
+        if self._listener is not None:
+            self._listener(data.decode("utf-8", "replace"))
         room = HEAD_BYTES - len(self._head)
         self._head += data[:room]
         self._tail += data[max(room, 0) :]
@@ -135,16 +145,18 @@ def run_tool(
     limits: Limits,
     cancel: Cancel | None = None,
     result: BinaryIO | None = None,
+    on_output: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run `argv` in `folder` and wait for it. OSError when it does not start; Cancelled.
 
     result: where its standard output goes, which is then no part of the outcome's text. OSError of
-    writing it: for tools that do not notice a full disk themselves."""
+    writing it: for tools that do not notice a full disk themselves. on_output: gets the text's
+    pieces as they come."""
     import signal
 
     started = time.monotonic()
     process = _start(argv, folder, env, result is not None)
-    capture = _Capture()
+    capture = _Capture(on_output)
     outputs = _outputs(process, capture, result, limits)
     try:
         _limit_all(process.pid, folder, limits)
@@ -158,7 +170,7 @@ def run_tool(
             _kill_strays(folder)
         _drain(outputs)
     if not ended and cancel is not None and cancel.is_set():
-        raise Cancelled("the conversion was stopped", where=os.path.basename(argv[0]))
+        raise Cancelled("the program was stopped", where=os.path.basename(argv[0]))
     return Outcome(status, capture.text(), not ended, time.monotonic() - started)
 
 
@@ -341,25 +353,3 @@ def _drain(outputs: _Outputs) -> None:
                 if not data:
                     break
                 taker.add(data)
-
-
-def time_out(tool: str, outcome: Outcome, limit: float) -> Diagnostic:
-    """The diagnostic for a tool that had to be stopped after `limit` seconds."""
-    last = f" its last output: {outcome.last_line}" if outcome.last_line else " it said nothing"
-    message = f"{tool} did not finish in {limit:g} s and was stopped;{last}"
-    return error("time-out", message, outcome.output)
-
-
-def failure(tool: str, outcome: Outcome) -> Diagnostic:
-    """The diagnostic for a tool that gave no result, when its output says nothing better."""
-    import signal
-
-    if outcome.status < 0:
-        try:
-            how = f"was killed by {signal.Signals(-outcome.status).name}"
-        except ValueError:
-            how = f"was killed by signal {-outcome.status}"
-    else:
-        how = f"failed with exit status {outcome.status}" if outcome.status else "made no file"
-    said = outcome.last_line or "it said nothing"
-    return error("tool-failed", f"{tool} {how}: {said}", outcome.output)
