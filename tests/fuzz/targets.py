@@ -30,7 +30,7 @@ from romfsfs.devices import dfu_util, rt1060
 from romfsfs.devices.tools import ToolResult
 from romfsfs.errors import DeviceError, RomfsError, UsageError
 from romfsfs.fs.control import ControlDirectory
-from romfsfs.ide.places import defaults
+from romfsfs.ide import defaults
 from romfsfs.session.keep import history, store
 from romfsfs.session.keep.state import Base, SessionInfo
 from romfsfs.session.rebase.recovery import CommitRecord
