@@ -8,7 +8,7 @@ from romfsfs.boards.model import (
     Partition,
     VelaNpu,
 )
-from romfsfs.boards.table import boards, by_dfu_id, by_usb_id, get_board, identify
+from romfsfs.boards.table import boards, by_dfu_id, by_usb_id, get_board, identify, parse_board
 
 __all__ = [
     "Board",
@@ -22,4 +22,5 @@ __all__ = [
     "by_usb_id",
     "get_board",
     "identify",
+    "parse_board",
 ]

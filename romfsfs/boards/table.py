@@ -36,13 +36,14 @@ def boards() -> Mapping[str, Board]:
 
 
 def get_board(name: str) -> Board:
-    """The board of that name, in any case, with `-` and spaces as good as `_`.
+    """The board of that name, in any case, with `-` and spaces as good as `_`; `AE3` will do for
+    `OPENMV_AE3`.
 
     UsageError with the closest names.
     """
     wanted = re.sub(r"[-\s]+", "_", name.strip()).upper()
     known = boards()
-    board = known.get(wanted)
+    board = known.get(wanted) or known.get(f"OPENMV_{wanted}")
     if board is None:
         from difflib import get_close_matches
 
@@ -51,6 +52,22 @@ def get_board(name: str) -> Board:
         asked = f", did you mean {' or '.join(close)}?" if close else ""
         raise UsageError(f"unknown board {name!r}{asked}", next_step="romfsfs boards lists them")
     return board
+
+
+def parse_board(text: str) -> tuple[Board, int | None]:
+    """`BOARD` or `BOARD:PARTITION`, as people write it: the board, and the partition if it is said.
+
+    UsageError.
+    """
+    name, colon, number = text.partition(":")
+    board = get_board(name)
+    if not colon:
+        return board, None
+    if not number.isdecimal():
+        raise UsageError(
+            f"not a partition number: {number!r}", where=text, next_step=f"such as {board.name}:0"
+        )
+    return board, board.partition(int(number)).index
 
 
 def identify(machine: str, arch: str = "") -> Board | None:

@@ -1,13 +1,13 @@
 """The command line. The only part of romfsfs that prints.
 
-quick      `--version` and plain `ls` without importing click: they take no longer than Python
 app        the click group; commands are imported when they are called
 sources    what DIR or SOURCE means
 output     results, errors, progress; mistakes: errors of click, in our form
 mounting, sessions, unfinished, images, building, machines, whole, zoo    the commands
 watch      `status --watch`; maps: `info --map`
 fstab      being called by mount(8); automount, desktop: by systemd and by file managers
-completion what shells complete, with the values in `values`; man: the manual page
+parameters options that several commands share; values: what shells complete for them
+completion, man, help    for people who look for the words
 """
 
 from __future__ import annotations
@@ -49,11 +49,6 @@ def _main(argv: list[str] | None) -> int:
         from romfsfs.cli.completion import answer
 
         return answer(question)
-    from romfsfs.cli.quick import quick
+    from romfsfs.cli.app import run
 
-    code = quick(arguments)
-    if code is None:
-        from romfsfs.cli.app import run
-
-        code = run(arguments)
-    return code
+    return run(arguments)

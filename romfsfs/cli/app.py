@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from romfsfs import __version__
 from romfsfs.cli.fstab import with_mount
@@ -37,8 +38,8 @@ COMMANDS = {
     "recover": ("unfinished", "Finish or roll back an interrupted commit."),
     "new": ("images", "Make an empty image for a board."),
     "build": ("building", "Make images from a directory, in one go."),
-    "ls": ("images", "List an image or a camera."),
-    "cat": ("images", "Print files of an image or a camera."),
+    "ls": ("reading", "List an image or a camera."),
+    "cat": ("reading", "Print files of an image or a camera."),
     "extract": ("images", "Extract an image or a camera to a directory."),
     "info": ("images", "What an image holds: size, files, layout."),
     "verify": ("images", "Check an image, for a board if one is given."),
@@ -54,7 +55,11 @@ COMMANDS = {
     "desktop": ("desktop", "Commit and Status in file managers' menus."),
     "completion": ("completion", "The script that makes a shell complete what you type."),
     "man": ("man", "The manual page."),
+    "help": ("help", "What a command does and takes."),
 }
+
+#: What people also type.
+ALIASES = {"unmount": "umount"}
 
 
 class LazyGroup(click.Group):
@@ -64,15 +69,50 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"romfsfs.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        module = importlib.import_module(f"romfsfs.cli.{COMMANDS[name][0]}")
+        command: click.Command = getattr(module, name)
+        _take_everywhere(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+
+
+def _take_everywhere(command: click.Command) -> None:
+    """Let a command, and those below it, take the global options too."""
+    taken = {option for parameter in command.params for option in parameter.opts}
+    command.params += [each for each in _global_options() if not taken & set(each.opts)]
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _take_everywhere(inner)
+
+
+def _global_options() -> list[click.Option]:
+    def heard(context: click.Context, option: click.Parameter, value: int) -> None:
+        if isinstance(context.obj, Output):  # not while a shell completes
+            if option.name == "quiet":
+                context.obj.adjust(quiet=bool(value))
+            else:
+                context.obj.adjust(verbose=value)
+
+    hidden: dict[str, Any] = {"hidden": True, "expose_value": False, "callback": heard}
+    return [
+        click.Option(["-v", "--verbose"], count=True, **hidden),
+        click.Option(["-q", "--quiet"], is_flag=True, **hidden),
+    ]
 
 
 @click.group(
@@ -82,8 +122,15 @@ class LazyGroup(click.Group):
     "conflicting or too large, 5 device absent, busy or lost, 6 verification mismatch, 7 target "
     "changed elsewhere, 130 interrupted.",
 )
-@click.option("-v", "--verbose", count=True, help="Say more; twice: the log too.")
-@click.option("-q", "--quiet", is_flag=True, help="Only results and errors, no progress.")
+@click.option(
+    "-v", "--verbose", count=True, help="Say more; twice: the log too. Also after the command."
+)
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Errors alone, and what was asked for. Also after the command.",
+)
 @click.version_option(__version__, message="romfsfs %(version)s")
 @click.pass_context
 def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
@@ -91,6 +138,8 @@ def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
 
     SOURCE is an image file, `camera` (the only one connected), `camera:SERIAL`, a serial port,
     or `dfu:BOARD`. Nothing touches the file or camera before a commit.
+
+    -v and -q may follow the command too.
     """
     context.obj = Output(verbose, quiet)
 
@@ -112,7 +161,7 @@ def run(arguments: list[str]) -> int:
         if handler is not signal.SIG_IGN:  # nohup: the terminal's end is none of ours
             signal.signal(number, _terminate)
     try:
-        with romfsfs.make_context("romfsfs", with_mount(arguments, COMMANDS)) as made:
+        with romfsfs.make_context("romfsfs", with_mount(arguments, {*COMMANDS, *ALIASES})) as made:
             context.append(made)
             result = romfsfs.invoke(made)
             flush()

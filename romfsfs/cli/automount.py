@@ -12,6 +12,7 @@ import click
 
 from romfsfs.boards import boards
 from romfsfs.cli.output import Output
+from romfsfs.cli.parameters import JSON
 from romfsfs.desktop.installed import File, install, uninstall
 from romfsfs.desktop.units import RULE, config_home, rule, rule_command, unit, unit_path
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
@@ -47,7 +48,7 @@ def program() -> list[str]:
     help="Where: each camera in a folder of its own, named by its port. Default: ~/cameras.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be written, and where.")
-@click.option("--json", "as_json", is_flag=True, help="The status, machine-readable.")
+@JSON
 @click.pass_obj
 def automount(
     output: Output, /, what: str | None, directory: Path | None, dry_run: bool, as_json: bool

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from romfsfs.cli import values
 from romfsfs.cli.output import Output, count_text, flush, write
+from romfsfs.cli.parameters import DIRECTORY, EXCLUDE, IMAGE, JSON, PARTITION_0, STEDGEAI
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
@@ -18,24 +20,21 @@ from romfsfs.session.plan.plan import WARNING, Plan
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
-@click.argument("image", metavar="IMAGE")
+@DIRECTORY
+@IMAGE
 @click.option(
     "--board",
     "boards",
     multiple=True,
     metavar="BOARD[:PARTITION]",
+    shell_complete=values.boards,
     help="Convert and align for it; several make an image each. Without: portable bytecode.",
 )
-@click.option(
-    "--partition", type=int, default=0, show_default=True, help="For boards with two (AE3)."
-)
+@PARTITION_0
 @click.option("--no-convert", is_flag=True, help="Store every file as it is.")
-@click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder.")
-@click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Leave these out; '!P' drops a default."
-)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@STEDGEAI
+@EXCLUDE
+@JSON
 @click.pass_obj
 def build(
     output: Output, /, directory: str, image: str, boards: tuple[str, ...], partition: int,

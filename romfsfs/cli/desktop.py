@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from romfsfs.cli import values
 from romfsfs.cli.automount import program
 from romfsfs.cli.output import Output
 from romfsfs.desktop.file_managers import (
@@ -37,7 +38,7 @@ _BACKUP = ".before-romfsfs"
 @click.option("--uninstall", "what", flag_value="uninstall", help="Take them out again.")
 @click.option("--run", "action", type=click.Choice(list(ACTIONS)), hidden=True)
 @click.option("--dry-run", is_flag=True, help="Only print what would be written, and where.")
-@click.argument("folder", required=False)
+@click.argument("folder", required=False, shell_complete=values.folders)
 @click.pass_obj
 def desktop(
     output: Output, /, what: str | None, action: str | None, dry_run: bool, folder: str | None

@@ -1,4 +1,4 @@
-"""Commands on images without mounting: new, ls, cat, extract, info, verify."""
+"""Commands on images without mounting: new, extract, info, verify."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from typing import Any, BinaryIO
 import click
 
 from romfsfs.boards import Board, get_board
-from romfsfs.cli.listing import lines
-from romfsfs.cli.output import Output, count_text, flush, write
-from romfsfs.cli.sources import image_of
+from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.parameters import (
+    CAMERA_BOARD,
+    DIRECTORY,
+    IMAGE,
+    JSON,
+    PARTITION,
+    PARTITION_0,
+    REPLACE,
+    SOURCE,
+    board,
+)
+from romfsfs.cli.reading import image_of
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.check import lint
@@ -24,21 +34,12 @@ from romfsfs.session.keep import store
 from romfsfs.session.opening import session_for
 from romfsfs.system.files import digest_fd
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-_PARTITION = click.option(
-    "--partition", type=int, default=0, show_default=True, help="For boards with two."
-)
-_CAMERA_BOARD = click.option("--board", help="For a camera that cannot be identified.")
-_CAMERA_PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3).")
-
 
 @click.command()
-@click.argument("image", metavar="IMAGE")
-@click.option(
-    "--board", required=True, help="The board it is for; remembered. See: romfsfs boards."
-)
-@_PARTITION
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@IMAGE
+@board("The board it is for; remembered. See: romfsfs boards.", required=True)
+@PARTITION_0
+@REPLACE
 @click.pass_obj
 def new(output: Output, image: str, board: str, partition: int, force: bool) -> None:
     """Make an empty image for a board."""
@@ -64,89 +65,10 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 
 
 @click.command()
-@click.argument("source")
-@click.argument("path", required=False)
-@click.option("-l", "--long", is_flag=True, help="Size and offset of each file.")
-@_JSON
-@_CAMERA_BOARD
-@_CAMERA_PARTITION
-@click.pass_obj
-def ls(
-    output: Output, source: str, path: str | None, long: bool, as_json: bool, board: str | None,
-    partition: int | None,
-) -> None:  # fmt: skip
-    """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
-    with (
-        output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file),
-    ):
-        below = (path or "").strip("/")
-        if below and all(found != below for found, _ in walk(image)):
-            raise UsageError(
-                "no such file in the image", where=f"{source}: {path}",
-                next_step=f"romfsfs ls {shell_word(source)}",
-            )  # fmt: skip
-        if as_json:
-            output.json(
-                [record for record in _records(image, file) if _below(record["path"], below)]
-            )
-        else:
-            output.show(lines(image, long, below))
-
-
-def _below(path: str, folder: str) -> bool:
-    return not folder or path == folder or path.startswith(folder + "/")
-
-
-def _records(image: Image, file: BinaryIO) -> list[dict[str, Any]]:
-    return [
-        {"path": path, "type": "file", "size": node.extent.size, "offset": node.extent.offset,
-         "digest": digest_fd(file.fileno(), *node.extent)}
-        if isinstance(node, FileNode)
-        else {"path": path, "type": "directory", "size": None, "offset": None, "digest": None}
-        for path, node in walk(image)
-    ]  # fmt: skip
-
-
-@click.command()
-@click.argument("source")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@_CAMERA_BOARD
-@_CAMERA_PARTITION
-@click.pass_obj
-def cat(
-    output: Output, source: str, paths: tuple[str, ...], board: str | None, partition: int | None
-) -> None:
-    """Print files of SOURCE to standard output."""
-    with (
-        output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file),
-    ):
-        nodes = dict(walk(image))
-        for path in paths:
-            node = nodes.get(path.strip("/"))
-            if not isinstance(node, FileNode):
-                what = "a directory" if node is not None else "no such file in the image"
-                raise UsageError(
-                    what, where=f"{source}: {path}", next_step=f"romfsfs ls {shell_word(source)}"
-                )
-            _copy_out(file.fileno(), *node.extent)
-    flush()
-
-
-def _copy_out(fd: int, offset: int, size: int) -> None:
-    end = offset + size
-    while offset < end:
-        data = os.pread(fd, min(1 << 20, end - offset), offset)
-        write(data)
-        offset += len(data)
-
-
-@click.command()
-@click.argument("source")
-@click.argument("directory", metavar="DIR")
-@_CAMERA_BOARD
-@_CAMERA_PARTITION
+@SOURCE
+@DIRECTORY
+@CAMERA_BOARD
+@PARTITION
 @click.pass_obj
 def extract(
     output: Output, source: str, directory: str, board: str | None, partition: int | None
@@ -163,11 +85,11 @@ def extract(
 
 
 @click.command()
-@click.argument("source")
-@click.option("--board", help="Check alignment and capacity for it.")
-@_PARTITION
+@SOURCE
+@board("Check alignment and capacity for it.")
+@PARTITION_0
 @click.option("--map", "as_map", is_flag=True, help="What lies where, and what is free.")
-@_JSON
+@JSON
 @click.pass_obj
 def info(
     output: Output, source: str, board: str | None, partition: int, as_map: bool, as_json: bool
@@ -233,10 +155,10 @@ _USUAL = frozenset({"padding"})
 
 
 @click.command()
-@click.argument("source")
-@click.option("--board", help="Also check alignment and capacity for this board.")
-@_PARTITION
-@_JSON
+@SOURCE
+@board("Also check alignment and capacity for this board.")
+@PARTITION_0
+@JSON
 @click.pass_obj
 def verify(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> int:
     """Check SOURCE as the camera would read it; exit code 4 if it is not fit."""

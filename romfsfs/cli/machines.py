@@ -11,19 +11,19 @@ import click
 
 from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
+from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush
+from romfsfs.cli.parameters import JSON, board
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
 from romfsfs.system.files import digest_bytes
 
 if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-
 
 @click.command()
-@click.argument("name", required=False)
-@_JSON
+@click.argument("name", required=False, shell_complete=values.boards)
+@JSON
 @click.pass_obj
 def boards(output: Output, name: str | None, as_json: bool) -> None:
     """The boards that are known; NAME in detail."""
@@ -91,7 +91,7 @@ def _board_text(board: Board) -> str:
 
 
 @click.command()
-@_JSON
+@JSON
 @click.pass_obj
 def doctor(output: Output, as_json: bool) -> int:
     """What is missing on this machine, and the command that installs it.
@@ -117,7 +117,7 @@ def doctor(output: Output, as_json: bool) -> int:
 
 @click.command()
 @click.option("--open/--no-open", "ask", default=True, help="Ask each camera what it is and holds.")
-@_JSON
+@JSON
 @click.pass_obj
 def cameras(output: Output, ask: bool, as_json: bool) -> None:
     """The cameras that are connected: on serial ports, and waiting in DFU.
@@ -224,10 +224,16 @@ def _id_of(place: str) -> bytes:
 
 
 @click.command()
-@click.option("--board", default="OPENMV4P", show_default=True, help="The board it behaves as.")
-@click.option("--link", metavar="PATH", help="A symbolic link to its port.")
+@board("The board it behaves as.", default="OPENMV4P", show_default=True)
 @click.option(
-    "--flash", "flash_file", metavar="FILE", help="Keeps its flash from one run to the next."
+    "--link", metavar="PATH", shell_complete=values.files, help="A symbolic link to its port."
+)
+@click.option(
+    "--flash",
+    "flash_file",
+    metavar="FILE",
+    shell_complete=values.files,
+    help="Keeps its flash from one run to the next.",
 )
 @click.option(
     "--image",

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from romfsfs.boards import get_board
 from romfsfs.cli.output import Output
-from romfsfs.cli.sources import device, image_of
+from romfsfs.cli.reading import image_of
+from romfsfs.cli.sources import device
 from romfsfs.errors import RomfsError, printable
 from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES

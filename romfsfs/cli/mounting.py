@@ -10,9 +10,19 @@ from typing import Any
 import click
 
 from romfsfs.boards import boards
+from romfsfs.cli import values
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
-from romfsfs.cli.reports import NO_RESET, say_commit
+from romfsfs.cli.parameters import (
+    DIRECTORY,
+    EXCLUDE,
+    NO_RESET,
+    PARTITION,
+    SOURCE,
+    STEDGEAI,
+    board,
+)
+from romfsfs.cli.reports import say_commit
 from romfsfs.cli.sources import (
     Found,
     device,
@@ -41,10 +51,10 @@ from romfsfs.system.mount_table import real_place
 
 
 @click.command()
-@click.argument("source")
-@click.argument("directory", metavar="DIR")
-@click.option("--board", help="The board that the image is for; remembered. See: romfsfs boards.")
-@click.option("--partition", type=int, help="The partition, for boards with two (AE3). Default 0.")
+@SOURCE
+@DIRECTORY
+@board("The board that the image is for; remembered. See: romfsfs boards.")
+@PARTITION
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through the mount.")
 @click.option(
@@ -52,17 +62,22 @@ from romfsfs.system.mount_table import real_place
     default=None,
     help="Store scripts and models converted (the default) or as they are; remembered.",
 )
-@click.option("--stedgeai", metavar="PATH", help="ST Edge AI: the tool or its folder; remembered.")
-@click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Never store these; '!P' drops a default."
-)
+@STEDGEAI
+@EXCLUDE
 @click.option("--foreground", "-f", is_flag=True, help="Do not return; Ctrl-C unmounts.")
 @click.option(
     "--commit-on-unmount", is_flag=True, help="`romfsfs umount` commits unless told otherwise."
 )
 @click.option("--notify", is_flag=True, help="Desktop notifications of failed conversions.")
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount too.")
-@click.option("-o", "options", multiple=True, metavar="OPTS", help="Mount options, as in fstab.")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPTS",
+    shell_complete=values.mount_options,
+    help="Mount options, as in fstab.",
+)
 @click.pass_obj
 def mount(
     output: Output, /, source: str, directory: str, options: tuple[str, ...], **given: Any
@@ -209,7 +224,7 @@ _AFTER = ("commit", "discard", "keep")
 
 
 @click.command()
-@click.argument("directory", metavar="DIR or SOURCE")
+@click.argument("directory", metavar="DIR or SOURCE", shell_complete=values.mounts)
 @click.option(
     "--commit", "save", is_flag=True, help="Commit the edits first; stays mounted if that fails."
 )

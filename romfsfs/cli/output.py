@@ -32,9 +32,15 @@ class Output:
     """How much to say. verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log)."""
 
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
-        self.verbose = verbose
-        self.quiet = quiet
-        if verbose > 1:
+        self.verbose = 0
+        self.quiet = False
+        self.adjust(verbose, quiet)
+
+    def adjust(self, verbose: int = 0, quiet: bool = False) -> None:
+        """Say more, or less, as an option behind the command asks."""
+        self.verbose += verbose
+        self.quiet |= quiet
+        if self.verbose > 1:
             logging.basicConfig(
                 level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr
             )

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import WriteReport
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
-
-PARTITION = click.option("--partition", type=int, help="Of a camera with two (AE3). Default 0.")
-NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 
 
 def say_commit(output: Output, name: str, report: CommitReport) -> None:

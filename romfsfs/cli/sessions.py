@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
+from romfsfs.cli import values
 from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, where
 from romfsfs.cli.reports import (
-    NO_RESET,
     NOTHING_COMMITTED,
-    PARTITION,
     commit_record,
     idle_record,
     say_commit,
@@ -36,13 +36,13 @@ from romfsfs.session.revert import revert as revert_session
 from romfsfs.session.session import Session
 from romfsfs.session.tree.restore import selected
 
-_WHERE = click.argument("where", metavar="[DIR or SOURCE]", required=False)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+_WHERE = where("[DIR or SOURCE]", required=False)
+_PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=values.files)
 
 
 @click.command()
 @_WHERE
-@_JSON
+@JSON
 @click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
 @click.option("--watch", "follow", is_flag=True, help="Again at every change, until Ctrl-C.")
@@ -83,7 +83,7 @@ def _told(mountpoint: Path, name: str) -> str:
 
 @click.command()
 @_WHERE
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@_PATHS
 @click.option(
     "--images", nargs=2, type=int, metavar="OLD NEW", help="Two images of the log instead."
 )
@@ -146,7 +146,11 @@ def relative(found: Found, path: str) -> str:
 @click.command()
 @_WHERE
 @click.option(
-    "--to", "elsewhere", metavar="SOURCE", help="Write there instead; the session stays as it is."
+    "--to",
+    "elsewhere",
+    metavar="SOURCE",
+    shell_complete=values.sources,
+    help="Write there instead; the session stays as it is.",
 )
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @click.option(
@@ -155,7 +159,7 @@ def relative(found: Found, path: str) -> str:
 @click.option("--force", is_flag=True, help="Also over a target that changed elsewhere.")
 @NO_RESET
 @PARTITION
-@_JSON
+@JSON
 @click.pass_obj
 def commit(
     output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
@@ -197,8 +201,8 @@ def commit(
 
 
 @click.command()
-@click.argument("where", metavar="DIR or SOURCE")
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@where("DIR or SOURCE", required=True)
+@_PATHS
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before dropping everything.")
 @PARTITION
 @click.pass_obj
@@ -223,14 +227,14 @@ def revert(
 
 
 @click.command()
-@click.argument("where", metavar="SOURCE")
+@where("SOURCE", required=True)
 @click.option(
     "--to", "number", type=int, metavar="N", help="The image with this number in the log."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @NO_RESET
 @PARTITION
-@_JSON
+@JSON
 @click.pass_obj
 def undo(
     output: Output, where: str, number: int | None, dry_run: bool, no_reset: bool,
@@ -298,13 +302,14 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 @click.command()
-@click.argument("where", metavar="SOURCE", required=False)
+@where("[SOURCE]", required=False)
 @click.option(
     "--keep", metavar="SIZE", callback=_bytes,
+    shell_complete=values.choices("200M", "1G", "5G"),
     help="What the images may take together (default 1G), from now on; the last two always stay.",
 )  # fmt: skip
 @PARTITION
-@_JSON
+@JSON
 @click.pass_obj
 def log(
     output: Output, where: str | None, keep: int | None, partition: int | None, as_json: bool

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
-from romfsfs.image.model import Image
 from romfsfs.session.find import known_session, unplugged_session
 from romfsfs.session.keep import store
-from romfsfs.session.keep.images import WHOLE_COPY, parse
 from romfsfs.session.session import Session, sessions
-from romfsfs.system.files import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +97,11 @@ def no_answer(found: Found) -> RomfsError:
 
 def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:
     if where is None:
-        found = _containing_mount(os.getcwd())
+        found = containing_mount(os.getcwd())
         if found is not None:
             return found
         return _only_session()
-    found = _containing_mount(where)
+    found = containing_mount(where)
     if found is not None:
         return found
     if _is_dead(where):
@@ -123,7 +117,7 @@ def _is_dead(path: str) -> bool:
     return is_dead(path)
 
 
-def _containing_mount(path: str) -> Found | None:
+def containing_mount(path: str) -> Found | None:
     current = os.path.abspath(path)
     inside = ""
     while True:
@@ -299,33 +293,3 @@ def _on_another_port(session: Session) -> Device | None:
             return opened
         opened.close()
     return None
-
-
-@contextmanager
-def image_of(
-    source: str,
-    board: str | None = None,
-    partition: int | None = None,
-    progress: Progress = no_progress,
-) -> Iterator[tuple[Image, BinaryIO]]:
-    """An image to read: a file, `-` for standard input, or what a camera holds."""
-    if source != "-" and os.path.isfile(source):
-        with open(source, "rb") as file:
-            yield parse(file, source, WHOLE_COPY), file
-        return
-    if os.path.isdir(source) and (found := _containing_mount(source)) is not None:
-        raise UsageError(
-            "a mounted directory, not an image",
-            where=source,
-            next_step="list and read it as any folder; what was committed is in "
-            f"{found.session.info.source}",
-        )
-    with tempfile.TemporaryFile() as copy:
-        if source == "-":
-            while data := sys.stdin.buffer.read(1 << 20):
-                copy.write(data)
-        else:
-            with device(source, board, partition) as opened:
-                opened.read_image(copy, progress)
-        copy.flush()
-        yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy

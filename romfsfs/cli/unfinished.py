@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from romfsfs.cli.output import Output
-from romfsfs.cli.reports import PARTITION
+from romfsfs.cli.parameters import JSON, PARTITION, where
 from romfsfs.cli.sources import as_found, find_session, session_device
 from romfsfs.errors import EXIT_OK, RomfsError
 from romfsfs.session.keep import store
@@ -17,11 +17,9 @@ from romfsfs.session.rebase.recovery import recover as recover_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-
 
 @click.command()
-@_JSON
+@JSON
 @click.pass_obj
 def sessions(output: Output, as_json: bool) -> None:
     """Sessions with their targets, where they are mounted, and whether they hold edits.
@@ -74,7 +72,7 @@ def _session_record(session: Session) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("where", metavar="SOURCE", required=False)
+@where("[SOURCE]", required=False)
 @click.option("--rollback", is_flag=True, help="Bring the old image back instead of finishing.")
 @PARTITION
 @click.pass_obj

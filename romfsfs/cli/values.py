@@ -1,8 +1,8 @@
-"""What can stand on a command line where a value is asked for: boards, sources, mounts, models.
+"""What can stand where a value is asked for, for shell completion: boards, cameras, mounts, models.
 
-For shell completion (`completion`). Every function takes the word as far as it is typed and gives
-what it could become. Nothing here opens a camera's port or asks a server, and what goes wrong is
-no value: a shell prompt is no place for an error.
+Each function takes click's context and the word as far as it is typed, and gives (value, what it
+is). Nothing here opens a camera's port or asks a server, and what goes wrong is no value: a shell
+prompt is no place for an error.
 """
 
 from __future__ import annotations
@@ -15,116 +15,78 @@ from click.shell_completion import CompletionItem
 
 from romfsfs.errors import RomfsError
 
-Item = CompletionItem
-Completer = Callable[[click.Context, str], Iterable["Item[str]"]]
+_Values = Iterable[tuple[str, str]]
+#: The signature of click's `shell_complete=`.
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 _IMAGE_SUFFIXES = (".img", ".romfs")
 
 
-def items_for(context: click.Context, parameter: click.Parameter, word: str) -> list[Item[str]]:
-    """What `parameter` of the context's command could be, having begun with `word`."""
-    completer = completer_of(context, parameter)
-    if completer is None:
-        return list(parameter.shell_complete(context, word))
-    try:
-        return list(completer(context, word))
-    except (RomfsError, OSError, ValueError, KeyError):
-        return []
+def completer(values: Callable[[click.Context, str], _Values], otherwise: str = "") -> Completer:
+    """Those values that begin with the word; where there are none, what bash completes itself
+    (`otherwise`: `file` or `dir`)."""
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, word: str
+    ) -> list[CompletionItem[str]]:
+        try:
+            found = dict(values(context, word))
+        except (RomfsError, OSError, ValueError, KeyError):
+            found = {}
+        # A name with a line break would be two answers to a shell.
+        items = [
+            CompletionItem(value, help=said or None)
+            for value, said in found.items()
+            if value.lower().startswith(word.lower()) and value.isprintable()
+        ]
+        return items if items or not otherwise else [CompletionItem(word, type=otherwise)]
+
+    return complete
 
 
-def completer_of(context: click.Context, parameter: click.Parameter) -> Completer | None:
-    """The table's entry; None: what click knows itself (choices, or nothing)."""
-    command = context.command_path.partition(" ")[2]
-    name = parameter.name or ""
-    return VALUES.get(f"{command} {name}") or VALUES.get(name)
+def choices(*words: str) -> Completer:
+    return completer(lambda context, word: [(each, "") for each in words])
 
 
-def _starting(values: Iterable[tuple[str, str]], word: str) -> Iterator[Item[str]]:
-    seen = set()
-    for value, text in values:
-        if value.startswith(word) and value not in seen:
-            seen.add(value)
-            yield CompletionItem(value, help=text or None)
-
-
-def _folders(context: click.Context, word: str) -> Iterator[Item[str]]:
-    yield CompletionItem(word, type="dir")
-
-
-def _files(context: click.Context, word: str) -> Iterator[Item[str]]:
-    yield CompletionItem(word, type="file")
-
-
-def _boards(context: click.Context, word: str) -> Iterator[Item[str]]:
+def _boards(context: click.Context, word: str) -> _Values:
     from romfsfs.boards import boards
 
-    return _starting(
-        ((board.name, board.display_name) for board in boards().values()), word.upper()
-    )
+    return [(board.name, board.display_name) for board in boards().values()]
 
 
-def _partitions(context: click.Context, word: str) -> Iterator[Item[str]]:
+def _partitions(context: click.Context, word: str) -> _Values:
     from romfsfs.boards import boards, get_board
 
     named = context.params.get("board")
     known = [get_board(named)] if isinstance(named, str) else list(boards().values())
-    numbers = {str(part.index): part.name for board in known for part in board.partitions}
-    return _starting(sorted(numbers.items()), word)
+    parts = [part for board in known for part in board.partitions]
+    return sorted({str(part.index): part.name for part in parts}.items())
 
 
-def _cameras(context: click.Context, word: str) -> Iterator[Item[str]]:
-    yield from _or_files(_camera_names(word), word)
-
-
-def _sources(context: click.Context, word: str) -> Iterator[Item[str]]:
-    yield from _or_files([*_images(word), *_camera_names(word)], word)
-
-
-def _or_files(values: Iterable[tuple[str, str]], word: str) -> Iterator[Item[str]]:
-    """The values; the shell's own completion of files where none begins like that."""
-    found = list(_starting(values, word))
-    yield from found or [CompletionItem(word, type="file")]
-
-
-def _images(word: str) -> Iterator[tuple[str, str]]:
-    """Image files in the folder that the word names so far."""
-    folder = os.path.dirname(word)
-    with os.scandir(os.path.expanduser(folder) or ".") as entries:
-        names = sorted(e.name for e in entries if e.name.lower().endswith(_IMAGE_SUFFIXES))
-    for name in names:
-        yield os.path.join(folder, name), "image file"
-
-
-def _camera_names(word: str) -> Iterator[tuple[str, str]]:
+def _cameras(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
+    from romfsfs.boards import boards
     from romfsfs.devices.discovery import serial_cameras
 
-    connected = serial_cameras()
     yield "camera", "the only camera connected"
-    for camera in connected:
+    for camera in serial_cameras():
         label = " or ".join(camera.boards) or "camera"
         if camera.serial_number:
             yield f"camera:{camera.serial_number}", label
         yield camera.port, label
     if word.startswith("dfu:"):
-        from romfsfs.boards import boards
-
-        for board in boards().values():
-            yield f"dfu:{board.name}", board.display_name
+        yield from ((f"dfu:{name}", board.display_name) for name, board in boards().items())
 
 
-def _mounts(context: click.Context, word: str) -> Iterator[Item[str]]:
-    found = list(_starting(_mounted(word), word))
-    yield from found or [CompletionItem(word, type="dir")]
+def _sources(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
+    """Image files in the folder that the word names so far, and cameras."""
+    folder = os.path.dirname(word)
+    with os.scandir(os.path.expanduser(folder) or ".") as entries:
+        names = sorted(e.name for e in entries if e.name.lower().endswith(_IMAGE_SUFFIXES))
+    yield from ((os.path.join(folder, name), "image file") for name in names)
+    yield from _cameras(context, word)
 
 
-def _sessions(context: click.Context, word: str) -> Iterator[Item[str]]:
-    from romfsfs.session.keep.store import all_sessions
-
-    targets = ((_near(info.source, word), "session") for _, info in all_sessions())
-    yield from _or_files([*_mounted(word), *targets], word)
-
-
-def _mounted(word: str) -> Iterator[tuple[str, str]]:
+def _mounts(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
     from romfsfs.session.keep.store import all_sessions, mounted_at
 
     for folder, info in all_sessions():
@@ -133,71 +95,52 @@ def _mounted(word: str) -> Iterator[tuple[str, str]]:
             yield _near(holder.mountpoint, word), f"{info.name} is mounted there"
 
 
+def _sessions(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
+    from romfsfs.session.keep.store import all_sessions
+
+    yield from _mounts(context, word)
+    yield from ((_near(info.source, word), "session") for _, info in all_sessions())
+
+
 def _near(path: str, word: str) -> str:
     """A path below the current folder as people type it, unless they began at the root."""
     inside = os.path.relpath(path) if os.path.isabs(path) else path
     return path if word.startswith("/") or inside.startswith("..") else inside
 
 
-def _in_image(context: click.Context, word: str) -> Iterator[Item[str]]:
+def _in_image(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
     """Paths in the image file that the command line names."""
     from romfsfs.image.model import DirNode, walk
     from romfsfs.session.keep.images import open_image
 
     source = context.params.get("source")
-    if not isinstance(source, str) or not os.path.isfile(source):
-        return
-    with open_image(source) as (image, _):
-        paths = [(path + "/" * isinstance(node, DirNode), "") for path, node in walk(image)]
-    yield from _starting(paths, word)
+    if isinstance(source, str) and os.path.isfile(source):
+        with open_image(source) as (image, _):
+            for path, node in walk(image):
+                yield path + "/" * isinstance(node, DirNode), ""
 
 
-def _models(context: click.Context, word: str) -> Iterator[Item[str]]:
+def _models(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
     from romfsfs.zoo.catalog import Zoo
     from romfsfs.zoo.choose import chosen, open_offline
 
     source = open_offline(chosen())
-    if source is None:
-        return
-    board = context.params.get("board")
-    models = Zoo(source).catalog().models(board.upper() if isinstance(board, str) else None)
-    yield from _starting(((model.path, "") for model in models), word)
+    if source is not None:
+        board = context.params.get("board")
+        for model in Zoo(source).catalog().models(board if isinstance(board, str) else None):
+            yield model.path, ""
 
 
-def _choices(*words: str) -> Completer:
-    return lambda context, word: _starting(((each, "") for each in words), word)
-
-
-#: 'command parameter', or 'parameter' of any command -> what it can be
-VALUES: dict[str, Completer] = {
-    "board": _boards,
-    "boards name": _boards,
-    "build boards": _boards,
-    "partition": _partitions,
-    "source": _sources,
-    "where": _sessions,
-    "camera": _cameras,
-    "cameras": _cameras,
-    "image": _files,
-    "elsewhere": _sources,
-    "path": _in_image,
-    "cat paths": _in_image,
-    "paths": _files,
-    "directory": _folders,
-    "umount directory": _mounts,
-    "zoo list directory": _mounts,
-    "zoo add directory": _mounts,
-    "zoo add model": _models,
-    "zoo list source": _files,
-    "zoo add source": _files,
-    "folder": _folders,
-    "into": _folders,
-    "place": _files,
-    "stedgeai": _files,
-    "link": _files,
-    "flash_file": _files,
-    "log keep": _choices("200M", "1G", "5G"),
-    "options": _choices(
-        "ro", "allow_other", "board=", "partition=", "new", "commit_on_unmount", "notify"
-    ),
-}
+boards = completer(_boards)
+partitions = completer(_partitions)
+cameras = completer(_cameras, "file")
+sources = completer(_sources, "file")
+mounts = completer(_mounts, "dir")
+sessions = completer(_sessions, "file")
+in_image = completer(_in_image)
+models = completer(_models)
+files = completer(lambda context, word: (), "file")
+folders = completer(lambda context, word: (), "dir")
+mount_options = choices(
+    "ro", "allow_other", "board=", "partition=", "new", "commit_on_unmount", "notify"
+)

@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from romfsfs.boards import get_board
+from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush, write
+from romfsfs.cli.parameters import (
+    CAMERA,
+    CAMERA_BOARD,
+    IMAGE,
+    JSON,
+    NO_RESET,
+    OVER_ANYTHING,
+    PARTITION,
+    REPLACE,
+    YES,
+    partition,
+)
 from romfsfs.cli.reports import write_record, write_text
 from romfsfs.cli.sources import device
 from romfsfs.devices.base import Device, DeviceInfo
@@ -27,18 +40,14 @@ if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
     from romfsfs.ide.defaults import DefaultImage
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-_BOARD = click.option("--board", help="For a camera that cannot be identified.")
-_PARTITION = click.option("--partition", type=int, help="For boards with two (AE3). Default 0.")
-
 
 @click.command()
-@click.argument("camera", metavar="CAMERA")
-@click.argument("image", metavar="IMAGE")
-@_BOARD
-@_PARTITION
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@_JSON
+@CAMERA
+@IMAGE
+@CAMERA_BOARD
+@PARTITION
+@REPLACE
+@JSON
 @click.pass_obj
 def pull(
     output: Output, camera: str, image: str, board: str | None, partition: int | None, force: bool,
@@ -74,16 +83,16 @@ def _pull(opened: Device, file: BinaryIO, camera: str, progress: Progress) -> tu
 
 
 @click.command()
-@click.argument("image", metavar="IMAGE")
-@click.argument("cameras", metavar="[CAMERA]...", nargs=-1)
+@IMAGE
+@click.argument("cameras", metavar="[CAMERA]...", nargs=-1, shell_complete=values.cameras)
 @click.option(
     "--all", "everyone", is_flag=True, help="All connected cameras (of --board, if given)."
 )
-@_BOARD
-@_PARTITION
-@click.option("--force", is_flag=True, help="Also over contents that are no image.")
-@click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
-@_JSON
+@CAMERA_BOARD
+@PARTITION
+@OVER_ANYTHING
+@NO_RESET
+@JSON
 @click.pass_obj
 def push(
     output: Output, image: str, cameras: tuple[str, ...], everyone: bool, board: str | None,
@@ -164,14 +173,14 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
 
 
 @click.command()
-@click.argument("camera", metavar="CAMERA")
+@CAMERA
 @click.option("--from", "place", metavar="FILE, ZIP or FOLDER", type=click.Path(exists=True),
               help="An image, a firmware release, or an IDE's resource folder.")  # fmt: skip
-@_BOARD
-@click.option("--partition", type=int, help="Only this one; default: all of the board.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--force", is_flag=True, help="Also over contents that are no image.")
-@_JSON
+@CAMERA_BOARD
+@partition("Only this one; default: all of the board.")
+@YES
+@OVER_ANYTHING
+@JSON
 @click.pass_obj
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,

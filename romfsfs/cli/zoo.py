@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from romfsfs.boards import get_board
+from romfsfs.cli import values
 from romfsfs.cli.output import Output, size_text
+from romfsfs.cli.parameters import JSON, board
 from romfsfs.cli.sources import Found, find_session
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
 from romfsfs.zoo.adding import Copy, add, copies
@@ -25,11 +27,11 @@ def _source_options(command: _Command) -> _Command:
     for option in (
         click.option("--update", is_flag=True, help="Ask the server for a newer version."),
         click.option(
-            "--from", "source", metavar="SOURCE",
+            "--from", "source", metavar="SOURCE", shell_complete=values.files,
             help="A resource folder, a zip, or a URL of one; `ide`: the installed OpenMV IDE. "
             f"Remembered; ${VARIABLE} wins over what is remembered.",
         ),
-        click.option("--board", help="Models for this board; without it, for the mounted one."),
+        board("Models for this board; without it, for the mounted one."),
         click.option("--all", "show_all", is_flag=True, help="Models for all boards."),
     ):  # fmt: skip
         command = option(command)
@@ -45,9 +47,9 @@ def zoo() -> None:
 
 
 @zoo.command("list")
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("directory", metavar="[DIR]", required=False, shell_complete=values.mounts)
 @_source_options
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@JSON
 @click.pass_obj
 def list_models(
     output: Output, directory: str | None, as_json: bool, source: str | None, update: bool,
@@ -71,11 +73,17 @@ def list_models(
 
 
 @zoo.command("add")
-@click.argument("model")
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("model", shell_complete=values.models)
+@click.argument("directory", metavar="[DIR]", required=False, shell_complete=values.mounts)
 @_source_options
 @click.option("--as", "name", default="", metavar="NAME", help="Its file name in the image.")
-@click.option("--into", default="", metavar="FOLDER", help="A folder of DIR, made if need be.")
+@click.option(
+    "--into",
+    default="",
+    metavar="FOLDER",
+    shell_complete=values.folders,
+    help="A folder of DIR, made if need be.",
+)
 @click.option("--no-labels", is_flag=True, help="Leave its labels out.")
 @click.option("--force", is_flag=True, help="Replace files of these names.")
 @click.pass_obj

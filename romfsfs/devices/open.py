@@ -37,7 +37,7 @@ def open_device(source: str, *, board: str | None = None, partition: int | None 
     DeviceAbsent, DeviceBusy and so on for what is not there.
     """
     if source.startswith("dfu:"):
-        return _open_bootloader(source[len("dfu:") :], partition or 0)
+        return _open_bootloader(source[len("dfu:") :], partition)
     if source == "camera" or source.startswith("camera:"):
         from romfsfs.devices.discovery import pick_camera
 
@@ -80,24 +80,27 @@ def open_serial(port: str, *, board: str | None = None, partition: int | None = 
         )
 
 
-def _open_bootloader(name: str, partition: int) -> Device:
-    from romfsfs.boards import get_board
+def _open_bootloader(name: str, partition: int | None) -> Device:
+    from romfsfs.boards import parse_board
     from romfsfs.devices.discovery import port_of
 
     if not name:
         raise UsageError("which board?", where="dfu:", next_step="dfu:BOARD; see `romfsfs boards`")
-    board = get_board(name)
+    board, number = parse_board(name)
+    if None not in (number, partition) and number != partition:
+        raise UsageError(f"that is partition {number}, not {partition}", where=f"dfu:{name}")
+    index = number or partition or 0
 
     def enter() -> None:
         send_to_loader(port_of(board).port, board)
 
-    if board.partition(partition).imx is not None:
+    if board.partition(index).imx is not None:
         from romfsfs.devices.rt1060 import Rt1060Device
 
-        return Rt1060Device.open(board, partition, enter=enter)
+        return Rt1060Device.open(board, index, enter=enter)
     from romfsfs.devices.dfu import DfuDevice
 
-    return DfuDevice.open(board, partition, enter=enter)
+    return DfuDevice.open(board, index, enter=enter)
 
 
 def send_to_loader(port: str, board: Board) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romfsfs.boards import Board, Partition, get_board
+from romfsfs.boards import Board, Partition, parse_board
 from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.build import build
@@ -56,11 +56,8 @@ def orders(boards: Sequence[str], image: str, partition: int = 0) -> list[Order]
     """
     wanted = []
     for text in boards:
-        name, colon, number = text.partition(":")
-        if colon and not number.isdigit():
-            raise UsageError(f"not a partition number: {number!r}", where=f"--board {text}")
-        board = get_board(name)
-        place = board.partition(int(number) if colon else partition)
+        board, number = parse_board(text)
+        place = board.partition(partition if number is None else number)
         wanted.append(Order(board, place, _place(image, board, place, len(boards) == 1)))
     taken: dict[Path, Order] = {}
     for order in wanted:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from romfsfs.cli import main
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import store
 
@@ -146,3 +147,25 @@ def test_new_over_a_mounted_image_is_refused(run: Run, image: Path) -> None:
     assert code == 1
     assert "/somewhere" in err
     assert image.read_bytes() == before
+
+
+def test_a_board_names_its_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`AE3:1` wherever a board is named; global options in front and behind."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "a.img", "--board", "AE3:1"]) == 0
+    assert ", for OPENMV_AE3, 1,048,576 B; " in capsys.readouterr().out
+    assert main(["new", "a.img", "--partition", "1", "--board", "ae3:1", "--force", "-q"]) == 0
+    assert main(["verify", "a.img", "--board", "AE3:1", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["info", "--map", "a.img"]) == 0
+    assert "OPENMV_AE3 partition 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["help", "zoo", "add"], ["zoo", "add", "--help"]])
+def test_help_is_a_word_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("Usage: romfsfs zoo add ")
+    assert main(["help", "ls", "no"]) == 2
+    assert main(["unmount", "--help"]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from romfsfs.cli import main, quick
+from romfsfs.cli import app, main
 from romfsfs.cli.doctor import _folder
 from romfsfs.cli.output import _Lines, count_text
 from romfsfs.cli.reports import write_text
@@ -55,7 +55,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("new no/x.img --board OPENMV4", EXIT_DEVICE, "/no); mkdir -p"),
     ("push app.img", EXIT_USAGE, "name a camera, or --all; romfsfs cameras lists them"),
     ("push nothere.img camera", EXIT_FAILURE, "no such image file (nothere.img); romfsfs push"),
-    ("new x.img --board AE3", EXIT_USAGE, "unknown board 'AE3', did you mean OPENMV_AE3?; romfsfs"),
+    ("new x.img --board AE", EXIT_USAGE, "unknown board 'AE', did you mean OPENMV_AE3?; romfsfs"),
+    ("new x.img --board AE3:7", EXIT_USAGE, "has no partition 7"),
+    ("new x.img --board AE3:one", EXIT_USAGE, "not a partition number: 'one' (AE3:one); such as"),
+    ("new x.img --board AE3:1 --partition 0", EXIT_USAGE, "name different partitions"),
     ("new x.img --board Xyz", EXIT_USAGE, "unknown board 'Xyz'; romfsfs boards lists them"),
     ("mount app.img app.img", EXIT_USAGE, "app.img); choose an empty folder"),
     ("mount nothere.img folder -o nonempty", EXIT_DEVICE, "no such image file"),
@@ -135,7 +138,7 @@ def test_ctrl_c_while_starting_is_no_traceback(
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(quick, "quick", interrupted)
+    monkeypatch.setattr(app, "run", interrupted)
     assert main(["boards"]) == EXIT_INTERRUPTED
     assert capsys.readouterr().err.startswith("romfsfs: interrupted; nothing is lost")
 
@@ -207,7 +210,7 @@ def test_a_full_disk_behind_standard_output(place: Path, line: str, buffered: st
             text=True, env=environment, cwd=place, check=False, timeout=60,
         )  # fmt: skip
     assert done.returncode == EXIT_FAILURE, done.stderr
-    place_of_it = "" if line == "--help" else " (standard output)"
+    place_of_it = "" if line.startswith("--") else " (standard output)"
     assert done.stderr == (
         f"romfsfs: error: no space left on device{place_of_it}; free space, or choose another "
         "place\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cli_mounts import Mounts, Ran
 
-from romfsfs.cli.quick import quick
+from romfsfs.cli import main
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.image.writer import encode
@@ -83,7 +83,7 @@ def test_what_a_message_suggests_means_that_very_path(place: Path, run: Callable
     means(run("mount", given, "no").err, place / "no")
     broken = place / "-b k.img"
     broken.write_bytes(encode({"a.txt": b"a"})[:-1])
-    assert quick(["ls", f"./{broken.name}"]) == 4
+    assert main(["ls", f"./{broken.name}"]) == 4
     image.unlink()
     means(run("new", given, "--board", "OPENMV4").out, image)
     means(run("verify", "./-n y.img").err, place / "-n y.img", 0)

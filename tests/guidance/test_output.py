@@ -21,7 +21,7 @@ from romfsfs.image.writer import encode
 #: Commands whose result is text by its nature, is nothing but a sentence, or is a file.
 NO_LISTING = {
     "mount", "umount", "diff", "revert", "new", "cat", "extract", "simulate", "desktop",
-    "completion", "man", "recover", "zoo add", "zoo index",
+    "completion", "man", "help", "recover", "zoo add", "zoo index",
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def cpu_seconds(*command: str) -> float:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["ls", "{image}"], ["ls", "-l", "{image}"]])
-def test_quick_commands_take_three_times_as_long_as_nothing(
+def test_commands_start_in_four_times_the_time_of_python(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run as pip's console script does it. Processor time: the wall clock measures the machine."""
@@ -87,4 +87,4 @@ def test_quick_commands_take_three_times_as_long_as_nothing(
     words = [word.format(image=image) for word in arguments]
     nothing = cpu_seconds(sys.executable, "-c", "pass")
     ours = cpu_seconds(sys.executable, str(script), *words)
-    assert ours <= 3 * nothing, f"{ours / nothing:.1f} times {nothing:.3f} s"
+    assert ours <= 4 * nothing, f"{ours / nothing:.1f} times {nothing:.3f} s"

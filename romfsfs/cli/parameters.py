@@ -1,0 +1,84 @@
+"""Options and arguments that several commands share, each said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from romfsfs.cli import values
+from romfsfs.errors import UsageError
+
+_FC = TypeVar("_FC", bound="Callable[..., Any] | click.Command")
+
+
+def _board(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """The board's name; `BOARD:1` also chooses the partition."""
+    if text is None or context.resilient_parsing:
+        return text
+    from romfsfs.boards import parse_board
+
+    board, partition = parse_board(text)
+    if partition is not None:
+        context.meta[_CHOSEN] = board.partition(partition).index
+    return board.name
+
+
+def _partition(context: click.Context, option: click.Parameter, number: int | None) -> int | None:
+    """click looks at what was not given last: a board with a partition is known by then."""
+    if context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
+        if context.meta.setdefault(_CHOSEN, number) != number:
+            raise UsageError("--board and --partition name different partitions")
+        return number
+    chosen: int | None = context.meta.get(_CHOSEN, number)
+    return chosen
+
+
+_CHOSEN = "romfsfs.partition"
+
+
+def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
+    return click.option(
+        "--board", metavar="BOARD", callback=_board, shell_complete=values.boards, help=help, **more
+    )
+
+
+def partition(help: str = "Of a board with two. Default: 0.", **more: Any) -> Callable[[_FC], _FC]:
+    return click.option(
+        "--partition", type=int, callback=_partition, shell_complete=values.partitions, help=help,
+        **more,
+    )  # fmt: skip
+
+
+def force(help: str) -> Callable[[_FC], _FC]:
+    return click.option("--force", is_flag=True, help=help)
+
+
+PARTITION = partition()
+PARTITION_0 = partition(default=0)
+CAMERA_BOARD = board("For a camera that cannot be identified.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+REPLACE = force("Replace an existing file.")
+OVER_ANYTHING = force("Also over contents that are not an image.")
+NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+STEDGEAI = click.option(
+    "--stedgeai", metavar="PATH", shell_complete=values.files,
+    help="ST Edge AI: the program or its folder.",
+)  # fmt: skip
+EXCLUDE = click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Never store these; '!P' drops a default."
+)
+
+SOURCE = click.argument("source", shell_complete=values.sources)
+CAMERA = click.argument("camera", metavar="CAMERA", shell_complete=values.cameras)
+IMAGE = click.argument("image", metavar="IMAGE", shell_complete=values.files)
+DIRECTORY = click.argument("directory", metavar="DIR", shell_complete=values.folders)
+
+
+def where(metavar: str, *, required: bool) -> Callable[[_FC], _FC]:
+    """A session, by the folder where it is mounted or by its target."""
+    return click.argument(
+        "where", metavar=metavar, required=required, shell_complete=values.sessions
+    )

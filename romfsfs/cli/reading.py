@@ -1,0 +1,148 @@
+"""Images that are only read: opening them, `ls` and `cat`. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import click
+
+from romfsfs.cli import values
+from romfsfs.cli.output import Output, flush, write
+from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SOURCE
+from romfsfs.errors import UsageError, printable, shell_word
+from romfsfs.image.model import DirNode, FileNode, Image, walk
+from romfsfs.session.keep.images import WHOLE_COPY, parse
+from romfsfs.system.files import Progress, digest_fd, no_progress
+
+
+@contextmanager
+def image_of(
+    source: str,
+    board: str | None = None,
+    partition: int | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[tuple[Image, BinaryIO]]:
+    """An image to read: a file, `-` for standard input, or what a camera holds."""
+    if source != "-" and os.path.isfile(source):
+        with open(source, "rb") as file:
+            yield parse(file, source, WHOLE_COPY), file
+        return
+    import tempfile
+
+    from romfsfs.cli.sources import containing_mount, device
+
+    if os.path.isdir(source) and (found := containing_mount(source)) is not None:
+        raise UsageError(
+            "a mounted directory, not an image",
+            where=source,
+            next_step="list and read it as any folder; what was committed is in "
+            f"{found.session.info.source}",
+        )
+    with tempfile.TemporaryFile() as copy:
+        if source == "-":
+            while data := sys.stdin.buffer.read(1 << 20):
+                copy.write(data)
+        else:
+            with device(source, board, partition) as opened:
+                opened.read_image(copy, progress)
+        copy.flush()
+        yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy
+
+
+@click.command()
+@SOURCE
+@click.argument("path", required=False, shell_complete=values.in_image)
+@click.option("-l", "--long", is_flag=True, help="Size and offset of each file.")
+@JSON
+@CAMERA_BOARD
+@PARTITION
+@click.pass_obj
+def ls(
+    output: Output, source: str, path: str | None, long: bool, as_json: bool, board: str | None,
+    partition: int | None,
+) -> None:  # fmt: skip
+    """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
+    with (
+        output.progress() as progress,
+        image_of(source, board, partition, progress) as (image, file),
+    ):
+        below = (path or "").strip("/")
+        if below and all(found != below for found, _ in walk(image)):
+            raise UsageError(
+                "no such file in the image", where=f"{source}: {path}",
+                next_step=f"romfsfs ls {shell_word(source)}",
+            )  # fmt: skip
+        if as_json:
+            output.json(
+                [record for record in _records(image, file) if _below(record["path"], below)]
+            )
+        else:
+            output.show(_lines(image, long, below))
+
+
+def _below(path: str, folder: str) -> bool:
+    return not folder or path == folder or path.startswith(folder + "/")
+
+
+def _records(image: Image, file: BinaryIO) -> list[dict[str, Any]]:
+    return [
+        {"path": path, "type": "file", "size": node.extent.size, "offset": node.extent.offset,
+         "digest": digest_fd(file.fileno(), *node.extent)}
+        if isinstance(node, FileNode)
+        else {"path": path, "type": "directory", "size": None, "offset": None, "digest": None}
+        for path, node in walk(image)
+    ]  # fmt: skip
+
+
+@click.command()
+@SOURCE
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=values.in_image)
+@CAMERA_BOARD
+@PARTITION
+@click.pass_obj
+def cat(
+    output: Output, source: str, paths: tuple[str, ...], board: str | None, partition: int | None
+) -> None:
+    """Print files of SOURCE to standard output."""
+    with (
+        output.progress() as progress,
+        image_of(source, board, partition, progress) as (image, file),
+    ):
+        nodes = dict(walk(image))
+        for path in paths:
+            node = nodes.get(path.strip("/"))
+            if not isinstance(node, FileNode):
+                what = "a directory" if node is not None else "no such file in the image"
+                raise UsageError(
+                    what, where=f"{source}: {path}", next_step=f"romfsfs ls {shell_word(source)}"
+                )
+            _copy_out(file.fileno(), *node.extent)
+    flush()
+
+
+def _copy_out(fd: int, offset: int, size: int) -> None:
+    end = offset + size
+    while offset < end:
+        data = os.pread(fd, min(1 << 20, end - offset), offset)
+        write(data)
+        offset += len(data)
+
+
+def _lines(image: Image, long: bool, below: str) -> str:
+    return "".join(line + "\n" for line in _each_line(image, long, below))
+
+
+def _each_line(image: Image, long: bool, below: str) -> Iterator[str]:
+    for path, node in walk(image):
+        if not _below(path, below):
+            continue
+        shown = path if path.isprintable() else printable(path)
+        if isinstance(node, DirNode):
+            yield f"{'-':>10}  {'-':>10}  {shown}/" if long else shown + "/"
+        elif isinstance(node, FileNode):
+            offset, size = node.extent
+            yield f"{size:10}  {offset:#10x}  {shown}" if long else shown
