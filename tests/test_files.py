@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from romfsfs.system.files import remove_temporaries, replace_atomically
+from romfsfs.system.files import remove_folder, remove_temporaries, replace_atomically
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -53,3 +55,56 @@ def test_a_name_of_255_bytes(tmp_path: Path) -> None:
         file.write(b"new")
     assert os.listdir(tmp_path) == [target.name]
     assert target.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("deep", ["sub", "a/sub", "a/b/sub"])
+def test_a_folder_is_swapped_for_a_link_while_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: str
+) -> None:
+    """By somebody who may write to it: what the link leads to is not touched."""
+    victim = tmp_path / "victim"
+    (victim / "sub").mkdir(parents=True)
+    (victim / "file").write_bytes(b"precious")
+    victim.chmod(0o755)
+    doomed = tmp_path / "doomed"
+    folder = doomed / deep
+    (folder / "inner").mkdir(parents=True)
+    scandir = os.scandir
+
+    def slow(where: Any) -> contextlib.nullcontext[list[os.DirEntry[str]]]:
+        with scandir(where) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.name == "sub":
+                target = entry.name if isinstance(where, int) else entry.path
+                fd = where if isinstance(where, int) else None
+                os.rename(target, tmp_path / "away", src_dir_fd=fd)
+                os.symlink(victim, target, dir_fd=fd)
+        return contextlib.nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    with contextlib.suppress(OSError):
+        remove_folder(doomed)
+    monkeypatch.undo()
+    assert (victim / "file").read_bytes() == b"precious"
+    assert (victim / "sub").is_dir()
+    assert victim.stat().st_mode & 0o777 == 0o755
+    remove_folder(doomed)
+    assert not doomed.exists()
+    assert victim.exists()
+
+
+def test_a_tree_that_its_owner_closed_and_that_is_deeper_than_any_path(tmp_path: Path) -> None:
+    doomed = tmp_path / "doomed"
+    doomed.mkdir()
+    here = os.open(doomed, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("folder", dir_fd=here)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        below = os.open("folder", os.O_RDONLY, dir_fd=here)
+        os.fchmod(here, 0)
+        os.close(here)
+        here = below
+    os.close(here)
+    remove_folder(doomed)
+    assert not os.path.lexists(doomed)

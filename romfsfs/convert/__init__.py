@@ -13,7 +13,7 @@ Files are data here: none is executed, only the named tools are, on private copi
 
 from romfsfs.convert.junk import DEFAULT_PATTERNS, Excludes
 from romfsfs.convert.pool import WorkerPool
-from romfsfs.convert.registry import DEFAULT_CACHE_BYTES, Converters
+from romfsfs.convert.registry import Converters
 from romfsfs.convert.types import (
     Conversion,
     Diagnostic,
@@ -26,7 +26,6 @@ from romfsfs.convert.types import (
 from romfsfs.errors import Cancelled
 
 __all__ = [
-    "DEFAULT_CACHE_BYTES",
     "DEFAULT_PATTERNS",
     "Cancelled",
     "Conversion",

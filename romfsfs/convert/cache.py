@@ -3,7 +3,8 @@
     results/<key[:2]>/<key>/artifact       what is stored in the image (absent: checked only)
     results/<key[:2]>/<key>/result.json    digest and size of it, diagnostics, failed or not
     locks/<key>                            held (flock) while that input is converted
-    work/                                  private folders of running conversions
+    work/                                  private folders of running conversions, held likewise
+    trimmed                                its time: when it was last brought down to its limit
 
 An entry appears by one rename and never changes. It is not fsynced: it can be made again, and a
 torn one is noticed, because the artifact's digest is compared before its first use in a process.
@@ -33,12 +34,19 @@ from romfsfs.system.runner import Cancel
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
+#: What the results may take, about (`keep_limit`).
+LIMIT_BYTES = 1 << 30
 _ARTIFACT = "artifact"
 _RESULT = "result.json"
 #: Entries used this recently are not trimmed: someone may be about to open them. Seconds.
 GRACE_SECONDS = 600.0
-#: No conversion runs this long; a work folder or lock this old was left by a crash. Seconds.
-ABANDONED_SECONDS = 86_400.0
+#: What nobody holds after so many seconds was left by a crash: it is held soon after it is made.
+ABANDONED_SECONDS = 60.0
+#: Nor is an entry in the making ever so old. Seconds.
+_STAGED_SECONDS = 3600.0
+#: After so many seconds somebody trims again, and whoever has filed this part of the limit.
+_TRIM_SECONDS = 3600.0
+_TRIM_PART = 16
 #: How often a use is noted, seconds: trimming needs no finer order.
 _TOUCH_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.02
@@ -64,6 +72,7 @@ class LockTimeout(Exception):
 class Cache:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._filed = 0
         self._verified: dict[str, tuple[int, int, int]] = {}
         self._mutex = threading.Lock()
 
@@ -106,6 +115,8 @@ class Cache:
         except BaseException:
             discard_folder(staging)
             raise
+        with self._mutex:
+            self._filed += size
         kept = self._folder(key) / _ARTIFACT if artifact is not None else None
         return Entry(failed, kept, digest, size, diagnostics)
 
@@ -119,7 +130,7 @@ class Cache:
         path = make_private_dir(self.directory / "locks") / key
         deadline = time.monotonic() + seconds
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 self._acquire(fd, key, deadline, cancel)
                 if self._is_current(fd, path):
@@ -142,10 +153,28 @@ class Cache:
 
         parent = make_private_dir(self.directory / "work")
         folder = Path(tempfile.mkdtemp(dir=parent))
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            with contextlib.suppress(OSError):  # no locks here, or it is taken for abandoned
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield folder
         finally:
             discard_folder(folder)
+            os.close(fd)
+
+    def keep_limit(self) -> None:
+        """`trim` to the limit if that is due; call it after `put`. What fails is tried again."""
+        stamp = self.directory / "trimmed"
+        with contextlib.suppress(OSError):
+            try:
+                age = time.time() - stamp.stat().st_mtime
+            except FileNotFoundError:
+                age = _TRIM_SECONDS
+            if 0 <= age < _TRIM_SECONDS and self._filed < LIMIT_BYTES // _TRIM_PART:
+                return
+            self._filed = 0
+            stamp.touch()  # first: others need not do it meanwhile
+            self.trim(LIMIT_BYTES)
 
     def trim(self, max_bytes: int) -> int:
         """Remove the longest unused entries until at most `max_bytes` are left; bytes removed.
@@ -237,9 +266,24 @@ class Cache:
                 yield folder.stat().st_mtime, size, folder
 
     def _sweep(self, now: float) -> None:
-
-        for pattern in ("work/*", "locks/*", "results/??/.new-*", "results/??/.old-*"):
+        for pattern, seconds in (
+            ("work/*", ABANDONED_SECONDS),
+            ("locks/*", ABANDONED_SECONDS),
+            ("results/??/.new-*", _STAGED_SECONDS),
+            ("results/??/.old-*", _STAGED_SECONDS),
+        ):
             for path in self.directory.glob(pattern):
-                with contextlib.suppress(OSError):
-                    if now - path.stat().st_mtime > ABANDONED_SECONDS:
-                        discard_folder(path) if path.is_dir() else path.unlink()
+                with contextlib.suppress(OSError):  # it is held: somebody is at it
+                    if path.is_symlink():  # a tool's: we make none
+                        path.unlink()
+                    elif now - path.lstat().st_mtime > seconds:
+                        _remove_unheld(path)
+
+
+def _remove_unheld(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        discard_folder(path)
+    finally:
+        os.close(fd)

@@ -36,8 +36,6 @@ from romfsfs.errors import Cancelled, RomfsError, ToolMissing
 from romfsfs.system.files import CHUNK
 from romfsfs.system.runner import Cancel
 
-#: What the cache may grow to when nobody says otherwise, bytes.
-DEFAULT_CACHE_BYTES = 1 << 30
 #: Unfinished business that is remembered for `lookup`, at most.
 _MAX_REMEMBERED = 1000
 
@@ -138,10 +136,6 @@ class Converters:
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
             return self._remember(key, path, Product(None, (_io(caught, self._cache.directory),)))
 
-    def trim(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> int:
-        """Shrink the cache to at most `max_bytes`, longest unused first; bytes removed."""
-        return self._cache.trim(max_bytes)
-
     def _convert(
         self, converter: Converter, path: str, fd: int, digest: str, cancel: Cancel | None
     ) -> Conversion:
@@ -171,6 +165,7 @@ class Converters:
             except LockTimeout:
                 message = f"another process has been converting this file for {seconds:g} s; retry"
                 return self._remember(key, path, Product(None, (error("time-out", message),)))
+        self._cache.keep_limit()
         return _filed(path, decision, entry, digest, size)
 
     def _find(self, path: str) -> Converter | None:

@@ -8,7 +8,6 @@ thread carries out between two steps.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import tempfile
@@ -24,12 +23,9 @@ from romfsfs.simulator.executor import find_micropython
 from romfsfs.simulator.faults import Faults, Statistics
 from romfsfs.simulator.flash import Flash
 from romfsfs.simulator.link import Port
-from romfsfs.system.files import discard_folder
 
 #: seconds until a camera that does not do what it was told counts as broken
 CALL_SECONDS = 60.0
-#: what the folder of a port's link is called, and seconds in which its simulator has locked it
-_FOLDER, _YOUNG_SECONDS = "romfsfs-simulator-", 60.0
 
 
 class Simulator:
@@ -53,9 +49,7 @@ class Simulator:
         self.statistics = Statistics()
         self.faults = Faults(self.statistics)
         self.flash = Flash(config, self.faults, self.statistics, flash_file)
-        _remove_leftovers()
-        self._folder = tempfile.TemporaryDirectory(prefix=_FOLDER)
-        self._lock = _locked(self._folder.name)
+        self._folder = tempfile.TemporaryDirectory(prefix="romfsfs-simulator-")
         self._port = Port(link if link is not None else Path(self._folder.name, "camera"))
         self._camera = Camera(config, self.flash, self.faults, self.statistics, self._port, program)
         self._calls: list[Callable[[], None]] = []
@@ -112,7 +106,6 @@ class Simulator:
             self._wake_read = self._wake_write = -1
             self.flash.close()
             self._folder.cleanup()
-            os.close(self._lock)
 
     def __enter__(self) -> Simulator:
         return self.start()
@@ -185,28 +178,6 @@ class Simulator:
             self._camera.step(time.monotonic())
             if not self._closing:
                 self._camera.wait(self._wake_read)
-
-
-def _locked(folder: str) -> int:
-    """A descriptor that holds the folder's lock until it is closed, or the process is killed.
-    OSError when another process holds it."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _remove_leftovers() -> None:
-    """Remove the folders of simulators that were killed. A new one may not be locked yet."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with contextlib.suppress(OSError):  # another user's, or in use
-            fd = _locked(str(path))
-            if time.time() - os.fstat(fd).st_mtime > _YOUNG_SECONDS:
-                discard_folder(path)
-            os.close(fd)
 
 
 def run_simulator(

@@ -8,6 +8,7 @@ BLAKE2b's speed).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from romfsfs.errors import RomfsError, shell_word
+from romfsfs.errors import RomfsError
+from romfsfs.system.private import check_private, trusted_users
 
 #: phase ("reading", "erasing", ...), bytes or items done, total (0 where it is not known)
 Progress = Callable[[str, int, int], None]
@@ -43,17 +45,20 @@ def cache_dir() -> Path:
 
 
 def _user_dir(variable: str, getter: str) -> Path:
+    """RomfsError where others could change what is in it: it is read as well as written."""
     chosen = os.environ.get(variable)
     if chosen:
-        return Path(chosen).absolute()
-    import platformdirs
+        path = Path(chosen).absolute()
+    else:
+        import platformdirs
 
-    try:
-        path = Path(getattr(platformdirs, getter)("romfsfs", appauthor=False))
-    except RuntimeError:  # older ones give a path that begins with ~
-        path = Path("~")
-    if not path.is_absolute():
-        raise _homeless(f"${variable}")
+        try:
+            path = Path(getattr(platformdirs, getter)("romfsfs", appauthor=False))
+        except RuntimeError:  # older ones give a path that begins with ~
+            path = Path("~")
+        if not path.is_absolute():
+            raise _homeless(f"${variable}")
+    check_private(path)
     return path
 
 
@@ -76,9 +81,10 @@ def _homeless(variable: str) -> RomfsError:
 def make_private_dir(path: Path) -> Path:
     """Make `path` and its missing parents for this user alone (0700), whatever the umask.
 
-    RomfsError when it is there already and somebody else could put things into it: it belongs to
-    another user, or others may write to it.
+    RomfsError when somebody else could put things into it, or another folder in its place
+    (`check_private`).
     """
+    check_private(path.absolute())
     try:
         _make_durable_dir(path)
     except FileNotFoundError:
@@ -86,7 +92,7 @@ def make_private_dir(path: Path) -> Path:
         with contextlib.suppress(FileExistsError):
             _make_durable_dir(path)
     except FileExistsError:
-        _check_private(path)
+        check_private(path.absolute())  # somebody may just have made it
     return path
 
 
@@ -97,76 +103,84 @@ def _make_durable_dir(path: Path) -> None:
         sync_dir(path.parent)
 
 
-def _check_private(path: Path) -> None:
-    """Root's folders are trusted by all; root trusts those of the user who called sudo."""
-    trusted = {os.geteuid(), 0}
-    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
-        trusted.add(int(os.environ["SUDO_UID"]))
-    status = os.stat(path)
-    why, remedy = "", ""
-    if status.st_uid not in trusted or os.lstat(path).st_uid not in trusted:
-        why = "the folder belongs to another user"
-        remedy = "choose another with $ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR"
-    elif status.st_mode & stat.S_IWOTH:
-        why = "everybody may write to the folder"
-        remedy = f"make it yours alone: chmod 700 {shell_word(path)}"
-    elif status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid):
-        why = "other users may write to the folder, its group"
-        remedy = f"make it yours alone: chmod 700 {shell_word(path)}"
-    if why:
-        raise RomfsError(
-            f"{why}, who could change what is kept there",
-            where=str(path),
-            next_step=remedy,
-        )
-
-
-def _is_own_group(gid: int) -> bool:
-    """Whether it is a group of this user alone: many systems give each user one, of his name, and
-    let new folders be writable for it."""
-    import grp
-    import pwd
-
-    try:
-        group, name = grp.getgrgid(gid), pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return False
-    return group.gr_name == name and set(group.gr_mem) <= {name}
-
-
 def remove_folder(path: Path) -> None:
     """Remove a folder of ours with all that is in it; nothing if it is not there. OSError.
 
     `shutil.rmtree` recurses, cannot name what lies deeper than PATH_MAX, and is stopped by a folder
     that its owner may not enter or write to: a user or a tool can leave all three. So folders are
     moved up until none holds another. A link is removed, and not what it leads to.
+
+    All of it goes by descriptor: who swaps a folder for a link meanwhile has the link removed.
+    PermissionError for a folder of another user (`trusted_users`).
     """
-    if os.path.islink(path):
-        os.unlink(path)
+    try:
+        parent = os.open(path.parent, _BELOW)
+    except FileNotFoundError:
         return
-    if not os.path.exists(path):
+    try:
+        _remove_folder(parent, path.name)
+    finally:
+        os.close(parent)
+
+
+#: A folder to work below, which may be closed to be listed.
+_BELOW = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _remove_folder(parent: int, name: str) -> None:
+    try:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=parent)
+            return
+    except FileNotFoundError:
         return
+    root = _entered(parent, name)
+    try:
+        if os.fstat(root).st_uid not in trusted_users():
+            raise PermissionError(errno.EPERM, "the folder belongs to another user", name)
+        _empty(root)
+    finally:
+        os.close(root)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _empty(root: int) -> None:
     mark = os.urandom(8).hex()
-    pending = [path]
+    pending = ["."]
     moved = 0
     while pending:
-        folder = pending.pop()
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            inside = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for name, is_folder in inside:
-            if not is_folder:
-                os.unlink(name)
-            elif folder == path:
-                pending.append(Path(name))
-            else:
-                moved += 1
-                os.chmod(name, 0o700)  # to be moved it must be writable
-                os.rename(name, path / f"{mark}-{moved}")
-                pending.append(path / f"{mark}-{moved}")
-        if folder != path:
-            os.rmdir(folder)
-    os.rmdir(path)
+        name = pending.pop()
+        folder = _entered(root, name)
+        try:
+            with os.scandir(folder) as entries:
+                inside = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
+            for each, is_folder in inside:
+                if not is_folder:
+                    os.unlink(each, dir_fd=folder)
+                elif name == ".":
+                    pending.append(each)
+                else:
+                    moved += 1
+                    os.close(_entered(folder, each))  # to be moved it must be writable
+                    os.rename(each, f"{mark}-{moved}", src_dir_fd=folder, dst_dir_fd=root)
+                    pending.append(f"{mark}-{moved}")
+        finally:
+            os.close(folder)
+        if name != ".":
+            os.rmdir(name, dir_fd=root)
+
+
+def _entered(parent: int, name: str) -> int:
+    """A descriptor of a folder, opened to its owner; OSError if it is a link by now."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=parent)
+    except PermissionError:  # closed to its owner, who is not root, and alone in `parent`
+        os.chmod(name, 0o700, dir_fd=parent)
+        fd = os.open(name, flags, dir_fd=parent)
+    with contextlib.suppress(PermissionError):  # another's: it may be empty
+        os.fchmod(fd, 0o700)
+    return fd
 
 
 def discard_folder(path: Path) -> None:

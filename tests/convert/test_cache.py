@@ -298,16 +298,48 @@ def test_trim_removes_the_longest_unused_first(tmp_path, monkeypatch):
     assert not entries(store.directory)
 
 
-def test_trim_sweeps_what_crashes_left(tmp_path):
+def test_trim_sweeps_what_crashes_left_and_nothing_that_is_in_use(tmp_path):
     store = Cache(tmp_path / "cache")
     left = [store.directory / "work" / "x", store.directory / "results" / "ab" / ".new-x"]
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "artifact").write_bytes(b"x")
-    os.utime(left[0], (1, 1))
-    store.trim(0)
+    killed = store.directory / "locks" / "killed"
+    killed.parent.mkdir()
+    killed.touch()
+    with store.work_folder() as running, store.lock("running", 1):
+        held = store.directory / "locks" / "running"
+        for path in (left[0], running, killed, held):
+            os.utime(path, (1, 1))
+        store.trim(0)
+        assert running.exists()
+        assert held.exists()
     assert not left[0].exists()
+    assert not killed.exists()
     assert left[1].exists()  # young: another process may be writing it
+
+
+def test_the_cache_is_brought_down_to_its_limit_by_those_who_fill_it(tmp_path, monkeypatch):
+    """`build` again and again, and a mount that stays for weeks."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(cache, "GRACE_SECONDS", -1)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 4000)
+
+    def build(converters: Converters, name: str) -> None:
+        convert(converters, tmp_path, f"{name}.py", b"x = '%b'\n" % (name.encode() * 200))
+
+    def used() -> int:
+        return sum(path.stat().st_size for path in folder.glob("results/*/*/*"))
+
+    for number in range(20):
+        build(Converters(Target(), folder), f"a{number}")
+        os.utime(folder / "trimmed", (1, 1))  # long ago: each is the first of its hour
+        assert 400 < used() < 6000
+    lasting = Converters(Target(), folder)
+    (folder / "trimmed").touch()
+    for number in range(20):
+        build(lasting, f"b{number}")
+        assert used() < 6000
 
 
 def test_compilers_without_the_executable_bit_run_from_a_copy(tmp_path, cache, monkeypatch):

@@ -9,14 +9,19 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from romfsfs.cli import main
 from romfsfs.errors import RomfsError
-from romfsfs.system.files import make_private_dir, replace_atomically
+from romfsfs.system.files import (
+    make_private_dir,
+    remove_folder,
+    replace_atomically,
+    state_dir,
+)
 
 NOBODY = 65534
 CHECKOUT = Path(__file__).parents[2]
@@ -246,6 +251,100 @@ def test_folders_that_others_could_fill_are_refused(tmp_path: Path) -> None:
         os.lchown(link, NOBODY, NOBODY)
         with pytest.raises(RomfsError, match="belongs to another user"):
             make_private_dir(link)
+
+
+def open_to_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def of_a_group(folder: Path) -> None:
+    os.chown(folder, 0, NOBODY)
+    folder.chmod(0o775)
+
+
+def of_another(folder: Path) -> None:
+    os.chown(folder, NOBODY, NOBODY)
+
+
+def a_link_of_another(folder: Path) -> None:
+    folder.rename(folder.with_name("real"))
+    folder.symlink_to("real")
+    os.lchown(folder, NOBODY, NOBODY)
+
+
+def a_link_into_an_open_folder(folder: Path) -> None:
+    real = folder.with_name("open") / "real"
+    real.parent.mkdir()
+    folder.rename(real)
+    folder.symlink_to("../b/open/real" if folder.parent.name == "b" else "open/real")
+    real.parent.chmod(0o777)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (open_to_all, "everybody may write"),
+        (of_a_group, "other users may write"),
+        (of_another, "belongs to another user"),
+        (a_link_of_another, "belongs to another user"),
+        (a_link_into_an_open_folder, "everybody may write"),
+    ],
+)
+def test_no_part_of_the_path_of_the_state_may_be_open_to_others(
+    any_place: Place, depth: int, made: Callable[[Path], None], why: str
+) -> None:
+    """Who can rename one of them puts another in its place, with links in it."""
+    state = any_place.base / "a" / "b" / "c"
+    state.mkdir(parents=True)
+    made((state, *state.parents)[depth])
+    for variable in ("ROMFSFS_STATE_DIR", "ROMFSFS_CACHE_DIR"):
+        any_place.environment[variable] = str(state / "romfsfs")
+    done = any_place.run("sessions")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "chmod" not in done.stderr  # it may be /tmp
+    assert not list(state.iterdir())
+
+
+def test_a_state_folder_in_a_shared_folder_may_be_ones_own(shared_folder: Path) -> None:
+    """As below /tmp: others can make names there, but not take away what is not theirs."""
+    state = make_private_dir(shared_folder / "mine" / "state")
+    assert make_private_dir(state.parent / ".." / "mine" / "state").samefile(state)
+    other = shared_folder / "theirs"
+    other.mkdir()
+    os.chown(other, NOBODY, NOBODY)
+    with pytest.raises(RomfsError, match="belongs to another user"):
+        make_private_dir(other / "state")
+    (shared_folder / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match="symbolic links"):
+        make_private_dir(shared_folder / "circle" / "state")
+
+
+def test_a_shared_folder_itself_is_no_state_folder(
+    shared_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody is told to close it to all others."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(shared_folder))
+    with pytest.raises(RomfsError, match="everybody may write") as caught:
+        state_dir()
+    assert "chmod" not in caught.value.next_step
+
+
+def test_a_folder_of_another_user_is_not_removed(shared_folder: Path) -> None:
+    planted = shared_folder / "romfsfs-planted"
+    planted.mkdir()
+    (planted / "file").write_text("theirs")
+    os.chown(planted, NOBODY, NOBODY)
+    with pytest.raises(PermissionError, match="another user"):
+        remove_folder(planted)
+    assert (planted / "file").read_text() == "theirs"
+    link = shared_folder / "link"
+    link.symlink_to(shared_folder.parent / "victim")
+    os.lchown(link, NOBODY, NOBODY)
+    remove_folder(link)
+    assert (shared_folder.parent / "victim").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("kind", ["null", "fifo", "folder"])

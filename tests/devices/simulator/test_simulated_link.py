@@ -156,18 +156,18 @@ def test_nothing_of_a_killed_simulator_keeps_running(connect, tmp_path, micropyt
         time.sleep(0.01)
 
 
-def test_the_folder_of_a_killed_simulator_goes_with_the_next(camera, tmp_path, monkeypatch):
-    """Neither that of one that runs, nor a new one that is not locked yet."""
+def test_what_others_left_in_the_shared_folder_is_left_alone(camera, tmp_path, monkeypatch):
+    """They may have planted it: a link to a folder of root's, under a name that is ours."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    running = Path(camera().port).parent
-    killed, starting = tmp_path / "romfsfs-simulator-killed", tmp_path / "romfsfs-simulator-new"
-    for folder in (killed, starting):
+    victim = tmp_path / "victim"
+    planted = tmp_path / "romfsfs-simulator-planted"
+    for folder in (victim, planted):
         folder.mkdir()
-        (folder / "camera").symlink_to("/dev/pts/999")
-    for folder in (running, killed):
+        (folder / "file").write_text("precious")
         os.utime(folder, (1, 1))
-    second = Path(camera().port).parent
-    assert set(tmp_path.iterdir()) == {running, starting, second}
+    (tmp_path / "romfsfs-simulator-link").symlink_to(victim)
+    camera()
+    assert (planted / "file").read_text() == (victim / "file").read_text() == "precious"
 
 
 def _alive(pid: int) -> bool:

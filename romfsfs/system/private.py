@@ -1,0 +1,87 @@
+"""Whether other users of the machine could change what is kept in a folder.
+
+What protects state and caches is this check of every part of their path, together with folders
+that are made for one user alone: nobody else can put a link or a folder of his own into such a
+path later. POSIX access lists are not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from romfsfs.errors import RomfsError, shell_word
+
+_ELSEWHERE = "keep it elsewhere: set $ROMFSFS_STATE_DIR and $ROMFSFS_CACHE_DIR"
+#: As many links as Linux follows in a path.
+_MAX_LINKS = 40
+
+
+def trusted_users() -> set[int]:
+    """Whose files may be used: this user's, root's, for root those of the user who called sudo,
+    and those of whoever has `/` (in a user namespace root is somebody else)."""
+    trusted = {os.geteuid(), 0, os.stat("/").st_uid}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        trusted.add(int(os.environ["SUDO_UID"]))
+    return trusted
+
+
+def check_private(path: Path) -> None:
+    """RomfsError if somebody else could put things into the folder `path`, or another folder in
+    its place: each part of the path that is there, and each link in it, is looked at."""
+    trusted = trusted_users()
+    at, rest = Path(path.anchor), list(reversed(path.parts[1:]))
+    links = 0
+    while rest and links <= _MAX_LINKS:
+        part = at / rest.pop()
+        try:
+            status = os.lstat(part)
+        except OSError:  # to be made yet, or what the next step meets says more
+            return
+        if status.st_uid not in trusted:
+            raise _refused(part, "the folder belongs to another user, who", _ELSEWHERE)
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            target = Path(os.readlink(part))
+            at = Path(target.anchor) if target.is_absolute() else at
+            rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+            continue
+        at = part
+        # In a sticky folder, as /tmp, others can make names of their own, but not take ours away.
+        if status.st_mode & stat.S_ISVTX and rest:
+            continue
+        who = _others(status)
+        if who:
+            ours = not rest and status.st_uid == os.geteuid()
+            own = ours and not status.st_mode & stat.S_ISVTX
+            remedy = f"make it yours alone: chmod go-w {shell_word(part)}" if own else _ELSEWHERE
+            raise _refused(part, f"{who} may write to the folder and", remedy)
+
+
+def _others(status: os.stat_result) -> str:
+    """Who else may write there; '' if nobody."""
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid, status.st_uid):
+        return "other users"
+    return ""
+
+
+def _is_own_group(gid: int, uid: int) -> bool:
+    """Whether it is a group of its owner alone: many systems give each user one, of his name, and
+    let new folders be writable for it."""
+    import grp
+    import pwd
+
+    try:
+        group, name = grp.getgrgid(gid), pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
+
+
+def _refused(part: Path, why: str, next_step: str) -> RomfsError:
+    return RomfsError(
+        f"{why} could change what is kept there", where=str(part), next_step=next_step
+    )
