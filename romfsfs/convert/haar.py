@@ -10,7 +10,7 @@ The binary is little-endian and has no magic number. With S stages, F features, 
     F x uint8   rectangles of each feature
     R x int8    weights, then R x 4 uint8 x, y, width, height
 
-Values truncate toward zero (facts: converters.md, firmware tools/haar2c.py). Two generations of
+Values truncate toward zero (docs/converters.md, "Haar cascades"). Two generations of
 XML: the new one has `stageNum`, and trees that name features by number; the old one has the
 features in the trees. Trees of more than one node have no place in the binary and are refused.
 

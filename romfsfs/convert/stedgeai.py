@@ -2,7 +2,7 @@
 
 ST's tool is proprietary and installed by the user. It is run in a folder with a neuralart JSON
 (compiler options of a profile) and the memory pools it names; its result, `network_rel.bin`, has
-moved between versions, so it is searched for. Facts: converters.md; figures: `neural_art.json`.
+moved between versions, so it is searched for. See docs/converters.md; figures: `neural_art.json`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from romfsfs.system.runner import Cancel
 if TYPE_CHECKING:
     from romfsfs.boards import Board, Partition
 
-#: The IDE's limit for one conversion (facts: converters.md).
+#: The IDE's limit for one conversion (docs/converters.md).
 DEFAULT_TIMEOUT_SECONDS = 300.0
 
 Severity = Literal["error", "warning", "info"]

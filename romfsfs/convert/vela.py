@@ -45,7 +45,7 @@ _DISTRIBUTION = "ethos-u-vela"
 _SUFFIXES = (".tflite", ".lite")
 _CONFIGURATION = "vela.ini"
 _OUTPUT = "out"
-#: SRAM use above this part of the heap is worth a warning (facts: converters.md).
+#: SRAM use above this part of the heap is worth a warning (docs/converters.md).
 _TIGHT = 0.9
 _FALLBACK = re.compile(
     r"^Warning \(supported operators\) operator: (?P<name>\w+).*\n(?:Reason: (?P<reason>.*))?", re.M
@@ -189,7 +189,7 @@ def python_environment() -> dict[str, str]:
 def configuration(npu: VelaNpu) -> str:
     """The INI that Vela reads: this NPU's system configuration and memory mode.
 
-    The figures are in `vela.json` (facts: npu.json)."""
+    The figures are in `vela.json`."""
     table = _figures()
     lines: list[str] = []
     for section, kind, name in (

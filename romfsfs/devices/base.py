@@ -21,7 +21,7 @@ from typing import BinaryIO, Protocol
 
 from romfsfs.system.files import Progress, no_progress
 
-#: bytes of the image header that say how long the image is (facts: `format.md`)
+#: bytes of the image header that say how long the image is (docs/format.md)
 HEADER_SIZE = 16
 
 

@@ -1,4 +1,4 @@
-"""dfu-util: its command lines and its listing, as pure functions (facts: `camera.md`, "DFU").
+"""dfu-util: its command lines and its listing, as pure functions (docs/cameras.md, "DFU").
 
 Verified in the boot loader's source (openmv `boot/src/common`): every block is written as it
 comes, flash sectors are erased when their first byte is written, so a file shorter than the

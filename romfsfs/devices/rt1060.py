@@ -1,6 +1,6 @@
 """The RT1060's resident boot loader, through NXP's blhost (extra `rt1060`). A `Device`.
 
-Facts: `camera.md`, "RT1060". The loader listens for about one second after machine.bootloader(),
+See docs/cameras.md, "RT1060". The loader listens for about one second after machine.bootloader(),
 so the first command follows at once and is repeated until it is answered.
 """
 

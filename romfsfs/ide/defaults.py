@@ -1,6 +1,6 @@
 """The image that a board came with, for `reset`: in a file, a firmware release, or an IDE.
 
-Layouts (facts: `camera.md`, "Default contents"): a release `firmware_vX.Y.Z.zip` holds
+Layouts (docs/cameras.md, "Default contents"): a release `firmware_vX.Y.Z.zip` holds
 `BOARD/romfs0.img`; a development build `firmware_BOARD.zip` holds `romfs0.img`; an installed
 OpenMV IDE has `firmware/BOARD/romfs0.img` in its resource folder. Finds and reads, writes nothing.
 """

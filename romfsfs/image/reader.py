@@ -1,7 +1,7 @@
 """Reads images: strict, iterative, without copying file data.
 
 The yardstick is the camera's own reader (MicroPython `extmod/vfs_rom.c`; what it does with 68
-hand-made images is in the facts of the format). What it reads and what makes sense is read here
+hand-made images is in docs/format.md). What it reads and what makes sense is read here
 with the same result; what is cut short, runs over, or shows other files than are there is refused
 with the offset and the reason. Decided, case by case:
 

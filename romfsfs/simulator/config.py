@@ -16,7 +16,7 @@ from romfsfs.errors import UsageError
 KIB = 1024
 MIB = 1024 * KIB
 
-#: seconds to erase 4 KiB of NOR flash on the hardware (facts: `camera.md`)
+#: seconds to erase 4 KiB of NOR flash on the hardware (docs/cameras.md, "Flash")
 SECTOR_ERASE_SECONDS = 0.045
 #: seconds to program 256 bytes of NOR flash, typical of SPI flash data sheets
 PAGE_PROGRAM_SECONDS = 0.0004

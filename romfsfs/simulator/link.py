@@ -17,7 +17,7 @@ from romfsfs.errors import UsageError
 
 #: bytes that travel together when the rate is limited; smaller is smoother and slower to simulate
 PIECE = 512
-#: at this rate OpenMV's firmware speaks its own protocol instead of the REPL (facts: `camera.md`)
+#: at this rate the firmware speaks OpenMV's own protocol (docs/cameras.md, "Serial")
 IDE_BAUD_RATE = getattr(termios, "B921600", -1)
 
 

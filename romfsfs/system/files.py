@@ -1,7 +1,7 @@
 """Small file-system helpers that every part shares: where state lives, atomic replacement, digests.
 
 Digests are SHA-256 in lower-case hexadecimal everywhere: cameras with hashlib can compute the
-same one (facts: `camera.md`), and CPUs have instructions for it (about 1 GiB/s here, twice
+same one (docs/cameras.md), and CPUs have instructions for it (about 1 GiB/s here, twice
 BLAKE2b's speed).
 """
 

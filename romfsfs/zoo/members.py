@@ -60,7 +60,7 @@ def stem(name: str) -> str:
 def label_name(model_name: str) -> str:
     """The name under which the firmware looks for a model's labels, in the same folder.
 
-    `ml.Model` cuts at the first dot: `yolo.v8.tflite` has `yolo.txt` (facts: `converters.md`).
+    `ml.Model` cuts at the first dot: `yolo.v8.tflite` has `yolo.txt` (docs/converters.md).
     """
     return model_name.partition(".")[0] + LABEL_SUFFIX
 

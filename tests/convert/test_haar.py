@@ -59,7 +59,7 @@ NEW = b"""<?xml version="1.0"?>
 </opencv_storage>
 """
 
-#: By hand from the layout in converters.md; -1.9 * 256 = -486.4 truncates to -486.
+#: By hand from the layout in docs/converters.md; -1.9 * 256 = -486.4 truncates to -486.
 BINARY = b"".join(
     (
         struct.pack("<3i", 20, 30, 2),

@@ -41,7 +41,7 @@ from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 
 BOARDS: dict[str, tuple[str, int, list[str]]] = {
-    # vid:pid, sector, settings in their order (facts: camera.md)
+    # vid:pid, sector, settings in their order (docs/cameras.md, "DFU")
     "OPENMV4": ("37c5:9204", 131072, ["BOOTLOADER", "FILESYSTEM", "FIRMWARE", "ROMFS0"]),
     "OPENMV4P": (
         "37c5:924a",

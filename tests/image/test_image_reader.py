@@ -1,4 +1,4 @@
-"""The reader: each case of the facts of the format, the peers' known defects, and scale."""
+"""The reader: each case of docs/format.md, the peers' known defects, and scale."""
 
 from __future__ import annotations
 

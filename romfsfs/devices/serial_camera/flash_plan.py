@@ -1,7 +1,7 @@
 """Which blocks of a partition to erase and program, decided from what is really there.
 
 Pure: no camera, no clock. The camera has told a checksum of every block; the new image says what
-they should be. Three kinds of memory (facts: `camera.md`):
+they should be. Three kinds of memory (docs/cameras.md, "Flash"):
 
 ranges  each erase block can be erased alone
 prefix  only from the start (firmware without ioctl 6, and where the partition is one erase unit)

@@ -17,7 +17,7 @@ import serial
 
 from romfsfs.errors import DeviceAbsent, DeviceBusy, DeviceError, DeviceLost
 
-#: any rate but 921600, which switches an OpenMV camera to its own protocol (facts: `camera.md`)
+#: any rate but 921600, which means OpenMV's own protocol (docs/cameras.md, "Serial")
 BAUD_RATE = 115200
 #: opening and closing an Arduino board's port at this rate starts its boot loader
 TOUCH_BAUD_RATE = 1200

@@ -1,6 +1,6 @@
 """MicroPython's raw REPL: getting in whatever the camera is doing, running code, getting out.
 
-The protocol and its bytes: facts `camera.md`, "Serial". All times are seconds.
+The protocol and its bytes: docs/cameras.md, "Serial". All times are seconds.
 """
 
 from __future__ import annotations

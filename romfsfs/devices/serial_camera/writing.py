@@ -19,7 +19,7 @@ from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 
 _FRAMES_AHEAD = 4
-#: seconds allowed for erasing 4 KiB: four times the typical 45 ms (facts: `camera.md`)
+#: seconds allowed for erasing 4 KiB: four times the typical 45 ms (docs/cameras.md, "Flash")
 ERASE_SECONDS = 4 * 0.045
 #: an erase above this many bytes is waited for before more is sent: its data would block the port
 _LONG_ERASE = 65536
