@@ -1,7 +1,7 @@
 """The model zoo: models that can be copied into an image, filtered for the board.
 
     members    what a zoo holds: files by path, models with their labels
-    index      `index.csv`, which board a model is for
+    index      `index.csv`, which board a model is for; patterns: the program that says so
     catalog    the models of a zoo for a board, and finding one by what people type
     sources    a folder, a zip, or a listing of files at a URL
     download   files over HTTP: resumed, bounded, verified, kept
@@ -9,9 +9,8 @@
     tree       the zoo as `.romfs/zoo/` in a mount
     adding     a model and its labels into a directory
 
-Imports nothing of romfsfs but errors, files, ide and boards. Trust: a zoo's `index.csv` holds
-regular expressions, which can be made to take forever; it comes with the models and is trusted
-as they are. Names, sizes and digests of what is downloaded are not trusted but checked.
+Imports nothing of romfsfs but errors, files, ide and boards. Trust: names, sizes and digests of
+what is downloaded are checked; the patterns of an `index.csv` run in a bounded process.
 """
 
 from romfsfs.zoo.tree import ZooTree, open_zoo

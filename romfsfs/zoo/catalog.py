@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from romfsfs.errors import UsageError
+from romfsfs.errors import RomfsError, UsageError
 from romfsfs.zoo.index import BoardFilter, parse_index
 from romfsfs.zoo.members import Member, Model, models, stem
 from romfsfs.zoo.sources import Source
@@ -16,16 +16,30 @@ _CHECK_SECONDS = 1.0
 
 
 class Catalog:
-    """What a zoo held when it was scanned. Immutable: any thread."""
+    """What a zoo held when it was scanned. Any thread.
+
+    `models` and `find` run the patterns of its `index.csv` when a board is first asked for: call
+    them without a lock. RomfsError, then and ever after, where these cannot be used.
+    """
 
     def __init__(self, members: Mapping[str, Member], rules: BoardFilter) -> None:
         self.members = members
         self._rules = rules
         self._models = models(members)
+        self._shown: dict[str | None, set[str] | RomfsError] = {}
 
     def models(self, board: str | None) -> list[Model]:
         """The models for a board (its folder name), None: all of them. In order of their paths."""
-        return [model for model in self._models if self._rules.shows(model.path, board)]
+        if board not in self._shown:
+            try:
+                paths = [model.path for model in self._models]
+                self._shown[board] = set(self._rules.shown(paths, board))
+            except RomfsError as error:  # asked again it would only take as long
+                self._shown[board] = error
+        shown = self._shown[board]
+        if isinstance(shown, RomfsError):
+            raise shown
+        return [model for model in self._models if model.path in shown]
 
     def find(self, text: str, board: str | None) -> Model:
         """The one model that `text` names: its path, its file name or stem, the end of its path,

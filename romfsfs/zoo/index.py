@@ -13,35 +13,59 @@ the user's own, or newer than the index. (The IDE shows it only when its filter 
 
 from __future__ import annotations
 
-import re
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.errors import RomfsError
 
-_LINE = re.compile(r'\s*"(.*?)"\s*,\s*"(.*?)"\s*(?:#.*)?')
+#: More than the limit of CPU time needs on a machine that is busy with other things.
+_WAIT_SECONDS = 60.0
 
 
 class Rule(NamedTuple):
-    """board: None hides what `path` is found in."""
+    """Patterns as they are written. board: '' hides what `path` is found in."""
 
-    path: re.Pattern[str]
-    board: re.Pattern[str] | None
+    line: int
+    path: str
+    board: str
 
 
-class BoardFilter:
-    """The rules of an `index.csv`, in order. Immutable: any thread may ask."""
+class BoardFilter(NamedTuple):
+    """The rules of an `index.csv`, in order; where: the file, to show."""
 
-    def __init__(self, rules: tuple[Rule, ...] = ()) -> None:
-        self.rules = rules
+    rules: tuple[Rule, ...] = ()
+    where: str = ""
 
-    def shows(self, path: str, board: str | None) -> bool:
-        """Whether a file (its path below `models/`) is for this board; None: any board."""
-        if board is None:
-            return True
-        for rule in self.rules:
-            if rule.path.search("/models/" + path) or rule.path.search(path):
-                return rule.board is not None and rule.board.search(board) is not None
-        return True
+    def shown(self, paths: Sequence[str], board: str | None) -> list[str]:
+        """Those of the files (paths below `models/`) that are for this board; None: all of them.
+
+        Takes as long as the patterns do, a few seconds at most, and must not be called with a
+        lock. RomfsError names a pattern that is none, or the file whose patterns take too long.
+        """
+        if board is None or not self.rules:
+            return list(paths)
+        program = Path(__file__).with_name("patterns.py")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", program],
+                input=json.dumps((self.rules, paths, board)).encode(),
+                capture_output=True, timeout=_WAIT_SECONDS, check=True,
+            )  # fmt: skip
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            said = (error.stderr or b"").decode(errors="replace").strip().rpartition("\n")[2]
+            raise RomfsError(
+                f"its patterns cannot be used: {said}" if said else "its patterns take too long",
+                where=self.where,
+                next_step="simplify them, or see the models of all boards with --all",
+            ) from error
+        answer = json.loads(done.stdout)
+        if "error" in answer:
+            raise _wrong(f"not a regular expression: {answer['error']}", self.where, answer["line"])
+        return [paths[number] for number in answer["shown"]]
 
 
 def parse_index(text: str, where: str) -> BoardFilter:
@@ -50,22 +74,15 @@ def parse_index(text: str, where: str) -> BoardFilter:
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise RomfsError(
-                'a line is not `"path regex", "board regex"`',
-                where=f"{where}, line {number}",
-                next_step="correct it, or begin it with #",
-            )
-        path, board = match.groups()
-        try:
-            rules.append(
-                Rule(re.compile(path), re.compile(board, re.IGNORECASE) if board else None)
-            )
-        except (re.error, OverflowError, RecursionError) as error:  # huge counts, deep nesting
-            raise RomfsError(
-                f"not a regular expression: {error}",
-                where=f"{where}, line {number}",
-                next_step="correct it, or begin it with #",
-            ) from error
-    return BoardFilter(tuple(rules))
+        parts = line.split('"', 4)
+        between = [part.strip() for part in parts[::2]]
+        if len(parts) != 5 or between[:2] != ["", ","] or between[2].split("#")[0]:
+            raise _wrong('a line is not `"path regex", "board regex"`', where, number)
+        rules.append(Rule(number, parts[1], parts[3]))
+    return BoardFilter(tuple(rules), where)
+
+
+def _wrong(what: str, where: str, line: int) -> RomfsError:
+    return RomfsError(
+        what, where=f"{where}, line {line}", next_step="correct it, or begin it with #"
+    )

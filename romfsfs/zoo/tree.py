@@ -90,11 +90,11 @@ class ZooTree:
     def _view(self) -> _View:
         try:
             catalog = self._zoo.catalog()
+            known = self._known
+            if known is None or known.catalog is not catalog:
+                self._known = known = _View(catalog, self._board)
         except (RomfsError, OSError) as error:
             raise _refused(error) from error
-        known = self._known
-        if known is None or known.catalog is not catalog:
-            self._known = known = _View(catalog, self._board)
         return known
 
 

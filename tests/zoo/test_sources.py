@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from zoo_server import FILES, MODELS, Server
@@ -290,6 +294,40 @@ def test_a_mount_scans_only_when_somebody_looks(
         tree.list("")
     (resources / "models/index.csv").write_text("")
     assert list(tree.list(""))
+
+
+def test_patterns_that_take_for_ever_hold_up_nobody_else(
+    resources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the other readers of the mount, and not those who ask again."""
+    monkeypatch.setenv("ROMFSFS_ZOO", str(resources))
+    started, asked, runs = threading.Event(), threading.Event(), []
+    run = subprocess.run
+
+    def slow(*args: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        runs.append(args)
+        started.set()
+        assert asked.wait(60)
+        return run(*args, **options)
+
+    (resources / "models/index.csv").write_text('"(g|o|go)+$", "N6"\n')
+    (resources / "models" / ("go" * 60 + ".tflite")).write_bytes(b"x")
+    monkeypatch.setattr(subprocess, "run", slow)
+    tree, other = open_zoo("OPENMV_N6"), open_zoo(None)
+    assert tree is not None
+    assert other is not None
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(tree.list, "")
+        assert started.wait(60)
+        assert open_zoo("OPENMV_N6") is tree
+        assert tree.stat("") is not None
+        assert list(other.list(""))
+        asked.set()
+        with pytest.raises(OSError, match="take too long"):
+            listing.result(60)
+    with pytest.raises(OSError, match="take too long"):
+        tree.list("")
+    assert len(runs) == 1
 
 
 def test_a_mount_downloads_nothing_before_somebody_reads(server: Server, resources: Path) -> None:
