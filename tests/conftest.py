@@ -13,12 +13,21 @@ CHECKOUT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def micropython() -> Path:
-    """An executable MicroPython with VfsRom, the firmware's own ROMFS reader.
+    """An executable MicroPython with VfsRom, the firmware's own ROMFS reader: of 32 bits, as the
+    cameras', where this machine can run that."""
+    return _get_micropython()
 
-    Fetched once (`scripts/get-micropython`); a test that needs it fails where it cannot be had.
-    """
+
+@pytest.fixture(scope="session")
+def micropython64() -> Path:
+    """The same of 64 bits, for samples of what runs on 32."""
+    return _get_micropython("64")
+
+
+def _get_micropython(*bits: str) -> Path:
+    """Fetched once (`scripts/get-micropython`); a test fails where it cannot be had."""
     done = subprocess.run(
-        [CHECKOUT / "scripts" / "get-micropython"],
+        [CHECKOUT / "scripts" / "get-micropython", *bits],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -10,10 +10,11 @@
         print(camera.statistics)
 
 `preset` gives the board's `SimulatorConfig`, and any of its fields may be changed in the call.
-The snippets that arrive are run by the real MicroPython: `micropython=` of the Simulator, else
-$ROMFSFS_MICROPYTHON, else `micropython` on PATH; ToolMissing without one (there is no substitute,
-on purpose: a snippet that MicroPython cannot run must fail). `camera.port` is a symbolic link and
-stays the same over `unplug` and `replug`; the pty behind it changes.
+The snippets that arrive are run by the real MicroPython: `find_micropython` says which; ToolMissing
+without one (there is no substitute, on purpose: a snippet that MicroPython cannot run must fail).
+Modules that the firmware has frozen into it, such as `ml`, are files of `firmware/`.
+`camera.port` is a symbolic link and stays the same over `unplug` and `replug`; the pty behind it
+changes.
 """
 
 from __future__ import annotations

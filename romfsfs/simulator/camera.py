@@ -32,6 +32,10 @@ STALL_SECONDS = 0.005
 #: seconds between two interrupts of one snippet: each is a signal, and MicroPython may be torn
 #: apart by one that arrives while it deals with another
 INTERRUPT_PAUSE = 0.02
+#: seconds until a ring that was full, and that nothing says to have been read from, is looked at
+RING_SECONDS = 0.02
+#: bytes of a packet of a full-speed USB port
+PACKET = 64
 #: seconds; Ctrl-C twice within this are one: the firmware notes that there was one, not how many
 SAME_INTERRUPT = 0.002
 
@@ -185,15 +189,23 @@ class Camera:
             if not executor.running:
                 self._repl.process(self._rx)
                 continue
-            end = self._rx.find(executor.interrupt_char) if executor.interrupt_char >= 0 else -1
-            wanted = len(self._rx) if end < 0 else end
-            taken = executor.feed(bytes(self._rx[:wanted])) if wanted else 0
-            del self._rx[:taken]
-            if taken < wanted:
-                return  # nobody reads: neither does the Ctrl-C behind it get through
-            if end >= 0:
-                del self._rx[:1]
-                self._note_interrupt(now)
+            room = executor.room
+            whole = self.config.usb == "stm32"
+            if room < (PACKET + 1 if whole else 1):
+                return  # nobody reads: neither does a Ctrl-C among what follows get through
+            piece = bytes(self._rx[: PACKET if whole else room])
+            del self._rx[: len(piece)]
+            if executor.interrupt_char >= 0:
+                mark = bytes([executor.interrupt_char])
+                if mark in piece:
+                    self._note_interrupt(now)
+                if whole:
+                    piece = piece.replace(mark, b"")
+                elif mark in piece:
+                    executor.leftover()  # what was in the ring, and in front of it, is gone
+                    piece = piece[piece.rindex(mark) + 1 :]
+            if piece:
+                executor.feed(piece)
 
     def _note_interrupt(self, now: float) -> None:
         self.statistics.interrupts += 1
@@ -234,6 +246,8 @@ class Camera:
         if executor is not None and not self.silent:
             executor.register(poll, output=len(self._tx) < TX_BUFFER, input=bool(self._rx))
             dues += [self._stalled_until, self._out.due]
+            if self._rx and executor.running:
+                dues.append(now + RING_SECONDS)
             dues.append(now if self._tx and self._has_output_room else None)
             dues += [self._operation[2] if self._operation else self._interrupt_due]
         due = min((due for due in dues if due is not None), default=None)
@@ -245,7 +259,7 @@ class Camera:
         self._tx += data
 
     def _execute(self, source: bytes, kind: int) -> None:
-        self.statistics.execs += 1
+        self.statistics.execs += kind not in (ex.BOOT_SCRIPT, ex.MAIN_SCRIPT)
         self._interrupted_at = 0.0
         if self._executor is not None:
             self._executor.run(source, kind)

@@ -48,16 +48,24 @@ class SimulatorConfig:
     """A camera, its firmware and its link; see `preset` for the boards there are.
 
     machine, arch_string, board_type, platform, mpy, release: what the firmware says of itself.
-    heap_size: MicroPython's heap in the process that runs the snippets (64-bit: objects take
-    about twice the room that they take on the camera).
+    heap_size: MicroPython's heap in the process that runs the snippets (on a 64-bit MicroPython
+    objects take about twice the room that they take on the camera).
+    unique_id: b"" where the firmware has none.
     erase_by_range: the firmware has command 6 and the 4-argument erase; older firmware answers
     -22 to the first and takes the second for "erase the first `offset` bytes".
     stdio_buffer: `sys.stdin.buffer` and `sys.stdout.buffer` exist. missing: modules ("hashlib")
     and attributes ("binascii.crc32") that this firmware lacks. raw_paste: the REPL has it.
-    boot_script runs at every soft reset, main_script at power-up only.
+    flash_files, sd_files: what is in /flash and on the SD card (None: there is none) when the
+    camera is first powered; both are FAT, and keep what scripts write. boot_script and main_script
+    are /flash/boot.py and /flash/main.py: the first runs at every soft reset, the second at
+    power-up only, and both only where the card's folder is not the current one (`volumes.upy`).
+    runs_rom: openmv-ota's firmware, which changes into /rom before it looks for boot.py.
+    usb: how the port takes Ctrl-C, "tinyusb" (out of a packet, and the ring is emptied; not while
+    the ring is full) or "stm32" (its own driver: whole packets or none, the ring stays).
+    byte_seconds: what a script's own loop over single characters of its input takes for each.
     erase_seconds (for each 4 KiB) and program_seconds (for each 256 bytes) pass in real time.
     rate: bytes a second, each way; None: as fast as this machine. latency: seconds, each way.
-    rx_buffer: bytes that the camera takes from the link before anyone reads them.
+    rx_buffer: bytes of the ring in which the firmware keeps input that nobody has read.
     reset_seconds: how long the port is gone while `machine.reset()` restarts the camera.
     """
 
@@ -75,13 +83,18 @@ class SimulatorConfig:
     stdio_buffer: bool = True
     raw_paste: bool = True
     missing: tuple[str, ...] = ()
+    flash_files: Mapping[str, bytes] = field(default_factory=dict)
+    sd_files: Mapping[str, bytes] | None = None
     boot_script: str = ""
     main_script: str = ""
     erase_seconds: float = 0.0
     program_seconds: float = 0.0
     rate: float | None = None
     latency: float = 0.0
-    rx_buffer: int = 4 * KIB
+    usb: str = "tinyusb"
+    runs_rom: bool = False
+    byte_seconds: float = 0.0
+    rx_buffer: int = 512
     reset_seconds: float = 0.3
     images: Mapping[int, bytes] = field(default_factory=dict)
 

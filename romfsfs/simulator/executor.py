@@ -17,6 +17,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import IO
 from romfsfs.errors import ToolMissing
 from romfsfs.simulator.config import SimulatorConfig
 from romfsfs.simulator.flash import Flash
+from romfsfs.system.files import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +38,26 @@ DONE, IOCTL, KBD_INTR, RESET, READY = 1, 2, 3, 4, 5
 FINISHED, FAILED, SOFT_RESET = 0, 1, 2
 
 START_SECONDS = 20.0
+PAGE = 4096
+#: modules that the firmware has frozen into it, a file each
+FIRMWARE = Path(__file__).with_name("firmware")
 ENVIRONMENT = "ROMFSFS_MICROPYTHON"
 
 
 def find_micropython(path: str | os.PathLike[str] | None = None) -> str:
-    """The MicroPython to run: `path`, else $ROMFSFS_MICROPYTHON, else the one on PATH.
+    """The MicroPython to run: `path`, else $ROMFSFS_MICROPYTHON, else what scripts/get-micropython
+    has fetched (of 32 bits, as cameras are, before 64), else the one on PATH.
 
     Raises ToolMissing, with the command that fetches it.
     """
     chosen = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT)
-    found = shutil.which(chosen or "micropython")
+    fetched = [str(cache_dir() / "micropython" / bits / "micropython") for bits in ("32", "64")]
+    candidates = [chosen] if chosen else [*fetched, "micropython"]
+    found = next(filter(None, map(shutil.which, candidates)), None)
     if found is None:
         raise ToolMissing(
             f"the simulated camera runs MicroPython, and {chosen or 'micropython'} is not here",
-            next_step=f"fetch it: export {ENVIRONMENT}=$(scripts/get-micropython)",
+            next_step=f"fetch it with scripts/get-micropython, or name one in ${ENVIRONMENT}",
         )
     return found
 
@@ -72,13 +80,15 @@ class Executor:
             self._start(mailbox.fileno(), size)
 
     def _start(self, mailbox: int, size: int) -> None:
-        self._input_read, self._input = _pipe(self._config.rx_buffer)
+        # One page: it counts as writable when it is empty, which is when more input is wanted.
+        self._input_read, self._input = _pipe(PAGE)
         self.output, output = _pipe()
         bell, self._bell = _pipe()
         self.up, up = _pipe()
         for fd in (self._input_read, bell, up, output):
             os.set_blocking(fd, True)  # the process's ends; non-blocking is a file's, not an fd's
         fds = [mailbox, bell, up, *(part.fd for part in self._flash.partitions)]
+        fds += [volume.file.fileno() for volume in self._flash.volumes]
         # Not as an argument: MicroPython cannot start with one of more than 255 bytes.
         settings = json.dumps(self._settings(bell, up)).encode()
         self._mailbox[SCRATCH : SCRATCH + len(settings)] = settings
@@ -121,6 +131,10 @@ class Executor:
                 }
                 for part in self._flash.partitions
             ],
+            "volumes": [(volume.folder, volume.settings) for volume in self._flash.volumes],
+            "runs_rom": config.runs_rom,
+            "frozen": sorted(path.stem for path in FIRMWARE.glob("*.upy")),
+            "byte_us": round(config.byte_seconds * 1e6),
             "board": config.board,
             "machine": config.machine,
             "arch_string": config.arch_string,
@@ -186,12 +200,15 @@ class Executor:
         """Ctrl-C in the snippet that runs."""
         self._process.send_signal(signal.SIGINT)
 
-    def feed(self, data: bytes) -> int:
-        """Give the snippet input; returns how many bytes it had room for."""
-        try:
-            return os.write(self._input, data)
-        except BlockingIOError:
-            return 0
+    def feed(self, data: bytes) -> None:
+        """Give the snippet input; not more than there is `room` for."""
+        os.write(self._input, data)
+
+    @property
+    def room(self) -> int:
+        """Bytes that fit into the ring of what the snippet has not read yet."""
+        unread = struct.unpack("=i", fcntl.ioctl(self._input_read, termios.FIONREAD, b"\0" * 4))[0]
+        return max(0, self._config.rx_buffer - int(unread))
 
     def leftover(self) -> bytes:
         """Take back the input that the snippet did not read."""

@@ -168,6 +168,23 @@ class Partition:
         self._put(0, self.content)
 
 
+class Volume:
+    """A FAT file system of the camera's, which the MicroPython process maps, formats and fills."""
+
+    SIZE = 256 * 1024
+
+    def __init__(self, folder: str, files: dict[str, bytes]) -> None:
+        self.folder = folder
+        self.files = files
+        self.file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 closed by Flash.close()
+        self.file.truncate(self.SIZE)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        files = {path: content.decode("latin-1") for path, content in self.files.items()}
+        return {"fd": self.file.fileno(), "size": self.SIZE, "files": files}
+
+
 class Flash:
     """All partitions, and `rom_ioctl` over them. May be indexed like a list."""
 
@@ -187,6 +204,11 @@ class Flash:
         ]
         for index, image in config.images.items():
             self.partitions[index].load(image)
+        scripts = {"boot.py": config.boot_script, "main.py": config.main_script}
+        flash_files = {name: text.encode() for name, text in scripts.items() if text}
+        self.volumes = [Volume("/flash", flash_files | dict(config.flash_files))]
+        if config.sd_files is not None:
+            self.volumes.append(Volume("/sdcard", dict(config.sd_files)))
 
     def __getitem__(self, index: int) -> Partition:
         return self.partitions[index]
@@ -197,6 +219,8 @@ class Flash:
     def close(self) -> None:
         for partition in self.partitions:
             partition.close()
+        for volume in self.volumes:
+            volume.file.close()
 
     def ioctl(self, command: int, index: int, arguments: tuple[int, ...], data: bytes) -> Operation:
         """`rom_ioctl(command, index, *arguments)`, or one of a block device's two calls.

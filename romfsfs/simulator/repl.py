@@ -55,7 +55,7 @@ class Repl:
         self._before = b""  # the lines already typed of a block
         self._state: Callable[[bytearray], None] = self._friendly
         self._window = 0
-        self._startup: list[tuple[bytes, int]] = []
+        self._startup: list[int] = []
         self.busy = False
         self._framed = False
         self._booting = False
@@ -67,11 +67,7 @@ class Repl:
         self._line.clear()
         self._before = b""
         self._booting = True
-        self._startup = []
-        if self._config.boot_script:
-            self._startup.append((self._config.boot_script.encode(), BOOT_SCRIPT))
-        if self._config.main_script and power_up:
-            self._startup.append((self._config.main_script.encode(), MAIN_SCRIPT))
+        self._startup = [BOOT_SCRIPT, MAIN_SCRIPT] if power_up else [BOOT_SCRIPT]
         self._next_startup()
 
     def process(self, data: bytearray) -> None:
@@ -103,7 +99,7 @@ class Repl:
 
     def _next_startup(self) -> None:
         if self._startup:
-            self._run(*self._startup.pop(0), framed=False)
+            self._run(b"", self._startup.pop(0), framed=False)
             return
         self._booting = False
         if self._raw:

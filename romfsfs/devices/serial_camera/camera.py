@@ -198,7 +198,7 @@ class SerialCamera:
 
     def _read(self, size: int, out: BinaryIO, progress: Progress) -> None:
         facts = self.facts
-        window = Window(self._partition.kind, self._partition.index, facts.raw_output, facts.crc32)
+        window = self._window(facts.raw_output)
         place = 0
         for attempt in (1, 2):
             try:
@@ -285,12 +285,13 @@ class SerialCamera:
         self._repl.run(snippets.UNMOUNT)
         self._unmounted = True
 
+    def _window(self, raw: bool) -> Window:
+        facts, partition = self.facts, self._partition
+        return Window(partition.kind, partition.index, raw, facts.crc32, facts.poll)
+
     def _writer(self) -> Writer:
-        facts = self.facts
-        window = Window(self._partition.kind, self._partition.index, facts.raw_input, facts.crc32)
-        return Writer(
-            self._repl, window, poll=facts.poll, prefix=self._geometry.mode == "prefix"
-        )  # fmt: skip
+        window = self._window(self.facts.raw_input)
+        return Writer(self._repl, window, prefix=self._geometry.mode == "prefix")
 
     def _program_or_lose(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         try:

@@ -135,7 +135,7 @@ def _facts(answer: dict[str, Any]) -> CameraFacts:
         march=ARCHITECTURES[architecture] or None if architecture < len(ARCHITECTURES) else None,
         partitions=partitions,
         has_rom_ioctl=bool(answer["ioctl"]),
-        raw_input=bool(answer["stdin"]) and bool(answer["kbd"]),
+        raw_input=bool(answer["stdin"]),
         raw_output=bool(answer["stdout"]),
         sha256=bool(answer["sha256"]),
         crc32=bool(answer["crc32"]),

@@ -37,6 +37,7 @@ class Window:
     partition: int
     raw: bool
     crc32: bool
+    poll: bool
 
 
 def read_range(
@@ -50,7 +51,9 @@ def read_range(
     """Copy bytes start..end of the partition to `out`; returns how far it came, which is less
     than `end` when bytes keep getting lost, or something else prints all the time. The camera is at
     its prompt then, and after any exception but DeviceLost. DeviceAnswer: nothing was copied."""
-    code = snippets.read_loop(window.kind, window.partition, raw=window.raw, crc32=window.crc32)
+    code = snippets.read_loop(
+        window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll
+    )
     repl.start_loop(code)
     try:
         position = _read_chunks(repl, window, start, end, out, done)

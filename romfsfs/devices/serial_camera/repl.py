@@ -10,13 +10,12 @@ import secrets
 import time
 from collections.abc import Callable
 
-from romfsfs.devices.serial_camera import frames
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 
 _BANNER = b"raw REPL; CTRL-B to exit\r\n"
 _PROMPT = _BANNER + b">"
-_INTERRUPT = b"\r\x03\x03"
+_INTERRUPT = b"\x03"
 _ENTER_RAW = b"\r\x01"
 _LEAVE_RAW = b"\r\x02"
 _SOFT_RESET = b"\x04"
@@ -53,9 +52,11 @@ class RawRepl:
         """Interrupt whatever runs and reach the raw REPL's prompt; nothing if it is reached.
 
         A script may print, catch KeyboardInterrupt, or be deaf for a while: interrupts are
-        repeated until the limit. An earlier romfsfs that was killed in the middle of a transfer
-        has left a loop that takes bytes as data: when nothing answers it is fed to its end. And
-        what prints in the background, where Ctrl-C does not reach, is ended by a soft reset.
+        repeated until the limit. What prints in the background, where Ctrl-C does not reach, is
+        ended by a soft reset. Every packet begins with Ctrl-C and is a few bytes long: the port
+        sees it in front of input that nobody reads, and a script that has switched Ctrl-C off and
+        on again finds room in the camera's 512 bytes of input for the next one. A transfer loop
+        that an earlier romfsfs has left behind ends like any script (`snippets.py`).
         """
         if self._inside:
             return
@@ -66,15 +67,14 @@ class RawRepl:
             attempt += 1
             self.port.write(_INTERRUPT)
             self.port.drain(0.03, 0.2)
-            self.port.write(_ENTER_RAW)
-            if self._at_prompt(min(end, time.monotonic() + patience)) and self._synchronise():
+            self.port.write(_INTERRUPT + _ENTER_RAW)
+            heard = self.port.read_until(_PROMPT, min(end, time.monotonic() + patience))
+            if heard.endswith(_PROMPT) and self._synchronise():
                 self._inside = True
                 return
             patience = min(patience * 1.5, 3.0)
-            if attempt in (3, 6):
-                self._feed_transfer_loop()
-            if attempt > 3:
-                self.port.write(_SOFT_RESET)
+            if attempt > 3 and heard:
+                self.port.write(_INTERRUPT + _SOFT_RESET)
         raise DeviceLost(
             f"the camera does not answer within {ENTER_LIMIT:.0f} s",
             where=self.port.name,
@@ -90,13 +90,6 @@ class RawRepl:
         self.port.write(f"print('ro'+'{nonce}')".encode() + _SOFT_RESET)
         ending = f"ro{nonce}\r\n\x04\x04>".encode()
         return self.port.read_until(ending, time.monotonic() + 2.0).endswith(ending)
-
-    def _feed_transfer_loop(self) -> None:
-        with contextlib.suppress(DeviceError):
-            self.port.write(bytes(frames.FRAME_HEADER + frames.MAX_CHUNK))
-            time.sleep(0.3)  # the loop drops what it reads until the line is silent for 0.1 s
-            self.port.write(frames.QUIT_FRAME)
-            self.port.drain(0.1, 1.0)
 
     def start(self, code: str) -> None:
         """Send code and have it run; its output is for the caller to read (`finish` ends it)."""
@@ -247,7 +240,7 @@ class RawRepl:
                     return
                 raise self._no_answer("as expected", line or b"nothing")
             except DeviceAnswer:
-                self.recover(transfer=True)
+                self.recover()
                 if attempt == 2:
                     raise
             except BaseException:
@@ -281,15 +274,10 @@ class RawRepl:
             detail=f"last bytes: {bytes(got[-200:])!r}" if got else "",
         )
 
-    def recover(self, *, transfer: bool = False) -> None:
-        """After an interruption: stop what runs and reach the prompt again, if that is possible.
-
-        transfer: it is the WRITE loop, which takes Ctrl-C for data.
-        """
+    def recover(self) -> None:
+        """After an interruption: stop what runs and reach the prompt again, if that is possible."""
         self._inside = False
         with contextlib.suppress(DeviceError):
-            if transfer:
-                self._feed_transfer_loop()
             self.enter()
 
     def soft_reset(self) -> None:

@@ -10,18 +10,28 @@ READ: lines `offset length check` (hex; check = offset ^ length) are answered by
 their CRC-32, seeded with the offset so that the right bytes of the wrong place are noticed.
 Length 0 ends it. A line that does not make sense is ignored; the host asks again.
 
-WRITE: frames of a 16-byte header and a payload, numbered. The header is, little-endian,
-    u8 operation, u8 marker 0xA5, u16 number, u32 offset, u32 length, u32 CRC-32 of all the rest.
+WRITE: frames of a header and a payload, numbered. The header is 24 characters of base64 for,
+little-endian,
+    u8 operation, u8 marker 0xA5, u16 number, u32 offset, u32 length, u16 bytes of the payload on
+    the wire, u32 CRC-32 of all the rest, with the payload as it is programmed.
 Operations: E erase a range, P erase from the start up to offset + length, W write the payload,
 F finish (ioctl 5), Q end of the loop. Answers, one line each:
     k NUMBER ANSWER   done; ANSWER is what the driver returned (>= 0)
     r NUMBER          that frame is the next one expected: send again from there
     e NUMBER ANSWER   the driver refused with a negative errno; the loop ends
     t                 the host was silent for too long; the loop ends
-A frame is carried out once, however often it is sent. Ctrl-C is data while raw bytes travel, so
-it is switched off and on again, and the loop ends by itself when the host dies: the wait for a
-frame is limited, and half a frame is given up as soon as the next host sends anything.
-Without stdin.buffer or stdout.buffer the same frames and chunks travel as base64 lines.
+A frame is carried out once, however often it is sent.
+
+Reading standard input waits until all that was asked for has come, whatever `poll` said
+(MicroPython's shared/runtime/sys_stdio_mphal.c), so a loop that is waiting for the rest of a
+frame can only be ended from outside. Therefore no frame contains Ctrl-C (`frames.escaped`), which
+is never switched off: any program that comes later gets in with it at any moment, as it gets out
+of any script. And both loops end by themselves when nothing comes for 10 s between two frames.
+Without stdin.buffer or stdout.buffer the payloads and chunks travel as base64.
+
+Modules are imported by their u names where they have one: those are always the firmware's own,
+while a file in /rom, /flash or on the SD card hides a module of the plain name (facts:
+`camera.md`). vfs, sys, uctypes and micropython cannot be hidden.
 """
 
 from __future__ import annotations
@@ -36,10 +46,13 @@ def _rf():
   except Exception:
    return None
  def m(n):
-  return __import__(n)
+  try:
+   return __import__('u'+n)
+  except ImportError:
+   return __import__(n)
  i=sys.implementation
- o=q(lambda:m('omv'))
- io=q(lambda:m('vfs').rom_ioctl)
+ o=q(lambda:__import__('omv'))
+ io=q(lambda:__import__('vfs').rom_ioctl)
  h=lambda n,a:q(lambda:getattr(m(n),a)) is not None
  import gc
  gc.collect()
@@ -71,7 +84,6 @@ def _rf():
   'stdout':q(lambda:sys.stdout.buffer) is not None,
   'sha256':h('hashlib','sha256'),
   'crc32':h('binascii','crc32'),
-  'kbd':h('micropython','kbd_intr'),
   'poll':h('select','poll'),
   'heap':q(lambda:gc.mem_free()) or 0})
  print(r)
@@ -90,7 +102,15 @@ def _access(kind: str, partition: int) -> str:
     """Lines that define P, the partition, and R(offset, length <= 4096), its bytes."""
     lines = f" import sys,vfs\n P=vfs.rom_ioctl(2,{partition})\n"
     if kind == "memory":
-        return lines + " R=lambda o,n:P[o:o+n]\n"
+        # A memoryview's offset has 24 bits where integers have 32: its address reaches everything.
+        return lines + (
+            " try:\n"
+            "  import uctypes\n"
+            "  A=uctypes.addressof(P)\n"
+            "  R=lambda o,n:uctypes.bytearray_at(A+o,n)\n"
+            " except ImportError:\n"
+            "  R=lambda o,n:P[o:o+n]\n"
+        )
     return lines + (
         " Z=P.ioctl(5,0)\n"
         " B=memoryview(bytearray(4096))\n"
@@ -103,7 +123,7 @@ def _access(kind: str, partition: int) -> str:
 def digest(kind: str, partition: int, start: int, end: int) -> str:
     """Prints the SHA-256 of the bytes from start to end, twice; before it a dot a 256 KiB."""
     return _command(
-        _access(kind, partition) + " import hashlib,binascii\n"
+        _access(kind, partition) + " import uhashlib as hashlib,ubinascii as binascii\n"
         " h=hashlib.sha256()\n"
         f" o={start}\n"
         f" while o<{end}:\n"
@@ -128,7 +148,7 @@ def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc
     )
     return _command(
         _access(kind, partition)
-        + (" from binascii import crc32\n" if crc32 else " from hashlib import sha256\n")
+        + (" from ubinascii import crc32\n" if crc32 else " from uhashlib import sha256\n")
         + f" o={start}\n"
         f" while o<{end}:\n"
         f"  e=min(o+{step},{end})\n"
@@ -144,12 +164,12 @@ def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc
 def peek(kind: str, partition: int, length: int) -> str:
     """Prints the first bytes of the partition in hex, twice: a garbled digit shows."""
     return _command(
-        _access(kind, partition) + " import binascii\n"
+        _access(kind, partition) + " import ubinascii as binascii\n"
         f" print((binascii.hexlify(R(0,{length})).decode()+' ')*2)\n"
     )
 
 
-def read_loop(kind: str, partition: int, *, raw: bool, crc32: bool) -> str:
+def read_loop(kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool) -> str:
     """The READ loop."""
     check = "crc32(d,o)" if crc32 else "0"
     answer = (
@@ -158,12 +178,13 @@ def read_loop(kind: str, partition: int, *, raw: bool, crc32: bool) -> str:
         else f"  w(b2a_base64(d).decode().strip()+' %08x\\n'%{check})\n"
     )
     return _command(
-        _access(kind, partition) + " import struct\n"
-        " from binascii import b2a_base64\n"
-        + (" from binascii import crc32\n" if crc32 else "")
+        _access(kind, partition) + " import ustruct as struct\n"
+        " from ubinascii import b2a_base64\n p=None\n"
+        + (" from ubinascii import crc32\n" if crc32 else "")
+        + (_POLL if poll else "")
         + f" w=sys.stdout.{'buffer.' if raw else ''}write\n"
         " print('go')\n"
-        " while 1:\n"
+        " while not p or p.poll(10000):\n"
         "  try:\n"
         "   o,n,c=[int(x,16) for x in sys.stdin.readline().split()]\n"
         "  except ValueError:\n"
@@ -176,52 +197,24 @@ def read_loop(kind: str, partition: int, *, raw: bool, crc32: bool) -> str:
     )
 
 
-_RAW_FRAMES = """\
- import micropython
- rd=sys.stdin.buffer.readinto
- H=memoryview(bytearray(16))
- D=memoryview(bytearray(4096))
- def wait(t):
-  return p.poll(t) if p else 1
- def fill(b):
-  o=0
-  while o<len(b):
-   if not wait(1000):
-    return 0
-   o+=rd(b[o:o+256]) or 0
-  return 1
+_FRAMES = """\
  def get():
-  if not wait(10000):
-   return 1
-  if not fill(H):
+  c=L
+  while c==L:
+   if p and not p.poll(10000):
+    return 1
+   c=rd(1)
+  try:
+   H=a2b_base64(c+rd(23))
+  except ValueError:
    return 0
-  n=struct.unpack('<I',H[8:12])[0] if H[0]==87 else 0
-  if H[1]!=165 or n>4096 or not fill(D[:n]):
+  if len(H)!=18 or H[1]!=165:
    return 0
-  return H,D[:n]
+  n=H[12]|H[13]<<8
+  return (H,dec(rd(n))) if n<8193 else 0
  def drop():
   while p and p.poll(100):
-   rd(H[:1])
-"""
-
-# The payload is taken by its length, a line would be read character by character. Empty lines are
-# what the host fills up half a payload with.
-_TEXT_FRAMES = """\
- from binascii import a2b_base64
- def get():
-  try:
-   l='\\n'
-   while l=='\\n':
-    l=sys.stdin.readline()
-   H=memoryview(a2b_base64(l))
-   n=struct.unpack('<I',H[8:12])[0] if H[0]==87 else 0
-   if len(H)!=16 or H[1]!=165 or n>4096:
-    return 0
-   return H,memoryview(a2b_base64(sys.stdin.read((n+2)//3*4)))
-  except (ValueError,IndexError):
-   return 0
- def drop():
-  pass
+   rd(1)
 """
 
 _WRITE_MEMORY = """\
@@ -249,57 +242,57 @@ _WRITE_BLOCKS = """\
 
 _WRITE_LOOP = """\
  s=0
- try:
-  print('go')
-  while 1:
-   f=get()
-   if f==1:
-    print('t')
-    break
-   if f:
-    H,d=f
-    if crc32 and crc32(d,crc32(H[:12]))!=struct.unpack('<I',H[12:])[0]:
-     f=0
-   if not f:
-    drop()
-    print('r',s)
-    continue
-   op,_,i,o,n=struct.unpack('<BBHII',H[:12])
-   if op==81:
-    break
-   if i!=s:
-    print('r',s)
-    continue
-   try:
-    a=W(o,d) if op==87 else E(o,n) if op==69 else X(3,K,o+n) if op==80 else F()
-   except OSError as e:
-    a=-(e.errno or 5)
-   a=int(a) if isinstance(a,int) else -5
-   if a<0 and op!=70:
-    print('e',s,a)
-    break
-   print('k',s,a)
-   s=s+1&65535
- finally:
-  done()
+ print('go')
+ while 1:
+  f=get()
+  if f==1:
+   print('t')
+   break
+  if f:
+   H,d=f
+   if crc32 and crc32(d,crc32(H[:14]))!=struct.unpack('<I',H[14:])[0]:
+    f=0
+  if not f:
+   drop()
+   print('r',s)
+   continue
+  op,_,i,o,n=struct.unpack('<BBHII',H[:12])
+  if op==81:
+   break
+  if i!=s:
+   print('r',s)
+   continue
+  try:
+   a=W(o,d) if op==87 else E(o,n) if op==69 else X(3,K,o+n) if op==80 else F()
+  except OSError as e:
+   a=-(e.errno or 5)
+  a=int(a) if isinstance(a,int) else -5
+  if a<0 and op!=70:
+   print('e',s,a)
+   break
+  print('k',s,a)
+  s=s+1&65535
 """
+
+_POLL = " import uselect\n p=uselect.poll()\n p.register(sys.stdin,1)\n"
 
 
 def write_loop(kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool) -> str:
     """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells."""
-    body = _access(kind, partition) + f" import struct\n K={partition}\n p=None\n"
-    if crc32:
-        body += " from binascii import crc32\n"
-    else:
-        body += " crc32=None\n"
-    if poll and raw:
-        body += " import select\n p=select.poll()\n p.register(sys.stdin,1)\n"
-    body += _RAW_FRAMES if raw else _TEXT_FRAMES
-    body += _WRITE_MEMORY if kind == "memory" else _WRITE_BLOCKS
+    body = _access(kind, partition) + f" import ustruct as struct\n K={partition}\n p=None\n"
+    body += " from ubinascii import a2b_base64\n"
+    body += " from ubinascii import crc32\n" if crc32 else " crc32=None\n"
+    if poll:
+        body += _POLL
     if raw:
-        body += " done=lambda:micropython.kbd_intr(3)\n micropython.kbd_intr(-1)\n"
+        body += (
+            " rd=sys.stdin.buffer.read\n L=b'\\n'\n"
+            " dec=lambda d:d.replace(b'\\x04\\x05',b'\\x03').replace(b'\\x04\\x06',b'\\x04')\n"
+        )
     else:
-        body += " done=lambda:0\n"
+        body += " rd=sys.stdin.read\n L='\\n'\n dec=a2b_base64\n"
+    body += _FRAMES
+    body += _WRITE_MEMORY if kind == "memory" else _WRITE_BLOCKS
     return _command(body + _WRITE_LOOP)
 
 
@@ -326,4 +319,4 @@ def mount(partition: int) -> str:
     )
 
 
-BOOTLOADER = "import machine\nmachine.bootloader()\n"
+BOOTLOADER = "import umachine\numachine.bootloader()\n"

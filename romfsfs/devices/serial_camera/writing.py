@@ -44,12 +44,12 @@ class Writer:
     Several frames are on the way at once; every one is answered, and answers are checked.
     """
 
-    def __init__(self, repl: RawRepl, window: Window, *, poll: bool, prefix: bool) -> None:
+    def __init__(self, repl: RawRepl, window: Window, *, prefix: bool) -> None:
         self._repl = repl
         self._raw = window.raw
         self._erase = b"P" if prefix else b"E"
         self._code = snippets.write_loop(
-            window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=poll
+            window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll
         )
         self._number = 0
         self._sent: deque[_Frame] = deque()
@@ -69,10 +69,10 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._send(frames.QUIT_FRAME)
+            self._repl.port.write(frames.frame(b"Q", 0, 0))
             self._repl.finish(ANSWER_LIMIT)
         elif not issubclass(kind, DeviceLost):
-            self._repl.recover(transfer=not issubclass(kind, DeviceAnswer))
+            self._repl.recover()
 
     def run(
         self, operations: Iterable[Operation], done: Callable[[Operation], None] | None = None
@@ -103,12 +103,9 @@ class Writer:
             length = operation.end - operation.start
             data = frames.frame(self._erase, number, operation.start, length=length)
         else:
-            data = frames.frame(b"W", number, operation.start, operation.data)
+            data = frames.frame(b"W", number, operation.start, operation.data, raw=self._raw)
         self._sent.append(_Frame(number, operation, data))
-        self._send(data)
-
-    def _send(self, data: bytes) -> None:
-        self._repl.port.write(data if self._raw else frames.as_text(data))
+        self._repl.port.write(data)
 
     def _await(self) -> None:
         """Wait for the oldest frame's answer; send again what got lost."""
@@ -169,8 +166,7 @@ class Writer:
     def _resend(self, words: _Words | None) -> None:
         """Make the camera forget half a frame, learn which one it expects, start again there."""
         if words is None:
-            filler = bytes(frames.FRAME_HEADER + frames.MAX_CHUNK)
-            self._repl.port.write(filler if self._raw else b"\n" * frames.MAX_TEXT_LINE)
+            self._repl.port.write(b"\n" * frames.LONGEST)
         expected = None
         end = time.monotonic() + _LONGEST_BABBLE
         # nothing is sent before the line is silent, or an old answer would be taken for a new one
@@ -191,7 +187,7 @@ class Writer:
             for _ in range(ahead.index(expected)):
                 self._complete(0)
         for frame in self._sent:
-            self._send(frame.data)
+            self._repl.port.write(frame.data)
 
     def _check(self, frame: _Frame, answer: int) -> None:
         """DeviceAnswer for what the driver refused. Only an erase may answer more than 0."""

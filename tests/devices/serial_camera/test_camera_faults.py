@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from camera_helpers import KIB, content, edited, make_image, opened
 
-from romfsfs.devices.serial_camera import frames, repl, snippets
+from romfsfs.devices.serial_camera import repl, snippets
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.repl import RawRepl
@@ -195,27 +195,6 @@ def test_a_script_that_cannot_be_interrupted(simulate: Callable[..., Simulator])
         pytest.raises(DeviceLost, match="does not answer"),
     ):
         SerialCamera.open(simulator.port)
-
-
-@pytest.mark.parametrize("stdio_buffer", [True, False])
-def test_a_host_that_died_in_a_transfer_does_not_wedge_the_camera(
-    simulate: Callable[..., Simulator], stdio_buffer: bool
-) -> None:
-    """The WRITE loop is left with half a frame; the next host gets through at once."""
-    changes = {"partitions": SMALL, "stdio_buffer": stdio_buffer}
-    with simulate("OPENMV_N6", images={0: OLD}, **changes) as simulator:
-        port = Port(simulator.port)
-        dead = RawRepl(port)
-        code = snippets.write_loop("memory", 0, raw=stdio_buffer, crc32=True, poll=True)
-        dead.start_loop(code)
-        frame = frames.frame(b"W", 0, 8192, bytes(4096))
-        port.write(frame[:1000] if stdio_buffer else frames.as_text(frame)[:1000])
-        port.close()
-        started = time.monotonic()
-        camera = SerialCamera.open(simulator.port)
-        assert time.monotonic() - started < 6
-        assert camera.matches(opened(OLD), len(OLD))
-        camera.close()
 
 
 def test_ctrl_c_in_a_write(simulate: Callable[..., Simulator]) -> None:

@@ -87,7 +87,8 @@ def test_the_link_follows_the_camera_and_replaces_no_file(camera, connect, tmp_p
 
 
 def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("ROMFSFS_MICROPYTHON", raising=False)
     with pytest.raises(ToolMissing, match="scripts/get-micropython"):
         find_micropython()
@@ -98,6 +99,20 @@ def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path)
     with pytest.raises(ToolMissing) as error, Simulator(preset("OPENMV2")):
         pass
     assert "oops" in error.value.detail
+
+
+def test_what_was_fetched_is_found(monkeypatch, tmp_path):
+    """Without an environment variable; the 32-bit one first, and before one on PATH."""
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("ROMFSFS_MICROPYTHON", raising=False)
+    for bits in ("64", "32"):
+        program = tmp_path / "micropython" / bits / "micropython"
+        program.parent.mkdir(parents=True)
+        program.touch(0o755)
+        assert find_micropython() == str(program)
+    with pytest.raises(ToolMissing, match="nothing-there"):
+        find_micropython("nothing-there")
 
 
 FOREGROUND = """

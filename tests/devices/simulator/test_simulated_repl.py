@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
+
 BANNER = (
     b"MicroPython v1.25.0 on 2025-07-01; OPENMV4P with STM32H743\r\n"
     b'Type "help()" for more information.\r\n>>> '
@@ -167,8 +172,8 @@ def test_the_firmware_says_what_camera_it_is(camera, connect):
     assert host.value("sys.implementation[3] & 0xff, os.uname().release") == (6, "1.25.0")
     assert host.value("omv.arch(), omv.board_type()") == ("OpenMV N6", "N6")
     assert len(host.value("machine.unique_id()")) == 12
-    assert host.value("os.listdir('/')") == []
-    assert host.value("sys.path") == ["", ".frozen", "/rom", "/rom/lib"]
+    assert host.value("os.listdir('/'), os.getcwd()") == (["flash"], "/flash")
+    assert host.value("sys.path") == ["", ".frozen", "/rom", "/rom/lib", "/flash", "/flash/lib"]
 
 
 def test_firmware_may_lack_modules_and_binary_streams(camera, connect):
@@ -191,3 +196,84 @@ def test_a_host_at_the_ide_s_rate_finds_no_repl(camera, connect):
     host.send(b"\r\x03\r\x01")
     assert host.quiet(0.3)
     assert connect(simulator).value("2 + 2") == 4
+
+
+def test_files_hide_modules_of_the_firmware_as_on_the_camera(camera, connect):
+    """Those of the same name, not the u name, nor those that no file can hide."""
+    files = {f"{name}.py": b"mine = 1\n" for name in ("binascii", "os", "machine", "vfs", "sys")}
+    host = connect(camera(flash_files=files | {"lib/helper.py": b"value = 7\n"}))
+    host.run("import binascii, os, machine, vfs, sys, ubinascii, uos, umachine, helper")
+    assert host.value("binascii.mine, os.mine, machine.mine, helper.value") == (1, 1, 1, 7)
+    assert host.value("hasattr(vfs, 'mine'), hasattr(sys, 'mine')") == (False, False)
+    assert host.value("ubinascii.hexlify(b'a'), uos.getcwd()") == (b"61", "/flash")
+    assert host.value("len(umachine.unique_id())") == 12
+
+
+@pytest.mark.parametrize("card", [None, {"main.py": b"print('card')\n"}])
+def test_the_current_folder_s_main_py_starts_and_rom_s_does_not(camera, connect, card):
+    """The SD card's where there is one; `_boot.py` sets the rest."""
+    rom = encode({"main.py": b"print('rom')\n", "app.py": b"print('app of rom')\n"}, DEFAULT_RULES)
+    simulator = camera(images={0: rom}, sd_files=card, main_script="import app")
+    host = connect(simulator, raw=False)
+    assert host.until(b">>> ").startswith(b"card\r\n" if card else b"app of rom\r\n")
+    host.enter_raw()
+    folders = ["/flash", "/flash/lib", *(["/sdcard", "/sdcard/lib"] if card else [])]
+    assert host.value("__import__('sys').path")[4:] == folders
+    assert host.value("__import__('os').getcwd()") == folders[-2]
+
+
+def test_openmv_ota_s_firmware_starts_what_is_in_rom(camera, connect):
+    rom = encode({"main.py": b"print('rom')\n"}, DEFAULT_RULES)
+    host = connect(camera(images={0: rom}, runs_rom=True), raw=False)
+    assert host.until(b">>> ").startswith(b"rom\r\n")
+
+
+def test_what_a_script_writes_to_flash_is_there_after_power_was_off(camera, connect):
+    simulator = camera()
+    host = connect(simulator)
+    host.run("with open('/flash/count.txt', 'w') as file: file.write('3')")
+    host.serial.close()
+    simulator.replug()
+    assert connect(simulator).value("open('count.txt').read()") == "3"
+
+
+def test_ctrl_c_behind_the_bytes_of_a_packet_interrupts(camera, connect):
+    """Seen where the port's packets are taken, not where they are read; TinyUSB's handler empties
+    the ring with it."""
+    for usb, left in (("tinyusb", b"tail"), ("stm32", b"headtail")):
+        host = connect(camera(usb=usb))
+        host.begin(
+            "import sys, time\nprint('on')\ntry:\n time.sleep(20)\n"
+            "except KeyboardInterrupt: print('stopped')\n"
+            f"print(sys.stdin.buffer.read({len(left)}))"
+        )
+        host.until(b"on\r\n")
+        host.send(b"head\x03tail")
+        assert host.until(b"stopped\r\n")
+        assert host.finish()[0] == repr(left).encode() + b"\r\n"
+
+
+def test_a_full_ring_keeps_ctrl_c_out(camera, connect):
+    """512 bytes that a script does not read; as soon as it reads some, the Ctrl-C gets in."""
+    simulator = camera(byte_seconds=0.001)
+    host = connect(simulator)
+    host.begin("import sys, time\nprint('on')\ntime.sleep(1)\nprint('awake')\nsys.stdin.read(9999)")
+    host.until(b"on\r\n")
+    host.send(b"x" * 600 + b"\x03")
+    assert host.until(b"awake\r\n") == b"awake\r\n"
+    assert host.finish()[1].endswith(b"KeyboardInterrupt: \r\n")
+
+
+def test_reading_binary_input_waits_for_all_of_it(camera, connect):
+    """Whatever poll says."""
+    host = connect(camera())
+    host.begin(
+        "import sys, select\np = select.poll()\np.register(sys.stdin, 1)\nb = bytearray(10)\n"
+        "print('on')\np.poll(10000)\nprint('there')\nprint(sys.stdin.buffer.readinto(b), bytes(b))"
+    )
+    host.until(b"on\r\n")
+    host.send(b"12345")
+    host.until(b"there\r\n")
+    assert host.quiet(0.3)
+    host.send(b"67890")
+    assert host.finish() == (b"10 b'1234567890'\r\n", b"")
