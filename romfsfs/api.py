@@ -33,13 +33,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from romfsfs.boards import get_board
 from romfsfs.convert import Options, Target
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.session.build_many import Outcome as BuildOutcome
-from romfsfs.session.build_many import build_each, build_file, orders
+from romfsfs.session.build_many import boards_of, build_each, build_file, orders
 from romfsfs.session.entry import enter
 from romfsfs.session.keep import store
 from romfsfs.session.opening import leave_work, prepare
@@ -179,13 +178,15 @@ def build(
 ) -> str:
     """Make an image of a directory; its SHA-256. The image is replaced only when all is well.
 
-    The same tree gives the same bytes. board: without one, scripts become portable bytecode and
-    models stay as they are. Raises ConversionError, PlanError, CapacityError.
+    The same tree gives the same bytes. board: without one, that of the tree's `romfs.toml`;
+    without that too, scripts become portable bytecode and models stay as they are. options: win
+    over the tree's. Raises ConversionError, PlanError, CapacityError.
     """
-    chosen = get_board(board) if board else None
-    place = chosen.partition(partition) if chosen else None
-    target = Target(chosen, place, options or Options())
-    return build_file(Path(directory), Path(image), target, (), progress).digest
+    place = Path(image)
+    target = Target(options=options or Options())
+    for order in orders(boards_of(directory, (board,) if board else ()), str(image), partition):
+        place, target = order.image, Target(order.board, order.partition, target.options)
+    return build_file(Path(directory), place, target, (), progress).digest
 
 
 @worded()

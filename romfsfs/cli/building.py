@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from romfsfs.cli import values
+from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.output import Output, count_text, flush, write
-from romfsfs.cli.parameters import DIRECTORY, EXCLUDE, IMAGE, JSON, PARTITION_0, STEDGEAI
+from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
-from romfsfs.session.build_many import BuiltFile, Order, build_each, build_file, orders
+from romfsfs.session.build_many import BuiltFile, Order, boards_of, build_each, build_file, orders
 from romfsfs.session.plan.plan import WARNING, Plan
 
 
@@ -31,9 +32,7 @@ from romfsfs.session.plan.plan import WARNING, Plan
     help="Convert and align for it; several make an image each. Without: portable bytecode.",
 )
 @PARTITION_0
-@click.option("--no-convert", is_flag=True, help="Store every file as it is.")
-@STEDGEAI
-@EXCLUDE
+@conversion_options
 @JSON
 @click.pass_obj
 def build(
@@ -49,7 +48,7 @@ def build(
     if not os.path.isdir(directory):
         what = "not a folder" if os.path.lexists(directory) else "no such folder"
         raise UsageError(what, where=directory, next_step="DIR holds what goes into the image")
-    options = Options(convert=not given["no_convert"], stedgeai=given["stedgeai"])
+    options, boards = chosen(given), boards_of(directory, boards)
     if image == "-":
         _to_standard_output(output, directory, boards, partition, options, given["exclude"])
         return EXIT_OK

@@ -18,6 +18,11 @@ _OWN_OPTIONS = (
     "rw",
     "commit_on_unmount",
     "no_convert",
+    "convert",
+    "optimise",
+    "profile",
+    "mpool",
+    "align",
     "stedgeai",
     "notify",
 )

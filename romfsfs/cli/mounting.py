@@ -11,15 +11,14 @@ import click
 
 from romfsfs.boards import boards
 from romfsfs.cli import values
+from romfsfs.cli.choices import IN_FSTAB, chosen, conversion_options
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.parameters import (
     DIRECTORY,
-    EXCLUDE,
     NO_RESET,
     PARTITION,
     SOURCE,
-    STEDGEAI,
     board,
 )
 from romfsfs.cli.reports import say_commit
@@ -32,6 +31,7 @@ from romfsfs.cli.sources import (
     server,
     session_device,
 )
+from romfsfs.convert import Options
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.fs.daemon import MountOptions
@@ -57,13 +57,7 @@ from romfsfs.system.mount_table import real_place
 @PARTITION
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through the mount.")
-@click.option(
-    "--convert/--no-convert",
-    default=None,
-    help="Store scripts and models converted (the default) or as they are; remembered.",
-)
-@STEDGEAI
-@EXCLUDE
+@conversion_options
 @click.option("--foreground", "-f", is_flag=True, help="Do not return; Ctrl-C unmounts.")
 @click.option(
     "--commit-on-unmount", is_flag=True, help="`romfsfs umount` commits unless told otherwise."
@@ -84,7 +78,8 @@ def mount(
 ) -> None:
     """Mount SOURCE at DIR; returns when the directory is ready.
 
-    Edits stay in a session on this machine until they are committed; unmounting keeps them.
+    Edits stay in a session on this machine until they are committed; unmounting keeps them. What
+    is chosen about conversions is remembered with it.
     """
     own, passed = split_options(options)
     read_only = given["read_only"] or "ro" in own
@@ -94,15 +89,12 @@ def mount(
         if not own["partition"].isdecimal():
             raise UsageError("not a partition number", where=f"-o partition={own['partition']}")
         partition = int(own["partition"])
-    chosen: dict[str, Any] = {}
-    if given["convert"] is not None or "no_convert" in own:
-        chosen["convert"] = bool(given["convert"])
-    if given["stedgeai"] or own.get("stedgeai"):
-        chosen["stedgeai"] = os.path.abspath(given["stedgeai"] or own["stedgeai"])
-        if not os.path.exists(chosen["stedgeai"]):
-            raise UsageError("no such file or folder", where=f"--stedgeai {chosen['stedgeai']}")
+    given["no_convert"] = given["no_convert"] or "no_convert" in own
+    given["stedgeai"] = given["stedgeai"] or own.get("stedgeai")
+    for name in IN_FSTAB:
+        given[name] = (*([own[name]] if name in own else ()), *given[name])
     request = MountRequest(
-        source, Path(directory), board, partition, chosen, given["exclude"],
+        source, Path(directory), board, partition, chosen(given), given["exclude"],
         given["start_new"] or "new" in own, read_only,
         given["commit_on_unmount"] or "commit_on_unmount" in own,
         given["notify"] or "notify" in own,
@@ -162,7 +154,7 @@ class MountRequest:
 
     def __init__(
         self, source: str, directory: Path, board: str | None, partition: int | None,
-        options: dict[str, Any], excludes: tuple[str, ...], start_new: bool, read_only: bool,
+        options: Options, excludes: tuple[str, ...], start_new: bool, read_only: bool,
         commit_on_unmount: bool, notify: bool = False,
     ) -> None:  # fmt: skip
         # The daemon works in `/`, and the file may be one that --new is to make.

@@ -1,6 +1,7 @@
 """Conversions: what a file of the user's becomes in the image.
 
-    types       Options, Target, State, Diagnostic, Conversion
+    types       Target, State, Diagnostic, Conversion
+    options     what the user chooses, by pattern of paths; romfs_toml reads it from a tree
     registry    Converters: lookup and convert, for one target
     script, vela, stedgeai, haar    the converters; mpy and flatbuffer read formats for them
     cache       results by content, across processes
@@ -12,12 +13,12 @@ Files are data here: none is executed, only the named tools are, on private copi
 """
 
 from romfsfs.convert.junk import DEFAULT_PATTERNS, Excludes
+from romfsfs.convert.options import FileOptions, Options, Rule
 from romfsfs.convert.pool import WorkerPool
 from romfsfs.convert.registry import Converters
 from romfsfs.convert.types import (
     Conversion,
     Diagnostic,
-    Options,
     StaleSource,
     State,
     Target,
@@ -32,7 +33,9 @@ __all__ = [
     "Converters",
     "Diagnostic",
     "Excludes",
+    "FileOptions",
     "Options",
+    "Rule",
     "StaleSource",
     "State",
     "Target",

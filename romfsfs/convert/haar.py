@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert.types import Decision, Job, Product, Reader, State, error, unchanged, warning
@@ -68,6 +68,9 @@ class HaarConverter:
 
     def stored_path(self, path: str) -> str | None:
         return None
+
+    def made_for(self, path: str) -> Mapping[str, str]:
+        return {}  # the same on every board
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         kind = sniff(read(0, SNIFF_BYTES)) if size <= MAX_XML_BYTES else ""

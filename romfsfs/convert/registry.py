@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.convert.cache import Cache, Entry, LockTimeout
+from romfsfs.convert.options import described
 from romfsfs.convert.types import (
     Conversion,
     Converter,
@@ -42,8 +43,6 @@ _MAX_REMEMBERED = 1000
 
 def make_converters(target: Target, tools: Path) -> tuple[Converter, ...]:
     """The converters that this target needs; the first that is concerned with a file has it."""
-    if not target.options.convert:
-        return ()
     from romfsfs.convert.haar import HaarConverter
     from romfsfs.convert.script import ScriptConverter
 
@@ -84,6 +83,17 @@ class Converters:
         (`face.xml`), which `lookup` then tells."""
         converter = self._find(path)
         return path if converter is None else converter.stored_path(path)
+
+    def made_for(self, path: str) -> str:
+        """What the stored bytes of a file are made for: equal texts mean equal bytes, as far as
+        board and options decide. "": the file is stored as it is, whatever they are. The versions
+        of tools are not in it: a newer one makes nothing stale."""
+        converter = next((each for each in self._converters if each.concerns(path)), None)
+        if converter is None:
+            return ""
+        if self._find(path) is None:
+            return described({"convert": "no"})
+        return described(converter.made_for(path))
 
     def lookup(self, path: str, source_fd: int, source_digest: str) -> Conversion:
         """What is known about a file, without running a tool. OSError of reading the source.
@@ -169,6 +179,8 @@ class Converters:
         return _filed(path, decision, entry, digest, size)
 
     def _find(self, path: str) -> Converter | None:
+        if self.target.options.for_path(path).convert is False:
+            return None
         return next((each for each in self._converters if each.concerns(path)), None)
 
     def _remember(self, key: str, path: str, product: Product) -> Conversion:

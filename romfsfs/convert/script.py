@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,13 @@ class ScriptConverter:
         if path.endswith(".mpy") or path in KEPT_AS_SOURCE:
             return path
         return path[: -len(".py")] + ".mpy"
+
+    def made_for(self, path: str) -> Mapping[str, str]:
+        if self.stored_path(path) == path:
+            return {}
+        version, march = self._target.mpy_version, self._target.architecture
+        bytecode = ".".join(map(str, version)) if version else ""
+        return {"bytecode": bytecode, "architecture": march or "any"}
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         if path.endswith(".mpy"):

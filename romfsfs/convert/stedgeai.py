@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import re
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.models import NEURAL_ART_MAGIC, inspect, suffix
+from romfsfs.convert.options import FileOptions, file_digest, profile_file
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
     Job,
-    Options,
     Product,
     Reader,
     State,
@@ -94,6 +96,18 @@ class NeuralArtConverter:
     def stored_path(self, path: str) -> str | None:
         return path
 
+    def made_for(self, path: str) -> Mapping[str, str]:
+        chosen = self._options.for_path(path)
+        profile = chosen.profile or ""
+        file = profile_file(profile)
+        return {
+            "npu": self._npu.target,
+            "optimise": str(chosen.level),
+            "profile": f"{profile} {file_digest(file)}" if file else profile,
+            "mpool": f"{chosen.mpool} {file_digest(chosen.mpool)}" if chosen.mpool else "",
+            "arguments": shlex.join(chosen.arguments or ()),
+        }
+
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:
             return unchanged(path)
@@ -106,17 +120,20 @@ class NeuralArtConverter:
                 return refused(path, error("model-invalid", message))
         tool = find_tool(self._options.stedgeai)
         try:
-            settings = make_settings(self._npu.profile, self._options)
+            chosen = self._options.for_path(path)
+            settings = make_settings(self._npu.profile, chosen)
         except SettingsError as caught:
             return refused(path, error("options", str(caught)))
         core = core_folder(tool, self._options.stedgeai)
-        parameters = (_identity(tool), core, self._npu.target, _kind(path), *settings)
+        more = (*settings, *(chosen.arguments or ()))
+        parameters = (_identity(tool), core, self._npu.target, _kind(path), *more)
         return Decision(State.PENDING, path, parameters)
 
     def convert(self, job: Job) -> Product:
         tool = find_tool(self._options.stedgeai)
         try:
-            settings = make_settings(self._npu.profile, self._options)
+            chosen = self._options.for_path(job.path)
+            settings = make_settings(self._npu.profile, chosen)
         except SettingsError as caught:
             return Product(None, (error("options", str(caught)),), cacheable=False)
         # The tool tells formats by suffix, and does not know `.lite`.
@@ -125,7 +142,9 @@ class NeuralArtConverter:
         (job.folder / _POOL).write_text(settings.pool, "utf-8")
         limits = Limits(self._options.timeout_seconds, memory_bytes=32 * GIB, file_bytes=4 * GIB)
         outcome = run_tool(
-            generate_argv(tool, model.name, self._npu.target, settings.name),
+            generate_argv(
+                tool, model.name, self._npu.target, settings.name, chosen.arguments or ()
+            ),
             folder=job.folder,
             env=tool_environment(tool, core_folder(tool, self._options.stedgeai), job.folder),
             limits=limits,
@@ -147,11 +166,16 @@ class NeuralArtConverter:
         return Product(result)
 
 
-def generate_argv(tool: Path, model: str, target: str, profile: str) -> list[str]:
-    """The command line, for a folder that holds the model, the profile and the pool."""
+def generate_argv(
+    tool: Path, model: str, target: str, profile: str, arguments: Sequence[str] = ()
+) -> list[str]:
+    """The command line, for a folder that holds the model, the profile and the pool.
+
+    The user's arguments come first: of an option given twice the tool takes the last."""
     return [
         str(tool),
         "generate",
+        *arguments,
         "--model",
         model,
         "--relocatable",
@@ -249,32 +273,33 @@ def _identity(tool: Path) -> str:
     return f"{os.path.realpath(tool)} {status.st_size} {status.st_mtime_ns}"
 
 
-def make_settings(profile: str, options: Options) -> Settings:
+def make_settings(ours: str, chosen: FileOptions) -> Settings:
     """The files to give to the tool: our profile and pools, or the user's. SettingsError.
 
-    `%` in the compiler options becomes `--optimization N`, as in the IDE. A user's profile may
-    name its own pool file, relative to itself; the option neural_art_mpool wins over it."""
-    level = options.neural_art_optimization
-    if level not in range(4):
-        raise SettingsError(f"neural_art_optimization is {level}; it can be 0 to 3")
+    ours: what our profile is called. `%` in the compiler options becomes `--optimization N`, as in
+    the IDE. A user's profile may name its own pool file, relative to itself; the option `mpool`
+    wins over it."""
     pool = ours_pool()
-    if options.neural_art_profile:
-        name, _, path = options.neural_art_profile.rpartition("@")
-        profile = name or profile
-        where = _user_path(path)
+    profile = chosen.profile or ours
+    file = profile_file(profile)
+    if file:
+        profile = profile[: -len(file)].rstrip("@") or ours
+        where = Path(file)
         document = _load(where)
         entry = _entry(document, profile, where)
         named = entry.get("memory_pool")
-        if isinstance(named, str) and not options.neural_art_mpool:
+        if isinstance(named, str) and not chosen.mpool:
             pool = _read(where.parent / named)
+    elif profile != ours:
+        raise SettingsError(f"there is no profile {profile}, but {ours}; or give NAME@FILE")
     else:
         entry = {"options": _figures()["options"]}
         document = {"Globals": {}, "Profiles": {profile: entry}}
-    if options.neural_art_mpool:
-        pool = _read(_user_path(options.neural_art_mpool))
+    if chosen.mpool:
+        pool = _read(Path(chosen.mpool))
     entry["memory_pool"] = _POOL
     if isinstance(entry.get("options"), str):
-        entry["options"] = entry["options"].replace("%", f"--optimization {level}")
+        entry["options"] = entry["options"].replace("%", f"--optimization {chosen.level}")
     return Settings(profile, json.dumps(document, indent=1), pool)
 
 

@@ -1,6 +1,5 @@
 """What goes into a conversion and what comes out: plain values, no behaviour that starts a tool.
 
-    Options     what the user chose
     Target      what the camera is: board, partition, bytecode
     Conversion  what became of one file, with Diagnostics for the user
     Decision    what would be done with a file (between converters and registry)
@@ -12,43 +11,22 @@ are relative, with `/`, and may hold surrogates (`os.fsdecode`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from romfsfs.convert.options import Options
 from romfsfs.errors import RomfsError
 from romfsfs.system.runner import Cancel
 
 if TYPE_CHECKING:
     from romfsfs.boards import Board, Partition
 
-#: The IDE's limit for one conversion (docs/converters.md).
-DEFAULT_TIMEOUT_SECONDS = 300.0
-
 Severity = Literal["error", "warning", "info"]
 #: `read(offset, size)`: up to `size` bytes of the source, fewer at its end.
 Reader = Callable[[int, int], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user can choose about conversions.
-
-    convert: False stores every file as it is. optimise: Vela's strategy.
-    neural_art_optimization: 0 to 3. neural_art_profile: `FILE` or `NAME@FILE`, a neuralart JSON
-    of the user's in place of ours. neural_art_mpool: a memory pool file in place of ours.
-    stedgeai: the tool, or the folder it is installed in. timeout_seconds: for one file.
-    """
-
-    convert: bool = True
-    optimise: Literal["Performance", "Size"] = "Performance"
-    neural_art_optimization: int = 3
-    neural_art_profile: str | None = None
-    neural_art_mpool: str | None = None
-    stedgeai: str | None = None
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +39,7 @@ class Target:
 
     board: Board | None = None
     partition: Partition | None = None
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     mpy_version: tuple[int, int] | None = None
     march: str | None = None
 
@@ -186,6 +164,10 @@ class Converter(Protocol):
 
     def stored_path(self, path: str) -> str | None:
         """By name alone: what it is called in the image; None when the content decides."""
+        ...
+
+    def made_for(self, path: str) -> Mapping[str, str]:
+        """What its result depends on besides the file and the tool's version, for people."""
         ...
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:

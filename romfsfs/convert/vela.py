@@ -13,7 +13,9 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -40,6 +42,7 @@ from romfsfs.system.runner import GIB, Limits, Outcome, environment, made_file, 
 
 if TYPE_CHECKING:
     from romfsfs.boards import VelaNpu
+    from romfsfs.convert.options import FileOptions
 
 _DISTRIBUTION = "ethos-u-vela"
 _SUFFIXES = (".tflite", ".lite")
@@ -72,11 +75,20 @@ class VelaConverter:
     def stored_path(self, path: str) -> str | None:
         return path
 
+    def made_for(self, path: str) -> Mapping[str, str]:
+        chosen = self._options.for_path(path)
+        return {
+            "npu": self._npu.accelerator_config,
+            "system": self._npu.system_config,
+            "optimise": chosen.strategy,
+            "arguments": shlex.join(chosen.arguments or ()),
+        }
+
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         model = inspect(read, size)
         if isinstance(model, Diagnostic):
             return refused(path, model)
-        npu = self._npu
+        npu, chosen = self._npu, self._options.for_path(path)
         if model.npu:
             return unchanged(path, *_other_npu(model.npu_macs, npu))
         parameters = (
@@ -84,13 +96,15 @@ class VelaConverter:
             configuration(npu),
             npu.accelerator_config,
             str(npu.sram_heap_bytes),
-            self._options.optimise,
+            chosen.strategy,
+            *(chosen.arguments or ()),
         )
         return Decision(State.PENDING, path, parameters)
 
     def convert(self, job: Job) -> Product:
         (job.folder / _CONFIGURATION).write_text(configuration(self._npu), "ascii")
-        argv = vela_argv(self._npu, self._options.optimise, job.source.name)
+        chosen = self._options.for_path(job.path)
+        argv = vela_argv(self._npu, chosen, job.source.name)
         limits = Limits(self._options.timeout_seconds, memory_bytes=8 * GIB)
         env = environment(job.folder, **python_environment())
         outcome = run_tool(argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel)
@@ -103,9 +117,9 @@ class VelaConverter:
             problem = explain(outcome)
             cacheable = outcome.status > 0 and problem.code == "model-invalid"
             return Product(None, (problem,), cacheable=cacheable)
-        return self._judge(output, size, outcome)
+        return self._judge(output, size, outcome, chosen.strategy)
 
-    def _judge(self, output: Path, size: int, outcome: Outcome) -> Product:
+    def _judge(self, output: Path, size: int, outcome: Outcome, strategy: str) -> Product:
         """Vela succeeded; can the camera run what it made?"""
         try:
             with output.open("rb") as file:
@@ -121,20 +135,22 @@ class VelaConverter:
             message = "Vela does not say how much SRAM the model needs; try it on the camera"
             found.append(warning("sram-unknown", message, outcome.output))
         elif need > have:
-            message = f"needs {mebibytes(need, have)} SRAM; {self._smaller()}"
+            message = f"needs {mebibytes(need, have)} SRAM; {_smaller(strategy)}"
             return Product(None, (error("sram", message, outcome.output),))
         elif need > _TIGHT * have:
-            message = f"needs {mebibytes(need, have)} SRAM, more than 90 %; {self._smaller()}"
+            message = f"needs {mebibytes(need, have)} SRAM, more than 90 %; {_smaller(strategy)}"
             found.append(warning("sram-tight", message, outcome.output))
         fallback = cpu_fallback(outcome.output, operators.npu, operators.cpu)
         if fallback:
             found.append(warning("cpu-fallback", fallback, outcome.output))
         return Product(output, tuple(found))
 
-    def _smaller(self) -> str:
-        if self._options.optimise == "Performance":
-            return "choose optimise=Size, or use a smaller model or input"
+
+def _smaller(strategy: str) -> str:
+    """What to do about a model that needs too much memory."""
+    if strategy == "Size":
         return "use a smaller model or input"
+    return "try --optimise Size (optimise in romfs.toml), or use a smaller model or input"
 
 
 def _other_npu(macs: int, npu: VelaNpu) -> tuple[Diagnostic, ...]:
@@ -146,12 +162,15 @@ def _other_npu(macs: int, npu: VelaNpu) -> tuple[Diagnostic, ...]:
     return (warning("npu-mismatch", message),)
 
 
-def vela_argv(npu: VelaNpu, optimise: str, model: str) -> list[str]:
-    """The command line, for a folder that holds the model and the configuration."""
+def vela_argv(npu: VelaNpu, chosen: FileOptions, model: str) -> list[str]:
+    """The command line, for a folder that holds the model and the configuration.
+
+    The user's arguments come first: of an option given twice Vela takes the last."""
     return [
         sys.executable,
         "-m",
         "ethosu.vela",
+        *(chosen.arguments or ()),
         "--system-config",
         npu.system_config,
         "--accelerator-config",
@@ -159,7 +178,7 @@ def vela_argv(npu: VelaNpu, optimise: str, model: str) -> list[str]:
         "--memory-mode",
         npu.memory_mode,
         "--optimise",
-        optimise,
+        chosen.strategy,
         "--config",
         _CONFIGURATION,
         "--output-dir",

@@ -41,7 +41,7 @@ def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
                      node.record.offset)
             )  # fmt: skip
         if isinstance(node, FileNode):
-            alignment = rules.for_name(node.name)
+            alignment = rules.for_path(path)
             if node.extent.size and node.extent.offset % alignment:
                 message = f"its data is at {node.extent.offset:#x}, no multiple of {alignment}"
                 notes.append(Note("misaligned", path, message, node.extent.offset))
@@ -105,7 +105,7 @@ def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[s
             )
         if expected.offset != extent.offset:
             raise _difference(f"not at offset {expected.offset:#x}", path, extent.offset)
-        alignment = rules.for_name(path)
+        alignment = rules.for_path(path)
         if extent.offset % alignment:
             raise _difference(f"not at a multiple of {alignment}", path, extent.offset)
     for path, expected in layout.placements.items():

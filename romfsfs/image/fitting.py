@@ -189,7 +189,7 @@ class _Space:
     def _slot(self, item: Leaf | Branch, start: int) -> Slot:
         """The record of `item` if it starts at `start`."""
         if isinstance(item, Leaf):
-            head = file_head(item.raw, item.size, start, self.rules.for_name(item.path))
+            head = file_head(item.raw, item.size, start, self.rules.for_path(item.path))
         else:
             head = directory_head(item.raw, item.content_size, start, self.rules.largest)
         return Slot(start, start + len(head) + _content(item), item, head)

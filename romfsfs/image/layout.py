@@ -147,8 +147,8 @@ def measure(branches: list[Branch], rules: AlignmentRules) -> None:
                 path, raw, size = child
                 suffix = path[path.rfind(".") :]
                 alignment = alignments.get(suffix)
-                if alignment is None or len(raw) <= len(suffix):
-                    alignment = rules.for_name(path)
+                if alignment is None or len(raw) <= len(suffix) or rules.paths:
+                    alignment = rules.for_path(path)
                     if len(raw) > len(suffix):
                         alignments[suffix] = alignment
                 head = file_head(raw, size, offset, alignment)

@@ -68,7 +68,7 @@ def stable(
     kept_files = _kept_files(entries, nodes, unchanged)
     if kept_files is None or any(note.code in _UNSAFE for note in base.notes):
         return compact
-    if any(node.extent.offset % rules.for_name(path) for path, node in kept_files.items()):
+    if any(node.extent.offset % rules.for_path(path) for path, node in kept_files.items()):
         return compact
     root = _fit_all(branches, nodes, kept_files, base, buffer, rules)
     assembly = _Assembly(root, kept_files, base, buffer, erase_size)

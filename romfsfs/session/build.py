@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from romfsfs.session.plan.plan import Plan, make_plan
 from romfsfs.session.plan.shadow import Deriver, InWork
 from romfsfs.session.rebase.encoding import Sources
 from romfsfs.session.rebase.prepare import raise_problems
+from romfsfs.session.settings import options_of_tree
 from romfsfs.session.tree.extraction import Extracted, Item, extract
 from romfsfs.session.tree.worktree import open_file, scan
 from romfsfs.system.files import (
@@ -58,13 +59,27 @@ def build(
 ) -> Built:
     """Write an image of everything below `source` to `out` (an empty regular file), verified.
 
-    The same tree gives the same bytes. Raises as `commit` does; `out` is then worthless.
+    target, excludes: as the caller chose; the tree's `romfs.toml` says the rest, but for the
+    board (`build_many.boards_of`). The same tree gives the same bytes. Raises as `commit` does;
+    `out` is then worthless.
     """
     work_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        tree = options_of_tree(work_fd, os.path.abspath(source))
+        target = replace(target, options=target.options.over(tree.rules))
+        is_junk = Excludes((*tree.excludes, *excludes)).matches
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
         digests = _LateDigests(work_fd, converters)
-        plan = _plan(work_fd, target, capacity, excludes, converters, digests, progress)
+        conversions = Conversions(converters, work_fd)
+        deriver = Deriver(
+            work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk, digests.digest,
+            tree.problems,
+        )  # fmt: skip
+        found = scan(work_fd)
+        shadow = deriver.derive(found)
+        if conversions.run(shadow, progress):
+            shadow = deriver.derive(found)
+        plan = make_plan(shadow, _NOTHING, target, capacity)
         raise_problems(plan, plan.errors, "build")
         layout = plan.layout
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -111,26 +126,6 @@ class _LateDigests:
             return digest_fd(fd)
         finally:
             os.close(fd)
-
-
-def _plan(
-    work_fd: int, target: Target, capacity: int | None, excludes: tuple[str, ...],
-    converters: Converters, digests: _LateDigests, progress: Progress,
-) -> Plan:  # fmt: skip
-    conversions = Conversions(converters, work_fd)
-    deriver = Deriver(
-        work_fd,
-        _NOTHING,
-        converters.concerns,
-        conversions.lookup,
-        Excludes(excludes).matches,
-        digests.digest,
-    )
-    found = scan(work_fd)
-    shadow = deriver.derive(found)
-    if conversions.run(shadow, progress):
-        shadow = deriver.derive(found)
-    return make_plan(shadow, _NOTHING, target, capacity)
 
 
 def extract_image(

@@ -12,6 +12,7 @@ from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.build import build
 from romfsfs.session.plan.plan import Plan
+from romfsfs.session.settings import options_below
 from romfsfs.system.files import Progress, digest_fd, no_progress, replace_atomically
 
 
@@ -45,6 +46,12 @@ class Outcome:
     order: Order
     built: BuiltFile | None
     error: RomfsError | None
+
+
+def boards_of(directory: str | os.PathLike[str], given: Sequence[str]) -> tuple[str, ...]:
+    """The boards to build for: the given ones, else the one that the tree's `romfs.toml` names."""
+    named = None if given else options_below(directory).board
+    return (named,) if named is not None else tuple(given)
 
 
 def orders(boards: Sequence[str], image: str, partition: int = 0) -> list[Order]:

@@ -5,9 +5,7 @@ Locked before anything is remembered: who is refused must not change what anothe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from romfsfs.convert import Options
 from romfsfs.devices.base import Device
 from romfsfs.session.keep import store
 from romfsfs.session.keep.state import save
@@ -24,7 +22,7 @@ def enter(
     new: bool = False,
     board: str | None = None,
     partition: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     excludes: tuple[str, ...] = (),
     commit_on_unmount: bool = False,
     progress: Progress = no_progress,

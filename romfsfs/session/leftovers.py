@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.session.plan.shadow import Change
 from romfsfs.session.plan.status import Status
@@ -21,7 +22,11 @@ _LOOK_INTO = os.R_OK | os.X_OK
 
 def ignored(status: Status) -> list[str]:
     """Paths that the user made and that are never packed, folders before what they hold."""
-    return [e.path for e in status.entries if e.change is Change.IGNORED and not e.note]
+    return [
+        entry.path
+        for entry in status.entries
+        if entry.change is Change.IGNORED and (not entry.note or entry.path == OPTIONS_NAME)
+    ]
 
 
 def carry(paths: list[str], old: Path, new: Path) -> None:

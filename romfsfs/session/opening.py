@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from romfsfs.boards import get_board
+from romfsfs.convert import Options
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import RomfsError
 from romfsfs.image.model import FileNode, Image, walk
@@ -23,7 +23,7 @@ from romfsfs.session.keep import base_image, history, store
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.recall import Recall, shown_as
 from romfsfs.session.keep.settling import lost_power, mark, settle
-from romfsfs.session.keep.state import BaseEntry, SessionInfo, save
+from romfsfs.session.keep.state import BaseEntry, SessionInfo, as_ours, save
 from romfsfs.session.leftovers import carry, ignored
 from romfsfs.session.plan.shadow import Change
 from romfsfs.session.plan.status import Status
@@ -56,7 +56,7 @@ def session_for(
     *,
     board: str | None = None,
     partition: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     excludes: tuple[str, ...] = (),
     commit_on_unmount: bool = False,
 ) -> Session:
@@ -82,8 +82,10 @@ def session_for(
         info = replace(info, partition=partition)
     if info.board:
         get_board(info.board).partition(info.partition)
-    if options:
-        info = replace(info, options={**info.options, **options})
+    if options is not None:
+        with as_ours(directory / "session.json"):
+            known = Options.from_record(info.options)
+        info = replace(info, options=known.extended(options).record())
     if excludes:
         info = replace(
             info, excludes=(*info.excludes, *(e for e in excludes if e not in info.excludes))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Cancelled, Conversion, State, WorkerPool
+from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.devices.base import Device
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep.base_image import BaseImage
@@ -84,8 +85,12 @@ class SessionHost:
             target=settle, args=(self.session.directory,), name="romfsfs-settle", daemon=True
         ).start()
         self._pool = WorkerPool(self._convert, self._converted)
-        for entry in self._status().entries if resumed else ():
-            if entry.state == "pending":
+        if resumed:
+            self._submit_pending()
+
+    def _submit_pending(self) -> None:
+        for entry in self._status().entries:
+            if entry.state == "pending" and self._pool is not None:
                 self._pool.submit(entry.path)
 
     @property
@@ -99,6 +104,9 @@ class SessionHost:
     def changed(self, path: str) -> None:
         self._outdated()
         if self._pool is None or self.session.excludes.matches(path):
+            return
+        if path == OPTIONS_NAME:  # any file may have to be converted anew
+            self._pool.submit("")
             return
         if self.session.converters.concerns(path) or self._is_folder(path):
             self._pool.submit(path)
@@ -194,6 +202,9 @@ class SessionHost:
 
     def _convert(self, path: str, cancel: threading.Event) -> Conversion:
         try:
+            if path == "":
+                self._submit_pending()
+                raise Cancelled("the whole tree: what is pending was queued instead")
             if kind_at(self.work_fd, path) == "dir":
                 self._submit_below(path)
                 raise Cancelled("a folder: what is in it was queued instead")

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from romfsfs.boards import get_board
-from romfsfs.convert import Converters, Excludes, Options, Target
+from romfsfs.convert import Converters, Excludes, Target
+from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep import store
 from romfsfs.session.keep.base_image import BaseImage, open_base
 from romfsfs.session.keep.recall import Recall
-from romfsfs.session.keep.state import Base, SessionInfo, Signature, save
+from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours, save
 from romfsfs.session.plan.advice import advice
 from romfsfs.session.plan.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
 from romfsfs.session.plan.shadow import (
@@ -34,9 +34,9 @@ from romfsfs.session.plan.shadow import (
     ShadowEntry,
 )
 from romfsfs.session.plan.status import Status, make_status
-from romfsfs.session.tree.digests import DigestCache
+from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
+from romfsfs.session.tree.digests import DigestCache, settled
 from romfsfs.session.tree.worktree import open_file, scan
-from romfsfs.system.files import cache_dir, make_private_dir
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +46,55 @@ class Session:
 
     def __init__(self, directory: Path, info: SessionInfo) -> None:
         self.directory = directory
-        self.info = info
         self.digests = DigestCache()
-        self.excludes = Excludes(info.excludes)
-        self.target = target_of(info)
-        self.converters = Converters(self.target, make_private_dir(cache_dir()) / "convert")
+        self._remembered = info
+        self._settings: tuple[Signature | None, Settings] | None = None
         self._held: BaseImage | None = None
         self._held_signatures: tuple[Signature, ...] = ()
+        self.settings()  # what it refuses is refused now
 
     @classmethod
     def load(cls, directory: Path) -> Session:
         return cls(directory, SessionInfo.load(directory / "session.json"))
+
+    def settings(self) -> Settings:
+        """What it works with now: the tree's `romfs.toml` may change at any time."""
+        signature = None
+        with contextlib.suppress(OSError):
+            signature = Signature.of(os.lstat(self.work / OPTIONS_NAME))
+        known = self._settings
+        if known is not None and known[0] == signature:
+            return known[1]
+        tree = NO_OPTIONS
+        if signature is not None and not self._came_with_image(OPTIONS_NAME):
+            tree = options_below(self.work)
+        with as_ours(self.directory / "session.json"):
+            made = make_settings(self._remembered, tree)
+        if signature is None or settled(signature):
+            self._settings = signature, made
+        return made
+
+    def _came_with_image(self, path: str) -> bool:
+        with contextlib.suppress(RomfsError):
+            return any(entry.source == path for entry in self.held().base.entries)
+        return False
+
+    @property
+    def info(self) -> SessionInfo:
+        """What is remembered of the target and the user's choices."""
+        return self.settings().info
+
+    @property
+    def target(self) -> Target:
+        return self.settings().target
+
+    @property
+    def excludes(self) -> Excludes:
+        return self.settings().excludes
+
+    @property
+    def converters(self) -> Converters:
+        return self.settings().converters
 
     @property
     def work(self) -> Path:
@@ -93,7 +131,8 @@ class Session:
                 signatures.append(Signature.of(os.stat(self.directory / name)))
         held = self._held
         if held is None or tuple(signatures) != self._held_signatures:
-            held = open_base(self.directory, self.info.name, self.info.argument)
+            name, argument = self._remembered.name, self._remembered.argument
+            held = open_base(self.directory, name, argument)
             self._held, self._held_signatures = held, tuple(signatures)
         return held
 
@@ -114,10 +153,7 @@ class Session:
     def save_info(self, info: SessionInfo) -> None:
         """Replace what the user chose (board, options); conversions follow."""
         save(self.directory / "session.json", info.dump())
-        self.info = info
-        self.excludes = Excludes(info.excludes)
-        self.target = target_of(info)
-        self.converters = Converters(self.target, make_private_dir(cache_dir()) / "convert")
+        self._remembered, self._settings = info, None
 
     @contextmanager
     def work_fd(self) -> Iterator[int]:
@@ -141,14 +177,16 @@ class Session:
         digest: Digest | None = None,
     ) -> list[ShadowEntry]:
         """The shadow tree now. Runs no conversion unless `convert` does."""
+        settings = self.settings()
         with self.work_fd() as fd:
             deriver = Deriver(
                 fd,
                 held.base if held is not None else self.base,
-                self.converters.concerns,
-                convert or self.converters.lookup,
-                self.excludes.matches,
+                settings.converters.concerns,
+                convert or settings.converters.lookup,
+                settings.excludes.matches,
                 digest or (lambda path, fd: self.digests.digest(fd)),
+                settings.problems,
             )
             shadow = deriver.derive(scan(fd))
         if digest is None:  # all there is was asked for: what nobody asked for is gone
@@ -173,9 +211,10 @@ class Session:
         (file managers do, and glibc where it allocates by writing), and a file may be terabytes of
         holes.
         """
+        concerns = self.converters.concerns
 
         def digest(path: str, fd: int) -> tuple[str, Signature | None]:
-            return self.digests.digest(fd) if self.converters.concerns(path) else ("", None)
+            return self.digests.digest(fd) if concerns(path) else ("", None)
 
         held = held or self.held()
         shadow = self.derive(None, held, digest)
@@ -220,13 +259,6 @@ class Session:
             with self.work_fd() as work_fd:
                 fd = open_file(work_fd, location.path)
         return fd, 0, os.fstat(fd).st_size
-
-
-def target_of(info: SessionInfo) -> Target:
-    """The conversion target that a session's choices mean."""
-    board = get_board(info.board) if info.board else None
-    partition = board.partition(info.partition) if board else None
-    return Target(board, partition, Options(**dict(info.options)), info.mpy_version, info.march)
 
 
 def sessions() -> Iterator[Session]:

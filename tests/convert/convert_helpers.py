@@ -24,7 +24,7 @@ from ethosu.vela.tflite import (
 )
 
 from romfsfs.boards import get_board
-from romfsfs.convert import Conversion, Converters, Options, Target
+from romfsfs.convert import Conversion, Converters, FileOptions, Options, Rule, Target
 
 INT8, FLOAT32, INT32 = 9, 0, 2
 CONV_2D, CUSTOM = 3, 32
@@ -61,12 +61,14 @@ def stored_bytes(conversion: Conversion) -> bytes:
 
 
 def camera(name: str, partition: int = 0, heap: int | None = None, **options: Any) -> Target:
-    """The target for a board; heap: another SRAM heap than its own, bytes."""
+    """The target for a board; heap: another SRAM heap than its own, bytes. options: of every
+    file, but for stedgeai and timeout_seconds."""
     board = get_board(name)
     chosen = board.partition(partition)
     if heap is not None:
         chosen = replace(chosen, npu=replace(chosen.npu, sram_heap_bytes=heap))
-    return Target(board, chosen, Options(**options))
+    of_all = {key: options.pop(key) for key in ("stedgeai", "timeout_seconds") if key in options}
+    return Target(board, chosen, Options((Rule("*", FileOptions(**options)),), **of_all))
 
 
 def tflite(*, dtype: int = INT8, custom_code: str = "", side: int = 8) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from convert_helpers import camera, convert, lookup, stored_bytes
 
-from romfsfs.convert import Converters, Options, State, Target, mpy, script
+from romfsfs.convert import Converters, FileOptions, Options, Rule, State, Target, mpy, script
 from romfsfs.errors import ToolMissing
 
 NATIVE = b"@micropython.native\ndef double(x):\n    return x + x\n"
@@ -174,7 +174,8 @@ def test_ready_made_bytecode_is_kept_and_checked(tmp_path, cache, head, problem)
 
 
 def test_nothing_is_converted_when_that_is_asked(tmp_path, cache):
-    converters = Converters(Target(options=Options(convert=False)), cache)
+    as_they_are = Options((Rule("*", FileOptions(convert=False)),))
+    converters = Converters(Target(options=as_they_are), cache)
     assert not converters.concerns("app.py")
     assert converters.stored_path("app.py") == "app.py"
     assert convert(converters, tmp_path, "app.py", b"x = = 1").state is State.READY

@@ -277,8 +277,8 @@ def test_profile_and_pool_of_the_users(tmp_path, install, cache):
     target = camera(
         "OPENMV_N6",
         stedgeai=str(install.root),
-        neural_art_profile=f"big@{folder / 'my.json'}",
-        neural_art_optimization=1,
+        profile=f"big@{folder / 'my.json'}",
+        optimise=1,
     )
     assert convert(Converters(target, cache), tmp_path, "m.onnx", ONNX).state is State.READY
     (call,) = install.calls()
@@ -291,8 +291,6 @@ def test_profile_and_pool_of_the_users(tmp_path, install, cache):
     (folder / "my.json").write_text("{")
     broken = lookup(converters, tmp_path, "m.onnx", ONNX)
     assert (broken.state, only_code(broken)) == (State.FAILED, "options")
-    own_pool = camera(
-        "OPENMV_N6", stedgeai=str(install.root), neural_art_mpool=str(folder / "my.mpool")
-    )
+    own_pool = camera("OPENMV_N6", stedgeai=str(install.root), mpool=str(folder / "my.mpool"))
     convert(Converters(own_pool, cache), tmp_path, "m.onnx", ONNX)
     assert install.calls()[-1]["pool"]["mine"] == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from convert_helpers import FLOAT32, camera, convert, lookup, open_bytes, stored_bytes, tflite
 
-from romfsfs.convert import Converters, State, vela
+from romfsfs.convert import Converters, FileOptions, State, vela
 from romfsfs.convert.flatbuffer import read_operators
 from romfsfs.convert.models import mebibytes
 
@@ -77,7 +77,8 @@ def test_more_sram_than_the_core_has(tmp_path, cache):
     assert (result.state, result.artifact) == (State.FAILED, None)
     assert result.diagnostics[0].code == "sram"
     assert result.message == (
-        "needs 0.03 of 0.02 MiB SRAM; choose optimise=Size, or use a smaller model or input"
+        "needs 0.03 of 0.02 MiB SRAM; try --optimise Size (optimise in romfs.toml), or use a "
+        "smaller model or input"
     )
     assert "Total SRAM used" in result.diagnostics[0].detail
     assert lookup(converters, tmp_path, "m.tflite", tflite(side=64)) == result
@@ -182,9 +183,10 @@ def test_an_upgrade_while_mounted_converts_again(tmp_path, cache, monkeypatch):
 
 def test_command_line_and_configuration():
     npu = camera("OPENMV_AE3", 1).partition.npu
-    argv = vela.vela_argv(npu, "Size", "model.tflite")
-    assert argv[1:3] == ["-m", "ethosu.vela"]
-    assert " ".join(argv[3:]) == (
+    chosen = FileOptions(optimise="Size", arguments=("--verbose-all",))
+    argv = vela.vela_argv(npu, chosen, "model.tflite")
+    assert argv[1:4] == ["-m", "ethosu.vela", "--verbose-all"]  # ours after it: the last wins
+    assert " ".join(argv[4:]) == (
         "--system-config RTSS_HE_SRAM_MRAM --accelerator-config ethos-u55-128 --memory-mode "
         "Shared_Sram --optimise Size --config vela.ini --output-dir out model.tflite"
     )

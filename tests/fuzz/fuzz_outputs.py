@@ -15,8 +15,7 @@ from typing import Any
 
 from fuzz_images import SCRATCH
 
-from romfsfs.convert import failures, script, stedgeai, vela
-from romfsfs.convert.types import Diagnostic, Options
+from romfsfs.convert import Diagnostic, FileOptions, failures, script, stedgeai, vela
 from romfsfs.devices import dfu_util
 from romfsfs.errors import RomfsError, printable
 from romfsfs.system import runner
@@ -64,8 +63,8 @@ def settings(data: bytes) -> None:
         profile.write_bytes(data)
         pool.write_bytes(data[::-1])
         for options in (
-            Options(neural_art_profile=f"default@{profile}"),
-            Options(neural_art_mpool=str(pool)),
+            FileOptions(profile=f"default@{profile}"),
+            FileOptions(mpool=str(pool)),
         ):
             with contextlib.suppress(stedgeai.SettingsError):
                 made = stedgeai.make_settings("default", options)

@@ -208,3 +208,18 @@ def test_the_firmware_imports_a_compiled_module_from_it(micropython: Path, tmp_p
         [micropython, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["/rom/lib/pkg/answer.mpy", "42"], done.stderr
+
+
+def test_a_path_of_its_own_is_never_aligned_to_less_than_its_suffix_wants() -> None:
+    rules = DEFAULT_RULES._replace(paths={"d/a.bin": 256, "m.tflite": 4})
+    assert (rules.for_path("d/a.bin"), rules.for_path("a.bin")) == (256, 16)
+    assert (rules.for_path("m.tflite"), rules.largest) == (16, 256)
+    tree = [TreeEntry("m.tflite", 3), TreeEntry("d", None), TreeEntry("d/b.bin", 5),
+            TreeEntry("d/a.bin", 7), TreeEntry("d/c.bin", 1)]  # fmt: skip
+    places = canonical(tree, rules).placements
+    assert places["d/a.bin"].offset % 256 == 0
+    assert places["m.tflite"].offset % 16 == 0
+    plain = canonical(tree).placements
+    assert plain["d/a.bin"].offset % 256
+    with pytest.raises(ValueError, match="power of two"):
+        canonical(tree, DEFAULT_RULES._replace(paths={"d/a.bin": 24}))

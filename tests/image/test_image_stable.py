@@ -137,6 +137,9 @@ def test_any_edits_of_any_tree(seed: int, erase_size: int, largest: int) -> None
     rng = random.Random(seed)
     tree = random_tree(rng, rng.choice([2, 8, 25]), largest)
     rules = rng.choice([DEFAULT_RULES, AlignmentRules(4, (("tflite", 32), ("txt", 8)))])
+    if rng.random() < 0.5:  # what the user wants for single files
+        chosen = {path: rng.choice([8, 64, 512]) for path in tree if rng.random() < 0.3}
+        rules = rules._replace(paths=chosen)
     image = fresh(tree, rules)
     for _ in range(8):
         new = random_edit(rng, tree, largest)

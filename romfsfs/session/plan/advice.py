@@ -48,10 +48,10 @@ def misaligned(
     all); what was changed gets a place of its own anyway.
     """
     wrong = [
-        (path, extent.offset, rules.for_name(path))
+        (path, extent.offset, rules.for_path(path))
         for path, extent in extents.items()
         if (kept is None or path in kept) and extent.size
-        if extent.offset % rules.for_name(path)
+        if extent.offset % rules.for_path(path)
     ]
     problems = [
         Problem(

@@ -102,7 +102,7 @@ def _known(image: Image, rules: AlignmentRules) -> Iterator[Row]:
         if isinstance(node, FileNode):
             # Where the data of an empty file would lie says nothing.
             offset, size = node.extent if node.extent.size else (start, 0)
-            yield Row(FILE, offset, size, path, rules.for_name(node.name), _alignment_of(offset))
+            yield Row(FILE, offset, size, path, rules.for_path(path), _alignment_of(offset))
         else:
             inside = [child.record.offset for child in node.children]
             end = min((each for each in inside if each >= start), default=node.record.end)

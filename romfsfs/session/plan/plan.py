@@ -92,16 +92,22 @@ class Plan:
         return [TreeEntry(entry.path, entry.size) for entry in self.entries]
 
 
-def alignment_rules(target: Target) -> AlignmentRules:
-    """The partition's rules; without a board 16 bytes for models, as every board wants at least."""
-    return target.partition.alignment if target.partition is not None else DEFAULT_RULES
+def alignment_rules(target: Target, chosen: Mapping[str, ShadowEntry]) -> AlignmentRules:
+    """The partition's rules, and what the user wants for single files; without a board 16 bytes
+    for models, as every board wants at least. chosen: by path in the image."""
+    rules = target.partition.alignment if target.partition is not None else DEFAULT_RULES
+    wanted = {
+        path: target.options.for_path(entry.path).align
+        for path, entry in (chosen.items() if target.options.rules else ())
+        if not entry.is_dir
+    }
+    return rules._replace(paths={path: align for path, align in wanted.items() if align})
 
 
 def make_plan(
     shadow: Sequence[ShadowEntry], base: Base, target: Target, capacity: int | None
 ) -> Plan:
     """Order, check and measure what the work tree becomes."""
-    rules = alignment_rules(target)
     problems = [problem for entry in shadow for problem in _entry_problems(entry)]
     chosen, conflicts = _choose(shadow)
     problems += conflicts
@@ -113,13 +119,14 @@ def make_plan(
                 del chosen[path]
                 left_out = True
     problems += _label_problems(chosen)
+    rules = alignment_rules(target, chosen)
     entries = tuple(
         PlanEntry(
             path,
             entry.path,
             None if entry.is_dir else (entry.size if entry.size is not None else entry.estimate),
             entry.digest,
-            1 if entry.is_dir else rules.for_name(path.rpartition("/")[2]),
+            1 if entry.is_dir else rules.for_path(path),
             entry.location,
             entry,
         )

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.image.varuint import MAX_VALUE
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
 from romfsfs.session.tree.worktree import WorkFile, open_file
@@ -94,13 +95,16 @@ class Deriver:
         convert: Convert,
         is_junk: Callable[[str], bool],
         digest: Digest,
+        tree_problems: tuple[Diagnostic, ...] = (),
     ) -> None:
+        """tree_problems: what is wrong with the tree's own options, in `romfs.toml`."""
         self._work_fd = work_fd
         self._base = base
         self._concerns = concerns
         self._convert = convert
         self._is_junk = is_junk
         self._digest = digest
+        self._tree_problems = tree_problems
         self._by_source = {entry.source: entry for entry in base.entries}
 
     def derive(self, found: Iterable[WorkFile]) -> list[ShadowEntry]:
@@ -111,6 +115,12 @@ class Deriver:
         for work in found:
             base = self._by_source.get(work.path)
             folder = work.path.rpartition("/")[0]
+            if base is None and work.path == OPTIONS_NAME:
+                problems, note = self._tree_problems, "the options of this tree"
+                entries.append(
+                    ShadowEntry(work.path, Change.IGNORED, diagnostics=problems, note=note)
+                )
+                continue
             if base is None and (folder in junk_folders or self._is_junk(work.path)):
                 if work.kind == "dir":
                     junk_folders.add(work.path)

@@ -1,0 +1,85 @@
+"""The options of `mount` and `build` that choose how files are converted.
+
+Each takes `VALUE`, for all files, or `PATTERN=VALUE`, and may be given several times; they win over
+the tree's `romfs.toml`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from romfsfs.cli.parameters import EXCLUDE, STEDGEAI
+from romfsfs.convert import FileOptions, Options, Rule
+from romfsfs.convert.options import EVERYTHING, OptionError, check
+from romfsfs.errors import UsageError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_YES_NO = {"yes": True, "no": False, "true": True, "false": False}
+#: name of the option -> (that of `FileOptions`, how its value is called, what is said of it)
+_PER_FILE = {
+    "convert": ("convert", "yes|no", "Store scripts and models converted or as they are."),
+    "optimise": ("optimise", "HOW", "Models: Performance or Size (AE3), 0 to 3 (N6)."),
+    "profile": ("profile", "[NAME@]FILE", "Models for the N6: a neuralart JSON of yours."),
+    "mpool": ("mpool", "FILE", "Models for the N6: a memory pool file of yours."),
+    "arg": ("arguments", "ARG", "Models: an argument for Vela or ST Edge AI."),
+    "align": ("align", "BYTES", "Where data starts is a multiple of this, at least."),
+}
+#: those that a line of fstab may have, among the options of `-o`
+IN_FSTAB = ("convert", "optimise", "profile", "mpool", "align")
+
+
+def conversion_options(command: _Command) -> _Command:
+    """Adds the options, whose values `chosen` takes."""
+    options = [
+        click.option(f"--{name}", multiple=True, metavar=f"[PATTERN=]{value}", help=text)
+        for name, (_, value, text) in _PER_FILE.items()
+    ]
+    options.append(click.option("--no-convert", is_flag=True, help="The same as --convert no."))
+    options += [STEDGEAI, EXCLUDE]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def chosen(given: Mapping[str, Any]) -> Options:
+    """What was chosen on the command line. UsageError for a value that cannot be."""
+    rules = [Rule(EVERYTHING, FileOptions(convert=False))] if given["no_convert"] else []
+    for option, (name, _, _) in _PER_FILE.items():
+        rules += _rules(option, name, given[option])
+    stedgeai = given["stedgeai"]
+    if stedgeai:
+        stedgeai = os.path.abspath(os.path.expanduser(stedgeai))
+        if not os.path.exists(stedgeai):
+            raise UsageError("no such file or folder", where=f"--stedgeai {stedgeai}")
+    return Options().extended(Options(tuple(rules), stedgeai or None))
+
+
+def _rules(option: str, name: str, texts: Iterable[str]) -> list[Rule]:
+    values: dict[str, Any] = {}
+    for text in texts:
+        # What begins with a dash is an argument for a tool, which has a `=` of its own.
+        pattern, equals, value = ("", "", text) if text.startswith("-") else text.partition("=")
+        if not equals:
+            pattern, value = EVERYTHING, text
+        if name == "arguments":
+            values[pattern] = (*values.get(pattern, ()), value)
+        else:
+            values[pattern] = _value(name, value)
+    try:
+        return [
+            Rule(pattern, FileOptions(**{name: check(name, value)}))
+            for pattern, value in values.items()
+        ]
+    except OptionError as caught:
+        raise UsageError(str(caught), where=f"--{option}") from None
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "convert":
+        return _YES_NO.get(text.lower(), text)
+    return int(text) if name in ("optimise", "align") and text.isdecimal() else text

@@ -1,0 +1,170 @@
+"""`romfs.toml` at the root of a tree: the tree's own options, for `mount` and `build` alike.
+
+    board = "OPENMV_AE3"            # or "OPENMV_AE3:1" for its second partition
+    exclude = ["*.psd", "!*~"]      # as --exclude
+
+    ["models/*.tflite"]             # a pattern of paths, see `options.Rule`
+    optimise = "Size"
+    align = 64
+
+It is never stored. One that came with an image is a file like any other and not obeyed: what
+someone else's image says must not choose how programs are called here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from romfsfs.boards import parse_board
+from romfsfs.convert.junk import Excludes
+from romfsfs.convert.options import OPTIONS, FileOptions, OptionError, Rule, check
+from romfsfs.convert.types import Diagnostic, error
+from romfsfs.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "romfs.toml"
+MAX_BYTES = 1 << 20
+_AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+class TreeOptions(NamedTuple):
+    """board: `NAME` or `NAME:PARTITION`. problems: mistakes in the file, each with its line; what
+    they are about is left out of the rest."""
+
+    board: str | None = None
+    excludes: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
+
+
+def read_tree_options(data: bytes, folder: str) -> TreeOptions:
+    """What the file says. folder: the tree's root, which files in it are named relative to."""
+    try:
+        if len(data) > MAX_BYTES:
+            raise OptionError(f"it is larger than {MAX_BYTES >> 20} MiB")
+        text = data.decode("utf-8-sig")
+        document = tomllib.loads(text)
+    except UnicodeDecodeError as caught:
+        line = data.count(b"\n", 0, caught.start) + 1
+        return TreeOptions(problems=(_problem(line, "not UTF-8; save it as UTF-8"),))
+    except OptionError as caught:
+        return TreeOptions(problems=(_problem(0, str(caught)),))
+    except RecursionError:
+        return TreeOptions(problems=(_problem(0, "lists or tables are nested too deep"),))
+    except tomllib.TOMLDecodeError as caught:
+        place = _AT_LINE.search(str(caught))
+        what = str(caught)[: place.start()] if place else str(caught)
+        line = int(place[1]) if place and place[1] else text.count("\n") + 1
+        return TreeOptions(problems=(_problem(line, f"not TOML: {what}"),))
+    return _Reader(text, folder).read(document)
+
+
+class _Reader:
+    """Reads a document that is TOML, and remembers what is wrong with it."""
+
+    def __init__(self, text: str, folder: str) -> None:
+        self._lines = dict(_lines(text))
+        self._folder = folder
+        self._problems: list[Diagnostic] = []
+
+    def read(self, document: dict[str, Any]) -> TreeOptions:
+        board = self._board(document.pop("board", None))
+        excludes = self._excludes(document.pop("exclude", []))
+        rules = [
+            Rule(pattern, self._options(pattern, table))
+            for pattern, table in document.items()
+            if self._is_table(pattern, table)
+        ]
+        return TreeOptions(board, excludes, tuple(rules), tuple(self._problems))
+
+    def _complain(self, what: str, table: str, key: str = "") -> None:
+        line = self._lines.get((table, key)) or self._lines.get((table, ""), 0)
+        self._problems.append(_problem(line, what))
+
+    def _board(self, value: object) -> str | None:
+        if value is None:
+            return None
+        try:
+            if not isinstance(value, str):
+                raise OptionError(f"board is {value!r}; it is the name of a board, in quotes")
+            parse_board(value)
+        except (OptionError, UsageError) as caught:
+            self._complain(_said(caught), "", "board")
+            return None
+        return value
+
+    def _excludes(self, value: object) -> tuple[str, ...]:
+        try:
+            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                raise OptionError(f"exclude is {value!r}; it is a list of patterns, ['*.psd']")
+            Excludes(value)
+        except (OptionError, UsageError) as caught:
+            self._complain(_said(caught), "", "exclude")
+            return ()
+        return tuple(value)
+
+    def _is_table(self, pattern: str, table: object) -> bool:
+        if isinstance(table, dict):
+            return True
+        if pattern in OPTIONS:
+            what = f'{pattern} stands above every table; below ["*"] it is for all files'
+        else:
+            what = f"there is no {pattern!r}; there are board, exclude and tables of patterns"
+        self._complain(what, "", pattern)
+        return False
+
+    def _options(self, pattern: str, table: dict[str, Any]) -> FileOptions:
+        chosen = {}
+        for key, value in table.items():
+            try:
+                if isinstance(value, dict):  # [models.tflite]: a table within a table
+                    raise OptionError(f'write the pattern in quotes, ["{pattern}.{key}"]')
+                chosen[key] = check(key, value, self._folder)
+            except OptionError as caught:
+                self._complain(str(caught), pattern, key)
+        return FileOptions(**chosen)
+
+
+def _said(caught: Exception) -> str:
+    if isinstance(caught, UsageError):
+        return "; ".join(filter(None, (caught.what, caught.next_step)))
+    return str(caught)
+
+
+def _problem(line: int, what: str) -> Diagnostic:
+    return error("options", f"line {line}: {what}" if line else what)
+
+
+def _lines(text: str) -> Iterator[tuple[tuple[str, str], int]]:
+    """((table, key), number of its line), key "" for the table's own: TOML's reader does not say.
+
+    Each line is read by itself, so that one inside a text of several lines may be taken for what
+    it is not; the line of a problem is then wrong, and nothing else.
+    """
+    table = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            found = tomllib.loads(line)
+        except (tomllib.TOMLDecodeError, RecursionError):
+            key = line.partition("=")[0].strip().strip("\"'")  # of a list that goes on, say
+            yield (table, key), number
+            continue
+        for key in found:
+            if line.lstrip().startswith("["):
+                table = key
+                yield (table, ""), number
+                inner = found[key]
+                if isinstance(inner, dict):
+                    for each in inner:
+                        yield (table, each), number
+            else:
+                yield (table, key), number

@@ -1,0 +1,64 @@
+"""What a session works with: board, excludes and converters, as the user's choices and the tree's
+own options (`romfs.toml`) say together.
+
+The command line's choices are remembered in `session.json` and win over the tree's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import NamedTuple
+
+from romfsfs.boards import get_board, parse_board
+from romfsfs.convert import Converters, Diagnostic, Excludes, Options, Target
+from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options
+from romfsfs.session.keep.state import SessionInfo
+from romfsfs.session.tree.worktree import open_file
+from romfsfs.system.files import cache_dir, make_private_dir
+
+NO_OPTIONS = TreeOptions()
+
+
+class Settings(NamedTuple):
+    """info: what is remembered, with the tree's board where the user chose none. problems: what is
+    wrong with the tree's options."""
+
+    info: SessionInfo
+    target: Target
+    excludes: Excludes
+    converters: Converters
+    problems: tuple[Diagnostic, ...]
+
+
+def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings:
+    """The settings that these two mean. KeyError, TypeError, ValueError when `info.options` are
+    none of ours; UsageError for a board or pattern that does not exist."""
+    if tree.board is not None and info.board is None:
+        named, number = parse_board(tree.board)
+        at = info.partition if info.kind != "file" or number is None else number
+        info = replace(info, board=named.name, partition=at)
+    board = get_board(info.board) if info.board else None
+    partition = board.partition(info.partition) if board else None
+    options = Options.from_record(info.options).over(tree.rules)
+    target = Target(board, partition, options, info.mpy_version, info.march)
+    converters = Converters(target, make_private_dir(cache_dir()) / "convert")
+    excludes = Excludes((*tree.excludes, *info.excludes))
+    return Settings(info, target, excludes, converters, tree.problems)
+
+
+def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
+    """What `romfs.toml` in a tree says; nothing where there is none."""
+    with contextlib.suppress(OSError), open(open_file(root_fd, NAME), "rb") as file:
+        return read_tree_options(file.read(MAX_BYTES + 1), folder)
+    return NO_OPTIONS
+
+
+def options_below(folder: str | os.PathLike[str]) -> TreeOptions:
+    """The same for a folder that has not been opened. OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return options_of_tree(fd, os.path.abspath(folder))
+    finally:
+        os.close(fd)

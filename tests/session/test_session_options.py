@@ -1,0 +1,114 @@
+"""`romfs.toml` in a work tree: obeyed at once, never stored, and not obeyed when it is a gift."""
+
+from __future__ import annotations
+
+import pytest
+from session_desk import Desk
+
+from romfsfs.convert import FileOptions, Options, Rule
+from romfsfs.errors import ConversionError
+from romfsfs.image.reader import read_image
+from romfsfs.session.opening import leave_work
+from romfsfs.session.plan.shadow import Change
+
+TREE = """
+board = "OPENMV4"
+exclude = ["*.psd"]
+["raw.py"]
+convert = false
+["lib/*.bin"]
+align = 256
+"""
+
+
+def problems(desk: Desk) -> list[str]:
+    return [problem.text for problem in desk.session.status().errors]
+
+
+def test_it_is_obeyed_and_never_stored(desk: Desk) -> None:
+    desk.open()
+    for path in ("raw.py", "other.py", "pic.psd"):
+        desk.write(path, b"x = 1\n")
+    desk.write("lib/big.bin", bytes(999))
+    desk.write("romfs.toml", TREE.encode())
+    status = desk.session.status()
+    assert status.record()["board"] == "OPENMV4"
+    assert status.capacity == 128 << 10
+    entries = {entry.path: entry for entry in status.entries}
+    assert entries["romfs.toml"].change is entries["pic.psd"].change is Change.IGNORED
+    assert entries["raw.py"].stored_as == "raw.py"
+    assert entries["other.py"].stored_as == "other.mpy"
+    desk.commit()
+    assert sorted(desk.stored()) == ["a.txt", "lib/b.bin", "lib/big.bin", "other.mpy", "raw.py"]
+    (lib,) = [n for n in read_image(desk.image.read_bytes()).root.children if n.name == "lib"]
+    assert [child.extent.offset % 256 for child in lib.children] == [0, 0]
+    assert desk.session.status().clean
+
+
+def test_a_change_of_it_counts_at_once(desk: Desk) -> None:
+    desk.open()
+    desk.write("raw.py", b"x = 1\n")
+    stored = []
+    for value in ("false", "true", "false"):  # each within a tick of the clock of file times
+        desk.write("romfs.toml", f'["raw.py"]\nconvert = {value}\n'.encode())
+        (entry,) = [e for e in desk.session.status().entries if e.path == "raw.py"]
+        stored.append(entry.stored_as)
+    assert stored == ["raw.py", "raw.mpy", "raw.py"]
+    (desk.work / "romfs.toml").unlink()
+    (entry,) = [e for e in desk.session.status().entries if e.path == "raw.py"]
+    assert entry.stored_as == "raw.mpy"
+
+
+def test_what_the_command_line_says_wins(desk: Desk) -> None:
+    yes = Options((Rule("raw.py", FileOptions(convert=True)),))
+    desk.open(board="OPENMV_N6", options=yes, excludes=("!*.psd",))
+    desk.write("romfs.toml", TREE.encode())
+    desk.write("raw.py", b"x = 1\n")
+    desk.write("pic.psd", b"1")
+    status = desk.again().session.status()  # remembered
+    assert status.record()["board"] == "OPENMV_N6"
+    entries = {entry.path: entry for entry in status.entries}
+    assert entries["raw.py"].stored_as == "raw.mpy"
+    assert entries["pic.psd"].change is Change.ADDED
+
+
+def test_a_mistake_stops_the_commit_and_is_named_with_its_line(desk: Desk) -> None:
+    desk.open()
+    before = desk.image.read_bytes()
+    desk.write("raw.py", b"x = 1\n")
+    desk.write("romfs.toml", b'["raw.py"]\nconvert = "no"\n')
+    assert problems(desk) == ["romfs.toml: line 2: convert is 'no'; it can be true or false"]
+    with pytest.raises(ConversionError) as refused:
+        desk.commit()
+    assert "romfs.toml: line 2: convert is 'no'" in refused.value.detail
+    assert desk.image.read_bytes() == before
+    desk.write("romfs.toml", b'["raw.py"]\nconvert = false\n')
+    assert problems(desk) == []
+    desk.commit()
+    assert desk.stored()["raw.py"] == b"x = 1\n"
+
+
+def test_one_that_came_with_the_image_is_a_file_like_any_other(tmp_path) -> None:
+    """Nobody else's image chooses which arguments programs are called with here."""
+    given = b'["*"]\narguments = ["--output-dir", "/tmp/elsewhere"]\nconvert = false\n'
+    desk = Desk.with_image(tmp_path, {"romfs.toml": given})
+    desk.open()
+    assert desk.session.target.options == Options()
+    desk.write("romfs.toml", given + b"align = 4\n")
+    desk.write("a.py", b"x = 1\n")
+    assert desk.session.target.options == Options()
+    desk.commit()
+    assert desk.stored()["romfs.toml"] == given + b"align = 4\n"
+    assert "a.mpy" in desk.stored()
+
+
+def test_it_stays_for_the_next_mount(desk: Desk) -> None:
+    desk.open()
+    desk.write("romfs.toml", TREE.encode())
+    desk.write("raw.py", b"x = 1\n")
+    desk.commit()
+    leave_work(desk.session)
+    desk.open()
+    assert (desk.work / "romfs.toml").read_text() == TREE
+    assert desk.session.status().clean
+    assert desk.session.target.options.for_path("raw.py").convert is False
