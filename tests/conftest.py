@@ -1,20 +1,79 @@
-"""Fixtures that more than one part's tests use."""
+"""Fixtures that more than one part's tests use, and the two tiers of tests (`needs.py`)."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import needs
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
+#: the marks that come with a fixture
+MARKS = {
+    "fuse_device": pytest.mark.mount,
+    "micropython": pytest.mark.camera,
+    "micropython64": pytest.mark.camera("64"),
+}
+#: tests that are not run, by the reason
+LEFT_OUT: pytest.StashKey[Counter[str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only what needs Python and libfuse")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = Counter()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, mark in MARKS.items():
+            if fixture in fixtures:
+                item.add_marker(mark)
+    quick = config.getoption("quick")
+    reasons = [needs.left_out(item, quick=quick) for item in items]
+    config.stash[LEFT_OUT].update(reason for reason in reasons if reason)
+    if gone := [item for item, reason in zip(items, reasons, strict=True) if reason]:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item, reason in zip(items, reasons, strict=True) if not reason]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    if output is not None:  # a worker of xdist tells who started it
+        output["left_out"] = dict(config.stash[LEFT_OUT])
+    elif config.stash[LEFT_OUT] and not config.getoption("quick") and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED  # everything was asked for
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # Each worker collects all tests, so one of them knows.
+    node.config.stash[LEFT_OUT] |= Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for reason, count in config.stash[LEFT_OUT].most_common():
+        terminalreporter.write_line(f"left out: {count:4} tests: {reason}")
+    if config.stash[LEFT_OUT] and config.getoption("quick"):
+        terminalreporter.write_line("scripts/test --all runs everything")
+
+
+@pytest.fixture(scope="session")
+def fuse_device() -> None:
+    """Asked for by what mounts for real: its tests are marked `mount`."""
 
 
 @pytest.fixture(scope="session")
 def micropython() -> Path:
     """An executable MicroPython with VfsRom, the firmware's own ROMFS reader: of 32 bits, as the
-    cameras', where this machine can run that."""
+    cameras', where this machine can run that. Its tests are marked `camera`."""
     return _get_micropython()
 
 
@@ -25,18 +84,9 @@ def micropython64() -> Path:
 
 
 def _get_micropython(*bits: str) -> Path:
-    """Fetched once (`scripts/get-micropython`); a test fails where it cannot be had."""
-    done = subprocess.run(
-        [CHECKOUT / "scripts" / "get-micropython", *bits],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    if done.returncode:
-        pytest.fail(f"no MicroPython to test with:\n{done.stderr}", pytrace=False)
-    return Path(done.stdout.strip())
+    found, why = needs.micropython(*bits)
+    assert found is not None, why
+    return found
 
 
 @pytest.fixture(scope="session")

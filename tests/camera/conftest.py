@@ -47,7 +47,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Simulator
 
 
 @pytest.fixture
-def rig(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Rig]:
+def rig(tmp_path: Path, capfd: pytest.CaptureFixture[str], fuse_device: None) -> Iterator[Rig]:
     rig = Rig(tmp_path, capfd)
     yield rig
     rig.close()

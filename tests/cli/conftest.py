@@ -50,7 +50,7 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def mounts(tmp_path: Path, run: Callable[..., Ran]) -> Iterator[Mounts]:
+def mounts(tmp_path: Path, run: Callable[..., Ran], fuse_device: None) -> Iterator[Mounts]:
     mounts = Mounts(tmp_path, run)
     yield mounts
     mounts.close()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuse
+import needs
 import pytest
 
 pytest.register_assert_rewrite("mounts")
@@ -22,10 +23,12 @@ pytest.register_assert_rewrite("mounts")
 from mounts import SECONDS, Mounted  # noqa: E402
 
 NOBODY = 65534
+#: fusepy needs libfuse 2; without it, libfuse 3 alone is tried
+BINDINGS = ["fusepy", "mfusepy"] if needs.loads("libfuse.so.2") else ["mfusepy"]
 
 
-@pytest.fixture(params=["fusepy", "mfusepy"])
-def binding(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=BINDINGS)
+def binding(request: pytest.FixtureRequest, fuse_device: None) -> str:
     if sys.platform != "linux":
         pytest.skip("mounts of these tests are watched through /proc, which is Linux's")
     return str(request.param)

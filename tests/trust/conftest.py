@@ -24,18 +24,37 @@ from real_mount import RealMount, memory_folder  # noqa: E402
 LONG = os.environ.get("ROMFSFS_LONG", "") not in ("", "0")
 
 
+# Mounts by ordinary users are made as the tests of `romfsfs.fs` make them.
+_FS = Path(__file__).parent.parent / "fs"
+
+
+def _conftest_of_fs() -> ModuleType:
+    sys.path.insert(0, str(_FS))
+    spec = importlib.util.spec_from_file_location("fs_conftest", _FS / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_fs = _conftest_of_fs()
+as_nobody = _fs.as_nobody
+users_place = _fs.users_place
+
+
 @pytest.fixture(scope="session")
 def long_run() -> bool:
     return LONG
 
 
-@pytest.fixture(params=["fusepy", "mfusepy"])
-def binding(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=_fs.BINDINGS)
+def binding(request: pytest.FixtureRequest, fuse_device: None) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def make_mount() -> Iterator[Callable[..., RealMount]]:
+def make_mount(fuse_device: None) -> Iterator[Callable[..., RealMount]]:
     """Makes places to mount (nothing is mounted yet), and clears them away."""
     made: list[RealMount] = []
 
@@ -63,25 +82,6 @@ def mounted(place: RealMount) -> Iterator[RealMount]:
     assert place.complaints() == []
     place.umount()
     assert not list(place.session.glob("hidden/*"))
-
-
-# Mounts by ordinary users are made as the tests of `romfsfs.fs` make them.
-_FS = Path(__file__).parent.parent / "fs"
-
-
-def _conftest_of_fs() -> ModuleType:
-    sys.path.insert(0, str(_FS))
-    spec = importlib.util.spec_from_file_location("fs_conftest", _FS / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_fs = _conftest_of_fs()
-as_nobody = _fs.as_nobody
-users_place = _fs.users_place
 
 
 @pytest.fixture(scope="session")
