@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -33,15 +34,14 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
-def loads(*names: str) -> bool:
-    """Whether the dynamic loader finds one of these libraries."""
-    for name in names:
-        try:
+@functools.cache
+def libfuse(major: int) -> str:
+    """The name under which the dynamic loader finds this libfuse; empty: it does not."""
+    for name in {2: ["libfuse.so.2"], 3: ["libfuse3.so.4", "libfuse3.so.3"]}[major]:
+        with contextlib.suppress(OSError):
             ctypes.CDLL(name)
-        except OSError:
-            continue
-        return True
-    return False
+            return name
+    return ""
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def no_mounts() -> str:
     """Why nothing can be mounted here; empty: it can."""
     if sys.platform == "linux" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "there is no /dev/fuse that may be used here"
-    if sys.platform == "linux" and not loads("libfuse.so.2", "libfuse3.so.4", "libfuse3.so.3"):
+    if sys.platform == "linux" and not any(map(libfuse, (2, 3))):
         return "libfuse is not installed: scripts/prepare run"
     return ""
 

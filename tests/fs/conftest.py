@@ -24,7 +24,7 @@ from mounts import SECONDS, Mounted  # noqa: E402
 
 NOBODY = 65534
 #: fusepy needs libfuse 2; without it, libfuse 3 alone is tried
-BINDINGS = ["fusepy", "mfusepy"] if needs.loads("libfuse.so.2") else ["mfusepy"]
+BINDINGS = ["fusepy", "mfusepy"] if needs.libfuse(2) else ["mfusepy"]
 
 
 @pytest.fixture(params=BINDINGS)

@@ -30,6 +30,7 @@ GIT = """
 
 
 @ONCE
+@pytest.mark.program("git")
 def test_git_clones_stashes_and_is_clean_after_a_remount(mounted: RealMount) -> None:
     """A repository in the mount outlives commit and unmount, and none of it is stored."""
     sh(mounted, GIT + """
@@ -52,6 +53,7 @@ def test_git_clones_stashes_and_is_clean_after_a_remount(mounted: RealMount) -> 
     sh(mounted, GIT + "git rm -rq lib; git commit -qm gone; test ! -e lib; rm -rf .git")
 
 
+@pytest.mark.program("vim")
 def test_vim_keeps_swap_and_undo_files_out_of_the_image(mounted: RealMount) -> None:
     sh(mounted, """
         printf 'x = 0\\n' > app.py; chmod 640 app.py
@@ -69,6 +71,7 @@ app.py~"
     assert set(mounted.stored()) == {"app.mpy"}
 
 
+@pytest.mark.program("patch")
 def test_files_are_made_cut_patched_and_removed(mounted: RealMount) -> None:
     sh(mounted, """
         printf 0123456789 > a.bin; printf XY | dd of=a.bin bs=1 seek=4 conv=notrunc status=none
@@ -104,6 +107,7 @@ def test_links_are_refused_in_words(mounted: RealMount) -> None:
 
 
 @ONCE
+@pytest.mark.program("tar", "zip", "unzip")
 def test_archives_are_brought_up_to_date(mounted: RealMount) -> None:
     sh(mounted, """
         mkdir src; echo 1 > src/a.txt; echo 2 > src/b.txt; zip -qr src.zip src
@@ -142,6 +146,7 @@ def site(tmp_path: Path) -> Iterator[str]:
 
 
 @ONCE
+@pytest.mark.program("curl", "wget")
 def test_downloads_land_in_the_mount(mounted: RealMount, site: str) -> None:
     sh(mounted, f"""
         export no_proxy='*'; curl -fsS -o curl.bin {site}/model.bin; wget -q {site}/model.bin
@@ -203,6 +208,7 @@ def test_python_moves_and_keeps_files(mounted: RealMount, tmp_path: Path) -> Non
 
 
 @ONCE
+@pytest.mark.program("make")
 def test_make_builds_what_is_older_and_nothing_after_a_remount(mounted: RealMount) -> None:
     (mounted.mnt / "Makefile").write_text(
         "all: out/b.txt\nout/b.txt: a.txt\n\tmkdir -p out\n\tcp a.txt out/b.txt\n"
@@ -261,6 +267,7 @@ def _events(watch: int) -> set[tuple[int, str]]:
     return found
 
 
+@pytest.mark.program("sqlite3")
 def test_sqlite_is_stored_whole(mounted: RealMount) -> None:
     """With write-ahead logging two programs share a mapped file; a checkpoint puts all together."""
     sh(mounted, """

@@ -21,7 +21,7 @@ import pytest
 from real_mount import LONG, ROUND, RealMount, compiled, until
 from twin_trees import answer
 
-pytestmark = pytest.mark.timeout(3600 if LONG else 120)
+pytestmark = [pytest.mark.timeout(3600 if LONG else 120), pytest.mark.program("cc")]
 
 Tree = dict[str, bytes | None]
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from desktop import Crashed, Desktop
 from real_mount import CHECKOUT, RealMount
 from thunar import Thunar, version
@@ -60,6 +61,7 @@ def tell(story: Callable[[Story], None]) -> None:
             told.close()
 
 
+@pytest.mark.desktop
 def test_a_model_is_copied_renamed_deleted_and_committed() -> None:
     tell(edits_and_commits)
 
@@ -126,6 +128,7 @@ def edits_and_commits(told: Story) -> None:
     assert (mnt / "person.tflite").read_bytes() == model
 
 
+@pytest.mark.desktop
 def test_what_does_not_fit_or_is_a_link_is_refused_in_words() -> None:
     tell(is_refused)
 

@@ -93,6 +93,7 @@ _SINGLE = ("open", "commit", "recover", "close", "keep", "discard", "log", "buil
     [("cycle", 71), ("reopen", 53), ("undo", 53), ("revert", 29), ("rollback", 29),
      *((operation, 1) for operation in _SINGLE if LONG)],
 )  # fmt: skip
+@pytest.mark.program("cc")
 def test_the_power_goes(
     recorder: Path, operation: str, every: int, record_property: Record
 ) -> None:
@@ -119,6 +120,7 @@ _READING = (
         *(("EIO read", operation, 1) for operation in _READING if LONG),
     ],
 )  # fmt: skip
+@pytest.mark.program("cc")
 def test_refused_by_the_disk(
     faults: Path, how: str, operation: str, every: int, record_property: Record
 ) -> None:

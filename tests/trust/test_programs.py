@@ -87,6 +87,7 @@ def terminal(mounted: RealMount) -> Iterator[Callable[..., Terminal]]:
         each.close()
 
 
+@pytest.mark.program("emacs")
 def test_sed_and_emacs_save(mounted: RealMount) -> None:
     sh(mounted, """
         echo one > a.txt; sed -i s/one/two/ a.txt; test "$(cat a.txt)" = two
@@ -107,6 +108,7 @@ more"
     assert mounted.stored() == {"a.txt": b"three\nmore\nmore\n", "a.txt.bak": b"two\n"}
 
 
+@pytest.mark.program("nano")
 def test_nano_saves(mounted: RealMount, terminal: Callable[..., Terminal]) -> None:
     (mounted.mnt / "a.txt").write_text("old\n")
     nano = terminal("nano", "--ignorercfiles", "--backup", "a.txt")
@@ -118,6 +120,7 @@ def test_nano_saves(mounted: RealMount, terminal: Callable[..., Terminal]) -> No
     assert sorted(os.listdir(mounted.mnt)) == ["a.txt", "a.txt~"]
 
 
+@pytest.mark.program("mc")
 def test_midnight_commander_copies_moves_deletes_and_edits(
     mounted: RealMount, terminal: Callable[..., Terminal]
 ) -> None:
@@ -164,6 +167,7 @@ def test_midnight_commander_copies_moves_deletes_and_edits(
     assert mounted.stored() == {"labels.txt": b"dog cat\n"}
 
 
+@pytest.mark.program("rsync", "unzip")
 def test_rsync_in_place_and_unzip(mounted: RealMount) -> None:
     source = mounted.base / "source"
     source.mkdir()
@@ -186,6 +190,7 @@ dog"
                            "models/labels.txt"}  # fmt: skip
 
 
+@pytest.mark.program("sqlite3")
 def test_sqlite_keeps_a_database(mounted: RealMount) -> None:
     for mode in ("delete", "truncate", "persist", "wal"):
         sql = f"""
@@ -213,6 +218,7 @@ def test_what_file_managers_leave_is_accepted_and_never_packed(mounted: RealMoun
     assert (mounted.mnt / ".Trash-1000/files/gone.py").exists()
 
 
+@pytest.mark.program("gio")
 def test_gio_copies_moves_and_trashes(make_mount: Callable[..., RealMount], tmp_path: Path) -> None:
     """What Nautilus does. Not below /dev, where GLib trashes nothing."""
     mounted = make_mount()
