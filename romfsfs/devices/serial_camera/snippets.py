@@ -30,8 +30,8 @@ of any script. And both loops end by themselves when nothing comes for 10 s betw
 Without stdin.buffer or stdout.buffer the payloads and chunks travel as base64.
 
 Modules are imported by their u names where they have one: those are always the firmware's own,
-while a file in /rom, /flash or on the SD card hides a module of the plain name (facts:
-`camera.md`). vfs, sys, uctypes and micropython cannot be hidden.
+while a file in /rom, /flash or on the SD card hides a module of the plain name (see
+docs/cameras.md). vfs, sys, uctypes and micropython cannot be hidden.
 """
 
 from __future__ import annotations
