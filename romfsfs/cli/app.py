@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from romfsfs import __version__
 from romfsfs.cli.fstab import with_mount
 from romfsfs.cli.mistakes import usage_error
-from romfsfs.cli.output import Output, discard_stdout, flush
+from romfsfs.cli.output import Output, finish, reader_has_gone
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RomfsError
 from romfsfs.system.errors import os_error
 
@@ -141,7 +141,7 @@ def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
 
     -v and -q may follow the command too.
     """
-    context.obj = Output(verbose, quiet)
+    context.obj.adjust(verbose, quiet)
 
 
 def run(arguments: list[str]) -> int:
@@ -152,27 +152,31 @@ def run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names that are not UTF-8, or that the terminal's encoding lacks, are shown and no error.
         sys.stdout.reconfigure(errors="backslashreplace")
-    output = Output(
-        verbose=sum(word.count("v") for word in arguments[:1] if word in ("-v", "-vv", "--verbose"))
-    )
-    context: list[Any] = []
+    output = Output()
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in previous.items():
         if handler is not signal.SIG_IGN:  # nohup: the terminal's end is none of ours
             signal.signal(number, _terminate)
     try:
-        with romfsfs.make_context("romfsfs", with_mount(arguments, {*COMMANDS, *ALIASES})) as made:
-            context.append(made)
-            result = romfsfs.invoke(made)
-            flush()
+        return finish(output, _run(output, arguments))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run(output: Output, arguments: list[str]) -> int:
+    words = with_mount(arguments, {*COMMANDS, *ALIASES})
+    try:
+        with romfsfs.make_context("romfsfs", words, obj=output) as context:
+            result = romfsfs.invoke(context)
             return result if isinstance(result, int) else EXIT_OK
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.UsageError as error:
         if not arguments or isinstance(error, _NO_ARGUMENTS):
             error.show()  # the help
-            return EXIT_USAGE
-        output.error(usage_error(error))
+        else:
+            output.error(usage_error(error))
         return EXIT_USAGE
     except click.Abort:
         raise KeyboardInterrupt from None
@@ -180,21 +184,13 @@ def run(arguments: list[str]) -> int:
         output.error(RomfsError(error.format_message()))
         return EXIT_FAILURE
     except RomfsError as error:
-        (context[0].obj or output if context else output).error(error)
+        output.error(error)
         return error.exit_code
-    except BrokenPipeError:
-        discard_stdout()
-        return EXIT_FAILURE
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and reader_has_gone():
+            return EXIT_OK  # who reads has seen enough: `| head`
         output.error(os_error(error))
-        try:
-            flush()
-        except OSError:
-            discard_stdout()
         return EXIT_FAILURE
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _terminate(number: int, frame: object) -> None:

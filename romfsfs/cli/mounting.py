@@ -107,6 +107,7 @@ def mount(
             foreground=given["foreground"],
             extra=tuple(passed),
             progress=progress,
+            mounted=request.say_where,
         )
         mount_fuse(request.open_host, directory, mount_options)
     if not given["foreground"]:
@@ -170,6 +171,7 @@ class MountRequest:
         self.commit_on_unmount = commit_on_unmount
         self.notify = notify
         self._lock: Lock | None = None
+        self._resumed = False
 
     def open_host(self, progress: Progress) -> SessionHost:
         """Open the device, the session and its work tree; the session is locked from here on."""
@@ -194,8 +196,14 @@ class MountRequest:
             session, self.read_only, lambda: session_device(session), notify=self.notify
         )
         host.start(resumed)
-        self._lock.write(MountedAt(os.getpid(), self.mountpoint, resumed))
+        self._resumed = resumed
         return host
+
+    def say_where(self) -> None:
+        """The kernel has mounted: others may be told where. Before, they would not find it there
+        and take it for a mount that was taken away."""
+        if self._lock is not None:
+            self._lock.write(MountedAt(os.getpid(), self.mountpoint, self._resumed))
 
     def _refuse_to_hide(self) -> None:
         """With `-o nonempty` the mount may lie over what it needs itself."""

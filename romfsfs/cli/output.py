@@ -9,17 +9,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from romfsfs.errors import RomfsError, printable
+import click
+
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
+from romfsfs.system.errors import os_error
 from romfsfs.system.files import Progress, named, no_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+#: How lines begin, and the colour (of click's) that such lines have.
+Colours = Sequence[tuple[str, str]]
 
 #: What an error of the system calls it.
 STANDARD_OUTPUT = "standard output"
@@ -48,13 +55,22 @@ class Output:
     def say(self, text: str) -> None:
         """A result for people; not with `--quiet`."""
         if not self.quiet:
-            write(printable_lines(text) + "\n")
+            with suppress(BrokenPipeError):  # nobody reads it, and the work goes on
+                write(printable_lines(text) + "\n")
 
-    def show(self, text: str, *, drawn: bool = False) -> None:
-        """What was asked for: shown whatever the verbosity. On a terminal nothing in it commands
-        that, unless it is `drawn` by us; a file or program gets it as it is."""
-        plain = drawn or not sys.stdout.isatty()
-        write(text if plain else printable_lines(text))
+    def show(self, text: str, colours: Colours = ()) -> None:
+        """What was asked for: shown whatever the verbosity, on a terminal in these colours."""
+        write(drawn(text, colours))
+
+    def show_exactly(self, lines: Iterable[str], colours: Colours = ()) -> None:
+        """Lines that a file or program gets as they are (`romfsfs diff > patch`), and people
+        through their pager, as git does it."""
+        if not sys.stdout.isatty():
+            for line in lines:
+                write(line + "\n")
+        else:
+            os.environ.setdefault("LESS", "FRX")  # less ends where all fits on one screen
+            click.echo_via_pager(drawn(line + "\n", colours) for line in lines)
 
     def json(self, record: Any) -> None:
         """A JSON document on standard output."""
@@ -76,7 +92,7 @@ class Output:
 
     def fault(self, text: str) -> None:
         """A line that says what is wrong: one of several, where `error` is the end."""
-        _tell(f"romfsfs: error: {printable(text)}")
+        _tell(f"romfsfs: error: {printable(text)}", "red")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -108,13 +124,31 @@ def flush() -> None:
         sys.stdout.flush()
 
 
+def drawn(text: str, colours: Colours) -> str:
+    """Text of several lines for people. Names and texts in it come from images and cameras:
+    nothing in them commands a terminal; only we do, and only where there is one."""
+    lines = printable_lines(text).split("\n")
+    if colours and draws(sys.stdout) and not os.environ.get("NO_COLOR"):
+        lines = [_in_colour(line, colours) for line in lines]
+    return "\n".join(lines)
+
+
+def _in_colour(line: str, colours: Colours) -> str:
+    for beginning, colour in colours:
+        if line.startswith(beginning):
+            return click.style(line, fg=colour)
+    return line
+
+
 def draws(stream: TextIO) -> bool:
     """Whether it is a terminal on which a line can be drawn anew."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _tell(line: str) -> None:
+def _tell(line: str, colour: str | None = None) -> None:
     """A line on standard error, if anybody reads it."""
+    if colour and draws(sys.stderr) and not os.environ.get("NO_COLOR"):
+        line = click.style(line, fg=colour)
     with suppress(OSError):
         sys.stderr.write(f"{line}\n")
 
@@ -207,7 +241,37 @@ def size_text(size: int) -> str:
     return f"{size:,} B"
 
 
-def discard_stdout() -> None:
-    """After it could not be written: let the interpreter's last flush go nowhere."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+def confirmed(output: Output, question: str) -> bool:
+    """Whether the user says yes. UsageError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "standard input is not a terminal, so nobody can be asked",
+            where=question,
+            next_step="add --yes",
+        )
+    if click.confirm(printable(question), err=True):
+        return True
+    output.note("nothing was changed")
+    return False
+
+
+def reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    looker = select.poll()
+    looker.register(sys.stdout.fileno(), 0)
+    return any(events & select.POLLERR for _, events in looker.poll(0))
+
+
+def finish(output: Output, code: int) -> int:
+    """The exit code, once what was written has arrived: a full disk behind it is a failure, a
+    reader that has gone is none."""
+    try:
+        flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)  # where the interpreter's last flush will go
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        if not isinstance(error, BrokenPipeError) and code == EXIT_OK:
+            output.error(os_error(error))
+            return EXIT_FAILURE
+    return code

@@ -9,6 +9,14 @@ from romfsfs.devices.base import WriteReport
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
 
+STATUS_COLOURS = (
+    ("  A ", "green"), ("  M ", "yellow"), ("  D ", "red"), ("  error", "red"), ("    |", "red"),
+    ("  warning", "yellow"),
+)  # fmt: skip
+DIFF_COLOURS = (
+    ("+++ ", "white"), ("--- ", "white"), ("+", "green"), ("-", "red"), ("@@", "cyan"),
+)  # fmt: skip
+
 
 def say_commit(output: Output, name: str, report: CommitReport) -> None:
     """What a commit did."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
 import click
 
 from romfsfs.cli import values
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output, confirmed, count_text
 from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, where
 from romfsfs.cli.reports import (
+    DIFF_COLOURS,
     NOTHING_COMMITTED,
+    STATUS_COLOURS,
     commit_record,
     idle_record,
     say_commit,
@@ -68,12 +70,13 @@ def status(
     if found.mountpoint is not None and not verbose:
         # The daemon knows more: which conversions run, and what failed without being kept.
         clean = bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
-        output.show(_told(found.mountpoint, "status.json" if as_json else "status"))
+        told = _told(found.mountpoint, "status.json" if as_json else "status")
     else:
         result = found.session.status()
         clean = result.clean
         mounted = found.mountpoint is not None
-        output.show(result.json() if as_json else result.text(verbose, mounted=mounted))
+        told = result.json() if as_json else result.text(verbose, mounted=mounted)
+    output.show(told, () if as_json else STATUS_COLOURS)
     return EXIT_FAILURE if exit_code and not clean else EXIT_OK
 
 
@@ -111,11 +114,10 @@ def diff(
             history.image_path(found.session, new),
             is_wanted,
         )
-    nothing = True
-    for line in lines:
-        nothing = False
-        output.show(line + "\n")
-    if nothing and images is None:
+    first = next(lines, None)
+    if first is not None:
+        output.show_exactly(itertools.chain([first], lines), DIFF_COLOURS)
+    elif images is None:
         refuse_unknown(found.session, found.session.derive(), wanted)
 
 
@@ -215,9 +217,7 @@ def revert(
         output.say(f"{found.session.info.title}: not mounted, no edits: nothing to revert")
         return EXIT_OK
     wanted = _paths(found, paths)
-    asks = not wanted and not yes and sys.stdin.isatty()
-    if asks and not click.confirm(f"Drop all edits of {found.session.info.name}?", err=True):
-        output.note("nothing was changed")
+    if not (wanted or yes or confirmed(output, f"Drop all edits of {found.session.info.name}?")):
         return EXIT_FAILURE
     changed = revert_session(found.session, wanted, found.mountpoint)
     for path in changed:
@@ -328,11 +328,13 @@ def log(
         ])  # fmt: skip
         return
     numbers = [entry.number for entry in known if entry.digest == _present(session)]
+    lines = []
     for entry in known:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
         mark = "*" if entry.number == max(numbers, default=-1) else " "
         line = f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B"
-        output.show(f"{line}  {printable(entry.summary)}".rstrip() + "\n")
+        lines.append(f"{line}  {printable(entry.summary)}".rstrip())
+    output.show_exactly(lines, (("*", "green"),))
 
 
 def _present(session: Session) -> str:

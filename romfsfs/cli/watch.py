@@ -7,16 +7,16 @@ change of the tree, so that asking costs next to nothing while nothing happens.
 from __future__ import annotations
 
 import json
-import select
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from romfsfs.cli.output import Output, draws, flush
+from romfsfs.cli.output import Output, drawn, draws, flush, printable_lines, reader_has_gone, write
+from romfsfs.cli.reports import STATUS_COLOURS
 from romfsfs.cli.sources import Found
-from romfsfs.errors import EXIT_OK, printable
+from romfsfs.errors import EXIT_OK
 from romfsfs.session.keep import store
 
 #: Between two looks. The daemon keeps the text as it was for up to a second.
@@ -40,10 +40,13 @@ def watch(
         for text in _texts(found, as_json, verbose):
             if text != last:
                 last = text
-                shown = _screen(text) if drawing else text + ("" if as_json else "\n")
-                output.show(shown, drawn=drawing)
+                if drawing:
+                    write(_screen(text))
+                else:
+                    output.show(text + ("" if as_json else "\n"))
                 flush()
-            _check_reader()
+            if reader_has_gone():  # while nothing changes nothing is written, which would find out
+                return EXIT_OK
             wait(SECONDS)
     except KeyboardInterrupt:
         if drawing:
@@ -51,15 +54,6 @@ def watch(
         return EXIT_OK
     output.note("no longer mounted" if found.mountpoint is not None else "no edits are left")
     return EXIT_OK
-
-
-def _check_reader() -> None:
-    """BrokenPipeError when nobody reads any more (`| head`): while nothing changes nothing is
-    written, which would find out."""
-    looker = select.poll()
-    looker.register(sys.stdout.fileno(), 0)
-    if any(events & select.POLLERR for _, events in looker.poll(0)):
-        raise BrokenPipeError
 
 
 def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:
@@ -95,9 +89,9 @@ def _from_daemon(mountpoint: Path, name: str) -> str:
 def _screen(text: str) -> str:
     """As much of the text as fits, lines cut rather than wrapped, at the top of an empty screen."""
     columns, rows = shutil.get_terminal_size()
-    lines = [printable(line)[:columns] for line in text.splitlines()]
+    lines = [line[:columns] for line in printable_lines(text).splitlines()]
     if len(lines) > rows - 1:
         # The last line says how full it is: that stays.
         left_out = len(lines) - (rows - 2)
         lines = [*lines[: rows - 3], f"  ... {left_out} lines more", lines[-1]]
-    return _HOME_AND_CLEAR + "\n".join(lines) + "\n"
+    return _HOME_AND_CLEAR + drawn("\n".join(lines) + "\n", STATUS_COLOURS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +13,7 @@ import click
 
 from romfsfs.boards import get_board
 from romfsfs.cli import values
-from romfsfs.cli.output import Output, flush, write
+from romfsfs.cli.output import Output, confirmed, flush, write
 from romfsfs.cli.parameters import (
     CAMERA,
     CAMERA_BOARD,
@@ -199,14 +198,8 @@ def reset(
         if not as_json:
             for image in chosen:
                 output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
-        if not yes:
-            if not sys.stdin.isatty():
-                raise UsageError(
-                    "reset replaces all that the camera's ROMFS holds", next_step="add --yes"
-                )
-            if not click.confirm(f"Replace what {info.name} holds?", err=True):
-                output.note("nothing was changed")
-                return EXIT_FAILURE
+        if not yes and not confirmed(output, f"Replace all that {info.name} holds?"):
+            return EXIT_FAILURE
         restore = partial(_restore, output, camera, force=force, as_json=as_json)
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
     for image in chosen[1:]:

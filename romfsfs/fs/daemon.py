@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import importlib
 import json
 import logging
 import os
@@ -21,10 +23,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
-from romfsfs import errors
-from romfsfs.errors import Interrupted, RomfsError
+from romfsfs.errors import Interrupted, RomfsError, printable
 from romfsfs.fs.binding import Binding, load_binding
 from romfsfs.fs.host import MountHost
 from romfsfs.fs.mountpoint import claimed, prepare
@@ -45,19 +46,24 @@ _M_ARENA_MAX = -8  # <malloc.h>
 
 _PROGRESS_SECONDS = 0.05
 _COULD_NOT_MOUNT = "could not mount"
+#: Bytes of a session's log, at the most, and what is left of it then.
+_LOG_LIMIT = 1 << 20
+_LOG_KEPT = 1 << 18
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """source: what the mount table shows. extra: values of `-o`, comma-separated lists.
-    foreground: serve in this process until unmounted or interrupted."""
+    foreground: serve in this process until unmounted or interrupted. mounted: called where it is
+    served, once the kernel has mounted and before it answers anybody."""
 
     source: str = "romfsfs"
     allow_other: bool = False
     foreground: bool = False
     extra: tuple[str, ...] = ()
     progress: Progress = no_progress
+    mounted: Callable[[], None] = lambda: None
 
 
 def mount(
@@ -84,6 +90,7 @@ def mount(
             with claimed(path, nonempty=nonempty) as release:
 
                 def ready() -> None:
+                    options.mounted()
                     release()
                     announce()
 
@@ -206,7 +213,11 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> int:
             if isinstance(error, KeyboardInterrupt):
                 raise Interrupted("interrupted while mounting", where=path) from None
             raise
-    raise RomfsError("the mount's process ended without a word", where=path)
+    raise RomfsError(
+        "the mount's process ended and gave no reason",
+        where=path,
+        next_step="romfsfs -vv mount --foreground shows what it does",
+    )
 
 
 def _daemon(serve: _Serve, channel: int) -> None:
@@ -252,9 +263,35 @@ def _redirect_output() -> BinaryIO:
     sys.stdout = sys.stderr = stream
     logging.raiseExceptions = False  # where the log's disk is full, a report of that is lost too
     logging.basicConfig(
-        force=True, stream=stream, format=_LOG_FORMAT, level=min(level, logging.INFO)
-    )
+        force=True, handlers=[_LogHandler(stream)], format=_LOG_FORMAT,
+        level=min(level, logging.INFO),
+    )  # fmt: skip
     return captured
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """To standard error; once that is a log file, the file stays within bounds.
+
+    People read it with `cat`: names in it command no terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).expandtabs().split("\n")))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        with contextlib.suppress(OSError):
+            shorten(2)
+
+
+def shorten(fd: int) -> None:
+    """Leave the last part of a log, open for reading and appending, that has become long: a mount
+    may last for months. Not a pipe or a temporary file, which nobody appends to."""
+    size = os.fstat(fd).st_size
+    if size > _LOG_LIMIT and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
+        kept = os.pread(fd, _LOG_KEPT, size - _LOG_KEPT)
+        os.ftruncate(fd, 0)
+        os.write(fd, kept[kept.find(b"\n") + 1 :])
 
 
 def _let_go_of_others(channel: int) -> None:
@@ -276,7 +313,7 @@ def _let_go_of_others(channel: int) -> None:
 def _to_log(host: MountHost, send: _Sender, captured: BinaryIO) -> Callable[[], None]:
     """Open the session's log while the mount can still be refused; what this returns is for when
     the kernel has mounted: from there on output belongs to the log. OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     path = os.devnull if host.log_file is None else host.log_file
     target = os.open(path, flags, 0o600)
 
@@ -287,6 +324,7 @@ def _to_log(host: MountHost, send: _Sender, captured: BinaryIO) -> Callable[[], 
         os.dup2(target, 1)
         os.dup2(target, 2)
         os.close(target)
+        shorten(2)
         captured.close()
         send(ready=True)
         send.close()
@@ -304,8 +342,8 @@ def _fail(error: RomfsError, send: _Sender, captured: BinaryIO) -> None:
         error.what = f"{error.what}: {said.splitlines()[0]}"  # libfuse's own words
     log.error("%s", error.line)
     send(error={
-        "type": type(error).__name__, "what": error.what, "where": error.where,
-        "next_step": error.next_step, "detail": detail,
+        "type": [type(error).__module__, type(error).__qualname__], "what": error.what,
+        "where": error.where, "next_step": error.next_step, "detail": detail,
     })  # fmt: skip
     send.close()
 
@@ -336,10 +374,13 @@ class _Sender:
             os.close(channel)
 
 
-def _rebuilt(fields: dict[str, str]) -> RomfsError:
-    """The daemon's error in this process: same class (and so exit code), same words."""
-    kind = getattr(errors, fields.pop("type"), RomfsError)
+def _rebuilt(fields: dict[str, Any]) -> RomfsError:
+    """The daemon's error in this process: same class (and so exit code), same words.
+
+    Errors are defined where they are raised too, in modules that only the daemon may have imported.
+    """
+    module, name = fields.pop("type")
+    kind = getattr(importlib.import_module(module), name)
     error: RomfsError = kind.__new__(kind)
-    what = fields.pop("what")
-    RomfsError.__init__(error, what, **fields)
+    RomfsError.__init__(error, **fields)
     return error

@@ -27,6 +27,9 @@ FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")
 _COMMAND_SECONDS = 30
 _SHOWN_PROCESSES = 8
+#: How long "busy" is not believed while no process can be found that uses the mount.
+_BUSY_SECONDS = 2.0
+_BUSY_PAUSE_SECONDS = 0.05
 #: A mount that nobody uses ends at once, though it was taken away lazily.
 _LAZY_SECONDS = 2.0
 
@@ -192,7 +195,7 @@ def unmount(
     path = os.fspath(mountpoint)
     if find_mount(path) is None:  # one that is known is not looked at: it may not answer
         path = os.path.realpath(mountpoint)
-    code, output = _run([*_unmounter(lazy=lazy), path])
+    code, output = _unmount_when_free(path, lazy)
     if code != 0:
         if find_mount(path) is None and sys.platform.startswith("linux"):
             raise UsageError("nothing is mounted there", where=path)
@@ -220,6 +223,26 @@ def unmount(
             next_step="look into its log",
         )  # fmt: skip
     return True
+
+
+def _unmount_when_free(path: str, lazy: bool) -> tuple[int, str]:
+    """Exit code and words of the program that unmounts.
+
+    The kernel may say "busy" of a mount that nobody holds, where the release of a file or a
+    reading of a folder is just on its way: it is asked again.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        code, output = _run([*_unmounter(lazy=lazy), path])
+        if (
+            code == 0
+            or time.monotonic() > deadline
+            or find_mount(path) is None
+            or any(m.mountpoint.startswith(path + "/") for m in mounts())
+            or any(_processes_using(path))
+        ):
+            return code, output
+        time.sleep(_BUSY_PAUSE_SECONDS)
 
 
 def wait_for_exit(pid: int, timeout: float) -> bool:

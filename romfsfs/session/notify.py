@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from romfsfs.errors import printable
 from romfsfs.system.programs import find_on_path
 
 log = logging.getLogger(__name__)
@@ -44,10 +45,11 @@ def notification_command(program: str, title: str, text: str) -> list[str]:
 
 def wording(name: str, failed: Mapping[str, str]) -> tuple[str, str]:
     """Title and text for files that could not be converted (path: reason) on the target `name`."""
+    name = printable(name)
     if len(failed) == 1:
         ((path, message),) = failed.items()
-        return f"{path} could not be converted", f"{message}\n{name}"
-    shown = ", ".join(list(failed)[:_SHOWN])
+        return f"{printable(path)} could not be converted", f"{printable(message)}\n{name}"
+    shown = ", ".join(map(printable, list(failed)[:_SHOWN]))
     more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
     return f"{len(failed)} files could not be converted", f"{shown}{more}\n{name}"
 

@@ -166,7 +166,7 @@ def test_the_ways_on_after_a_change_elsewhere_while_mounted(mounts: Mounts, imag
     assert image.read_bytes() == elsewhere
     assert mounts.command("umount", cam).code == 0
     assert mounts.shell("mount", image, cam).code == 7
-    assert mounts.command("revert", image).code == 0
+    assert mounts.command("revert", image, "--yes").code == 0
     cam = mounts.mount(image)
     assert [path.name for path in cam.iterdir()] == ["x"]
     (cam / "x").write_text("mine\n")

@@ -8,6 +8,7 @@ STATE/settings.json   capacity, used, slow, limits {path: bytes}, read_only
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -141,7 +142,11 @@ def open_host(state: Path) -> Callable[[Progress], FakeHost]:
             until((state / "go").exists)
         progress("reading", 2, 2)
         if (state / "refuse").exists():
-            raise RomfsError("the session refuses", where="there", next_step="try another")
+            module, _, name = (state / "refuse").read_text().partition(" ")
+            kind = getattr(importlib.import_module(module), name) if module else RomfsError
+            error = kind.__new__(kind)
+            RomfsError.__init__(error, "the session refuses", where="there", next_step="go on")
+            raise error
         return FakeHost(state)
 
     return factory

@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
+import io
+import json
 import os
+import pkgutil
 import random
+import re
 import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import needs
 import pytest
 from mounts import SECONDS, Mounted, ended, until
 
-from romfsfs.errors import RomfsError, UsageError
+import romfsfs
+from romfsfs.devices.serial_camera.identity import NoRomfsAccess
+from romfsfs.errors import EXIT_DEVICE, RomfsError, UsageError
 from romfsfs.fs import binding as bindings
 from romfsfs.fs import mountpoint
+from romfsfs.fs.daemon import _fail, _rebuilt, _Sender, shorten
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import main_2
 from romfsfs.system.mount_table import find_mount
 
 #: this machine's own: .so.4 since 3.17
 LIBFUSE_3 = needs.libfuse(3) or "libfuse3.so"
+
+
+def error_classes() -> list[type[RomfsError]]:
+    """Every class of error that any module of ours defines."""
+    for module in pkgutil.walk_packages(romfsfs.__path__, "romfsfs."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, pending = [], [RomfsError]
+    while pending:
+        kind = pending.pop()
+        found.append(kind)
+        pending += kind.__subclasses__()
+    return found
 
 
 def test_it_is_ready_when_mount_returns_and_ended_when_unmount_does(place: Mounted) -> None:
@@ -59,8 +81,57 @@ def test_a_session_that_refuses_is_the_mounts_error(place: Mounted) -> None:
     (place.state / "refuse").touch()
     done = place.try_mount()
     assert done.returncode == 1
-    assert "RomfsError: the session refuses (there); try another" in done.stderr
+    assert "RomfsError: the session refuses (there); go on" in done.stderr
     assert find_mount(str(place.mnt)) is None
+
+
+def test_an_error_comes_out_of_the_daemon_with_its_exit_code(place: Mounted) -> None:
+    """Also one that only the daemon's modules know."""
+    kind = NoRomfsAccess
+    (place.state / "refuse").write_text(f"{kind.__module__} {kind.__name__}")
+    done = place.try_mount()
+    assert done.returncode == EXIT_DEVICE
+    assert "NoRomfsAccess: the session refuses (there); go on" in done.stderr
+
+
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+def test_every_error_crosses_the_fork(kind: type[RomfsError]) -> None:
+    error = kind.__new__(kind)
+    RomfsError.__init__(error, "what\n", where="where", next_step="next", detail="said\nmore")
+    reading, writing = os.pipe()
+    with open(reading, "rb") as messages:
+        _fail(error, _Sender(writing), io.BytesIO())
+        rebuilt = _rebuilt(json.loads(messages.read())["error"])
+    assert type(rebuilt) is kind
+    assert (rebuilt.line, rebuilt.detail) == (error.line, error.detail)
+    assert rebuilt.exit_code == kind.exit_code
+
+
+def test_a_log_keeps_its_last_part(place: Mounted) -> None:
+    """A mount may last for months."""
+    log = place.state / "log"
+    log.write_bytes(b"".join(b"%06d a line of last year\n" % n for n in range(60_000)))
+    place.mount()
+    kept = log.read_bytes()
+    assert len(kept) < 1 << 19
+    assert re.match(rb"\d{6} a line of last year\n", kept)
+    assert b"059999 a line of last year\n" in kept
+    place.unmount()
+    log.unlink()
+
+
+def test_a_log_stays_within_bounds_while_it_grows(tmp_path: Path) -> None:
+    """And nobody else's file is made shorter: a pipe, or one that others write to."""
+    plain = os.open(tmp_path / "plain", os.O_RDWR | os.O_CREAT)
+    appended = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    for _ in range(30):
+        for fd in (plain, appended):
+            os.write(fd, b"x" * 99_999 + b"\n")
+            shorten(fd)
+    assert os.fstat(plain).st_size == 3_000_000
+    assert 100_000 <= os.fstat(appended).st_size <= 1 << 20
+    os.close(plain)
+    os.close(appended)
 
 
 def test_a_log_that_cannot_be_written_is_an_error_before_the_mount(place: Mounted) -> None:
@@ -200,6 +271,29 @@ def test_a_mount_in_use_names_who_uses_it(mounted: Mounted) -> None:
         user.wait()
     mountpoint.unmount(mounted.mnt, pid=mounted.pid)
     mounted.pid = 0
+
+
+@pytest.mark.parametrize(("times", "code"), [(3, 0), (10_000, 1)])
+def test_busy_is_not_believed_at_once_where_nobody_is_found(
+    mounted: Mounted, monkeypatch: pytest.MonkeyPatch, times: int, code: int
+) -> None:
+    """The release of a file may be on its way in the kernel."""
+    counter = mounted.base / "asked"
+    script = mounted.base / "unmounter"
+    script.write_text(
+        f"#!/bin/sh\necho >> '{counter}'\n[ $(wc -l < '{counter}') -le {times} ] && "
+        '{ echo "umount: target is busy"; exit 1; }\nexec fusermount3 "$@"\n'
+    )
+    script.chmod(0o755)
+    with monkeypatch.context() as busy:
+        busy.setattr(mountpoint, "_unmounter", lambda lazy: [str(script), "-u", "--"])
+        if code == 0:
+            mountpoint.unmount(mounted.mnt, pid=mounted.pid)
+            mounted.pid = 0
+        else:
+            with pytest.raises(RomfsError, match="cannot unmount: umount: target is busy"):
+                mountpoint.unmount(mounted.mnt, pid=mounted.pid)
+    assert len(counter.read_text().splitlines()) > 3
 
 
 def test_a_mount_with_another_in_it_says_which(mounted: Mounted) -> None:

@@ -108,7 +108,7 @@ class Desk:
             "convert": ["commit", image, "--dry-run"],
             "rollback": ["recover", image, "--rollback"],
             "revert": ["revert", image, "a.txt", "lib"],
-            "discard": ["revert", image],
+            "discard": ["revert", image, "--yes"],
             "log": ["log", image, "--keep", "1"],
             "new": ["new", image, "--board", "OPENMV4P", "--force"],
             "extract": ["extract", image, str(self.base / "extracted")],

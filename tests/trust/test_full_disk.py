@@ -195,8 +195,8 @@ def test_edits_on_a_disk_that_became_full_or_read_only(
     disk.free()
     disk.read_only()
     place.run("status", place.image)
-    for command in ("commit", "revert"):
-        refused(place.run(command, place.image, code=1), "read-only", "state")
+    for command in (["commit"], ["revert", "--yes"]):
+        refused(place.run(*command, place.image, code=1), "read-only", "state")
     disk.read_only(False)
     place.run("commit", place.image)
     disk.fill()

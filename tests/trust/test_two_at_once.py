@@ -88,7 +88,7 @@ def test_while_a_commit_is_under_way(desk: Desk, step: str) -> None:
     for words in (
         ["commit", desk.image], ["undo", desk.image], ["recover", desk.image],
         ["recover", desk.image, "--rollback"], ["revert", desk.image, "a.txt"],
-        ["revert", desk.image], ["log", desk.image, "--keep", "1"],
+        ["revert", desk.image, "--yes"], ["log", desk.image, "--keep", "1"],
         ["new", desk.image, "--force", "--board", "OPENMV4P"],
         ["commit", desk.image, "--to", desk.other], ["mount", desk.image, desk.base / "m"],
     ):  # fmt: skip

@@ -61,7 +61,7 @@ class Status:
         return json.dumps(self.record(), indent=1) + "\n"
 
     def text(self, verbose: bool = False, *, mounted: bool = True) -> str:
-        """For people: the changes, the problems, how full it is.
+        """For people: the changes, the problems, how full it is. Fit for a terminal.
 
         mounted: whether somebody converts what has still to be converted.
         """
@@ -77,7 +77,7 @@ class Status:
         for problem in told_once(self.problems):
             lines += _problem_lines(problem, verbose)
         lines.append(_usage_line(self.used, self.capacity))
-        return "\n".join(lines) + "\n"
+        return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def make_status(
@@ -124,7 +124,7 @@ def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
 
 def _entry_line(entry: ShadowEntry, target: Target, mounted: bool) -> str:
     letter = _LETTERS.get(entry.change, " ")
-    path = printable(entry.path) + ("/" if entry.is_dir else "")
+    path = entry.path + ("/" if entry.is_dir else "")
     line = f"  {letter} {path}"
     if entry.change is Change.DELETED or entry.is_dir:
         return line
@@ -132,7 +132,7 @@ def _entry_line(entry: ShadowEntry, target: Target, mounted: bool) -> str:
         return f"{line}  ({entry.note or 'not stored'})"
     if entry.state == "pending":
         waits = entry.note or ("converting" if mounted else "converted when it is committed")
-        return f"{line} -> {printable(entry.stored_as or '?')}  {waits}"
+        return f"{line} -> {entry.stored_as or '?'}  {waits}"
     if entry.state == "failed":
         return f"{line}  FAILED"
     becomes = what_it_becomes(entry, target)
@@ -142,7 +142,7 @@ def _entry_line(entry: ShadowEntry, target: Target, mounted: bool) -> str:
 def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
     """How a stored file differs from its source: another name, another form, '' if neither."""
     if entry.stored_as != entry.path:
-        return printable((entry.stored_as or "").rpartition("/")[2])
+        return (entry.stored_as or "").rpartition("/")[2]
     if not isinstance(entry.location, InCache):
         return ""
     # Of what keeps its name, only models are converted, for the partition's NPU.
@@ -154,7 +154,7 @@ def _problem_lines(problem: Problem, verbose: bool) -> list[str]:
     label = "note" if problem.severity == INFO else problem.severity
     lines = [f"  {label}: {problem.text}"]
     if problem.detail and (verbose or problem.severity == ERROR):
-        lines += [f"    | {line}" for line in problem.detail.rstrip().splitlines()]
+        lines += [f"    | {line.expandtabs()}" for line in problem.detail.rstrip().splitlines()]
     return lines
 
 
