@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,8 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reading import image_of
+from romfsfs.convert import Target
+from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.check import lint
@@ -32,6 +35,9 @@ from romfsfs.image.writer import encode
 from romfsfs.session.build import extract_image
 from romfsfs.session.keep import store
 from romfsfs.session.opening import session_for
+from romfsfs.session.plan.admission import admit_image
+from romfsfs.session.plan.plan import ERROR, WARNING
+from romfsfs.session.settings import device_target
 from romfsfs.system.files import digest_fd
 
 
@@ -78,7 +84,7 @@ def extract(
         raise UsageError("not a folder", where=directory, next_step="choose another name")
     with (
         output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file),
+        image_of(source, board, partition, progress) as (image, file, _),
     ):
         done = extract_image(image, file, Path(directory), progress)
     output.say(f"{directory}: {count_text(sum(entry is not None for entry in done), 'file')}")
@@ -102,7 +108,7 @@ def info(
         return
     with (
         output.progress() as progress,
-        image_of(source, partition=partition, progress=progress) as (image, file),
+        image_of(source, partition=partition, progress=progress) as (image, file, _),
     ):
         record = _summary(image, file, source, get_board(board) if board else None, partition)
     if as_json:
@@ -165,12 +171,15 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
     chosen = get_board(board) if board else None
     with (
         output.progress() as progress,
-        image_of(source, partition=partition, progress=progress) as (image, file),
+        image_of(source, partition=partition, progress=progress) as (image, file, info),
     ):
         if image.size == 0:
             raise ImageFormatError("blank: no image there", 0, where=source)
         record = _summary(image, file, source, chosen, partition)
+        found = admit_image(image, file, _target(chosen, partition, info))
+        record["problems"] = [{**each.record(), "severity": each.severity} for each in found]
         failures = _failures(record)
+        failures += [problem.text for problem in found if problem.severity == ERROR]
     if as_json:
         output.json({**record, "ok": not failures, "failures": failures})
     else:
@@ -178,6 +187,9 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
             if note["code"] not in _UNFIT and (output.verbose or note["code"] not in _USUAL):
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
+        for problem in found:
+            if problem.severity == WARNING:
+                output.note(f"{source}: {problem.text}")
         for failure in failures:
             output.fault(f"{source}: {failure}")
         if not failures:
@@ -185,6 +197,13 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
             files = count_text(record["files"], "file")
             output.say(f"{source}: valid{fit}, {files}, {record['size']:,} B")
     return EXIT_IMAGE if failures else EXIT_OK
+
+
+def _target(board: Board | None, partition: int, info: DeviceInfo | None) -> Target:
+    """What the image is checked for: the board that was named, or the camera that it is on."""
+    if info is not None:
+        return device_target(info if board is None else replace(info, board=board.name))
+    return Target(board, board.partition(partition) if board else None)
 
 
 def _failures(record: dict[str, Any]) -> list[str]:

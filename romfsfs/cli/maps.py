@@ -76,11 +76,11 @@ def _image(
     source: str, board: str | None, partition: int, progress: Progress
 ) -> Iterator[tuple[Image, _Known]]:
     if source == "-":
-        with image_of(source, progress=progress) as (image, _):
+        with image_of(source, progress=progress) as (image, _, _):
             yield image, _Known(None, 0, None)
         return
     if os.path.isfile(source):
-        with image_of(source, progress=progress) as (image, _):
+        with image_of(source, progress=progress) as (image, _, _):
             yield image, _remembered(os.path.realpath(source))
         return
     with device(source, board, partition) as opened, tempfile.TemporaryFile() as copy:

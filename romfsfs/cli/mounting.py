@@ -41,6 +41,8 @@ from romfsfs.session.entry import enter
 from romfsfs.session.keep import store
 from romfsfs.session.keep.store import Lock, MountedAt
 from romfsfs.session.opening import leave_work
+from romfsfs.session.plan.admission import admit_files
+from romfsfs.session.plan.plan import ERROR
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.revert import revert
 from romfsfs.session.service import SessionHost
@@ -140,6 +142,12 @@ def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
         yield f"the camera says that it is {said}; {info.board} is used as asked"
     if capacity is not None and found.session.base.image_size > capacity:
         yield (f"its image is larger than {info.board}'s {capacity:,} B: "
+               f"romfsfs status {shell_word(directory)}")  # fmt: skip
+    held = found.session.held()
+    problems = admit_files(held.extents.items(), held.fd, found.session.target)
+    wrong = [problem for problem in problems if problem.severity == ERROR]
+    if wrong and info.board:
+        yield (f"{count_text(len(wrong), 'file')} of its image cannot work on {info.board}: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
     holder = store.mounted_at(found.session.directory)
     if holder is not None and holder.resumed:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -18,6 +18,9 @@ from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.session.keep.images import WHOLE_COPY, parse
 from romfsfs.system.files import Progress, digest_fd, no_progress
 
+if TYPE_CHECKING:
+    from romfsfs.devices.base import DeviceInfo
+
 
 @contextmanager
 def image_of(
@@ -25,11 +28,11 @@ def image_of(
     board: str | None = None,
     partition: int | None = None,
     progress: Progress = no_progress,
-) -> Iterator[tuple[Image, BinaryIO]]:
-    """An image to read: a file, `-` for standard input, or what a camera holds."""
+) -> Iterator[tuple[Image, BinaryIO, DeviceInfo | None]]:
+    """An image to read: a file, `-` for standard input, or what a camera holds, and which."""
     if source != "-" and os.path.isfile(source):
         with open(source, "rb") as file:
-            yield parse(file, source, WHOLE_COPY), file
+            yield parse(file, source, WHOLE_COPY), file, None
         return
     import tempfile
 
@@ -42,15 +45,17 @@ def image_of(
             next_step="list and read it as any folder; what was committed is in "
             f"{found.session.info.source}",
         )
+    info = None
     with tempfile.TemporaryFile() as copy:
         if source == "-":
             while data := sys.stdin.buffer.read(1 << 20):
                 copy.write(data)
         else:
             with device(source, board, partition) as opened:
+                info = opened.info()
                 opened.read_image(copy, progress)
         copy.flush()
-        yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy
+        yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy, info
 
 
 @click.command()
@@ -68,7 +73,7 @@ def ls(
     """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
     with (
         output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file),
+        image_of(source, board, partition, progress) as (image, file, _),
     ):
         below = (path or "").strip("/")
         if below and all(found != below for found, _ in walk(image)):
@@ -110,7 +115,7 @@ def cat(
     """Print files of SOURCE to standard output."""
     with (
         output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file),
+        image_of(source, board, partition, progress) as (image, file, _),
     ):
         nodes = dict(walk(image))
         for path in paths:

@@ -31,8 +31,11 @@ from romfsfs.cli.sources import device
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.keep.images import parse
+from romfsfs.session.plan.admission import admit_image
+from romfsfs.session.plan.plan import Problem
 from romfsfs.session.rebase.whole import Outcome, push_all
 from romfsfs.session.rebase.whole import push as push_image
+from romfsfs.session.settings import device_target
 from romfsfs.system.files import Progress, digest_fd, replace_atomically
 
 if TYPE_CHECKING:
@@ -58,27 +61,39 @@ def pull(
     with device(camera, board, partition) as opened, output.progress() as progress:
         if image == "-":
             with tempfile.TemporaryFile() as file:
-                size, digest = _pull(opened, file, camera, progress)
+                size, digest, found = _pull(opened, file, camera, progress)
                 file.seek(0)
                 while data := file.read(1 << 20):
                     write(data)
                 flush()
+            _say_found(output, found)
             return
         with replace_atomically(os.path.realpath(image), 0o644) as file:
-            size, digest = _pull(opened, file, camera, progress)
+            size, digest, found = _pull(opened, file, camera, progress)
     if as_json:
-        output.json({"camera": camera, "image": image, "size": size, "digest": digest})
+        problems = [{**each.record(), "severity": each.severity} for each in found]
+        output.json({"camera": camera, "image": image, "size": size, "digest": digest,
+                     "problems": problems})  # fmt: skip
     else:
+        _say_found(output, found)
         output.say(f"{image}: {size:,} B from {camera}, sha256 {digest}")
 
 
-def _pull(opened: Device, file: BinaryIO, camera: str, progress: Progress) -> tuple[int, str]:
+def _say_found(output: Output, found: list[Problem]) -> None:
+    for problem in found:
+        output.note(f"{problem.severity}: {problem.text}")
+
+
+def _pull(
+    opened: Device, file: BinaryIO, camera: str, progress: Progress
+) -> tuple[int, str, list[Problem]]:
+    """Size and digest of the image, and what of it does not work on that camera."""
     size = opened.read_image(file, progress)
     if not size:
         raise RomfsError("the camera's partition is blank: there is no image", where=camera)
     file.flush()
-    parse(file, camera)
-    return size, digest_fd(file.fileno())
+    found = admit_image(parse(file, camera), file, device_target(opened.info()))
+    return size, digest_fd(file.fileno()), found
 
 
 @click.command()

@@ -3,7 +3,8 @@
     types       Target, State, Diagnostic, Conversion
     options     what the user chooses, by pattern of paths; romfs_toml reads it from a tree
     registry    Converters: lookup and convert, for one target
-    script, vela, stedgeai, haar    the converters; mpy and flatbuffer read formats for them
+    script, vela, stedgeai, haar    the converters; mpy and flatbuffer read formats
+    admission   will what is stored run there?
     cache       results by content, across processes
     tools       the one place that runs programs
     pool        background workers
@@ -12,6 +13,7 @@
 Files are data here: none is executed, only the named tools are, on private copies.
 """
 
+from romfsfs.convert.admission import admit
 from romfsfs.convert.junk import DEFAULT_PATTERNS, Excludes
 from romfsfs.convert.options import FileOptions, Options, Rule
 from romfsfs.convert.pool import WorkerPool
@@ -40,5 +42,6 @@ __all__ = [
     "State",
     "Target",
     "WorkerPool",
+    "admit",
     "labels_name",
 ]

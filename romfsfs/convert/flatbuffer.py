@@ -1,15 +1,19 @@
-"""Reads the operators of a TFLite model, and nothing else, from bytes that may be hostile.
+"""Reads what a TFLite model asks of a camera, from bytes that may be hostile.
 
 A flatbuffer is offsets all the way: a table starts with a signed offset back to its vtable, which
-says where each field is. Only this path is followed, so no loop of offsets can hold the reader:
+says where each field is. Only these paths are followed, so no loop of offsets can hold the reader:
 
-    root -> operator_codes -> code (builtin number, custom name)
-         -> subgraphs -> operators -> operator (index of its code)
-                                   -> first input -> tensor -> buffer   (Ethos-U's: its commands)
+    root -> version
+         -> operator_codes -> code (builtin number, custom name)
+         -> buffers -> buffer (whether it holds data; Ethos-U's: its commands)
+         -> subgraphs -> tensors -> tensor (shape, type, index of its buffer)
+                      -> operators -> operator (indexes of its code, inputs, outputs)
+                      -> inputs, outputs (indexes of tensors)
 
-Every offset is checked against the size, and every step is paid from a budget proportional to it,
-because vectors may name one table a million times. Schema: tensorflow/lite/schema/schema.fbs.
-The `flatbuffers` package does no such checks, and costs an import.
+Every offset and index is checked, because Vela and the firmware follow them blindly, and every
+step is paid from a budget proportional to the size, because vectors may name one table a million
+times. Schema: tensorflow/lite/schema/schema.fbs. The `flatbuffers` package does no such checks,
+and costs an import.
 """
 
 from __future__ import annotations
@@ -26,19 +30,33 @@ ETHOS_U = "ethos-u"
 _CUSTOM = 32  # BuiltinOperator_CUSTOM
 #: deprecated_builtin_code is a byte; from 127 on the number is in builtin_code.
 _PLACEHOLDER = 127
-_MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 1, 2, 4
-_SUBGRAPH_TENSORS, _SUBGRAPH_OPERATORS = 0, 3
-_OPERATOR_CODE_INDEX, _OPERATOR_INPUTS = 0, 1
-_TENSOR_BUFFER, _BUFFER_DATA = 2, 0
+#: Operators whose output may share its bytes with the input: SQUEEZE, RESHAPE, EXPAND_DIMS.
+_IN_PLACE = frozenset({43, 22, 70})
+_MODEL_VERSION, _MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 0, 1, 2, 4
+_SUBGRAPH_TENSORS, _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS = 0, 1, 2, 3
+_OPERATOR_CODE_INDEX, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS = 0, 1, 2
+_TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER = 0, 1, 2
+_BUFFER_DATA, _BUFFER_SIZE = 0, 2
 _CODE_DEPRECATED, _CODE_CUSTOM, _CODE_BUILTIN = 0, 1, 3
 _MAX_NAME = 256
-#: Vela's command streams: magic, then the driver action "configuration" and its word, whose low
-#: four bits are the binary logarithm of the NPU's MACs (ethosu/vela/driver_actions.py).
+#: TensorType: its name and how many bits an element takes (0: not in the tensor arena).
+_TYPES = (
+    ("float32", 32), ("float16", 16), ("int32", 32), ("uint8", 8), ("int64", 64), ("string", 0),
+    ("bool", 8), ("int16", 16), ("complex64", 64), ("int8", 8), ("float64", 64),
+    ("complex128", 128), ("uint64", 64), ("resource", 0), ("variant", 0), ("uint32", 32),
+    ("uint16", 16), ("int4", 4), ("bfloat16", 16),
+)  # fmt: skip
+#: Vela's command streams: magic, then the driver action "configuration" and its word. Its low
+#: four bits are the binary logarithm of the NPU's MACs, its highest four the product
+#: (docs/converters.md; ethosu/vela/driver_actions.py).
 _STREAM_MAGIC = b"COP1"
 _ACTION_CONFIGURATION = 1
-#: Tables visited at least and at most, whatever the size of the file. The largest model of the
-#: zoo has 500 operators; a table takes 8 bytes or more.
-_MIN_BUDGET, _MAX_BUDGET = 1_000, 200_000
+_PRODUCTS = ("U55", "U65", "U85")
+#: Tables visited at least and at most, whatever the size of the file. A tensor or an operator
+#: costs some ten, and takes 40 bytes or more.
+_MIN_BUDGET, _MAX_BUDGET = 1_000, 400_000
+_PAGE = 4096
+_MAX_PAGES = 64
 
 
 class ModelError(ValueError):
@@ -50,96 +68,165 @@ class ModelError(ValueError):
         self.offset = offset
 
 
-class Operators(NamedTuple):
-    """custom: how often each custom operator is used, by name. builtin: how many others are.
+class Npu(NamedTuple):
+    """The Ethos-U that commands are for: product (`U55`) and MACs a cycle."""
 
-    npu_macs: of the Ethos-U that the model was compiled for (128, 256, ...); 0: not told."""
+    product: str
+    macs: int
 
+    def __str__(self) -> str:
+        return f"Ethos-{self.product} of {self.macs} MACs"
+
+
+class Model(NamedTuple):
+    """version: of the schema. custom, builtin: how often each operator is used, by name and by
+    number. npus: what its Ethos-U operators are compiled for, as far as they tell.
+
+    inputs, outputs: types of the model's own. sram: bytes, the least that it can run in: the
+    largest operator's inputs and outputs that are no constants.
+    """
+
+    version: int
     custom: dict[str, int]
-    builtin: int
-    npu_macs: int = 0
+    builtin: dict[int, int]
+    npus: frozenset[Npu]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    sram: int
 
     @property
     def npu(self) -> int:
+        """How many operators run on an Ethos-U."""
         return self.custom.get(ETHOS_U, 0)
 
     @property
     def cpu(self) -> int:
-        return self.builtin + sum(self.custom.values()) - self.npu
+        return sum(self.builtin.values()) + sum(self.custom.values()) - self.npu
 
 
-def read_operators(read: Reader, size: int) -> Operators:
-    """The operators of the model of `size` bytes that `read` gives. ModelError, OSError."""
-    return _Model(read, size).operators()
+class _Tensor(NamedTuple):
+    """size: bytes in the arena, 0 for constants. buffer: the table that may hold its data."""
+
+    type: str
+    size: int
+    buffer: int
 
 
-class _Model:
+def read_model(read: Reader, size: int) -> Model:
+    """What the model of `size` bytes that `read` gives is made of. ModelError, OSError."""
+    return _Reader(read, size).model()
+
+
+class _Reader:
     def __init__(self, read: Reader, size: int) -> None:
         self._read = read
         self._size = size
-        self._budget = min(max(size // 8, _MIN_BUDGET), _MAX_BUDGET)
+        self._pages: dict[int, bytes] = {}
+        self._budget = min(max(size // 4, _MIN_BUDGET), _MAX_BUDGET)
+        self._custom: dict[str, int] = {}
+        self._builtin: dict[int, int] = {}
+        self._npus: set[Npu] = set()
+        self._sram = 0
 
-    def operators(self) -> Operators:
+    def model(self) -> Model:
         if self._size < 8 or self._bytes(4, 4) != IDENTIFIER:
             raise ModelError("not a TFLite model: no TFL3 identifier", 4)
         root = self._unsigned(0)
-        names = [self._code(each) for each in self._tables(root, _MODEL_OPERATOR_CODES)]
-        custom: dict[str, int] = {}
-        builtin = 0
-        macs = 0
+        codes = [self._code(each) for each in self._tables(root, _MODEL_OPERATOR_CODES)]
+        buffers = self._tables(root, _MODEL_BUFFERS)
         subgraphs = self._tables(root, _MODEL_SUBGRAPHS)
         if not subgraphs:
             raise ModelError("a model without subgraphs", root)
+        inputs: tuple[str, ...] | None = None
+        outputs: tuple[str, ...] = ()
         for subgraph in subgraphs:
+            tensors = [
+                self._tensor(each, buffers) for each in self._tables(subgraph, _SUBGRAPH_TENSORS)
+            ]
             for operator in self._tables(subgraph, _SUBGRAPH_OPERATORS):
-                field = self._field(operator, _OPERATOR_CODE_INDEX)
-                index = self._unsigned(field) if field else 0
-                if index >= len(names):
-                    raise ModelError(f"operator code {index} of {len(names)}", operator)
-                name = names[index]
-                if name is None:
-                    builtin += 1
-                else:
-                    custom[name] = custom.get(name, 0) + 1
-                if name == ETHOS_U and custom[name] == 1:
-                    macs = self._npu_macs(root, subgraph, operator)
-        return Operators(custom, builtin, macs)
+                self._operator(operator, codes, tensors)
+            ins = self._named(subgraph, _SUBGRAPH_INPUTS, tensors)
+            outs = self._named(subgraph, _SUBGRAPH_OUTPUTS, tensors)
+            if inputs is None:  # the others are called by operators
+                inputs = tuple(each.type for each in ins)
+                outputs = tuple(each.type for each in outs)
+        version = self._number(root, _MODEL_VERSION)
+        return Model(
+            version, self._custom, self._builtin, frozenset(self._npus), inputs or (), outputs,
+            self._sram,
+        )  # fmt: skip
 
-    def _npu_macs(self, root: int, subgraph: int, operator: int) -> int:
-        """The MACs that the commands of an Ethos-U operator are for; 0 when they do not tell."""
-        inputs = self._field(operator, _OPERATOR_INPUTS)
-        if not inputs:
-            return 0
-        vector = self._follow(inputs)
-        if not self._unsigned(vector):
-            return 0
-        tensors = self._tables(subgraph, _SUBGRAPH_TENSORS)
-        tensor = self._unsigned(vector + 4)
-        if tensor >= len(tensors):
-            return 0
-        number = self._field(tensors[tensor], _TENSOR_BUFFER)
-        buffers = self._tables(root, _MODEL_BUFFERS)
-        buffer = self._unsigned(number) if number else 0
-        data = self._field(buffers[buffer], _BUFFER_DATA) if buffer < len(buffers) else 0
+    def _tensor(self, table: int, buffers: list[int]) -> _Tensor:
+        number = self._number(table, _TENSOR_BUFFER)
+        buffer = 0
+        if number or buffers:
+            if number >= len(buffers):
+                raise ModelError(f"a tensor in buffer {number} of {len(buffers)}", table)
+            buffer = buffers[number]
+        field = self._field(table, _TENSOR_TYPE)
+        kind = self._bytes(field, 1)[0] if field else 0
+        name, bits = _TYPES[kind] if kind < len(_TYPES) else (f"type {kind}", 0)
+        if buffer and self._is_constant(buffer):
+            return _Tensor(name, 0, buffer)
+        count = 1
+        for dimension in self._numbers(table, _TENSOR_SHAPE):
+            count *= max(dimension, 0)
+            if count > self._MAX_ELEMENTS:
+                raise ModelError("a tensor of more than 2^40 elements", table)
+        return _Tensor(name, (count * bits + 7) // 8, buffer)
+
+    _MAX_ELEMENTS = 1 << 40
+
+    def _is_constant(self, buffer: int) -> bool:
+        data = self._field(buffer, _BUFFER_DATA)
+        if data and self._unsigned(self._follow(data)):
+            return True
+        return bool(self._field(buffer, _BUFFER_SIZE))  # data behind the flatbuffer
+
+    def _operator(self, table: int, codes: list[int | str], tensors: list[_Tensor]) -> None:
+        index = self._number(table, _OPERATOR_CODE_INDEX)
+        if index >= len(codes):
+            raise ModelError(f"operator code {index} of {len(codes)}", table)
+        code = codes[index]
+        ins = self._named(table, _OPERATOR_INPUTS, tensors)
+        used = {id(each): each.size for each in ins}
+        used.update(
+            (id(each), each.size) for each in self._named(table, _OPERATOR_OUTPUTS, tensors)
+        )
+        if isinstance(code, int):
+            self._builtin[code] = self._builtin.get(code, 0) + 1
+        else:
+            self._custom[code] = self._custom.get(code, 0) + 1
+        if code == ETHOS_U and ins and ins[0].buffer:
+            self._commands(ins[0].buffer)
+        # Of Vela's operators, one input is the memory that the others lie in.
+        shared = code == ETHOS_U or code in _IN_PLACE
+        least = max(used.values(), default=0) if shared else sum(used.values())
+        self._sram = max(self._sram, least)
+
+    def _commands(self, buffer: int) -> None:
+        """Note which NPU the commands in a buffer are for, if they tell."""
+        data = self._field(buffer, _BUFFER_DATA)
         if not data:
-            return 0
+            return
         commands = self._follow(data)
         if self._unsigned(commands) < 12:
-            return 0
+            return
         magic, action, word = struct.unpack("<4sII", self._bytes(commands + 4, 12))
-        if magic != _STREAM_MAGIC or action & 0xFF != _ACTION_CONFIGURATION:
-            return 0
-        return 1 << int(word & 0x0F)
+        product = word >> 28
+        if magic == _STREAM_MAGIC and action & 0xFF == _ACTION_CONFIGURATION:
+            name = _PRODUCTS[product] if product < len(_PRODUCTS) else f"product {product}"
+            self._npus.add(Npu(name, 1 << (word & 0x0F)))
 
-    def _code(self, table: int) -> str | None:
-        """The name of a custom operator's code; None: a builtin operator."""
+    def _code(self, table: int) -> int | str:
+        """The number of a builtin operator, or the name of a custom one."""
         old = self._field(table, _CODE_DEPRECATED)
         new = self._field(table, _CODE_BUILTIN)
         number = self._bytes(old, 1)[0] if old else 0
         if number >= _PLACEHOLDER or not old:
             number = self._unsigned(new) if new else number
         if number != _CUSTOM:
-            return None
+            return number
         field = self._field(table, _CODE_CUSTOM)
         return self._string(field) if field else ""
 
@@ -150,21 +237,45 @@ class _Model:
             raise ModelError(f"a name of {length} bytes", start)
         return self._bytes(start + 4, min(length, _MAX_NAME)).decode("utf-8", "replace")
 
+    def _named(self, table: int, number: int, tensors: list[_Tensor]) -> list[_Tensor]:
+        """The tensors whose indexes a field holds; -1 stands for one that is left out."""
+        found = []
+        for index in self._numbers(table, number):
+            if not -1 <= index < len(tensors):
+                raise ModelError(f"tensor {index} of {len(tensors)}", table)
+            if index >= 0:
+                found.append(tensors[index])
+        return found
+
+    def _number(self, table: int, number: int) -> int:
+        field = self._field(table, number)
+        return self._unsigned(field) if field else 0
+
+    def _numbers(self, table: int, number: int) -> tuple[int, ...]:
+        """The vector of int32 that field `number` of `table` holds; () without it."""
+        vector, count = self._vector(table, number)
+        return struct.unpack(f"<{count}i", self._bytes(vector + 4, 4 * count)) if count else ()
+
     def _tables(self, table: int, number: int) -> list[int]:
         """The tables in the vector that field `number` of `table` holds; [] without it."""
+        vector, count = self._vector(table, number)
+        offsets = struct.unpack(f"<{count}I", self._bytes(vector + 4, 4 * count)) if count else ()
+        return [
+            self._checked(vector + 4 + 4 * index + offset, vector)
+            for index, offset in enumerate(offsets)
+        ]
+
+    def _vector(self, table: int, number: int) -> tuple[int, int]:
+        """Where a vector of four-byte entries is, and how many it has."""
         field = self._field(table, number)
         if not field:
-            return []
+            return 0, 0
         vector = self._follow(field)
         count = self._unsigned(vector)
         if count > (self._size - vector - 4) // 4:
             raise ModelError(f"a vector of {count}", vector)
         self._spend(count, vector)
-        offsets = struct.unpack(f"<{count}I", self._bytes(vector + 4, 4 * count))
-        return [
-            self._checked(vector + 4 + 4 * index + offset, vector)
-            for index, offset in enumerate(offsets)
-        ]
+        return vector, count
 
     def _field(self, table: int, number: int) -> int:
         """Where field `number` of the table at `table` is; 0 when it is not there."""
@@ -199,7 +310,16 @@ class _Model:
     def _bytes(self, position: int, count: int) -> bytes:
         if position + count > self._size:
             raise ModelError("the file ends too early", position)
-        data = self._read(position, count)
+        number, start = divmod(position, _PAGE)
+        if start + count > _PAGE:
+            data = self._read(position, count)
+        else:  # tables lie beside each other: a call of the system for each field would be slow
+            page = self._pages.get(number)
+            if page is None:
+                if len(self._pages) >= _MAX_PAGES:
+                    self._pages.clear()
+                page = self._pages[number] = self._read(number * _PAGE, _PAGE)
+            data = page[start : start + count]
         if len(data) != count:  # it became shorter meanwhile
             raise ModelError("the file ends too early", position)
         return data

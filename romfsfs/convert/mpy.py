@@ -55,14 +55,7 @@ def runs(architecture: str, on: str) -> bool:
     return first <= code <= core <= last
 
 
-def mismatch(header: Header, version: tuple[int, int], architecture: str | None) -> str:
-    """Why a camera of that bytecode version and architecture does not load it, or ""."""
-    wrong_version = header.version[0] != version[0]
-    if header.native:
-        wrong_version = header.version != version
-    if wrong_version:
-        has = version_text(header.version, header.native)
-        return f"is bytecode {has}, the board loads {version_text(version)}"
-    if header.native and architecture and not runs(header.architecture, architecture):
-        return f"holds native code for {header.architecture}, the board runs {architecture}"
-    return ""
+def mismatch(header: Header, version: tuple[int, int]) -> str:
+    """Why a camera of that bytecode version does not load it, or ""."""
+    same = header.version == version if header.native else header.version[0] == version[0]
+    return "" if same else f"is bytecode {version_text(header.version, header.native)}"

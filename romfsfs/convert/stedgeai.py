@@ -18,8 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from romfsfs.convert.admission.models import NEURAL_ART_MAGIC, look_into, suffix
 from romfsfs.convert.failures import failure, time_out
-from romfsfs.convert.models import NEURAL_ART_MAGIC, inspect, suffix
 from romfsfs.convert.options import FileOptions, file_digest, profile_file
 from romfsfs.convert.types import (
     Decision,
@@ -112,12 +112,11 @@ class NeuralArtConverter:
         if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:
             return unchanged(path)
         if suffix(path) != ".onnx":
-            model = inspect(read, size)
+            model = look_into(read, size)
             if isinstance(model, Diagnostic):
                 return refused(path, model)
-            if model.npu:
-                message = "compiled for the Ethos-U of the AE3; copy the original model"
-                return refused(path, error("model-invalid", message))
+            if model.npu:  # of another camera: no compiler takes it
+                return unchanged(path)
         tool = find_tool(self._options.stedgeai)
         try:
             chosen = self._options.for_path(path)

@@ -70,6 +70,7 @@ class Diagnostic:
 
     code: stable, for scripts (`script-error`, `mpy-version`, `byte-order-mark`, `sram`,
     `sram-tight`, `sram-unknown`, `cpu-fallback`, `npu-mismatch`, `model-invalid`,
+    `model-unsupported`, `operators`, `not-what-it-is-called`, `hides-module`, `not-started`,
     `cascade-invalid`, `cascade-unsupported`, `tool-missing`, `tool-failed`, `time-out`,
     `changing`, `options`, `io`, `internal`).
     message: one line, with the remedy. detail: the tool's output (its head and last lines when
@@ -189,6 +190,10 @@ def error(code: str, message: str, detail: str = "") -> Diagnostic:
 
 def warning(code: str, message: str, detail: str = "") -> Diagnostic:
     return Diagnostic("warning", code, " ".join(message.split()), detail)
+
+
+def info(code: str, message: str, detail: str = "") -> Diagnostic:
+    return Diagnostic("info", code, " ".join(message.split()), detail)
 
 
 def unchanged(path: str, *diagnostics: Diagnostic) -> Decision:

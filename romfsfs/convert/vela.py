@@ -21,9 +21,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from romfsfs.convert.admission.models import (
+    NEURAL_ART_MAGIC,
+    look_into,
+    mebibytes,
+    operator_name,
+    suffix,
+)
 from romfsfs.convert.failures import failure, time_out
-from romfsfs.convert.flatbuffer import ModelError, read_operators
-from romfsfs.convert.models import inspect, mebibytes, suffix
+from romfsfs.convert.flatbuffer import ETHOS_U, Model
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -33,6 +39,7 @@ from romfsfs.convert.types import (
     State,
     Target,
     error,
+    info,
     refused,
     unchanged,
     warning,
@@ -53,6 +60,12 @@ _TIGHT = 0.9
 _FALLBACK = re.compile(
     r"^Warning \(supported operators\) operator: (?P<name>\w+).*\n(?:Reason: (?P<reason>.*))?", re.M
 )
+#: What Vela says of a model that it does not compile, between its stack trace and its last line.
+_REFUSAL = re.compile(
+    r"^RuntimeError: (?:Compilation failed: )?(?:Error: )?(?P<why>.*?)(?:\nFailed to parse|\s*\Z)",
+    re.M | re.S,
+)
+_FLOAT = re.compile(r"float", re.I)
 #: What Vela says before it crashes on a damaged model.
 _UNREADABLE = re.compile(r"^.*Failed to load \w+ model.*?(?=\.?$)", re.M)
 _MAX_NAMED = 5
@@ -85,12 +98,14 @@ class VelaConverter:
         }
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
-        model = inspect(read, size)
+        if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:
+            return unchanged(path)  # of another camera: no compiler takes it
+        model = look_into(read, size)
         if isinstance(model, Diagnostic):
             return refused(path, model)
         npu, chosen = self._npu, self._options.for_path(path)
         if model.npu:
-            return unchanged(path, *_other_npu(model.npu_macs, npu))
+            return unchanged(path)
         parameters = (
             installed_version(),
             configuration(npu),
@@ -115,18 +130,20 @@ class VelaConverter:
         if outcome.status != 0 or size is None:
             # Else it may be this machine: short of memory, a damaged package. Then a repair helps.
             problem = explain(outcome)
-            cacheable = outcome.status > 0 and problem.code == "model-invalid"
+            cacheable = outcome.status > 0 and problem.code in (
+                "model-invalid",
+                "model-unsupported",
+            )
             return Product(None, (problem,), cacheable=cacheable)
         return self._judge(output, size, outcome, chosen.strategy)
 
     def _judge(self, output: Path, size: int, outcome: Outcome, strategy: str) -> Product:
         """Vela succeeded; can the camera run what it made?"""
-        try:
-            with output.open("rb") as file:
-                fd = file.fileno()
-                operators = read_operators(lambda at, count: os.pread(fd, count, at), size)
-        except ModelError as caught:
-            message = f"Vela made an unusable model: {caught}; try another version of it"
+        with output.open("rb") as file:
+            fd = file.fileno()
+            model = look_into(lambda at, count: os.pread(fd, count, at), size)
+        if isinstance(model, Diagnostic):
+            message = f"Vela made of it what is {model.message}"
             return Product(None, (error("tool-failed", message, outcome.output),), cacheable=False)
         found: list[Diagnostic] = []
         need = sram_used(output.parent)
@@ -140,10 +157,7 @@ class VelaConverter:
         elif need > _TIGHT * have:
             message = f"needs {mebibytes(need, have)} SRAM, more than 90 %; {_smaller(strategy)}"
             found.append(warning("sram-tight", message, outcome.output))
-        fallback = cpu_fallback(outcome.output, operators.npu, operators.cpu)
-        if fallback:
-            found.append(warning("cpu-fallback", fallback, outcome.output))
-        return Product(output, tuple(found))
+        return Product(output, (*found, *cpu_fallback(outcome.output, model)))
 
 
 def _smaller(strategy: str) -> str:
@@ -151,15 +165,6 @@ def _smaller(strategy: str) -> str:
     if strategy == "Size":
         return "use a smaller model or input"
     return "try --optimise Size (optimise in romfs.toml), or use a smaller model or input"
-
-
-def _other_npu(macs: int, npu: VelaNpu) -> tuple[Diagnostic, ...]:
-    """The two cores of the AE3 have different NPUs, and neither runs the other's code."""
-    here = npu.accelerator_config.rpartition("-")[2]
-    if not macs or str(macs) == here:
-        return ()
-    message = f"compiled for an NPU of {macs} MACs, this core's has {here}; copy the original model"
-    return (warning("npu-mismatch", message),)
 
 
 def vela_argv(npu: VelaNpu, chosen: FileOptions, model: str) -> list[str]:
@@ -239,30 +244,38 @@ def sram_used(folder: Path) -> int | None:
     return None
 
 
-def cpu_fallback(output: str, npu: int, cpu: int) -> str:
-    """One line on the operators that stay on the CPU, or "". npu, cpu: operators in the result."""
-    if npu and not cpu:
-        return ""
-    named: dict[str, str] = {}
+def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:
+    """What of a compiled model stays on the CPU, as far as Vela says why."""
+    if not model.cpu:
+        return ()
+    reasons: dict[str, str] = {}
     for match in _FALLBACK.finditer(output):
-        named.setdefault(match["name"], (match["reason"] or "").strip())
-    texts = [f"{name} ({reason})" if reason else name for name, reason in named.items()]
-    names = ", ".join(texts[:_MAX_NAMED])
-    if len(texts) > _MAX_NAMED:
-        names += f" and {len(texts) - _MAX_NAMED} more"
-    names = f": {names}" if names else ""
-    if not npu:
-        return f"nothing of it runs on the NPU{names}; quantise the model to int8"
-    what = "1 operator runs" if cpu == 1 else f"{cpu} operators run"
-    return f"{what} on the CPU{names}; slower, but it works"
+        reasons.setdefault(match["name"], (match["reason"] or "").strip())
+    names = {operator_name(number): operator_name(number) for number in model.builtin}
+    names |= {name: "CUSTOM" for name in model.custom if name != ETHOS_U}
+    texts = [f"{name} ({reasons[kind]})" if reasons.get(kind) else name
+             for name, kind in sorted(names.items())]  # fmt: skip
+    more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
+    shown = ", ".join(texts[:_MAX_NAMED]) + more
+    if model.npu:
+        what = "1 operator runs" if model.cpu == 1 else f"{model.cpu} operators run"
+        return (info("cpu-fallback", f"{what} on the CPU: {shown}", output),)
+    remedy = "; quantise the model to int8" if _FLOAT.search(shown) else ""
+    message = f"nothing of it runs on the NPU: {shown}{remedy}"
+    return (warning("cpu-fallback", message, output),)
 
 
 def explain(outcome: Outcome) -> Diagnostic:
-    """Why Vela gave no model."""
+    """Why Vela gave no model: what it says before its stack trace and after, in one line."""
     unreadable = _UNREADABLE.search(outcome.output)
     if unreadable:
         message = f"Vela cannot read the model: {unreadable[0].strip()}; copy the file again"
         return error("model-invalid", message, outcome.output)
+    refusal = _REFUSAL.search(outcome.output)
+    if refusal and outcome.status > 0:
+        why = " ".join(refusal["why"].replace("\n -", ":").split()).rstrip(" ,.")
+        remedy = "quantise the model to int8" if _FLOAT.search(why) else "change that operator"
+        return error("model-unsupported", f"Vela: {why}; {remedy}", outcome.output)
     return failure("Vela", outcome)
 
 

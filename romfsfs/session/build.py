@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,10 @@ from romfsfs.image.check import check_image
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import write_image
 from romfsfs.session.keep.state import Base
+from romfsfs.session.plan.admission import Admission
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import Plan, make_plan
-from romfsfs.session.plan.shadow import Deriver, InWork
+from romfsfs.session.plan.shadow import Deriver, InCache, InWork, Location
 from romfsfs.session.rebase.encoding import Sources
 from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree
@@ -71,9 +73,10 @@ def build(
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
         digests = _LateDigests(work_fd, converters)
         conversions = Conversions(converters, work_fd)
+        check = partial(Admission(target).checked, open_location=partial(_open, work_fd))
         deriver = Deriver(
             work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk, digests.digest,
-            tree.problems,
+            tree.problems, check,
         )  # fmt: skip
         found = scan(work_fd)
         shadow = deriver.derive(found)
@@ -126,6 +129,14 @@ class _LateDigests:
             return digest_fd(fd)
         finally:
             os.close(fd)
+
+
+def _open(work_fd: int, location: Location) -> tuple[int, int, int]:
+    if isinstance(location, InCache):
+        fd = os.open(location.file, os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        fd = open_file(work_fd, location.path)
+    return fd, 0, os.fstat(fd).st_size
 
 
 def extract_image(

@@ -177,20 +177,26 @@ class Session:
         digest: Digest | None = None,
     ) -> list[ShadowEntry]:
         """The shadow tree now. Runs no conversion unless `convert` does."""
-        settings = self.settings()
+        settings, held = self.settings(), held or self.held()
+
+        def check(entry: ShadowEntry) -> ShadowEntry:
+            return settings.admission.checked(entry, lambda place: self.open_location(place, held))
+
         with self.work_fd() as fd:
             deriver = Deriver(
                 fd,
-                held.base if held is not None else self.base,
+                held.base,
                 settings.converters.concerns,
                 convert or settings.converters.lookup,
                 settings.excludes.matches,
                 digest or (lambda path, fd: self.digests.digest(fd)),
                 settings.problems,
+                check if digest is None else None,
             )
             shadow = deriver.derive(scan(fd))
         if digest is None:  # all there is was asked for: what nobody asked for is gone
             self.digests.keep(entry.signature for entry in shadow)
+            settings.admission.keep(shadow)
         return shadow
 
     def plan(self, shadow: list[ShadowEntry]) -> Plan:

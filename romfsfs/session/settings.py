@@ -14,7 +14,9 @@ from typing import NamedTuple
 from romfsfs.boards import get_board, parse_board
 from romfsfs.convert import Converters, Diagnostic, Excludes, Options, Target
 from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options
+from romfsfs.devices.base import DeviceInfo
 from romfsfs.session.keep.state import SessionInfo
+from romfsfs.session.plan.admission import Admission
 from romfsfs.session.tree.worktree import open_file
 from romfsfs.system.files import cache_dir, make_private_dir
 
@@ -29,6 +31,7 @@ class Settings(NamedTuple):
     target: Target
     excludes: Excludes
     converters: Converters
+    admission: Admission
     problems: tuple[Diagnostic, ...]
 
 
@@ -45,7 +48,14 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     target = Target(board, partition, options, info.mpy_version, info.march)
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
-    return Settings(info, target, excludes, converters, tree.problems)
+    return Settings(info, target, excludes, converters, Admission(target), tree.problems)
+
+
+def device_target(info: DeviceInfo) -> Target:
+    """What a whole image on an open device has to run on."""
+    board = get_board(info.board) if info.board else None
+    partition = board.partition(info.partition) if board else None
+    return Target(board, partition, Options(), info.mpy_version, info.march)
 
 
 def options_of_tree(root_fd: int, folder: str) -> TreeOptions:

@@ -168,3 +168,74 @@ def _vector(build: flatbuffers.Builder, offsets: list[int]) -> int:
     for offset in reversed(offsets):
         build.PrependUOffsetTRelative(offset)
     return int(build.EndVector())
+
+
+def make_model(
+    operators: list[tuple[int | str, list[int], list[int]]],
+    tensors: list[tuple[int, list[int], int]],
+    inputs: list[int],
+    outputs: list[int],
+    *,
+    version: int = 3,
+    buffers: tuple[bytes, ...] = (),
+) -> bytes:
+    """A model of one subgraph. operators: number or custom name, and indexes of tensors. tensors:
+    type, shape, index of a buffer (0: the empty one)."""
+    build = flatbuffers.Builder(1024)
+    made = [_buffer(build, data) if data else _no_buffer(build) for data in (b"", *buffers)]
+    buffer_vector = _vector(build, made)
+    codes, kinds = [], list(dict.fromkeys(operator[0] for operator in operators))
+    for kind in kinds:
+        number = CUSTOM if isinstance(kind, str) else kind
+        name = build.CreateString(kind) if isinstance(kind, str) else 0
+        OperatorCode.Start(build)
+        OperatorCode.AddDeprecatedBuiltinCode(build, min(number, 127))
+        OperatorCode.AddBuiltinCode(build, number)
+        if name:
+            OperatorCode.AddCustomCode(build, name)
+        codes.append(OperatorCode.End(build))
+    code_vector = _vector(build, codes)
+    tensor_vector = _vector(
+        build, [_tensor(build, f"t{n}", *_order(each)) for n, each in enumerate(tensors)]
+    )
+    steps = []
+    for kind, ins, outs in operators:
+        step_in, step_out = (build.CreateNumpyVector(np.array(i, np.int32)) for i in (ins, outs))
+        Operator.Start(build)
+        Operator.AddOpcodeIndex(build, kinds.index(kind))
+        Operator.AddInputs(build, step_in)
+        Operator.AddOutputs(build, step_out)
+        steps.append(Operator.End(build))
+    step_vector = _vector(build, steps)
+    graph_in, graph_out = (
+        build.CreateNumpyVector(np.array(i, np.int32)) for i in (inputs, outputs)
+    )
+    SubGraph.Start(build)
+    SubGraph.AddTensors(build, tensor_vector)
+    SubGraph.AddInputs(build, graph_in)
+    SubGraph.AddOutputs(build, graph_out)
+    SubGraph.AddOperators(build, step_vector)
+    graphs = _vector(build, [SubGraph.End(build)])
+    Model.Start(build)
+    Model.AddVersion(build, version)
+    Model.AddOperatorCodes(build, code_vector)
+    Model.AddSubgraphs(build, graphs)
+    Model.AddBuffers(build, buffer_vector)
+    build.Finish(Model.End(build), file_identifier=b"TFL3")
+    return bytes(build.Output())
+
+
+def one_operator(kind: int | str, dtype: int = INT8, side: int = 4, **options: Any) -> bytes:
+    """A model that is one operator, from a tensor of side x side to another."""
+    tensors = [(dtype, [1, side, side], 0), (dtype, [1, side, side], 0)]
+    return make_model([(kind, [0], [1])], tensors, [0], [1], **options)
+
+
+def _no_buffer(build: flatbuffers.Builder) -> int:
+    Buffer.Start(build)
+    return int(Buffer.End(build))
+
+
+def _order(tensor: tuple[int, list[int], int]) -> tuple[list[int], int, int, float]:
+    dtype, shape, buffer = tensor
+    return shape, dtype, buffer, 0.5

@@ -1,4 +1,4 @@
-"""Operators of TFLite models, sound, damaged and malicious."""
+"""Model of TFLite models, sound, damaged and malicious."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from convert_helpers import tflite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romfsfs.convert.flatbuffer import ModelError, Operators, read_operators
+from romfsfs.convert.flatbuffer import Model, ModelError, read_model
 
 
-def read(data: bytes) -> Operators:
-    return read_operators(lambda at, count: data[at : at + count], len(data))
+def read(data: bytes) -> Model:
+    return read_model(lambda at, count: data[at : at + count], len(data))
+
+
+def used(data: bytes) -> tuple[dict[str, int], dict[int, int]]:
+    found = read(data)
+    return found.custom, found.builtin
 
 
 def test_operators_of_a_model():
-    assert read(tflite()) == Operators({}, 1)
-    assert read(tflite(custom_code="ethos-u")) == Operators({"ethos-u": 1}, 0)
+    assert used(tflite()) == ({}, {3: 1})
+    assert used(tflite(custom_code="ethos-u")) == ({"ethos-u": 1}, {})
     assert read(tflite(custom_code="ethos-u")).npu == 1
     assert read(tflite(custom_code="mine")).cpu == 1
 
@@ -28,13 +33,13 @@ def test_operators_of_a_model():
 def test_operator_code_that_no_operator_uses_does_not_make_a_converted_model():
     """The code table alone says nothing: point the operator at a second, builtin code."""
     model = table_model(codes=[("ethos-u", 32), ("", 3)], uses=[1, 1])
-    assert read(model) == Operators({}, 2)
+    assert used(model) == ({}, {3: 2})
     assert read(table_model(codes=[("ethos-u", 32), ("", 3)], uses=[1, 0])).npu == 1
 
 
 def test_old_and_new_operator_numbers():
-    assert read(table_model(codes=[("", 150)], uses=[0])) == Operators({}, 1)
-    assert read(table_model(codes=[("ethos-u", 3)], uses=[0])) == Operators({}, 1)
+    assert used(table_model(codes=[("", 150)], uses=[0])) == ({}, {150: 1})
+    assert used(table_model(codes=[("ethos-u", 3)], uses=[0])) == ({}, {3: 1})
 
 
 def test_every_truncation_is_refused_or_read():
@@ -45,13 +50,13 @@ def test_every_truncation_is_refused_or_read():
         except ModelError:
             continue
         assert size > 200, "nothing that short can hold the operators"
-        assert found == Operators({"ethos-u": 1}, 0)
+        assert found.custom == {"ethos-u": 1}
 
 
 def test_file_that_shrinks_while_it_is_read():
     model = tflite()
     with pytest.raises(ModelError, match="ends too early"):
-        read_operators(lambda at, count: model[at : min(at + count, 50)], len(model))
+        read_model(lambda at, count: model[at : min(at + count, 50)], len(model))
 
 
 def test_every_offset_replaced_by_one_that_makes_trouble():
@@ -100,7 +105,7 @@ def test_subgraphs_that_are_all_one_cost_no_more_than_the_file_is_long():
 
     started = time.monotonic()
     with pytest.raises(ModelError, match="more tables"):
-        read_operators(counting, len(model))
+        read_model(counting, len(model))
     assert time.monotonic() - started < 2
     assert calls < len(model)
 

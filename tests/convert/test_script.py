@@ -150,29 +150,6 @@ def test_missing_compiler_is_told_and_found_once_it_is_installed(tmp_path, cache
     assert convert(converters, tmp_path, "app.py", b"x = 1\n").state is State.READY
 
 
-@pytest.mark.parametrize(
-    ("head", "problem"),
-    [
-        (b"M\x06\x00\x1f", ""),
-        (b"M\x06\x1f\x1f", ""),  # ARMv7E-M with single precision runs on a core with double
-        (b"M\x05\x02\x1f", "is bytecode 5, the board loads 6.3"),
-        (b"M\x06\x21\x1f", "is bytecode 6.1, the board loads 6.3"),
-        (b"M\x06\x2b\x1f", "holds native code for xtensawin, the board runs armv7emdp"),
-        (b"M\x06\x3f\x1f", "holds native code for number 15, the board runs armv7emdp"),
-        (b"MM", "is no compiled script"),
-    ],
-)
-def test_ready_made_bytecode_is_kept_and_checked(tmp_path, cache, head, problem):
-    converters = Converters(camera("OPENMV4P"), cache)
-    result = lookup(converters, tmp_path, "lib/app.mpy", head)
-    assert (result.state, result.stored_path, result.artifact) == (
-        State.READY,
-        "lib/app.mpy",
-        None,
-    )
-    assert result.message.startswith(f"app.mpy {problem}") if problem else not result.message
-
-
 def test_nothing_is_converted_when_that_is_asked(tmp_path, cache):
     as_they_are = Options((Rule("*", FileOptions(convert=False)),))
     converters = Converters(Target(options=as_they_are), cache)

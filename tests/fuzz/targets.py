@@ -25,7 +25,7 @@ from fuzz_images import SCRATCH
 from romfsfs.boards import boards
 from romfsfs.convert import haar, mpy
 from romfsfs.convert.cache import Cache
-from romfsfs.convert.flatbuffer import ModelError, read_operators
+from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.devices import dfu_util, rt1060
 from romfsfs.devices.tools import ToolResult
 from romfsfs.errors import DeviceError, RomfsError, UsageError
@@ -52,7 +52,7 @@ def model(data: bytes) -> None:
         return data[offset : offset + size]
 
     with contextlib.suppress(ModelError):
-        read_operators(read, len(data))
+        read_model(read, len(data))
     assert reads < 40_000 + 10 * len(data)
 
 

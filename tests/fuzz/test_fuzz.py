@@ -54,15 +54,15 @@ def test_valid_inputs_are_accepted() -> None:
     import fuzz_camera
 
     from romfsfs.convert import haar
-    from romfsfs.convert.flatbuffer import read_operators
+    from romfsfs.convert.flatbuffer import Npu, read_model
     from romfsfs.devices.serial_camera.repl import RawRepl
     from romfsfs.image.reader import read_image
 
     for data in seeds("image"):
         read_image(data)
     model = seeds("model")[0]
-    found = read_operators(lambda at, size: model[at : at + size], len(model))
-    assert (found.npu, found.npu_macs) == (1, 256)
+    found = read_model(lambda at, size: model[at : at + size], len(model))
+    assert (found.npu, found.npus) == (1, {Npu("U55", 256)})
     for data in seeds("cascade")[:2]:
         assert haar.sniff(data) == "HAAR"
         haar.convert_cascade(data)

@@ -14,7 +14,7 @@ from seeds import image, named, number, record
 
 from romfsfs.boards import get_board
 from romfsfs.convert import haar
-from romfsfs.convert.flatbuffer import ModelError, read_operators
+from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import ImageFormatError, RomfsError, UsageError
 from romfsfs.ide.defaults import find_defaults
 from romfsfs.image.model import DirNode, FileNode, walk
@@ -244,7 +244,7 @@ def test_models_with_vectors_of_any_length_are_refused_quickly() -> None:
             model[at : at + len(change)] = change
             started = time.process_time()
             with pytest.raises(ModelError):
-                read_operators(lambda at, size: bytes(model[at : at + size]), MIB)  # noqa: B023
+                read_model(lambda at, size: bytes(model[at : at + size]), MIB)  # noqa: B023
             assert time.process_time() - started < 3
 
 

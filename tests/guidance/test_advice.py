@@ -14,8 +14,8 @@ from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 from romfsfs.session.plan.advice import misaligned
 
-#: x.lite of 5 bytes at an offset that is no multiple of 16, as mpremote would place it
-PEERS = b"\xd2\xcd\x31\x10\x05\x0e\x06x.lite\x02\x05abcde"
+#: x.bin of 5 bytes at an offset that is no multiple of 16, as mpremote would place it
+PEERS = b"\xd2\xcd\x31\x0f\x05\x0d\x05x.bin\x02\x05abcde"
 
 
 class Session:
@@ -52,7 +52,7 @@ def session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Session:
 def test_misaligned_data_is_said_and_repaired(session: Session) -> None:
     session.image.write_bytes(PEERS)
     work = session.begin("OPENMV4P")
-    assert "x.lite: misaligned in the image: its data is at 0xf" in session.status()
+    assert "x.bin: misaligned in the image: its data is at 0xe" in session.status()
     assert "the next commit repairs it" in session.status()
     (work / "edit.txt").unlink()
     assert f"romfsfs commit --compact {session.image}" in session.status()

@@ -300,7 +300,7 @@ def test_a_camera_keeps_unchanged_files_in_place(tmp_path: Path) -> None:
     desk = Desk(flash, "camera")
     desk.open()
     desk.write("0.txt", b"0" * 5000)
-    desk.write("model.tflite", os.urandom(200_000))
+    desk.write("model.bin", os.urandom(200_000))
     desk.commit()
     desk.write("0.txt", b"0" * 4000)
     report = desk.commit()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ERROR = "error"
 WARNING = "warning"
 INFO = "info"
+#: Most severe first.
+SEVERITIES = (ERROR, WARNING, INFO)
 
 LARGEST_SHOWN = 5
 
@@ -42,6 +44,10 @@ class Problem:
     message: str
     severity: str = ERROR
     detail: str = ""
+
+    def record(self) -> dict[str, str]:
+        """As JSON."""
+        return {"code": self.code, "path": self.path, "message": self.message}
 
     @property
     def text(self) -> str:
@@ -140,8 +146,7 @@ def make_plan(
         most = min(error.capacity, capacity or error.capacity)
     if most is not None and layout.size > most:
         problems.append(_capacity_problem(entries, layout.size, most))
-    severity = {ERROR: 0, WARNING: 1, INFO: 2}
-    problems.sort(key=lambda problem: severity[problem.severity])
+    problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     return Plan(
         entries,
         tuple(problems),

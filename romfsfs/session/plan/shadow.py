@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: (work path, open descriptor, digest of what it holds) -> what it becomes
 Convert = Callable[[str, int, str], "Conversion"]
 
+#: an entry -> the same with what speaks against the bytes that it stores
+Check = Callable[["ShadowEntry"], "ShadowEntry"]
+
 #: (work path, open descriptor) -> its digest ('' to leave that for later), and its signature if
 #: that can be trusted to change with the file
 Digest = Callable[[str, int], "tuple[str, Signature | None]"]
@@ -96,6 +99,7 @@ class Deriver:
         is_junk: Callable[[str], bool],
         digest: Digest,
         tree_problems: tuple[Diagnostic, ...] = (),
+        check: Check | None = None,
     ) -> None:
         """tree_problems: what is wrong with the tree's own options, in `romfs.toml`."""
         self._work_fd = work_fd
@@ -105,6 +109,7 @@ class Deriver:
         self._is_junk = is_junk
         self._digest = digest
         self._tree_problems = tree_problems
+        self._check = check
         self._by_source = {entry.source: entry for entry in base.entries}
 
     def derive(self, found: Iterable[WorkFile]) -> list[ShadowEntry]:
@@ -133,6 +138,8 @@ class Deriver:
             else:
                 entries.append(entry)
         entries = _superseded(entries)
+        if self._check is not None:
+            entries = [self._check(entry) for entry in entries]
         replaced = {entry.stored_as for entry in entries if entry.stored_as is not None}
         for base in self._base.entries:
             if base.source not in seen and base.path not in replaced:

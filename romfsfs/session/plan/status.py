@@ -50,11 +50,7 @@ class Status:
             "free": None if self.capacity is None else max(0, self.capacity - self.used),
             "clean": self.clean,
             "entries": [_entry_record(entry) for entry in self.entries],
-            "problems": [
-                {"code": problem.code, "path": problem.path, "message": problem.message}
-                for problem in self.problems
-                if problem.severity != INFO
-            ],
+            "problems": [each.record() for each in self.problems if each.severity != INFO],
         }
 
     def json(self) -> str:

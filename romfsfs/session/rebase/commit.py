@@ -109,8 +109,10 @@ def commit(
             if trailing is not None and trailing.severity == ERROR and not force:
                 problems.append(trailing)
             writes = plan.changed or compact or over
-            # An image that is there already may be too large: that stops only what writes one.
-            raise_problems(plan, [p for p in problems if writes or p.code != "capacity"])
+            if not writes:  # what is there already may be too large, or not for this board
+                kept = [each.source for each in plan.entries if isinstance(each.location, InBase)]
+                problems = [p for p in problems if p.code != "capacity" and p.path not in kept]
+            raise_problems(plan, problems)
             return choose_layout(session, plan, compact) if writes else None
 
         try:

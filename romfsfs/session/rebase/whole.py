@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from romfsfs.boards import get_board
-from romfsfs.devices.base import Device, WriteReport
+from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.errors import (
     CapacityError,
     ImageError,
@@ -25,19 +25,22 @@ from romfsfs.image.check import lint
 from romfsfs.session.keep import history, store
 from romfsfs.session.keep.images import parse
 from romfsfs.session.opening import session_for
+from romfsfs.session.plan.admission import admit_image
+from romfsfs.session.plan.plan import ERROR, WARNING
 from romfsfs.session.rebase import recovery
 from romfsfs.session.rebase.target import holds, restarted
 from romfsfs.session.session import Session
+from romfsfs.session.settings import device_target
 from romfsfs.system.files import Progress, check_plain, digest_fd, no_progress, replace_atomically
 
 
-def check_fit(
-    image: BinaryIO, name: str, board: str | None, partition: int, capacity: int | None
-) -> int:
-    """The size in bytes of an image that may be written to this partition.
+def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
+    """The size in bytes of an image that may be written to this device, and warnings.
 
-    ImageFormatError, CapacityError, or ImageError when data is not aligned for the board.
+    ImageFormatError, CapacityError, or ImageError when data is not aligned for the board or cannot
+    work there.
     """
+    board, partition, capacity = info.board, info.partition, info.capacity
     parsed = parse(image, name)
     if parsed.size == 0:
         raise ImageFormatError("the file is empty", 0, where=name)
@@ -58,7 +61,17 @@ def check_fit(
                 next_step=f"romfsfs extract {shell_word(name)} DIR; romfsfs build DIR IMAGE "
                 f"--board {board}" + (f":{partition}" if partition else ""),
             )
-    return parsed.size
+    found = admit_image(parsed, image, device_target(info))
+    errors = [problem for problem in found if problem.severity == ERROR]
+    if errors:
+        raise ImageError(
+            f"{len(errors)} file{'s' if len(errors) > 1 else ''} cannot work on {board or 'it'}, "
+            f"the first: {errors[0].text}",
+            where=name,
+            detail="\n".join(problem.text for problem in errors),
+            next_step="nothing was written; build the image for this board from the sources",
+        )
+    return parsed.size, tuple(each.text for each in found if each.severity == WARNING)
 
 
 def push(
@@ -77,7 +90,7 @@ def push(
     something that is no image. SessionBusy while the camera is mounted.
     """
     info = device.info()
-    size = check_fit(image, name, info.board, info.partition, info.capacity)
+    size, warnings = check_fit(image, name, info)
     directory = store.make_session_dir(info.key)
     if store.mounted_at(directory) is not None:  # nor must its session change
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
@@ -88,7 +101,7 @@ def push(
         if device.matches(image, size) is not True:
             _back_up(session, device, force, progress)
             report = _write(device, image, info.name, progress)
-            report = replace(report, notes=(*report.notes, *info.notes))
+            report = replace(report, notes=(*report.notes, *info.notes, *warnings))
         recovery.forget(session)
         if report is None:
             return None

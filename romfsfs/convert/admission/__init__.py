@@ -1,0 +1,39 @@
+"""Will what lands run there? The one check of stored bytes, for a board and its partition.
+
+    admit         all findings about one file, whatever way it came to be stored
+    impostors     files that are not what their name says
+    models        TFLite, Ethos-U and Neural-ART models against the board's NPU, memory, operators
+    scripts       bytecode against what the camera loads
+    names         names that mean something to the firmware
+
+It looks at the bytes as they lie in the image, whether they were converted, copied in as they
+are, or were in the image before. Errors are what cannot work on that board, warnings what may
+not; of what was not looked at, nothing is said. Pure and quick: it reads what it needs and runs
+nothing, so every look at a tree can afford it.
+"""
+
+from __future__ import annotations
+
+from romfsfs.convert.admission.impostors import impostor
+from romfsfs.convert.admission.models import is_model, model_findings
+from romfsfs.convert.admission.names import name_findings
+from romfsfs.convert.admission.scripts import bytecode_findings
+from romfsfs.convert.types import Diagnostic, Reader, Target
+
+__all__ = ["admit", "impostor"]
+
+
+def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
+    """What speaks against the file that is stored as `path`, `size` bytes of it in `read`.
+
+    Any thread. OSError of `read`."""
+    found = name_findings(path, read, size)
+    wrong = impostor(path, read)
+    if wrong is not None:
+        return (*found, wrong)
+    head = read(0, 8)
+    if path.endswith(".mpy"):
+        found += bytecode_findings(path, head, target)
+    elif is_model(path, head):
+        found += model_findings(path, read, size, target)
+    return found

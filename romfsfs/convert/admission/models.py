@@ -1,0 +1,175 @@
+"""Models against the board that is to run them.
+
+The N6's firmware runs networks that ST Edge AI compiled (`NBIN`) and no others; all other boards
+run TensorFlow Lite Micro with the operators that their firmware registers, on the AE3 with an
+Ethos-U beside it (docs/converters.md; firmware lib/tflm/tflm_backend.cc).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from romfsfs.boards import NeuralArtNpu, VelaNpu
+from romfsfs.convert.flatbuffer import ETHOS_U, IDENTIFIER, Model, ModelError, read_model
+from romfsfs.convert.types import Diagnostic, Reader, Target, error, warning
+
+#: How a model compiled for the Neural-ART begins.
+NEURAL_ART_MAGIC = b"NBIN"
+_TFLITE = (".tflite", ".lite")
+_SUFFIXES = (*_TFLITE, ".onnx")
+#: What `ml.Model` takes as a model's inputs and outputs, and the schema that TFLM reads.
+_TYPES = frozenset({"int8", "uint8", "int16", "uint16", "float32"})
+_SCHEMA = 3
+_MAX_NAMED = 5
+_ORIGINAL = "copy the original model"
+
+
+class Operators(NamedTuple):
+    """firmware: the version whose list it is. names: of builtin operators, by number.
+    registered: those that the firmware has, builtin and custom."""
+
+    firmware: str
+    names: tuple[str, ...]
+    registered: frozenset[str]
+
+
+@lru_cache(maxsize=1)
+def operators() -> Operators:
+    """What the firmware registers; in `tflm.json` a minus stands before what it does not."""
+    table = json.loads(files("romfsfs.convert").joinpath("tflm.json").read_bytes())
+    marked = " ".join(table["builtin"]).split()
+    registered = {name for name in marked if not name.startswith("-")}
+    names = tuple(name.removeprefix("-") for name in marked)
+    return Operators(table["firmware"], names, frozenset(registered.union(table["custom"])))
+
+
+def operator_name(number: int) -> str:
+    """A builtin operator as TFLite's schema and its tools call it."""
+    names = operators().names
+    return names[number] if number < len(names) else f"number {number}"
+
+
+def suffix(path: str) -> str:
+    """`.tflite`, `.lite`, `.onnx` or whatever the name ends with, in lower case."""
+    name = path.rpartition("/")[2]
+    return "." + name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def is_model(path: str, head: bytes) -> bool:
+    """Whether a file is a model, by its first bytes or else by its name."""
+    if head.startswith(NEURAL_ART_MAGIC) or head[4:8] == IDENTIFIER:
+        return True
+    return suffix(path) in _SUFFIXES
+
+
+def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
+    """What keeps a stored model from running on the target."""
+    npu = target.partition.npu if target.partition is not None else None
+    on_n6 = isinstance(npu, NeuralArtNpu)
+    head = read(0, 8)
+    if head.startswith(NEURAL_ART_MAGIC):
+        if target.board is None or on_n6:
+            return ()
+        return (_misfit(f"compiled for the Neural-ART of the N6, {target.name} has none"),)
+    if head[4:8] != IDENTIFIER and suffix(path) == ".onnx":
+        if target.board is None or on_n6:
+            return (_uncompiled(target),) if on_n6 else ()
+        message = f"{target.name} runs .tflite models, not ONNX; export it as .tflite"
+        return (warning("model-unsupported", message),)
+    model = look_into(read, size)
+    if isinstance(model, Diagnostic):
+        return (model,)
+    if on_n6:
+        if model.npu:
+            return (_misfit(f"compiled for the {_others(model)}, the N6 has a Neural-ART"),)
+        return (_uncompiled(target),)
+    return tuple(_on_tflm(model, target, npu if isinstance(npu, VelaNpu) else None))
+
+
+def look_into(read: Reader, size: int) -> Model | Diagnostic:
+    """A TFLite model, or why no board can use it: before a compiler is run on it."""
+    try:
+        model = read_model(read, size)
+    except ModelError as caught:
+        return error("model-invalid", f"not a usable model, {caught}; copy the file again")
+    return next(_unsupported(model), model)
+
+
+def _unsupported(model: Model) -> Iterator[Diagnostic]:
+    """What no firmware takes, whatever it runs on."""
+    if model.version != _SCHEMA:
+        message = f"its schema is version {model.version}, the firmware reads {_SCHEMA}; convert "
+        yield error("model-unsupported", f"{message}the original model anew with TensorFlow 2")
+    for kind, types in (("input", model.inputs), ("output", model.outputs)):
+        wrong = " and ".join(sorted(set(types) - _TYPES))
+        if wrong:
+            message = f"an {kind} is {wrong}, ml.Model takes int8, uint8, int16, uint16 and "
+            yield error("model-unsupported", f"{message}float32; export the model with those")
+
+
+def _misfit(what: str) -> Diagnostic:
+    return error("npu-mismatch", f"{what}; {_ORIGINAL}")
+
+
+def _uncompiled(target: Target) -> Diagnostic:
+    message = (
+        f"{target.name} runs models that ST Edge AI compiled and no others; let it be converted"
+    )
+    return error("model-unsupported", message)
+
+
+def _others(model: Model) -> str:
+    return " and ".join(map(str, sorted(model.npus))) or "Ethos-U"
+
+
+def _on_tflm(model: Model, target: Target, npu: VelaNpu | None) -> Iterator[Diagnostic]:
+    """npu: the Ethos-U beside the core, if there is one."""
+    if target.board is None:
+        return
+    if model.npu and npu is None:
+        yield _misfit(f"compiled for the {_others(model)}, {target.name} has no NPU")
+    elif npu is not None:
+        here = npu.accelerator_config.rpartition("ethos-")[2].upper().replace("-", " of ")
+        here = f"Ethos-{here} MACs"
+        if any(str(each) != here for each in model.npus):
+            yield _misfit(f"compiled for the {_others(model)}, this core has an {here}")
+    missing = _missing(model)
+    if missing:
+        message = f"needs operators that firmware {operators().firmware} lacks: {missing}; "
+        yield warning("operators", f"{message}export the model without them")
+    have, what = _memory(target, npu)
+    if have and model.sram > have:
+        message = f"needs {mebibytes(model.sram, have)} {what} at least; "
+        yield error("sram", f"{message}use a smaller model or input")
+
+
+def _missing(model: Model) -> str:
+    """The operators that no firmware of that version has, by name, with their count."""
+    used = {operator_name(number): count for number, count in model.builtin.items()}
+    used.update({name or "a custom operator without a name": n for name, n in model.custom.items()})
+    known = operators().registered | {ETHOS_U}
+    lacking = [f"{name} ({n}x)" for name, n in sorted(used.items()) if name not in known]
+    more = f" and {len(lacking) - _MAX_NAMED} more" if len(lacking) > _MAX_NAMED else ""
+    return ", ".join(lacking[:_MAX_NAMED]) + more
+
+
+def _memory(target: Target, npu: VelaNpu | None) -> tuple[int, str]:
+    """Bytes that a model cannot have more of, and what to call them; 0: not known."""
+    if npu is not None:
+        return npu.sram_heap_bytes, "SRAM"
+    words = target.board.arch_string.split() if target.board is not None else []
+    kibibytes = [int(word) for word in words if word.isdigit()]
+    return (kibibytes[0] << 10, "RAM") if kibibytes else (0, "")
+
+
+def mebibytes(need: int, have: int) -> str:
+    """`5.1 of 4.0 MiB`, with as many decimals as it takes to tell the two apart."""
+    for decimals in (1, 2, 3):
+        texts = [f"{value / (1 << 20):.{decimals}f}" for value in (need, have)]
+        if texts[0] != texts[1]:
+            break
+    return f"{texts[0]} of {texts[1]} MiB"

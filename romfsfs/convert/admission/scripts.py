@@ -1,0 +1,45 @@
+"""Compiled scripts against the camera that is to load them."""
+
+from __future__ import annotations
+
+from romfsfs.convert import mpy
+from romfsfs.convert.types import Diagnostic, Target, error, warning
+from romfsfs.errors import ToolMissing
+
+
+def bytecode_findings(path: str, head: bytes, target: Target) -> tuple[Diagnostic, ...]:
+    """Whether the camera loads an `.mpy`.
+
+    Without a camera's own word on its bytecode, the newest compiler's is the best guess, and good
+    for a warning only."""
+    name = path.rpartition("/")[2]
+    header = mpy.parse_header(head)
+    if header is None:
+        message = f"{name} is no compiled script; copy the .py, or compile it with mpy-cross"
+        return (error("mpy-version", message),)
+    remedy = "copy the .py instead of the .mpy"
+    architecture = target.architecture
+    if header.native and architecture and not mpy.runs(header.architecture, architecture):
+        message = f"{name} holds native code for {header.architecture}, "
+        return (error("mpy-version", f"{message}{target.name} runs {architecture}; {remedy}"),)
+    told = target.mpy_version
+    expected = told or _newest()
+    if expected is None:
+        return ()
+    problem = mpy.mismatch(header, expected)
+    if not problem:
+        return ()
+    say = error if told else warning
+    whose = "the camera loads" if told else "firmware of today loads"
+    return (
+        say("mpy-version", f"{name} {problem}, {whose} {mpy.version_text(expected)}; {remedy}"),
+    )
+
+
+def _newest() -> tuple[int, int] | None:
+    from romfsfs.convert.script import find_compiler
+
+    try:
+        return find_compiler(None).version
+    except ToolMissing:
+        return None

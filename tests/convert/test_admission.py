@@ -1,0 +1,226 @@
+"""Will what lands run there? Each kind of stored bytes against the boards, by what they hold."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import pytest
+from convert_helpers import FLOAT32, INT8, camera, make_model, one_operator
+
+from romfsfs.boards import boards
+from romfsfs.convert import Target, admit
+
+BOOL, INT16 = 6, 7
+RELU, POW, GELU, DEQUANTIZE = 19, 78, 150, 6
+M4, H7, H7_PLUS, AE3, N6 = "OPENMV2", "OPENMV4", "OPENMV4P", "OPENMV_AE3", "OPENMV_N6"
+
+
+def findings(path: str, data: bytes, target: Target) -> list[tuple[str, str, str]]:
+    def read(at: int, count: int) -> bytes:
+        return data[at : at + count]
+
+    found = admit(path, read, len(data), target)
+    return [(each.severity, each.code, each.message) for each in found]
+
+
+def codes(path: str, data: bytes, board: str | None = H7_PLUS, partition: int = 0) -> list[str]:
+    target = camera(board, partition) if board else Target()
+    return [f"{severity} {code}" for severity, code, _ in findings(path, data, target)]
+
+
+def message(path: str, data: bytes, board: str, partition: int = 0) -> str:
+    (found,) = findings(path, data, camera(board, partition))
+    return found[2]
+
+
+def compiled(product: int, macs: int) -> bytes:
+    """A model for an Ethos-U, as Vela 5 writes its command stream's first action."""
+    word = product << 28 | macs.bit_length() - 1
+    commands = struct.pack("<4sIII", b"COP1", 0x10001, word, 0)
+    tensors = [(INT8, [16], 1), (INT8, [1, 4], 0), (INT8, [1, 4], 0)]
+    return make_model([("ethos-u", [0, 1], [2])], tensors, [1], [2], buffers=(commands,))
+
+
+@pytest.mark.parametrize(
+    ("board", "partition", "product", "macs", "fits"),
+    [
+        (AE3, 0, 0, 256, True),
+        (AE3, 1, 0, 128, True),
+        (AE3, 0, 0, 128, False),
+        (AE3, 1, 0, 256, False),
+        (AE3, 0, 1, 256, False),
+        (AE3, 0, 2, 256, False),
+        (H7_PLUS, 0, 0, 256, False),
+        (N6, 0, 0, 256, False),
+    ],
+)
+def test_models_for_an_ethos_u_run_on_that_one_alone(board, partition, product, macs, fits):
+    found = codes("m.tflite", compiled(product, macs), board, partition)
+    assert found == ([] if fits else ["error npu-mismatch"])
+
+
+def test_both_npus_are_named():
+    assert message("m.tflite", compiled(2, 512), AE3) == (
+        "compiled for the Ethos-U85 of 512 MACs, this core has an Ethos-U55 of 256 MACs; copy "
+        "the original model"
+    )
+    assert message("m.tflite", compiled(0, 128), H7) == (
+        "compiled for the Ethos-U55 of 128 MACs, OPENMV4 has no NPU; copy the original model"
+    )
+
+
+def test_networks_for_the_neural_art_run_on_the_n6_alone():
+    for name in boards():
+        assert codes("m.tflite", b"NBIN" + bytes(60), name) == (
+            [] if name == N6 else ["error npu-mismatch"]
+        )
+    assert codes("net.dat", b"NBIN" + bytes(60), AE3) == ["error npu-mismatch"]  # by its bytes
+    assert codes("m.tflite", b"NBIN" + bytes(60), None) == []
+
+
+def test_the_n6_runs_what_st_edge_ai_made_and_nothing_else():
+    assert codes("m.tflite", one_operator(RELU), N6) == ["error model-unsupported"]
+    assert codes("m.onnx", b"\x08\x07 onnx", N6) == ["error model-unsupported"]
+    assert codes("m.onnx", b"\x08\x07 onnx", H7) == ["warning model-unsupported"]
+
+
+@pytest.mark.parametrize("board", [M4, H7_PLUS, AE3])
+def test_operators_that_the_firmware_has_or_lacks(board):
+    for kind in (RELU, "SignalWindow", "CIRCULAR_BUFFER"):
+        assert codes("m.tflite", one_operator(kind), board) == []
+    for kind in (POW, GELU, "TFLite_Detection_PostProcess", "FlexErf", "", 250):
+        assert codes("m.tflite", one_operator(kind), board) == ["warning operators"]
+
+
+def test_missing_operators_are_named_and_counted():
+    tensors = [(INT8, [1, 4], 0)] * 5
+    steps = [(POW, [0], [1]), ("FlexErf", [1], [2]), (POW, [2], [3]), (RELU, [3], [4])]
+    assert message("m.tflite", make_model(steps, tensors, [0], [4]), H7) == (
+        "needs operators that firmware 2026-07 lacks: FlexErf (1x), POW (2x); export the model "
+        "without them"
+    )
+
+
+@pytest.mark.parametrize("board", [H7_PLUS, AE3, None])
+def test_types_and_schema_that_no_firmware_takes(board):
+    assert codes("m.tflite", one_operator(RELU, BOOL), board) == ["error model-unsupported"]
+    assert codes("m.tflite", one_operator(RELU, version=2), board) == ["error model-unsupported"]
+    assert codes("m.tflite", one_operator(RELU, INT16), board) == []
+    assert codes("m.tflite", one_operator(RELU, FLOAT32), board) == []
+
+
+def test_memory_is_a_lower_bound_of_the_largest_operator():
+    """In and out of 1024 x 1024 int8 are 2 MiB: of the 1 MiB of an H7, the 4 and 2 of the AE3."""
+    model = one_operator(RELU, side=1024)
+    assert codes("m.tflite", model, H7) == ["error sram"]
+    assert codes("m.tflite", model, AE3, 0) == []
+    assert codes("m.tflite", model, AE3, 1) == []
+    assert codes("m.tflite", one_operator(RELU, side=1025), AE3, 1) == ["error sram"]
+    constant = [(INT8, [1024, 1024], 1), (INT8, [4], 0), (INT8, [4], 0)]
+    weights = make_model([(RELU, [0, 1], [2])], constant, [1], [2], buffers=(bytes(1 << 20),))
+    assert codes("m.tflite", weights, H7) == []  # constants stay in flash
+    in_place = one_operator(22, side=1000)  # RESHAPE
+    assert codes("m.tflite", in_place, H7) == []
+    assert message("m.tflite", model, H7).startswith("needs 2.0 of 1.0 MiB RAM at least")
+
+
+def test_indexes_that_lead_nowhere_are_found_before_a_compiler_follows_them():
+    tensors = [(INT8, [1, 4], 0), (INT8, [1, 4], 0)]
+    broken = [
+        make_model([(RELU, [0], [7])], tensors, [0], [1]),
+        make_model([(RELU, [0], [1])], tensors, [0], [2]),
+        make_model([(RELU, [0], [1])], [(INT8, [1, 4], 9), tensors[1]], [0], [1]),
+        make_model([(RELU, [0], [1])], [tensors[0], (INT8, [1, 4], 9)], [0], [1]),
+    ]
+    for model in broken:
+        assert codes("m.tflite", model) == ["error model-invalid"]
+    optional = make_model([(RELU, [0, -1], [1])], tensors, [0], [1])
+    assert codes("m.tflite", optional) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "what"),
+    [
+        ("m.tflite", b"", "is empty"),
+        (
+            "m.tflite",
+            b"version https://git-lfs.github.com/spec/v1\noid x\n",
+            "is a Git LFS pointer",
+        ),
+        ("m.tflite", b"\n<!DOCTYPE html>\n<html>", "is a web page"),
+        ("m.onnx", b"<html><body>", "is a web page"),
+        ("m.lite", gzip.compress(b"x", mtime=0), "is compressed with gzip"),
+        ("m.tflite", b"\x89HDF\r\n\x1a\n" + bytes(9), "is a Keras model (HDF5)"),
+        ("m.tflite", b"PK\x03\x04" + bytes(9), "is a zip archive"),
+        ("face.xml", b"<!doctype HTML>", "is a web page"),
+        ("main.py", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ],
+)
+@pytest.mark.parametrize("board", [*boards(), None])
+def test_files_that_are_not_what_they_are_called(path, data, what, board):
+    found = findings(path, data, camera(board) if board else Target())[-1]
+    assert found[:2] == ("error", "not-what-it-is-called")
+    assert found[2].startswith(what)
+    assert ";" in found[2]  # and the way out
+
+
+def test_names_that_are_no_promise():
+    for path, data in (
+        ("lib/pkg/__init__.py", b""),
+        ("page.html", b"<!DOCTYPE html>"),
+        ("a.zip", b"PK\x03\x04"),
+        ("notes.txt", b"version https://git-lfs.github.com/spec/v1"),
+        ("data.bin", b""),
+    ):
+        assert codes(path, data) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (b"M\x06\x00\x1f", []),
+        (b"M\x06\x1f\x1f", []),  # ARMv7E-M with single precision runs on a core with double
+        (b"M\x05\x02\x1f", ["warning mpy-version"]),
+        (b"M\x06\x21\x1f", ["warning mpy-version", "is bytecode 6.1"]),
+        (b"M\x06\x2b\x1f", ["error mpy-version", "holds native code for xtensawin"]),
+        (b"M\x06\x3f\x1f", ["error mpy-version", "holds native code for number 15"]),
+        (b"x = 1\n", ["error mpy-version", "is no compiled script"]),
+        (b"", ["error mpy-version"]),
+    ],
+)
+def test_ready_made_bytecode(head, found):
+    assert codes("lib/app.mpy", head) == found[:1]
+    for text in found[1:]:
+        assert message("lib/app.mpy", head, H7_PLUS).startswith(f"app.mpy {text}")
+
+
+def test_the_cameras_own_word_on_bytecode_is_no_guess():
+    board = camera(H7_PLUS)
+    old = Target(board.board, board.partition, mpy_version=(6, 1))
+    assert findings("a.mpy", b"M\x06\x1d\x1f", old) == []
+    ((severity, _, text),) = findings("a.mpy", b"M\x06\x1f\x1f", old)
+    assert (severity, text) == (
+        "error",
+        "a.mpy is bytecode 6.3, the camera loads 6.1; copy the .py instead of the .mpy",
+    )
+    single = Target(board.board, board.partition, march="armv7emsp")
+    assert findings("a.mpy", b"M\x06\x23\x1f", single)[0][0] == "error"  # code for double
+
+
+def test_names_that_mean_something_to_the_firmware():
+    assert codes("main.py", b"x = 1\n") == ["warning not-started"]
+    assert codes("app/main.py", b"x = 1\n") == []
+    code = b"M\x06\x00\x1f rest"
+    for path in ("os.mpy", "lib/os.mpy", "os/__init__.mpy", "lib/struct/__init__.mpy"):
+        assert codes(path, code) == ["warning hides-module"], path
+    for path in ("app/os.mpy", "oslo.mpy", "lib/app.mpy", "os.txt", "gc.mpy"):
+        assert codes(path, code) == [], path
+    assert codes("lib/os/__init__.mpy", code + b"uos") == []  # extends the built-in one
+
+
+def test_what_the_factory_and_the_zoo_hold_raises_nothing(shared_data: Path | None):
+    for path in sorted((shared_data / "models").glob("*.tflite")) if shared_data else []:
+        for board in (H7_PLUS, AE3):
+            assert codes(path.name, path.read_bytes(), board) == []
