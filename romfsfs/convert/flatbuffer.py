@@ -318,7 +318,9 @@ class _Reader:
             if page is None:
                 if len(self._pages) >= _MAX_PAGES:
                     self._pages.clear()
-                page = self._pages[number] = self._read(number * _PAGE, _PAGE)
+                page = self._pages[number] = self._read(
+                    number * _PAGE, min(_PAGE, self._size - number * _PAGE)
+                )
             data = page[start : start + count]
         if len(data) != count:  # it became shorter meanwhile
             raise ModelError("the file ends too early", position)

@@ -146,7 +146,7 @@ def test_ctrl_c_while_starting_is_no_traceback(
 def test_padding_is_worth_no_note_when_all_is_well(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "a.img").write_bytes(encode({"a.tflite": b"1"}))
+    (place / "a.img").write_bytes(encode({"a.bin": b"1"}))
     assert main(["info", "a.img"]) == 0
     assert "1 padding record holds " in capsys.readouterr().out
     assert main(["verify", "a.img"]) == 0
