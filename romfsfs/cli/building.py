@@ -16,8 +16,17 @@ from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
-from romfsfs.session.build_many import BuiltFile, Order, boards_of, build_each, build_file, orders
+from romfsfs.session.build_many import (
+    BuiltFile,
+    Order,
+    boards_of,
+    build_each,
+    build_file,
+    build_recipe,
+    orders,
+)
 from romfsfs.session.plan.plan import WARNING, Plan
+from romfsfs.session.recipe import board_of
 
 
 @click.command()
@@ -32,6 +41,12 @@ from romfsfs.session.plan.plan import WARNING, Plan
     help="Convert and align for it; several make an image each. Without: portable bytecode.",
 )
 @PARTITION_0
+@click.option(
+    "--recipe",
+    metavar="FILE",
+    shell_complete=values.files,
+    help="DIR is a checkout of the firmware; take what its boards/BOARD/romfs_config.json says.",
+)
 @conversion_options
 @JSON
 @click.pass_obj
@@ -48,7 +63,10 @@ def build(
     if not os.path.isdir(directory):
         what = "not a folder" if os.path.lexists(directory) else "no such folder"
         raise UsageError(what, where=directory, next_step="DIR holds what goes into the image")
-    options, boards = chosen(given), boards_of(directory, boards)
+    options, recipe = chosen(given), given["recipe"]
+    boards = boards_of(directory, boards) if recipe is None else _board_of_recipe(recipe, boards)
+    if recipe is not None and image == "-":
+        raise UsageError("an image of a recipe is a file", where="-")
     if image == "-":
         _to_standard_output(output, directory, boards, partition, options, given["exclude"])
         return EXIT_OK
@@ -66,9 +84,25 @@ def build(
         order.image.parent.mkdir(parents=True, exist_ok=True)
     with output.progress() as progress:
         target = Target(order.board, order.partition, options)
-        built = build_file(Path(directory), order.image, target, given["exclude"], progress)
+        if recipe is not None:
+            built = build_recipe(
+                Path(directory), Path(recipe), order, options, given["exclude"], progress
+            )
+        else:
+            built = build_file(Path(directory), order.image, target, given["exclude"], progress)
     _report(output, str(order.image), built, as_json)
     return EXIT_OK
+
+
+def _board_of_recipe(recipe: str, given: tuple[str, ...]) -> tuple[str, ...]:
+    named = given or tuple(filter(None, [board_of(Path(recipe))]))
+    if len(named) != 1:
+        raise UsageError(
+            "which board is the recipe for?",
+            where=recipe,
+            next_step="say it with one --board BOARD",
+        )
+    return named
 
 
 def _many(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -58,12 +58,13 @@ def build(
     capacity: int | None = None,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
+    order: Sequence[str] = (),
 ) -> Built:
     """Write an image of everything below `source` to `out` (an empty regular file), verified.
 
     target, excludes: as the caller chose; the tree's `romfs.toml` says the rest, but for the
-    board (`build_many.boards_of`). The same tree gives the same bytes. Raises as `commit` does;
-    `out` is then worthless.
+    board (`build_many.boards_of`). order: files that come first. The same tree gives the same
+    bytes. Raises as `commit` does; `out` is then worthless.
     """
     work_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -82,7 +83,7 @@ def build(
         shadow = deriver.derive(found)
         if conversions.run(shadow, progress):
             shadow = deriver.derive(found)
-        plan = make_plan(shadow, _NOTHING, target, capacity)
+        plan = make_plan(shadow, _NOTHING, target, capacity, order)
         raise_problems(plan, plan.errors, "build")
         layout = plan.layout
         with ThreadPoolExecutor(max_workers=2) as pool:

@@ -12,6 +12,7 @@ from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.build import build
 from romfsfs.session.plan.plan import Plan
+from romfsfs.session.recipe import laid_out
 from romfsfs.session.settings import options_below
 from romfsfs.system.files import Progress, digest_fd, no_progress, replace_atomically
 
@@ -114,21 +115,36 @@ def build_each(
             yield Outcome(order, built, None)
 
 
+def build_recipe(
+    top: Path,
+    recipe: Path,
+    wanted: Order,
+    options: Options,
+    excludes: tuple[str, ...] = (),
+    progress: Progress = no_progress,
+) -> BuiltFile:
+    """Build what a recipe of the firmware says. top: the firmware's checkout."""
+    with laid_out(recipe, top, wanted.partition.index) as laid:
+        target = Target(wanted.board, wanted.partition, options.over(laid.rules))
+        return build_file(laid.folder, wanted.image, target, excludes, progress, laid.order)
+
+
 def build_file(
     directory: Path,
     image: Path,
     target: Target,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
+    order: Sequence[str] = (),
 ) -> BuiltFile:
     """Build an image file. A file that is there is replaced only when all is well; it keeps its
-    permissions, and where it is a symbolic link, the link stays."""
+    permissions, and where it is a symbolic link, the link stays. order: files that come first."""
     final = Path(os.path.realpath(image))
     if final.is_dir():
         raise UsageError("a directory, not an image file", where=str(image))
     capacity = target.partition.size if target.partition is not None else None
     with replace_atomically(final, 0o666) as file:
-        built = build(directory, file, target, capacity, excludes, progress)
+        built = build(directory, file, target, capacity, excludes, progress, order)
         digest = digest_fd(file.fileno())
         if final.exists():
             os.fchmod(file.fileno(), final.stat().st_mode & 0o7777)

@@ -111,9 +111,12 @@ def alignment_rules(target: Target, chosen: Mapping[str, ShadowEntry]) -> Alignm
 
 
 def make_plan(
-    shadow: Sequence[ShadowEntry], base: Base, target: Target, capacity: int | None
-) -> Plan:
-    """Order, check and measure what the work tree becomes."""
+    shadow: Sequence[ShadowEntry], base: Base, target: Target, capacity: int | None,
+    order: Sequence[str] = (),
+) -> Plan:  # fmt: skip
+    """Order, check and measure what the work tree becomes.
+
+    order: files that come first, as the tree calls them; then follows what the base has."""
     problems = [problem for entry in shadow for problem in _entry_problems(entry)]
     chosen, conflicts = _choose(shadow)
     problems += conflicts
@@ -136,7 +139,7 @@ def make_plan(
             entry.location,
             entry,
         )
-        for path, entry in _ordered(chosen, base)
+        for path, entry in _ordered(chosen, base, order)
     )
     most = capacity
     try:
@@ -228,9 +231,13 @@ def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
     return problems
 
 
-def _ordered(chosen: Mapping[str, ShadowEntry], base: Base) -> list[tuple[str, ShadowEntry]]:
+def _ordered(
+    chosen: Mapping[str, ShadowEntry], base: Base, order: Sequence[str]
+) -> list[tuple[str, ShadowEntry]]:
     """Base order first, new names after it in code point order; parents before children."""
-    rank = {entry.path: number for number, entry in enumerate(base.entries)}
+    stored_as = {entry.path: path for path, entry in chosen.items()} if order else {}
+    known = [*(stored_as.get(name, name) for name in order), *(e.path for e in base.entries)]
+    rank = {path: number for number, path in enumerate(known)}
     last = len(rank)
     children: dict[str, list[str]] = {}
     for path in chosen:

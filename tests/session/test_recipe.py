@@ -1,0 +1,109 @@
+"""Recipes as a checkout of the firmware has them, written here: order, globs, labels, options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from romfsfs.cli import main
+from romfsfs.convert import FileOptions
+from romfsfs.errors import UsageError
+from romfsfs.image.model import FileNode, walk
+from romfsfs.image.reader import read_image
+from romfsfs.session.recipe import ingredients, laid_out
+
+MODEL = "lib/models/b.tflite"
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    folder = tmp_path / "firmware"
+    for path in (MODEL, "lib/models/b.txt", "data/z.py", "data/a.bin", "data/inner/c.bin"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(f"# {path}\n")
+    return folder
+
+
+def write(top: Path, entries: object, board: str = "OPENMV4", partition: int = 0) -> Path:
+    recipe = top / "boards" / board / "romfs_config.json"
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(json.dumps({str(partition): {"size": "0x20000", "entries": entries}}))
+    return recipe
+
+
+def entry(kind: str, path: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "path": path, **more}
+
+
+def places(image: Path) -> dict[str, int]:
+    nodes = walk(read_image(image.read_bytes()))
+    return {path: node.extent.offset for path, node in nodes if isinstance(node, FileNode)}
+
+
+def test_order_globs_labels_and_alignment(top: Path, tmp_path: Path) -> None:
+    recipe = write(top, [
+        entry("data", "{TOP}/data/*"),
+        entry("tflite", "{TOP}/" + MODEL, alignment=512, optimize="Performance"),
+        entry("data", "{TOP}/nowhere", enabled=False),
+    ])  # fmt: skip
+    image = tmp_path / "a.img"
+    command = ["build", str(top), str(image), "--recipe", str(recipe), "--exclude", "x"]
+    # It is for the board that its folder is called after.
+    assert main([*command, "--convert", "b.tflite=no"]) == 0
+    found = places(image)
+    assert list(found) == ["a.bin", "z.py", "b.tflite", "b.txt"]  # sorted, no folders, uncompiled
+    assert found["b.tflite"] % 512 == 0
+
+
+def test_options_of_an_entry(top: Path) -> None:
+    recipe = write(top, [entry("tflite", MODEL, optimize="Size", profile="default", alignment=32)])
+    model, labels = ingredients(recipe, top, 0)
+    assert model.options == FileOptions(optimise="Size", profile="default", align=32)
+    assert (labels.file, labels.options.convert) == (top / "lib/models/b.txt", False)
+
+
+def test_a_file_that_is_named_twice_is_there_once(top: Path) -> None:
+    recipe = write(top, [entry("tflite", MODEL), entry("txt", "{TOP}/lib/models/b.txt")])
+    with laid_out(recipe, top, 0) as laid:
+        assert laid.order == ("b.tflite", "b.txt")
+        assert (laid.folder / "b.txt").read_bytes() == (top / "lib/models/b.txt").read_bytes()
+    assert not laid.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([entry("data", "{TOP}/data/q*")], "there is no {TOP}/data/q*"),
+        ([entry("data", "{BUILD}/x.bin")], "only the firmware's make knows"),
+        ([entry("haar", MODEL, stages=12)], "stages is 12"),
+        ([entry("tflite", MODEL, alignment=24)], "align is 24"),
+        ([entry("tflite", MODEL, optimize="Fast")], "optimise is 'Fast'"),
+        ([{"type": "data"}], "an entry has no path"),
+        ([entry("data", "data/a.bin"), entry("data", "other/a.bin")], "stored as a.bin"),
+        ({}, "no entries for partition 0"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(top: Path, entries: object, said: str) -> None:
+    (top / "other").mkdir()
+    (top / "other/a.bin").write_text("another")
+    recipe = write(top, entries)
+    with pytest.raises(UsageError) as refused, laid_out(recipe, top, 0):
+        pass
+    assert said in refused.value.what
+    assert refused.value.where == str(recipe)
+
+
+def test_no_json_no_partition_no_board(top: Path, tmp_path: Path, capsys) -> None:
+    recipe = write(top, [], partition=1)
+    with pytest.raises(UsageError, match="no entries for partition 0"):
+        ingredients(recipe, top, 0)
+    recipe.write_text("{")
+    with pytest.raises(UsageError, match="not JSON"):
+        ingredients(recipe, top, 0)
+    elsewhere = tmp_path / "my.json"
+    elsewhere.write_text(json.dumps({"0": {"entries": []}}))
+    assert main(["build", str(top), str(tmp_path / "a.img"), "--recipe", str(elsewhere)]) == 2
+    assert "which board is the recipe for?" in capsys.readouterr().err
