@@ -151,17 +151,8 @@ class ImageFormatError(ImageError):
 class CapacityError(ImageError):
     """The image would not fit. size and capacity in bytes."""
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        size: int,
-        capacity: int,
-        where: str = "",
-        next_step: str = "",
-        detail: str = "",
-    ) -> None:
-        super().__init__(what, where=where, next_step=next_step, detail=detail)
+    def __init__(self, what: str, *, size: int, capacity: int, **words: str) -> None:
+        super().__init__(what, **words)
         self.size = size
         self.capacity = capacity
 
@@ -191,10 +182,8 @@ class DeviceLost(DeviceError):
 class DeviceAnswer(DeviceError):
     """The device answered a request with an error. errno: its number (positive), or 0."""
 
-    def __init__(
-        self, what: str, *, errno: int = 0, where: str = "", next_step: str = "", detail: str = ""
-    ) -> None:
-        super().__init__(what, where=where, next_step=next_step, detail=detail)
+    def __init__(self, what: str, *, errno: int = 0, **words: str) -> None:
+        super().__init__(what, **words)
         self.errno = errno
 
 

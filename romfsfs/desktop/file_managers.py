@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-from romfsfs.desktop.installed import File
+from romfsfs.desktop.installed import File, filled
 from romfsfs.errors import RomfsError
 
 #: action -> (icon, what the menu says, its explanation)
@@ -35,20 +35,12 @@ _EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
 def nautilus_scripts(program: Sequence[str], data_home: Path) -> list[File]:
     """A script for each action, in the submenu Scripts > romfsfs."""
     folder = data_home / "nautilus" / "scripts" / "romfsfs"
-    return [
-        File(folder / action.capitalize(), _script(program, action), 0o755) for action in ACTIONS
-    ]
-
-
-def _script(program: Sequence[str], action: str) -> bytes:
-    # Nautilus starts it in the folder shown; its Python must not import what lies there.
-    return f"""\
-#!/bin/sh
-# Written by `romfsfs desktop --install`; removed by `romfsfs desktop --uninstall`.
-folder=$(printf '%s' "$NAUTILUS_SCRIPT_SELECTED_FILE_PATHS" | head -n 1)
-[ -n "$folder" ] || folder=$PWD
-cd / && exec {shlex.join(program)} desktop --run {action} "$folder"
-""".encode()
+    scripts = []
+    for action in ACTIONS:
+        # Nautilus starts it in the folder shown; its Python must not import what lies there.
+        text = filled("nautilus.sh", PROGRAM=shlex.join(program), ACTION=action)
+        scripts.append(File(folder / action.capitalize(), text.encode(), 0o755))
+    return scripts
 
 
 def uca_path(config_home: Path) -> Path:
@@ -81,19 +73,10 @@ def _action(program: Sequence[str], action: str) -> bytes:
     called = shlex.join(program).replace("%", "%%")
     shell = f'cd / && exec {called} desktop --run {action} "$0"'
     command = f"sh -c {shlex.quote(shell)} %f"
-    return f"""\
-<action>
-\t<icon>{icon}</icon>
-\t<name>{escape(name)}</name>
-\t<submenu></submenu>
-\t<unique-id>romfsfs-{action}</unique-id>
-\t<command>{escape(command)}</command>
-\t<description>{escape(description)}</description>
-\t<range></range>
-\t<patterns>*</patterns>
-\t<directories/>
-</action>
-""".encode()
+    return filled(
+        "thunar.xml", ACTION=action, ICON=icon, NAME=escape(name), COMMAND=escape(command),
+        DESCRIPTION=escape(description),
+    ).encode()  # fmt: skip
 
 
 class _Places:

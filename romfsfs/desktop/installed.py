@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from romfsfs.errors import UsageError
@@ -29,6 +31,12 @@ class File:
     path: Path
     data: bytes
     mode: int = 0o644
+
+
+def filled(template: str, **values: str) -> str:
+    """A file that lies beside this module, with each `@NAME@` in it replaced."""
+    text = (resources.files("romfsfs.desktop") / template).read_text("utf-8")
+    return re.sub("@([A-Z]+)@", lambda found: values[found[1]], text)
 
 
 def install(files: list[File]) -> None:

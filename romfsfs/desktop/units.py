@@ -8,10 +8,12 @@ systemd then starts `romfsfs@ttyACM0.service` in the session of every user who i
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from romfsfs.boards import Board
+from romfsfs.desktop.installed import filled
 from romfsfs.errors import UsageError
 from romfsfs.system.files import home_dir
 
@@ -34,24 +36,7 @@ def unit(program: Sequence[str], folder: Path) -> str:
     command = " ".join(_quoted(word) for word in program)
     place = _quoted(str(folder))
     place = f'{place[:-1]}/%i"' if place.endswith('"') else f"{place}/%i"
-    return f"""\
-# Written by `romfsfs automount --install`; removed by `romfsfs automount --uninstall`.
-[Unit]
-Description=OpenMV camera on %I as a folder
-Documentation=man:romfsfs(1)
-BindsTo=dev-%i.device
-After=dev-%i.device
-
-[Service]
-Type=forking
-WorkingDirectory=/
-ExecStartPre=/bin/mkdir -p {place}
-ExecStart={command} -q mount --notify /dev/%I {place}
-ExecStop={command} -q umount --keep --lazy {place}
-ExecStopPost=-/bin/rmdir {place}
-TimeoutStartSec=180
-TimeoutStopSec=30
-"""
+    return filled(UNIT, PROGRAM=command, PLACE=place)
 
 
 def _quoted(word: str) -> str:
@@ -69,12 +54,7 @@ def rule(boards: Iterable[Board]) -> str:
     for board in boards:
         for ids in board.runtime_ids:
             named.setdefault(ids, []).append(board.name)
-    lines = [
-        "# Written by `romfsfs automount`: cameras' serial ports start romfsfs@PORT.service of",
-        "# users who installed it. ModemManager must not talk to them.",
-        'SUBSYSTEM!="tty", GOTO="romfsfs_end"',
-        'ACTION=="remove", GOTO="romfsfs_end"',
-    ]
+    lines = []
     for (vid, pid), names in sorted(named.items()):
         lines += [
             f"# {', '.join(names)}",
@@ -82,7 +62,7 @@ def rule(boards: Iterable[Board]) -> str:
             'TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1", '
             'ENV{SYSTEMD_USER_WANTS}+="romfsfs@%k.service"',
         ]
-    return "\n".join([*lines, 'LABEL="romfsfs_end"']) + "\n"
+    return filled(RULE.name, CAMERAS="\n".join(lines))
 
 
 def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
@@ -90,8 +70,6 @@ def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
     reload = "sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=tty"
     if remove:
         return f"sudo rm -f {RULE} && {reload}"
-    import shlex
-
     return f"{shlex.join(program)} automount --rule | sudo tee {RULE} >/dev/null && {reload}"
 
 
