@@ -82,6 +82,9 @@ class Executor:
     def _start(self, mailbox: int, size: int) -> None:
         # One page: it counts as writable when it is empty, which is when more input is wanted.
         self._input_read, self._input = _pipe(PAGE)
+        # The same, opened anew: the process waits in its end, and this must not.
+        again = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        self._input_again = os.open(f"/dev/fd/{self._input_read}", again)
         self.output, output = _pipe()
         bell, self._bell = _pipe()
         self.up, up = _pipe()
@@ -170,7 +173,8 @@ class Executor:
         if self._process.returncode is None:
             self._process.kill()
             self._process.wait()
-            for fd in (self._input_read, self._input, self.output, self._bell, self.up):
+            ours = (self._input_read, self._input_again, self._input)
+            for fd in (*ours, self.output, self._bell, self.up):
                 os.close(fd)
             self._mailbox.close()
         self.running = False
@@ -212,10 +216,7 @@ class Executor:
 
     def leftover(self) -> bytes:
         """Take back the input that the snippet did not read."""
-        data = b""
-        while select.select([self._input_read], [], [], 0)[0]:
-            data += os.read(self._input_read, 65536)
-        return data
+        return _read_all(self._input_again)
 
     def read_output(self) -> bytes:
         """What the snippet printed and nobody took yet."""

@@ -91,6 +91,8 @@ class Repl:
         else:
             self._write(error)
             if self._booting:
+                if status == FAILED:
+                    self._startup.clear()  # the firmware runs main.py where boot.py has not failed
                 self._next_startup()
             else:
                 self._prompt()

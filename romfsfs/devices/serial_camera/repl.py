@@ -38,6 +38,13 @@ _NO_ANSWER_STEP = (
     "close other programs that use it; then unplug it, plug it in again and repeat the command"
 )
 
+#: ways past boot.py and main.py: the boot loader waits a second at power-up (openmv: boot/src/
+#: common/main.c); the button is MicroPython's own boards' (ports/stm32/boards: its reset modes)
+_DEAF_STEP = (
+    "a script that cannot be stopped is got rid of through the boot loader (romfsfs push IMAGE "
+    "dfu:BOARD), or, on a board with a user button, by holding it down while plugging in"
+)
+
 
 class RawRepl:
     """The raw REPL on an open port. Not entered until something is run, or `enter` is called."""
@@ -78,7 +85,7 @@ class RawRepl:
         raise DeviceLost(
             f"the camera does not answer within {ENTER_LIMIT:.0f} s",
             where=self.port.name,
-            next_step=_NO_ANSWER_STEP,
+            next_step=f"{_NO_ANSWER_STEP}; {_DEAF_STEP}",
         )
 
     def _at_prompt(self, deadline: float) -> bool:

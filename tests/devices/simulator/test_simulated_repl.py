@@ -243,7 +243,7 @@ def test_ctrl_c_behind_the_bytes_of_a_packet_interrupts(camera, connect):
     for usb, left in (("tinyusb", b"tail"), ("stm32", b"headtail")):
         host = connect(camera(usb=usb))
         host.begin(
-            "import sys, time\nprint('on')\ntry:\n time.sleep(20)\n"
+            "import sys, time\ntry:\n print('on')\n time.sleep(20)\n"
             "except KeyboardInterrupt: print('stopped')\n"
             f"print(sys.stdin.buffer.read({len(left)}))"
         )
