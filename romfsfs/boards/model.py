@@ -14,10 +14,12 @@ class DfuTarget:
 
     alt: number of the alternate setting. name: what that setting is called, to be checked before
     writing, because numbers differ between boards; None on Arduino boards, whose loader offers
-    whole memories, and where address says where in it the partition is.
+    whole memories, and where address says where in it the partition is. erase_size: bytes that
+    the LOADER erases when the first of them is written.
     """
 
     alt: int
+    erase_size: int
     name: str | None = None
     address: int | None = None
 

@@ -124,17 +124,24 @@ def _partition(index: int, entry: dict[str, Any]) -> Partition:
     elif neural_art := entry.get("neural_art"):
         npu = NeuralArtNpu(**neural_art)
     dfu = entry.get("dfu")
+    erase_size = _size(entry["erase"])
     imx = entry.get("imx")
     return Partition(
         index=index,
         name=entry["name"],
         size=_size(entry["size"]),
-        erase_size=_size(entry["erase"]),
+        erase_size=erase_size,
         alignment=AlignmentRules(4, suffixes),
         npu=npu,
-        dfu=DfuTarget(dfu["alt"], dfu.get("name"), _address(dfu.get("address"))) if dfu else None,
+        dfu=_dfu(dfu, erase_size) if dfu else None,
         imx=ImxTarget(int(imx["address"], 16), _size(imx["size"])) if imx else None,
     )
+
+
+def _dfu(entry: dict[str, Any], erase_size: int) -> DfuTarget:
+    """erase_size: of the partition, where the loader does not erase more at a time."""
+    size = _size(entry["erase"]) if "erase" in entry else erase_size
+    return DfuTarget(entry["alt"], size, entry.get("name"), _address(entry.get("address")))
 
 
 def _size(text: str) -> int:

@@ -50,7 +50,8 @@ class CameraReport:
 @dataclass(frozen=True, slots=True)
 class DfuCamera:
     """A board in DFU mode. boards: those with its USB id; Arduino's loaders share one.
-    settings: names of its alternate settings, in their order."""
+    settings: names of its alternate settings, in their order; none where this user may not open
+    it."""
 
     vid: int
     pid: int
@@ -115,17 +116,38 @@ def telling(number: str) -> str:
 
 def dfu_cameras() -> tuple[DfuCamera, ...]:
     """Known boards in DFU mode, by `dfu-util -l`. DeviceError when it is missing or fails."""
-    from romfsfs.devices.dfu import list_settings
-    from romfsfs.devices.tools import find_tool
+    from romfsfs.devices.bootloader.dfu import list_settings
+    from romfsfs.devices.bootloader.programs import find_tool
 
-    groups: dict[tuple[int, int, str, str], list[str]] = {}
-    for item in list_settings(find_tool("dfu-util")):
+    listing = list_settings(find_tool("dfu-util"))
+    groups: dict[tuple[int, int, str, str], list[str]] = {
+        (*usb_id, "", ""): [] for usb_id in listing.denied
+    }
+    for item in listing.settings:
         groups.setdefault((item.vid, item.pid, item.path, item.serial), []).append(item.name)
     return tuple(
         DfuCamera(vid, pid, path, serial, boards, tuple(names))
         for (vid, pid, path, serial), names in groups.items()
         if (boards := tuple(board.name for board in by_dfu_id(vid, pid)))
     )
+
+
+def check_usb_access(port: str) -> None:
+    """DeviceError unless this user may open the USB device of a serial port, and so, by the same
+    rule of the system's, the boot loader that it becomes: there it would stay, unseen.
+
+    Linux tells (`busnum` and `devnum` of the device); for other ports there is nothing to ask.
+    """
+    from romfsfs.devices.bootloader.dfu_util import no_access
+
+    device = os.path.join("/sys/class/tty", os.path.basename(os.path.realpath(port)), "device/..")
+    try:
+        with open(f"{device}/busnum") as bus, open(f"{device}/devnum") as number:
+            node = f"/dev/bus/usb/{int(bus.read()):03}/{int(number.read()):03}"
+    except (OSError, ValueError):
+        return
+    if not os.access(node, os.R_OK | os.W_OK):
+        raise no_access(f"the camera in its boot loader, as {node} cannot be opened now")
 
 
 def inspect(port: str, board: str | None = None) -> CameraReport:

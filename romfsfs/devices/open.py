@@ -3,6 +3,7 @@
     camera            the only camera connected        camera:SERIAL   the one with this USB serial
     /dev/..., COM3    a serial port; any terminal device counts, so that a simulated camera does
     dfu:BOARD         the board's boot loader: DFU, or RT1060's; entered from the serial port
+    dfu:BOARD@PORT    the one on this USB port, as `cameras` lists them
     anything else     an image file
 
 Each kind is imported only when it is opened: working with files costs no pyserial.
@@ -10,9 +11,11 @@ Each kind is imported only when it is opened: working with files costs no pyseri
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from romfsfs.errors import UsageError
@@ -29,15 +32,26 @@ def is_camera(source: str) -> bool:
     return source == "camera" or source.startswith(("camera:", "dfu:")) or _is_port(source)
 
 
-def open_device(source: str, *, board: str | None = None, partition: int | None = None) -> Device:
+def open_device(
+    source: str,
+    *,
+    board: str | None = None,
+    partition: int | None = None,
+    wait: Callable[[str], None] | None = None,
+) -> Device:
     """Open what SOURCE names.
 
     board: names the board where the camera cannot be identified (serial cameras only; an image
-    file has none). partition: of a camera, default 0. UsageError for what cannot be meant;
-    DeviceAbsent, DeviceBusy and so on for what is not there.
+    file has none). partition: of a camera, default 0. wait: of a boot loader, which is waited for
+    instead of being entered from the serial port; gets the line that says how to get there.
+    UsageError for what cannot be meant; DeviceAbsent, DeviceBusy and so on for what is not there.
     """
     if source.startswith("dfu:"):
-        return _open_bootloader(source[len("dfu:") :], partition)
+        return _open_bootloader(source[len("dfu:") :], partition, wait)
+    if wait is not None:
+        raise UsageError(
+            "only a boot loader can be waited for", where=source, next_step="name it: dfu:BOARD"
+        )
     if source == "camera" or source.startswith("camera:"):
         from romfsfs.devices.discovery import pick_camera
 
@@ -72,46 +86,67 @@ def open_serial(port: str, *, board: str | None = None, partition: int | None = 
         known = error.board or (get_board(board) if board else None)
         if known is None or known.dfu_id is None:
             raise
-        from romfsfs.devices.dfu import DfuDevice
-
         chosen = known
-        return DfuDevice.open(
-            known, partition or 0, enter=lambda: send_to_loader(port, chosen), leave=True
-        )
+        return _connect(chosen, partition or 0, lambda: send_to_loader(port, chosen), leave=True)
 
 
-def _open_bootloader(name: str, partition: int | None) -> Device:
+def _open_bootloader(
+    name: str, partition: int | None, wait: Callable[[str], None] | None
+) -> Device:
     from romfsfs.boards import parse_board
+    from romfsfs.devices.bootloader.dfu_util import how_to_enter
     from romfsfs.devices.discovery import port_of
 
+    name, _, path = name.partition("@")
     if not name:
         raise UsageError("which board?", where="dfu:", next_step="dfu:BOARD; see `romfsfs boards`")
     board, number = parse_board(name)
     if None not in (number, partition) and number != partition:
         raise UsageError(f"that is partition {number}, not {partition}", where=f"dfu:{name}")
     index = number or partition or 0
+    if wait is not None:
+        say = wait
+        line = f"waiting for {board.name} in its boot loader, Ctrl-C ends it: {how_to_enter(board)}"
+        return _connect(board, index, lambda: say(line), path=path, limit=math.inf)
+    return _connect(board, index, lambda: send_to_loader(port_of(board).port, board), path=path)
 
-    def enter() -> None:
-        send_to_loader(port_of(board).port, board)
 
-    if board.partition(index).imx is not None:
-        from romfsfs.devices.rt1060 import Rt1060Device
+def _connect(
+    board: Board,
+    partition: int,
+    enter: Callable[[], None],
+    *,
+    path: str = "",
+    limit: float = 0.0,
+    leave: bool = False,
+) -> Device:
+    """The board in its boot loader, sent there by `enter` if it is not. leave: `close` restarts a
+    board that was sent there."""
+    from romfsfs.devices.bootloader import blhost, dfu
+    from romfsfs.devices.bootloader.device import BootLoaderDevice
+    from romfsfs.devices.bootloader.loader import BootLoader
 
-        return Rt1060Device.open(board, index, enter=enter)
-    from romfsfs.devices.dfu import DfuDevice
-
-    return DfuDevice.open(board, index, enter=enter)
+    target = board.partition(partition)
+    loader: BootLoader
+    if target.imx is not None:
+        loader, entered = blhost.find_loader(board, partition, enter=enter, limit=limit)
+    else:
+        loader, entered = dfu.find_loader(board, partition, path=path, enter=enter, limit=limit)
+    return BootLoaderDevice(loader, board, target, leave=leave and entered)
 
 
 def send_to_loader(port: str, board: Board) -> None:
     """Restart the camera on this port into its boot loader; the port disappears.
 
-    Arduino boards: open and close it at 1200 baud. Others: from the REPL.
+    Arduino boards: open and close it at 1200 baud. Others: from the REPL. DeviceError, with the
+    camera as it was, when this user could not open it there.
     """
+    from romfsfs.devices.discovery import check_usb_access
     from romfsfs.devices.serial_camera.port import Port, touch
     from romfsfs.devices.serial_camera.repl import RawRepl
     from romfsfs.devices.serial_camera.snippets import BOOTLOADER
 
+    check_usb_access(port)
     if board.name.startswith("ARDUINO"):
         touch(port)
         return

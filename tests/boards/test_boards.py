@@ -97,8 +97,8 @@ def test_thirteen_boards_that_make_sense() -> None:
 def test_spot_checks() -> None:
     ae3 = get_board("OPENMV_AE3")
     assert [partition.dfu for partition in ae3.partitions] == [
-        DfuTarget(6, "ROMFS0"),
-        DfuTarget(3, "ROMFS1"),
+        DfuTarget(6, 4096, "ROMFS0"),
+        DfuTarget(3, 16, "ROMFS1"),
     ]
     assert ae3.partition(1).npu == VelaNpu(
         "RTSS_HE_SRAM_MRAM", "ethos-u55-128", "Shared_Sram", 2 << 20
@@ -108,9 +108,9 @@ def test_spot_checks() -> None:
     assert n6.size == 24 << 20
     assert n6.alignment.for_name("yolo.ONNX") == 32
     assert get_board("OPENMV4P").partition(0).alignment.for_name("yolo.onnx") == 4
-    assert get_board("OPENMV4P").partition(0).dfu == DfuTarget(4, "ROMFS0")
+    assert get_board("OPENMV4P").partition(0).dfu == DfuTarget(4, 65536, "ROMFS0")
     assert get_board("OPENMV3").partition(0).erase_size == 256 << 10
-    assert get_board("ARDUINO_GIGA").partition(0).dfu == DfuTarget(1, None, 0x90B00000)
+    assert get_board("ARDUINO_GIGA").partition(0).dfu == DfuTarget(1, 4096, None, 0x90B00000)
     assert get_board("OPENMV_RT1060").partition(0).imx == ImxTarget(0x60800000, 8 << 20)
     assert get_board("MPS3_AN547").partition(0).alignment.for_name("a.tflite") == 32
     assert get_board("OPENMV2").march == "armv7emsp"

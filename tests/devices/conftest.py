@@ -51,6 +51,11 @@ def install_fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
         call = f'{variable}="{folder}" exec "{sys.executable}" "{script}" "$@"'
         program.write_text(f"#!/bin/sh\n{call}\n")
         program.chmod(0o755)
+        if tool == "blhost":  # the Python of its environment, which has its package
+            python = programs / "python3"
+            call = f'{variable}="{folder}" PYTHONPATH="{FAKES}" exec "{sys.executable}" "$@"'
+            python.write_text(f"#!/bin/sh\n{call}\n")
+            python.chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
         return FakeTool(folder)
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
 import signal
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import killed_push
 import pytest
+from listed import listed
 
 from romfsfs.boards import get_board
-from romfsfs.devices import dfu
-from romfsfs.devices.dfu import DfuDevice
-from romfsfs.devices.dfu_util import (
+from romfsfs.devices import discovery
+from romfsfs.devices import open as opening
+from romfsfs.devices.base import Device
+from romfsfs.devices.bootloader import dfu
+from romfsfs.devices.bootloader.dfu import find_loader
+from romfsfs.devices.bootloader.dfu_util import (
+    DfuListing,
     DfuSetting,
     choose_setting,
     parse_list,
@@ -40,28 +45,46 @@ from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 
-BOARDS: dict[str, tuple[str, int, list[str]]] = {
-    # vid:pid, sector, settings in their order (docs/cameras.md, "DFU")
-    "OPENMV4": ("37c5:9204", 131072, ["BOOTLOADER", "FILESYSTEM", "FIRMWARE", "ROMFS0"]),
+KIB = 1024
+#: board -> USB id of its loader, and its settings in their order with what is erased together
+#: (docs/cameras.md, "DFU"; erase sizes: the loaders' source)
+BOARDS: dict[str, tuple[str, dict[str, int]]] = {
+    "OPENMV4": (
+        "37c5:9204",
+        dict.fromkeys(["BOOTLOADER", "FILESYSTEM", "FIRMWARE", "ROMFS0"], 128 * KIB),
+    ),
     "OPENMV4P": (
         "37c5:924a",
-        4096,
-        ["BOOTLOADER", "FILESYSTEM", "FIRMWARE", "SPI_FLASH", "ROMFS0"],
+        {
+            **dict.fromkeys(["BOOTLOADER", "FILESYSTEM", "FIRMWARE"], 128 * KIB),
+            **dict.fromkeys(["SPI_FLASH", "ROMFS0"], 64 * KIB),
+        },
     ),
-    "OPENMV_N6": ("37c5:9206", 4096, ["BOOTLOADER", "FIRMWARE", "FILESYSTEM", "ROMFS0"]),
+    "OPENMV_N6": (
+        "37c5:9206",
+        dict.fromkeys(["BOOTLOADER", "FIRMWARE", "FILESYSTEM", "ROMFS0"], 64 * KIB),
+    ),
     "OPENMV_AE3": (
         "37c5:96e3",
-        16,
-        ["BOOT", "HP", "HE", "ROMFS1", "TOC", "RWFS", "ROMFS0", "RECOVERY"],
+        {
+            **dict.fromkeys(["BOOT", "HP", "HE", "ROMFS1", "TOC"], 16),
+            **dict.fromkeys(["RWFS", "ROMFS0", "RECOVERY"], 4 * KIB),
+        },
     ),
     "ARDUINO_GIGA": (
         "2341:0366",
-        4096,
-        ["@Internal Flash   2MB/0x08000000/16*128Kg", "@Ext RAW  Flash 16MB/0x90B00000/1024*04Kg"],
+        dict.fromkeys(
+            [
+                "@Internal Flash   2MB/0x08000000/16*128Kg",
+                "@Ext RAW  Flash 16MB/0x90B00000/1024*04Kg",
+            ],
+            4 * KIB,
+        ),
     ),
 }
-SIZE = 131072
-CALLS = 7  # of dfu-util in a push: list, read what is there, write and read twice, reset
+SIZE = 128 * KIB
+PAGE = 256
+CALLS = 8  # of dfu-util in a push: list, header and image, write and write, read, leave, list
 
 
 def file_of(setting: str) -> str:
@@ -70,7 +93,7 @@ def file_of(setting: str) -> str:
 
 
 def files_of(board: str) -> list[str]:
-    return [file_of(name) for name in BOARDS[board][2]]
+    return [file_of(name) for name in BOARDS[board][1]]
 
 
 def romfs_file(board: str) -> str:
@@ -79,6 +102,19 @@ def romfs_file(board: str) -> str:
 
 def make_image(size: int, seed: int = 0) -> bytes:
     return encode({"a.bin": random.Random(seed).randbytes(size - 100)}, DEFAULT_RULES)
+
+
+def make_files(size: int, seed: int) -> dict[str, bytes]:
+    """Files that fill an image of about this size, the largest last."""
+    data = random.Random(seed)
+    files = {f"{seed}{index}.bin": data.randbytes(size // 8) for index in range(4)}
+    return {**files, f"{seed}z.bin": data.randbytes(size // 2 - 500)}
+
+
+def open_board(board: str, partition: int = 0, **arguments: Any) -> Device:
+    """As `dfu:BOARD`; enter: what sends it to its loader."""
+    enter = arguments.pop("enter")
+    return opening._connect(get_board(board), partition, enter, **arguments)
 
 
 @pytest.fixture
@@ -94,15 +130,18 @@ def attach(install_fake: Callable[[str, str], Any]) -> Callable[..., Any]:
 
 
 def add(tool: Any, board: str, image: bytes = b"", **changes: Any) -> None:
-    usb_id, sector, names = BOARDS[board]
+    usb_id, erased = BOARDS[board]
     settings = []
-    for name in changes.pop("names", names):
+    for name in changes.pop("names", erased):
         file = file_of(name)
-        settings.append({"name": name, "file": file, "size": SIZE, "address": 0x90B00000})
-        content = image if name.startswith(("ROMFS0", "@Ext")) else b""
+        settings.append(
+            {"name": name, "file": file, "size": SIZE, "erase": erased.get(name, 4096),
+             "address": 0x90B00000}
+        )  # fmt: skip
+        content = image if name.startswith(("ROMFS", "@Ext")) else b""
         (tool.folder / file).write_bytes(content + b"\xff" * (SIZE - len(content)))
     vid, pid = usb_id.split(":")
-    device = {"vid": vid, "pid": pid, "serial": "33004B", "path": "1-2", "sector": sector}
+    device = {"vid": vid, "pid": pid, "serial": "33004B", "path": "1-2"}
     path = tool.folder / "devices.json"
     devices = json.loads(path.read_text()) if path.exists() else []
     path.write_text(json.dumps([*devices, {**device, "settings": settings, **changes}]))
@@ -157,14 +196,12 @@ def test_a_missing_setting_is_an_error(attach: Callable[..., Any]) -> None:
 def test_arduino_settings_are_checked_by_their_address() -> None:
     board = get_board("ARDUINO_GIGA")
     assert board.dfu_id is not None
-    settings = [
-        DfuSetting(*board.dfu_id, "1-1", 1, "@Internal Flash   2MB/0x08000000/16*128Kg", "x")
-    ]
+    internal = DfuSetting(*board.dfu_id, "1-1", 1, "@Internal Flash   2MB/0x08000000/16*128Kg", "x")
     with pytest.raises(DeviceError, match="external flash"):
-        choose_setting(settings, board, board.partition(0))
+        choose_setting(DfuListing((internal,)), board, board.partition(0))
 
 
-def test_two_of_a_kind_and_none(attach: Callable[..., Any]) -> None:
+def test_two_of_a_kind_are_told_apart_by_their_ports(attach: Callable[..., Any]) -> None:
     tool = attach("OPENMV_N6")
     with pytest.raises(DeviceAbsent, match="no camera is connected"):
         open_device("dfu:OPENMV4P")
@@ -172,53 +209,190 @@ def test_two_of_a_kind_and_none(attach: Callable[..., Any]) -> None:
         open_device("dfu:nothing")
     with pytest.raises(UsageError, match="no DFU boot loader"):
         open_device("dfu:MPS2_AN500")
-    add(tool, "OPENMV_N6", serial="other", path="1-3")
-    with pytest.raises(DeviceError, match=r"2 boards.*unplug all but one"):
+    add(tool, "OPENMV_N6", serial="other", path="1-3.1")
+    named = r"2 boards.*name one: dfu:OPENMV_N6@1-2 or dfu:OPENMV_N6@1-3.1"
+    with pytest.raises(DeviceError, match=named):
         open_device("dfu:OPENMV_N6")
+    assert {camera.path for camera in discovery.dfu_cameras()} == {"1-2", "1-3.1"}
+    with pytest.raises(DeviceAbsent, match=r"at 1-4 \(in DFU mode at: 1-2, 1-3.1\)"):
+        open_device("dfu:OPENMV_N6@1-4")
+    device = open_device("dfu:OPENMV_N6@1-3.1")
+    assert device.info().key == "OPENMV_N6/other/0"
+    device.write_image(io.BytesIO(make_image(9000)))
+    device.reset()
+    device.close()
+    assert [each["path"] for each in json.loads((tool.folder / "devices.json").read_text())] == [
+        "1-2"
+    ]
 
 
 def test_waiting_for_the_boot_loader(
     attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is talked to as soon as it is there: 1.5 s later it would start the firmware."""
     tool = attach("OPENMV_N6")
     tool.fault(appear_after=3)
-    entered = []
-    DfuDevice.open(get_board("OPENMV_N6"), enter=lambda: entered.append(1))
-    assert entered == [1]
+    entered: list[str] = []
+    device = open_device("dfu:OPENMV_N6", wait=entered.append)
+    device.close()
+    assert len(entered) == 1
+    assert "unplug it and plug it in again" in entered[0]
+    assert "-U" in tool.calls[-1]
     tool.fault(appear_after=100)
     monkeypatch.setattr(dfu, "APPEAR_LIMIT", 1.0)
     with pytest.raises(DeviceAbsent, match="did not appear in DFU mode within 1 s"):
-        DfuDevice.open(get_board("OPENMV_N6"), enter=lambda: None)
+        open_board("OPENMV_N6", enter=lambda: None)
+    with pytest.raises(UsageError, match="only a boot loader can be waited for"):
+        open_device("camera", wait=entered.append)
+
+
+def test_without_permission(attach: Callable[..., Any]) -> None:
+    """dfu-util's listing ends well all the same; the board is there and may not be opened."""
+    tool = attach("OPENMV_N6", denied=True)
+    entered: list[int] = []
+    for work in (
+        lambda: open_device("dfu:OPENMV_N6"),
+        lambda: open_board("OPENMV_N6", enter=lambda: entered.append(1)),
+    ):
+        with pytest.raises(DeviceError, match="may not open OPENMV_N6 in DFU mode; romfsfs doctor"):
+            work()
+    assert entered == [], "it is there"
+    tool.fault(appear_after=2)
+    with pytest.raises(DeviceError, match="may not open OPENMV_N6 in DFU mode"):
+        open_board("OPENMV_N6", enter=lambda: entered.append(1))
+    assert entered == [1]
+    (camera,) = discovery.dfu_cameras()
+    assert (camera.boards, camera.settings) == (("OPENMV_N6",), ())
+
+
+def test_a_running_camera_is_not_sent_where_it_could_not_be_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its USB device now says what this user may do with the loader; nothing is sent to it."""
+    nodes = {"busnum": "1\n", "devnum": "7\n"}
+    real = open
+
+    def opened(path: Any, *args: Any, **more: Any) -> Any:
+        name = str(path)
+        if name.startswith("/sys/class/tty/ttyACM0/device/../"):
+            return io.StringIO(nodes[name.rpartition("/")[2]])
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(discovery, "open", opened, raising=False)
+    monkeypatch.setattr(discovery.os, "access", lambda path, mode: "/usb/001/007" not in path)
+    with pytest.raises(DeviceError, match=r"/dev/bus/usb/001/007 cannot be opened.*doctor"):
+        opening.send_to_loader("/dev/ttyACM0", get_board("OPENMV_N6"))
 
 
 def test_no_dfu_util(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(DeviceError, match="dfu-util is not installed; "):
-        DfuDevice.open(get_board("OPENMV_N6"))
+        find_loader(get_board("OPENMV_N6"), 0)
 
 
-@pytest.mark.parametrize("board", ["OPENMV_N6", "OPENMV_AE3", "ARDUINO_GIGA"])
-def test_cable_pulled_at_any_moment(attach: Callable[..., Any], board: str) -> None:
-    """No image that mounts but the old or the new, where the loader allows it."""
-    old, new = make_image(50_000), make_image(45_000, 1)
+def cuts(size: int, start: int) -> list[int]:
+    """Where the cable is pulled in writes of `size` bytes and then of `start`: around the first
+    pages, and at the blocks."""
+    near = [0, PAGE, 2 * PAGE, 4096]
+    blocks = range(4096, size + start, 8192)
+    return sorted({*near, *blocks, *(size + each for each in near if each < start)})
+
+
+@pytest.mark.parametrize(
+    ("board", "partition", "size", "start", "lead"),
+    [
+        ("OPENMV_N6", 0, 110 * KIB, 64 * KIB, 0),
+        ("OPENMV_N6", 0, 110 * KIB, 256, 64 * KIB),
+        ("OPENMV4P", 0, 110 * KIB, 64 * KIB, 0),
+        ("OPENMV_AE3", 0, 30 * KIB, 4 * KIB, 0),
+        ("OPENMV_AE3", 1, 30 * KIB, 16, 0),
+        ("ARDUINO_GIGA", 0, 30 * KIB, 4 * KIB, 0),
+        ("OPENMV4", 0, 60 * KIB, 60 * KIB, 0),
+    ],
+)
+def test_cable_pulled_at_any_moment(
+    attach: Callable[..., Any], micropython: Path, tmp_path: Path, board: str, partition: int,
+    size: int, start: int, lead: int,
+) -> None:  # fmt: skip
+    """MicroPython lists the old files, the new ones, or none; the same again mends it.
+
+    But for one gap: the page with the header is programmed, and what the loader has erased with
+    it is not yet. start: so much is written at last. It is that page alone where the rest is FF
+    (lead), and in MRAM.
+    """
+    blank = {"0.txt": b"\xff" * lead} if lead else {}
+    trees = [make_files(20 * KIB, 1), {**blank, **make_files(size - lead, 2)}]
+    old, new = (encode(tree, DEFAULT_RULES) for tree in trees)
+    start = min(start, len(new))
+    first = 0 if start == len(new) else len(new)
+    name = "ROMFS1" if partition else romfs_file(board)
     tool = attach(board, old)
-    name = romfs_file(board)
-    device = open_device(f"dfu:{board}")
-    for stop in (1, 17, 4096, 20_000, 44_999, len(new) + 5, len(new) + 4095):
+    plugged = (tool.folder / "devices.json").read_text()
+    states, stops = [], cuts(first, start)
+    for stop in stops:
+        (tool.folder / name).write_bytes(old + b"\xff" * (SIZE - len(old)))
+        (tool.folder / "devices.json").write_text(plugged)
         tool.fault(stop_after=stop)
-        with pytest.raises(DeviceError, match="could not write"):
+        device = open_device(f"dfu:{board}", partition=partition)
+        with pytest.raises(DeviceLost, match=r"written.*connect it again"):
             device.write_image(io.BytesIO(new))
-        there = tool.flash(name)
-        if not there.startswith((old, new)) and stop < len(new):
-            with pytest.raises(ImageFormatError):
-                read_image(there)
-        tool.fault()
-        assert device.write_image(io.BytesIO(old)).verified
+        states.append(tool.flash(name))
+    wanted = [{name: hashlib.sha256(data).hexdigest() for name, data in tree.items()}
+              for tree in trees]  # fmt: skip
+    gaps = [stop for stop in stops if first < stop < first + start and start > PAGE]
+    for stop, files in zip(stops, listed(micropython, tmp_path, states), strict=True):
+        assert stop in gaps or files in (None, *wanted), stop
+    assert bool(gaps) == (start > PAGE)
+    (tool.folder / "devices.json").write_text(plugged)
+    tool.fault()
+    device = open_device(f"dfu:{board}", partition=partition)
+    assert device.write_image(io.BytesIO(new)).verified
+    assert listed(micropython, tmp_path, [tool.flash(name)]) == [wanted[1]]
+
+
+def test_cable_pulled_in_a_read(attach: Callable[..., Any]) -> None:
+    tool = attach("OPENMV_N6", make_image(9000))
+    device = open_device("dfu:OPENMV_N6")
+    tool.fault(pull_read=True)
+    with pytest.raises(DeviceLost, match="went away while it was read"):
+        device.read_image(io.BytesIO())
+    device.close()
+
+
+def test_a_read_ends_when_there_is_enough(attach: Callable[..., Any]) -> None:
+    """24 MiB of an N6 for an image of 9 KB: dfu-util itself would read to the end."""
+    image = make_image(9000)
+    tool = attach("OPENMV_N6", image)
+    tool.fault(stuck_after=12 * KIB)
+    device = open_device("dfu:OPENMV_N6")
+    back = io.BytesIO()
+    assert device.read_image(back) == len(image)
+    assert back.getvalue() == image
+    device.close()
+
+
+def test_what_is_there_is_read_once(attach: Callable[..., Any]) -> None:
+    """For the backup, the comparisons and the check of what was written, in one push."""
+    old, new = make_image(50_000), make_image(90_000, 1)
+    tool = attach("OPENMV_N6", old)
+    device = open_device("dfu:OPENMV_N6")
+    assert device.matches(io.BytesIO(old), len(old)) is None
+    device.read_image(io.BytesIO())
+    assert device.matches(io.BytesIO(old), len(old)) is True
+    assert device.matches(io.BytesIO(new), len(new)) is False
+    report = device.write_image(io.BytesIO(old))
+    assert (report.written, report.skipped) == (0, len(old))
+    device.write_image(io.BytesIO(new))
+    device.read_image(io.BytesIO())
+    assert device.matches(io.BytesIO(new), len(new)) is True
+    device.close()
+    modes = [next(word for word in call if word in ("-l", "-U", "-D")) for call in tool.calls]
+    assert modes == ["-l", "-U", "-U", "-D", "-D", "-U"]  # header, all; two writes, one check
 
 
 @pytest.mark.parametrize(
     ("number", "calls"),
-    [(signal.SIGKILL, (3, 4, 5, 6)), (signal.SIGINT, (4,))],  # 4 and 6 write
+    [(signal.SIGKILL, (2, 3, 4, 5, 6)), (signal.SIGINT, (4,))],  # 4 and 5 write
 )
 def test_a_push_is_killed(
     attach: Callable[..., Any], tmp_path: Path, number: signal.Signals, calls: Iterable[int]
@@ -226,13 +400,13 @@ def test_a_push_is_killed(
     """As dfu-util reads and writes: the camera has the old image, the new one, or none that
     mounts; the same again mends it."""
     old, new = make_image(30_000), make_image(25_000, 1)
-    tool = attach("OPENMV4P", old)
+    tool = attach("OPENMV_AE3", old)
     devices = (tool.folder / "devices.json").read_text()
     (tmp_path / "new.img").write_bytes(new)
 
     def push(pause_at: int) -> tuple[int, str]:
         (tool.folder / "devices.json").write_text(devices)  # plugged in
-        return killed_push.push(tool, tmp_path, "dfu:OPENMV4P", number, pause_at)
+        return killed_push.push(tool, tmp_path, "dfu:OPENMV_AE3", number, pause_at)
 
     for at in calls:
         (tool.folder / "ROMFS0").write_bytes(old + b"\xff" * (SIZE - len(old)))
@@ -245,22 +419,47 @@ def test_a_push_is_killed(
         code, said = push(0)
         assert code == 0, said
         assert tool.flash("ROMFS0").startswith(new)
-        assert len(tool.calls) == CALLS
+        assert len(tool.calls) <= CALLS, "fewer for what is blank, or there already"
 
 
-def test_unplugged_between_two_calls(
-    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """dfu-util waits for the board; that ends long before a transfer would have to."""
+def test_unplugged_between_two_calls(attach: Callable[..., Any]) -> None:
+    """Nothing is waited for: the next camera that is plugged in there may be another one."""
     tool = attach("OPENMV_N6", make_image(9000))
     device = open_device("dfu:OPENMV_N6")
     (tool.folder / "devices.json").write_text("[]")
-    monkeypatch.setattr(dfu, "APPEAR_LIMIT", 1.0)
-    started = time.monotonic()
-    for work in (device.read_image, device.write_image, lambda image: device.reset()):
-        with pytest.raises(DeviceLost, match=r"dfu-util did not finish within .* s; unplug"):
+    for work in (device.read_image, device.write_image):
+        with pytest.raises(DeviceLost, match="went away"):
             work(io.BytesIO(make_image(9000)))
-    assert time.monotonic() - started < 30
+    assert not any("-w" in call for call in tool.calls)
+    device.close()
+
+
+@pytest.mark.parametrize("board", ["OPENMV_N6", "ARDUINO_GIGA"])
+@pytest.mark.parametrize("status", [0, 74, 251])
+def test_leaving_is_seen_by_the_board_being_gone(
+    attach: Callable[..., Any], board: str, status: int
+) -> None:
+    """Whatever dfu-util says of it; another camera that comes meanwhile is left alone."""
+    tool = attach(board)
+    device = open_device(f"dfu:{board}")
+    add(tool, board, path="1-3")
+    tool.fault(detach_status=status)
+    device.reset()
+    device.close()
+    assert len(json.loads((tool.folder / "devices.json").read_text())) == 1
+    assert (tool.folder / "resets").read_text() == "reset\n"
+
+
+def test_a_board_that_does_not_leave(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = attach("OPENMV_N6")
+    device = open_device("dfu:OPENMV_N6")
+    monkeypatch.setattr(dfu, "LEAVE_LIMIT", 0.1)
+    tool.fault(no_detach=True, fail="U")
+    with pytest.raises(DeviceError, match=r"could not reset .*replug it"):
+        device.reset()
+    device.close()
 
 
 def test_a_bad_write_is_repeated_once(attach: Callable[..., Any]) -> None:
@@ -310,27 +509,30 @@ def test_refused_before_anything_is_written(attach: Callable[..., Any]) -> None:
     assert [call for call in tool.calls if "-D" in call] == []
 
 
-def test_leaving_with_an_old_dfu_util(attach: Callable[..., Any]) -> None:
+def test_leaving_with_an_old_dfu_util(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool = attach("OPENMV_N6")
     device = open_device("dfu:OPENMV_N6")
+    monkeypatch.setattr(dfu, "LEAVE_LIMIT", 0.1)
     tool.fault(no_detach=True)
     device.reset()
     assert tool.was_reset
+    device.close()
 
 
 def test_command_lines() -> None:
     setting = DfuSetting(0x37C5, 0x9206, "1-2", 3, "ROMFS0", "X")
-    base = ["dfu-util", "-w", "-d", ",37c5:9206", "-a", "3"]
+    base = ["dfu-util", "-d", ",37c5:9206", "-p", "1-2", "-a", "3"]
     assert read_argv("dfu-util", setting, "f") == [*base, "-U", "f"]
     assert write_argv("dfu-util", setting, "f") == [*base, "-D", "f"]
-    assert reset_argvs("dfu-util", setting, "f") == [
-        [*base, "--reset", "-e"],
-        [*base, "--reset", "-U", "f"],
-    ]
+    assert reset_argvs("dfu-util", setting, "f") == [[*base, "-e"], [*base, "-R", "-U", "f"]]
     place = {"address": 0x90B00000}
-    assert read_argv("dfu-util", setting, "f", length=16, **place)[6:8] == ["-s", "0x90B00000:16"]
-    assert write_argv("dfu-util", setting, "f", **place)[6:8] == ["-s", "0x90B00000"]
-    assert reset_argvs("dfu-util", setting, "f", **place)[0][7] == "0x90B00000:16:leave"
+    assert read_argv("dfu-util", setting, "f", length=16, **place)[7:9] == ["-s", "0x90B00000:16"]
+    assert write_argv("dfu-util", setting, "f", **place)[7:9] == ["-s", "0x90B00000"]
+    assert reset_argvs("dfu-util", setting, "f", **place)[0][8] == "0x90B00000:16:leave"
+    unknown = DfuSetting(0x37C5, 0x9206, "", 3, "ROMFS0", "X")
+    assert "-p" not in read_argv("dfu-util", unknown, "f")
 
 
 def test_listing() -> None:
@@ -340,7 +542,11 @@ def test_listing() -> None:
         'Found Runtime: [37c5:1206] ver=0200, devnum=2, cfg=1, intf=0, path="1-3", alt=0, '
         'name="x", serial="y"\n'
     )
-    assert parse_list(text) == (DfuSetting(0x37C5, 0x9206, "1-2", 3, "ROMFS0", "3300"),)
-    assert parse_list("dfu-util: Cannot open DFU device\n") == ()
+    found = (DfuSetting(0x37C5, 0x9206, "1-2", 3, "ROMFS0", "3300"),)
+    assert parse_list(text) == DfuListing(found)
+    assert parse_list(text.replace("1-2", "--help")).settings[0].path == ""
+    assert parse_list("dfu-util: Cannot open DFU device\n") == DfuListing(())
+    denied = "dfu-util: Cannot open DFU device 37c5:96e3 found on devnum 9 (LIBUSB_ERROR_ACCESS)\n"
+    assert parse_list(text + denied) == DfuListing(found, ((0x37C5, 0x96E3),))
     assert percentage("Download [==   ]  12%   100 bytes\r [=== ]  40%") == 40
     assert percentage("nothing") is None

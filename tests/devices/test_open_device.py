@@ -110,7 +110,7 @@ def test_boards_in_dfu_mode(install_fake: Callable[[str, str], Any]) -> None:
     tool = install_fake("dfu-util", "FAKE_DFU")
     assert dfu_cameras() == ()
     tool.folder.joinpath("devices.json").write_text(
-        '[{"vid": "2341", "pid": "035b", "serial": "S", "path": "1-1", "sector": 4096,'
+        '[{"vid": "2341", "pid": "035b", "serial": "S", "path": "1-1",'
         ' "settings": [{"name": "a"}, {"name": "b"}]}]'
     )
     (camera,) = dfu_cameras()
@@ -133,7 +133,7 @@ def test_firmware_without_access_is_for_dfu(
 ) -> None:
     """The camera goes to its boot loader by itself; where there is none the error says so."""
     install_fake("dfu-util", "FAKE_DFU")
-    monkeypatch.setattr("romfsfs.devices.dfu.APPEAR_LIMIT", 0.5)
+    monkeypatch.setattr("romfsfs.devices.bootloader.dfu.APPEAR_LIMIT", 0.5)
     config = preset("OPENMV_N6", missing=("vfs.rom_ioctl",))
     with Simulator(config, micropython=micropython) as simulator:
         with pytest.raises(DeviceAbsent, match="did not appear in DFU mode"):
@@ -154,8 +154,11 @@ def in_loader(install_fake: Callable[[str, str], Any]) -> Callable[..., Any]:
     def make(*settings: str) -> Any:
         tool = install_fake("dfu-util", "FAKE_DFU")
         tool.fault(appear_after=1)
-        files = [{"name": name, "file": name, "size": 131072, "address": 0} for name in settings]
-        device = {"vid": "37c5", "pid": "9206", "serial": "33", "path": "1-2", "sector": 4096}
+        files = [
+            {"name": name, "file": name, "size": 131072, "address": 0, "erase": 65536}
+            for name in settings
+        ]
+        device = {"vid": "37c5", "pid": "9206", "serial": "33", "path": "1-2"}
         for name in settings:
             (tool.folder / name).write_bytes(b"\xff" * 131072)
         (tool.folder / "devices.json").write_text(json.dumps([{**device, "settings": files}]))

@@ -11,10 +11,12 @@ from typing import Any
 
 import killed_push
 import pytest
+from listed import listed
 
 from romfsfs.boards import get_board
-from romfsfs.devices import rt1060
-from romfsfs.devices.rt1060 import Rt1060Device
+from romfsfs.devices import open as opening
+from romfsfs.devices.base import Device
+from romfsfs.devices.bootloader import blhost as loader
 from romfsfs.errors import DeviceAbsent, DeviceError, DeviceLost, ImageFormatError, VerifyError
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
@@ -34,8 +36,12 @@ def blhost(install_fake: Callable[[str, str], Any]) -> Any:
     return tool
 
 
-def open_it(**arguments: Any) -> Rt1060Device:
-    return Rt1060Device.open(get_board("OPENMV_RT1060"), **arguments)
+def refuse() -> None:
+    raise AssertionError("it is in its loader")
+
+
+def open_it(enter: Callable[[], None] = refuse) -> Device:
+    return opening._connect(get_board("OPENMV_RT1060"), 0, enter)
 
 
 def test_write_read_reset(blhost: Any) -> None:
@@ -55,7 +61,7 @@ def test_the_header_goes_in_last(blhost: Any) -> None:
     device = open_it()
     device.write_image(io.BytesIO(make_image(50_000)))
     writes = [call[3] for call in blhost.calls if call[2] == "write-memory"]
-    assert writes == ["0x60800100", "0x60800000"]
+    assert writes == ["0x60800000", "0x60800000"]  # without its header, and its first page
     blhost.fault(status={"write-memory": 10203})
     with pytest.raises(DeviceError, match="could not write"):
         device.write_image(io.BytesIO(make_image(50_000, 1)))
@@ -63,36 +69,60 @@ def test_the_header_goes_in_last(blhost: Any) -> None:
     assert device.read_image(io.BytesIO()) == 0
 
 
-def test_the_loader_appears_late_or_never(blhost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    blhost.fault(absent_for=3)
-    entered = []
-    open_it(enter=lambda: entered.append(1))
-    assert entered == [1]
-    monkeypatch.setattr(rt1060, "_ENTER_LIMIT", 0.3)
-    blhost.fault(absent_for=1000)
+def test_who_waits_for_the_loader_is_there_before_it(
+    blhost: Any, record_property: Callable[[str, object], None]
+) -> None:
+    """It listens for one second, and blhost alone takes longer to start."""
+    blhost.fault(absent=True)
+    sent = []
+
+    def enter() -> None:
+        assert not (blhost.folder / "held").exists()
+        sent.append(1)
+        (blhost.folder / "sent").touch()
+
+    device = open_it(enter)
+    assert device.read_image(io.BytesIO()) == 0
+    assert sent == [1]
+    record_property("gap", float((blhost.folder / "held").read_text()))
+
+
+def test_the_loader_never_appears(blhost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    blhost.fault(absent=True)
+    monkeypatch.setattr(loader, "ENTER_LIMIT", 0.3)
     with pytest.raises(DeviceAbsent, match="no OPENMV_RT1060 answers"):
-        open_it(enter=lambda: None)
+        open_it(lambda: None)
 
 
-def test_cable_pulled_at_any_moment(blhost: Any) -> None:
-    """No image that mounts but the old one or the new."""
+def test_no_spsdk_and_nothing_is_sent_to_the_camera(blhost: Any, tmp_path: Path) -> None:
+    blhost.fault(absent=True)
+    (tmp_path / "bin" / "python3").write_text("#!/bin/sh\necho no module; exit 1\n")
+    with pytest.raises(DeviceError, match=r"could not load spsdk.*pip install") as caught:
+        open_it()
+    assert "no module" in caught.value.detail
+
+
+def test_cable_pulled_at_any_moment(blhost: Any, micropython: Path, tmp_path: Path) -> None:
+    """MicroPython lists the new files or none; the same again mends it."""
     old, new = make_image(50_000), make_image(45_000, 1)
     device = open_it()
-    device.write_image(io.BytesIO(old))
+    states = []
     for stop in (0, 1, 300, 4096, 20_000, len(new) - 600, len(new) - len(new) % 256):
+        blhost.fault()
+        assert device.write_image(io.BytesIO(old)).verified
         blhost.fault(stop_after=stop)
         with pytest.raises(DeviceError, match="could not write"):
             device.write_image(io.BytesIO(new))
-        with pytest.raises(ImageFormatError):
-            read_image(blhost.flash())
-        blhost.fault()
-        assert device.read_image(io.BytesIO()) == 0
-        assert device.write_image(io.BytesIO(old)).verified
+        states.append(blhost.flash())
+    assert listed(micropython, tmp_path, states) == [None] * len(states)
+    blhost.fault()
+    assert device.write_image(io.BytesIO(new)).verified
+    assert blhost.flash().startswith(new)
 
 
 @pytest.mark.parametrize(
     ("number", "calls"),
-    [(signal.SIGKILL, (2, 4, 5, 6, 7, 8)), (signal.SIGINT, (5,))],  # 4 erases, 5 and 7 write
+    [(signal.SIGKILL, (2, 4, 5, 6, 7)), (signal.SIGINT, (5,))],  # 4 erases, 5 and 6 write
 )
 def test_a_push_is_killed(
     blhost: Any, tmp_path: Path, number: signal.Signals, calls: tuple[int, ...]
@@ -119,7 +149,6 @@ def test_a_refusal(blhost: Any, command: str) -> None:
     """blhost may end with 0 all the same."""
     image = make_image(9000)
     device = open_it()
-    device.write_image(io.BytesIO(image))
     blhost.fault(status={command: 10200})
     with pytest.raises(DeviceError, match=r"could not .* the ROMFS.*replug") as caught:
         device.write_image(io.BytesIO(image))
@@ -131,6 +160,7 @@ def test_a_read_that_is_cut(blhost: Any, length: int) -> None:
     """blhost says that it succeeded; what the camera holds is not called damaged for that."""
     device = open_it()
     device.write_image(io.BytesIO(make_image(9000)))
+    device = open_it()
     blhost.fault(short=length)
     with pytest.raises(DeviceLost, match=r"ended \d+ bytes early"):
         device.read_image(io.BytesIO())
@@ -144,6 +174,7 @@ def test_bad_writes(blhost: Any) -> None:
     with pytest.raises(VerifyError, match="first at 0x"):
         device.write_image(io.BytesIO(make_image(50_000, 1)))
     (blhost.folder / "flash").write_bytes(b"other" * 100)
+    device = open_it()
     with pytest.raises(ImageFormatError, match="nothing was changed"):
         device.read_image(io.BytesIO())
 

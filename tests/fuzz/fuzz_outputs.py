@@ -17,7 +17,7 @@ from fuzz_images import SCRATCH
 
 from romfsfs.convert import Diagnostic, FileOptions, failures, script, stedgeai, vela
 from romfsfs.convert.flatbuffer import Model
-from romfsfs.devices import dfu_util
+from romfsfs.devices.bootloader import dfu_util
 from romfsfs.errors import RomfsError, printable
 from romfsfs.system import runner
 from romfsfs.zoo import download

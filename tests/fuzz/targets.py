@@ -26,14 +26,14 @@ from romfsfs.boards import boards
 from romfsfs.convert import haar, mpy
 from romfsfs.convert.cache import Cache
 from romfsfs.convert.flatbuffer import ModelError, read_model
-from romfsfs.devices import dfu_util, rt1060
-from romfsfs.devices.tools import ToolResult
+from romfsfs.devices.bootloader import blhost, dfu_util
 from romfsfs.errors import DeviceError, RomfsError, UsageError
 from romfsfs.fs.control import ControlDirectory
 from romfsfs.ide import defaults
 from romfsfs.session.keep import history, store
 from romfsfs.session.keep.state import Base, SessionInfo
 from romfsfs.session.rebase.recovery import CommitRecord
+from romfsfs.system.runner import Outcome
 from romfsfs.zoo import sources
 from romfsfs.zoo.index import parse_index
 
@@ -74,18 +74,20 @@ def mpy_header(data: bytes) -> None:
 def dfu_list(data: bytes) -> None:
     """What dfu-util lists: devices say their own names in it."""
     text = data.decode("utf-8", "replace")
-    settings = dfu_util.parse_list(text)
+    listing = dfu_util.parse_list(text)
     dfu_util.percentage(text)
     for board in boards().values():
         for partition in board.partitions:
             with contextlib.suppress(DeviceError):
-                setting = dfu_util.choose_setting(settings, board, partition)
+                setting = dfu_util.choose_setting(listing, board, partition)
                 for word in dfu_util.read_argv("dfu-util", setting, "/file", length=1)[1:-1]:
-                    assert word[0] == "-" or word.replace(",", "").replace(":", "").isalnum()
+                    assert (
+                        word[0] == "-" or word.translate({ord(c): None for c in ",:.-"}).isalnum()
+                    )
 
 
 def blhost_output(data: bytes) -> None:
-    rt1060.succeeded(ToolResult(("blhost",), 0, data.decode("utf-8", "replace")))
+    blhost.succeeded(Outcome(0, data.decode("utf-8", "replace"), False, 1.0))
 
 
 def session_state(data: bytes) -> None:

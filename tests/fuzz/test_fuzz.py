@@ -69,4 +69,4 @@ def test_valid_inputs_are_accepted() -> None:
     with fuzz_camera.fuzz_port(seeds("repl")[0]) as port:
         client = RawRepl(port)
         assert client.run("print(1)") == "1\n"
-    assert len(targets.dfu_util.parse_list(seeds("dfu_list")[0].decode())) == 3
+    assert len(targets.dfu_util.parse_list(seeds("dfu_list")[0].decode()).settings) == 3

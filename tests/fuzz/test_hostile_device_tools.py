@@ -11,7 +11,7 @@ from pathlib import Path
 import fuzz_camera
 import pytest
 
-from romfsfs.devices import tools
+from romfsfs.devices.bootloader import programs
 from romfsfs.devices.serial_camera import repl
 from romfsfs.errors import DeviceError, DeviceLost
 
@@ -28,7 +28,7 @@ def fake(tmp_path: Path) -> Path:
 
 
 def run(fake: Path, code: str, limit: float = 20) -> str:
-    return tools.run_tool([str(fake), code], limit=limit).output
+    return programs.run([str(fake), code], limit).output
 
 
 def test_no_secret_of_the_users_environment(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,15 @@ def test_no_secret_of_the_users_environment(fake: Path, monkeypatch: pytest.Monk
     assert "s3cret" not in seen
     assert "PATH=" in seen
     names = {entry.partition("=")[0] for entry in seen.split("\0") if "=" in entry}
-    assert names <= {"PATH", "HOME", "LD_LIBRARY_PATH", "LC_ALL", "TMPDIR", "TMP"}
+    assert names <= {
+        "PATH",
+        "HOME",
+        "LD_LIBRARY_PATH",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "PYTHONIOENCODING",
+    }
 
 
 def test_a_folder_of_its_own_no_input_and_limits(fake: Path) -> None:
@@ -97,7 +105,7 @@ def test_a_tool_in_the_current_folder_is_still_found(
     """`PATH` may name folders relative to where the user is; the tool runs elsewhere."""
     monkeypatch.chdir(fake.parent)
     monkeypatch.setenv("PATH", ".")
-    assert tools.find_tool("dfu-util") == str(fake)
+    assert programs.find_tool("dfu-util") == str(fake)
     assert stat.S_IMODE(fake.stat().st_mode) == 0o700
 
 

@@ -1,6 +1,7 @@
 """A blhost with its flash in $FAKE_BLHOST/flash; the commands of spsdk's that are used.
 
-$FAKE_BLHOST/faults.json: {"absent_for": calls until it answers, "status": {command: code},
+It looks for the loader once. $FAKE_BLHOST/faults.json: {"absent": it must be sent there, and is
+there for who looks already (`fake_window`), "status": {command: code},
 "spoil_writes": how many writes drop a bit, "stop_after": bytes written before the cable is pulled,
 "short": bytes of a read that end up in the file, -1: there is none, "pause_at": the call, counted
 from 1, that stops half-way}. NOR: writing only clears bits; by pages, each whole or not at all.
@@ -43,9 +44,7 @@ def main():
     faults = json.loads(faults_path.read_text()) if faults_path.exists() else {}
     option, usb_id, command, *arguments = sys.argv[1:]
     assert (option, usb_id) == ("-u", "0x15A2,0x0073")
-    if faults.get("absent_for", 0) > 0:
-        faults["absent_for"] -= 1
-        faults_path.write_text(json.dumps(faults))
+    if faults.get("absent") and not (FOLDER / "held").exists():
         print("ERROR: Given USB device not found", file=sys.stderr)
         sys.exit(1)
     if command not in ("flash-erase-region", "write-memory"):

@@ -1,12 +1,20 @@
-"""A dfu-util that keeps its devices in a folder; the interface of dfu-util 0.11 that is used.
+"""A dfu-util that keeps its devices in a folder; what of dfu-util 0.11 is used, and no kinder.
 
-$FAKE_DFU/devices.json: [{"vid", "pid", "serial", "path", "sector", "settings": [{"name", "file",
-"size"}]}]; each file is a partition. $FAKE_DFU/faults.json: {"appear_after": listings until the
-devices are there, "fail": "U"|"D", "stop_after": bytes written before the cable is pulled,
+$FAKE_DFU/devices.json: [{"vid", "pid", "serial", "path", "denied", "settings": [{"name", "file",
+"size", "erase", "address"}]}]; each file is a partition. Calls are logged to $FAKE_DFU/calls.
+
+As OpenMV's loaders: blocks of 4,096 B from the partition's start on; `erase` bytes are erased when
+the first of them is written; programming clears bits, page by page (erase 16: MRAM, which is
+replaced); a read runs to the end of the partition and 4 bytes further. As dfu-util: `-w` waits for
+ever; `--reset -e` fails when the device has left; a device that may not be opened is a line of
+`-l`, which ends with 0.
+
+$FAKE_DFU/faults.json: {"appear_after": listings until the devices are there, "fail": "U"|"D",
+"stop_after": bytes written before the cable is pulled, "pull_read": the cable is pulled in a read,
 "spoil_writes": how many downloads drop a byte, "short": bytes of a read that end up in the file,
--1: there is none, "no_detach": as before 0.10, "pause_at": the call,
-counted from 1, that stops half-way}. Calls are logged to $FAKE_DFU/calls. OpenMV's loader: a read
-ends with 4 bytes too many, a sector is erased when its first byte is written.
+-1: there is none, "stuck_after": bytes of a read after which nothing more comes, "no_detach": as
+before 0.10, "detach_status": of a detach that works, "pause_at": the call, counted from 1, that
+stops half-way}.
 """
 
 import getopt
@@ -19,6 +27,7 @@ from pathlib import Path
 from pausing import pause
 
 FOLDER = Path(os.environ["FAKE_DFU"])
+BLOCK, PAGE = 4096, 256
 
 
 def load(name, default):
@@ -35,13 +44,18 @@ def die(message, status=74):
     sys.exit(status)
 
 
+def leave(device):
+    """It is gone from the bus, by itself or with its cable."""
+    save("devices.json", [each for each in load("devices.json", []) if each != device])
+
+
 def main():
     with open(FOLDER / "calls", "a") as log:
         log.write(json.dumps(sys.argv[1:]) + "\n")
     faults = load("faults.json", {})
     try:
         options, rest = getopt.gnu_getopt(
-            sys.argv[1:], "lwd:a:U:D:s:eRS:", ["list", "reset", "detach"]
+            sys.argv[1:], "lwd:p:a:U:D:s:eRS:", ["list", "reset", "detach"]
         )
     except getopt.GetoptError as error:
         die(f"Error: {error}", 64)
@@ -64,31 +78,52 @@ def main():
         return
     if not {"U", "D", "e"} & set(given):
         die("Error: You need to specify one of -D or -U", 64)
-    vid, pid = given["d"].lstrip(",").split(":")
-    device = next((d for d in devices if (d["vid"], d["pid"]) == (vid, pid)), None)
-    if device is None:
-        assert "w" in given
-        print("Waiting for device, exit with ctrl-C", flush=True)
-        time.sleep(60)
-        die("it did not come", 74)
+    device = choose(devices, given)
     alt = int(given["a"])
     if alt >= len(device["settings"]):
         die("No such Alternate Setting")
+    resets = {"reset", "R"} & set(given) or "leave" in given.get("s", "")
     if "U" in given:
         upload(device, device["settings"][alt], given, faults)
     elif "D" in given:
         download(device, device["settings"][alt], given, faults)
     elif faults.get("no_detach"):
         die("Unsupported mode: 5", 1)
-    if "reset" in given or "R" in given or "leave" in given.get("s", ""):
+    if "e" in given or resets:
         (FOLDER / "resets").open("a").write("reset\n")
-        save("devices.json", [])
+        leave(device)
+    if "e" in given:
+        if resets:
+            die("dfu-util: can't detach", 251)
+        sys.exit(faults.get("detach_status", 0))
+
+
+def choose(devices, given):
+    vid, pid = given["d"].lstrip(",").split(":")
+    found = [d for d in devices if (d["vid"], d["pid"]) == (vid, pid) and not d.get("denied")]
+    if "p" in given:
+        found = [d for d in found if d["path"] == given["p"]]
+    if not found and "w" in given:
+        print("Waiting for device, exit with ctrl-C", flush=True)
+        time.sleep(600)
+    if not found:
+        die("dfu-util: No DFU capable USB device available")
+    if len(found) > 1:
+        die("dfu-util: More than one DFU capable USB device found!", 69)
+    return found[0]
 
 
 def list_devices(devices):
     print("Found Runtime: [1d6b:0002] ver=0100, devnum=1, cfg=1, intf=0, path=\"1-0\", alt=0, "
           'name="UNKNOWN", serial="X"')  # fmt: skip
     for device in devices:
+        if device.get("denied"):
+            print(
+                f"dfu-util: Cannot open DFU device {device['vid']}:{device['pid']} found on "
+                "devnum 12 (LIBUSB_ERROR_ACCESS)",
+                file=sys.stderr,
+            )
+            continue
         for alt, setting in reversed(list(enumerate(device["settings"]))):
             print(
                 f"Found DFU: [{device['vid']}:{device['pid']}] ver=0200, devnum=12, cfg=1, intf=0, "
@@ -114,9 +149,19 @@ def upload(device, setting, given, faults):
     offset, length = span(setting, given)
     content = (FOLDER / setting["file"]).read_bytes()
     data = content[offset:] if length is None else content[offset : offset + length]
-    if faults.get("short", 0) >= 0:
-        data = data if length is not None else data + bytes(4)
-        target.write_bytes(data[: faults.get("short", len(data))])
+    if length is None:
+        data += bytes(4)
+    if faults.get("short", 0) < 0:
+        return
+    data = data[: faults.get("short", len(data))]
+    with open(target, "wb", buffering=0) as file:
+        for start in range(0, len(data), BLOCK):
+            file.write(data[start : start + BLOCK])
+            if faults.get("pull_read"):
+                leave(device)
+                die("dfu-util: error during upload (LIBUSB_ERROR_NO_DEVICE)")
+            if start + BLOCK >= faults.get("stuck_after", 1 << 30):
+                time.sleep(600)
     print("Upload\t[=========================] 100%")
 
 
@@ -130,15 +175,13 @@ def download(device, setting, given, faults):
     path = FOLDER / setting["file"]
     flash = bytearray(path.read_bytes())
     stop = faults.get("stop_after")
-    left = len(data) if stop is None else min(len(data), stop)
-    sector = device["sector"]
-    for start in range(0, left, min(sector, 4096)):
-        end = min(start + min(sector, 4096), left)
+    erase = setting["erase"]
+    for start in range(0, len(data), BLOCK):
         place = offset + start
-        if place % sector == 0:
-            flash[place : place + sector] = b"\xff" * min(sector, len(flash) - place)
-        flash[place : offset + end] = data[start:end]
-        if start <= left // 2 < end:
+        if erase > 16 and place % erase == 0:
+            flash[place : place + erase] = b"\xff" * min(erase, len(flash) - place)
+        program(device, path, flash, place, data[start : start + BLOCK], erase, start, stop)
+        if start <= len(data) // 2 < start + BLOCK:
             path.write_bytes(flash)
             pause(FOLDER, faults)
     if faults.get("spoil_writes", 0) > 0:
@@ -147,13 +190,21 @@ def download(device, setting, given, faults):
         flash[offset + len(data) // 2] ^= 1
     path.write_bytes(flash)
     if stop is not None:
-        faults["stop_after"] = stop - left
-        if left < len(data):
-            del faults["stop_after"]
-            save("faults.json", faults)
-            die("dfu-util: error sending download packet (LIBUSB_ERROR_NO_DEVICE)")
+        faults["stop_after"] = stop - len(data)
         save("faults.json", faults)
     print("Download\t[=============            ]  50%\rDownload\t[=====] 100%\nDone!")
+
+
+def program(device, path, flash, place, block, erase, done, stop):
+    """A block, page by page, as far as the cable holds. done: bytes written before it."""
+    unit = min(PAGE, erase)
+    for page in range(0, len(block), unit):
+        if stop is not None and done + page >= stop:
+            path.write_bytes(flash)
+            leave(device)
+            die("dfu-util: error sending download packet (LIBUSB_ERROR_NO_DEVICE)")
+        for index, byte in enumerate(block[page : page + unit], place + page):
+            flash[index] = byte if erase <= 16 else flash[index] & byte
 
 
 main()

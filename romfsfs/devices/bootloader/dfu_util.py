@@ -1,14 +1,13 @@
 """dfu-util: its command lines and its listing, as pure functions (docs/cameras.md, "DFU").
 
-Verified in the boot loader's source (openmv `boot/src/common`): every block is written as it
-comes, flash sectors are erased when their first byte is written, so a file shorter than the
-partition changes only the blocks that it covers; a read ends with 4 bytes too many.
+No `-w`: it waits for any device that matches, for ever, and so for the next camera that is plugged
+in. No `-S`: the serial number in DFU mode is another one than the firmware's. What tells two
+loaders of one board apart is the path of the port they are on, `-p`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from romfsfs.boards import Board, Partition
@@ -17,8 +16,13 @@ from romfsfs.errors import DeviceAbsent, DeviceError
 _LINE = re.compile(
     r"Found (?P<mode>DFU|Runtime): \[(?P<vid>[0-9a-fA-F]{4}):(?P<pid>[0-9a-fA-F]{4})\](?P<rest>.*)"
 )
+_DENIED = re.compile(
+    r"Cannot open DFU device ([0-9a-fA-F]{4}):([0-9a-fA-F]{4}) .*\(LIBUSB_ERROR_ACCESS\)"
+)
 _FIELD = re.compile(r'(?<!\w)(\w+)=(?:"([^"]*)"|([^,\s]*))')
 _ALT = re.compile(r"[0-9]{1,3}")
+#: where a device is plugged in: bus, and the ports on the way
+_PATH = re.compile(r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3})*")
 #: DfuSe names tell addresses: `@Ext RAW  Flash 16MB/0x90000000/4096*04Kg`
 _DFUSE_START = re.compile(r"/\s*0x([0-9a-fA-F]+)\s*/")
 #: the top byte of an address tells memories apart on the STM32H7
@@ -27,7 +31,8 @@ _MEMORY_MASK = 0xFF000000
 
 @dataclass(frozen=True, slots=True)
 class DfuSetting:
-    """One alternate setting of a device in DFU mode, as `dfu-util -l` shows it."""
+    """One alternate setting of a device in DFU mode, as `dfu-util -l` shows it. path: of its
+    port, '' where that is not told."""
 
     vid: int
     pid: int
@@ -37,41 +42,65 @@ class DfuSetting:
     serial: str
 
 
-def parse_list(output: str) -> tuple[DfuSetting, ...]:
-    """The settings of all devices in DFU mode; devices that only could enter it are left out."""
+@dataclass(frozen=True, slots=True)
+class DfuListing:
+    """What is in DFU mode. denied: USB ids of devices that this user may not open."""
+
+    settings: tuple[DfuSetting, ...]
+    denied: tuple[tuple[int, int], ...] = ()
+
+    def shows(self, board: Board) -> bool:
+        """Is a board of this kind in DFU mode, whether it may be opened or not?"""
+        there = {(item.vid, item.pid) for item in self.settings}
+        return board.dfu_id in there or board.dfu_id in self.denied
+
+
+def parse_list(output: str) -> DfuListing:
+    """What a listing says; devices that only could enter DFU mode are left out."""
     settings = []
     for match in _LINE.finditer(output):
         fields = {name: quoted or plain for name, quoted, plain in _FIELD.findall(match["rest"])}
         if match["mode"] == "DFU" and _ALT.fullmatch(fields.get("alt", "")):
+            path = fields.get("path", "")
             settings.append(
                 DfuSetting(
                     int(match["vid"], 16),
                     int(match["pid"], 16),
-                    fields.get("path", ""),
+                    path if _PATH.fullmatch(path) else "",
                     int(fields["alt"]),
                     fields.get("name", ""),
                     fields.get("serial", ""),
                 )
             )
-    return tuple(settings)
+    denied = {(int(vid, 16), int(pid, 16)) for vid, pid in _DENIED.findall(output)}
+    return DfuListing(tuple(settings), tuple(sorted(denied)))
 
 
 def choose_setting(
-    settings: Sequence[DfuSetting], board: Board, partition: Partition
+    listing: DfuListing, board: Board, partition: Partition, path: str = ""
 ) -> DfuSetting:
     """The setting to read and write, by its NAME: numbers differ between boards and loaders.
 
-    DeviceAbsent when no such board is in DFU mode; DeviceError when there are several, or none
-    of its settings is the partition: then nothing may be written.
+    path: of the port that the board is on, where there may be several of its kind.
+    DeviceAbsent when no such board is in DFU mode; DeviceError when it may not be opened, when
+    there are several, or none of its settings is the partition: then nothing may be written.
     """
-    mine = [item for item in settings if (item.vid, item.pid) == board.dfu_id]
+    mine = [item for item in listing.settings if (item.vid, item.pid) == board.dfu_id]
+    there = sorted({item.path for item in mine})
+    if path:
+        mine = [item for item in mine if item.path == path]
+    if not mine and board.dfu_id in listing.denied:
+        raise no_access(f"{board.name} in DFU mode")
     if not mine:
-        raise DeviceAbsent(f"no {board.name} in DFU mode", next_step=how_to_enter(board))
-    devices = {(item.path, item.serial) for item in mine}
-    if len(devices) > 1:
+        raise DeviceAbsent(
+            f"no {board.name} in DFU mode" + (f" at {path}" if path else ""),
+            where=f"in DFU mode at: {', '.join(there)}" if there else "",
+            next_step=how_to_enter(board),
+        )
+    if len({(item.path, item.serial) for item in mine}) > 1:
         raise DeviceError(
-            f"{len(devices)} boards with the USB id of {board.name} are in DFU mode",
-            next_step="unplug all but one",
+            f"{len(there)} boards with the USB id of {board.name} are in DFU mode",
+            next_step="name one: " + " or ".join(f"dfu:{board.name}@{each}" for each in there),
         )
     for item in mine:
         if _is_partition(item, partition):
@@ -81,6 +110,13 @@ def choose_setting(
         f"the boot loader offers no {wanted or 'external flash'}",
         where=f"{board.name}: " + ", ".join(f"{item.alt} {item.name}" for item in mine),
         next_step="nothing was written; update boot loader and firmware, or use its serial port",
+    )
+
+
+def no_access(what: str) -> DeviceError:
+    return DeviceError(
+        f"this user may not open {what}",
+        next_step="romfsfs doctor has the command that allows it",
     )
 
 
@@ -102,9 +138,10 @@ def _is_partition(setting: DfuSetting, partition: Partition) -> bool:
 
 
 def how_to_enter(board: Board) -> str:
+    """What brings a board into DFU mode whose firmware does not answer."""
     if board.name.startswith("ARDUINO"):
-        return "press its reset button twice, then repeat the command"
-    return "connect it and let it start, then repeat the command"
+        return "press its reset button twice"
+    return "unplug it and plug it in again: its boot loader answers for 1.5 s (push --wait)"
 
 
 def list_argv(tool: str) -> list[str]:
@@ -132,29 +169,26 @@ def reset_argvs(
 ) -> list[list[str]]:
     """Ways out of DFU mode, to be tried in this order. file: takes a read nobody looks at.
 
-    dfu-util before 0.10 does not detach a device that is in DFU mode already; its `--reset`
-    after a read does.
+    Detaching alone: `--reset` beside it detaches once more, from a device that has left. dfu-util
+    before 0.10 does not detach what is in DFU mode already; its `--reset` after a read does.
     """
     if address is not None:
         return [[*_device(tool, setting), "-s", f"{_hex(address)}:16:leave", "-U", file]]
-    return [
-        [*_device(tool, setting), "--reset", "-e"],
-        [*_device(tool, setting), "--reset", "-U", file],
-    ]
+    return [[*_device(tool, setting), "-e"], [*_device(tool, setting), "-R", "-U", file]]
 
 
 def _device(tool: str, setting: DfuSetting) -> list[str]:
-    # No -S: the serial number in DFU mode is another one, and -w would wait for it for ever.
-    return [tool, "-w", "-d", f",{setting.vid:04x}:{setting.pid:04x}", "-a", str(setting.alt)]
+    path = ["-p", setting.path] if setting.path else []
+    return [tool, "-d", f",{setting.vid:04x}:{setting.pid:04x}", *path, "-a", str(setting.alt)]
 
 
 def _hex(address: int) -> str:
     return f"0x{address:08X}"
 
 
-def waits(output: str) -> bool:
-    """Does it wait for a device that is not there? With -w it would do so for ever."""
-    return "Waiting for device" in output
+def has_left(output: str) -> bool:
+    """Does dfu-util say that the device is not there, or no longer?"""
+    return "LIBUSB_ERROR_NO_DEVICE" in output or "No DFU capable USB device" in output
 
 
 def percentage(output: str) -> int | None:

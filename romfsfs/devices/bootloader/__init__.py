@@ -1,0 +1,7 @@
+"""Cameras in their boot loader, whole images only.
+
+loader    `BootLoader`: read, write, erase, reset
+dfu_util  one by dfu-util (STM32 boards, AE3, Arduino), blhost one by NXP's blhost (RT1060)
+device    a `Device` over either; all that decides about an image is there
+programs  finding and running dfu-util and blhost
+"""

@@ -1,0 +1,203 @@
+"""The RT1060's resident boot loader, through NXP's blhost (extra `rt1060`): a `BootLoader`.
+
+The loader listens for about one second after machine.bootloader() (docs/cameras.md, "RT1060").
+blhost looks for it once, and takes longer than that to start: so a process that has loaded blhost's
+own package, spsdk, and looks all the time is there before the camera is sent away.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from romfsfs.boards import Board, Partition
+from romfsfs.devices.bootloader.programs import (
+    QUICK,
+    failed,
+    find_tool,
+    run,
+    transfer_limit,
+)
+from romfsfs.errors import DeviceAbsent, DeviceLost, UsageError
+from romfsfs.system.files import Progress
+from romfsfs.system.runner import Outcome
+
+#: USB id of the resident boot loader
+_USB_ID = "0x15A2,0x0073"
+#: seconds until a camera that was sent to its loader must answer there
+ENTER_LIMIT = 15.0
+_SECTOR = 4096
+#: flash is programmed by pages: the one with the header is the smallest last write
+_PAGE = 256
+_INSTALL = "pip install 'romfsfs[rt1060]'"
+_RETRY = "replug the camera and repeat the command; if it stays so, use its serial port"
+_STATUS = re.compile(r"Response status = ([0-9]+)")
+_ARMED = "armed"
+#: Looks for the loader all the time, and talks to it as soon as it is there: from its first answer
+#: on it waits. SPSDKError: it is listed, but cannot be opened yet.
+_WAIT = f"""
+import sys, time
+from spsdk.exceptions import SPSDKError
+from spsdk.mboot.interfaces.usb import MbootUSBInterface
+from spsdk.mboot.mcuboot import McuBoot
+end = time.monotonic() + float(sys.argv[2])
+print("{_ARMED}", flush=True)
+while time.monotonic() < end:
+    try:
+        for interface in MbootUSBInterface.scan(sys.argv[1]):
+            with McuBoot(interface) as loader:
+                if loader.get_property(1):
+                    sys.exit(0)
+    except SPSDKError as error:
+        print(error, flush=True)
+    time.sleep(0.01)
+sys.exit(1)
+"""
+
+
+def property_argv(tool: str) -> list[str]:
+    return [tool, "-u", _USB_ID, "get-property", "1"]
+
+
+def wait_argv(python: str, seconds: float) -> list[str]:
+    """A process that waits for the loader and keeps it; says that it is ready first."""
+    return [python, "-c", _WAIT, _USB_ID.replace(",", ":"), f"{seconds:g}"]
+
+
+def read_argv(tool: str, address: int, length: int, file: str) -> list[str]:
+    return [tool, "-u", _USB_ID, "read-memory", hex(address), str(length), file]
+
+
+def erase_argv(tool: str, address: int, length: int) -> list[str]:
+    return [tool, "-u", _USB_ID, "flash-erase-region", hex(address), str(length)]
+
+
+def write_argv(tool: str, address: int, file: str) -> list[str]:
+    return [tool, "-u", _USB_ID, "write-memory", hex(address), file]
+
+
+def reset_argv(tool: str) -> list[str]:
+    return [tool, "-u", _USB_ID, "reset"]
+
+
+def succeeded(outcome: Outcome) -> bool:
+    """Status 0, and every `Response status = N` that it prints is 0 (blhost may exit 0 anyway)."""
+    return outcome.status == 0 and not any(
+        code.strip("0") for code in _STATUS.findall(outcome.output)
+    )
+
+
+class BlhostLoader:
+    """The ROMFS partition of an RT1060 in its boot loader; `find_loader` makes it."""
+
+    kind = "rt1060"
+    #: the loader does not tell the chip's number
+    identity = "bootloader"
+    header_unit = _PAGE
+
+    def __init__(self, tool: str, board: Board, partition: Partition) -> None:
+        target = partition.imx
+        assert target is not None
+        self._tool = tool
+        self._address = target.address
+        self.capacity = min(target.size, partition.size)
+        self.name = f"{board.name} in its boot loader"
+
+    def read(self, path: Path, length: int, progress: Progress) -> None:
+        path.unlink(missing_ok=True)
+        progress("reading", 0, length)
+        self._run(read_argv(self._tool, self._address, length, str(path)), "read", length)
+        size = path.stat().st_size if path.exists() else 0
+        if size < length:
+            raise DeviceLost(
+                f"the read ended {length - size} bytes early",
+                where=self.name,
+                next_step="repeat the command",
+            )
+        progress("reading", length, length)
+
+    def write(self, path: Path, progress: Progress) -> None:
+        size = path.stat().st_size
+        with open(path, "ab") as file:
+            # the loader's flash driver wants whole pages; FF leaves the rest erased
+            file.write(b"\xff" * (-size % _PAGE))
+        progress("writing", 0, size)
+        self._run(write_argv(self._tool, self._address, str(path)), "write", size)
+        progress("writing", size, size)
+
+    def erase(self, length: int, progress: Progress) -> None:
+        progress("erasing", 0, length)
+        whole = -(-length // _SECTOR) * _SECTOR
+        self._run(erase_argv(self._tool, self._address, whole), "erase", length)
+
+    def reset(self) -> None:
+        argv = reset_argv(self._tool)
+        outcome = run(argv, QUICK)
+        if not succeeded(outcome):
+            raise failed(
+                argv, outcome, "reset the camera", "what was written is verified; replug it"
+            )
+
+    def _run(self, argv: list[str], what: str, length: int) -> None:
+        outcome = run(argv, transfer_limit(length))
+        if not succeeded(outcome):
+            raise failed(argv, outcome, f"{what} the ROMFS", _RETRY)
+
+
+def find_loader(
+    board: Board,
+    partition: int,
+    *,
+    enter: Callable[[], None] | None = None,
+    limit: float = 0.0,
+) -> tuple[BlhostLoader, bool]:
+    """The board's loader, and whether the board was sent there by `enter`.
+
+    limit: seconds in which it must answer after `enter` (0: ENTER_LIMIT). DeviceAbsent,
+    DeviceError (no blhost), UsageError (no such loader).
+    """
+    tool = find_tool("blhost", _INSTALL)
+    target = board.partition(partition)
+    if target.imx is None:
+        raise UsageError(f"{board.name} has no i.MX boot loader")
+    loader = BlhostLoader(tool, board, target)
+    if succeeded(run(property_argv(tool), QUICK)):
+        return loader, False
+    if enter is None or not _enter(tool, enter, limit or ENTER_LIMIT):
+        raise DeviceAbsent(
+            f"no {board.name} answers in its boot loader",
+            next_step="connect it, let it start, and repeat the command",
+        )
+    return loader, True
+
+
+def _enter(tool: str, enter: Callable[[], None], limit: float) -> bool:
+    """Send the camera to its loader while a process looks for it; whether that found it.
+
+    The process is the first to talk to the loader, which blhost then finds waiting.
+    """
+    heard = ""
+    entered = False
+
+    def listen(piece: str) -> None:
+        nonlocal heard, entered
+        heard += piece
+        if not entered and _ARMED in heard:
+            entered = True
+            enter()
+
+    argv = wait_argv(_python_of(tool), limit)
+    outcome = run(argv, limit + 2 * QUICK, on_output=listen)
+    if not entered:  # no spsdk: nothing was sent to the camera
+        raise failed(argv, outcome, "load spsdk, which blhost belongs to", _INSTALL)
+    return outcome.status == 0
+
+
+def _python_of(tool: str) -> str:
+    """The Python that has blhost's package: of the environment that it is installed in, or ours,
+    which finds what is installed for this user alone."""
+    beside = Path(os.path.realpath(tool)).parent / "python3"
+    return str(beside) if beside.exists() else sys.executable

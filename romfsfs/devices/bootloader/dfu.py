@@ -1,0 +1,209 @@
+"""A camera in its DFU boot loader, through dfu-util: a `BootLoader`. Sizes in bytes.
+
+OpenMV's loaders (their source, `boot/src`) write each block as it comes, from the partition's start
+on; flash is erased, as many bytes as the board table says, when the first of them is written, and
+programming can only clear bits. A file shorter than the partition changes only what it covers. A
+read always runs to the partition's end, so it is stopped when there is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from romfsfs.boards import Board, Partition
+from romfsfs.devices.base import HEADER_SIZE
+from romfsfs.devices.bootloader import dfu_util
+from romfsfs.devices.bootloader.dfu_util import DfuListing, DfuSetting, choose_setting
+from romfsfs.devices.bootloader.programs import (
+    QUICK,
+    described,
+    failed,
+    find_tool,
+    run,
+    transfer_limit,
+)
+from romfsfs.errors import Cancelled, DeviceAbsent, DeviceError, DeviceLost, UsageError
+from romfsfs.system.files import Progress, no_progress
+from romfsfs.system.runner import Outcome
+
+#: seconds until a board that was sent to its boot loader must be listed
+APPEAR_LIMIT = 15.0
+#: seconds until a board that was told to leave must be gone
+LEAVE_LIMIT = 5.0
+_RETRY = "repeat the command; if it stays so, use another cable or port"
+
+
+class DfuLoader:
+    """One ROMFS partition of a board in DFU mode; `find_loader` makes it."""
+
+    kind = "dfu"
+
+    def __init__(self, tool: str, board: Board, partition: Partition, setting: DfuSetting) -> None:
+        target = partition.dfu
+        assert target is not None
+        self._tool = tool
+        self._setting = setting
+        self._address = target.address
+        self.name = f"{board.name} in DFU mode"
+        # where the loader knows the chip's number it is what the firmware tells, in capitals
+        self.identity = setting.serial.lower()
+        self.capacity = partition.size
+        self.header_unit = target.erase_size
+
+    def read(self, path: Path, length: int, progress: Progress) -> None:
+        path.unlink(missing_ok=True)
+        argv = dfu_util.read_argv(
+            self._tool, self._setting, str(path), address=self._address, length=length
+        )
+        # Arduino's loader reads what it is asked for, and is left in order only at the end of it.
+        enough = length if self._address is None else self.capacity + 1
+        growing = _Growing(path, length, enough, progress)
+        with contextlib.suppress(Cancelled):
+            outcome = run(argv, transfer_limit(length), cancel=growing)
+            if outcome.status:
+                raise self._failed(argv, outcome, "read")
+        size = path.stat().st_size if path.exists() else 0
+        if size < length:
+            raise DeviceLost(
+                f"the read ended {length - size} bytes early",
+                where=self.name,
+                next_step="repeat the command",
+            )
+
+    def write(self, path: Path, progress: Progress) -> None:
+        size = path.stat().st_size
+        argv = dfu_util.write_argv(self._tool, self._setting, str(path), address=self._address)
+
+        def show(piece: str) -> None:
+            percent = dfu_util.percentage(piece)
+            if percent is not None:
+                progress("writing", size * percent // 100, size)
+
+        progress("writing", 0, size)
+        outcome = run(argv, transfer_limit(size), on_output=show)
+        if outcome.status:
+            raise self._failed(argv, outcome, "write")
+
+    def _failed(self, argv: list[str], outcome: Outcome, what: str) -> DeviceError:
+        if dfu_util.has_left(outcome.output):
+            return DeviceLost(
+                f"the camera went away while it was {what.replace('write', 'written')}",
+                where=self.name,
+                next_step="connect it again and repeat the command",
+                detail=described(argv, outcome),
+            )
+        return failed(argv, outcome, f"{what} {self.name}, {self._setting.name}", _RETRY)
+
+    def erase(self, length: int, progress: Progress) -> None:
+        """Nothing: these loaders erase what they write."""
+
+    def reset(self) -> None:
+        """Leave DFU mode. What dfu-util says of it is no measure: that the board is gone is."""
+        with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
+            unread = str(Path(folder, "unread"))
+            argvs = dfu_util.reset_argvs(self._tool, self._setting, unread, address=self._address)
+            for argv in argvs:
+                outcome = run(argv, transfer_limit(self.capacity))
+                if self._is_gone():
+                    return
+        raise failed(argv, outcome, "reset the camera", "what was written is verified; replug it")
+
+    def _is_gone(self) -> bool:
+        end = time.monotonic() + LEAVE_LIMIT
+        me = self._setting
+        while any(
+            (item.vid, item.pid, item.path) == (me.vid, me.pid, me.path)
+            for item in list_settings(self._tool).settings
+        ):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+
+class _Growing:
+    """A `Cancel` for a reading tool: tells of the file that it makes, and stops it at `enough`."""
+
+    def __init__(self, path: Path, length: int, enough: int, progress: Progress) -> None:
+        self._path, self._length, self._enough = path, length, enough
+        self._progress = progress
+
+    def is_set(self) -> bool:
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        self._progress("reading", min(size, self._length), self._length)
+        return size >= self._enough
+
+
+def find_loader(
+    board: Board,
+    partition: int,
+    *,
+    path: str = "",
+    enter: Callable[[], None] | None = None,
+    limit: float = 0.0,
+) -> tuple[DfuLoader, bool]:
+    """The board's loader, and whether the board was sent there by `enter`.
+
+    path: of its port, '' where it is the only one. limit: seconds in which it must appear after
+    `enter` (0: APPEAR_LIMIT). DeviceAbsent, DeviceError (tool missing, no access, wrong settings,
+    several boards), UsageError (no DFU, no such partition). Writes nothing.
+    """
+    target = board.partition(partition)
+    if target.dfu is None or board.dfu_id is None:
+        raise UsageError(
+            f"{board.name} has no DFU boot loader for partition {partition}",
+            next_step="use its serial port: SOURCE camera",
+        )
+    tool = find_tool("dfu-util")
+    listing = list_settings(tool)
+    if not enter or listing.shows(board):
+        return DfuLoader(tool, board, target, choose_setting(listing, board, target, path)), False
+    enter()
+    listing = _wait_for(tool, board, limit or APPEAR_LIMIT)
+    try:
+        loader = DfuLoader(tool, board, target, choose_setting(listing, board, target, path))
+    except DeviceError:
+        for item in listing.settings:
+            if (item.vid, item.pid) == board.dfu_id:
+                with contextlib.suppress(DeviceError):
+                    DfuLoader(tool, board, target, item).reset()
+                break
+        raise
+    _hold(loader)
+    return loader, True
+
+
+def _hold(loader: DfuLoader) -> None:
+    """Read a little: a loader that nobody talks to starts the firmware 1.5 s after power-up."""
+    with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
+        loader.read(Path(folder, "header"), HEADER_SIZE, no_progress)
+
+
+def list_settings(tool: str) -> DfuListing:
+    """What is in DFU mode now. DeviceError when the tool fails."""
+    argv = dfu_util.list_argv(tool)
+    outcome = run(argv, QUICK)
+    if outcome.status:
+        raise failed(argv, outcome, "list devices", "run `dfu-util -l` to see why")
+    return dfu_util.parse_list(outcome.output)
+
+
+def _wait_for(tool: str, board: Board, limit: float) -> DfuListing:
+    """The listing, once the board is in it."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        listing = list_settings(tool)
+        if listing.shows(board):
+            return listing
+        time.sleep(0.1)
+    raise DeviceAbsent(
+        f"{board.name} did not appear in DFU mode within {limit:.0f} s",
+        next_step="replug it and repeat the command",
+    )

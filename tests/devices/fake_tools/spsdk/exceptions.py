@@ -1,0 +1,5 @@
+"""See `spsdk`."""
+
+
+class SPSDKError(Exception):
+    pass
