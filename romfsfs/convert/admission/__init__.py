@@ -3,7 +3,7 @@
     admit         all findings about one file, whatever way it came to be stored
     impostors     files that are not what their name says
     models        TFLite, Ethos-U and Neural-ART models against the board's NPU, memory, operators
-    scripts       bytecode against what the camera loads
+    scripts       bytecode against what the camera loads, and the text of what stays source
     names         names that mean something to the firmware
 
 It looks at the bytes as they lie in the image, whether they were converted, copied in as they
@@ -17,7 +17,7 @@ from __future__ import annotations
 from romfsfs.convert.admission.impostors import impostor
 from romfsfs.convert.admission.models import is_model, model_findings
 from romfsfs.convert.admission.names import name_findings
-from romfsfs.convert.admission.scripts import bytecode_findings
+from romfsfs.convert.admission.scripts import bytecode_findings, source_findings
 from romfsfs.convert.types import Diagnostic, Reader, Target
 
 __all__ = ["admit", "impostor"]
@@ -34,6 +34,8 @@ def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnosti
     head = read(0, 8)
     if path.endswith(".mpy"):
         found += bytecode_findings(path, head, target)
+    elif path.endswith(".py"):
+        found += source_findings(path, read, size)
     elif is_model(path, head):
         found += model_findings(path, read, size, target)
     return found

@@ -1,10 +1,14 @@
-"""Compiled scripts against the camera that is to load them."""
+"""Scripts, compiled or not, against the camera that is to load them."""
 
 from __future__ import annotations
 
 from romfsfs.convert import mpy
-from romfsfs.convert.types import Diagnostic, Target, error, warning
+from romfsfs.convert.script_text import text_problem
+from romfsfs.convert.types import Diagnostic, Reader, Target, error, warning
 from romfsfs.errors import ToolMissing
+
+#: Larger ones do not fit into a camera's memory.
+_MAX_SOURCE = 1 << 20
 
 
 def bytecode_findings(path: str, head: bytes, target: Target) -> tuple[Diagnostic, ...]:
@@ -34,6 +38,14 @@ def bytecode_findings(path: str, head: bytes, target: Target) -> tuple[Diagnosti
     return (
         say("mpy-version", f"{name} {problem}, {whose} {mpy.version_text(expected)}; {remedy}"),
     )
+
+
+def source_findings(path: str, read: Reader, size: int) -> tuple[Diagnostic, ...]:
+    """What is wrong with the text of a script that is stored as source."""
+    if size > _MAX_SOURCE:
+        return ()
+    problem = text_problem(path, read(0, size))
+    return () if problem is None else (problem,)
 
 
 def _newest() -> tuple[int, int] | None:
