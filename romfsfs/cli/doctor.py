@@ -61,9 +61,7 @@ def checks() -> Iterator[Check]:
     yield _serial_permission()
     yield _program("dfu-util", "to write cameras through DFU")
     yield _guarded("blhost", False, "python -m pip install 'romfsfs[rt1060]'", _blhost)
-    yield _guarded(
-        "micropython", False, "scripts/get-micropython, or install micropython 1.25", _micropython
-    )
+    yield _guarded("micropython", False, "", _micropython)
     for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):
         try:
             yield _folder(kind, find())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import time
 from typing import BinaryIO
 
@@ -184,7 +185,7 @@ class FileDevice:
         self._written = now if now is not None and now[:4] == compared[:4] else None
 
     def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
-        if size <= _FROM_DISK and hasattr(os, "posix_fadvise"):
+        if size <= _FROM_DISK and sys.platform == "linux":
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # from the disk, not from memory
         offset = 0
         while offset < size:
@@ -256,10 +257,10 @@ def copy_all(source: BinaryIO, target: BinaryIO, size: int, phase: str, progress
     """
     target.flush()
     done = 0
-    in_kernel = hasattr(os, "copy_file_range")
+    in_kernel = True
     while done < size:
         want = min(size - done, 16 * CHUNK)
-        if in_kernel:
+        if in_kernel and hasattr(os, "copy_file_range"):
             try:
                 count = os.copy_file_range(source.fileno(), target.fileno(), want, done)
             except OSError:

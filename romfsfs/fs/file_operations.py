@@ -24,8 +24,8 @@ from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
 # does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
 
-_BY_PATH = os.path.exists("/proc/self/fd")
-_TO_TRUNCATE = os.O_PATH if _BY_PATH else os.O_WRONLY
+_BY_PATH = hasattr(os, "O_PATH") and os.path.exists("/proc/self/fd")
+_TO_TRUNCATE = getattr(os, "O_PATH", 0) if _BY_PATH else os.O_WRONLY
 
 _HAS_PREADV = hasattr(os, "preadv")  # not on macOS before 11
 

@@ -140,12 +140,11 @@ class _Sink:
         self.size = 0
         self.flushed = False
         self.fd = -1
-        if hasattr(os, "copy_file_range"):
-            try:
-                self.fd = out.fileno()
-                out.tell()
-            except (OSError, ValueError, AttributeError):  # BytesIO and pipes
-                self.fd = -1
+        try:
+            self.fd = out.fileno()
+            out.tell()
+        except (OSError, ValueError, AttributeError):  # BytesIO and pipes
+            self.fd = -1
 
     def write(self, data: bytes) -> None:
         self.pending.append(data)
@@ -177,7 +176,7 @@ class _Sink:
 
     def copy(self, piece: FilePiece, source: Source) -> int:
         """Let the kernel copy; the bytes it copied, all or none or (source too short) some."""
-        if self.fd < 0:
+        if self.fd < 0 or not hasattr(os, "copy_file_range"):
             return 0
         self.flush()
         self.out.flush()

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from romfsfs.errors import ToolMissing
+from romfsfs.errors import ToolMissing, shell_word
 from romfsfs.simulator.config import SimulatorConfig
 from romfsfs.simulator.flash import Flash
 from romfsfs.system.files import cache_dir
@@ -57,9 +57,17 @@ def find_micropython(path: str | os.PathLike[str] | None = None) -> str:
     if found is None:
         raise ToolMissing(
             f"the simulated camera runs MicroPython, and {chosen or 'micropython'} is not here",
-            next_step=f"fetch it with scripts/get-micropython, or name one in ${ENVIRONMENT}",
+            next_step=f"{_how_to_get_one()}, or name one in ${ENVIRONMENT}",
         )
     return found
+
+
+def _how_to_get_one() -> str:
+    """A checkout can fetch one; what pip installed has no scripts."""
+    script = Path(__file__).parents[2] / "scripts" / "get-micropython"
+    if script.exists():
+        return f"fetch it: {shell_word(str(script))}"
+    return "install MicroPython 1.25 or newer (Debian 13: apt-get install micropython)"
 
 
 class Executor:
@@ -164,7 +172,7 @@ class Executor:
         messages.seek(0)
         raise ToolMissing(
             f"{self._micropython} cannot play a camera",
-            next_step="use the one of scripts/get-micropython",
+            next_step=_how_to_get_one(),
             detail=(output + messages.read()).decode(errors="replace"),
         )
 

@@ -219,11 +219,8 @@ def _outputs(
 def _limit_all(pid: int, folder: Path, limits: Limits) -> None:
     """Limit a tool that has just started, and what it has started meanwhile: other threads may
     have kept us from it for long."""
-    import resource
-
-    if not hasattr(resource, "prlimit"):
+    if not _limit(pid, limits):
         return
-    _limit(pid, limits)
     limited = {pid}
     for _ in range(STRAY_ATTEMPTS if limits.children else 0):
         found = set(_processes_at(folder)) - limited
@@ -234,9 +231,12 @@ def _limit_all(pid: int, folder: Path, limits: Limits) -> None:
         limited |= found
 
 
-def _limit(pid: int, limits: Limits) -> None:
+def _limit(pid: int, limits: Limits) -> bool:
+    """False: this system cannot (macOS)."""
     import resource
 
+    if not hasattr(resource, "prlimit"):
+        return False
     # Of all its processors' time: holds where we are killed before we can stop it.
     seconds = math.ceil(limits.seconds * (os.cpu_count() or 1)) + 1
     wanted = (
@@ -252,6 +252,7 @@ def _limit(pid: int, limits: Limits) -> None:
             if hard != resource.RLIM_INFINITY:
                 value = min(value, hard)
             resource.prlimit(pid, kind, (value, value))
+    return True
 
 
 def _follow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -362,6 +363,18 @@ def test_a_libfuse_3_that_can_stop_for_good_is_not_used(monkeypatch: pytest.Monk
     assert caught.value.next_step == bindings.install_command()
     libraries[3] = (LIBFUSE_3, (3, 13))
     assert bindings.load_binding("auto").libfuse == (3, 13)
+
+
+def test_where_only_libfuse_3_is_its_binding_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pipx install romfsfs` finds Debian 13: fuse3 is there, libfuse 2 is not."""
+    monkeypatch.setattr(bindings, "_find_library", {3: (LIBFUSE_3, (3, 17))}.get)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "fuse" or None)
+    with pytest.raises(RomfsError, match=r"libfuse 3\.17 is here") as caught:
+        bindings.load_binding("auto")
+    assert caught.value.next_step.startswith("pip install 'romfsfs[fuse3]'")
+    monkeypatch.setattr(bindings, "_find_library", {}.get)
+    with pytest.raises(RomfsError, match="libfuse is not installed"):
+        bindings.load_binding("auto")
 
 
 @pytest.mark.parametrize("options", [

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.errors import ToolMissing, UsageError
-from romfsfs.simulator import Simulator, find_micropython, preset
+from romfsfs.simulator import Simulator, executor, find_micropython, preset
 
 
 def test_the_rate_holds_in_both_directions(camera, connect):
@@ -90,8 +90,14 @@ def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("ROMFSFS_MICROPYTHON", raising=False)
-    with pytest.raises(ToolMissing, match="scripts/get-micropython"):
+    with pytest.raises(ToolMissing) as missing:
         find_micropython()
+    script = Path(__file__).parents[3] / "scripts" / "get-micropython"
+    assert missing.value.next_step.startswith(f"fetch it: {script}")
+    monkeypatch.setattr(executor, "__file__", str(tmp_path / "romfsfs/simulator/executor.py"))
+    with pytest.raises(ToolMissing) as missing:  # what pip installed has no scripts
+        find_micropython()
+    assert "scripts/" not in missing.value.next_step
     wrong = tmp_path / "micropython"
     wrong.write_text("#!/bin/sh\necho oops >&2\nexit 1\n")
     wrong.chmod(0o755)
