@@ -244,7 +244,7 @@ def _open_target(session: Session) -> Device:
             raise not_connected(session)  # the port was a link, or a pty: it is gone
         opened = open_device(info.source, board=info.board, partition=info.partition)
         found = opened.info()
-        if found.key == info.key:
+        if found.may_be(info.key):
             return opened
         opened.close()
         if info.kind == "file":

@@ -35,7 +35,9 @@ class DeviceInfo:
     capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
     be erased together. mpy_version (version, sub-version) and march: what the camera's own
     firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
-    usb_serial: of the port's USB device, '' where there is none.
+    usb_serial: of the port's USB device, '' where there is none. has_id: the camera says a unique
+    id; without one the key ends in the port, and what the camera holds decides whether it is the
+    one that is meant.
     """
 
     kind: str
@@ -50,6 +52,15 @@ class DeviceInfo:
     firmware: str = ""
     notes: tuple[str, ...] = ()
     usb_serial: str = ""
+    has_id: bool = True
+
+    def may_be(self, key: str) -> bool:
+        """Whether nothing but its contents says that this is not the device of that key."""
+        if self.has_id:
+            return self.key == key
+        board, _, rest = key.partition("/")
+        number = self.key.rpartition("/")[2]
+        return self.key.startswith(f"{board}/") and rest.endswith(f"/{number}")
 
 
 @dataclass(frozen=True, slots=True)

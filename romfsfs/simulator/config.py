@@ -53,6 +53,8 @@ class SimulatorConfig:
     unique_id: b"" where the firmware has none.
     erase_by_range: the firmware has command 6 and the 4-argument erase; older firmware answers
     -22 to the first and takes the second for "erase the first `offset` bytes".
+    writable: the firmware erases and programs; without that it answers -22, as MicroPython's ports
+    do whose flash driver only reads.
     stdio_buffer: `sys.stdin.buffer` and `sys.stdout.buffer` exist. missing: modules ("hashlib")
     and attributes ("binascii.crc32") that this firmware lacks. raw_paste: the REPL has it.
     flash_files, sd_files: what is in /flash and on the SD card (None: there is none) when the
@@ -80,6 +82,7 @@ class SimulatorConfig:
     unique_id: bytes = bytes.fromhex("330034001951393337303732")
     heap_size: int = 4 * MIB
     erase_by_range: bool = True
+    writable: bool = True
     stdio_buffer: bool = True
     raw_paste: bool = True
     missing: tuple[str, ...] = ()

@@ -237,7 +237,7 @@ class Flash:
         partition = self.partitions[index]
         if command in (BLOCK_ERASE, BLOCK_WRITE):
             return (yield from self._block_device(partition, command, arguments, data))
-        if partition.config.access == "block":
+        if partition.config.access == "block" or not self._config.writable:
             return EINVAL
         if command == ERASE and arguments:
             offset, size = 0, arguments[0]

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from camera_rig import KIB, Rig, held, make_image
+from camera_rig import KIB, Rig, held, make_image, only_session
 
 from romfsfs.simulator import TO_CAMERA, TO_HOST, Simulator
 
@@ -137,3 +137,64 @@ def test_bytes_that_the_wire_spoils(rig: Rig, connect: Connect) -> None:
     camera.faults.garble(TO_CAMERA, 20_000)
     rig.ok("commit", "camera")
     assert (held(camera) or {})["more.bin"] == b"x" * 30 * KIB
+
+
+@pytest.mark.parametrize("board", ["OPENMV_N6", "OPENMV2"])
+def test_firmware_that_cannot_write_its_romfs(rig: Rig, connect: Connect, board: str) -> None:
+    """Nothing is left to be finished, and nothing to be rolled back."""
+    image = make_image(board, size=KIB, notes_txt=b"old\n")
+    camera = connect(board, images={0: image}, writable=False)
+    cam = rig.mount("camera")
+    (cam / "notes.txt").write_bytes(b"new\n")
+    done = rig.run("commit", cam)
+    assert done.code == 5
+    assert "cannot write its ROMFS" in done.error
+    assert "nothing was changed" in done.error
+    rig.ok("recover", "camera", "--rollback")
+    assert not only_session().interrupted
+    rig.ok("commit", cam, "--to", rig.folder / "saved.img")
+    rig.ok("umount", cam)
+    assert bytes(camera.flash[0].content).startswith(image)
+
+
+def test_two_cameras_without_an_id_change_places(rig: Rig, connect: Connect) -> None:
+    """Nothing tells them apart but what they hold: the second is not written for the first."""
+    mine = connect("OPENMV4P", images={0: BEFORE}, unique_id=b"")
+    link = rig.folder / "port"
+    link.symlink_to(mine.port)
+    cam = rig.mount(str(link))
+    (cam / "notes.txt").write_text("edited")
+    mine.unplug()
+    held_by_other = make_image("OPENMV4P", notes_txt=b"another\n")
+    other = connect("OPENMV4P", images={0: held_by_other}, unique_id=b"")
+    link.unlink()
+    link.symlink_to(other.port)
+    for words in (("commit", cam), ("undo", cam), ("umount", "--commit", cam)):
+        done = rig.run(*words)
+        assert done.code in (1, 7), words
+    assert other.statistics.programmed == other.statistics.erased_blocks == 0
+    assert (cam / "notes.txt").read_text() == "edited"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_id_that_cannot_be_read_is_not_another_camera(
+    rig: Rig, connect: Connect, same: bool
+) -> None:
+    """Its contents decide: the same go on, others are exit 7."""
+    before = connect("OPENMV4P", images={0: BEFORE})
+    link = rig.folder / "port"
+    link.symlink_to(before.port)
+    cam = rig.mount(str(link))
+    (cam / "notes.txt").write_text("edited")
+    before.unplug()
+    image = BEFORE if same else make_image("OPENMV4P", notes_txt=b"another\n")
+    after = connect("OPENMV4P", images={0: image}, missing=("machine.unique_id",))
+    link.unlink()
+    link.symlink_to(after.port)
+    done = rig.run("commit", cam)
+    if same:
+        assert done.code == 0, done.err
+        assert (held(after) or {})["notes.txt"] == b"edited"
+    else:
+        assert done.code == 7
+        assert after.statistics.erased_blocks == 0

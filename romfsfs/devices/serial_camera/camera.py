@@ -222,6 +222,8 @@ class SerialCamera:
         started, sent = time.monotonic(), self._port.sent
         size = self._checked_size(image)
         plan = self._plan(image, size, old, progress)
+        if plan.needed and not self._partition.writable:
+            raise identity.not_writable(self._info.name, self.board, self._partition.index)
         written = erased = 0
         for attempt in (1, 2):
             if plan.needed:
@@ -242,7 +244,7 @@ class SerialCamera:
         raise VerifyError(
             "what was read back from the camera is not what was written, twice",
             where=f"{self._info.name}, {self._first_difference(image, size)}",
-            next_step="repeat the command, or write with SOURCE dfu:BOARD; its flash may be worn",
+            next_step=f"{self._advice}; its flash may be worn",
         )
 
     def _checked_size(self, image: BinaryIO) -> int:
@@ -291,7 +293,15 @@ class SerialCamera:
 
     def _writer(self) -> Writer:
         window = self._window(self.facts.raw_input)
-        return Writer(self._repl, window, prefix=self._geometry.mode == "prefix")
+        prefix = self._geometry.mode == "prefix"
+        return Writer(self._repl, window, prefix=prefix, advice=self._advice)
+
+    @property
+    def _advice(self) -> str:
+        loader = identity.boot_loader(self.board, self._partition.index)
+        return "repeat the command" + (
+            f"; if it stays so, write with SOURCE {loader}" if loader else ""
+        )
 
     def _program_or_lose(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         try:

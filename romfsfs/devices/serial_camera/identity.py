@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from romfsfs.boards import Board, get_board, identify
 from romfsfs.devices.base import DeviceInfo, PartitionState
 from romfsfs.devices.serial_camera.flash_plan import UNREADABLE_TAIL, Geometry
@@ -90,6 +92,12 @@ def describe(
             f"the camera's partition {partition.index} has {partition.size} bytes, the table of "
             f"boards says {size} for {board.name}: the camera's word counts",
         )
+    if not partition.writable:
+        loader = boot_loader(board, partition.index)
+        notes += (
+            "this camera's firmware cannot write its ROMFS: edits can be committed to a file "
+            "(romfsfs commit --to FILE)" + (f", and that pushed to {loader}" if loader else ""),
+        )
     name = board.name if board else facts.machine or "camera"
     # Not what it was asked to be used as: its edits are to be found without that.
     said = identify(facts.machine, facts.arch)
@@ -106,7 +114,16 @@ def describe(
         firmware=facts.firmware,
         notes=notes,
         usb_serial=usb_serial,
+        has_id=bool(facts.unique_id),
     )
+
+
+def boot_loader(board: Board | None, index: int) -> str:
+    """The SOURCE that writes this partition without the firmware; '' where there is none."""
+    for known in board.partitions if board else ():
+        if known.index == index and board and (known.dfu or known.imx):
+            return f"dfu:{board.name}"
+    return ""
 
 
 def partition_state(partition: PartitionFacts, board: Board | None) -> PartitionState:
@@ -138,6 +155,18 @@ def declared_size(header: bytes, flash: Geometry, name: str) -> int:
             next_step=advice,
         )
     return size
+
+
+def not_writable(name: str, board: Board | None, index: int) -> DeviceAnswer:
+    loader = boot_loader(board, index)
+    return DeviceAnswer(
+        "this camera's firmware cannot write its ROMFS",
+        errno=errno.EROFS,
+        where=name,
+        next_step="nothing was changed; "
+        + (f"write with SOURCE {loader}, or " if loader else "")
+        + "update its firmware",
+    )
 
 
 def wrong_answer(port: str, text: str) -> DeviceAnswer:

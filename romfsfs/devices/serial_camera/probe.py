@@ -15,6 +15,8 @@ from romfsfs.errors import DeviceAnswer, printable
 _MOST_TEXT = 16384
 _LONGEST_WORD = 200
 _LARGEST_PARTITION = 1 << 31
+#: negative errno of a call that the firmware does not have: EINVAL, ENOSYS, EOPNOTSUPP
+_UNKNOWN_CALL = (-22, -38, -95)
 #: what the parser and the conversions say to text that is no such answer; the last two: nesting
 _NO_FACTS = (
     ValueError, SyntaxError, KeyError, TypeError, IndexError, OverflowError, MemoryError,
@@ -27,7 +29,8 @@ class PartitionFacts:
     """A ROMFS partition as the firmware presents it.
 
     kind: "memory" (memory-mapped flash) or "block" (a block device object). size: bytes.
-    erase_size: bytes, None where the firmware does not say. header: its first 16 bytes.
+    erase_size: bytes, None where the firmware does not say. header: its first 16 bytes. writable:
+    False where the firmware knows no erasing.
     """
 
     index: int
@@ -35,6 +38,7 @@ class PartitionFacts:
     size: int
     erase_size: int | None
     header: bytes
+    writable: bool = True
 
     @property
     def erases_ranges(self) -> bool:
@@ -104,11 +108,16 @@ def _ask(repl: RawRepl) -> CameraFacts:
         ) from error
 
 
-def _partition(index: int, kind: str, size: int, erase: object, header: bytes) -> PartitionFacts:
+def _partition(
+    index: int, kind: str, size: int, erase: object, header: bytes, erased: object
+) -> PartitionFacts:
+    """erased: what erasing the first 0 bytes was answered with, which touches nothing on any port
+    (micropython: ports/stm32 and alif, vfs_rom_ioctl.c)."""
     if not isinstance(header, bytes) or not 0 < int(size) <= _LARGEST_PARTITION:
         raise ValueError("no partition")
     erase_size = erase if isinstance(erase, int) and 0 < erase <= size else None
-    return PartitionFacts(index, str(kind), int(size), erase_size, header)
+    writable = erased not in _UNKNOWN_CALL
+    return PartitionFacts(index, str(kind), int(size), erase_size, header, writable)
 
 
 def _word(value: object) -> str:

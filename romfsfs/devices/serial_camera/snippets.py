@@ -65,11 +65,11 @@ def _rf():
     b=bytearray(16)
     p.readblocks(0,b,0)
     z=p.ioctl(5,0)
-    ps.append(('block',p.ioctl(4,0)*z,z,bytes(b)))
+    ps.append(('block',p.ioctl(4,0)*z,z,bytes(b),0))
    elif isinstance(p,int):
-    ps.append(('none',0,p,b''))
+    ps.append(('none',0,p,b'',0))
    else:
-    ps.append(('memory',len(p),e,bytes(p[:16])))
+    ps.append(('memory',len(p),e,bytes(p[:16]),q(lambda:io(3,k,0))))
  r=repr({
   'machine':q(lambda:i._machine) or q(lambda:m('os').uname().machine) or '',
   'arch':q(lambda:o.arch()) or '',

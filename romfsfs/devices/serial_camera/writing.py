@@ -44,8 +44,9 @@ class Writer:
     Several frames are on the way at once; every one is answered, and answers are checked.
     """
 
-    def __init__(self, repl: RawRepl, window: Window, *, prefix: bool) -> None:
+    def __init__(self, repl: RawRepl, window: Window, *, prefix: bool, advice: str) -> None:
         self._repl = repl
+        self._advice = advice
         self._raw = window.raw
         self._erase = b"P" if prefix else b"E"
         self._code = snippets.write_loop(
@@ -194,12 +195,22 @@ class Writer:
         operation = frame.operation
         if operation is None:
             if answer < 0 and answer not in _NO_FINISH:
-                raise _refused(self._repl, "to finish writing", answer, "")
+                raise self._refused("to finish writing", answer, "")
         elif operation.kind == "erase":
             if answer < 0:
-                raise _refused(self._repl, "to erase", answer, _place(frame))
+                raise self._refused("to erase", answer, _place(frame))
         elif answer != 0:
-            raise _refused(self._repl, "to program", answer, _place(frame))
+            raise self._refused("to program", answer, _place(frame))
+
+    def _refused(self, what: str, answer: int, where: str) -> DeviceAnswer:
+        reason = os.strerror(-answer) if -4096 < answer < 0 else "an answer that means nothing"
+        port = self._repl.port.name
+        return DeviceAnswer(
+            f"the camera refuses {what}: {reason} ({answer})",
+            errno=max(0, -answer),
+            where=f"{port}, {where}" if where else port,
+            next_step=self._advice,
+        )
 
     def _ended(self, line: bytes) -> DeviceError:
         """The loop has ended by itself: with an exception, which follows."""
@@ -218,14 +229,3 @@ class Writer:
 def _place(frame: _Frame) -> str:
     operation = frame.operation
     return f"{operation.start:#x}..{operation.end:#x}" if operation else "finish"
-
-
-def _refused(repl: RawRepl, what: str, answer: int, where: str) -> DeviceAnswer:
-    known = -4096 < answer < 0
-    reason = os.strerror(-answer) if known else "an answer that means nothing"
-    return DeviceAnswer(
-        f"the camera refuses {what}: {reason} ({answer})",
-        errno=max(0, -answer),
-        where=f"{repl.port.name}, {where}" if where else repl.port.name,
-        next_step="repeat the command; if it stays so, write with SOURCE dfu:BOARD",
-    )
