@@ -13,6 +13,7 @@ from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.output import Output, count_text, flush, write
 from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0
+from romfsfs.cli.reports import say_warnings
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
@@ -25,7 +26,6 @@ from romfsfs.session.build_many import (
     build_recipe,
     orders,
 )
-from romfsfs.session.plan.plan import WARNING, Plan
 from romfsfs.session.recipe import board_of
 
 
@@ -116,7 +116,7 @@ def _many(
             order, error = outcome.order, outcome.error
             record: dict[str, Any] = {"board": order.board.name, "partition": order.partition.index}
             if outcome.built is not None:
-                _warn(output, outcome.built.plan, f"{order.name}: ")
+                say_warnings(output, outcome.built.plan.problems, f"{order.name}: ")
                 records.append({**record, "ok": True, **_record(str(order.image), outcome.built)})
                 if not as_json:
                     output.say(f"{order.name}: {_line(str(order.image), outcome.built)}")
@@ -142,7 +142,7 @@ def _to_standard_output(
         target, capacity = Target(order.board, order.partition, options), order.partition.size
     with tempfile.TemporaryFile() as file, output.progress() as progress:
         built = build_image(Path(directory), file, target, capacity, excludes, progress)
-        _warn(output, built.plan)
+        say_warnings(output, built.plan.problems)
         file.seek(0)
         while data := file.read(1 << 20):
             write(data)
@@ -150,7 +150,7 @@ def _to_standard_output(
 
 
 def _report(output: Output, image: str, built: BuiltFile, as_json: bool) -> None:
-    _warn(output, built.plan)
+    say_warnings(output, built.plan.problems)
     if as_json:
         output.json(_record(image, built))
     else:
@@ -168,9 +168,3 @@ def _record(image: str, built: BuiltFile) -> dict[str, Any]:
         "digest": built.digest,
         "files": len(built.plan.files),
     }
-
-
-def _warn(output: Output, plan: Plan, before: str = "") -> None:
-    for problem in plan.problems:
-        if problem.severity == WARNING:
-            output.note(f"warning: {before}{problem.text}")

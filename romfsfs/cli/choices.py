@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from romfsfs.cli import values
 from romfsfs.cli.parameters import EXCLUDE, STEDGEAI
 from romfsfs.convert import FileOptions, Options, Rule
 from romfsfs.convert.options import EVERYTHING, OptionError, check
@@ -20,15 +21,19 @@ from romfsfs.errors import UsageError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _YES_NO = {"yes": True, "no": False, "true": True, "false": False}
-#: name of the option -> (that of `FileOptions`, how its value is called, what is said of it)
+#: name of the option -> (that of `FileOptions`, how its value is called, what it can be, help)
 _PER_FILE = {
-    "convert": ("convert", "yes|no", "Store scripts and models converted or as they are."),
-    "optimise": ("optimise", "HOW", "Models: Performance or Size (AE3), 0 to 3 (N6)."),
-    "profile": ("profile", "[NAME@]FILE", "Models for the N6: a neuralart JSON of yours."),
-    "mpool": ("mpool", "FILE", "Models for the N6: a memory pool file of yours."),
-    "arg": ("arguments", "ARG", "Models: an argument for Vela or ST Edge AI."),
-    "align": ("align", "BYTES", "Where data starts is a multiple of this, at least."),
-}
+    "convert": ("convert", "yes|no", values.choices("yes", "no"),
+                "Store scripts and models converted or as they are."),
+    "optimise": ("optimise", "HOW", values.choices("Performance", "Size", "0", "1", "2", "3"),
+                 "Models: Performance or Size (AE3), 0 to 3 (N6)."),
+    "profile": ("profile", "[NAME@]FILE", values.files,
+                "Models for the N6: a neuralart JSON of yours."),
+    "mpool": ("mpool", "FILE", values.files, "Models for the N6: a memory pool file of yours."),
+    "arg": ("arguments", "ARG", None, "Models: an argument for Vela or ST Edge AI."),
+    "align": ("align", "BYTES", values.choices("16", "32", "64", "4096"),
+              "Where data starts is a multiple of this, at least."),
+}  # fmt: skip
 #: those that a line of fstab may have, among the options of `-o`
 IN_FSTAB = ("convert", "optimise", "profile", "mpool", "align")
 
@@ -36,9 +41,12 @@ IN_FSTAB = ("convert", "optimise", "profile", "mpool", "align")
 def conversion_options(command: _Command) -> _Command:
     """Adds the options, whose values `chosen` takes."""
     options = [
-        click.option(f"--{name}", multiple=True, metavar=f"[PATTERN=]{value}", help=text)
-        for name, (_, value, text) in _PER_FILE.items()
-    ]
+        click.option(
+            f"--{name}", multiple=True, metavar=f"[PATTERN=]{value}", shell_complete=completer,
+            help=text,
+        )
+        for name, (_, value, completer, text) in _PER_FILE.items()
+    ]  # fmt: skip
     options.append(click.option("--no-convert", is_flag=True, help="The same as --convert no."))
     options += [STEDGEAI, EXCLUDE]
     for option in reversed(options):
@@ -49,7 +57,7 @@ def conversion_options(command: _Command) -> _Command:
 def chosen(given: Mapping[str, Any]) -> Options:
     """What was chosen on the command line. UsageError for a value that cannot be."""
     rules = [Rule(EVERYTHING, FileOptions(convert=False))] if given["no_convert"] else []
-    for option, (name, _, _) in _PER_FILE.items():
+    for option, (name, *_) in _PER_FILE.items():
         rules += _rules(option, name, given[option])
     stedgeai = given["stedgeai"]
     if stedgeai:
@@ -60,20 +68,20 @@ def chosen(given: Mapping[str, Any]) -> Options:
 
 
 def _rules(option: str, name: str, texts: Iterable[str]) -> list[Rule]:
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for text in texts:
         # What begins with a dash is an argument for a tool, which has a `=` of its own.
         pattern, equals, value = ("", "", text) if text.startswith("-") else text.partition("=")
         if not equals:
             pattern, value = EVERYTHING, text
         if name == "arguments":
-            values[pattern] = (*values.get(pattern, ()), value)
+            found[pattern] = (*found.get(pattern, ()), value)
         else:
-            values[pattern] = _value(name, value)
+            found[pattern] = _value(name, value)
     try:
         return [
             Rule(pattern, FileOptions(**{name: check(name, value)}))
-            for pattern, value in values.items()
+            for pattern, value in found.items()
         ]
     except OptionError as caught:
         raise UsageError(str(caught), where=f"--{option}") from None

@@ -24,6 +24,7 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reading import image_of
+from romfsfs.cli.reports import say_warnings
 from romfsfs.convert import Target
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
@@ -36,7 +37,7 @@ from romfsfs.session.build import extract_image
 from romfsfs.session.keep import store
 from romfsfs.session.opening import session_for
 from romfsfs.session.plan.admission import admit_image
-from romfsfs.session.plan.plan import ERROR, WARNING
+from romfsfs.session.plan.plan import ERROR, told
 from romfsfs.session.settings import device_target
 from romfsfs.system.files import digest_fd
 
@@ -177,9 +178,9 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
             raise ImageFormatError("blank: no image there", 0, where=source)
         record = _summary(image, file, source, chosen, partition)
         found = admit_image(image, file, _target(chosen, partition, info))
-        record["problems"] = [{**each.record(), "severity": each.severity} for each in found]
+        record["problems"] = [each.record() for each in found]
         failures = _failures(record)
-        failures += [problem.text for problem in found if problem.severity == ERROR]
+        failures += [problem.text for problem in told(found) if problem.severity == ERROR]
     if as_json:
         output.json({**record, "ok": not failures, "failures": failures})
     else:
@@ -187,9 +188,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
             if note["code"] not in _UNFIT and (output.verbose or note["code"] not in _USUAL):
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
-        for problem in found:
-            if problem.severity == WARNING:
-                output.note(f"{source}: {problem.text}")
+        say_warnings(output, found, f"{source}: ")
         for failure in failures:
             output.fault(f"{source}: {failure}")
         if not failures:

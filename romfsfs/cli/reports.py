@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import WriteReport
+from romfsfs.session.plan.plan import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
 
@@ -18,11 +20,16 @@ DIFF_COLOURS = (
 )  # fmt: skip
 
 
+def say_warnings(output: Output, problems: Iterable[Problem], before: str = "") -> None:
+    """The warnings among them, the same words once. before: what they are about."""
+    for problem in told(problems, output.verbose > 0):
+        if problem.severity == WARNING:
+            output.note(f"warning: {before}{problem.text}")
+
+
 def say_commit(output: Output, name: str, report: CommitReport) -> None:
     """What a commit did."""
-    for problem in report.plan.problems:
-        if problem.severity == "warning":
-            output.note(f"warning: {problem.path + ': ' if problem.path else ''}{problem.message}")
+    say_warnings(output, report.plan.problems)
     if report.clean:
         output.say(f"{name}: nothing to commit, nothing written")
         return

@@ -32,7 +32,7 @@ from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
-from romfsfs.session.plan.plan import Problem
+from romfsfs.session.plan.plan import Problem, told
 from romfsfs.session.rebase.whole import Outcome, push_all
 from romfsfs.session.rebase.whole import push as push_image
 from romfsfs.session.settings import device_target
@@ -71,7 +71,7 @@ def pull(
         with replace_atomically(os.path.realpath(image), 0o644) as file:
             size, digest, found = _pull(opened, file, camera, progress)
     if as_json:
-        problems = [{**each.record(), "severity": each.severity} for each in found]
+        problems = [each.record() for each in found]
         output.json({"camera": camera, "image": image, "size": size, "digest": digest,
                      "problems": problems})  # fmt: skip
     else:
@@ -80,7 +80,7 @@ def pull(
 
 
 def _say_found(output: Output, found: list[Problem]) -> None:
-    for problem in found:
+    for problem in told(found, output.verbose > 0):
         output.note(f"{problem.severity}: {problem.text}")
 
 

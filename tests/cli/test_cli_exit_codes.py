@@ -13,6 +13,7 @@ from cli_mounts import Mounts, Ran
 from romfsfs import errors
 from romfsfs.cli import machines
 from romfsfs.cli.mounting import MountRequest
+from romfsfs.convert import Options
 from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.session.keep import store
 from romfsfs.system.files import no_progress
@@ -66,7 +67,10 @@ def test_a_mount_that_is_being_made_blames_nobody(
 ) -> None:
     """Until the kernel has mounted, no program can be in the way there."""
     (tmp_path / "cam").mkdir()
-    request = MountRequest(str(image), tmp_path / "cam", None, None, {}, (), False, False, False)
+    chosen = Options()
+    request = MountRequest(
+        str(image), tmp_path / "cam", None, None, chosen, (), False, False, False
+    )
     host = request.open_host(no_progress)
     (folder,) = (folder for folder, _ in store.all_sessions())
     with pytest.raises(SessionBusy, match=r"app\.img is being mounted or changed by another"):

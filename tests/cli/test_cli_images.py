@@ -67,7 +67,7 @@ def test_build_refuses_and_keeps_the_old_image(run: Run, tree: Path, image: Path
     (tree / "bad.py").write_text("def f(:\n")
     code, _, err = run("build", tree, image)
     assert code == 3
-    assert err.startswith("romfsfs: error: cannot build: 1 problem; nothing was written")
+    assert err.startswith("romfsfs: error: cannot build: 1 error; nothing was written")
     assert "bad.py" in err
     assert image.read_bytes() == before
     assert not list(image.parent.glob("*.tmp"))

@@ -255,7 +255,7 @@ def test_a_conflict_is_one_problem(run: Run, session: Session, image: Path) -> N
     (session.work / "app.mpy").write_bytes(b"M\x06\x00\x1f")
     code, _, err = run("commit", image)
     assert code == 4
-    assert "1 problem;" in err
+    assert "1 error;" in err
     assert err.count("would both be stored as app.mpy") == 1
     assert run("status", image)[1].count("would both be stored") == 1
     problems = json.loads(run("status", "--json", image)[1])["problems"]
@@ -349,7 +349,7 @@ def test_names_that_came_in_the_image_are_no_edits(run: Run, tmp_path: Path) -> 
     code, out, _ = run("status", image)
     assert code == 0
     assert "nothing to commit" in out
-    assert r"warning: two\nlines.txt: the name has a control character" in out
+    assert r"warning: 2 files (red\x1b[31m.txt, two\nlines.txt): the name has a control" in out
     (session.work / "new.txt").write_text("3")
     assert run("commit", image)[0] == 0
     os.unlink(session.work / "red\x1b[31m.txt")

@@ -18,7 +18,7 @@ RECORD = {
     "source", "board", "partition", "capacity", "used", "free", "clean", "entries", "problems",
 }  # fmt: skip
 ENTRY = {"path", "change", "stored_as", "stored_size", "state", "message"}
-PROBLEM = {"code", "path", "message"}
+PROBLEM = {"code", "path", "message", "severity"}
 
 
 def test_the_json_has_the_documented_fields_and_no_others(desk: Desk) -> None:

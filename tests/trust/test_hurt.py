@@ -150,7 +150,7 @@ def test_a_killed_tool_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.Monk
         (editor.path / "app.py").write_text("x = 1\n")
         with monkeypatch.context() as hurting:
             hurting.setattr(runner, "_start", killed)
-            with pytest.raises(ConversionError, match="1 problem") as refused:
+            with pytest.raises(ConversionError, match="1 error") as refused:
                 editor.commit()
             assert "SIGKILL" in refused.value.detail
         editor.commit()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Target, labels_name
@@ -27,6 +27,8 @@ INFO = "info"
 SEVERITIES = (ERROR, WARNING, INFO)
 
 LARGEST_SHOWN = 5
+#: Files that are named where the same is to be said of many.
+TOLD_FILES = 3
 
 #: The control directory of a mount (`fs/control.py`).
 HIDDEN_NAME = ".romfs"
@@ -47,7 +49,10 @@ class Problem:
 
     def record(self) -> dict[str, str]:
         """As JSON."""
-        return {"code": self.code, "path": self.path, "message": self.message}
+        return {
+            "code": self.code, "path": self.path, "message": self.message,
+            "severity": self.severity,
+        }  # fmt: skip
 
     @property
     def text(self) -> str:
@@ -149,10 +154,9 @@ def make_plan(
         most = min(error.capacity, capacity or error.capacity)
     if most is not None and layout.size > most:
         problems.append(_capacity_problem(entries, layout.size, most))
-    problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     return Plan(
         entries,
-        tuple(problems),
+        by_severity(problems),
         layout,
         capacity,
         rules,
@@ -299,10 +303,36 @@ def trailing_problem(plan: Plan, held: BaseImage) -> Problem | None:
     return Problem("trailing", "", message)
 
 
-def told_once(problems: Iterable[Problem]) -> list[Problem]:
-    """Problems for people: a conflict names all its files, and is one however many there are."""
-    told: dict[tuple[str, str, str], Problem] = {}
-    for problem in problems:
-        path = "" if problem.code == "conflict" else problem.path
-        told.setdefault((problem.code, path, problem.message), problem)
-    return list(told.values())
+def by_severity(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Errors first, then warnings, then notes; within each as they come."""
+    return tuple(sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity)))
+
+
+def told(problems: Iterable[Problem], verbose: bool = False) -> list[Problem]:
+    """Problems for people, most severe first: what would be said of many files in the same words is
+    said once, with their number and the first of them. A conflict names its files itself.
+
+    verbose: of each file, but for conflicts."""
+    groups: dict[tuple[str, ...], dict[str, Problem]] = {}
+    for problem in by_severity(problems):
+        itself = problem.path if verbose and problem.code != "conflict" else ""
+        key = (problem.severity, problem.code, problem.message, itself)
+        groups.setdefault(key, {}).setdefault(problem.path, problem)
+    return [_together(list(group.values())) for group in groups.values()]
+
+
+def _together(group: Sequence[Problem]) -> Problem:
+    """One problem for all these, whose words are the same."""
+    first = group[0]
+    if len(group) == 1 or first.code == "conflict":
+        return first
+    names = ", ".join(problem.path for problem in group[:TOLD_FILES])
+    more = ", ..." if len(group) > TOLD_FILES else ""
+    return replace(first, path=f"{len(group):,} files ({names}{more})")
+
+
+def counted(problems: Iterable[Problem]) -> list[str]:
+    """`1 error`, `2 warnings`, as far as there are any."""
+    severities = [problem.severity for problem in told(problems, verbose=True)]
+    counts = [(severities.count(kind), kind) for kind in (ERROR, WARNING)]
+    return [f"{count:,} {kind}{'' if count == 1 else 's'}" for count, kind in counts if count]

@@ -11,9 +11,10 @@ from romfsfs.boards import VelaNpu
 from romfsfs.convert import Target
 from romfsfs.errors import printable
 from romfsfs.session.keep.state import SessionInfo
-from romfsfs.session.plan.plan import ERROR, INFO, Plan, Problem, told_once
+from romfsfs.session.plan.plan import ERROR, INFO, Plan, Problem, by_severity, counted, told
 from romfsfs.session.plan.shadow import Change, InCache, ShadowEntry
 
+_CHANGES = (Change.ADDED, Change.MODIFIED, Change.DELETED)
 _LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}
 _BAR_WIDTH = 24
 
@@ -40,7 +41,7 @@ class Status:
         return tuple(problem for problem in self.problems if problem.severity == ERROR)
 
     def record(self) -> dict[str, Any]:
-        """The JSON object of `status --json`. Its problems are errors and warnings."""
+        """The JSON object of `status --json`. Its problems are errors, then warnings."""
         return {
             "source": self.info.name,
             "board": self.info.board,
@@ -57,11 +58,15 @@ class Status:
         return json.dumps(self.record(), indent=1) + "\n"
 
     def text(self, verbose: bool = False, *, mounted: bool = True) -> str:
-        """For people: the changes, the problems, how full it is. Fit for a terminal.
+        """For people: errors and warnings, the changes, notes, how full it is. For a terminal.
 
         mounted: whether somebody converts what has still to be converted.
         """
         lines = [_headline(self)]
+        problems = told(self.problems, verbose)
+        grave = [problem for problem in problems if problem.severity != INFO]
+        for problem in grave:
+            lines += _problem_lines(problem, verbose)
         shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
         lines += [_entry_line(entry, self.target, mounted) for entry in shown]
         ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
@@ -70,7 +75,7 @@ class Status:
             lines.append(
                 f"  {ignored} {files} of editors and file managers left out (-v lists them)"
             )
-        for problem in told_once(self.problems):
+        for problem in problems[len(grave) :]:
             lines += _problem_lines(problem, verbose)
         lines.append(_usage_line(self.used, self.capacity))
         return "".join(f"{printable(line)}\n" for line in lines)
@@ -85,7 +90,7 @@ def make_status(
 ) -> Status:
     """Put the shadow tree and the plan together; `notes` are problems found elsewhere."""
     entries = tuple(sorted(shadow, key=lambda entry: entry.path))
-    problems = (*plan.problems, *notes)
+    problems = by_severity((*plan.problems, *notes))
     blocked = any(entry.state == "failed" for entry in entries)
     clean = not plan.changed and not blocked
     return Status(info, target, entries, problems, plan.size, plan.capacity, clean)
@@ -106,10 +111,16 @@ def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
 def _headline(status: Status) -> str:
     info = status.info
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
-    what = "nothing to commit" if status.clean else "changes to commit"
-    if status.clean and any(_is_shown(entry, verbose=False) for entry in status.entries):
-        what += ": they become what the image holds"
-    return f"{info.name} ({board}): {what}"
+    changes = sum(entry.change in _CHANGES for entry in status.entries)
+    if not status.clean:
+        what = f"{changes:,} change{'' if changes == 1 else 's'}" if changes else "to be written"
+    elif changes:
+        what = "nothing to commit: what was changed becomes what the image holds"
+    else:
+        what = "nothing to commit"
+    waiting = sum(entry.state == "pending" for entry in status.entries)
+    more = [f"{waiting:,} still to convert"] if waiting else []
+    return f"{info.name} ({board}): {', '.join([what, *counted(status.problems), *more])}"
 
 
 def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError
 from romfsfs.image.layout import Layout
 from romfsfs.session.plan.conversions import Conversions
-from romfsfs.session.plan.plan import PLAN_CODES, Plan, Problem, told_once
+from romfsfs.session.plan.plan import PLAN_CODES, Plan, Problem, counted, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.rebase.encoding import Encoded, Sources, SourcesChanged, encode_plan
 from romfsfs.session.rebase.steps import reached
@@ -109,14 +109,12 @@ def raise_problems(plan: Plan, errors: Sequence[Problem], doing: str = "commit")
     if not errors:
         return
     lines = []
-    errors = told_once(errors)
-    for problem in errors:
+    for problem in told(errors):
         lines.append(problem.text)
         lines += [f"    {line}" for line in problem.detail.rstrip().splitlines()]
     of_the_plan = [problem for problem in errors if problem.code in PLAN_CODES]
     if len(errors) == 1 and errors[0].code == "capacity" and plan.capacity is not None:
         raise CapacityError(errors[0].message, size=plan.size, capacity=plan.capacity)
-    count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
-    what = f"cannot {doing}: {count}; nothing was written"
+    what = f"cannot {doing}: {counted(errors)[0]}; nothing was written"
     kind = PlanError if of_the_plan else ConversionError
     raise kind(what, detail="\n".join(lines), next_step="mend what is named below")

@@ -26,7 +26,7 @@ from romfsfs.session.keep import history, store
 from romfsfs.session.keep.images import parse
 from romfsfs.session.opening import session_for
 from romfsfs.session.plan.admission import admit_image
-from romfsfs.session.plan.plan import ERROR, WARNING
+from romfsfs.session.plan.plan import ERROR, WARNING, told
 from romfsfs.session.rebase import recovery
 from romfsfs.session.rebase.target import holds, restarted
 from romfsfs.session.session import Session
@@ -68,10 +68,10 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
             f"{len(errors)} file{'s' if len(errors) > 1 else ''} cannot work on {board or 'it'}, "
             f"the first: {errors[0].text}",
             where=name,
-            detail="\n".join(problem.text for problem in errors),
+            detail="\n".join(problem.text for problem in told(errors)),
             next_step="nothing was written; build the image for this board from the sources",
         )
-    return parsed.size, tuple(each.text for each in found if each.severity == WARNING)
+    return parsed.size, tuple(each.text for each in told(found) if each.severity == WARNING)
 
 
 def push(
