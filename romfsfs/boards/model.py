@@ -24,6 +24,10 @@ class DfuTarget:
     address: int | None = None
 
 
+#: USB id of the boot loader that i.MX RT chips have in them
+IMX_LOADER_ID = (0x15A2, 0x0073)
+
+
 @dataclass(frozen=True, slots=True)
 class ImxTarget:
     """A partition in the address space of the i.MX RT boot loader."""
@@ -82,6 +86,12 @@ class Board:
     dfu_id: tuple[int, int] | None
     partitions: tuple[Partition, ...]
     says: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def loader_ids(self) -> tuple[tuple[int, int], ...]:
+        """(vendor, product) of its boot loaders."""
+        imx = any(partition.imx for partition in self.partitions)
+        return tuple(each for each in (self.dfu_id, IMX_LOADER_ID if imx else None) if each)
 
     def partition(self, index: int = 0) -> Partition:
         """The partition of that number; UsageError lists those there are."""

@@ -6,6 +6,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -13,22 +14,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from romfsfs.cli.automount import program
+from romfsfs.desktop.units import PORT_GROUPS, port_group, rule_command
+from romfsfs.devices.discovery import dfu_cameras
 from romfsfs.errors import RomfsError
 from romfsfs.fs.binding import install_command, load_binding
 from romfsfs.system.files import cache_dir, state_dir
 from romfsfs.system.programs import find_on_path
+from romfsfs.system.programs import install_command as package_command
 
-#: Groups that serial ports belong to: Debian and Fedora, Arch.
-_PORT_GROUPS = ("dialout", "uucp")
-
-_PACKAGES = {
-    "dfu-util": {
-        "apt-get": "dfu-util",
-        "dnf": "dfu-util",
-        "pacman": "dfu-util",
-        "brew": "dfu-util",
-    },
-}
+#: Where udev looks for rules.
+_RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,8 @@ def checks() -> Iterator[Check]:
         _stedgeai,
     )
     yield _serial_permission()
-    yield _program("dfu-util", "to write cameras through DFU")
+    yield _dfu_util()
+    yield _loader_permission()
     yield _guarded("blhost", False, "python -m pip install 'romfsfs[rt1060]'", _blhost)
     yield _guarded("micropython", False, "", _micropython)
     for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):
@@ -150,14 +147,32 @@ def _serial_permission() -> Check:
     if os.geteuid() == 0 or not sys.platform.startswith("linux"):
         return Check(name, True, False, "accessible")
     user, mine = _user_name(), _group_names()
-    if mine & set(_PORT_GROUPS):
+    if mine & set(PORT_GROUPS):
         return Check(
-            name, True, False, f"{user} is in the group {sorted(mine & set(_PORT_GROUPS))[0]}"
+            name, True, False, f"{user} is in the group {sorted(mine & set(PORT_GROUPS))[0]}"
         )
-    known = [group for group in _PORT_GROUPS if _group_exists(group)]
-    group = known[0] if known else _PORT_GROUPS[0]
+    group = port_group()
     remedy = f"sudo usermod -a -G {group} {user}, then log in again"
     return Check(name, False, False, f"{user} is not in the group {group}", remedy)
+
+
+def _loader_permission() -> Check:
+    """Whether this user may open cameras in their boot loaders: asked of those that are in them,
+    and else of the udev rules."""
+    name = "boot loaders"
+    if os.geteuid() == 0 or not sys.platform.startswith("linux"):
+        return Check(name, True, False, "accessible")
+    remedy = rule_command(program())
+    found = dfu_cameras() if find_on_path("dfu-util") else ()
+    denied = [" or ".join(camera.boards) for camera in found if not camera.settings]
+    if denied:
+        return Check(name, False, False, f"{denied[0]} is in DFU mode, closed to you", remedy)
+    for folder in _RULES:
+        for path in sorted(Path(folder).glob("*.rules")):
+            text = path.read_text("utf-8", "replace")
+            if "37c5" in text.lower() and re.search(r"SUBSYSTEMS?\W+usb\b", text):
+                return Check(name, True, False, f"{path} names OpenMV's USB devices")
+    return Check(name, False, False, "no udev rule names OpenMV's USB devices", remedy)
 
 
 def _user_name() -> str:
@@ -176,26 +191,12 @@ def _group_names() -> set[str]:
     return names
 
 
-def _group_exists(name: str) -> bool:
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True
-
-
-def _program(name: str, purpose: str) -> Check:
-    found = find_on_path(name)
+def _dfu_util() -> Check:
+    found = find_on_path("dfu-util")
     if found:
-        return Check(name, True, False, _first_line(found))
-    for manager, package in _PACKAGES[name].items():
-        if find_on_path(manager):
-            command = {"apt-get": "sudo apt-get install", "dnf": "sudo dnf install",
-                       "pacman": "sudo pacman -S", "brew": "brew install"}[manager]  # fmt: skip
-            return Check(
-                name, False, False, f"not installed; needed {purpose}", f"{command} {package}"
-            )
-    return Check(name, False, False, f"not installed; needed {purpose}", f"install {name}")
+        return Check("dfu-util", True, False, _first_line(found))
+    remedy = package_command("dfu-util")
+    return Check("dfu-util", False, False, "not installed; needed to write through DFU", remedy)
 
 
 def _first_line(program: str) -> str:

@@ -190,7 +190,8 @@ def _dfu_records(output: Output) -> list[dict[str, Any]]:
     return [
         {"kind": "dfu", "port": None, "usb": f"{camera.vid:04x}:{camera.pid:04x}",
          "serial_number": camera.serial_number or None, "boards": list(camera.boards),
-         "board": None, "settings": list(camera.settings), "error": None}
+         "board": None, "path": camera.path or None, "settings": list(camera.settings),
+         "error": None if camera.settings else "this user may not open it; romfsfs doctor"}
         for camera in found
     ]  # fmt: skip
 
@@ -198,7 +199,9 @@ def _dfu_records(output: Output) -> list[dict[str, Any]]:
 def _camera_text(record: dict[str, Any]) -> str:
     name = record["board"] or " or ".join(record["boards"]) or "unknown board"
     if record["kind"] == "dfu":
-        return f"{name}: in DFU mode; dfu:{record['boards'][0]}\n"
+        port = f"@{record['path']}" if record["path"] else ""
+        source = f"dfu:{record['boards'][0]}{port}"
+        return f"{name}: in DFU mode; {record['error'] or source}\n"
     number = f", camera:{record['serial_number']}" if record["serial_number"] else ""
     lines = [f"{record['port']}: {name}{number}"]
     if record["error"]:

@@ -19,6 +19,7 @@ from romfsfs.cli.parameters import (
     NO_RESET,
     PARTITION,
     SOURCE,
+    WAIT,
     board,
 )
 from romfsfs.cli.reports import say_commit
@@ -30,6 +31,7 @@ from romfsfs.cli.sources import (
     no_answer,
     server,
     session_device,
+    wait_for,
 )
 from romfsfs.convert import Options
 from romfsfs.devices.open import is_camera
@@ -57,6 +59,7 @@ from romfsfs.system.mount_table import real_place
 @DIRECTORY
 @board("The board that the image is for; remembered. See: romfsfs boards.")
 @PARTITION
+@WAIT
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through the mount.")
 @conversion_options
@@ -102,6 +105,7 @@ def mount(
         given["notify"] or "notify" in own,
     )  # fmt: skip
     inside = request.mountpoint == _here()
+    wait_for(output, [source] if given["wait"] else [], partition)
     with output.progress() as progress:
         mount_options = MountOptions(
             source=request.source,  # mount(8) would take a relative path as one from where it runs

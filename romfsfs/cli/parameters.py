@@ -62,6 +62,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 REPLACE = force("Replace an existing file.")
 OVER_ANYTHING = force("Also over contents that are not an image.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
+WAIT = click.option("--wait", is_flag=True, help="For `dfu:BOARD` to appear; says how it does.")
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 STEDGEAI = click.option(
     "--stedgeai", metavar="PATH", shell_complete=values.files,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from romfsfs.cli.output import Output
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
@@ -213,6 +214,12 @@ def as_found(session: Session) -> Found:
     if holder is None or not holder.mountpoint or store.out_of_reach(session.directory):
         return Found(session, None)
     return Found(session, Path(holder.mountpoint))
+
+
+def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> None:
+    """Let boot loaders appear, and keep them from starting the firmware, before they are opened."""
+    for source in sources:
+        open_device(source, partition=partition, wait=output.note).close()
 
 
 @contextmanager

@@ -23,11 +23,12 @@ from romfsfs.cli.parameters import (
     OVER_ANYTHING,
     PARTITION,
     REPLACE,
+    WAIT,
     YES,
     partition,
 )
 from romfsfs.cli.reports import write_record, write_text
-from romfsfs.cli.sources import device
+from romfsfs.cli.sources import device, wait_for
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.keep.images import parse
@@ -48,16 +49,18 @@ if TYPE_CHECKING:
 @IMAGE
 @CAMERA_BOARD
 @PARTITION
+@WAIT
 @REPLACE
 @JSON
 @click.pass_obj
 def pull(
-    output: Output, camera: str, image: str, board: str | None, partition: int | None, force: bool,
-    as_json: bool,
+    output: Output, camera: str, image: str, board: str | None, partition: int | None, wait: bool,
+    force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Copy a camera's whole image to a file; `-` is standard output."""
     if image != "-" and os.path.exists(image) and not force:
         raise UsageError("the file exists", where=image, next_step="--force replaces it")
+    wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition) as opened, output.progress() as progress:
         if image == "-":
             with tempfile.TemporaryFile() as file:
@@ -104,13 +107,14 @@ def _pull(
 )
 @CAMERA_BOARD
 @PARTITION
+@WAIT
 @OVER_ANYTHING
 @NO_RESET
 @JSON
 @click.pass_obj
 def push(
     output: Output, image: str, cameras: tuple[str, ...], everyone: bool, board: str | None,
-    partition: int | None, force: bool, no_reset: bool, as_json: bool,
+    partition: int | None, wait: bool, force: bool, no_reset: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write a whole image to one or more cameras, verified, each with a line of its own.
 
@@ -130,6 +134,7 @@ def push(
                 next_step="check the cable; romfsfs doctor says what else may be missing",
             )
         raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
+    wait_for(output, targets if wait else [], partition)
     with output.progress() as progress:
         outcomes = push_all(
             image, targets, lambda camera: device(camera, board, partition),
@@ -192,19 +197,21 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
               help="An image, a firmware release, or an IDE's resource folder.")  # fmt: skip
 @CAMERA_BOARD
 @partition("Only this one; default: all of the board.")
+@WAIT
 @YES
 @OVER_ANYTHING
 @JSON
 @click.pass_obj
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
-    yes: bool, force: bool, as_json: bool,
+    wait: bool, yes: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Restore a camera's default contents, as its firmware came with them.
 
     Without --from: those of an OpenMV IDE installed on this machine, of the camera's firmware
     version if there are such, else the newest.
     """
+    wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition) as opened:
         info = opened.info()
         for note in info.notes:

@@ -1,12 +1,14 @@
 """Mounting a camera when it is plugged in: a systemd user unit, and the udev rule that wants it.
 
-The rule marks the serial ports of known boards, by USB id, for systemd; that needs root, once.
+The rule marks the serial ports of known boards, by USB id, for systemd, and lets users open the
+boards' boot loaders; that needs root, once.
 systemd then starts `romfsfs@ttyACM0.service` in the session of every user who installed the unit
 (systemd.device(5): SYSTEMD_USER_WANTS), and stops it when the device goes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterable, Sequence
@@ -21,6 +23,10 @@ UNIT = "romfsfs@.service"
 #: After 60-serial.rules, which names the device, and before 73-seat-late.rules, which grants
 #: access to what is tagged uaccess.
 RULE = Path("/etc/udev/rules.d/70-romfsfs.rules")
+
+
+#: Groups that serial ports belong to: Debian and Fedora, Arch.
+PORT_GROUPS = ("dialout", "uucp")
 
 
 def unit_path(config_home: Path) -> Path:
@@ -49,25 +55,56 @@ def _quoted(word: str) -> str:
 
 
 def rule(boards: Iterable[Board]) -> str:
-    """The udev rule for the serial ports of these boards."""
+    """The udev rule for these boards: their serial ports, and their boot loaders on USB, which
+    only root may open otherwise."""
     named: dict[tuple[int, int], list[str]] = {}
+    loaders: dict[tuple[int, int], list[str]] = {}
     for board in boards:
         for ids in board.runtime_ids:
             named.setdefault(ids, []).append(board.name)
-    lines = []
-    for (vid, pid), names in sorted(named.items()):
+        for ids in (*board.runtime_ids, *board.loader_ids):
+            loaders.setdefault(ids, []).append(board.name)
+    lines = [
+        "# Written by `romfsfs automount`: cameras' serial ports start romfsfs@PORT.service of",
+        "# users who installed it. ModemManager must not talk to them. Cameras and their boot",
+        "# loaders may be opened by who sits at the machine, and by who may open serial ports.",
+        'ACTION=="remove", GOTO="romfsfs_end"',
+        'SUBSYSTEM=="tty", GOTO="romfsfs_tty"',
+        'SUBSYSTEM!="usb|hidraw", GOTO="romfsfs_end"',
+    ]
+    for ids, names in sorted(loaders.items()):
         lines += [
             f"# {', '.join(names)}",
-            f'ATTRS{{idVendor}}=="{vid:04x}", ATTRS{{idProduct}}=="{pid:04x}", TAG+="systemd", '
-            'TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1", '
+            f'{_match(ids)}, TAG+="uaccess", MODE="0660", GROUP="{port_group()}"',
+        ]
+    lines += ['GOTO="romfsfs_end"', 'LABEL="romfsfs_tty"']
+    for ids, names in sorted(named.items()):
+        lines += [
+            f"# {', '.join(names)}",
+            f'{_match(ids)}, TAG+="systemd", TAG+="uaccess", ENV{{ID_MM_DEVICE_IGNORE}}="1", '
             'ENV{SYSTEMD_USER_WANTS}+="romfsfs@%k.service"',
         ]
-    return filled(RULE.name, CAMERAS="\n".join(lines))
+    return "\n".join([*lines, 'LABEL="romfsfs_end"']) + "\n"
+
+
+def _match(ids: tuple[int, int]) -> str:
+    return f'ATTRS{{idVendor}}=="{ids[0]:04x}", ATTRS{{idProduct}}=="{ids[1]:04x}"'
+
+
+def port_group() -> str:
+    """The group that serial ports belong to on this system."""
+    import grp
+
+    for name in PORT_GROUPS:
+        with contextlib.suppress(KeyError):
+            return grp.getgrnam(name).gr_name
+    return PORT_GROUPS[0]
 
 
 def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
     """What the user has to run as root: put the rule in place or take it away, and reload udev."""
-    reload = "sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=tty"
+    trigger = "sudo udevadm trigger --subsystem-match=tty --subsystem-match=usb"
+    reload = f"sudo udevadm control --reload && {trigger}"
     if remove:
         return f"sudo rm -f {RULE} && {reload}"
     return f"{shlex.join(program)} automount --rule | sudo tee {RULE} >/dev/null && {reload}"

@@ -16,6 +16,7 @@ import pytest
 from listed import listed
 
 from romfsfs.boards import get_board
+from romfsfs.cli import doctor, main
 from romfsfs.devices import discovery
 from romfsfs.devices import open as opening
 from romfsfs.devices.base import Device
@@ -227,8 +228,9 @@ def test_two_of_a_kind_are_told_apart_by_their_ports(attach: Callable[..., Any])
 
 
 def test_waiting_for_the_boot_loader(
-    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """It is talked to as soon as it is there: 1.5 s later it would start the firmware."""
     tool = attach("OPENMV_N6")
     tool.fault(appear_after=3)
@@ -238,6 +240,13 @@ def test_waiting_for_the_boot_loader(
     assert len(entered) == 1
     assert "unplug it and plug it in again" in entered[0]
     assert "-U" in tool.calls[-1]
+    image = tmp_path / "new.img"
+    image.write_bytes(encode({"a.txt": b"new"}, DEFAULT_RULES))
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    tool.fault(appear_after=3)
+    assert main(["push", str(image), "dfu:OPENMV_N6", "--wait"]) == 0
+    assert "its boot loader answers for 1.5 s" in capsys.readouterr().err
+    assert tool.flash("ROMFS0").startswith(image.read_bytes())
     tool.fault(appear_after=100)
     monkeypatch.setattr(dfu, "APPEAR_LIMIT", 1.0)
     with pytest.raises(DeviceAbsent, match="did not appear in DFU mode within 1 s"):
@@ -246,7 +255,7 @@ def test_waiting_for_the_boot_loader(
         open_device("camera", wait=entered.append)
 
 
-def test_without_permission(attach: Callable[..., Any]) -> None:
+def test_without_permission(attach: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     """dfu-util's listing ends well all the same; the board is there and may not be opened."""
     tool = attach("OPENMV_N6", denied=True)
     entered: list[int] = []
@@ -261,8 +270,29 @@ def test_without_permission(attach: Callable[..., Any]) -> None:
     with pytest.raises(DeviceError, match="may not open OPENMV_N6 in DFU mode"):
         open_board("OPENMV_N6", enter=lambda: entered.append(1))
     assert entered == [1]
-    (camera,) = discovery.dfu_cameras()
-    assert (camera.boards, camera.settings) == (("OPENMV_N6",), ())
+    assert main(["cameras", "--no-open"]) == 0
+    said = capsys.readouterr().out
+    assert "OPENMV_N6: in DFU mode; this user may not open it; romfsfs doctor\n" in said
+
+
+@pytest.mark.parametrize("there", ["loader", "rule", "ports alone", "nothing"])
+def test_doctor_looks_at_boot_loaders_too(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: str
+) -> None:
+    tool = attach("OPENMV_N6", denied=True)
+    if there != "loader":
+        (tool.folder / "devices.json").write_text("[]")
+    rules = {
+        "rule": 'SUBSYSTEM=="usb", ATTR{idVendor}=="37c5", MODE="0666"',
+        "ports alone": 'SUBSYSTEM!="tty", GOTO="end"\nATTRS{idVendor}=="37c5", TAG+="uaccess"',
+    }
+    (tmp_path / "70-some.rules").write_text(rules.get(there, ""))
+    monkeypatch.setattr(doctor, "_RULES", (str(tmp_path), "/nowhere"))
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: 1000)
+    check = doctor._loader_permission()
+    assert check.ok == (there == "rule")
+    assert ("udevadm trigger" in check.remedy) != check.ok
+    assert ("closed to you" in check.detail) == (there == "loader")
 
 
 def test_a_running_camera_is_not_sent_where_it_could_not_be_opened(

@@ -36,6 +36,18 @@ def test_the_rule_knows_every_board() -> None:
     assert "romfsfs@%k.service" in text
 
 
+def test_the_rule_opens_boot_loaders_to_users() -> None:
+    """A rule for serial ports alone leaves them to root, where a camera stays unseen."""
+    usb, _, tty = rule(boards().values()).partition('LABEL="romfsfs_tty"')
+    loaders = {each for board in boards().values() for each in board.loader_ids}
+    assert len(loaders) == 11
+    for vid, pid in loaders:
+        line = f'ATTRS{{idVendor}}=="{vid:04x}", ATTRS{{idProduct}}=="{pid:04x}", TAG+="uaccess"'
+        assert f'{line}, MODE="0660", GROUP=' in usb
+    assert "SYSTEMD_USER_WANTS" not in usb
+    assert "GROUP=" not in tty
+
+
 def test_udev_takes_the_rule(tmp_path: Path) -> None:
     file = tmp_path / "70-romfsfs.rules"
     file.write_text(rule(boards().values()))

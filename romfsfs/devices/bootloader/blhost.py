@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from romfsfs.boards import Board, Partition
+from romfsfs.boards.model import IMX_LOADER_ID
 from romfsfs.devices.bootloader.programs import (
     QUICK,
     failed,
@@ -25,8 +26,8 @@ from romfsfs.errors import DeviceAbsent, DeviceLost, UsageError
 from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
 
-#: USB id of the resident boot loader
-_USB_ID = "0x15A2,0x0073"
+#: USB id of the resident boot loader, as blhost takes it
+_USB_ID = "0x{:04X},0x{:04X}".format(*IMX_LOADER_ID)
 #: seconds until a camera that was sent to its loader must answer there
 ENTER_LIMIT = 15.0
 _SECTOR = 4096

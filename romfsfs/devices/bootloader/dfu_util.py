@@ -95,7 +95,7 @@ def choose_setting(
         raise DeviceAbsent(
             f"no {board.name} in DFU mode" + (f" at {path}" if path else ""),
             where=f"in DFU mode at: {', '.join(there)}" if there else "",
-            next_step=how_to_enter(board),
+            next_step=f"{how_to_enter(board)}; repeat the command with --wait first",
         )
     if len({(item.path, item.serial) for item in mine}) > 1:
         raise DeviceError(
@@ -141,7 +141,7 @@ def how_to_enter(board: Board) -> str:
     """What brings a board into DFU mode whose firmware does not answer."""
     if board.name.startswith("ARDUINO"):
         return "press its reset button twice"
-    return "unplug it and plug it in again: its boot loader answers for 1.5 s (push --wait)"
+    return "unplug it and plug it in again: its boot loader answers for 1.5 s"
 
 
 def list_argv(tool: str) -> list[str]:
