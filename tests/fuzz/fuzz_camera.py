@@ -148,7 +148,7 @@ def _run(client: repl.RawRepl) -> None:
 def _reset(client: repl.RawRepl) -> None:
     client.soft_reset()
     client.start_and_forget("machine.bootloader()")
-    client.recover(transfer=True)
+    client.recover()
 
 
 def _restart(client: repl.RawRepl) -> None:
@@ -165,7 +165,7 @@ def _lines(client: repl.RawRepl) -> None:
 def transfers(data: bytes) -> None:
     """The loops that read and write flash, whatever the camera answers."""
     raw = bool(data and data[0] & 0x10)
-    window = reading.Window("memory", 0, raw, bool(data and data[0] & 0x20))
+    window = reading.Window("memory", 0, raw, bool(data and data[0] & 0x20), False)
 
     def read(client: repl.RawRepl) -> None:
         out = io.BytesIO()
@@ -173,7 +173,7 @@ def transfers(data: bytes) -> None:
         assert len(out.getvalue()) == came <= 9000
 
     def write(client: repl.RawRepl) -> None:
-        with writing.Writer(client, window, poll=False, prefix=False) as writer:
+        with writing.Writer(client, window, prefix=False, advice="repeat it") as writer:
             writer.run([
                 Operation("erase", 0, 4096),
                 Operation("program", 0, 1024, bytes(1024)),
