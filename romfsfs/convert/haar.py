@@ -12,9 +12,10 @@ The binary is little-endian and has no magic number. With S stages, F features, 
 
 Values truncate toward zero (docs/converters.md, "Haar cascades"). Two generations of
 XML: the new one has `stageNum`, and trees that name features by number; the old one has the
-features in the trees. Trees of more than one node have no place in the binary and are refused.
-
-The XML is untrusted: no document type is accepted (so no entities), nesting and sizes are bounded.
+features in the trees. The binary knows upright rectangles with whole weights, in stages one after
+the other, of features that each decide alone: what is more than that is refused. Tilted features
+lose their tilt and detect worse; the camera's own factory image has such a cascade, so that is a
+warning.
 """
 
 from __future__ import annotations
@@ -24,24 +25,19 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from romfsfs.convert.cascade_xml import CascadeError, parse, sniff
 from romfsfs.convert.types import Decision, Job, Product, Reader, State, error, unchanged, warning
 
 if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element, TreeBuilder
+    from xml.etree.ElementTree import Element
 
-#: How much of a file is read to tell a cascade by its first elements (a licence may come first).
-SNIFF_BYTES = 64 << 10
 #: OpenCV's own largest is 3 MiB.
 MAX_XML_BYTES = 8 << 20
-_MAX_DEPTH = 32
 #: OpenCV allows 3. More would fit the binary, but bounds it by the size of the XML.
 _MAX_RECTANGLES = 16
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?\Z", re.ASCII)
 _MAX_NUMBER_TEXT = 64
-
-
-class CascadeError(ValueError):
-    """Why the XML cannot become a cascade, a phrase."""
+_SIMPLER = "the camera runs simpler ones, such as OpenCV's haarcascade_frontalface_default.xml"
 
 
 class Feature(NamedTuple):
@@ -51,6 +47,7 @@ class Feature(NamedTuple):
     left: float
     right: float
     rectangles: tuple[tuple[int, int, int, int, int], ...]
+    tilted: bool
 
 
 class Stage(NamedTuple):
@@ -60,7 +57,7 @@ class Stage(NamedTuple):
 
 class HaarConverter:
     name = "haar"
-    version = 1
+    version = 2
     source_name = "cascade.xml"
 
     def concerns(self, path: str) -> bool:
@@ -73,86 +70,47 @@ class HaarConverter:
         return {}  # the same on every board
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
-        kind = sniff(read(0, SNIFF_BYTES)) if size <= MAX_XML_BYTES else ""
+        kind = sniff(read, size) if size <= MAX_XML_BYTES else ""
         if kind == "HAAR":
             return Decision(State.PENDING, path[: -len(".xml")] + ".cascade")
         if kind:
-            message = f"is a cascade of {kind} features, which the camera cannot use; it has Haar"
+            message = (
+                f"is a cascade of {kind} features, and the camera runs Haar cascades alone; use "
+            )
+            message += "one of OpenCV's haarcascade_*.xml"
             return unchanged(path, warning("cascade-unsupported", message))
         return unchanged(path)
 
     def convert(self, job: Job) -> Product:
         output = job.folder / "result.cascade"
         try:
-            output.write_bytes(convert_cascade(job.source.read_bytes()))
+            made = convert_cascade(job.source.read_bytes())
         except CascadeError as caught:
-            message = f"not a usable Haar cascade: {caught}"
+            message = f"not a usable Haar cascade: {caught}; {caught.remedy}"
             return Product(None, (error("cascade-invalid", message),))
-        return Product(output)
+        output.write_bytes(made.data)
+        if not made.tilted:
+            return Product(output)
+        message = (
+            f"{made.tilted} of its {made.features} features are tilted, the camera takes them "
+        )
+        message += "for upright ones and detects worse; try it, or use a cascade without"
+        return Product(output, (warning("cascade-tilted", message),))
 
 
-def sniff(head: bytes) -> str:
-    """The feature type (`HAAR`, `LBP`, ...) when the first bytes of a file begin a cascade of
-    OpenCV's, or ""."""
-    if b"opencv_storage" not in head and b"o\0p\0e\0n\0c\0v" not in head:
-        return ""
-    watcher = _Sniffer()
-    try:
-        _feed(head, watcher, final=False)
-    except CascadeError:
-        pass
-    except _Known:
-        pass
-    return watcher.kind
+class Cascade(NamedTuple):
+    """data: the `.cascade`. features: in use; tilted: how many of them lost their tilt."""
+
+    data: bytes
+    features: int
+    tilted: int
 
 
-class _Known(Exception):
-    """Enough has been seen."""
-
-
-class _Sniffer:
-    """Reads `opencv_storage`, the node in it, and that node's type.
-
-    A new cascade says `featureType` within its first elements; an old one starts with `size`."""
-
-    def __init__(self) -> None:
-        self.kind = ""
-        self._path: list[str] = []
-        self._text = ""
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if not self._path and tag != "opencv_storage":
-            raise _Known
-        self._path.append(tag)
-        self._text = ""
-        if len(self._path) == 2:
-            self.kind = ""
-            type_id = attributes.get("type_id", "")
-            if type_id == "opencv-haar-classifier":
-                self.kind = "HAAR"
-                raise _Known
-            if type_id == "opencv-cascade-classifier" or tag == "cascade":
-                self.kind = "HAAR"  # until featureType says otherwise
-        elif len(self._path) == 3 and tag == "stages" and self.kind:
-            raise _Known
-
-    def data(self, text: str) -> None:
-        self._text = (self._text + text)[:_MAX_NUMBER_TEXT]
-
-    def end(self, tag: str) -> None:
-        if len(self._path) == 3 and tag == "featureType" and self.kind:
-            self.kind = self._text.strip() or "HAAR"
-            raise _Known
-        self._path.pop()
-        if len(self._path) == 1 and self.kind:
-            raise _Known
-
-
-def convert_cascade(xml: bytes) -> bytes:
+def convert_cascade(xml: bytes) -> Cascade:
     """The `.cascade` of a cascade's XML. CascadeError."""
     if len(xml) > MAX_XML_BYTES:
         raise CascadeError(f"more than {MAX_XML_BYTES >> 20} MiB of XML")
-    root = _parse(xml)
+    root = parse(xml)
     if root.tag != "opencv_storage":
         raise CascadeError("the root element is not opencv_storage")
     for node in root:
@@ -163,58 +121,13 @@ def convert_cascade(xml: bytes) -> bytes:
     raise CascadeError("no cascade in it")
 
 
-def _parse(xml: bytes) -> Element:
-    from xml.etree.ElementTree import TreeBuilder
-
-    builder = TreeBuilder()
-    _feed(xml, builder, final=True)
-    return builder.close()
-
-
-def _feed(xml: bytes, sink: TreeBuilder | _Sniffer, *, final: bool) -> None:
-    """Parse `xml` into `sink`. CascadeError: not well formed, or more than plain elements."""
-    from xml.parsers import expat
-
-    parser = expat.ParserCreate()
-    depth = 0
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _MAX_DEPTH:
-            raise CascadeError(f"elements nested more than {_MAX_DEPTH} deep")
-        sink.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        sink.end(tag)
-
-    def refuse(*_: object) -> None:
-        raise CascadeError("a document type declaration, which OpenCV never writes")
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = sink.data
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(xml, final)
-    except expat.ExpatError as caught:
-        raise CascadeError(f"not well-formed XML: {caught}") from None
-    except (LookupError, ValueError) as caught:  # encodings that Python lacks or expat cannot use
-        if isinstance(caught, CascadeError):
-            raise
-        raise CascadeError(f"unreadable XML: {caught}") from None
-
-
 def _new_window(node: Element) -> tuple[int, int]:
     return _integer(_text(node, "width"), "width"), _integer(_text(node, "height"), "height")
 
 
 def _new_stages(node: Element) -> list[Stage]:
     rectangles = [
-        _rectangles(each.find("rects"), f"feature {number}")
+        (_rectangles(each.find("rects"), f"feature {number}"), _is_tilted(each))
         for number, each in enumerate(_children(node, "features"))
     ]
     stages = []
@@ -228,17 +141,23 @@ def _new_stages(node: Element) -> list[Stage]:
 
 
 def _new_feature(
-    node: Element, rectangles: Sequence[tuple[tuple[int, int, int, int, int], ...]], where: str
+    node: Element,
+    rectangles: Sequence[tuple[tuple[tuple[int, int, int, int, int], ...], bool]],
+    where: str,
 ) -> Feature:
     internal = _text(node, "internalNodes").split()
     leaves = _text(node, "leafValues").split()
     if len(internal) != 4 or len(leaves) != 2:
-        raise CascadeError(f"{where}: a tree of more than one node, which the camera cannot use")
+        raise CascadeError(f"{where}: a tree of more than one node", _SIMPLER)
     index = _integer(internal[2], where)
     if not 0 <= index < len(rectangles):
         raise CascadeError(f"{where}: feature {index} of {len(rectangles)}")
-    threshold, left, right = (_real(each, where) for each in (internal[3], *leaves))
-    return Feature(threshold, left, right, rectangles[index])
+    threshold, *values = (_real(each, where) for each in (internal[3], *leaves))
+    children = [_integer(each, where) for each in internal[:2]]
+    if not {0, -1}.issuperset(children):  # a child above 0 is a node, below -1 a leaf too many
+        raise CascadeError(f"{where}: a tree that leads to nodes {children}", _SIMPLER)
+    left, right = (values[-child] for child in children)
+    return Feature(threshold, left, right, *rectangles[index])
 
 
 def _old_window(node: Element) -> tuple[int, int]:
@@ -252,6 +171,11 @@ def _old_stages(node: Element) -> list[Stage]:
     stages = []
     for number, stage in enumerate(_children(node, "stages")):
         where = f"stage {number}"
+        links = [stage.find(name) for name in ("parent", "next")]
+        follows = [str(number - 1), "-1"]
+        if any(link is not None and (link.text or "").strip() != to
+               for link, to in zip(links, follows, strict=True)):  # fmt: skip
+            raise CascadeError(f"{where}: the stages are a tree, not one after the other", _SIMPLER)
         features = tuple(_old_feature(tree, where) for tree in _children(stage, "trees"))
         stages.append(Stage(_real(_text(stage, "stage_threshold"), where), features))
     return stages
@@ -259,12 +183,18 @@ def _old_stages(node: Element) -> list[Stage]:
 
 def _old_feature(tree: Element, where: str) -> Feature:
     if len(tree) != 1:
-        raise CascadeError(f"{where}: a tree of more than one node, which the camera cannot use")
+        raise CascadeError(f"{where}: a tree of more than one node", _SIMPLER)
     node = tree[0]
     threshold, left, right = (
         _real(_text(node, name), where) for name in ("threshold", "left_val", "right_val")
     )
-    return Feature(threshold, left, right, _rectangles(node.find("feature/rects"), where))
+    rectangles = _rectangles(node.find("feature/rects"), where)
+    return Feature(threshold, left, right, rectangles, _is_tilted(node.find("feature")))
+
+
+def _is_tilted(feature: Element | None) -> bool:
+    text = "0" if feature is None else feature.findtext("tilted", "0")
+    return text.strip() not in ("", "0")
 
 
 def _rectangles(node: Element | None, where: str) -> tuple[tuple[int, int, int, int, int], ...]:
@@ -278,16 +208,24 @@ def _rectangles(node: Element | None, where: str) -> tuple[tuple[int, int, int, 
         if len(words) != 5:
             raise CascadeError(f"{where}: a rectangle without x, y, width, height, weight")
         x, y, width, height = (_integer(word, where) for word in words[:4])
-        found.append((x, y, width, height, int(_real(words[4], where))))
+        weight = _real(words[4], where)
+        if weight != int(weight):
+            what = f"{where}: a weight of {words[4][:20]}, and the camera takes whole numbers"
+            raise CascadeError(what, _SIMPLER)
+        found.append((x, y, width, height, int(weight)))
     return tuple(found)
 
 
-def _encode(window: tuple[int, int], stages: Sequence[Stage]) -> bytes:
-    if not stages:
-        raise CascadeError("no stages")
+def _encode(window: tuple[int, int], stages: Sequence[Stage]) -> Cascade:
+    if not stages or not all(stage.features for stage in stages):
+        raise CascadeError("a stage without features" if stages else "no stages")
     features = [feature for stage in stages for feature in stage.features]
     rectangles = [each for feature in features for each in feature.rectangles]
-    return b"".join(
+    for x, y, width, height, _ in rectangles:
+        if x + width > window[0] or y + height > window[1]:
+            what = f"a rectangle of {width} x {height} at {x}, {y} reaches out of the window of "
+            raise CascadeError(f"{what}{window[0]} x {window[1]}")
+    data = b"".join(
         (
             _pack("i", (*window, len(stages)), "window size"),
             _pack("B", (len(stage.features) for stage in stages), "features of a stage"),
@@ -301,6 +239,7 @@ def _encode(window: tuple[int, int], stages: Sequence[Stage]) -> bytes:
             _pack("B", (side for each in rectangles for side in each[:4]), "rectangle"),
         )
     )
+    return Cascade(data, len(features), sum(each.tilted for each in features))
 
 
 def _pack(code: str, values: Iterable[int], what: str) -> bytes:
@@ -309,7 +248,7 @@ def _pack(code: str, values: Iterable[int], what: str) -> bytes:
     low, high = (0, 2**bits - 1) if code == "B" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     for number in numbers:
         if not low <= number <= high:
-            raise CascadeError(f"{what} {number} is out of range, {low} to {high}")
+            raise CascadeError(f"{what} {number} is out of range, {low} to {high}", _SIMPLER)
     return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 

@@ -202,9 +202,9 @@ def unchanged(path: str, *diagnostics: Diagnostic) -> Decision:
     return Decision(State.READY, path, diagnostics=diagnostics)
 
 
-def refused(path: str, diagnostic: Diagnostic) -> Decision:
+def refused(path: str, *diagnostics: Diagnostic) -> Decision:
     """The file cannot be used."""
-    return Decision(State.FAILED, path, diagnostics=(diagnostic,))
+    return Decision(State.FAILED, path, diagnostics=diagnostics)
 
 
 def labels_name(path: str) -> str:

@@ -27,6 +27,7 @@ from romfsfs.convert.admission.models import (
     mebibytes,
     operator_name,
     suffix,
+    tflm_findings,
 )
 from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.flatbuffer import ETHOS_U, Model
@@ -106,6 +107,9 @@ class VelaConverter:
         npu, chosen = self._npu, self._options.for_path(path)
         if model.npu:
             return unchanged(path)
+        found = tuple(tflm_findings(model))
+        if any(each.severity == "error" for each in found):
+            return refused(path, *found)  # Vela changes neither types nor schema
         parameters = (
             installed_version(),
             configuration(npu),
@@ -273,8 +277,9 @@ def explain(outcome: Outcome) -> Diagnostic:
         return error("model-invalid", message, outcome.output)
     refusal = _REFUSAL.search(outcome.output)
     if refusal and outcome.status > 0:
-        why = " ".join(refusal["why"].replace("\n -", ":").split()).rstrip(" ,.")
+        why = " ".join(re.sub(r"\.?\n -", ":", refusal["why"]).split()).rstrip(" ,.")
         remedy = "quantise the model to int8" if _FLOAT.search(why) else "change that operator"
+        remedy += ", or have it stored as it is, for the CPU: --convert PATTERN=no"
         return error("model-unsupported", f"Vela: {why}; {remedy}", outcome.output)
     return failure("Vela", outcome)
 

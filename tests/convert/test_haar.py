@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from romfsfs.convert import Converters, State, Target
-from romfsfs.convert.haar import SNIFF_BYTES, CascadeError, convert_cascade, sniff
+from romfsfs.convert.cascade_xml import CascadeError, sniff
+from romfsfs.convert.haar import convert_cascade
 
 OLD = b"""<?xml version="1.0"?>
 <!-- A licence. -->
@@ -89,13 +90,66 @@ def test_both_generations(tmp_path, cache, xml):
     assert lookup(converters, tmp_path, "face.xml", xml) == result
 
 
+def test_a_licence_of_any_length_hides_no_cascade(tmp_path, cache):
+    for licence in (b"<!-- " + b"x" * 80_000 + b" -->", b"\n" * 70_000):
+        xml = OLD.replace(b"<!-- A licence. -->", licence)
+        assert stored_bytes(convert(Converters(Target(), cache), tmp_path, "a.xml", xml)) == BINARY
+
+
+@pytest.mark.parametrize("xml", [OLD, NEW], ids=["old", "new"])
+def test_tilted_features_in_use_are_counted_and_the_bytes_stay(tmp_path, cache, xml):
+    result = convert(Converters(Target(), cache), tmp_path, "face.xml", xml)
+    assert stored_bytes(result) == BINARY
+    (found,) = result.diagnostics
+    assert (found.severity, found.code) == ("warning", "cascade-tilted")
+    assert found.message.startswith("1 of its 3 features are tilted")
+    upright = xml.replace(b"<tilted>1<", b"<tilted>0<")
+    assert not convert(Converters(Target(), cache), tmp_path, "face.xml", upright).diagnostics
+    unused = NEW.replace(b"</features>", b"<_><rects/><tilted>1</tilted></_></features>")
+    assert convert_cascade(unused).tilted == 1
+
+
+def test_leaves_that_are_named_the_other_way_round_are_swapped():
+    swapped = NEW.replace(b"0 -1 2 0.5</internalNodes><leafValues>1. -.25",
+                          b"-1 0 2 0.5</internalNodes><leafValues>-.25 1.")  # fmt: skip
+    assert swapped != NEW
+    assert convert_cascade(swapped).data == BINARY
+    with pytest.raises(CascadeError, match="a tree that leads to nodes"):
+        convert_cascade(NEW.replace(b"0 -1 2 0.5", b"1 -1 2 0.5"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b"<parent>0</parent><next>-1<", b"<parent>0</parent><next>2<", "stage 1: the stages"),
+        (b"<parent>0</parent>", b"<parent>-1</parent>", "stage 1: the stages are a tree"),
+        (b"4 5 6 7 2.", b"4 5 6 7 1.3333334", "a weight of 1.3333334"),
+        (b"4 5 6 7 2.", b"4 5 17 7 2.", "a rectangle of 17 x 7 at 4, 5 reaches out"),
+        (b"8 9 1 1 -1.", b"8 9 1 22 -1.", "a rectangle of 1 x 22 at 8, 9 reaches out"),
+    ],
+)
+def test_what_the_format_cannot_say_is_refused(tmp_path, cache, old, new, problem):
+    assert old in OLD
+    with pytest.raises(CascadeError, match=problem):
+        convert_cascade(OLD.replace(old, new))
+    result = convert(Converters(Target(), cache), tmp_path, "a.xml", OLD.replace(old, new))
+    assert result.state is State.FAILED
+    assert result.message.rpartition("; ")[2].startswith(("the camera runs simpler", "copy the"))
+
+
+def test_a_stage_without_features_decides_nothing():
+    begin, end = NEW.index(b"<weakClassifiers>") + 17, NEW.index(b"</weakClassifiers>")
+    with pytest.raises(CascadeError, match="a stage without features"):
+        convert_cascade(NEW[:begin] + NEW[end:])
+
+
 def test_opencvs_smile_is_the_cascade_on_the_camera(shared_data):
     if shared_data is None:  # the hand-made ones above hold everywhere
         return
     xml = (shared_data / "haar" / "haarcascade_smile.xml").read_bytes()
     cascade = convert_cascade(xml)
-    assert len(cascade) == 10280
-    assert cascade in (shared_data / "images" / "OPENMV2_romfs0.img").read_bytes()
+    assert len(cascade.data) == 10280
+    assert cascade.data in (shared_data / "images" / "OPENMV2_romfs0.img").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +160,6 @@ def test_opencvs_smile_is_the_cascade_on_the_camera(shared_data):
         b"<opencv_storage><matrix type_id='opencv-matrix'><rows>1</rows></matrix>",
         b"opencv_storage, says this text",
         b"\xff\xfe\x00",
-        b"<!-- " + b"x" * SNIFF_BYTES + b" -->" + OLD,
     ],
 )
 def test_other_xml_is_stored_as_it_is(tmp_path, cache, data):
@@ -134,7 +187,7 @@ def test_cascade_of_other_features_is_kept_with_a_warning(tmp_path, cache):
         (b"<right_val>-.25<", b"<right_val>-1e5<", "right value -25600000 is out of range"),
         (b"-1.9<", b"1e999<", "stage 0: 1e999 is out of range"),
         (b"-1.9<", b"nan<", "stage 0: 'nan' is not a number"),
-        (b"8 9 1 1 -1.", b"8 9 1 256 -1.", "rectangle 256 is out of range"),
+        (b"8 9 1 1 -1.", b"8 9 1 256 -1.", "a rectangle of 1 x 256 at 8, 9 reaches out"),
         (b"8 9 1 1 -1.", b"8 9 1 1 -129", "weight -129 is out of range"),
         (b"8 9 1 1 -1.", b"8 9 1 1", "stage 0: a rectangle without"),
         (b"8 9 1 1 -1.", b"8.5 9 1 1 1", "stage 0: 8.5 is not a whole number"),
@@ -158,7 +211,8 @@ def test_failure_is_told_and_cached(tmp_path, cache):
     result = convert(converters, tmp_path, "face.xml", xml)
     assert (result.state, result.diagnostics[0].code) == (State.FAILED, "cascade-invalid")
     assert result.message == (
-        "not a usable Haar cascade: feature threshold 33177 is out of range, -32768 to 32767"
+        "not a usable Haar cascade: feature threshold 33177 is out of range, -32768 to 32767; the "
+        "camera runs simpler ones, such as OpenCV's haarcascade_frontalface_default.xml"
     )
     assert lookup(converters, tmp_path, "face.xml", xml) == result
 
@@ -216,8 +270,8 @@ def test_damaged_cascades_give_a_cascade_or_the_documented_error(xml, data):
         damaged[at:end] = data.draw(
             st.one_of(st.binary(max_size=8), st.sampled_from([b"9" * 30, b"<_>", b"-1e9", b"nan"]))
         )
-    assert sniff(bytes(damaged)) is not None
+    assert sniff(lambda at, size: bytes(damaged[at : at + size]), len(damaged)) is not None
     try:
-        assert len(convert_cascade(bytes(damaged))) <= 16 * len(damaged)
+        assert len(convert_cascade(bytes(damaged)).data) <= 16 * len(damaged)
     except CascadeError:
         pass

@@ -7,12 +7,25 @@ import shutil
 from pathlib import Path
 
 import pytest
-from convert_helpers import FLOAT32, camera, convert, lookup, open_bytes, stored_bytes, tflite
+from convert_helpers import (
+    FLOAT32,
+    INT8,
+    camera,
+    convert,
+    lookup,
+    make_model,
+    one_operator,
+    open_bytes,
+    stored_bytes,
+    tflite,
+)
 
 from romfsfs.convert import Converters, FileOptions, State, vela
 from romfsfs.convert.admission.models import mebibytes
 from romfsfs.convert.flatbuffer import Npu, read_model
 from romfsfs.system.runner import Outcome
+
+BOOL = 6
 
 
 def operators(data: bytes):
@@ -206,3 +219,38 @@ def test_summary_without_the_figure(tmp_path):
 def test_sizes_that_round_to_the_same_get_more_decimals():
     assert mebibytes(int(5.1 * (1 << 20)), 4 << 20) == "5.1 of 4.0 MiB"
     assert mebibytes((4 << 20) + 20_000, 4 << 20) == "4.02 of 4.00 MiB"
+
+
+HARD_SWISH = 117
+
+
+def test_the_reason_stands_before_the_stack_trace(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    result = convert(converters, tmp_path, "m.tflite", one_operator(HARD_SWISH, FLOAT32))
+    assert (result.state, result.diagnostics[0].code) == (State.FAILED, "model-unsupported")
+    assert result.message.startswith("Vela: HARD_SWISH 't1' Does not have valid TFLite Semantics: ")
+    assert "IFM has to be 8bit" in result.message
+    assert "quantise the model to int8, or" in result.message
+    assert lookup(converters, tmp_path, "m.tflite", one_operator(HARD_SWISH, FLOAT32)) == result
+
+
+def test_operators_are_called_by_their_names_and_promised_nothing(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    tensors = [(INT8, [1, 4], 0)] * 3
+    model = make_model([(19, [0], [1]), ("SignalWindow", [1], [2])], tensors, [0], [2])
+    result = convert(converters, tmp_path, "m.tflite", model)
+    (found,) = result.diagnostics
+    assert (found.severity, found.message) == (
+        "info",
+        "1 operator runs on the CPU: SignalWindow (Unsupported opType)",
+    )
+    alone = convert(converters, tmp_path, "m.tflite", one_operator("SignalWindow"))
+    assert alone.message == (
+        "nothing of it runs on the NPU: SignalWindow (Unsupported opType)"  # no type to blame
+    )
+
+
+def test_what_no_firmware_takes_is_not_given_to_vela(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    for model in (one_operator(19, BOOL), one_operator(19, version=2), one_operator(19)[:-60]):
+        assert lookup(converters, tmp_path, "m.tflite", model).state is State.FAILED

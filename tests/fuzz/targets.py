@@ -23,7 +23,7 @@ import fuzz_outputs
 from fuzz_images import SCRATCH
 
 from romfsfs.boards import boards
-from romfsfs.convert import haar, mpy
+from romfsfs.convert import cascade_xml, haar, mpy
 from romfsfs.convert.cache import Cache
 from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.devices.bootloader import blhost, dfu_util
@@ -58,9 +58,9 @@ def model(data: bytes) -> None:
 
 def cascade(data: bytes) -> None:
     """OpenCV's XML."""
-    haar.sniff(data[: haar.SNIFF_BYTES])
-    with contextlib.suppress(haar.CascadeError):
-        assert len(haar.convert_cascade(data)) >= 12
+    cascade_xml.sniff(lambda at, size: data[at : at + size], len(data))
+    with contextlib.suppress(cascade_xml.CascadeError):
+        assert len(haar.convert_cascade(data).data) >= 12
 
 
 def mpy_header(data: bytes) -> None:

@@ -91,16 +91,15 @@ def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[
 
 
 def look_into(read: Reader, size: int) -> Model | Diagnostic:
-    """A TFLite model, or why no board can use it: before a compiler is run on it."""
+    """A TFLite model, or why it is none: before a compiler is run on it."""
     try:
-        model = read_model(read, size)
+        return read_model(read, size)
     except ModelError as caught:
         return error("model-invalid", f"not a usable model, {caught}; copy the file again")
-    return next(_unsupported(model), model)
 
 
-def _unsupported(model: Model) -> Iterator[Diagnostic]:
-    """What no firmware takes, whatever it runs on."""
+def tflm_findings(model: Model) -> Iterator[Diagnostic]:
+    """What TensorFlow Lite Micro in the firmware makes of a model, whatever runs beside it."""
     if model.version != _SCHEMA:
         message = f"its schema is version {model.version}, the firmware reads {_SCHEMA}; convert "
         yield error("model-unsupported", f"{message}the original model anew with TensorFlow 2")
@@ -109,6 +108,10 @@ def _unsupported(model: Model) -> Iterator[Diagnostic]:
         if wrong:
             message = f"an {kind} is {wrong}, ml.Model takes int8, uint8, int16, uint16 and "
             yield error("model-unsupported", f"{message}float32; export the model with those")
+    missing = _missing(model)
+    if missing:
+        message = f"needs operators that firmware {operators().firmware} lacks: {missing}; "
+        yield warning("operators", f"{message}export the model without them")
 
 
 def _misfit(what: str) -> Diagnostic:
@@ -137,12 +140,9 @@ def _on_tflm(model: Model, target: Target, npu: VelaNpu | None) -> Iterator[Diag
         here = f"Ethos-{here} MACs"
         if any(str(each) != here for each in model.npus):
             yield _misfit(f"compiled for the {_others(model)}, this core has an {here}")
-    missing = _missing(model)
-    if missing:
-        message = f"needs operators that firmware {operators().firmware} lacks: {missing}; "
-        yield warning("operators", f"{message}export the model without them")
+    yield from tflm_findings(model)
     have, what = _memory(target, npu)
-    if have and model.sram > have:
+    if have and model.sram >= have:  # the firmware itself takes some
         message = f"needs {mebibytes(model.sram, have)} {what} at least; "
         yield error("sram", f"{message}use a smaller model or input")
 
