@@ -39,14 +39,14 @@ from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.session.build_many import Outcome as BuildOutcome
 from romfsfs.session.build_many import boards_of, build_each, build_file, orders
-from romfsfs.session.entry import enter
-from romfsfs.session.keep import store
-from romfsfs.session.opening import leave_work, prepare
+from romfsfs.session.keep.locks import Lock
+from romfsfs.session.opening import enter
 from romfsfs.session.plan.status import Status
-from romfsfs.session.rebase.commit import CommitReport, commit, commit_to
-from romfsfs.session.rebase.whole import Outcome as PushOutcome
-from romfsfs.session.rebase.whole import push_all
-from romfsfs.session.revert import revert
+from romfsfs.session.rebase.commit import CommitOptions, CommitReport, commit, commit_to
+from romfsfs.session.rebase.push import Outcome as PushOutcome
+from romfsfs.session.rebase.push import PushOptions, push_all
+from romfsfs.session.rebase.read import OpenOptions, make_ready
+from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded
 from romfsfs.system.files import Progress, no_progress
@@ -62,7 +62,7 @@ class Editor:
     Once it is closed, the session may be another's: everything but `close` raises UsageError.
     """
 
-    def __init__(self, session: Session, device: Device, lock: store.Lock) -> None:
+    def __init__(self, session: Session, device: Device, lock: Lock) -> None:
         self._session: Session | None = session
         self._device = device
         self._lock = lock
@@ -88,7 +88,8 @@ class Editor:
         self, *, force: bool = False, compact: bool = False, progress: Progress = no_progress
     ) -> CommitReport:
         """Convert, write, read back, compare. Raises as `session.rebase.commit.commit` does."""
-        return commit(self.session, self._device, force=force, compact=compact, progress=progress)
+        options = CommitOptions(force=force, compact=compact)
+        return commit(self.session, self._device, options, progress=progress)
 
     @worded()
     def commit_to(self, source: str, *, progress: Progress = no_progress) -> CommitReport:
@@ -97,7 +98,7 @@ class Editor:
             source, board=self.session.info.board, partition=self.session.info.partition
         )
         try:
-            return commit_to(self.session, device, source=source, progress=progress)
+            return commit_to(self.session, device, progress=progress, source=source)
         finally:
             device.close()
 
@@ -107,7 +108,7 @@ class Editor:
         if paths:
             return revert(self.session, paths)
         changed = revert(self.session)
-        prepare(self.session, self._device)
+        make_ready(self.session, self._device)
         return changed
 
     @worded()
@@ -119,7 +120,7 @@ class Editor:
         try:
             with (
                 contextlib.suppress(SessionBusy),  # being committed: the tree is kept
-                store.lock_for_change(session.directory, session.info.name),
+                session.folder.lock_for_change(session.info.name),
             ):
                 if session.has_work:
                     leave_work(session)
@@ -157,9 +158,8 @@ def open(
     name = os.fspath(source)
     device = open_device(name, board=board, partition=partition)
     try:
-        session, lock, _ = enter(
-            device, name, new=new, board=board, partition=partition, progress=progress
-        )
+        chosen = OpenOptions(board, partition, new=new)
+        session, lock, _ = enter(device, name, chosen, progress)
     except BaseException:
         device.close()
         raise
@@ -238,4 +238,4 @@ def push(
         finally:
             device.close()
 
-    return push_all(image, cameras, connect, force=force, reset=reset, progress=progress)
+    return push_all(image, cameras, connect, PushOptions(force, reset), progress)

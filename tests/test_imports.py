@@ -50,6 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
+#: The rooms of `session/`, each of which may import those before it.
+SESSION_ROOMS = ["keep", "tree", "plan", "settings", "session", "rebase"]
+
 FUSE_BINDINGS = {"fuse", "mfusepy"}
 PRINTING = {"click", "rich"}
 
@@ -126,6 +129,52 @@ def test_imports_go_one_way(part: str) -> None:
         and target not in allowed
     ]
     assert not wrong, "\n".join(map(str, wrong))
+
+
+def session_room(module: str) -> str | None:
+    """'keep' of `romfsfs.session.keep.state`; None: not of `session/`."""
+    names = module.split(".")
+    return names[2] if names[:2] == ["romfsfs", "session"] and len(names) > 2 else None
+
+
+def module_of(file: Path) -> str:
+    names = ("romfsfs", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(names).removesuffix(".__init__")
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def imported_module(name: str) -> str | None:
+    """The module of ours that a name belongs to."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def test_the_rooms_of_a_session_know_those_below_them_alone() -> None:
+    wrong = []
+    for found in IMPORTS:
+        room, target = session_room(module_of(found.file)), session_room(found.module)
+        if room == target or room is None or target is None or room not in SESSION_ROOMS:
+            continue  # what is beside the rooms (opening, service, ...) may know all of them
+        if target not in SESSION_ROOMS[: SESSION_ROOMS.index(room)]:
+            wrong.append(found)
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_no_module_needs_itself() -> None:
+    """No circle, of two modules or of ten."""
+    below: dict[str, set[str]] = {module: set() for module in MODULES}
+    for found in IMPORTS:
+        module, target = module_of(found.file), imported_module(found.module)
+        if target is not None and target != module:
+            below[module].add(target)
+    # What imports nothing that is left is in no circle; what remains is.
+    while free := {module for module, needs in below.items() if not needs & below.keys()}:
+        below = {module: needs for module, needs in below.items() if module not in free}
+    circles = {module: sorted(needs & below.keys()) for module, needs in below.items()}
+    assert not circles, circles
 
 
 def test_only_fs_imports_fuse() -> None:

@@ -34,10 +34,10 @@ from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import encode
 from romfsfs.session.build import extract_image
-from romfsfs.session.keep import store
-from romfsfs.session.opening import session_for
+from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import ERROR, told
+from romfsfs.session.rebase.read import OpenOptions, session_for
 from romfsfs.session.settings import device_target
 from romfsfs.system.files import digest_fd
 
@@ -57,13 +57,12 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
             "the file exists", where=image, next_step="choose another name, or --force replaces it"
         )
     device = FileDevice(image)
-    directory = store.make_session_dir(device.path)
-    with store.lock_unmounted(directory, image):
+    with make_folder(device.path).lock_unmounted(image):
         with tempfile.TemporaryFile() as file:
             file.write(encode({}, chosen.partition(partition).alignment))
             file.flush()
             device.write_image(file)
-        session_for(device, image, board=chosen.name, partition=partition)
+        session_for(device, image, OpenOptions(chosen.name, partition))
     size = chosen.partition(partition).size
     output.say(
         f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount "

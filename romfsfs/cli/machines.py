@@ -154,14 +154,13 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
     }
     if not ask:
         return record
-    from romfsfs.devices.discovery import inspect
+    from romfsfs.devices.open import inspect
 
     try:
-        found = inspect(camera.port)
+        info, partitions = inspect(camera.port)
     except RomfsError as error:
         record["error"] = error.line
         return record
-    info = found.info
     record.update(
         board=info.board,
         firmware=info.firmware,
@@ -171,7 +170,7 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
         partitions=[
             {"index": p.index, "size": p.size, "erase_size": p.erase_size, "state": p.state,
              "image_size": p.image_size}
-            for p in found.partitions
+            for p in partitions
         ],
     )  # fmt: skip
     return record

@@ -15,7 +15,7 @@ from romfsfs.cli.sources import device
 from romfsfs.errors import RomfsError, printable
 from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES
-from romfsfs.session.keep import store
+from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.plan.partition_map import (
     DIRECTORY,
@@ -93,7 +93,7 @@ def _image(
 def _remembered(path: str) -> _Known:
     """The board that `new` or `mount` was given for an image file, if any."""
     try:
-        info = Session.load(store.session_dir(path)).info
+        info = Session.load(folder_of(path)).info
     except (RomfsError, OSError):
         return _Known(None, 0, None)
     return _Known(info.board, info.partition, info.capacity)

@@ -33,20 +33,18 @@ from romfsfs.cli.sources import (
     session_device,
     wait_for,
 )
-from romfsfs.convert import Options
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import is_dead, unmount
-from romfsfs.session.entry import enter
-from romfsfs.session.keep import store
-from romfsfs.session.keep.store import Lock, MountedAt
-from romfsfs.session.opening import leave_work
+from romfsfs.session.keep.locks import Lock, MountedAt
+from romfsfs.session.opening import enter
 from romfsfs.session.plan.admission import admit_files
 from romfsfs.session.plan.plan import ERROR
-from romfsfs.session.rebase.commit import commit
-from romfsfs.session.revert import revert
+from romfsfs.session.rebase.commit import CommitOptions, commit
+from romfsfs.session.rebase.read import OpenOptions
+from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.service import SessionHost
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded
@@ -98,12 +96,14 @@ def mount(
     given["stedgeai"] = given["stedgeai"] or own.get("stedgeai")
     for name in IN_FSTAB:
         given[name] = (*([own[name]] if name in own else ()), *given[name])
-    request = MountRequest(
-        source, Path(directory), board, partition, chosen(given), given["exclude"],
-        given["start_new"] or "new" in own, read_only,
+    options_of_session = OpenOptions(
+        board, partition, chosen(given), given["exclude"],
         given["commit_on_unmount"] or "commit_on_unmount" in own,
-        given["notify"] or "notify" in own,
+        given["start_new"] or "new" in own,
     )  # fmt: skip
+    request = MountRequest(
+        source, Path(directory), options_of_session, read_only, given["notify"] or "notify" in own
+    )
     inside = request.mountpoint == _here()
     wait_for(output, [source] if given["wait"] else [], partition)
     with output.progress() as progress:
@@ -142,7 +142,7 @@ def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
         yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
     said = info.key.partition("/")[0]
-    if info.kind == "serial" and said in boards() and said != info.board:
+    if info.has_port and said in boards() and said != info.board:
         yield f"the camera says that it is {said}; {info.board} is used as asked"
     if capacity is not None and found.session.base.image_size > capacity:
         yield (f"its image is larger than {info.board}'s {capacity:,} B: "
@@ -153,7 +153,7 @@ def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
     if wrong and info.board:
         yield (f"{count_text(len(wrong), 'file')} of its image cannot work on {info.board}: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
-    holder = store.mounted_at(found.session.directory)
+    holder = found.session.folder.mounted_at()
     if holder is not None and holder.resumed:
         yield f"it has edits that are not committed: romfsfs status {shell_word(directory)}"
 
@@ -166,21 +166,14 @@ class MountRequest:
     """What to mount; `open_host` opens it in the daemon, after the fork."""
 
     def __init__(
-        self, source: str, directory: Path, board: str | None, partition: int | None,
-        options: Options, excludes: tuple[str, ...], start_new: bool, read_only: bool,
-        commit_on_unmount: bool, notify: bool = False,
-    ) -> None:  # fmt: skip
+        self, source: str, directory: Path, chosen: OpenOptions, read_only: bool, notify: bool
+    ) -> None:
         # The daemon works in `/`, and the file may be one that --new is to make.
         named = is_camera(source) and not os.path.exists(source)
         self.source = source if named or _is_word(source) else os.path.abspath(source)
         self.mountpoint = real_place(directory)
-        self.board = board
-        self.partition = partition
-        self.options = options
-        self.excludes = excludes
-        self.start_new = start_new
+        self.chosen = chosen
         self.read_only = read_only
-        self.commit_on_unmount = commit_on_unmount
         self.notify = notify
         self._lock: Lock | None = None
         self._resumed = False
@@ -192,18 +185,8 @@ class MountRequest:
 
     def _open_host(self, progress: Progress) -> SessionHost:
         self._refuse_to_hide()
-        with device(self.source, self.board, self.partition) as opened:
-            session, self._lock, resumed = enter(
-                opened,
-                self.source,
-                new=self.start_new,
-                board=self.board,
-                partition=self.partition,
-                options=self.options,
-                excludes=self.excludes,
-                commit_on_unmount=self.commit_on_unmount,
-                progress=progress,
-            )
+        with device(self.source, self.chosen.board, self.chosen.partition) as opened:
+            session, self._lock, resumed = enter(opened, self.source, self.chosen, progress)
         host = SessionHost(
             session, self.read_only, lambda: session_device(session), notify=self.notify
         )
@@ -280,23 +263,17 @@ def umount(
         how = "commit" if session.info.commit_on_unmount else "keep"
     if how == "commit":
         with session_device(session) as opened, output.progress() as progress:
-            report = commit(
-                session,
-                opened,
-                open_files=found.open_files(),
-                root=found.mountpoint,
-                reset=not no_reset,
-                progress=progress,
-            )
+            options = CommitOptions(restart=not no_reset)
+            report = commit(session, opened, options, found.mounted, progress)
         say_commit(output, session.info.name, report)
-    committing = store.changed_by(session.directory)
+    committing = session.folder.changed_by()
     if committing is not None and not lazy:  # it brings the tree in line through the mount
         raise SessionBusy(
             f"{session.info.name} is being committed or changed by another process",
             where=f"process {committing}",
             next_step="unmount it when that has finished",
         )
-    holder = store.mounted_at(session.directory)
+    holder = session.folder.mounted_at()
     _leave(path)
     if unmount(path, pid=holder.pid if holder else None, lazy=lazy):
         _after(output, session, how)
@@ -340,7 +317,7 @@ def _after(output: Output, session: Session, how: str) -> None:
         output.say(f"discarded {count_text(len(dropped), 'change')}")
         return
     try:
-        with store.lock_unmounted(session.directory, session.info.name):
+        with session.folder.lock_unmounted(session.info.name):
             if not session.has_work:
                 return
             status = leave_work(session)

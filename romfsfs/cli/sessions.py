@@ -25,17 +25,16 @@ from romfsfs.cli.reports import (
     write_text,
 )  # fmt: skip
 from romfsfs.cli.sources import Found, device, find_session, session_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, printable
-from romfsfs.session.keep import history, store
-from romfsfs.session.plan.diff import changes_between, diff_images, diff_session
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, printable
+from romfsfs.session.diff import changes_between, diff_images, diff_session
+from romfsfs.session.keep import history
 from romfsfs.session.plan.shadow import Change
+from romfsfs.session.rebase.commit import CommitOptions, commit_to
 from romfsfs.session.rebase.commit import commit as commit_session
-from romfsfs.session.rebase.commit import commit_to
-from romfsfs.session.rebase.undo import present_image, undo_target
 from romfsfs.session.rebase.undo import undo as undo_session
+from romfsfs.session.rebase.undo import undo_target
 from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
-from romfsfs.session.session import Session
 from romfsfs.session.tree.restore import selected
 
 _WHERE = where("[DIR or SOURCE]", required=False)
@@ -108,10 +107,10 @@ def diff(
     if images is None:
         lines = diff_session(found.session, is_wanted)
     else:
-        old, new = (undo_target(found.session, number).number for number in images)
+        old, new = (undo_target(found.session, number).digest for number in images)
         lines = diff_images(
-            history.image_path(found.session, old),
-            history.image_path(found.session, new),
+            found.session.folder.image(old),
+            found.session.folder.image(new),
             is_wanted,
         )
     first = next(lines, None)
@@ -176,26 +175,14 @@ def commit(
         else:
             output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
         return
+    options = CommitOptions(force, compact, dry_run, restart=not no_reset)
     with output.progress() as progress:
         if elsewhere is not None:
             with device(elsewhere, session.info.board, session.info.partition) as opened:
-                report = commit_to(
-                    session,
-                    opened,
-                    source=elsewhere,
-                    dry_run=dry_run,
-                    force=force,
-                    open_files=found.open_files(),
-                    reset=not no_reset,
-                    progress=progress,
-                )
+                report = commit_to(session, opened, options, found.mounted, progress, elsewhere)
         else:
             with session_device(session) as opened:
-                report = commit_session(
-                    session, opened, force=force, compact=compact, dry_run=dry_run,
-                    open_files=found.open_files(), root=found.mountpoint, reset=not no_reset,
-                    progress=progress,
-                )  # fmt: skip
+                report = commit_session(session, opened, options, found.mounted, progress)
     if as_json:
         output.json(commit_record(report))
     else:
@@ -244,9 +231,7 @@ def undo(
     found = find_session(where, partition)
     session = found.session
     wanted = undo_target(session, number)
-    changes = list(
-        changes_between(present_image(session), history.image_path(session, wanted.number))
-    )
+    changes = list(changes_between(session.base_image, session.folder.image(wanted.digest)))
     if dry_run:
         if as_json:
             output.json({"restored": wanted.number, "digest": wanted.digest, "write": None})
@@ -257,10 +242,9 @@ def undo(
         entry, report = undo_session(
             session,
             opened,
-            number=number,
-            root=found.mountpoint,
-            open_files=found.open_files(),
-            reset=not no_reset,
+            number,
+            restart=not no_reset,
+            mounted=found.mounted,
             progress=progress,
         )
     if as_json:
@@ -317,9 +301,9 @@ def log(
     """The images read and committed so far, newest last."""
     session = find_session(where, partition, only_looks=keep is None).session
     if keep is not None:
-        with store.lock_for_change(session.directory, session.info.name):
-            history.keep_within(session, keep)
-    known = history.entries(session)
+        with session.folder.lock_for_change(session.info.name):
+            history.keep_within(session.folder, keep)
+    known = history.entries(session.folder)
     if as_json:
         output.json([
             {"number": e.number, "kind": e.kind, "time": e.time, "size": e.size, "digest": e.digest,
@@ -327,22 +311,10 @@ def log(
             for e in known
         ])  # fmt: skip
         return
-    numbers = [entry.number for entry in known if entry.digest == _present(session)]
     lines = []
     for entry in known:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
-        mark = "*" if entry.number == max(numbers, default=-1) else " "
+        mark = "*" if entry is known[-1] else " "
         line = f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B"
         lines.append(f"{line}  {printable(entry.summary)}".rstrip())
     output.show_exactly(lines, (("*", "green"),))
-
-
-def _present(session: Session) -> str:
-    """The digest of what the target holds, as far as the session knows."""
-    known = history.entries(session)
-    if not session.has_work and known:
-        return known[-1].digest
-    try:
-        return session.base.digest
-    except RomfsError:  # never mounted
-        return ""

@@ -13,7 +13,8 @@ from romfsfs.devices.base import Device
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
 from romfsfs.session.find import known_session, unplugged_session
-from romfsfs.session.keep import store
+from romfsfs.session.keep.folder import find_mounted, folder_of
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
 
 
@@ -32,10 +33,15 @@ class Found:
         session = self.session
         return self.mountpoint is None and not session.has_work and not session.interrupted
 
+    @property
+    def mounted(self) -> Mounted:
+        """How the work tree is used, for what changes its base."""
+        return Mounted(self.mountpoint, self.open_files)
+
     def open_files(self) -> list[str]:
         """What programs have open for writing in the mount. SessionBusy if nobody can tell."""
         if self.mountpoint is None:
-            away = store.out_of_reach(self.session.directory)
+            away = self.session.folder.out_of_reach()
             if away is not None:
                 raise away
             return []
@@ -81,7 +87,7 @@ def is_stuck(found: Found) -> bool:
 
 def server(found: Found) -> tuple[int, str]:
     """(process id, mountpoint) of who serves a mount; 0 when it has just ended."""
-    holder = store.mounted_at(found.session.directory)
+    holder = found.session.folder.mounted_at()
     return (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
 
 
@@ -106,7 +112,7 @@ def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:
     if found is not None:
         return found
     if _is_dead(where):
-        folder = store.find_mounted(where, dead=True)
+        folder = find_mounted(where, dead=True)
         if folder is not None:
             return Found(Session.load(folder), None)
     return _by_source(where, partition, only_looks)
@@ -122,7 +128,7 @@ def containing_mount(path: str) -> Found | None:
     current = os.path.abspath(path)
     inside = ""
     while True:
-        folder = store.find_mounted(current)
+        folder = find_mounted(current)
         if folder is not None:
             return Found(Session.load(folder), Path(current), inside)
         parent, name = os.path.split(current)
@@ -167,7 +173,7 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         if not there:
             raise DeviceAbsent("not there", where=source)
         with device(source, partition=partition) as opened:
-            folder = store.session_dir(opened.info().key)
+            folder = folder_of(opened.info().key)
     except DeviceAbsent:
         # Unplugged: its edits can still be looked at, if it is clear which camera is meant.
         known = unplugged_session(source, partition or 0)
@@ -178,9 +184,9 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         raise UsageError(
             "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
         ) from None
-    if not (folder / "session.json").exists():  # of a file whose place a link has taken?
-        folder = store.session_dir(os.path.abspath(source))
-    if not (folder / "session.json").exists():
+    if not folder.info.exists():  # of a file whose place a link has taken?
+        folder = folder_of(os.path.abspath(source))
+    if not folder.info.exists():
         raise UsageError(
             "it was never mounted: there is no session of it",
             where=source,
@@ -205,13 +211,13 @@ def _refuse_hidden(source: str) -> None:
 
 def _known(source: str) -> bool:
     """Whether a session is of this file, which is gone: its edits are still there."""
-    return (store.session_dir(os.path.realpath(source)) / "session.json").exists()
+    return folder_of(os.path.realpath(source)).info.exists()
 
 
 def as_found(session: Session) -> Found:
     """A session, and where it is mounted now."""
-    holder = store.mounted_at(session.directory)
-    if holder is None or not holder.mountpoint or store.out_of_reach(session.directory):
+    holder = session.folder.mounted_at()
+    if holder is None or not holder.mountpoint or session.folder.out_of_reach():
         return Found(session, None)
     return Found(session, Path(holder.mountpoint))
 
@@ -247,14 +253,14 @@ def _open_target(session: Session) -> Device:
     info = session.info
     refused: RomfsError
     try:
-        if info.kind != "file" and not is_camera(info.source):
+        if not info.is_file and not is_camera(info.source):
             raise not_connected(session)  # the port was a link, or a pty: it is gone
         opened = open_device(info.source, board=info.board, partition=info.partition)
         found = opened.info()
         if found.may_be(info.key):
             return opened
         opened.close()
-        if info.kind == "file":
+        if info.is_file:
             raise DeviceAbsent(
                 f"a link to another file has taken its place: {found.key}",
                 where=info.name,
@@ -269,7 +275,7 @@ def _open_target(session: Session) -> Device:
         )
     except (DeviceAbsent, UsageError) as error:
         refused = error
-    elsewhere = _on_another_port(session) if info.kind == "serial" else None
+    elsewhere = _on_another_port(session) if info.has_port else None
     if elsewhere is None:
         raise refused
     return elsewhere

@@ -7,31 +7,39 @@ from typing import Any
 
 import click
 
-from romfsfs.cli.output import Output
-from romfsfs.cli.parameters import JSON, PARTITION, where
+from romfsfs.cli import values
+from romfsfs.cli.output import Output, confirmed
+from romfsfs.cli.parameters import JSON, PARTITION, YES, where
 from romfsfs.cli.sources import as_found, find_session, session_device
-from romfsfs.errors import EXIT_OK, RomfsError
-from romfsfs.session.keep import store
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
 from romfsfs.session.keep.state import SessionInfo
+from romfsfs.session.opening import drop
 from romfsfs.session.rebase.recovery import recover as recover_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
 
 
 @click.command()
+@click.option(
+    "--forget", metavar="SOURCE", multiple=True, shell_complete=values.sessions,
+    help="Drop the session of this file or camera, with its log and its edits.",
+)  # fmt: skip
+@YES
 @JSON
 @click.pass_obj
-def sessions(output: Output, as_json: bool) -> None:
+def sessions(output: Output, forget: tuple[str, ...], yes: bool, as_json: bool) -> int:
     """Sessions with their targets, where they are mounted, and whether they hold edits.
 
-    Below each is its folder, with its files in `work`: when neither these nor its log are wanted,
-    it can be removed.
+    Below each is its folder, with its files in `work`. One without edits whose file has been gone
+    for 90 days is dropped by itself.
     """
+    if forget:
+        return _forget(output, forget, yes)
     known = list(all_sessions())
     records = [_session_record(session) for session in known]
     if as_json:
         output.json(records)
-        return
+        return EXIT_OK
     for session, record in zip(known, records, strict=True):
         state = "interrupted commit" if record["interrupted"] else record["state"]
         state += _of_its_file(session.info)
@@ -39,19 +47,42 @@ def sessions(output: Output, as_json: bool) -> None:
         output.show(f"{session.info.title}: {state}{mounted}\n    {record['directory']}\n")
     if not records:
         output.say("no sessions")
+    return EXIT_OK
+
+
+def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
+    for name in names:
+        same = {name, os.path.abspath(name), os.path.realpath(name)}
+        found = [session for session in all_sessions() if same & {
+            session.info.source, session.info.name, session.info.title, str(session.directory)
+        }]  # fmt: skip
+        if len(found) != 1:
+            raise UsageError(
+                "several sessions are called so" if found else "there is no session of it",
+                where=name,
+                next_step="name its folder; romfsfs sessions lists them",
+            )
+        session = found[0]
+        edited = session.has_work or session.interrupted
+        question = f"Drop the log of {session.info.title}, and what is edited of it?"
+        if edited and not yes and not confirmed(output, question):
+            return EXIT_FAILURE
+        drop(session.folder, session.info.name)
+        output.say(f"{session.info.title}: forgotten")
+    return EXIT_OK
 
 
 def _of_its_file(info: SessionInfo) -> str:
     """What tells a session that nobody needs any more, or whose edits the target's name does not
     lead to."""
-    if info.kind != "file" or os.path.realpath(info.source) == info.source:
-        gone = info.kind == "file" and not os.path.exists(info.source)
+    if not info.is_file or os.path.realpath(info.source) == info.source:
+        gone = info.is_file and not os.path.exists(info.source)
         return ", its file is gone" if gone else ""
     return ", a link has taken its file's place"
 
 
 def _session_record(session: Session) -> dict[str, Any]:
-    holder = store.mounted_at(session.directory)
+    holder = session.folder.mounted_at()
     state = "no edits"
     if session.has_work:
         try:
@@ -88,7 +119,7 @@ def recover(output: Output, where: str | None, rollback: bool, partition: int | 
         try:
             with session_device(session) as opened, output.progress() as progress:
                 done = recover_session(
-                    session, opened, rollback=rollback, root=found.mountpoint, progress=progress
+                    session, opened, rollback=rollback, mounted=found.mounted, progress=progress
                 )
         except RomfsError as error:
             failed.append(error)

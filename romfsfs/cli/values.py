@@ -87,16 +87,16 @@ def _sources(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
 
 
 def _mounts(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
-    from romfsfs.session.keep.store import all_sessions, mounted_at
+    from romfsfs.session.keep.folder import all_sessions
 
     for folder, info in all_sessions():
-        holder = mounted_at(folder)
+        holder = folder.mounted_at()
         if holder is not None and holder.mountpoint:
             yield _near(holder.mountpoint, word), f"{info.name} is mounted there"
 
 
 def _sessions(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
-    from romfsfs.session.keep.store import all_sessions
+    from romfsfs.session.keep.folder import all_sessions
 
     yield from _mounts(context, word)
     yield from ((_near(info.source, word), "session") for _, info in all_sessions())

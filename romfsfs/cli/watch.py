@@ -17,7 +17,6 @@ from romfsfs.cli.output import Output, drawn, draws, flush, printable_lines, rea
 from romfsfs.cli.reports import STATUS_COLOURS
 from romfsfs.cli.sources import Found
 from romfsfs.errors import EXIT_OK
-from romfsfs.session.keep import store
 
 #: Between two looks. The daemon keeps the text as it was for up to a second.
 SECONDS = 0.5
@@ -66,7 +65,7 @@ def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:
             status = found.session.status()
             text = status.json() if as_json else status.text(verbose, mounted=False)
         else:
-            held = store.mounted_at(found.session.directory)
+            held = found.session.folder.mounted_at()
             if held is None or not held.mountpoint:
                 return
             if verbose and not as_json:

@@ -34,8 +34,8 @@ from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, Usag
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import Problem, told
-from romfsfs.session.rebase.whole import Outcome, push_all
-from romfsfs.session.rebase.whole import push as push_image
+from romfsfs.session.rebase.push import Outcome, PushOptions, push_all
+from romfsfs.session.rebase.push import push as push_image
 from romfsfs.session.settings import device_target
 from romfsfs.system.files import Progress, digest_fd, replace_atomically
 
@@ -138,7 +138,7 @@ def push(
     with output.progress() as progress:
         outcomes = push_all(
             image, targets, lambda camera: device(camera, board, partition),
-            force=force, reset=not no_reset, progress=progress,
+            PushOptions(force, not no_reset), progress,
         )  # fmt: skip
     return _report(output, image, outcomes, as_json)
 
@@ -156,12 +156,12 @@ def _connected(board: str | None) -> list[str]:
 
 def _may_be(camera: CameraPort, wanted: str) -> bool:
     """Boards share USB ids, and then `--board` must choose among them, not rename them all."""
-    from romfsfs.devices.discovery import inspect
+    from romfsfs.devices.open import inspect
 
     if camera.boards and wanted not in camera.boards:
         return False
     try:
-        return inspect(camera.port).info.board in (None, wanted)
+        return inspect(camera.port)[0].board in (None, wanted)
     except RomfsError:
         return True  # busy, say: the push will say so
 
@@ -281,7 +281,7 @@ def _restore(
         file.write(image.read())
         file.flush()
         report = push_image(
-            opened, camera, file, image.label, force=force, reset=last, progress=progress
+            opened, camera, file, image.label, PushOptions(force, last, kind="reset"), progress
         )
     text = write_text(report, image.size) if report else "holds it already, nothing written"
     if not as_json:

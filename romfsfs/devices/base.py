@@ -62,6 +62,12 @@ class DeviceInfo:
         number = self.key.rpartition("/")[2]
         return self.key.startswith(f"{board}/") and rest.endswith(f"/{number}")
 
+    @property
+    def header_last(self) -> bool:
+        """Whether a write programs the block with the image header last of all. Boot loaders
+        write in pieces of their own."""
+        return self.kind == "serial"
+
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from romfsfs.boards import Board, by_dfu_id, by_usb_id
-from romfsfs.devices.base import DeviceInfo, PartitionState
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 
 #: how often the ports are looked at when some vanish meanwhile, and seconds between two looks
@@ -37,14 +36,6 @@ class CameraPort:
         name = " or ".join(self.boards) or "unknown board"
         number = f", camera:{self.serial_number}" if self.serial_number else ""
         return f"{self.port} ({name}{number})"
-
-
-@dataclass(frozen=True, slots=True)
-class CameraReport:
-    """What an opened camera told. See `inspect`."""
-
-    info: DeviceInfo
-    partitions: tuple[PartitionState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +139,6 @@ def check_usb_access(port: str) -> None:
         return
     if not os.access(node, os.R_OK | os.W_OK):
         raise no_access(f"the camera in its boot loader, as {node} cannot be opened now")
-
-
-def inspect(port: str, board: str | None = None) -> CameraReport:
-    """Open a camera's port and ask; a running script is interrupted. Errors as for opening."""
-    from romfsfs.devices.serial_camera.camera import SerialCamera
-
-    camera = SerialCamera.open(port, board=board)
-    try:
-        return CameraReport(camera.info(), camera.partitions())
-    finally:
-        camera.close()
 
 
 def pick_camera(

@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import BinaryIO
 
 from romfsfs.devices.base import DeviceInfo, WriteReport, matches_by_digest
@@ -31,7 +32,6 @@ from romfsfs.system.files import (
     check_plain,
     digest_fd,
     no_progress,
-    remove_temporaries,
     replace_atomically,
 )
 
@@ -124,6 +124,13 @@ class FileDevice:
             copy_all(file, out, size, "reading", progress)
             return size
 
+    def read_bytes(self, out: BinaryIO, progress: Progress = no_progress) -> int:
+        """The whole file, whatever it is; its size."""
+        with self._open() as file:
+            size = os.fstat(file.fileno()).st_size
+            copy_all(file, out, size, "reading", progress)
+            return size
+
     def _is_erased(self, fd: int) -> bool:
         offset = 0
         while data := os.pread(fd, CHUNK, offset):
@@ -133,10 +140,15 @@ class FileDevice:
         return True
 
     def write_image(
-        self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
+        self,
+        image: BinaryIO,
+        old: BinaryIO | None = None,
+        progress: Progress = no_progress,
+        last_look: Callable[[], None] = lambda: None,
     ) -> WriteReport:
         """As the protocol says. What was written is read back before it takes the file's place,
-        so whatever goes wrong, the file is whole: the old one or the new."""
+        so whatever goes wrong, the file is whole: the old one or the new. last_look: called just
+        before that; what it raises leaves the old one."""
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
         self._written = None
@@ -150,9 +162,11 @@ class FileDevice:
             )
         try:
             try:
-                self._replace(image, size, progress)
+                self._replace(image, size, progress, last_look)
             except VerifyError:
-                self._replace(image, size, progress)  # once more in full, as every device does
+                self._replace(
+                    image, size, progress, last_look
+                )  # once more in full, as every device does
         except FileNotFoundError as error:
             folder = os.path.dirname(self.path)
             raise DeviceError(
@@ -167,7 +181,9 @@ class FileDevice:
             ) from error
         return WriteReport(size, 0, time.monotonic() - started, True)
 
-    def _replace(self, image: BinaryIO, size: int, progress: Progress) -> None:
+    def _replace(
+        self, image: BinaryIO, size: int, progress: Progress, last_look: Callable[[], None]
+    ) -> None:
         before = os.stat(self.path) if os.path.exists(self.path) else None
         mode = stat.S_IMODE(before.st_mode) if before else 0o666 & ~_umask()
         with replace_atomically(self.path, mode) as file:
@@ -180,6 +196,7 @@ class FileDevice:
             self._read_back(file.fileno(), image, size)
             compared = _stamp(os.fstat(file.fileno()))
             wait_until_settled([compared[4]])
+            last_look()
         now = self.stamp()
         # The rename changes the change time, and nothing else.
         self._written = now if now is not None and now[:4] == compared[:4] else None
@@ -197,10 +214,6 @@ class FileDevice:
                     next_step="the disk may be failing; commit --to a file on another one",
                 )
             offset += len(mine)
-
-    def remove_leftovers(self) -> None:
-        """Remove the temporary files of processes that were killed while they wrote."""
-        remove_temporaries(*os.path.split(self.path))
 
     def reset(self) -> None:
         """A file needs none."""

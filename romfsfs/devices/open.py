@@ -22,7 +22,7 @@ from romfsfs.errors import UsageError
 
 if TYPE_CHECKING:
     from romfsfs.boards import Board
-    from romfsfs.devices.base import Device
+    from romfsfs.devices.base import Device, DeviceInfo, PartitionState
 
 _WINDOWS_PORT = re.compile(r"(\\\\\.\\)?COM\d+", re.IGNORECASE)
 
@@ -72,6 +72,18 @@ def _is_port(source: str) -> bool:
     except (OSError, ValueError):
         # Unplugged: "no such port" says more than "no such file". /dev/shm is for files.
         return source.startswith("/dev/") and not source.startswith("/dev/shm/")
+
+
+def inspect(port: str, board: str | None = None) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
+    """What the camera on a port is, and what its partitions hold; a script that runs there is
+    interrupted. Errors as for opening."""
+    from romfsfs.devices.serial_camera.camera import SerialCamera
+
+    camera = SerialCamera.open(port, board=board)
+    try:
+        return camera.info(), camera.partitions()
+    finally:
+        camera.close()
 
 
 def open_serial(port: str, *, board: str | None = None, partition: int | None = None) -> Device:

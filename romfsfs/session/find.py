@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 
 from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
 from romfsfs.errors import DeviceAbsent
-from romfsfs.session.keep import store
 from romfsfs.session.session import Session, sessions
 
 
@@ -47,7 +46,7 @@ def _only(found: Iterable[Session]) -> Session | None:
 
 def _of_cameras(partition: int) -> Iterator[Session]:
     for session in sessions():
-        if session.info.kind != "file" and session.info.partition == partition:
+        if not session.info.is_file and session.info.partition == partition:
             yield session
 
 
@@ -59,7 +58,7 @@ def _port(source: str) -> CameraPort:
 
 def _is_on(session: Session, port: CameraPort) -> bool:
     info = session.info
-    if info.kind != "serial" or (port.boards and info.board and info.board not in port.boards):
+    if not info.has_port or (port.boards and info.board and info.board not in port.boards):
         return False
     number = telling(port.serial_number)
     if number or info.usb_serial:
@@ -67,5 +66,5 @@ def _is_on(session: Session, port: CameraPort) -> bool:
     was_on = info.name.rpartition(" on ")[2]
     return (
         os.path.realpath(was_on) == os.path.realpath(port.port)
-        and store.mounted_at(session.directory) is not None
+        and session.folder.mounted_at() is not None
     )

@@ -1,19 +1,24 @@
-"""Bringing paths of the work tree, or all of it, back to the base."""
+"""What becomes of edits that are not committed: brought back to the base, dropped, or kept."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.errors import UsageError
-from romfsfs.session.keep import store
-from romfsfs.session.leftovers import ignored
-from romfsfs.session.opening import discard_work
-from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.keep.settling import settle
+from romfsfs.session.keep.steps import reached
+from romfsfs.session.plan.shadow import SUPERSEDED, Change, ShadowEntry
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.sources import secure
 from romfsfs.session.session import Session
 from romfsfs.session.tree.restore import is_below, restore, selected
+from romfsfs.system.files import remove_folder, sync_dir
+
+log = logging.getLogger(__name__)
 
 
 def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None) -> list[str]:
@@ -25,12 +30,12 @@ def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None
     reads the target anew.
     """
     if root is not None:
-        with store.lock_for_change(session.directory, session.info.name):
+        with session.folder.lock_for_change(session.info.name):
             return _revert(session, paths, root)
-    with store.lock_unmounted(session.directory, session.info.name):
+    with session.folder.lock_unmounted(session.info.name):
         status = session.status()
-        if paths or ignored(status) or not _outlive(session, status):
-            return _revert(session, paths, session.work)
+        if paths or never_packed(status) or not _outlive(session, status):
+            return _revert(session, paths, None)
         discard_work(session)
         return [entry.path for entry in status.entries if _is_edit(entry)]
 
@@ -44,20 +49,80 @@ def _outlive(session: Session, status: Status) -> bool:
     return True
 
 
-def _revert(session: Session, paths: Sequence[str], root: Path) -> list[str]:
+def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[str]:
     shadow = session.derive()
     refuse_unknown(session, shadow, paths)
-    changed = [entry for entry in shadow if _is_edit(entry) and selected(entry.path, paths)]
-    made = {entry.path for entry in changed if entry.is_dir and entry.change is Change.ADDED}
+    # What is to come back: named by its own path, or by the one that it is stored as.
+    back = [e for e in session.base.entries
+            if selected(e.source, paths) or selected(e.path, paths)]  # fmt: skip
+    stored = {entry.path for entry in back}
+    edits = [
+        entry
+        for entry in shadow
+        if _is_edit(entry)
+        if selected(entry.path, paths)
+        or entry.stored_as in stored
+        or selected(entry.stored_as or entry.path, paths)
+    ]
+    made = {entry.path for entry in edits if entry.is_dir and entry.change is Change.ADDED}
     # What a file manager left in a folder that goes, goes with it.
     junk = [
         entry.path
         for entry in shadow
         if entry.change is Change.IGNORED and not entry.note and is_below(entry.path, made)
     ]
-    paths = [*(entry.path for entry in changed), *junk]
-    restore(session.held(), paths, session.work, root, session.recall())
-    return [entry.path for entry in changed]
+    # What the base has and the tree has not, or has as something else: a file that another one
+    # stands in for is no deletion, and is to come back all the same.
+    there = {e.path for e in shadow if e.change is Change.UNCHANGED or e.note == SUPERSEDED}
+    replaced = {entry.stored_as for entry in edits}
+    missing = [
+        entry.source
+        for entry in session.base.entries
+        if entry.source not in there and (entry.path in replaced or entry.path in stored)
+    ]
+    wanted = dict.fromkeys([*(entry.path for entry in edits), *missing])
+    restore(session.held(), [*wanted, *junk], session.folder, root, session.recall())
+    return list(wanted)
+
+
+def discard_work(session: Session) -> None:
+    """Drop the work tree (renamed first, so that a crash leaves it whole or gone)."""
+    folder = session.folder
+    remove_folder(folder.old_work)
+    if session.has_work:
+        os.rename(folder.work, folder.old_work)
+        sync_dir(folder.path)  # or half of it could be back after a power cut
+        reached("discard-moved")
+        remove_folder(folder.old_work)
+
+
+def leave_work(session: Session) -> Status | None:
+    """Nobody uses the work tree any more: drop it if the image holds all of it.
+
+    Its status when it stays: with edits, with files that are never packed, or with sources that
+    cannot be kept elsewhere.
+    """
+    status = session.status()
+    if not status.clean or session.interrupted or never_packed(status):
+        settle(session.folder)
+        return status
+    try:
+        secure(session, status.entries)
+    except OSError as error:
+        log.info("the work tree stays, its sources cannot be kept elsewhere: %s", error)
+        return status
+    discard_work(session)
+    return None
+
+
+def never_packed(status: Status) -> list[str]:
+    """Paths that the user made and that are never packed, a `.git` or a backup: the work tree is
+    all there is of them."""
+    return [
+        entry.path
+        for entry in status.entries
+        if entry.change is Change.IGNORED and (not entry.note or entry.path == OPTIONS_NAME)
+    ]
 
 
 def _is_edit(entry: ShadowEntry) -> bool:

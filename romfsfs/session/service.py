@@ -26,6 +26,7 @@ from romfsfs.session.notify import Notifier
 from romfsfs.session.plan.shadow import Change, InBase, Location
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.commit import commit
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session
 from romfsfs.session.tree.worktree import Climber, kind_at, open_file, scan
 
@@ -71,19 +72,17 @@ class SessionHost:
         self._pool: WorkerPool | None = None
         self._notifier = Notifier(session.info.name) if notify else None
         self.work_fd = os.open(session.work, _DIR_FLAGS)
-        hidden = session.directory / "hidden"
+        hidden = session.folder.hidden
         hidden.mkdir(mode=0o700, exist_ok=True)
         self.hidden_fd = os.open(hidden, _DIR_FLAGS)
 
     def start(self, resumed: bool = True) -> None:
         """Start the workers, and convert what a resumed session has not converted yet.
 
-        resumed: whether the work tree has edits (`prepare` says so); without any, a mount of
+        resumed: whether the work tree has edits (`make_ready` says so); without any, a mount of
         thousands of files need not wait for a look at all of them.
         """
-        threading.Thread(
-            target=settle, args=(self.session.directory,), name="romfsfs-settle", daemon=True
-        ).start()
+        threading.Thread(target=self._tidy, name="romfsfs-tidy", daemon=True).start()
         self._pool = WorkerPool(self._convert, self._converted)
         if resumed:
             self._submit_pending()
@@ -93,13 +92,21 @@ class SessionHost:
             if entry.state == "pending" and self._pool is not None:
                 self._pool.submit(entry.path)
 
+    def _tidy(self) -> None:
+        """What a mount need not wait for: the tree is synced, the oldest sources are forgotten."""
+        settle(self.session.folder)
+        try:
+            self.session.recall().trim()
+        except OSError as error:
+            log.info("remembered sources are not trimmed: %s", error)
+
     @property
     def read_only(self) -> bool:
         return self._read_only
 
     @property
     def log_file(self) -> Path | None:
-        return self.session.directory / "log"
+        return self.session.folder.log
 
     def changed(self, path: str) -> None:
         self._outdated()
@@ -148,7 +155,7 @@ class SessionHost:
 
     def log_text(self) -> str:
         try:
-            with open(self.session.directory / "log", "rb") as file:
+            with open(self.session.folder.log, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
                 return file.read().decode(errors="replace")
         except FileNotFoundError:
@@ -182,7 +189,7 @@ class SessionHost:
                 f"unknown command {word!r}", where=".romfs/ctl", next_step="write: commit"
             )
         with self._open_device() as device:
-            report = commit(self.session, device, open_files=open_writers())
+            report = commit(self.session, device, mounted=Mounted(None, open_writers))
         self._outdated()
         if report.clean:
             log.info("commit: nothing to commit")

@@ -3,7 +3,7 @@
 Thread rules: a `Session` may be used from several threads (the daemon's request threads and
 workers do); what changes base, history or target takes the session's `commit.lock`, so it is
 safe between processes too. Other processes' commits are seen: the base is read again when
-`base.json` or `base.img` was replaced (`base_image` keeps the two together).
+`base.json` was replaced.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.session.keep import store
 from romfsfs.session.keep.base_image import BaseImage, open_base
+from romfsfs.session.keep.folder import SessionFolder, all_sessions
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours, save
 from romfsfs.session.plan.advice import advice
@@ -44,18 +44,22 @@ log = logging.getLogger(__name__)
 class Session:
     """The session in one folder. Raises RomfsError when its state cannot be read."""
 
-    def __init__(self, directory: Path, info: SessionInfo) -> None:
-        self.directory = directory
+    def __init__(self, folder: SessionFolder, info: SessionInfo) -> None:
+        self.folder = folder
         self.digests = DigestCache()
         self._remembered = info
         self._settings: tuple[Signature | None, Settings] | None = None
         self._held: BaseImage | None = None
-        self._held_signatures: tuple[Signature, ...] = ()
+        self._held_signature: Signature | None = None
         self.settings()  # what it refuses is refused now
 
     @classmethod
-    def load(cls, directory: Path) -> Session:
-        return cls(directory, SessionInfo.load(directory / "session.json"))
+    def load(cls, folder: SessionFolder) -> Session:
+        return cls(folder, SessionInfo.load(folder.info))
+
+    @property
+    def directory(self) -> Path:
+        return self.folder.path
 
     def settings(self) -> Settings:
         """What it works with now: the tree's `romfs.toml` may change at any time."""
@@ -68,7 +72,7 @@ class Session:
         tree = NO_OPTIONS
         if signature is not None and not self._came_with_image(OPTIONS_NAME):
             tree = options_below(self.work)
-        with as_ours(self.directory / "session.json"):
+        with as_ours(self.folder.info):
             made = make_settings(self._remembered, tree)
         if signature is None or settled(signature):
             self._settings = signature, made
@@ -98,11 +102,12 @@ class Session:
 
     @property
     def work(self) -> Path:
-        return self.directory / "work"
+        return self.folder.work
 
     @property
     def base_image(self) -> Path:
-        return self.directory / "base.img"
+        """The image that the session stands on."""
+        return self.folder.image(self.base.digest)
 
     @property
     def has_work(self) -> bool:
@@ -111,8 +116,8 @@ class Session:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a commit began writing to the target and did not end."""
-        return (self.directory / "commit.json").exists()
+        """Whether a transaction has begun and did not end (it may be under way now)."""
+        return self.folder.record.exists()
 
     @property
     def base(self) -> Base:
@@ -125,15 +130,13 @@ class Session:
 
     def held(self) -> BaseImage:
         """The base with its image held open. RomfsError when there is none yet or it is damaged."""
-        signatures = []
-        for name in ("base.json", "base.img"):
-            with contextlib.suppress(FileNotFoundError):
-                signatures.append(Signature.of(os.stat(self.directory / name)))
+        signature = None
+        with contextlib.suppress(FileNotFoundError):
+            signature = Signature.of(os.stat(self.folder.base))
         held = self._held
-        if held is None or tuple(signatures) != self._held_signatures:
-            name, argument = self._remembered.name, self._remembered.argument
-            held = open_base(self.directory, name, argument)
-            self._held, self._held_signatures = held, tuple(signatures)
+        if held is None or signature != self._held_signature:
+            held = open_base(self.folder, self._remembered)
+            self._held, self._held_signature = held, signature
         return held
 
     @property
@@ -152,7 +155,7 @@ class Session:
 
     def save_info(self, info: SessionInfo) -> None:
         """Replace what the user chose (board, options); conversions follow."""
-        save(self.directory / "session.json", info.dump())
+        save(self.folder.info, info.dump())
         self._remembered, self._settings = info, None
 
     @contextmanager
@@ -192,6 +195,7 @@ class Session:
                 digest or (lambda path, fd: self.digests.digest(fd)),
                 settings.problems,
                 check if digest is None else None,
+                settings.converters.made_for,
             )
             shadow = deriver.derive(scan(fd))
         if digest is None:  # all there is was asked for: what nobody asked for is gone
@@ -232,10 +236,10 @@ class Session:
         trailing = trailing_problem(plan, held)
         if trailing is not None:
             notes.append(trailing)
-        if held.base.fresh and (self.info.kind != "file" or held.base.target_digest is not None):
+        if held.base.fresh and held.base.target_digest is not None:
             message = "started empty (mount --new): the commit replaces all that the target holds"
             notes.append(Problem("new", "", message, INFO))
-        if self.interrupted and store.changed_by(self.directory) is None:
+        if self.interrupted and self.folder.changed_by() is None:
             message = (
                 f"a commit was interrupted; finish it with: romfsfs recover {self.info.argument}"
             )
@@ -269,10 +273,10 @@ class Session:
 
 def sessions() -> Iterator[Session]:
     """All sessions of this user that can be read."""
-    for folder, info in store.all_sessions():
+    for folder, info in all_sessions():
         try:
             session = Session(folder, info)
         except UsageError as error:  # of another version, with a board that is not known here
-            log.warning("romfsfs: %s is left out: %s", folder, error.line)
+            log.warning("romfsfs: %s is left out: %s", folder.path, error.line)
             continue
         yield session

@@ -17,7 +17,7 @@ from romfsfs.cli.sources import device
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
-from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session, sessions
 from romfsfs.simulator import Simulator
 from romfsfs.system.mount_table import find_mount
@@ -81,8 +81,8 @@ class Rig:
     def prepare(self, source: str, partition: int | None = None) -> Session:
         """What mounting does, without the mount: the session's work tree, ready to be edited."""
         with device(source, None, partition) as opened:
-            session = session_for(opened, source, partition=partition)
-            prepare(session, opened)
+            session = session_for(opened, source, OpenOptions(partition=partition))
+            make_ready(session, opened)
         return session
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.session.rebase.whole import push as push_image
+from romfsfs.session.rebase.push import push as push_image
 from romfsfs.simulator import Simulator, preset
 from romfsfs.simulator.config import PartitionConfig
 

@@ -176,10 +176,14 @@ def test_a_push_instead_of_a_recovery(rig: Rig, connect: Connect) -> None:
     given.write_bytes(make_image("OPENMV4P", other_txt=b"other"))
     rig.ok("push", given, "camera")
     assert not session.interrupted
-    assert rig.run("commit", "camera").code == 7
     rig.ok("recover")
     assert bytes(camera.flash[0].content).startswith(given.read_bytes())
     assert (session.work / "notes.txt").read_text() == EDITED
+    rig.ok("commit", "camera")  # the edits, on top of what was pushed
+    there = held(camera)
+    assert there is not None
+    assert there["other.txt"] == b"other"
+    assert there["notes.txt"] == EDITED.encode()
 
 
 @pytest.mark.parametrize(

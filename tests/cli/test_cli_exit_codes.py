@@ -13,9 +13,9 @@ from cli_mounts import Mounts, Ran
 from romfsfs import errors
 from romfsfs.cli import machines
 from romfsfs.cli.mounting import MountRequest
-from romfsfs.convert import Options
 from romfsfs.errors import RomfsError, SessionBusy
-from romfsfs.session.keep import store
+from romfsfs.session.keep.folder import all_sessions
+from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.system.files import no_progress
 
 CODES = {
@@ -67,14 +67,11 @@ def test_a_mount_that_is_being_made_blames_nobody(
 ) -> None:
     """Until the kernel has mounted, no program can be in the way there."""
     (tmp_path / "cam").mkdir()
-    chosen = Options()
-    request = MountRequest(
-        str(image), tmp_path / "cam", None, None, chosen, (), False, False, False
-    )
+    request = MountRequest(str(image), tmp_path / "cam", OpenOptions(), False, False)
     host = request.open_host(no_progress)
-    (folder,) = (folder for folder, _ in store.all_sessions())
+    (folder,) = (folder for folder, _ in all_sessions())
     with pytest.raises(SessionBusy, match=r"app\.img is being mounted or changed by another"):
-        store.lock_for_mount(folder, "app.img")
+        folder.lock_for_mount("app.img")
     host.close()
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from romfsfs.cli import main
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import store
+from romfsfs.session.keep.folder import make_folder
+from romfsfs.session.keep.locks import MountedAt
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -141,8 +142,8 @@ def test_info_and_cat(run: Run, image: Path) -> None:
 
 def test_new_over_a_mounted_image_is_refused(run: Run, image: Path) -> None:
     before = image.read_bytes()
-    with store.lock_for_mount(store.make_session_dir(str(image)), "app.img") as lock:
-        lock.write(store.MountedAt(1, "/somewhere"))
+    with make_folder(str(image)).lock_for_mount("app.img") as lock:
+        lock.write(MountedAt(1, "/somewhere"))
         code, _, err = run("new", image, "--board", "OPENMV4", "--force")
     assert code == 1
     assert "/somewhere" in err

@@ -13,7 +13,7 @@ from cli_mounts import LIMIT, Mounts
 
 from romfsfs.fs.mountpoint import is_dead, wait_for_exit
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import store
+from romfsfs.session.keep.folder import folder_of
 from romfsfs.system.mount_table import find_mount
 
 
@@ -26,7 +26,7 @@ def other(tmp_path: Path) -> Path:
 
 
 def pid_of(image: Path) -> int:
-    holder = store.mounted_at(store.session_dir(str(image)))
+    holder = folder_of(str(image)).mounted_at()
     assert holder is not None
     return holder.pid
 

@@ -16,14 +16,14 @@ from cli_mounts import LIMIT, Mounts, Ran
 
 from romfsfs.fs.mountpoint import is_dead, wait_for_exit
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import store
+from romfsfs.session.keep.folder import find_mounted
 from romfsfs.system.mount_table import find_mount
 
 
 def pid_of(directory: Path) -> int:
-    folder = store.find_mounted(str(directory))
+    folder = find_mounted(str(directory))
     assert folder is not None
-    holder = store.mounted_at(folder)
+    holder = folder.mounted_at()
     assert holder is not None
     return holder.pid
 

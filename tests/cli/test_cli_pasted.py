@@ -19,7 +19,7 @@ from romfsfs.cli import main
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.image.writer import encode
-from romfsfs.session.opening import session_for
+from romfsfs.session.rebase.read import session_for
 
 #: Two spaces, a quote, a line break, a tab, a backslash, a dollar, a byte that is no UTF-8, a mark
 #: that is written like none, a no-break space.

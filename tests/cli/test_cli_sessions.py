@@ -13,9 +13,9 @@ import pytest
 
 from romfsfs.devices.file import FileDevice
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import store
-from romfsfs.session.opening import prepare, session_for
-from romfsfs.session.rebase import steps
+from romfsfs.session.keep import steps
+from romfsfs.session.keep.folder import folder_of, make_folder
+from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -25,9 +25,9 @@ Run = Callable[..., "tuple[int, str, str]"]
 def session(image: Path) -> Session:
     """A session that was mounted and left with an edit."""
     device = FileDevice(image)
-    with store.lock_for_mount(store.make_session_dir(str(image)), "app.img"):
+    with make_folder(str(image)).lock_for_mount("app.img"):
         session = session_for(device, str(image))
-        prepare(session, device)
+        make_ready(session, device)
     (session.work / "a.txt").write_text("edited\n")
     return session
 
@@ -110,8 +110,8 @@ def test_without_a_name_the_only_session_is_meant(run: Run, session: Session, im
     other = image.with_name("other.img")
     other.write_bytes(encode({}))
     device = FileDevice(other)
-    with store.lock_for_mount(store.make_session_dir(str(other)), "other.img"):
-        prepare(session_for(device, str(other)), device)
+    with make_folder(str(other)).lock_for_mount("other.img"):
+        make_ready(session_for(device, str(other)), device)
     code, _, err = run("status")
     assert code == 2
     assert "which session" in err
@@ -172,7 +172,7 @@ def test_an_interrupted_commit_is_shown_and_recovered(
         pass
 
     def die(step: str) -> None:
-        if step == "base-image":
+        if step == "switched":
             raise Died
 
     monkeypatch.setattr(steps, "on_step", die)
@@ -273,9 +273,9 @@ def test_advice_can_be_pasted_into_a_shell(run: Run, image: Path, tmp_path: Path
     spaced = tmp_path / "my app.img"
     spaced.write_bytes(image.read_bytes())
     device = FileDevice(spaced)
-    with store.lock_for_mount(store.make_session_dir(str(spaced)), "my app.img"):
+    with make_folder(str(spaced)).lock_for_mount("my app.img"):
         session = session_for(device, str(spaced))
-        prepare(session, device)
+        make_ready(session, device)
     (session.work / "a.txt").write_text("edited\n")
     spaced.write_bytes(encode({"other.txt": b"1"}))
     assert f"romfsfs commit '{spaced}' --force" in run("commit", spaced)[2]
@@ -309,16 +309,16 @@ def test_undo_at_the_end_says_how_to_redo(run: Run, session: Session, image: Pat
 
 def test_starting_empty_is_said_in_the_status(run: Run, image: Path) -> None:
     device = FileDevice(image)
-    with store.lock_for_mount(store.make_session_dir(str(image)), "app.img"):
-        prepare(session_for(device, str(image)), device, new=True)
+    with make_folder(str(image)).lock_for_mount("app.img"):
+        make_ready(session_for(device, str(image)), device, new=True)
     assert "the commit replaces all that the target holds" in run("status", image)[1]
 
 
 def test_another_board_does_not_inherit_the_partition(image: Path) -> None:
     device = FileDevice(image)
-    assert session_for(device, str(image), board="OPENMV_AE3", partition=1).info.partition == 1
-    assert session_for(device, str(image), board="OPENMV_AE3").info.partition == 1
-    assert session_for(device, str(image), board="OPENMV4").info.partition == 0
+    assert session_for(device, str(image), OpenOptions("OPENMV_AE3", 1)).info.partition == 1
+    assert session_for(device, str(image), OpenOptions("OPENMV_AE3")).info.partition == 1
+    assert session_for(device, str(image), OpenOptions("OPENMV4")).info.partition == 0
 
 
 def test_the_mount_of_another_user_is_not_called_absent(
@@ -343,9 +343,9 @@ def test_names_that_came_in_the_image_are_no_edits(run: Run, tmp_path: Path) -> 
     image = tmp_path / "strange.img"
     image.write_bytes(encode({"red\x1b[31m.txt": b"1", "two\nlines.txt": b"2"}))
     device = FileDevice(image)
-    with store.lock_for_mount(store.make_session_dir(str(image)), "strange.img"):
+    with make_folder(str(image)).lock_for_mount("strange.img"):
         session = session_for(device, str(image))
-        prepare(session, device)
+        make_ready(session, device)
     code, out, _ = run("status", image)
     assert code == 0
     assert "nothing to commit" in out
@@ -364,8 +364,8 @@ def test_an_undo_that_is_refused_does_not_say_that_it_went_back(
     run: Run, session: Session, image: Path
 ) -> None:
     assert run("commit", image)[0] == 0
-    with store.lock_for_mount(session.directory, "app.img"):
-        prepare(session, FileDevice(image))
+    with session.folder.lock_for_mount("app.img"):
+        make_ready(session, FileDevice(image))
     (session.work / "a.txt").write_text("edited again\n")
     code, out, err = run("undo", image)
     assert (code, out) == (1, "")
@@ -391,7 +391,7 @@ def test_a_session_of_another_version_hides_no_other(
 ) -> None:
     other = image.with_name("other.img")
     assert run("new", other, "--board", "OPENMV4")[0] == 0
-    file = store.session_dir(str(other)) / "session.json"
+    file = folder_of(str(other)).info
     file.write_text(file.read_text().replace("OPENMV4", "OPENMV99"))
     code, out, _ = run("sessions")
     assert code == 0

@@ -18,11 +18,10 @@ from romfsfs.cli import main
 from romfsfs.devices.discovery import (
     CameraPort,
     dfu_cameras,
-    inspect,
     pick_camera,
     serial_cameras,
 )
-from romfsfs.devices.open import is_camera, open_device, send_to_loader
+from romfsfs.devices.open import inspect, is_camera, open_device, send_to_loader
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
@@ -88,8 +87,8 @@ def test_a_simulated_camera_by_path_and_by_listing(
             assert device.info().kind == "serial"
             assert device.info().board == "OPENMV4P"
             device.close()
-        report = inspect(simulator.port)
-        assert report.partitions[0].state == "blank"
+        _, partitions = inspect(simulator.port)
+        assert partitions[0].state == "blank"
 
 
 def test_files_and_ports(tmp_path: Path) -> None:

@@ -30,9 +30,11 @@ from romfsfs.devices.bootloader import blhost, dfu_util
 from romfsfs.errors import DeviceError, RomfsError, UsageError
 from romfsfs.fs.control import ControlDirectory
 from romfsfs.ide import defaults
-from romfsfs.session.keep import history, store
+from romfsfs.session.keep import history
+from romfsfs.session.keep.folder import SessionFolder
+from romfsfs.session.keep.locks import _read_record
 from romfsfs.session.keep.state import Base, SessionInfo
-from romfsfs.session.rebase.recovery import CommitRecord
+from romfsfs.session.rebase.record import Record
 from romfsfs.system.runner import Outcome
 from romfsfs.zoo import sources
 from romfsfs.zoo.index import parse_index
@@ -94,24 +96,23 @@ def session_state(data: bytes) -> None:
     """The state files of a session, the lock's record, the log's and the cache's."""
     with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="romfsfs-fuzz-") as name:
         folder = Path(name)
-        for file in ("session.json", "base.json", "commit.json", "lock"):
+        for file in ("session.json", "base.json", "rebase.json", "lock"):
             (folder / file).write_bytes(data)
-        session: Any = SimpleNamespace(directory=folder)
         loads: tuple[Callable[[], object], ...] = (
             lambda: SessionInfo.load(folder / "session.json").dump(),
             lambda: Base.load(folder / "base.json").dump(),
-            lambda: CommitRecord.load(session),
+            lambda: Record.load(SessionFolder(folder)),
         )
         for load in loads:
             with contextlib.suppress(RomfsError):
                 load()
         with open(folder / "lock", "rb") as lock:
-            holder = store._read_record(lock.fileno())
+            holder = _read_record(lock.fileno())
             assert isinstance(holder.pid, int)
         (folder / "history").mkdir()
         (folder / "history" / "000000.json").write_bytes(data)
         (folder / "history" / "000000.img").write_bytes(b"")
-        for entry in history.entries(session):
+        for entry in history.entries(SessionFolder(folder)):
             assert isinstance(entry.number, int)
         key = "ab" * 32
         entry_folder = folder / "results" / key[:2] / key

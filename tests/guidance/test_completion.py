@@ -15,8 +15,8 @@ from romfsfs.cli import main
 from romfsfs.cli.app import COMMANDS, romfsfs
 from romfsfs.cli.completion import answer
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import store
-from romfsfs.session.keep.store import MountedAt
+from romfsfs.session.keep.folder import all_sessions
+from romfsfs.session.keep.locks import MountedAt
 from romfsfs.system.files import state_dir
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,8 +120,8 @@ def test_mounted_directories_and_sessions_are_offered(
 ) -> None:
     assert offers("none", "romfsfs umount c") == []
     assert main(["new", str(tmp_path / "new.img"), "--board", "OPENMV4P"]) == 0
-    (folder,) = (folder for folder, _ in store.all_sessions())
-    with store.lock_for_mount(folder, "new.img") as lock:
+    (folder,) = (folder for folder, _ in all_sessions())
+    with folder.lock_for_mount("new.img") as lock:
         lock.write(MountedAt(1, str(tmp_path / "cam ä")))
         assert offers("none", "romfsfs umount c") == ["cam\\ ä"]
         assert len(offers("none", "romfsfs status ")) == 2

@@ -59,7 +59,7 @@ def test_what_is_refused_changes_nothing_of_what_is_open(tmp_path: Path) -> None
     with romfsfs.open(tmp_path / "app.img", board="OPENMV_AE3", new=True) as editor:
         with pytest.raises(SessionBusy):
             romfsfs.open(tmp_path / "app.img", board="OPENMV_N6")
-        assert Session.load(editor.session.directory).info == editor.session.info
+        assert Session.load(editor.session.folder).info == editor.session.info
 
 
 def test_images_for_several_boards(product: Path, tmp_path: Path) -> None:

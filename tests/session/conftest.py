@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from session_desk import Desk
 
-from romfsfs.session.rebase import steps
+from romfsfs.session.keep import steps
 
 
 @pytest.fixture(scope="session")

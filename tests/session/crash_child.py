@@ -21,8 +21,8 @@ from session_desk import Desk, Flash
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
-from romfsfs.session.keep import store
-from romfsfs.session.rebase import steps
+from romfsfs.session.keep import steps
+from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.undo import undo
@@ -52,7 +52,7 @@ def run(operation: str, wanted: str, source: str) -> None:
     if operation == "open":
         Desk(device, source).open()
         return
-    session = Session.load(store.session_dir(device.info().key))
+    session = Session.load(folder_of(device.info().key))
     if operation == "commit":
         commit(session, device)
     elif operation == "undo":

@@ -13,10 +13,11 @@ from romfsfs.errors import ImageFormatError, VerifyError
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import image_size, read_image
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import store
-from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.keep import history
+from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.plan.shadow import Change
-from romfsfs.session.rebase.commit import CommitReport, commit
+from romfsfs.session.rebase.commit import CommitOptions, CommitReport, commit
+from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress
 
@@ -54,9 +55,9 @@ class Desk:
     def open(self, *, new: bool = False, **chosen: Any) -> Session:
         """As a mount does, until the directory would be ready."""
         info = self.device.info()
-        with store.lock_for_mount(store.make_session_dir(info.key), info.name):
-            self.session = session_for(self.device, self.source, **chosen)
-            prepare(self.session, self.device, new=new)
+        with make_folder(info.key).lock_for_mount(info.name):
+            self.session = session_for(self.device, self.source, OpenOptions(**chosen))
+            make_ready(self.session, self.device, new=new)
         return self.session
 
     def write(self, path: str, data: bytes) -> Path:
@@ -66,7 +67,7 @@ class Desk:
         return file
 
     def commit(self, **how: Any) -> CommitReport:
-        return commit(self.session, self.device, **how)
+        return commit(self.session, self.device, CommitOptions(**how))
 
     def changes(self) -> dict[str, str]:
         """Path to first letter of its change, unchanged and ignored left out."""
@@ -83,8 +84,14 @@ class Desk:
     def again(self) -> Desk:
         """The same target, as another process would open it."""
         other = Desk.of_file(self.image)
-        other.session = Session.load(self.session.directory)
+        other.session = Session.load(self.session.folder)
         return other
+
+
+def image_of(desk: Desk, number: int) -> Path:
+    """The image of an entry of the log."""
+    [entry] = [e for e in history.entries(desk.session.folder) if e.number == number]
+    return desk.session.folder.image(entry.digest)
 
 
 def files_of(image: bytes) -> dict[str, bytes]:

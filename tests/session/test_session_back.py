@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from session_desk import Desk, Flash, files_of, tree_of
+from session_desk import Desk, Flash, files_of, image_of, tree_of
 
 from romfsfs.errors import RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history, recall
-from romfsfs.session.opening import leave_work
-from romfsfs.session.rebase import steps
+from romfsfs.session.keep import history, recall, steps
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
-from romfsfs.session.revert import revert
+from romfsfs.session.revert import leave_work, revert
 
 
 class TestRecall:
@@ -225,7 +224,7 @@ class TestUndo:
         undo(desk.session, desk.device, number=2)
         assert desk.stored()["a.txt"] == b"two"
         assert (desk.work / "a.txt").read_bytes() == b"two"
-        kinds = [entry.kind for entry in history.entries(desk.session)]
+        kinds = [entry.kind for entry in history.entries(desk.session.folder)]
         assert kinds == ["read", "commit", "commit", "undo", "undo"]
 
     def test_after_the_log_was_trimmed_it_does_not_go_forward(self, desk: Desk) -> None:
@@ -233,7 +232,7 @@ class TestUndo:
         for text in (b"2", b"3"):
             desk.write("a.txt", text)
             desk.commit()
-        history.keep_within(desk.session, 0)
+        history.keep_within(desk.session.folder, 0)
         undo(desk.session, desk.device)
         assert desk.stored()["a.txt"] == b"2"
         with pytest.raises(RomfsError, match="no earlier image"):
@@ -286,7 +285,7 @@ class TestUndo:
 
     def test_files_open_for_writing_are_in_the_way(self, desk: Desk) -> None:
         with pytest.raises(RomfsError, match="open for writing"):
-            undo(desk.session, desk.device, open_files=["a.txt"])
+            undo(desk.session, desk.device, mounted=Mounted(None, lambda: ["a.txt"]))
 
     def test_a_target_changed_elsewhere_is_not_overwritten(self, desk: Desk) -> None:
         desk.image.write_bytes(encode({"x": b"y"}))
@@ -324,7 +323,7 @@ class TestUndo:
 
     def test_an_image_of_the_log_that_the_disk_garbled_is_not_written(self, desk: Desk) -> None:
         """To the reader it is still one: only a file's bytes are others."""
-        old = history.image_path(desk.session, 1)
+        old = image_of(desk, 1)
         old.write_bytes(old.read_bytes().replace(b"one", b"\0\0\0"))
         with pytest.raises(RomfsError, match="damaged"):
             undo(desk.session, desk.device)
@@ -334,8 +333,8 @@ class TestUndo:
         assert desk.stored()["a.txt"] == b"first\n"
 
     def test_the_log_is_trimmed_oldest_first(self, desk: Desk) -> None:
-        history.keep_within(desk.session, 0)
-        assert [entry.number for entry in history.entries(desk.session)] == [1, 2]
+        history.keep_within(desk.session.folder, 0)
+        assert [entry.number for entry in history.entries(desk.session.folder)] == [1, 2]
         undo(desk.session, desk.device)
         assert desk.stored()["a.txt"] == b"one"
 
@@ -345,18 +344,18 @@ class TestUndo:
         mounted = desk.session
         asked = desk.again().session
         desk.open(board="OPENMV_AE3")
-        history.keep_within(asked, 0)
+        history.keep_within(asked.folder, 0)
         info = desk.again().session.info
         assert (info.board, info.history_bytes) == ("OPENMV_AE3", 0)
         desk.session = mounted
         for number in range(4):
             desk.write("a.txt", b"%d" % number)
             desk.commit()
-        assert len(history.entries(mounted)) == 2
+        assert len(history.entries(mounted.folder)) == 2
 
     def test_the_log_stays_within_what_the_user_said(self, desk: Desk) -> None:
-        history.keep_within(desk.session, 0)
+        history.keep_within(desk.session.folder, 0)
         desk.write("a.txt", b"four")
         desk.commit()
-        assert len(history.entries(desk.session)) == 2
-        assert desk.session.load(desk.session.directory).info.history_bytes == 0
+        assert len(history.entries(desk.session.folder)) == 2
+        assert desk.session.load(desk.session.folder).info.history_bytes == 0

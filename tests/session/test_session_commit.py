@@ -23,9 +23,10 @@ from romfsfs.errors import (
     VerifyError,
 )
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history, store
-from romfsfs.session.rebase import prepare, steps
-from romfsfs.session.rebase.commit import commit_to
+from romfsfs.session.keep import history, steps
+from romfsfs.session.rebase import prepare
+from romfsfs.session.rebase.commit import CommitOptions, commit, commit_to
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 
@@ -48,7 +49,7 @@ def test_a_commit_says_what_it_wrote_and_leaves_the_tree_clean(desk: Desk) -> No
     assert desk.session.status().clean
     assert desk.again().session.status().clean
     assert sorted(path.name for path in desk.session.directory.iterdir()) == [
-        "base.img", "base.json", "commit.lock", "history", "lock", "session.json", "work",
+        "base.json", "commit.lock", "history", "lock", "session.json", "work",
     ]  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_files_open_for_writing_are_named(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"half")
     with pytest.raises(RomfsError, match="open for writing") as refused:
-        desk.commit(open_files=["a.txt", "lib/b.bin"])
+        commit(desk.session, desk.device, mounted=Mounted(None, lambda: ["a.txt", "lib/b.bin"]))
     assert "2 files" in refused.value.what
     assert "a.txt, lib/b.bin" in refused.value.what
 
@@ -101,7 +102,7 @@ def test_to_another_file_leaves_session_and_target_alone(desk: Desk, tmp_path: P
     desk.write("a.txt", b"second\n")
     before = desk.image.read_bytes()
     other = Desk.of_file(tmp_path / "other.img")
-    assert commit_to(desk.session, other.device, dry_run=True).write is None
+    assert commit_to(desk.session, other.device, CommitOptions(dry_run=True)).write is None
     assert not other.image.exists()
     commit_to(desk.session, other.device)
     assert other.stored()["a.txt"] == b"second\n"
@@ -129,7 +130,7 @@ def test_edits_made_while_a_commit_runs_stay_edits(desk: Desk) -> None:
     desk.write("a.txt", b"committed\n")
 
     def edit(step: str) -> None:
-        if step == "commit-record":
+        if step == "recorded":
             desk.write("a.txt", b"edited meanwhile\n")
             desk.write("new.txt", b"n")
 
@@ -189,7 +190,7 @@ def test_two_commits_at_once_one_waits_for_nothing_and_says_so(desk: Desk) -> No
     inside, go_on = threading.Event(), threading.Event()
 
     def pause(step: str) -> None:
-        if step == "commit-record":
+        if step == "recorded":
             inside.set()
             assert go_on.wait(30)
 
@@ -224,7 +225,7 @@ def test_a_status_at_any_moment_of_a_commit_sees_one_image(desk: Desk, step: str
     def look(name: str) -> None:
         if name != step:
             return
-        held = Session.load(desk.session.directory).held()
+        held = Session.load(desk.session.folder).held()
         stored = {
             path: os.pread(held.fd, extent.size, extent.offset)
             for path, extent in held.extents.items()
@@ -284,6 +285,8 @@ def test_a_camera_that_lies_is_reported_with_the_backup(tmp_path: Path) -> None:
     flash = Flash(tmp_path / "flash", 65536)
     desk = Desk(flash, "camera")
     desk.open()
+    desk.write("a.txt", b"before")
+    desk.commit()
     desk.write("a.txt", b"a")
     flash.lies = True
     with pytest.raises(VerifyError) as refused:
@@ -329,7 +332,7 @@ def test_a_full_disk_at_a_commit_is_one_line_and_loses_nothing(
     small_disk: Path, tmp_path: Path
 ) -> None:
     desk = Desk.with_image(tmp_path, {"a.bin": b"a" * 100_000})
-    desk.open()  # base.img and the tree: 200,000 bytes
+    desk.open()  # the base's image and the tree: 200,000 bytes
     desk.write("b.bin", b"b" * 90_000)
     before = desk.image.read_bytes()
     with pytest.raises(RomfsError, match="No space left") as refused:
@@ -366,7 +369,7 @@ def test_a_full_disk_after_the_target_was_written_is_mended_later(
     ballast.unlink()
     assert desk.commit().clean
     assert desk.stored()["a.bin"] == b"b" * 50_000
-    assert [entry.kind for entry in history.entries(desk.session)] == ["read", "commit"]
+    assert [entry.kind for entry in history.entries(desk.session.folder)] == ["read", "commit"]
 
 
 def test_a_full_disk_at_a_mount_leaves_nothing_half_made(small_disk: Path, tmp_path: Path) -> None:
@@ -388,8 +391,8 @@ def test_a_look_at_a_lock_does_not_turn_a_commit_away(desk: Desk) -> None:
 
     def look() -> None:
         while not stop.is_set():
-            store.mounted_at(desk.session.directory)
-            store.changed_by(desk.session.directory)
+            desk.session.folder.mounted_at()
+            desk.session.folder.changed_by()
 
     watchers = [threading.Thread(target=look) for _ in range(2)]
     for watcher in watchers:
@@ -414,7 +417,7 @@ def test_a_session_is_usable_where_links_are_not(
     desk.open()
     desk.write("a.txt", b"second\n")
     desk.commit()
-    assert [entry.kind for entry in history.entries(desk.session)] == ["read", "commit"]
+    assert [entry.kind for entry in history.entries(desk.session.folder)] == ["read", "commit"]
 
 
 def test_a_tree_deeper_than_the_interpreters_stack(tmp_path: Path) -> None:

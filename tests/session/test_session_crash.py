@@ -19,8 +19,7 @@ from session_desk import Desk, files_of, tree_of
 
 import romfsfs
 from romfsfs.errors import RomfsError
-from romfsfs.session.keep import history
-from romfsfs.session.rebase import steps
+from romfsfs.session.keep import history, steps
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
@@ -105,7 +104,7 @@ def test_a_commit_that_dies(desk: Desk, step: str, crash: Crasher) -> None:
     assert again.stored().keys() == {"a.txt", "added/c.txt", "app.mpy"}
     assert again.stored()["a.txt"] == b"edited\n"
     assert again.session.status().clean
-    kinds = [entry.kind for entry in history.entries(again.session)]
+    kinds = [entry.kind for entry in history.entries(again.session.folder)]
     assert kinds == ["read", "commit"]
     assert not list(again.session.directory.glob("*.tmp"))
     assert not list(desk.image.parent.glob("*.tmp"))
@@ -122,7 +121,7 @@ def test_a_commit_that_dies_twice(desk: Desk, step: str, crash: Crasher) -> None
     del edited["app.mpy"]
     assert tree_of(again.work) == edited
     assert again.session.status().clean
-    assert [entry.kind for entry in history.entries(again.session)] == ["read", "commit"]
+    assert [entry.kind for entry in history.entries(again.session.folder)] == ["read", "commit"]
 
 
 @pytest.mark.parametrize("step", steps.COMMIT)
@@ -169,7 +168,7 @@ def test_a_camera_can_be_rolled_back(tmp_path: Path, crash: Crasher) -> None:
     desk, source = camera_desk(tmp_path)
     edit_camera(desk)
     crash("commit", "power", source)
-    session = Session.load(desk.session.directory)
+    session = Session.load(desk.session.folder)
     assert recover(session, device_of(source), rollback=True) == "rolled back"
     assert files_of((tmp_path / "flash").read_bytes()) == {"a.txt": b"first\n"}
     again = reopened(desk)
@@ -182,7 +181,7 @@ def test_a_camera_is_not_rolled_back_to_what_the_disk_garbled(
     desk, source = camera_desk(tmp_path)
     edit_camera(desk)
     crash("commit", "power", source)
-    session = Session.load(desk.session.directory)
+    session = Session.load(desk.session.folder)
     garbled = session.base_image.read_bytes().replace(b"first", b"\0\0\0\0\0")
     session.base_image.write_bytes(garbled)
     with pytest.raises(RomfsError, match="no image to roll back to"):
@@ -190,12 +189,12 @@ def test_a_camera_is_not_rolled_back_to_what_the_disk_garbled(
     assert recover(session, device_of(source)) == "finished"
 
 
-@pytest.mark.parametrize("step", ["commit-record", "target-written"])
+@pytest.mark.parametrize("step", ["recorded", "target-written"])
 def test_a_file_can_be_rolled_back(desk: Desk, step: str, crash: Crasher) -> None:
     old = desk.image.read_bytes()
     edited = edit(desk)
     crash("commit", step, desk.source)
-    session = Session.load(desk.session.directory)
+    session = Session.load(desk.session.folder)
     assert recover(session, desk.device, rollback=True) == "rolled back"
     assert desk.image.read_bytes() == old
     again = reopened(desk)
@@ -207,11 +206,11 @@ def test_a_target_that_changed_after_the_crash_is_not_overwritten(
     desk: Desk, crash: Crasher
 ) -> None:
     edited = edit(desk)
-    crash("commit", "commit-record", desk.source)
+    crash("commit", "recorded", desk.source)
     other = desk.image.with_name("other.img")
     desk.image.write_bytes(desk.image.read_bytes() + b"appended elsewhere")
     other.write_bytes(desk.image.read_bytes())
-    session = Session.load(desk.session.directory)
+    session = Session.load(desk.session.folder)
     assert recover(session, desk.device) == "rolled back"
     assert desk.image.read_bytes() == other.read_bytes()
     assert tree_of(desk.work) == edited
@@ -268,7 +267,7 @@ def test_a_first_mount_that_dies(tmp_path: Path, step: str, crash: Crasher) -> N
     assert tree_of(again.work) == {"a.txt": b"first\n"}
     again.write("a.txt", b"second\n")
     again.commit()
-    kinds = [entry.kind for entry in history.entries(again.session)]
+    kinds = [entry.kind for entry in history.entries(again.session.folder)]
     assert kinds == ["read", "commit"]
 
 

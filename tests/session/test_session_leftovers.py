@@ -8,8 +8,7 @@ import pytest
 from session_desk import Desk, tree_of
 
 from romfsfs.image.writer import encode
-from romfsfs.session.opening import leave_work
-from romfsfs.session.revert import revert
+from romfsfs.session.revert import leave_work, revert
 
 HEAD = b"ref: refs/heads/main\n"
 

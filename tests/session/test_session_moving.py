@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from session_desk import Desk
 
-from romfsfs.session.opening import leave_work
 from romfsfs.session.plan import shadow
+from romfsfs.session.revert import leave_work
 from romfsfs.session.tree import worktree
 
 MODELS = {f"models/{number}": b"model" for number in range(3)}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from session_desk import Desk, Flash, tree_of
+from session_desk import Desk, Flash, image_of, tree_of
 
 from romfsfs.errors import (
     DeviceAbsent,
@@ -19,7 +19,9 @@ from romfsfs.errors import (
     UsageError,
 )
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history, settling, store
+from romfsfs.session.keep import history, locks, settling
+from romfsfs.session.keep.folder import find_mounted, make_folder
+from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.rebase.commit import commit_to
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
@@ -31,7 +33,7 @@ def test_a_first_mount_shows_what_the_image_holds(desk: Desk) -> None:
         "a.txt": b"first\n", "empty": None, "lib": None, "lib/b.bin": bytes(range(200)),
     }  # fmt: skip
     assert desk.session.status().clean
-    assert [entry.kind for entry in history.entries(desk.session)] == ["read"]
+    assert [entry.kind for entry in history.entries(desk.session.folder)] == ["read"]
 
 
 def test_edits_are_there_again_at_the_next_mount(desk: Desk) -> None:
@@ -49,7 +51,7 @@ def test_without_edits_a_changed_image_is_read_anew(desk: Desk) -> None:
     desk.image.write_bytes(encode({"other.txt": b"from elsewhere"}))
     desk.open()
     assert tree_of(desk.work) == {"other.txt": b"from elsewhere"}
-    assert [entry.kind for entry in history.entries(desk.session)] == ["read", "read"]
+    assert [entry.kind for entry in history.entries(desk.session.folder)] == ["read", "read"]
 
 
 def test_with_edits_a_changed_image_is_refused_and_each_way_on_works(desk: Desk) -> None:
@@ -75,9 +77,9 @@ def test_with_edits_a_changed_image_is_refused_and_each_way_on_works(desk: Desk)
 
     desk.commit(force=True)
     assert desk.stored()["a.txt"] == b"mine\n"
-    kinds = [(entry.kind, entry.summary) for entry in history.entries(desk.session)]
+    kinds = [(entry.kind, entry.summary) for entry in history.entries(desk.session.folder)]
     assert kinds[1] == ("read", "as found before it was overwritten")
-    assert history.image_path(desk.session, 1).read_bytes() == elsewhere
+    assert image_of(desk, 1).read_bytes() == elsewhere
 
     desk.write("a.txt", b"again\n")
     desk.image.write_bytes(elsewhere)
@@ -173,8 +175,8 @@ def test_new_on_an_existing_image_starts_empty_and_keeps_the_old_one(desk: Desk)
     assert desk.image.read_bytes() == old
     desk.commit()
     assert desk.stored() == {"only.txt": b"1"}
-    first = history.entries(desk.session)[0]
-    assert history.image_path(desk.session, first.number).read_bytes() == old
+    first = history.entries(desk.session.folder)[0]
+    assert desk.session.folder.image(first.digest).read_bytes() == old
 
 
 def test_new_over_a_file_that_changed_since_is_refused(desk: Desk) -> None:
@@ -218,13 +220,13 @@ def test_only_the_user_can_look_into_a_session(desk: Desk) -> None:
 
 def test_a_second_mount_is_refused_and_told_where_the_first_is(desk: Desk) -> None:
     desk.open(board="OPENMV4")
-    with store.lock_for_mount(desk.session.directory, "app.img") as lock:
-        lock.write(store.MountedAt(os.getpid(), "/home/me/cam"))
+    with desk.session.folder.lock_for_mount("app.img") as lock:
+        lock.write(MountedAt(os.getpid(), "/home/me/cam"))
         with pytest.raises(SessionBusy) as busy:
             desk.open(board="OPENMV_AE3")
     assert "/home/me/cam" in busy.value.line
     assert str(os.getpid()) in busy.value.line
-    assert Session.load(desk.session.directory).info.board == "OPENMV4"
+    assert Session.load(desk.session.folder).info.board == "OPENMV4"
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
@@ -234,17 +236,17 @@ def test_the_dead_mount_at_a_place_is_the_last_one(
 ) -> None:
     """Machines without a clock of their own start in the past, and know better later."""
     place = str(tmp_path / "cam")
-    folders = [store.make_session_dir(str(tmp_path / name)) for name in order]
-    with monkeypatch.context() as earlier, store.lock_for_mount(folders[0], "app.img") as first:
+    folders = [make_folder(str(tmp_path / name)) for name in order]
+    with monkeypatch.context() as earlier, folders[0].lock_for_mount("app.img") as first:
         if clock == "and the system was started anew":
-            earlier.setattr(store, "boot_id", lambda: "another run")
+            earlier.setattr(locks, "boot_id", lambda: "another run")
             earlier.setattr(time, "monotonic", lambda: 1e9)
-        first.write(store.MountedAt(os.getpid(), place))
+        first.write(MountedAt(os.getpid(), place))
     if clock != "goes on":
-        os.utime(folders[0] / "lock", (2e9, 2e9))
-    with store.lock_for_mount(folders[1], "app.img") as last:
-        last.write(store.MountedAt(os.getpid(), place))
-    assert store.find_mounted(place, dead=True) == folders[1]
+        os.utime(folders[0].path / "lock", (2e9, 2e9))
+    with folders[1].lock_for_mount("app.img") as last:
+        last.write(MountedAt(os.getpid(), place))
+    assert find_mounted(place, dead=True) == folders[1]
 
 
 def test_an_unknown_board_is_a_usage_error(desk: Desk) -> None:
@@ -271,7 +273,7 @@ def test_what_is_short_without_a_power_cut_is_an_edit(
 ) -> None:
     """And after one, where the tree had been on the disk before."""
     desk.open()
-    settling.settle(desk.session.directory)
+    settling.settle(desk.session.folder)
     tear(desk.work / "lib/b.bin", left)
     monkeypatch.setattr(settling, "boot_id", lambda: "the next one")
     desk.open()
@@ -289,11 +291,10 @@ def tear(file: Path, left: bytes | None) -> None:
 def test_a_session_folder_from_a_backup_opens(desk: Desk, tmp_path: Path) -> None:
     desk.open()
     desk.write("a.txt", b"mine\n")
-    folder = desk.session.directory
-    for name in ("base.img", "base.json"):
-        data = (folder / name).read_bytes()
-        (folder / name).unlink()
-        (folder / name).write_bytes(data)
+    for path in (desk.session.base_image, desk.session.folder.base):
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
     again = desk.again()
     again.open()
     assert again.changes() == {"a.txt": "M"}
@@ -304,7 +305,7 @@ def test_a_session_folder_from_a_backup_opens(desk: Desk, tmp_path: Path) -> Non
 def test_a_damaged_copy_of_the_image_is_named_and_the_files_are_kept(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"mine\n")
-    (desk.session.directory / "base.img").write_bytes(b"rubbish")
+    desk.session.base_image.write_bytes(b"rubbish")
     with pytest.raises(RomfsError, match="damaged") as damaged:
         desk.again().session.status()
     assert "work" in damaged.value.next_step
@@ -317,10 +318,10 @@ def test_leftovers_of_killed_processes_are_swept(desk: Desk) -> None:
     (folder / "base.json.4194399.tmp").write_bytes(b"{")
     (folder / "work.new").mkdir()
     (folder / "work.new/x").write_bytes(b"x")
-    (folder / "read.img").write_bytes(b"x")
+    (folder / "staged.img").write_bytes(b"x")
     desk.open()
     names = {path.name for path in folder.iterdir()}
-    assert not names & {"base.json.4194399.tmp", "work.new", "read.img", "work.old"}
+    assert not names & {"base.json.4194399.tmp", "work.new", "staged.img", "work.old"}
 
 
 class TestOnACamera:
@@ -351,7 +352,7 @@ class TestOnACamera:
         desk.write("b.txt", b"b")
         desk.commit()
         assert b"a.txt" not in flash.path.read_bytes()
-        kept = [history.image_path(desk.session, e.number) for e in history.entries(desk.session)]
+        kept = [desk.session.folder.image(e.digest) for e in history.entries(desk.session.folder)]
         assert any(held.startswith(path.read_bytes()) for path in kept)
 
     def test_a_camera_that_changed_elsewhere_is_refused(self, tmp_path: Path) -> None:

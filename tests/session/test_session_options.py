@@ -8,8 +8,8 @@ from session_desk import Desk
 from romfsfs.convert import FileOptions, Options, Rule
 from romfsfs.errors import ConversionError
 from romfsfs.image.reader import read_image
-from romfsfs.session.opening import leave_work
 from romfsfs.session.plan.shadow import Change
+from romfsfs.session.revert import leave_work
 
 TREE = """
 board = "OPENMV4"

@@ -13,10 +13,10 @@ from session_desk import Desk
 
 from romfsfs.errors import CapacityError, ConversionError, PlanError, TargetChanged
 from romfsfs.image.writer import encode
-from romfsfs.session.opening import leave_work
-from romfsfs.session.plan.diff import diff_session
+from romfsfs.session.diff import diff_session
 from romfsfs.session.plan.plan import Problem, make_plan
 from romfsfs.session.plan.shadow import Change, InWork, ShadowEntry
+from romfsfs.session.revert import leave_work
 from romfsfs.system.files import digest_bytes
 
 CASCADE = (

@@ -92,7 +92,7 @@ class Desk:
             self.fork(lambda: self.killed_commit())
 
     def killed_commit(self) -> None:
-        from romfsfs.session.rebase import steps
+        from romfsfs.session.keep import steps
 
         def on_step(name: str) -> None:
             if name == "target-written":
@@ -131,7 +131,7 @@ class Desk:
         with romfsfs.open(str(self.image)) as editor:
             edit(editor.path, durable=True)
             self.told("edited")
-            settle(editor.session.directory)  # as a mount does in the background
+            settle(editor.session.folder)  # as a mount does in the background
             self.told("settled")
             editor.commit()
             self.told("committed")

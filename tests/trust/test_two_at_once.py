@@ -19,7 +19,7 @@ from real_mount import RealMount
 
 import romfsfs
 from romfsfs.cli import main
-from romfsfs.session.rebase import steps
+from romfsfs.session.keep import steps
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -80,7 +80,7 @@ def fork(desk: Desk, *words: object) -> tuple[int, str]:
     return int(answer["result"]), str(answer["said"])
 
 
-@pytest.mark.parametrize("step", ["commit-staged", "target-written"])
+@pytest.mark.parametrize("step", ["after-placed", "target-written"])
 def test_while_a_commit_is_under_way(desk: Desk, step: str) -> None:
     desk.fork(desk.prepare)
     held = Held(step, lambda: main(["commit", str(desk.image)]))
@@ -113,7 +113,7 @@ def test_while_a_commit_is_under_way(desk: Desk, step: str) -> None:
 def test_while_an_undo_and_a_recovery_are_under_way(desk: Desk) -> None:
     desk.operation = "undo"
     desk.fork(desk.prepare)
-    undo = Held("commit-record", lambda: main(["undo", str(desk.image)]))
+    undo = Held("recorded", lambda: main(["undo", str(desk.image)]))
     assert BUSY in fork(desk, "commit", desk.image)[1]
     os.kill(undo.pid, 9)
     undo.finish()
@@ -127,7 +127,7 @@ def test_while_an_undo_and_a_recovery_are_under_way(desk: Desk) -> None:
 def test_while_an_interrupted_commit_is_recovered(desk: Desk) -> None:
     desk.operation = "recover"
     desk.fork(desk.prepare)
-    recovery = Held("base-image", lambda: main(["recover", str(desk.image)]))
+    recovery = Held("switched", lambda: main(["recover", str(desk.image)]))
     (desk.base / "m").mkdir()
     for words in (["mount", desk.image, desk.base / "m"], ["recover"], ["commit", desk.image]):
         code, said = fork(desk, *words)
@@ -144,7 +144,7 @@ def test_while_the_target_is_read(desk: Desk) -> None:
         with romfsfs.open(str(desk.image)):
             pass
 
-    held = Held("open-extracted", opened)
+    held = Held("after-placed", opened)
     (desk.base / "m").mkdir()
     code, said = fork(desk, "mount", desk.image, desk.base / "m")
     assert code == 1

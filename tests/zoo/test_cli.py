@@ -12,7 +12,7 @@ from zoo_server import FILES, MODELS, Server
 from romfsfs.cli import main
 from romfsfs.devices.open import open_device
 from romfsfs.image.writer import encode
-from romfsfs.session.opening import prepare, session_for
+from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
@@ -25,8 +25,8 @@ def session(tmp_path: Path) -> Session:
     image = tmp_path / "camera.img"
     image.write_bytes(encode({"main.py": b"pass\n"}))
     device = open_device(str(image), board="OPENMV4P", partition=None)
-    session = session_for(device, str(image), board="OPENMV4P")
-    prepare(session, device)
+    session = session_for(device, str(image), OpenOptions("OPENMV4P"))
+    make_ready(session, device)
     device.close()
     return session
 

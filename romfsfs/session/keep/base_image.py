@@ -1,10 +1,8 @@
-"""`base.img` and `base.json`: never one without the other.
+"""The base: `base.json`, and the image that it names by its digest.
 
-Two files cannot be replaced in one step, and another process (`status` while a commit runs) may
-look at any moment. So the next base is staged first: `new.json` names the very file that will be
-`base.img` (inode, size, modification time: a rename keeps them), and the rename of the image is
-the one moment in which the base changes. Whoever finds a `base.img` that `base.json` does not
-describe takes `new.json`; it becomes `base.json` later.
+Replacing `base.json` is the one moment in which the base changes: the image is in the history
+before that, under its digest, and images are never written to. So another process (`status` while
+a commit runs) sees the old base or the new one, each with its own image.
 """
 
 from __future__ import annotations
@@ -14,15 +12,15 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from romfsfs.errors import RomfsError
 from romfsfs.image.model import Extent, FileNode, walk
+from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import parse_fd
-from romfsfs.session.keep.state import Base, save
-from romfsfs.system.files import CHUNK, digest_fd, sync_dir
+from romfsfs.session.keep.state import Base, SessionInfo, save
+from romfsfs.system.files import CHUNK, digest_fd
 
-#: Each look at the two files can be overtaken by one commit.
+#: Between the two looks, at the record and at the image, commits may replace and trim both.
 _LOOKS = 3
 
 
@@ -45,7 +43,7 @@ class BaseImage:
         """Offset and size in the image of each file's data."""
         with self._mutex:
             if self._extents is None:
-                image = parse_fd(self.fd, "base.img")
+                image = parse_fd(self.fd, "the base's image")
                 self._extents = {
                     path: node.extent for path, node in walk(image) if isinstance(node, FileNode)
                 }
@@ -72,68 +70,45 @@ def _fill_byte(fd: int, offset: int) -> int | None:
 
 
 def image_id(status: os.stat_result) -> tuple[int, int, int]:
-    """What stays the same when an image file is renamed or linked, and differs between images."""
+    """What stays the same when an image file is renamed, and differs once it was written to."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def open_base(directory: Path, name: str, source: str) -> BaseImage:
+def open_base(folder: SessionFolder, info: SessionInfo) -> BaseImage:
     """The session's base. RomfsError when there is none yet, or when it is damaged."""
-    fd = -1
     for look in range(_LOOKS):
         try:
-            base = Base.load(directory / "base.json")
-            fd = os.open(directory / "base.img", os.O_RDONLY | os.O_CLOEXEC)
+            base = Base.load(folder.base)
         except FileNotFoundError:
             raise RomfsError(
                 "its image has not been read yet",
-                where=name,
-                next_step=f"romfsfs mount {source} DIR",
+                where=info.name,
+                next_step=f"romfsfs mount {info.argument} DIR",
             ) from None
-        found = image_id(os.fstat(fd))
-        if found == base.image_id:
+        try:
+            fd = os.open(folder.image(base.digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if look < _LOOKS - 1:
+                continue
+            raise _damaged(folder, base) from None
+        # A session folder that was copied or restored from a backup has other inodes.
+        if image_id(os.fstat(fd)) == base.image_id or digest_fd(fd) == base.digest:
             return BaseImage(base, fd)
-        staged = load_staged(directory)
-        if staged is not None and staged.image_id == found:
-            return BaseImage(staged, fd)
-        if look < _LOOKS - 1:
-            os.close(fd)
-    # A session folder that was copied or restored from a backup has other inodes.
-    if digest_fd(fd) == base.digest:
-        return BaseImage(base, fd)
-    os.close(fd)
-    raise RomfsError(
+        os.close(fd)
+        break
+    raise _damaged(folder, base)
+
+
+def _damaged(folder: SessionFolder, base: Base) -> RomfsError:
+    return RomfsError(
         "the session's copy of the image is damaged",
-        where=str(directory / "base.img"),
-        next_step=f"your files are in {directory / 'work'}: copy them out, then "
-        f"romfsfs umount --discard or remove the session's folder",
+        where=str(folder.image(base.digest)),
+        next_step=f"your files are in {folder.work}: copy them out, then romfsfs umount --discard "
+        "or remove the session's folder",
     )
 
 
-def load_staged(directory: Path) -> Base | None:
-    """`new.json`, None if there is none."""
-    try:
-        return Base.load(directory / "new.json")
-    except FileNotFoundError:
-        return None
-
-
-def load_recorded(directory: Path) -> Base:
-    """`base.json` as it is, even if `base.img` is already the next one."""
-    return Base.load(directory / "base.json")
-
-
-def stage(directory: Path, image: Path, base: Base) -> None:
-    """Say that `image` (in the session's folder) is going to be the base."""
-    save(directory / "new.json", replace(base, image_id=image_id(os.stat(image))).dump())
-
-
-def switch(directory: Path, image: Path) -> None:
-    """Make the staged image the base: the one moment in which the base changes."""
-    os.replace(image, directory / "base.img")
-    sync_dir(directory)
-
-
-def record(directory: Path, base: Base, stamp: tuple[int, ...] | None) -> None:
-    """Write `base.json` for the image that now is `base.img`. stamp: the target's, if trusted."""
-    identity = image_id(os.stat(directory / "base.img"))
-    save(directory / "base.json", replace(base, stamp=stamp, image_id=identity).dump())
+def switch(folder: SessionFolder, base: Base) -> None:
+    """Make this the base: the one moment in which it changes. Its image is in its place."""
+    identity = image_id(os.stat(folder.image(base.digest)))
+    save(folder.base, replace(base, image_id=identity).dump())

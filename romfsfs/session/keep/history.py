@@ -1,39 +1,31 @@
-"""The images a session has read and committed: `log`, and what `undo` goes back to.
+"""The images a session has read and written: `log`, and what `undo` goes back to.
 
-`history/NNNNNN.img` with `NNNNNN.json` beside it. An image is a hard link to what was (or is)
-`base.img`, which is only ever replaced, so a commit copies nothing for it.
+`history/NNNNNN.json` says what happened; the image lies beside it under its digest, once however
+often it was there. The last entry is the base's, wherever the base has an image: what is on the
+target is asked of the base alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
-import shutil
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from romfsfs.errors import RomfsError
-from romfsfs.session.keep.state import SessionInfo, save
+from romfsfs.session.keep.folder import SessionFolder
+from romfsfs.session.keep.state import Base, SessionInfo, save
 from romfsfs.system.files import make_private_dir
-
-if TYPE_CHECKING:
-    from romfsfs.session.session import Session
 
 #: What the images of one session may take together; the oldest go first, the last two stay.
 BUDGET_BYTES = 1 << 30
 _ALWAYS_KEPT = 2
 
-#: FAT, some network and FUSE file systems; too many links to one file.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """kind: 'read' (found on the target), 'commit', 'undo' or 'push' (a whole image).
+    """kind: 'read' (found on the target), 'commit', 'undo', 'push' or 'reset'.
 
     time: seconds since the epoch. restores: the number that an undo brought back, else -1.
     size: bytes of the image.
@@ -48,87 +40,77 @@ class HistoryEntry:
     restores: int = -1
 
 
-def _folder(session: Session) -> Path:
-    return session.directory / "history"
-
-
-def image_path(session: Session, number: int) -> Path:
-    """The image of a history entry (it may have been trimmed away)."""
-    return _folder(session) / f"{number:06d}.img"
-
-
-def entries(session: Session) -> list[HistoryEntry]:
+def entries(folder: SessionFolder) -> list[HistoryEntry]:
     """All entries whose image is still there, oldest first. Damaged records are left out."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for path in sorted(_folder(session).glob("*.json")):
+        for path in sorted(folder.history.glob("*.json")):
             with contextlib.suppress(ValueError, TypeError, OSError, RecursionError):
                 entry = HistoryEntry(**json.loads(path.read_bytes()))
-                if image_path(session, entry.number).exists():
+                if folder.image(entry.digest).exists():
                     found.append(entry)
     return found
 
 
-def remember_first(session: Session, digest: str) -> None:
-    """Keep the image just read from the target, unless it is what the log ends with."""
-    add(session, session.base_image, digest, "read", "as found on the target")
+def last_number(folder: SessionFolder) -> int:
+    """The number of the last entry, -1 where there is none."""
+    return max((entry.number for entry in entries(folder)), default=-1)
 
 
 def add(
-    session: Session, image: Path, digest: str, kind: str, summary: str, restores: int = -1
-) -> HistoryEntry:
-    """Append an image to the log, and trim the log to its budget."""
-    make_private_dir(_folder(session))
-    known = entries(session)
-    if known and known[-1].digest == digest and kind in ("read", known[-1].kind):
-        return known[-1]  # entered before a crash, or found as it was left
+    folder: SessionFolder, digest: str, size: int, kind: str, summary: str, restores: int = -1,
+    *, since: int,
+) -> None:  # fmt: skip
+    """Append an image that is in the history to the log.
+
+    since: the last number when the transaction began: what it has entered since, before a crash,
+    is not entered again. Nor is an image that was read and that the log ends with.
+    """
+    make_private_dir(folder.history)
+    known = entries(folder)
+    if any(e.number > since and (e.digest, e.kind) == (digest, kind) for e in known):
+        return
+    if kind == "read" and known and known[-1].digest == digest:
+        return
     number = known[-1].number + 1 if known else 0
-    entry = HistoryEntry(number, kind, time.time(), digest, image.stat().st_size, summary, restores)
-    target = image_path(session, number)
-    target.unlink(missing_ok=True)
-    link(image, target)
-    save(target.with_suffix(".json"), json.dumps(asdict(entry)).encode())
-    trim(session)
-    return entry
+    entry = HistoryEntry(number, kind, time.time(), digest, size, summary, restores)
+    save(folder.history / f"{number:06d}.json", json.dumps(asdict(entry)).encode())
 
 
-def link(image: Path, name: Path) -> None:
-    """Give an image another name; a copy where the file system has no links."""
-    try:
-        os.link(image, name)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        shutil.copyfile(image, name)
-
-
-def keep_within(session: Session, budget: int) -> None:
+def keep_within(folder: SessionFolder, budget: int) -> None:
     """Remember how many bytes the log may take, and trim it to that now."""
-    session.save_info(replace(_info(session), history_bytes=budget))
-    trim(session)
+    info = replace(SessionInfo.load(folder.info), history_bytes=budget)
+    save(folder.info, info.dump())
+    trim(folder)
 
 
-def _info(session: Session) -> SessionInfo:
-    """As it is now: another process may have changed it since the session was opened."""
-    return SessionInfo.load(session.directory / "session.json")
+def trim(folder: SessionFolder, keep: Collection[str] = ()) -> None:
+    """Drop the oldest entries beyond the session's budget, and images that nothing names.
 
-
-def trim(session: Session) -> None:
-    """Drop the oldest images beyond the session's budget; the last two are always kept."""
-    chosen = _info(session).history_bytes
+    The last two entries are always kept, and so are the base's image and those in `keep`.
+    """
+    # As it is now: another process may have changed it since the session was opened.
+    chosen = SessionInfo.load(folder.info).history_bytes
     budget = BUDGET_BYTES if chosen is None else chosen
-    known = entries(session)
+    needed = set(keep)
+    with contextlib.suppress(FileNotFoundError, RomfsError):
+        needed.add(Base.load(folder.base).digest)
     total = 0
-    for kept, entry in enumerate(reversed(known)):
-        total += entry.size
+    for kept, entry in enumerate(reversed(entries(folder))):
+        total += 0 if entry.digest in needed else entry.size
         if total > budget and kept >= _ALWAYS_KEPT:
-            image_path(session, entry.number).unlink(missing_ok=True)
-            image_path(session, entry.number).with_suffix(".json").unlink(missing_ok=True)
+            (folder.history / f"{entry.number:06d}.json").unlink(missing_ok=True)
+        else:
+            needed.add(entry.digest)
+    with contextlib.suppress(FileNotFoundError):
+        for image in folder.history.glob("*.img"):
+            if image.stem not in needed:
+                image.unlink(missing_ok=True)
 
 
-def previous(session: Session) -> HistoryEntry:
+def previous(folder: SessionFolder, info: SessionInfo) -> HistoryEntry:
     """The image that an undo brings back: the one before the present. RomfsError if none."""
-    known = entries(session)
+    known = entries(folder)
     by_number = {entry.number: entry for entry in known}
     if known:
         now: HistoryEntry | None = known[-1]
@@ -142,7 +124,7 @@ def previous(session: Session) -> HistoryEntry:
             return before[-1]
     raise RomfsError(
         "there is no earlier image to go back to",
-        where=session.info.name,
+        where=info.name,
         next_step=f"any image of the log, a later one too: romfsfs undo "
-        f"{session.info.argument} --to N; romfsfs log {session.info.argument}",
+        f"{info.argument} --to N; romfsfs log {info.argument}",
     )

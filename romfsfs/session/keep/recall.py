@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.session.tree.extraction import copy_range, write_all
+from romfsfs.system.copying import copy_range, write_all
 from romfsfs.system.files import (
     digest_bytes,
     digest_fd,
@@ -30,14 +30,18 @@ from romfsfs.system.files import (
 
 #: What remembered sources may take together; the longest unused go first.
 BUDGET_BYTES = 1 << 30
+#: Records of which source became which bytes, at most.
+MOST_RECORDS = 50_000
 
 
-class Source(NamedTuple):
-    """name: of the source file, in the folder of the stored one. file: its bytes."""
+class Recalled(NamedTuple):
+    """name: of the source file, in the folder of the stored one. file: its bytes. made_for: what
+    it was converted for (`BaseEntry.made_for`)."""
 
     name: str
     digest: str
     file: Path
+    made_for: str | None = None
 
 
 class Recall:
@@ -53,8 +57,9 @@ class Recall:
         self._written: list[str] = []
 
     def remember(
-        self, stored_path: str, stored_digest: str, name: str, source_digest: str, fd: int
-    ) -> None:
+        self, stored_path: str, stored_digest: str, name: str, source_digest: str, fd: int,
+        made_for: str | None = None,
+    ) -> None:  # fmt: skip
         """Keep the bytes of `fd` as the source that became `stored_digest` at `stored_path`."""
         objects = make_private_dir(make_private_dir(self.folder) / "objects")
         copy = objects / source_digest
@@ -64,10 +69,11 @@ class Recall:
                     raise ChangedMeanwhile
         index = make_private_dir(self.folder / "index")
         self._written.append(f"objects/{source_digest}")
+        kept = {"name": name, "digest": source_digest, "made_for": made_for}
         for session in (self._session, ""):
             record = index / _key(stored_path, stored_digest, session)
             with _appearing(record) as out:
-                write_all(out, json.dumps({"name": name, "digest": source_digest}).encode())
+                write_all(out, json.dumps(kept).encode())
             self._written.append(f"index/{record.name}")
         self._index = None
 
@@ -77,25 +83,26 @@ class Recall:
             sync_paths(self.folder, self._written)
             self._written = []
 
-    def find(self, stored_path: str, stored_digest: str) -> Source | None:
+    def find(self, stored_path: str, stored_digest: str) -> Recalled | None:
         """The source that became these bytes at this path, if it is known and whole. OSError where
         the disk fails."""
         own = self.find_own(stored_path, stored_digest)
         return own or self._read(_key(stored_path, stored_digest, ""))
 
-    def find_own(self, stored_path: str, stored_digest: str) -> Source | None:
+    def find_own(self, stored_path: str, stored_digest: str) -> Recalled | None:
         """As `find`, of this session alone."""
         return self._read(_key(stored_path, stored_digest, self._session))
 
-    def _read(self, key: str) -> Source | None:
+    def _read(self, key: str) -> Recalled | None:
         if key not in self._keys():
             return None
         try:
             record = json.loads((self.folder / "index" / key).read_bytes())
-            source = Source(
+            source = Recalled(
                 str(record["name"]),
                 str(record["digest"]),
                 self.folder / "objects" / record["digest"],
+                None if record.get("made_for") is None else str(record["made_for"]),
             )
             if "/" in source.name or not _is_whole(source.file, source.digest):
                 return None
@@ -123,16 +130,32 @@ class Recall:
         return self._index
 
     def trim(self, budget: int = BUDGET_BYTES) -> None:
-        """Forget the longest unused sources until the rest take at most `budget` bytes."""
+        """Forget the longest unused sources until the rest take at most `budget` bytes, and what
+        was known of those that are forgotten."""
         with contextlib.suppress(FileNotFoundError):
-            files = [(entry.stat(), entry.path) for entry in os.scandir(self.folder / "objects")]
-            files.sort(key=lambda item: item[0].st_mtime_ns, reverse=True)
             total = 0
-            for status, path in files:
+            for entry, status in _latest_first(self.folder / "objects"):
                 total += status.st_size
                 if total > budget:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(path)
+                    _forget(entry)
+            left = set(os.listdir(self.folder / "objects"))
+            for count, (entry, _) in enumerate(_latest_first(self.folder / "index")):
+                try:
+                    digest = json.loads(Path(entry.path).read_bytes())["digest"]
+                except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                    digest = ""
+                if digest not in left or count >= MOST_RECORDS:
+                    _forget(entry)
+
+
+def _latest_first(folder: Path) -> list[tuple[os.DirEntry[str], os.stat_result]]:
+    found = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
+    return sorted(found, key=lambda item: item[1].st_mtime_ns, reverse=True)
+
+
+def _forget(entry: os.DirEntry[str]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(entry.path)
 
 
 @contextlib.contextmanager
@@ -163,7 +186,7 @@ def _is_whole(path: Path, digest: str) -> bool:
         return False
 
 
-def shown_as(stored_path: str, source: Source | None, taken: Collection[str]) -> str | None:
+def shown_as(stored_path: str, source: Recalled | None, taken: Collection[str]) -> str | None:
     """The work tree's path for the source of a stored file; None: it cannot be shown.
 
     Another file of the image (`taken`) may have the source's name.

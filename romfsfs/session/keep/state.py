@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.system.files import replace_atomically
 
-VERSION = 1
+VERSION = 2
 
 
 class Signature(NamedTuple):
@@ -45,6 +45,8 @@ class BaseEntry(NamedTuple):
     path: in the image. size: of the stored bytes, None for a folder. digest: of the stored
     bytes. source: the work tree's path of what it was made from (the same path when stored as
     it is). source_digest, signature: of that work file when it was extracted or committed.
+    made_for: what the bytes were made for when they were committed (`Converters.made_for`), None
+    where that is not known.
     """
 
     path: str
@@ -53,6 +55,7 @@ class BaseEntry(NamedTuple):
     source: str
     source_digest: str
     signature: Signature | None
+    made_for: str | None = None
 
     @property
     def is_dir(self) -> bool:
@@ -63,12 +66,12 @@ class BaseEntry(NamedTuple):
 class Base:
     """The image that the work tree started from.
 
-    digest: of `base.img`, the whole file. image_size: the image record alone; what follows it
+    digest: of its image, the whole file. image_size: the image record alone; what follows it
     in the file (a partition dump's slack) is `size - image_size` bytes. target_digest: what the
-    target held when it was last read or written, None if it did not exist. stamp: the target's
-    cheap identity then (`FileDevice.stamp`), None where there is none. fresh: the tree was
-    started empty (`--new`), the target's content was not looked at. image_id: which file
-    `base.img` is (see `base_image`).
+    target held when it was last read or written, None if it did not exist, '' if that was not
+    looked at. stamp: the target's cheap identity then (`FileDevice.stamp`), None where there is
+    none. fresh: the tree was started empty (`--new`), whatever the target holds. image_id: which
+    file the image is (`base_image.image_id`).
     """
 
     digest: str
@@ -84,43 +87,48 @@ class Base:
     def trailing(self) -> int:
         return self.size - self.image_size
 
-    def dump(self) -> bytes:
-        entries = [
-            [e.path, e.size, e.digest, e.source, e.source_digest, e.signature] for e in self.entries
-        ]
-        record = {
+    def record(self) -> dict[str, Any]:
+        """As it is written in JSON."""
+        return {
             "version": VERSION,
             "digest": self.digest,
             "size": self.size,
             "image_size": self.image_size,
             "target_digest": self.target_digest,
             "stamp": self.stamp,
-            "entries": entries,
+            "entries": [list(entry) for entry in self.entries],
             "fresh": self.fresh,
             "image_id": self.image_id,
         }
-        return json.dumps(record, separators=(",", ":")).encode()
+
+    def dump(self) -> bytes:
+        return json.dumps(self.record(), separators=(",", ":")).encode()
 
     @classmethod
     def load(cls, path: Path) -> Base:
         record = load_json(path)
         with as_ours(path):
-            check_types(record, _BASE_TYPES)
-            entries = tuple([
-                BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None)
-                for p, size, digest, source, source_digest, s in record["entries"]
-            ])  # fmt: skip
-            stamp, image_id = record["stamp"], record["image_id"]
-            return cls(
-                record["digest"],
-                record["size"],
-                record["image_size"],
-                record["target_digest"],
-                tuple(stamp) if stamp else None,
-                entries,
-                record["fresh"],
-                tuple(image_id) if image_id else None,
-            )
+            return cls.of(record)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Base:
+        """Of what `record` gave. KeyError, TypeError, ValueError for anything else."""
+        check_types(record, _BASE_TYPES)
+        entries = tuple([
+            BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None, what)
+            for p, size, digest, source, source_digest, s, what in record["entries"]
+        ])  # fmt: skip
+        stamp, image_id = record["stamp"], record["image_id"]
+        return cls(
+            record["digest"],
+            record["size"],
+            record["image_size"],
+            record["target_digest"],
+            tuple(stamp) if stamp else None,
+            entries,
+            record["fresh"],
+            tuple(image_id) if image_id else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,16 @@ class SessionInfo:
     usb_serial: str = ""
 
     @property
+    def is_file(self) -> bool:
+        """Whether the target is an image file: then board and partition are the user's choice."""
+        return self.kind == "file"
+
+    @property
+    def has_port(self) -> bool:
+        """Whether the target is reached by a serial port, whose number may change."""
+        return self.kind == "serial"
+
+    @property
     def argument(self) -> str:
         """How a command names the target, to be shown to people and pasted into a shell."""
         quoted = shell_word(self.source)
@@ -163,7 +181,7 @@ class SessionInfo:
 
     @property
     def _is_second(self) -> bool:
-        return self.kind != "file" and self.partition > 0
+        return not self.is_file and self.partition > 0
 
     def dump(self) -> bytes:
         record = {name: getattr(self, name) for name in self.__slots__}

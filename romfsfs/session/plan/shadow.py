@@ -13,14 +13,16 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from romfsfs.convert.options import difference
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
+from romfsfs.convert.types import Diagnostic
 from romfsfs.image.varuint import MAX_VALUE
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
 from romfsfs.session.tree.worktree import WorkFile, open_file
 from romfsfs.system.files import EMPTY_DIGEST
 
 if TYPE_CHECKING:
-    from romfsfs.convert import Conversion, Diagnostic
+    from romfsfs.convert import Conversion
 
 #: (work path, open descriptor, digest of what it holds) -> what it becomes
 Convert = Callable[[str, int, str], "Conversion"]
@@ -31,6 +33,10 @@ Check = Callable[["ShadowEntry"], "ShadowEntry"]
 #: (work path, open descriptor) -> its digest ('' to leave that for later), and its signature if
 #: that can be trusted to change with the file
 Digest = Callable[[str, int], "tuple[str, Signature | None]"]
+
+
+#: The note of a compiled file from the image that a source of the user's makes anew.
+SUPERSEDED = "replaced by its source"
 
 
 class Change(str, Enum):
@@ -69,7 +75,8 @@ class ShadowEntry(NamedTuple):
 
     path: in the work tree. stored_as: in the image, None when nothing is stored. size, digest:
     of the stored bytes (size None for a folder, and for what is not converted yet; then
-    `estimate` is the best guess). source_digest, signature: of the work file.
+    `estimate` is the best guess). source_digest, signature: of the work file. made_for: what the
+    bytes are made for (`Converters.made_for`), None where that is not known.
     """
 
     path: str
@@ -85,6 +92,7 @@ class ShadowEntry(NamedTuple):
     source_digest: str = ""
     signature: Signature | None = None
     note: str = ""
+    made_for: str | None = None
 
 
 class Deriver:
@@ -100,8 +108,10 @@ class Deriver:
         digest: Digest,
         tree_problems: tuple[Diagnostic, ...] = (),
         check: Check | None = None,
+        made_for: Callable[[str], str | None] = lambda path: None,
     ) -> None:
-        """tree_problems: what is wrong with the tree's own options, in `romfs.toml`."""
+        """tree_problems: what is wrong with the tree's own options, in `romfs.toml`. made_for: what
+        the bytes of a path are made for now; what was made for something else is stale."""
         self._work_fd = work_fd
         self._base = base
         self._concerns = concerns
@@ -110,6 +120,7 @@ class Deriver:
         self._digest = digest
         self._tree_problems = tree_problems
         self._check = check
+        self._made_for = made_for
         self._by_source = {entry.source: entry for entry in base.entries}
 
     def derive(self, found: Iterable[WorkFile]) -> list[ShadowEntry]:
@@ -159,7 +170,10 @@ class Deriver:
             return _unusable(work.path, "the folder may not be read: change its mode")
         if work.signature.size > MAX_VALUE:  # not even read: it may be terabytes of holes
             return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
-        if base is not None and not base.is_dir and base.signature == work.signature:
+        if base is not None and base.is_dir:
+            base = None
+        stale = "" if base is None else self._stale(base)
+        if base is not None and base.signature == work.signature and not stale:
             return _unchanged(base)
         try:
             fd = open_file(self._work_fd, work.path)
@@ -169,14 +183,30 @@ class Deriver:
             return _unusable(work.path, f"cannot be read: {error.strerror}")
         try:
             digest, signature = self._digest(work.path, fd)
-            if base is not None and not base.is_dir and digest == base.source_digest:
+            same = base is not None and digest == base.source_digest
+            if base is not None and same and not stale:
                 return _unchanged(base)._replace(signature=signature)
-            change = Change.MODIFIED if base is not None and not base.is_dir else Change.ADDED
-            return self._converted(work, change, fd, digest, signature)
+            change = Change.ADDED if base is None else Change.MODIFIED
+            entry = self._converted(work, change, fd, digest, signature)
+            if base is None or not same:
+                return entry
+            if (entry.stored_as, entry.digest) == (base.path, base.digest):
+                return _unchanged(base)._replace(signature=signature)
+            why = Diagnostic("info", "stale", f"made for another target, {stale}; a commit makes "
+                             "it anew")  # fmt: skip
+            return entry._replace(diagnostics=(*entry.diagnostics, why))
         except IsADirectoryError:  # a folder since the scan, which opens as a file does
             return None
         finally:
             os.close(fd)
+
+    def _stale(self, base: BaseEntry) -> str:
+        """How what the target wants differs from what the bytes were made for; '' if it does not,
+        or if that is not known: then what there is to say of the bytes themselves is `check`'s."""
+        now = self._made_for(base.source) if base.made_for is not None else None
+        if now is None or base.made_for is None or now == base.made_for:
+            return ""
+        return difference(base.made_for, now)
 
     def _converted(
         self, work: WorkFile, change: Change, fd: int, digest: str, signature: Signature | None
@@ -186,7 +216,7 @@ class Deriver:
         if not self._concerns(work.path):
             return ShadowEntry(
                 work.path, change, False, work.path, size, size, digest, "ready", location, (),
-                digest, signature,
+                digest, signature, "", self._made_for(work.path),
             )  # fmt: skip
         conversion = self._convert(work.path, fd, digest)
         ready = conversion.state.value == "ready"
@@ -206,6 +236,8 @@ class Deriver:
             conversion.diagnostics,
             digest,
             signature,
+            "",
+            self._made_for(work.path),
         )
 
 
@@ -228,6 +260,8 @@ def _unchanged(base: BaseEntry) -> ShadowEntry:
         (),
         base.source_digest,
         base.signature,
+        "",
+        base.made_for,
     )
 
 
@@ -245,7 +279,7 @@ def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:
     if not made:
         return entries
     return [
-        entry._replace(change=Change.IGNORED, stored_as=None, note="replaced by its source")
+        entry._replace(change=Change.IGNORED, stored_as=None, note=SUPERSEDED)
         if entry.change is Change.UNCHANGED
         and not entry.is_dir
         and entry.path == entry.stored_as

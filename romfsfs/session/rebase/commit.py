@@ -1,62 +1,58 @@
 """Committing: from the work tree to a verified image on the target.
 
-    refuse open files -> convert -> plan -> layout -> encode new.img -> parse it back
-    -> is the target what it was? -> commit.json -> write, read back -> rebase
-
-Up to `commit.json` nothing outside the session folder has changed and a crash costs nothing;
-after it, `recovery` finishes or rolls back.
+wait for writers -> convert -> plan -> layout -> encode -> parse it back -> writers again
+-> what does the target hold? -> the transaction (`transaction.py`)
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.devices.file import FileDevice
-from romfsfs.errors import (
-    CapacityError,
-    DeviceError,
-    ImageFormatError,
-    Interrupted,
-    RomfsError,
-    UsageError,
-    VerifyError,
-)
+from romfsfs.errors import CapacityError, ImageFormatError, RomfsError, UsageError
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import Layout
-from romfsfs.session.keep import base_image, store
 from romfsfs.session.keep.images import open_image, parse_fd
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.state import Base, BaseEntry
+from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.plan import ERROR, Plan, Problem, trailing_problem
 from romfsfs.session.plan.shadow import Change, InBase, ShadowEntry
-from romfsfs.session.rebase import recovery
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
-from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems, refuse_open_files
-from romfsfs.session.rebase.recovery import CommitRecord
-from romfsfs.session.rebase.steps import reached
-from romfsfs.session.rebase.target import (
-    believed,
-    holds,
-    keep_overwritten,
+from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
+from romfsfs.session.rebase.push import PushOptions, push
+from romfsfs.session.rebase.recovery import recover_locked
+from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.transaction import (
+    UNMOUNTED,
+    After,
+    Mounted,
+    look,
     no_space,
+    rebase,
     restarted,
     target_changed,
-    target_is,
 )
-from romfsfs.session.rebase.whole import push
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress
 
-log = logging.getLogger(__name__)
-
 #: Bytes that flash erases at once where neither camera nor table says: a sector of SPI flash.
 DEFAULT_ERASE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOptions:
+    """force: over a target that changed elsewhere, and over unknown data after the image. compact:
+    the canonical layout on a camera too. dry_run: all but the write. restart: the camera
+    afterwards."""
+
+    force: bool = False
+    compact: bool = False
+    dry_run: bool = False
+    restart: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,65 +74,54 @@ class CommitReport:
 def commit(
     session: Session,
     device: Device,
-    *,
-    force: bool = False,
-    compact: bool = False,
-    dry_run: bool = False,
-    open_files: Sequence[str] = (),
-    root: Path | None = None,
-    reset: bool = True,
+    options: CommitOptions = CommitOptions(),
+    mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> CommitReport:
     """Make the target hold what the work tree says, verified.
 
-    force: over a target that changed elsewhere, and over unknown data after the image. compact:
-    the canonical layout on a camera too. open_files: what the mount has open for writing. root:
-    the mountpoint. reset: restart a camera afterwards. Raises ConversionError (3), PlanError and
-    CapacityError (4), DeviceError (5), VerifyError (6), TargetChanged (7), SessionBusy and
-    RomfsError (1); edits are never touched, and a target that was being written is finished or
-    restored by `recovery`.
+    Raises ConversionError (3), PlanError and CapacityError (4), DeviceError (5), VerifyError (6),
+    TargetChanged (7), SessionBusy and RomfsError (1); edits are never touched, and a target that
+    was being written is finished or restored by `recovery`.
     """
-    with store.lock_for_change(session.directory, session.info.name):
-        _recover(session, device, dry_run, root, progress)
-        if not dry_run:
-            settle(session.directory)
-        refuse_open_files(open_files)
-        over = force and not target_is(session, device)
-        new = session.directory / ("trial.img" if dry_run else "new.img")
+    target, folder = target_of(device), session.folder
+    with folder.lock_for_change(session.info.name):
+        _recover(session, target, options.dry_run, mounted, progress)
+        if not options.dry_run:
+            settle(folder)
+        over = options.force and not target.unchanged_since(session.held())
 
         def choose(plan: Plan, problems: list[Problem]) -> Layout | None:
             trailing = trailing_problem(plan, session.held())
-            if trailing is not None and trailing.severity == ERROR and not force:
+            if trailing is not None and trailing.severity == ERROR and not options.force:
                 problems.append(trailing)
-            writes = plan.changed or compact or over
+            writes = plan.changed or options.compact or over
             if not writes:  # what is there already may be too large, or not for this board
                 kept = [each.source for each in plan.entries if isinstance(each.location, InBase)]
                 problems = [p for p in problems if p.code != "capacity" and p.path not in kept]
             raise_problems(plan, problems)
-            return choose_layout(session, plan, compact) if writes else None
+            return _layout(session, target, plan, options.compact) if writes else None
 
         try:
             made = prepared(
-                session, new, choose, lambda size: keep_slack(session.held(), size, force), progress
-            )
+                session, choose, lambda size: keep_slack(session.held(), size, options.force),
+                mounted.writers, progress,
+            )  # fmt: skip
             base = session.base
             if made.encoded is None or (made.encoded.digest == base.digest and not over):
                 return CommitReport(True, made.plan, made.shadow, base.size, base.digest)
-            changed = not target_is(session, device)
-            if changed and not force:
-                raise target_changed(session)
-            blocks = differing_blocks(session, new)
-            if dry_run:
+            blocks = _differing_blocks(session, target)
+            if options.dry_run:
+                if not options.force and not target.unchanged_since(session.held()):
+                    raise target_changed(session)
                 return _report(made, made.encoded, None, blocks)
-            write = _carry_out(session, device, made, made.encoded, changed, root, progress)
-            if reset:
-                write = restarted(device, write)
-            return _report(made, made.encoded, write, blocks)
+            with target.alone():
+                write = _carry_out(session, target, made, options.force, mounted, progress)
         finally:
-            if dry_run:
-                new.unlink(missing_ok=True)
-            elif not session.interrupted:
-                recovery.forget(session)
+            folder.staged.unlink(missing_ok=True)
+        if options.restart:
+            write = restarted(device, write)
+        return _report(made, made.encoded, write, blocks)
 
 
 def _report(
@@ -146,68 +131,68 @@ def _report(
 
 
 def _recover(
-    session: Session, device: Device, dry_run: bool, root: Path | None, progress: Progress
+    session: Session, target: Target, dry_run: bool, mounted: Mounted, progress: Progress
 ) -> None:
-    if not session.interrupted:
-        return
-    if dry_run:
+    if session.interrupted and dry_run:
         raise RomfsError(
             "a commit was interrupted, and a dry run would not mend that",
             where=session.info.name,
             next_step=f"romfsfs recover {session.info.argument}",
         )
-    done = recovery.recover_locked(session, device, root=root, progress=progress)
-    log.info("an interrupted commit was %s", done)
+    recover_locked(session, target, mounted=mounted, progress=progress)
 
 
 def _carry_out(
-    session: Session,
-    device: Device,
-    made: Prepared,
-    encoded: Encoded,
-    changed: bool,
-    root: Path | None,
+    session: Session, target: Target, made: Prepared, force: bool, mounted: Mounted,
     progress: Progress,
-) -> WriteReport:
-    """From a verified `new.img` on: the target is written, and the session follows."""
+) -> WriteReport:  # fmt: skip
+    """From a verified `staged.img` on."""
+    folder, old, encoded = session.folder, session.base, made.encoded
+    assert encoded is not None
+    before = look(session, target, progress)
+    if before.kept and not force and not _is_as_started(old, before.held):
+        raise target_changed(session)
     try:
-        if (changed or session.base.fresh) and _exists(device):
-            keep_overwritten(session, device, progress)
-        base = _rebased(made.plan, session.base, encoded)
-        record = CommitRecord.new(session, base, _summary(made.shadow))
-        base_image.stage(session.directory, session.directory / "new.img", base)
-        reached("commit-staged")
-        record.save(session)
+        folder.place(folder.staged, encoded.digest)
     except OSError as error:
         raise no_space(session, error, "the commit cannot begin") from error
-    reached("commit-record")
-    write = write_target(session, device, progress)
-    reached("target-written")
-    recovery.finish(session, device, record, root)
+    reached("after-placed")
+    base = _committed(made.plan, old, encoded)
+    after = After("commit", base, _summary(made.shadow))
+    write = rebase(session, target, after, before, _tree_base(old, base), mounted, progress)
+    assert write is not None
     return write
 
 
-def _exists(device: Device) -> bool:
-    return not isinstance(device, FileDevice) or device.exists()
+def _is_as_started(old: Base, held: Held) -> bool:
+    """Whether a tree that was started empty is to replace just what the target holds."""
+    return old.fresh and old.target_digest in ("", held.digest)
+
+
+def _tree_base(old: Base, base: Base) -> Base:
+    """What the work tree said when it was committed: the new base, and compiled files of the old
+    one that a source now makes anew. Left in place, these would be stored again, outdated, as soon
+    as the source is deleted."""
+    made = {entry.path for entry in base.entries if entry.source != entry.path}
+    shown = {entry.source for entry in base.entries}
+    gone = [e for e in old.entries if e.source == e.path and e.path in made - shown]
+    return replace(base, entries=(*base.entries, *gone))
 
 
 def commit_to(
     session: Session,
     device: Device,
-    *,
-    source: str = "",
-    dry_run: bool = False,
-    force: bool = False,
-    open_files: Sequence[str] = (),
-    reset: bool = True,
+    options: CommitOptions = CommitOptions(),
+    mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
+    source: str = "",
 ) -> CommitReport:
     """Write what the work tree says to another target; the session stays as it is.
 
     What a camera held is kept in its own log first, as `push` does. source: what the target was
     opened as. force: also over contents that are no image.
     """
-    found = device.info()
+    found, target, folder = device.info(), target_of(device), session.folder
     if found.key == session.info.key:
         raise UsageError(
             "that is the session's own target",
@@ -227,108 +212,73 @@ def commit_to(
             )
         return layout
 
-    with store.lock_for_change(session.directory, session.info.name):
-        refuse_open_files(open_files)
-        out = session.directory / "elsewhere.img"
+    with folder.lock_for_change(session.info.name):
         try:
-            made = prepared(session, out, choose, lambda size: None, progress)
+            made = prepared(session, choose, lambda size: None, mounted.writers, progress)
             assert made.encoded is not None  # `choose` always gives a layout
-            if dry_run:
+            if options.dry_run:
                 return _report(made, made.encoded, None)
-            with open(out, "rb") as image:
-                if isinstance(device, FileDevice):
-                    _refuse_other_files(device, force)
-                    write: WriteReport | None = device.write_image(image, None, progress)
-                else:  # what it holds is kept first
-                    write = push(device, source or found.name, image, session.info.name,
-                                 force=force, reset=reset, progress=progress)  # fmt: skip
+            if target.atomic:
+                with target.alone():
+                    held = target.keep_copy(folder, progress)
+                    _refuse_other_files(folder.found, found.name, held, options.force)
+                    write: WriteReport | None = target.write(folder.staged, None, held, progress)
+            else:  # what it holds is kept first
+                how = PushOptions(force=options.force, restart=options.restart)
+                with open(folder.staged, "rb") as image:
+                    write = push(device, source or found.name, image, session.info.name, how,
+                                 progress)  # fmt: skip
             if write is None:  # it held all of that already
                 write = WriteReport(0, 0, 0.0, verified=True, skipped=made.encoded.size)
             return _report(made, made.encoded, write)
         finally:
-            out.unlink(missing_ok=True)
+            folder.staged.unlink(missing_ok=True)
+            folder.found.unlink(missing_ok=True)
 
 
-def _refuse_other_files(device: FileDevice, force: bool) -> None:
+def _refuse_other_files(copy: Path, name: str, held: Held, force: bool) -> None:
     """A name that was mistyped must not cost a file that is no image."""
-    if force or not device.exists():
+    if force or held.digest is None:
         return
     try:
-        with open_image(device.path):
+        with open_image(copy):
             return
     except ImageFormatError as error:
         raise ImageFormatError(
-            error.reason, error.offset, where=device.given,
+            error.reason, error.offset, where=name,
             next_step="nothing was written; choose another name, or --force replaces the file",
         ) from None  # fmt: skip
 
 
-def choose_layout(session: Session, plan: Plan, compact: bool) -> Layout:
+def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layout:
     """Canonical for files and `--compact`; stable for cameras, so that few blocks differ."""
-    if compact or session.info.kind == "file" or not session.base.image_size:
+    if compact or not target.stable or not session.base.image_size:
         return plan.layout
     from romfsfs.image.stable import stable
 
     unchanged = {entry.path for entry in plan.files.values() if isinstance(entry.location, InBase)}
     erase_size = session.erase_size or DEFAULT_ERASE_SIZE
     fd = session.held().fd
-    image = parse_fd(fd, "base.img")
+    image = parse_fd(fd, "the base's image")
     base = FileBuffer(fd, image.size)
     return stable(plan.tree(), plan.rules, image, unchanged, erase_size, plan.capacity, base)
 
 
-def write_target(session: Session, device: Device, progress: Progress) -> WriteReport:
-    """Write `new.img` to the target. A file that was left as it was needs no recovery."""
-    new = session.directory / "new.img"
-    try:
-        with open(new, "rb") as image, believed(session) as old:
-            return device.write_image(image, old, progress)
-    except (VerifyError, DeviceError) as error:
-        if not isinstance(device, FileDevice):
-            error.next_step = (
-                f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
-                f"your edits are kept: romfsfs recover {session.info.argument} "
-                "finishes it, with --rollback it brings the image before back"
-                + (f", which is {session.base_image}" if session.base_image.exists() else "")
-            )
-        raise
-    except KeyboardInterrupt:
-        if isinstance(device, FileDevice):
-            raise  # it is whole, the old one or the new
-        raise Interrupted(
-            "interrupted while the camera was written, which is not finished",
-            where=session.info.name,
-            next_step=f"your edits are kept: romfsfs recover {session.info.argument} finishes it, "
-            "with --rollback it brings the image before back",
-        ) from None
-    finally:
-        if isinstance(device, FileDevice) and not _was_written(device, new):
-            recovery.forget(session)
-
-
-def _was_written(device: FileDevice, new: Path) -> bool:
-    if device.written_stamp is not None:
-        return True
-    with contextlib.suppress(RomfsError, OSError):
-        return holds(device, new)
-    return True  # not known: recovery will look again
-
-
-def differing_blocks(session: Session, new: Path) -> int | None:
+def _differing_blocks(session: Session, target: Target) -> int | None:
     """How many erase blocks of the partition a new image changes, as far as the host knows."""
-    block = session.erase_size
-    if not block or session.info.kind == "file":
+    block = target.erase_size(session.erase_size)
+    if not block:
         return None
-    count = 0
-    with open(new, "rb") as file, open(session.base_image, "rb") as old:
+    count, old = 0, session.held()
+    with open(session.folder.staged, "rb") as file:
         for offset in range(0, os.fstat(file.fileno()).st_size, block):
             mine = os.pread(file.fileno(), block, offset)
-            count += mine != os.pread(old.fileno(), len(mine), offset)
+            count += mine != os.pread(old.fd, len(mine), offset)
     return count
 
 
-def _rebased(plan: Plan, base: Base, encoded: Encoded) -> Base:
-    """The base that the committed image is, as far as it is known before it is written."""
+def _committed(plan: Plan, base: Base, encoded: Encoded) -> Base:
+    """The base that the committed image is."""
     kept = {entry.path: entry for entry in base.entries}
     entries = []
     for entry in plan.entries:
@@ -345,6 +295,7 @@ def _rebased(plan: Plan, base: Base, encoded: Encoded) -> Base:
                 source.path,
                 source.source_digest,
                 source.signature,
+                source.made_for,
             )
         entries.append(made)
     return Base(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from romfsfs.errors import RomfsError, VerifyError
@@ -79,18 +78,18 @@ def encode_plan(
     plan: Plan,
     layout: Layout,
     sources: Sources,
-    out: Path,
+    file: BinaryIO,
     slack: Callable[[BinaryIO], None] | None = None,
     progress: Progress = no_progress,
 ) -> Encoded:
-    """Write the image to `out` (replaced), durably, parse it back and compare all of it.
+    """Write the image to an empty file, durably, parse it back and compare all of it.
 
     slack: writes what follows the image in the file (a partition dump keeps its length).
     SourcesChanged when files were edited meanwhile; VerifyError when what was written is not
     what was planned and they were not.
     """
-    fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "w+b") as file, ThreadPoolExecutor(max_workers=2) as pool:
+    fd = file.fileno()
+    with ThreadPoolExecutor(max_workers=2) as pool:
         try:
             write_image(layout, file, sources.open, progress, sources.base_fd)
         except SourceChanged as error:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError
 from romfsfs.image.layout import Layout
+from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import PLAN_CODES, Plan, Problem, counted, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.rebase.encoding import Encoded, Sources, SourcesChanged, encode_plan
-from romfsfs.session.rebase.steps import reached
-from romfsfs.session.rebase.target import no_space
+from romfsfs.session.rebase.transaction import no_space
 from romfsfs.session.session import Session
+from romfsfs.session.tree.restore import work_digest
 from romfsfs.session.tree.worktree import scan
 from romfsfs.system.files import Progress, no_progress
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: How often the tree is looked at again when files change meanwhile.
 _ATTEMPTS = 5
+#: Seconds that a program which has a file open is waited for.
+WRITERS_SECONDS = 2.0
 
 
 class Prepared(NamedTuple):
@@ -35,27 +38,34 @@ class Prepared(NamedTuple):
 
 def prepared(
     session: Session,
-    out: Path,
     choose: Callable[[Plan, list[Problem]], Layout | None],
     slack: Callable[[int], Callable[[BinaryIO], None] | None],
+    writers: Callable[[], Sequence[str]],
     progress: Progress = no_progress,
 ) -> Prepared:
-    """What the work tree becomes, as an image in `out`, verified.
+    """What the work tree becomes, as a verified image in the session's `staged.img`.
 
     choose: refuses the plan or gives its layout; None: nothing is to be written. slack: what
-    follows an image of so many bytes. Files may be edited meanwhile: then all is looked at again.
+    follows an image of so many bytes. writers: the files open for writing, asked for before the
+    conversions and again when the image is there. Files may be edited meanwhile: then all is
+    looked at again.
     """
     for _ in range(_ATTEMPTS):
+        wait_for_writers(session, writers)
         shadow, plan = converted_plan(session, progress)
         layout = choose(plan, list(plan.errors))
         if layout is None:
             return Prepared(tuple(shadow), plan, None)
+        folder = session.folder
         try:
             with session.work_fd() as work_fd:
                 sources = Sources(plan, session.held(), work_fd)
-                encoded = encode_plan(plan, layout, sources, out, slack(layout.size), progress)
-                reached("commit-encoded")
+                with folder.create(folder.staged) as out:
+                    encoded = encode_plan(plan, layout, sources, out, slack(layout.size), progress)
+            reached("encoded")
+            if not wait_for_writers(session, writers) and not _edited_since(session, shadow):
                 return Prepared(tuple(shadow), plan, encoded)
+            log.info("files were written meanwhile: once more")
         except SourcesChanged as changed:
             log.info("%s: once more", changed)
         except OSError as error:
@@ -63,15 +73,38 @@ def prepared(
     raise _keeps_changing()
 
 
-def refuse_open_files(open_files: Sequence[str]) -> None:
-    """RomfsError naming the files that programs have open for writing."""
-    if open_files:
-        names = ", ".join(sorted(open_files)[:5]) + (" ..." if len(open_files) > 5 else "")
-        count = len(open_files)
-        raise RomfsError(
-            f"{count} file{'s are' if count > 1 else ' is'} open for writing: {names}",
-            next_step="save and close, then commit again",
-        )
+def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> bool:
+    """Wait until no program has a file open for writing that would be packed; whether one had.
+
+    The kernel tells of a close a moment after the program was told that it is done. RomfsError
+    names the files that stay open.
+    """
+    deadline = time.monotonic() + WRITERS_SECONDS
+    waited = False
+    while True:
+        names = [path for path in writers() if not session.excludes.matches(path)]
+        if not names:
+            return waited
+        if time.monotonic() > deadline:
+            shown = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
+            count = len(names)
+            raise RomfsError(
+                f"{count} file{'s are' if count > 1 else ' is'} open for writing: {shown}",
+                next_step="save and close, then commit again",
+            )
+        waited = True
+        time.sleep(0.02)
+
+
+def _edited_since(session: Session, shadow: Sequence[ShadowEntry]) -> bool:
+    """Whether a file was saved since it was looked at. A conversion takes minutes."""
+    with session.work_fd() as work_fd:
+        for entry in shadow:
+            if entry.change in (Change.ADDED, Change.MODIFIED) and entry.source_digest:
+                now = work_digest(work_fd, entry.path, entry.signature, entry.source_digest)
+                if now != entry.source_digest:
+                    return True
+    return False
 
 
 def converted_plan(

@@ -29,9 +29,8 @@ def remember(session: Session, base: Base) -> None:
             for entry in base.entries:
                 if entry.size is not None and entry.digest != entry.source_digest:
                     _keep(recall, work_fd, entry.path, entry.digest,
-                          entry.source, entry.source_digest)  # fmt: skip
+                          entry.source, entry.source_digest, entry.made_for)  # fmt: skip
         recall.sync()
-        recall.trim()
     except OSError as error:
         log.info("sources are not remembered yet: %s", error)
 
@@ -48,19 +47,21 @@ def secure(session: Session, entries: Iterable[ShadowEntry]) -> None:
             if stored is None or not entry.digest or entry.digest == entry.source_digest:
                 continue
             if not entry.is_dir and entry.state == "ready":
-                _keep(recall, work_fd, stored, entry.digest, entry.path, entry.source_digest)
+                _keep(recall, work_fd, stored, entry.digest, entry.path, entry.source_digest,
+                      entry.made_for)  # fmt: skip
     recall.sync()
 
 
 def _keep(
-    recall: Recall, work_fd: int, stored: str, digest: str, source: str, source_digest: str
-) -> None:
+    recall: Recall, work_fd: int, stored: str, digest: str, source: str, source_digest: str,
+    made_for: str | None,
+) -> None:  # fmt: skip
     known = recall.find_own(stored, digest)
-    if known is not None and known.digest == source_digest:
+    if known is not None and (known.digest, known.made_for) == (source_digest, made_for):
         return
     with contextlib.suppress(FileNotFoundError, ChangedMeanwhile):
         fd = open_file(work_fd, source)
         try:
-            recall.remember(stored, digest, source.rpartition("/")[2], source_digest, fd)
+            recall.remember(stored, digest, source.rpartition("/")[2], source_digest, fd, made_for)
         finally:
             os.close(fd)

@@ -1,179 +1,354 @@
-"""The target as the session knows it: is it still that, and what a commit is about to overwrite."""
+"""The target of a session: an image file, or a camera's partition behind a `Device`.
+
+All that differs between the two is here. A file is replaced in one step and may be changed by any
+program at any moment; a camera is written block by block, and while it is open nobody else can.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import fcntl
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Protocol
 
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
-from romfsfs.errors import DeviceError, ImageFormatError, RomfsError, TargetChanged
-from romfsfs.session.keep import history
-from romfsfs.session.keep.images import open_image
-from romfsfs.session.keep.state import Base
-from romfsfs.session.session import Session
+from romfsfs.errors import (
+    DeviceAbsent,
+    DeviceBusy,
+    ImageFormatError,
+    RomfsError,
+    SessionBusy,
+    TargetChanged,
+    shell_word,
+)
+from romfsfs.image.reader import image_size
+from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.folder import SessionFolder
+from romfsfs.session.keep.images import WHOLE_COPY, parse
+from romfsfs.session.keep.state import Base, SessionInfo
 from romfsfs.system.files import (
+    CHUNK,
     EMPTY_DIGEST,
     Progress,
+    digest_fd,
     digest_file,
     no_progress,
-    replace_atomically,
+    remove_temporaries,
 )
 
-log = logging.getLogger(__name__)
+#: Seconds that another commit into the same folder is waited for.
+_FOLDER_PATIENCE = 10.0
 
 
-def target_is(session: Session, device: Device) -> bool:
-    """Whether the target still holds what the session last read from it or wrote to it."""
-    held = session.held()
-    base = held.base
-    if isinstance(device, FileDevice):
-        return file_is(device, base)
-    if base.fresh and base.target_digest is None:
-        return True  # `--new` on a camera: what it held was not looked at, and is replaced
-    same = None
-    if base.image_size:
-        with os.fdopen(os.dup(held.fd), "rb") as image:
-            same = device.matches(image, base.image_size)
-    if same is None:
-        return _read_digest(session, device) == base.target_digest
-    return same
+class Held(NamedTuple):
+    """What a target holds. digest: None where there is no target, '' where it holds something that
+    cannot be kept. size: bytes, 0 where it holds no image."""
+
+    digest: str | None
+    size: int
 
 
-def file_is(device: FileDevice, base: Base) -> bool:
-    """`target_is` for a file: told by its stamp, read only when that differs."""
-    stamp = device.stamp()
-    if stamp is None or base.target_digest is None:
-        return stamp is None and base.target_digest is None
-    if base.stamp is not None and stamp == base.stamp:
-        return True
-    return device.digest(stamp[2]) == base.target_digest
+class Target(Protocol):
+    """What a transaction asks of a target. Raises as `Device` does."""
+
+    @property
+    def device(self) -> Device: ...
+
+    @property
+    def atomic(self) -> bool:
+        """Whether a write that fails leaves what was there."""
+        ...
+
+    @property
+    def stable(self) -> bool:
+        """Whether unchanged files keep their offsets, so that few blocks are written."""
+        ...
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """While the block lasts, no other session writes to this target."""
+        ...
+
+    def unchanged_since(self, base: BaseImage) -> bool:
+        """Does it still hold what the session last read from it or wrote to it?"""
+        ...
+
+    def holds(self, image: Path) -> bool:
+        """Does it hold just this image?"""
+        ...
+
+    def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
+        """Copy what it holds now to `folder.found`."""
+        ...
+
+    def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
+             progress: Progress = no_progress) -> Base:  # fmt: skip
+        """Copy its image to `folder.staged`; the base without entries. new: an empty one."""
+        ...
+
+    def write(self, image: Path, old: Path | None, before: Held,
+              progress: Progress = no_progress) -> WriteReport:  # fmt: skip
+        """Make it hold this image, verified. TargetChanged if it is not what it held `before`.
+
+        old: an image that it is believed to hold."""
+        ...
+
+    def remove(self) -> None:
+        """There is to be no target, as before. RomfsError where that cannot be had."""
+        ...
+
+    def stamp_of(self, base: Base) -> Stamp | None:
+        """A cheap sign that it still holds `base`'s image, None where there is none."""
+        ...
+
+    def erase_size(self, known: int | None) -> int | None:
+        """Bytes that are erased together; None where nothing is."""
+        ...
 
 
-def holds(device: Device, image: Path) -> bool:
-    """Whether the target holds just the bytes of this image file."""
-    size = os.stat(image).st_size
-    if isinstance(device, FileDevice):
-        stamp = device.stamp()
-        return stamp is not None and stamp[2] == size and device.digest(size) == digest_file(image)
-    with open(image, "rb") as file:
-        return device.matches(file, size) is True
+def target_of(device: Device) -> Target:
+    return FileTarget(device) if isinstance(device, FileDevice) else CameraTarget(device)
 
 
-def trusted_stamp(device: Device, base: Base) -> Stamp | None:
-    """The stamp of a file target whose bytes are those of `base`, None where that is not known."""
-    if not isinstance(device, FileDevice):
+class FileTarget:
+    """An image file."""
+
+    atomic = True
+    stable = False
+
+    def __init__(self, device: FileDevice) -> None:
+        self.device = device
+        self._seen: tuple[str | None, Stamp] | None = None  # digest and stamp of what was there
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """By a lock on the file's folder, which leaves no file there. Sessions of other users, or
+        of a container that shares the folder, take it too."""
+        folder = os.path.dirname(self.device.path)
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # the write says what is wrong with it
+            yield
+            return
+        try:
+            _lock_folder(fd, folder)
+            remove_temporaries(*os.path.split(self.device.path))  # of writes that were killed
+            yield
+        finally:
+            os.close(fd)
+
+    def unchanged_since(self, base: BaseImage) -> bool:
+        """Told by its stamp, read only when that differs."""
+        stamp, digest = self.device.stamp(), base.base.target_digest
+        if stamp is not None and stamp == base.base.stamp:
+            self._seen = digest, stamp
+        return self._is(digest)
+
+    def _is(self, digest: str | None) -> bool:
+        """Whether the file's digest is this one; None: whether there is no file."""
+        stamp = self.device.stamp()
+        if stamp is None or digest is None:
+            return stamp is None and digest is None
+        if self._seen == (digest, stamp):
+            return True
+        settled = self.device.settled_stamp()
+        found = self.device.digest((settled or stamp)[2])
+        if settled is not None and settled == self.device.stamp():
+            self._seen = found, settled
+        return found == digest
+
+    def holds(self, image: Path) -> bool:
+        size = os.stat(image).st_size
+        stamp = self.device.stamp()
+        if stamp is None or stamp[2] != size:
+            return False
+        return self.device.digest(size) == digest_file(image)
+
+    def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
+        """All of its bytes, whatever they are."""
+        if not self.device.exists():
+            return Held(None, 0)
+        stamp = self.device.settled_stamp()
+        with folder.create(folder.found) as file:
+            size = self.device.read_bytes(file, progress)
+            file.flush()
+            digest = digest_fd(file.fileno())
+        if stamp is not None and stamp == self.device.stamp():
+            self._seen = digest, stamp
+        return Held(digest, size)
+
+    def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
+             progress: Progress = no_progress) -> Base:  # fmt: skip
+        device = self.device
+        stamp = device.settled_stamp()
+        if not device.exists() and not new:
+            raise DeviceAbsent(
+                "no such image file",
+                where=info.name,
+                next_step=f"make one: romfsfs new {shell_word(info.name)} --board BOARD, "
+                "or mount with --new",
+            )
+        with folder.create(folder.staged) as file:
+            if new:
+                target = digest_file(device.path) if device.exists() else None
+            else:
+                length = os.stat(device.path).st_size
+                if not device.read_image(file, progress):
+                    _fill(file, length)  # erased flash as a file: it keeps its length
+                file.flush()
+                target = digest_fd(file.fileno())
+            if device.stamp() != stamp:
+                raise DeviceBusy(
+                    "the file is being changed by another program",
+                    where=info.name,
+                    next_step="try again when that has finished",
+                )
+            image = parse(file, info.name, f"{WHOLE_COPY} mount --new starts empty")
+            size = os.fstat(file.fileno()).st_size
+        digest = EMPTY_DIGEST if new else str(target)
+        return Base(digest, size, image.size, target, stamp, (), new)
+
+    def write(self, image: Path, old: Path | None, before: Held,
+              progress: Progress = no_progress) -> WriteReport:  # fmt: skip
+        def last_look() -> None:
+            if not self._is(before.digest):
+                raise TargetChanged(
+                    "another program changed the file just before it was to be replaced",
+                    where=self.device.given,
+                    next_step="nothing was written; look at the file, and try again",
+                )
+
+        last_look()
+        with open(image, "rb") as file:
+            return self.device.write_image(file, None, progress, last_look)
+
+    def remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.device.path)
+
+    def stamp_of(self, base: Base) -> Stamp | None:
+        if self.device.written_stamp is not None:
+            return self.device.written_stamp
+        stamp = self.device.settled_stamp()
+        if stamp is None or self.device.digest(stamp[2]) != base.target_digest:
+            return None
+        return stamp if self.device.stamp() == stamp else None
+
+    def erase_size(self, known: int | None) -> int | None:
         return None
-    if device.written_stamp is not None:
-        return device.written_stamp
-    stamp = device.settled_stamp()
-    if stamp is None or device.digest(stamp[2]) != base.target_digest:
+
+
+class CameraTarget:
+    """A partition of a camera."""
+
+    atomic = False
+    stable = True
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        yield  # its port is ours alone while the device is open
+
+    def unchanged_since(self, base: BaseImage) -> bool:
+        held = base.base
+        if held.fresh and held.target_digest == "":
+            return True  # `--new`: what it held was not looked at, and is replaced
+        same = None
+        if held.image_size:
+            with os.fdopen(os.dup(base.fd), "rb") as image:
+                same = self.device.matches(image, held.image_size)
+        return self._digest() == held.target_digest if same is None else same
+
+    def holds(self, image: Path) -> bool:
+        """Of an image file with bytes after it, only the image was written."""
+        with open(image, "rb") as file:
+            header = file.read(16)
+            size = image_size(header) if header else 0
+            same = self.device.matches(file, size) if size else None
+            if same is not None:
+                return same
+            return self._digest() == digest_fd(file.fileno(), 0, size)
+
+    def _digest(self) -> str:
+        """What it holds, by reading all of it: for devices that cannot tell otherwise."""
+        import tempfile
+
+        with tempfile.TemporaryFile() as copy:
+            try:
+                size = self.device.read_image(copy)
+            except ImageFormatError:
+                return ""
+            copy.flush()
+            return digest_fd(copy.fileno()) if size else EMPTY_DIGEST
+
+    def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
+        with folder.create(folder.found) as file:
+            try:
+                size = self.device.read_image(file, progress)
+            except ImageFormatError:
+                return Held("", 0)
+            file.flush()
+            return Held(digest_fd(file.fileno()), size)
+
+    def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
+             progress: Progress = no_progress) -> Base:  # fmt: skip
+        with folder.create(folder.staged) as file:
+            size = 0 if new else self.device.read_image(file, progress)
+            file.flush()
+            digest = digest_fd(file.fileno())
+            advice = (
+                "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
+            )
+            image = parse(file, info.name, advice)
+        return Base(digest, size, image.size, "" if new else digest, None, (), new)
+
+    def write(self, image: Path, old: Path | None, before: Held,
+              progress: Progress = no_progress) -> WriteReport:  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            believed = stack.enter_context(open(old, "rb")) if old is not None else None
+            file = stack.enter_context(open(image, "rb"))
+            return self.device.write_image(file, believed, progress)
+
+    def remove(self) -> None:
+        raise RomfsError(
+            "the camera was blank before, and there is no image to bring back",
+            where=self.device.info().name,
+            next_step="finish it instead: romfsfs recover SOURCE, without --rollback",
+        )
+
+    def stamp_of(self, base: Base) -> Stamp | None:
         return None
-    return stamp if device.stamp() == stamp else None
+
+    def erase_size(self, known: int | None) -> int | None:
+        return known
 
 
-def target_changed(session: Session) -> TargetChanged:
-    """The target is not what this session last read: the ways on."""
-    source = session.info.argument
-    return TargetChanged(
-        "the target changed elsewhere since it was read",
-        where=session.info.name,
-        next_step=f"write your edits to another file: romfsfs commit {source} --to FILE; over the "
-        f"change: romfsfs commit {source} --force; or drop them: romfsfs revert {source}",
-    )
+def _lock_folder(fd: int, folder: str) -> None:
+    deadline = time.monotonic() + _FOLDER_PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise SessionBusy(
+                    "another program keeps the folder locked",
+                    where=folder,
+                    next_step="nothing was written; try again when it has finished",
+                ) from None
+            time.sleep(0.02)
+        except OSError:  # a file system without such locks
+            return
 
 
-@contextlib.contextmanager
-def believed(session: Session) -> Iterator[BinaryIO | None]:
-    """What the target is believed to hold; None where only whole images were written to it."""
-    try:
-        file = open(session.base_image, "rb")  # noqa: SIM115
-    except FileNotFoundError:
-        yield None
-        return
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _copied(
-    session: Session, device: Device, progress: Progress = no_progress
-) -> Iterator[tuple[Path, int]]:
-    """A copy of the image that the target holds, there while the block lasts, and its size (0:
-    there is none). ImageFormatError where something else is there."""
-    copy = session.directory / "found.img"
-    try:
-        with replace_atomically(copy) as file:
-            size = device.read_image(file, progress)
-        yield copy, size
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def keep_overwritten(session: Session, device: Device, progress: Progress = no_progress) -> None:
-    """Enter into the log what the target holds, before a commit writes over it unseen.
-
-    Only an image can be kept; anything else is lost, as the user asked for.
-    """
-    try:
-        with _copied(session, device, progress) as (copy, size):
-            if size:
-                digest = digest_file(copy)
-                history.add(session, copy, digest, "read", "as found before it was overwritten")
-    except ImageFormatError:
-        log.warning("%s holds no image: overwritten without a copy", session.info.name)
-
-
-def unknown_image(
-    session: Session, device: Device, old_digest: str | None, progress: Progress = no_progress
-) -> bool:
-    """Whether a camera holds an image that is neither the old one nor in the log.
-
-    A write that was interrupted leaves none, as the header comes last of all: somebody else wrote
-    it. Boot loaders write in larger pieces, so there it may be half of ours; never for those.
-    """
-    if device.info().kind != "serial":
-        return False
-    try:
-        with _copied(session, device, progress) as (copy, size), open_image(copy):
-            digest = digest_file(copy)
-    except ImageFormatError:
-        return False
-    known = {old_digest, *(entry.digest for entry in history.entries(session))}
-    return size > 0 and digest not in known
-
-
-def _read_digest(session: Session, device: Device) -> str:
-    """What the target holds, by reading all of it: for devices that cannot tell otherwise."""
-    try:
-        with _copied(session, device) as (copy, size):
-            return digest_file(copy) if size else EMPTY_DIGEST
-    except ImageFormatError:
-        return ""
-
-
-def restarted(device: Device, report: WriteReport) -> WriteReport:
-    """Restart the camera so that `/rom` is what was written; a report that says if it could not.
-
-    The image is written and verified by then: a camera that goes away now is no failed commit.
-    """
-    try:
-        device.reset()
-    except DeviceError as error:
-        return replace(report, notes=(*report.notes, f"the camera was not restarted: {error.line}"))
-    return report
-
-
-def no_space(session: Session, error: OSError, doing: str) -> RomfsError:
-    """What to say when the session's folder cannot be written."""
-    return RomfsError(
-        f"{doing}: {error.strerror or error}",
-        where=str(session.directory),
-        next_step="nothing was written to the target and your edits are kept; free space there, "
-        "or use another place with $ROMFSFS_STATE_DIR, and try again",
-    )
+def _fill(file: BinaryIO, size: int) -> None:
+    while size > 0:
+        count = min(size, CHUNK)
+        file.write(b"\xff" * count)
+        size -= count

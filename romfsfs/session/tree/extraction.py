@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.state import Signature
 from romfsfs.session.tree.worktree import Climber
+from romfsfs.system.copying import copy_range
 from romfsfs.system.files import CHUNK, Progress, no_progress
 
 #: Making a file costs about as much as writing this many bytes more; from so many on, two threads.
@@ -171,29 +171,3 @@ def _write_new(item: Item, name: str, folder_fd: int) -> Extracted:
         return Extracted(digest, Signature.of(os.fstat(fd)))
     finally:
         os.close(fd)
-
-
-def copy_range(source: int, offset: int, size: int, target: int) -> str:
-    """Append `size` bytes of `source` at `offset` to `target`; the digest of what was copied."""
-    if 0 < size <= CHUNK:  # nearly every file: no loop, and all in one call each
-        data = os.pread(source, size, offset)
-        if len(data) == size:
-            write_all(target, data)
-            return hashlib.sha256(data).hexdigest()
-    digest = hashlib.sha256()
-    end = offset + size
-    while offset < end:
-        data = os.pread(source, min(CHUNK, end - offset), offset)
-        if not data:
-            raise OSError(5, "the source ended early")
-        digest.update(data)
-        write_all(target, data)
-        offset += len(data)
-    return digest.hexdigest()
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """All of `data`, whatever `write` takes at a time."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])

@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
-from romfsfs.session.rebase.steps import reached
+from romfsfs.session.keep.steps import reached
 from romfsfs.session.tree.extraction import Item, extract
-from romfsfs.session.tree.worktree import Climber, kind_at, open_file, remove_tree, scan
+from romfsfs.session.tree.worktree import (
+    Climber,
+    WorkFile,
+    kind_at,
+    open_file,
+    remove_tree,
+    scan,
+)
 from romfsfs.system.files import digest_fd, sync_paths
 
-#: What a file is called until it is whole: a name that is never packed (see `convert/junk.py`).
-_BESIDE = ".romfsfs.restore."
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -82,16 +89,17 @@ def _is_mount_of(root_fd: int, work: Path) -> bool:
 def restore(
     held: BaseImage,
     paths: Collection[str],
-    work: Path,
-    root: Path,
+    folder: SessionFolder,
+    root: Path | None,
     recall: Recall,
     edited: Callable[[str], bool] = lambda path: False,
 ) -> None:
     """Put what the base has at these paths of the tree there, and remove what it has not. Durable.
 
     A file is as it was or as the base has it, wherever a crash comes. Folders are removed when
-    nothing is left in them, and made where a restored file needs them. work: the tree; root:
-    where it is mounted, to write through. edited: asked at the last moment, of files to be left.
+    nothing is left in them, and made where a restored file needs them. root: where the tree is
+    mounted, to write through, None where it is not. edited: asked at the last moment, of files to
+    be left.
     """
     wanted = set(paths)
     items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
@@ -105,27 +113,29 @@ def restore(
         reached("revert-removed")
         # What is still there was left on purpose: a folder that is not empty, an edit.
         _put([item for item in items if item.path in over or not kind_at(root_fd, item.path)],
-             work, root_fd, edited)  # fmt: skip
+             folder, root_fd, edited)  # fmt: skip
 
-    change_tree(work, root, change)
-    sync_paths(work, wanted)
+    change_tree(folder.work, root or folder.work, change)
+    sync_paths(folder.work, wanted)
     reached("revert-restored")
 
 
-def _put(items: list[Item], work: Path, root_fd: int, edited: Callable[[str], bool]) -> None:
+def _put(
+    items: list[Item], folder: SessionFolder, root_fd: int, edited: Callable[[str], bool]
+) -> None:
     """Write items beside their places, and rename them there when they are on the disk."""
     staged = []
     for number, item in enumerate(items):
         if item.source is None:
             staged.append(item)
             continue
-        folder, slash, _ = item.path.rpartition("/")
-        staged.append(item._replace(path=f"{folder}{slash}{_BESIDE}{number:06x}"))
+        place, slash, _ = item.path.rpartition("/")
+        staged.append(item._replace(path=f"{place}{slash}{folder.beside}{number:06x}"))
         remove_tree(root_fd, staged[-1].path)  # of a process that was killed
     moved = [pair for pair in zip(staged, items, strict=True) if pair[1].source is not None]
     try:
         extract(staged, root_fd)
-        sync_paths(work, [beside.path for beside, _ in moved])
+        sync_paths(folder.work, [beside.path for beside, _ in moved])
         reached("revert-staged")
         with Climber(root_fd) as climber:
             while moved:
@@ -144,9 +154,40 @@ def _put(items: list[Item], work: Path, root_fd: int, edited: Callable[[str], bo
                 remove_tree(root_fd, beside.path)
 
 
-def is_beside(path: str) -> bool:
-    """Whether a file is one that `restore` had not renamed to its place when it was killed."""
-    return path.rpartition("/")[2].startswith(_BESIDE)
+def remove_unfinished(held: BaseImage, folder: SessionFolder) -> None:
+    """Remove files that `restore` had not renamed to their places when it was killed."""
+    known = {entry.source for entry in held.base.entries}
+    with opened(folder.work) as work_fd:
+        for work in scan(work_fd):
+            name = work.path.rpartition("/")[2]
+            if name.startswith(folder.beside) and work.path not in known:
+                remove_tree(work_fd, work.path)
+
+
+def mend_torn(held: BaseImage, folder: SessionFolder, recall: Recall) -> None:
+    """Put back what was extracted and had not reached the disk when the power went (`settling`).
+
+    It is missing, or its modification time is still that of the extraction: no edit looks so.
+    """
+    with opened(folder.work) as work_fd:
+        there = {work.path: work for work in scan(work_fd)}
+        torn = [
+            entry.source
+            for entry in held.base.entries
+            if entry.source not in there or _is_torn(work_fd, there[entry.source], entry)
+        ]
+    if torn:
+        log.warning("lost by a power cut, put back: %s", ", ".join(torn))
+        restore(held, torn, folder, None, recall)
+
+
+def _is_torn(work_fd: int, work: WorkFile, entry: BaseEntry) -> bool:
+    was = entry.signature
+    if was is None or work.kind != "file" or work.signature.mtime_ns != was.mtime_ns:
+        return False
+    return (
+        work.signature.size <= was.size and work_digest(work_fd, work.path) != entry.source_digest
+    )
 
 
 def _with_parents(base: Base, wanted: Collection[str]) -> list[BaseEntry]:
@@ -197,76 +238,9 @@ def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
     return Item(entry.source, held.fd, offset, size)
 
 
-def follow(
-    held: BaseImage,
-    old: Base,
-    is_junk: Callable[[str], bool],
-    work: Path,
-    root: Path,
-    recall: Recall,
-) -> None:
-    """Let a tree that stood on `old` follow to the base held.
-
-    Only what is still as it was in `old` follows: edits stay edits. What a file manager left in
-    a folder that goes, goes with it. work: the tree itself, to read from; root: where it is
-    mounted, to write through.
-    """
-    before = {entry.source: entry for entry in old.entries}
-    after = {entry.source: entry for entry in held.base.entries}
-    changed = [
-        path
-        for path in before.keys() | after.keys()
-        if _content(before.get(path)) != _content(after.get(path))
-    ]
-    with opened(work) as work_fd:
-        seen = {path: _signature(work_fd, path) for path in changed}
-
-        def edited(path: str) -> bool:
-            """Saved since it was compared: writing a tree takes its time."""
-            return path in seen and _signature(work_fd, path) not in (None, seen[path])
-
-        wanted = [
-            path
-            for path in changed
-            # Nothing: a crash came when it was removed to be put back.
-            if not kind_at(work_fd, path) or _is_as(work_fd, path, before.get(path))
-        ]
-        gone = {path for path in wanted if path not in after and before[path].is_dir}
-        junk = [
-            found.path
-            for found in (scan(work_fd) if gone else ())
-            if is_below(found.path, gone) and found.path not in before and is_junk(found.path)
-        ]
-        restore(held, [*wanted, *junk], work, root, recall, edited)
-
-
-def _signature(work_fd: int, path: str) -> Signature | None:
-    """Of a file; None where none is."""
-    folder, _, name = path.rpartition("/")
-    try:
-        with Climber(work_fd) as climber:
-            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
-
-
 def is_below(path: str, folders: Collection[str]) -> bool:
     """Whether a path lies in one of these folders, at whatever depth."""
     return any(parent in folders for parent in parents(path))
-
-
-def _content(entry: BaseEntry | None) -> tuple[bool, str] | None:
-    return None if entry is None else (entry.is_dir, entry.source_digest)
-
-
-def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
-    kind = kind_at(work_fd, path)
-    if entry is None or not kind:
-        return entry is None and not kind
-    if entry.is_dir or kind != "file":
-        return entry.is_dir and kind == "dir"
-    return work_digest(work_fd, path, entry.signature, entry.source_digest) == entry.source_digest
 
 
 def work_digest(

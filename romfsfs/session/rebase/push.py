@@ -1,4 +1,4 @@
-"""Whole images to and from a camera, past the work tree: push and reset, with a backup first."""
+"""Whole images to a camera, past the work tree: push and reset, with a backup first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from romfsfs.boards import get_board
@@ -22,16 +22,29 @@ from romfsfs.errors import (
     shell_word,
 )
 from romfsfs.image.check import lint
-from romfsfs.session.keep import history, store
+from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.keep.images import parse
-from romfsfs.session.opening import session_for
+from romfsfs.session.keep.state import Base
+from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import ERROR, WARNING, told
-from romfsfs.session.rebase import recovery
-from romfsfs.session.rebase.target import holds, restarted
+from romfsfs.session.rebase.read import base_of, session_for
+from romfsfs.session.rebase.record import Record, forget
+from romfsfs.session.rebase.recovery import recover_locked
+from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.transaction import (
+    After,
+    Before,
+    look,
+    no_space,
+    rebase,
+    restarted,
+    stood_on,
+)
 from romfsfs.session.session import Session
 from romfsfs.session.settings import device_target
-from romfsfs.system.files import Progress, check_plain, digest_fd, no_progress, replace_atomically
+from romfsfs.system.copying import copy_range
+from romfsfs.system.files import Progress, check_plain, no_progress
 
 
 def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
@@ -74,50 +87,49 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
     return parsed.size, tuple(each.text for each in told(found) if each.severity == WARNING)
 
 
+@dataclass(frozen=True, slots=True)
+class PushOptions:
+    """force: over something that is no image. restart: the camera afterwards. backup: keep what it
+    held in the log. kind: what the log calls it, 'push' or 'reset'."""
+
+    force: bool = False
+    restart: bool = True
+    backup: bool = True
+    kind: str = "push"
+
+
 def push(
     device: Device,
     source: str,
     image: BinaryIO,
     name: str,
-    *,
-    force: bool = False,
-    reset: bool = True,
+    options: PushOptions = PushOptions(),
     progress: Progress = no_progress,
 ) -> WriteReport | None:
     """Make the camera hold this image, verified; None when it did already.
 
-    What it held before is kept in the log first (`undo` brings it back). force: also over
-    something that is no image. SessionBusy while the camera is mounted.
+    What it held before is kept in the log first (`undo` brings it back). What is edited of it
+    stays edited, on top of the new image. SessionBusy while the camera is mounted.
     """
     info = device.info()
     size, warnings = check_fit(image, name, info)
-    directory = store.make_session_dir(info.key)
-    if store.mounted_at(directory) is not None:  # nor must its session change
+    folder = make_folder(info.key)
+    if folder.mounted_at() is not None:  # nor must its session change
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
-    with store.lock_for_change(directory, info.name):
-        session = session_for(device, source)
-        _settle(session, device)
-        report = None
-        if device.matches(image, size) is not True:
-            _back_up(session, device, force, progress)
-            report = _write(device, image, info.name, progress)
-            report = replace(report, notes=(*report.notes, *info.notes, *warnings))
-        recovery.forget(session)
-        if report is None:
-            return None
-        _remember(session, image, name)
-        return restarted(device, report) if reset else report
-
-
-def _write(device: Device, image: BinaryIO, name: str, progress: Progress) -> WriteReport:
-    try:
-        return device.write_image(image, None, progress)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            "interrupted while the camera was written, which is not finished",
-            where=name,
-            next_step="repeat the command; what it held before is in its log (romfsfs undo)",
-        ) from None
+    with folder.lock_for_change(info.name):
+        session, target = session_for(device, source), target_of(device)
+        with target.alone():
+            interrupted = _interrupted(session, target)
+            if device.matches(image, size) is True:
+                forget(folder)
+                return None
+            before = _before(session, target, options, interrupted, progress)
+            base = _staged(session, image, size)
+            after = After(options.kind, base, f"from {name}")
+            report = rebase(session, target, after, before, stood_on(session), progress=progress)
+        assert report is not None
+        report = replace(report, notes=(*report.notes, *info.notes, *warnings))
+        return restarted(device, report) if options.restart else report
 
 
 #: What became of a camera: what was written, None: it held the image already, or what went wrong.
@@ -128,9 +140,7 @@ def push_all(
     image: str | os.PathLike[str],
     cameras: Sequence[str],
     connect: Callable[[str], AbstractContextManager[Device]],
-    *,
-    force: bool = False,
-    reset: bool = True,
+    options: PushOptions = PushOptions(),
     progress: Progress = no_progress,
 ) -> dict[str, Outcome]:
     """`push` to several cameras at once, each in a thread of its own; the outcome of each.
@@ -146,7 +156,7 @@ def push_all(
     def one(camera: str, progress: Progress) -> Outcome:
         try:
             with open(name, "rb") as file, connect(camera) as device:
-                return push(device, camera, file, name, force=force, reset=reset, progress=progress)
+                return push(device, camera, file, name, options, progress)
         except RomfsError as error:
             return error
 
@@ -176,56 +186,46 @@ def push_all(
         return {camera: future.result() for camera, future in running.items()}
 
 
-def _settle(session: Session, device: Device) -> None:
-    """A commit that was interrupted with its image on the camera is entered into the books.
+def _interrupted(session: Session, target: Target) -> Record | None:
+    """What was interrupted before and is not finished: this push takes its place, and to finish
+    it later would undo the push. Where its image is on the camera, its books are closed first."""
+    if not session.interrupted:
+        return None
+    record = Record.load(session.folder)
+    new = session.folder.image(record.base.digest)
+    if record.is_switched(session.folder) or (new.exists() and target.holds(new)):
+        recover_locked(session, target)
+        return None
+    return record
 
-    One that was interrupted earlier is forgotten once the pushed image is there: to finish it
-    later would undo the push.
-    """
-    new = session.directory / "new.img"
-    if session.interrupted and (not new.exists() or holds(device, new)):
-        recovery.recover_locked(session, device)
+
+def _before(
+    session: Session, target: Target, options: PushOptions, interrupted: Record | None,
+    progress: Progress,
+) -> Before:  # fmt: skip
+    """What the camera holds now; after an interrupted write, what it held before that."""
+    before = look(session, target, progress) if options.backup else Before(Held("", 0), False)
+    if interrupted is not None and not before.held.size:
+        return Before(interrupted.before, interrupted.kept)
+    if before.held.digest == "" and options.backup and not options.force:
+        raise ImageFormatError(
+            "what it holds is no image", 0, where=session.info.name,
+            next_step="it cannot be backed up; --force overwrites it",
+        )  # fmt: skip
+    return before
 
 
-def _back_up(session: Session, device: Device, force: bool, progress: Progress) -> None:
-    """Enter what the camera holds now into the log, unless the log ends with just that."""
-    known = history.entries(session)
-    if known:
-        with open(history.image_path(session, known[-1].number), "rb") as last:
-            if device.matches(last, known[-1].size) is True:
-                return
-    copy = session.directory / "backup.img"
+def _staged(session: Session, image: BinaryIO, size: int) -> Base:
+    """The image, without what follows it in its file, in the history; the base that it is."""
+    folder = session.folder
     try:
-        with replace_atomically(copy) as file:
-            try:
-                size = device.read_image(file, progress)
-            except ImageFormatError as error:
-                if not force:
-                    raise ImageFormatError(
-                        error.reason,
-                        error.offset,
-                        where=session.info.name,
-                        next_step="it cannot be backed up; --force overwrites it",
-                    ) from None
-                size = 0
-            file.flush()
-            digest = digest_fd(file.fileno())
-        if size:
-            history.add(session, copy, digest, "read", "as found on the target")
+        with folder.create(folder.staged) as file:
+            copy_range(image.fileno(), 0, size, file.fileno())
+        base = base_of(folder.staged, session.recall())
+        folder.place(folder.staged, base.digest)
+    except OSError as error:
+        raise no_space(session, error, "the image cannot be staged") from error
     finally:
-        copy.unlink(missing_ok=True)
-
-
-def _remember(session: Session, image: BinaryIO, name: str) -> None:
-    copy = session.directory / "pushed.img"
-    try:
-        with replace_atomically(copy) as file:
-            offset = 0
-            while data := os.pread(image.fileno(), 1 << 20, offset):
-                file.write(data)
-                offset += len(data)
-            file.flush()
-            digest = digest_fd(file.fileno())
-        history.add(session, copy, digest, "push", f"from {name}")
-    finally:
-        copy.unlink(missing_ok=True)
+        folder.staged.unlink(missing_ok=True)
+    reached("after-placed")
+    return base

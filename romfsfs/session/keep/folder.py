@@ -1,0 +1,294 @@
+"""A session's folder: every path in it, its two locks, and how new files are made there.
+
+`<state dir>/sessions/<id>/`, one for each target:
+
+    session.json   what the user chose         base.json     the image that the session stands on
+    work/          the files that are edited   history/      images by digest, and the log of them
+    lock           held while it is mounted    commit.lock   held while base or target change
+    rebase.json    the transaction under way   unsettled     the work tree is not synced yet
+    log            of the mount                hidden/       open files that have no name any more
+    staged.img     an image being made         found.img     what a target held, being copied
+    work.new/      a tree being extracted      work.old/     a tree being removed
+
+Both locks are `flock`, so a killed process leaves none behind. Whoever takes both takes `lock`
+first. The files say who holds them, and go on saying it after a crash. Everything that is made
+here is a new file (O_EXCL, O_NOFOLLOW) that gets its name by a rename: nothing that another name
+or process may refer to is ever written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from romfsfs.errors import RomfsError, SessionBusy, shell_word
+from romfsfs.session.keep.locks import Lock, MountedAt, boot_id, holder_of, last_holder
+from romfsfs.session.keep.state import SessionInfo
+from romfsfs.system.files import (
+    make_private_dir,
+    named,
+    remove_folder,
+    remove_temporaries,
+    state_dir,
+    sync_dir,
+)
+from romfsfs.system.mount_table import find_mount, mounts, real_place
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFolder:
+    """The folder of one session. Nothing is opened or made before it is asked for."""
+
+    path: Path
+
+    @property
+    def info(self) -> Path:
+        return self.path / "session.json"
+
+    @property
+    def base(self) -> Path:
+        return self.path / "base.json"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "rebase.json"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def new_work(self) -> Path:
+        return self.path / "work.new"
+
+    @property
+    def old_work(self) -> Path:
+        return self.path / "work.old"
+
+    @property
+    def hidden(self) -> Path:
+        return self.path / "hidden"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history"
+
+    @property
+    def staged(self) -> Path:
+        return self.path / "staged.img"
+
+    @property
+    def found(self) -> Path:
+        return self.path / "found.img"
+
+    @property
+    def unsettled(self) -> Path:
+        return self.path / "unsettled"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def beside(self) -> str:
+        """How files of the work tree begin their names until they are whole.
+
+        The session's own digest is in it: no file of an image or of the user's is called so.
+        """
+        return f".romfsfs.restore.{self.path.name.rpartition('-')[2]}."
+
+    def image(self, digest: str) -> Path:
+        """The image with this digest: of the base, of the log, or of a transaction."""
+        return self.history / f"{digest}.img"
+
+    @staticmethod
+    @contextlib.contextmanager
+    def create(path: Path) -> Iterator[BinaryIO]:
+        """A new file to write and read, in place of what an earlier attempt left there.
+
+        Not synced (see `place`); removed when the block fails.
+        """
+        path.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with named(path), open(os.open(path, flags, 0o600), "w+b") as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+    def place(self, made: Path, digest: str) -> None:
+        """Keep a finished image under its digest, durably."""
+        make_private_dir(self.history)
+        fd = os.open(made, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with named(made):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(made, self.image(digest))
+        sync_dir(self.history)
+
+    def sweep(self) -> None:
+        """Remove what operations that were killed left behind. For whoever may change it."""
+        for folder in (self.new_work, self.old_work):
+            remove_folder(folder)
+        for file in (self.staged, self.found):
+            file.unlink(missing_ok=True)
+
+    # -- locks
+
+    def mounted_at(self) -> MountedAt | None:
+        """Who has this session mounted now, None if nobody has."""
+        return holder_of(self._mount_lock)
+
+    def last_mounted_at(self) -> MountedAt:
+        """Who had it mounted last, killed since perhaps. OSError where nobody ever had."""
+        return last_holder(self._mount_lock)
+
+    def changed_by(self) -> int | None:
+        """The process that commits or otherwise changes this session now (0: not known yet)."""
+        holder = holder_of(self._change_lock)
+        return None if holder is None else holder.pid
+
+    def out_of_reach(self) -> SessionBusy | None:
+        """What to say of a session whose mount was taken away lazily, or covered by another; None:
+        it is not mounted, or where it says."""
+        holder = self.mounted_at()
+        if holder is None or not holder.mountpoint or find_mounted(holder.mountpoint) == self:
+            return None
+        return SessionBusy(
+            f"its mount at {holder.mountpoint} is out of reach",
+            where=f"process {holder.pid}",
+            next_step="end the programs that still use it, and try again",
+        )
+
+    def lock_for_mount(self, name: str) -> Lock:
+        """The session's mount lock. SessionBusy names who has it."""
+        lock = Lock(self._mount_lock)
+        if lock.acquire():
+            return lock
+        holder = self.mounted_at()
+        where = holder.mountpoint if holder else ""
+        pid = holder.pid if holder else 0
+        away = self.out_of_reach()
+        if away is not None:
+            raise away
+        if where:
+            raise SessionBusy(
+                f"{name} is already mounted at {where}",
+                where=f"process {pid}",
+                next_step=f"use it there, or: romfsfs umount {shell_word(where)}",
+            )
+        raise SessionBusy(
+            f"{name} is being mounted or changed by another process",
+            where=f"process {pid}" if pid else "",
+            next_step="try again when it has finished",
+        )
+
+    def lock_for_change(self, name: str) -> Lock:
+        """The right to change base, history and target. SessionBusy if another process is at it."""
+        lock = Lock(self._change_lock)
+        if not lock.acquire():
+            pid = self.changed_by()
+            raise SessionBusy(
+                f"{name} is being committed or changed by another process",
+                where=f"process {pid}" if pid else "",
+                next_step="try again when it has finished",
+            )
+        remove_temporaries(self.path)
+        return lock
+
+    @contextlib.contextmanager
+    def lock_unmounted(self, name: str) -> Iterator[None]:
+        """Both locks, for what must not happen under a mount: nobody can mount it meanwhile.
+
+        Where this process has the mount lock already (`romfsfs.open`), that is as good.
+        """
+        holder = self.mounted_at()
+        mine = holder is not None and holder.pid == os.getpid() and not holder.mountpoint
+        with contextlib.ExitStack() as stack:
+            if not mine:
+                stack.enter_context(self.lock_for_mount(name))
+            stack.enter_context(self.lock_for_change(name))
+            yield
+
+    @property
+    def _mount_lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def _change_lock(self) -> Path:
+        return self.path / "commit.lock"
+
+
+def sessions_dir() -> Path:
+    """The folder of all sessions, made for this user alone."""
+    return make_private_dir(make_private_dir(state_dir()) / "sessions")
+
+
+def session_id(key: str) -> str:
+    """A folder name for a target: readable, unique.
+
+    A file's name tells it; of a camera all of 'board/unique id/partition' does.
+    """
+    name = key.rstrip("/").rpartition("/")[2] if key.startswith("/") else key
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name or "target")[:60]
+    return f"{stem}-{hashlib.sha256(os.fsencode(key)).hexdigest()[:12]}"
+
+
+def folder_of(key: str) -> SessionFolder:
+    """The session's folder, which may not be there yet."""
+    return SessionFolder(sessions_dir() / session_id(key))
+
+
+def make_folder(key: str) -> SessionFolder:
+    """The session's folder, made for this user alone if it is not there."""
+    folder = folder_of(key)
+    make_private_dir(folder.path)
+    return folder
+
+
+def all_sessions() -> Iterator[tuple[SessionFolder, SessionInfo]]:
+    """Every session folder whose state can be read; damaged ones are left out."""
+    for path in sorted(sessions_dir().iterdir()):
+        folder = SessionFolder(path)
+        try:
+            yield folder, SessionInfo.load(folder.info)
+        except (RomfsError, OSError, KeyError):
+            continue
+
+
+def find_mounted(mountpoint: str, *, dead: bool = False) -> SessionFolder | None:
+    """The session mounted at this folder; with `dead`, the one whose daemon was killed there.
+
+    Several may say so, and only one is it, the last that was mounted there: another may have been
+    taken away lazily and still be in use, or have ended without a word of ours (`fusermount -u`).
+    """
+    names = os.path.abspath(mountpoint), real_place(mountpoint)
+    boot = boot_id()
+    found = []
+    for path in sessions_dir().iterdir():
+        folder = SessionFolder(path)
+        try:
+            holder = folder.last_mounted_at() if dead else folder.mounted_at()
+            if holder is not None and holder.mountpoint in names:
+                found.append((holder.boot == boot, holder.since, holder.mountpoint, path))
+        except OSError:
+            continue
+    if not found:
+        return None
+    *_, where, path = max(found)
+    return SessionFolder(path) if dead or _is_there(where) else None
+
+
+def _is_there(mountpoint: str) -> bool:
+    """Whether anything is mounted there, as far as the system tells."""
+    return find_mount(mountpoint) is not None or not any(mounts())

@@ -1,0 +1,137 @@
+"""Locks that say who holds them: `flock` on a small file, so a killed process leaves none behind.
+
+The file keeps its words after the holder has ended: a dead mount is told by them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.system.files import named
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Looking who holds a lock takes it for an instant: such a look is waited for, this long.
+_PATIENCE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.005
+
+
+def boot_id() -> str:
+    """Which run of the system this is; '' where that is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # macOS, a container without /proc
+        return ""
+
+
+class MountedAt(NamedTuple):
+    """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
+
+    resumed: the mount began with edits that were kept. boot, since: when that was said, the run of
+    the system and its seconds.
+    """
+
+    pid: int
+    mountpoint: str
+    resumed: bool = False
+    boot: str = ""
+    since: float = 0.0
+
+
+class Lock:
+    """An exclusive `flock` on a file; `with` releases it, so does the end of the process.
+
+    A forked child shares it: the lock lasts until both have closed it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+
+    def acquire(self) -> bool:
+        """Take the lock if nobody has it, and say who did; whether it was taken. OSError."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+        taken = False
+        try:
+            if _take(self._fd):
+                self.write(MountedAt(os.getpid(), ""))
+                taken = True
+            return taken
+        finally:
+            if not taken:  # a disk that fails must not leave it taken for as long as we live
+                self.release()
+
+    def write(self, record: MountedAt) -> None:
+        """Say who holds it, from now on."""
+        record = record._replace(boot=boot_id(), since=time.monotonic())
+        data = json.dumps(record._asdict()).encode()
+        with named(self.path):
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+def _take(fd: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+
+
+def holder_of(path: Path) -> MountedAt | None:
+    """Who holds the lock on this file now; None if nobody does."""
+    try:
+        fd = os.open(path, _READ)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _read_record(fd)
+    finally:
+        os.close(fd)
+
+
+def last_holder(path: Path) -> MountedAt:
+    """Who holds it or held it last. OSError where nobody ever did."""
+    fd = os.open(path, _READ)
+    try:
+        return _read_record(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_record(fd: int) -> MountedAt:
+    try:
+        record = json.loads(os.pread(fd, 8192, 0))
+        return MountedAt(
+            int(record["pid"]),
+            str(record["mountpoint"]),
+            bool(record.get("resumed", False)),
+            str(record.get("boot", "")),
+            float(record.get("since", 0.0)),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return MountedAt(0, "")  # taken, not yet written

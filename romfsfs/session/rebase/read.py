@@ -1,0 +1,283 @@
+"""Reading a target into a session: its record, its image, and a work tree that shows it.
+
+A first read extracts the image beside the tree's place; a tree without edits that is there
+follows to an image that changed elsewhere. Both are transactions that write no target.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.boards import get_board
+from romfsfs.convert import Options
+from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.errors import RomfsError
+from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.session.keep.folder import folder_of
+from romfsfs.session.keep.images import open_image
+from romfsfs.session.keep.recall import Recall, shown_as
+from romfsfs.session.keep.settling import lost_power, settle
+from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, as_ours, save
+from romfsfs.session.keep.steps import reached
+from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.recovery import recover_locked
+from romfsfs.session.rebase.sources import secure
+from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.transaction import (
+    After,
+    Before,
+    no_space,
+    rebase,
+    stood_on,
+    target_changed,
+)
+from romfsfs.session.session import Session
+from romfsfs.session.tree.extraction import Item, extract
+from romfsfs.session.tree.restore import mend_torn, opened, remove_unfinished
+from romfsfs.system.clock import wait_until_settled
+from romfsfs.system.files import (
+    Progress,
+    digest_fd,
+    make_private_dir,
+    no_progress,
+    remove_folder,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What whoever opens a session chooses. All but `new` is remembered with it.
+
+    board, partition: None leaves them as they were. options: of the conversions. excludes: more
+    patterns of what is never stored. new: start from an empty tree, whatever the target holds (it
+    is replaced at the commit).
+    """
+
+    board: str | None = None
+    partition: int | None = None
+    options: Options | None = None
+    excludes: tuple[str, ...] = ()
+    commit_on_unmount: bool = False
+    new: bool = False
+
+
+def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()) -> Session:
+    """The session of this target, made if there is none; what is given here is remembered.
+
+    For whoever knows that it is not mounted: the daemon would not notice. UsageError for a board
+    or partition that does not exist.
+    """
+    found = device.info()
+    folder = folder_of(found.key)
+    try:
+        info = SessionInfo.load(folder.info)
+    except FileNotFoundError:
+        make_private_dir(folder.path)
+        info = SessionInfo(key=found.key, kind=found.kind, source=source, name=found.name)
+    info = _merge(info, found, source)
+    if chosen.board is not None:
+        name = get_board(chosen.board).name
+        if info.board not in (None, name) and info.is_file:
+            info = replace(info, partition=0)  # what was remembered is another board's
+        info = replace(info, board=name)
+    if chosen.partition is not None and info.is_file:
+        info = replace(info, partition=chosen.partition)
+    if info.board:
+        get_board(info.board).partition(info.partition)
+    if chosen.options is not None:
+        with as_ours(folder.info):
+            known = Options.from_record(info.options)
+        info = replace(info, options=known.extended(chosen.options).record())
+    more = tuple(each for each in chosen.excludes if each not in info.excludes)
+    info = replace(
+        info, excludes=(*info.excludes, *more), commit_on_unmount=chosen.commit_on_unmount
+    )
+    session = Session(folder, info)  # what it refuses must not be remembered
+    save(folder.info, info.dump())
+    reached("open-info")
+    return session
+
+
+def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
+    """What the device says of itself now, over what was remembered."""
+    info = replace(info, kind=found.kind, name=found.name)
+    if info.is_file:
+        return replace(info, source=found.key)
+    return replace(
+        info,
+        source=source,
+        board=found.board or info.board,
+        partition=found.partition,
+        capacity=found.capacity,
+        erase_size=found.erase_size,
+        mpy_version=found.mpy_version,
+        march=found.march,
+        usb_serial=found.usb_serial,
+    )
+
+
+def make_ready(
+    session: Session, device: Device, *, new: bool = False, progress: Progress = no_progress
+) -> bool:
+    """Make the work tree ready; whether kept edits were resumed. Finishes what was interrupted.
+
+    For whoever holds the mount lock. TargetChanged (exit 7) when edits are kept and the target is
+    no longer what they started from; ImageFormatError when it is neither an image nor blank.
+    """
+    target, folder = target_of(device), session.folder
+    with folder.lock_for_change(session.info.name):
+        recover_locked(session, target, progress=progress)
+        remove_folder(folder.hidden)
+        folder.sweep()
+        status = _resumed(session) if session.has_work else None
+        if status is not None:
+            clean = status.clean or (new and session.base.fresh and not _touched(status))
+            if new and not clean:
+                raise RomfsError(
+                    "the session holds edits, and --new would drop them",
+                    where=session.info.name,
+                    next_step=f"commit them, or throw them away: romfsfs revert "
+                    f"{session.info.argument}",
+                )
+            if not new and target.unchanged_since(session.held()):
+                return not clean
+            if not clean:
+                raise target_changed(session)
+        try:
+            if status is not None:
+                secure(session, status.entries)
+            with target.alone():
+                _read(session, target, new, progress)
+        except OSError as error:
+            raise no_space(session, error, "the image cannot be read into the session") from error
+        finally:
+            if not session.interrupted:
+                folder.sweep()
+        return False
+
+
+def _resumed(session: Session) -> Status:
+    """The state of the work tree that was kept."""
+    held = session.held()
+    remove_unfinished(held, session.folder)
+    if lost_power(session.folder):
+        mend_torn(held, session.folder, session.recall())
+    settle(session.folder)
+    return session.status()
+
+
+def _touched(status: Status) -> bool:
+    """Whether anything was put into a tree that was started empty."""
+    return any(entry.stored_as is not None for entry in status.entries)
+
+
+def _read(session: Session, target: Target, new: bool, progress: Progress) -> None:
+    """Read the target, and let the session stand on what it holds."""
+    folder = session.folder
+    if not session.has_work and not new and _still_holds_base(session, target):
+        base, image = session.base, folder.image(session.base.digest)
+    else:
+        base, image = target.read(folder, session.info, new, progress), folder.staged
+    reached("read")
+    tree_base = stood_on(session)
+    # The disk writes while the processors extract.
+    with ThreadPoolExecutor(max_workers=1) as pool, open_image(image) as (parsed, file):
+        placed = pool.submit(folder.place, image, base.digest) if image == folder.staged else None
+        if tree_base is None:
+            folder.new_work.mkdir()
+            folder.new_work.chmod(0o755)  # the mount's root; the session's folder keeps others out
+            entries = _extracted(parsed, file.fileno(), folder.new_work, session.recall(), progress)
+            # So that any later edit shows in its file's signature.
+            wait_until_settled([e.signature.ctime_ns for e in entries if e.signature is not None])
+        else:
+            entries = _entries(parsed, file.fileno(), session.recall())
+        if placed is not None:
+            placed.result()
+    reached("after-placed")
+    held = Held(base.target_digest, base.size)
+    after = After("read", replace(base, entries=entries), "as found on the target", writes=False)
+    rebase(session, target, after, Before(held, False), tree_base)
+
+
+def _still_holds_base(session: Session, target: Target) -> bool:
+    """Whether it still holds the image that this session has: nothing to transfer then."""
+    try:
+        held = session.held()
+    except RomfsError:
+        return False
+    base = held.base
+    if not base.image_size or base.fresh or digest_fd(held.fd) != base.digest:
+        return False
+    return target.unchanged_since(held)
+
+
+class _Placed(NamedTuple):
+    """An entry of the image, and what stands for it in the work tree (its source, if recalled)."""
+
+    path: str
+    size: int | None
+    digest: str
+    item: Item
+    source_digest: str = ""
+    made_for: str | None = None
+
+
+def _extracted(
+    image: Image, fd: int, folder: Path, recall: Recall, progress: Progress
+) -> tuple[BaseEntry, ...]:
+    """Extract an image into an empty folder, sources recalled; what each file became."""
+    placed = _place(image, fd, recall, hashed=recall.knows_any)
+    with opened(folder) as root_fd:
+        written = extract([entry.item for entry in placed], root_fd, progress)
+    return tuple([
+        BaseEntry(entry.path, None, "", entry.item.path, "", None)
+        if done is None
+        else BaseEntry(entry.path, entry.size, entry.digest or done.digest, entry.item.path,
+                       done.digest, done.signature, entry.made_for)
+        for entry, done in zip(placed, written, strict=True)
+    ])  # fmt: skip
+
+
+def _entries(image: Image, fd: int, recall: Recall) -> tuple[BaseEntry, ...]:
+    """The same, nothing extracted."""
+    return tuple([
+        BaseEntry(entry.path, entry.size, entry.digest, entry.item.path, entry.source_digest, None,
+                  entry.made_for)
+        for entry in _place(image, fd, recall, hashed=True)
+    ])  # fmt: skip
+
+
+def base_of(path: Path, recall: Recall) -> Base:
+    """The base that an image file amounts to, sources recalled, nothing extracted."""
+    with open_image(path) as (image, file):
+        fd = file.fileno()
+        digest, size = digest_fd(fd), os.fstat(fd).st_size
+        return Base(digest, size, image.size, digest, None, _entries(image, fd, recall))
+
+
+def _place(image: Image, fd: int, recall: Recall, hashed: bool) -> list[_Placed]:
+    placed = []
+    nodes = list(walk(image))
+    paths = {path for path, _ in nodes}
+    for path, node in nodes:
+        if not isinstance(node, FileNode):
+            placed.append(_Placed(path, None, "", Item(path, None, 0, 0)))
+            continue
+        offset, size = node.extent
+        made = _Placed(path, size, "", Item(path, fd, offset, size))
+        if hashed:
+            digest = digest_fd(fd, offset, size)
+            source = recall.find(path, digest)
+            shown = shown_as(path, source, paths)
+            made = made._replace(digest=digest, source_digest=digest)
+            if source is not None and shown is not None:
+                item = Item(shown, source.file, 0, source.file.stat().st_size)
+                made = made._replace(
+                    item=item, source_digest=source.digest, made_for=source.made_for
+                )
+        placed.append(made)
+    return placed

@@ -1,0 +1,94 @@
+"""`rebase.json`: the transaction under way, from just before the target is written (or the base
+switched, where nothing is written) until all books are closed.
+
+Whoever finds it, the next command on that target or `recover`, finishes or rolls back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from romfsfs.errors import RomfsError
+from romfsfs.session.keep.folder import SessionFolder
+from romfsfs.session.keep.state import VERSION, Base, Types, as_ours, check_types, load_json, save
+from romfsfs.session.rebase.target import Held
+from romfsfs.system.files import sync_dir
+
+_TYPES: Types = {
+    "kind": str, "before": list, "base": dict, "stood_on": (dict, type(None)), "summary": str,
+    "restores": int, "writes": bool, "follows": (list, type(None)),
+    "logged": int, "pid": int,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One transaction. kind: 'commit', 'undo', 'push', 'reset' or 'read'.
+
+    before: what the target held. kept: whether that is to be entered into the log, because it is
+    not what the session stood on. base: what the session will stand on. stood_on: what the work
+    tree is edited from, None where there is no work tree. restores: the number in the log that an
+    undo brings back, else -1. writes: whether the target is written. follows: the paths of the
+    tree that follow, None while that is not decided. logged: the last number in the log when it
+    began, -1 where there was none. pid: whose transaction it is.
+    """
+
+    kind: str
+    before: Held
+    base: Base
+    stood_on: Base | None
+    summary: str = ""
+    restores: int = -1
+    writes: bool = True
+    kept: bool = False
+    follows: tuple[str, ...] | None = None
+    logged: int = -1
+    pid: int = field(default_factory=os.getpid)
+
+    def save(self, folder: SessionFolder) -> None:
+        record = {
+            "version": VERSION, "kind": self.kind, "before": [*self.before, self.kept],
+            "base": self.base.record(), "summary": self.summary, "restores": self.restores,
+            "stood_on": self.stood_on and self.stood_on.record(), "writes": self.writes,
+            "follows": self.follows, "logged": self.logged, "pid": self.pid,
+        }  # fmt: skip
+        save(folder.record, json.dumps(record, separators=(",", ":")).encode())
+
+    @classmethod
+    def load(cls, folder: SessionFolder) -> Record:
+        record = load_json(folder.record)
+        with as_ours(folder.record):
+            return cls._of(record)
+
+    @classmethod
+    def _of(cls, record: Mapping[str, Any]) -> Record:
+        check_types(record, _TYPES)
+        digest, size, kept = record["before"]
+        follows, stood_on = record["follows"], record["stood_on"]
+        return cls(
+            record["kind"], Held(digest, size), Base.of(record["base"]),
+            Base.of(stood_on) if stood_on else None, record["summary"], record["restores"],
+            record["writes"], bool(kept), None if follows is None else tuple(follows),
+            record["logged"], record["pid"],
+        )  # fmt: skip
+
+    def is_switched(self, folder: SessionFolder) -> bool:
+        """Whether the base is the new one already: what is left are our own books."""
+        try:
+            now = Base.load(folder.base)
+        except (FileNotFoundError, RomfsError):
+            return False
+        return replace(now, stamp=None, image_id=None) == replace(
+            self.base, stamp=None, image_id=None
+        )
+
+
+def forget(folder: SessionFolder) -> None:
+    """The transaction is over, one way or the other. For certain, before its images may go."""
+    if folder.record.exists():
+        folder.record.unlink()
+        sync_dir(folder.path)

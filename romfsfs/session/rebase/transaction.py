@@ -1,0 +1,275 @@
+"""The one operation that gives a target another image, or a session another base.
+
+    before = what the target holds, looked at now
+    after  = an image and its entries (made by a commit, of the log, given, or read)
+
+    place after in the history -> record -> write the target, read it back -> switch the base
+    -> the work tree follows -> sources -> log -> forget the record
+
+Up to the record nothing outside the session's history has changed, and a crash costs nothing.
+From there on `recovery` finishes or rolls back, and every step may be repeated. Edits are never
+touched: of the work tree, only what still is as it was follows the new base (`tree/follow.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from romfsfs.devices.base import Device, WriteReport
+from romfsfs.errors import (
+    DeviceError,
+    ImageFormatError,
+    Interrupted,
+    RomfsError,
+    TargetChanged,
+    VerifyError,
+)
+from romfsfs.session.keep import history
+from romfsfs.session.keep.base_image import switch
+from romfsfs.session.keep.images import open_image
+from romfsfs.session.keep.settling import mark
+from romfsfs.session.keep.state import Base
+from romfsfs.session.keep.steps import reached
+from romfsfs.session.rebase import sources
+from romfsfs.session.rebase.record import Record, forget
+from romfsfs.session.rebase.target import Held, Target
+from romfsfs.session.session import Session
+from romfsfs.session.tree.follow import follow
+from romfsfs.system.files import Progress, no_progress, sync_dir
+
+
+class Mounted(NamedTuple):
+    """How a work tree is used while its base changes. root: where it is mounted, None where it is
+    not. writers: the paths that programs have open for writing, asked for whenever it matters."""
+
+    root: Path | None = None
+    writers: Callable[[], Sequence[str]] = tuple
+
+
+#: A work tree that nobody uses.
+UNMOUNTED = Mounted()
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What a transaction leads to: an image, in the history under its digest, and its entries."""
+
+    kind: str
+    base: Base
+    summary: str = ""
+    restores: int = -1
+    writes: bool = True
+
+
+class Before(NamedTuple):
+    """What the target holds now. kept: it is not what the session stands on, and was copied."""
+
+    held: Held
+    kept: bool
+
+
+def look(session: Session, target: Target, progress: Progress = no_progress) -> Before:
+    """What the target holds. What is not the base's image is copied into the history first.
+
+    Call it in `target.alone()`, and write in the same block.
+    """
+    folder = session.folder
+    if folder.base.exists():
+        held = session.held()
+        if not held.base.fresh and target.unchanged_since(held):
+            return Before(Held(held.base.target_digest, held.base.size), False)
+    try:
+        found = target.keep_copy(folder, progress)
+        if found.digest and found.size:
+            folder.place(folder.found, found.digest)
+    except OSError as error:
+        raise no_space(session, error, "what the target holds cannot be kept") from error
+    finally:
+        folder.found.unlink(missing_ok=True)
+    reached("before-kept")
+    return Before(found, True)
+
+
+def stood_on(session: Session) -> Base | None:
+    """What the work tree is edited from; None where there is no work tree."""
+    return session.base if session.has_work else None
+
+
+def rebase(
+    session: Session,
+    target: Target,
+    after: After,
+    before: Before,
+    tree_base: Base | None,
+    mounted: Mounted = UNMOUNTED,
+    progress: Progress = no_progress,
+) -> WriteReport | None:
+    """Carry the transaction out. tree_base: see `Record.stood_on`. None: nothing was to be written.
+
+    Raises DeviceError, VerifyError, Interrupted and TargetChanged of the write, and RomfsError
+    where the books cannot be closed: `recovery` does that later. OSError: nothing was written.
+    """
+    folder = session.folder
+    record = Record(
+        after.kind, before.held, after.base, tree_base, after.summary, after.restores,
+        after.writes, before.kept, logged=history.last_number(folder),
+    )  # fmt: skip
+    try:
+        record.save(folder)
+    except OSError as error:
+        raise no_space(session, error, f"the {after.kind} cannot begin") from error
+    reached("recorded")
+    report = write(session, target, record, progress) if after.writes else None
+    if after.writes:
+        reached("target-written")
+    finish(session, target, record, mounted.root)
+    return report
+
+
+def write(session: Session, target: Target, record: Record, progress: Progress) -> WriteReport:
+    """Write the record's image to the target. A target that was left as it was is forgotten."""
+    folder, image = session.folder, session.folder.image(record.base.digest)
+    held = folder.image(record.before.digest) if record.before.digest else None
+    try:
+        return target.write(
+            image, held if held is not None and held.exists() else None, record.before, progress
+        )
+    except (VerifyError, DeviceError) as error:
+        if not target.atomic:
+            said = f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
+            error.next_step = said + _ways_on(session, record)
+        raise
+    except KeyboardInterrupt:
+        if target.atomic:
+            raise  # it is the old one or the new
+        raise Interrupted(
+            "interrupted while the camera was written, which is not finished",
+            where=session.info.name,
+            next_step=_ways_on(session, record),
+        ) from None
+    finally:
+        if target.atomic and not _may_be_written(target, image):
+            forget(folder)
+
+
+def _may_be_written(target: Target, image: Path) -> bool:
+    with contextlib.suppress(RomfsError, OSError):
+        return target.holds(image)
+    return True  # not known: recovery will look again
+
+
+def _ways_on(session: Session, record: Record) -> str:
+    """How to go on after a camera was written in part."""
+    argument = session.info.argument
+    ways = f"your edits are kept: romfsfs recover {argument} finishes it"
+    if record.kind in ("push", "reset"):
+        ways = f"repeat the command, or romfsfs recover {argument} finishes it"
+    if not record.before.digest or not record.before.size:
+        return ways
+    image = session.folder.image(record.before.digest)
+    return f"{ways}, with --rollback it brings the image before back, which is {image}"
+
+
+def finish(session: Session, target: Target, record: Record, root: Path | None = None) -> None:
+    """The target holds the record's image: make it what the session stands on. Repeatable."""
+    folder = session.folder
+    try:
+        if not record.is_switched(folder):
+            switch(folder, replace(record.base, stamp=target.stamp_of(record.base)))
+        reached("switched")
+        _bring_tree_along(session, record, root)
+        reached("followed")
+        sources.remember(session, record.base)
+        reached("sources")
+        _enter(session, record)
+        reached("logged")
+        forget(folder)
+        history.trim(folder)
+    except OSError as error:
+        where = "read" if not record.writes else "on the target and verified"
+        raise RomfsError(
+            f"the image is {where}, but the session could not be brought in line: "
+            f"{error.strerror or error}",
+            where=str(folder.path),
+            next_step=f"your edits are kept; free space there, then: romfsfs recover "
+            f"{session.info.argument}",
+        ) from error
+    reached("done")
+
+
+def _bring_tree_along(session: Session, record: Record, root: Path | None) -> None:
+    folder = session.folder
+    if not session.has_work:
+        if folder.new_work.exists():  # extracted by a read
+            mark(folder)
+            sync_dir(folder.path)
+            os.rename(folder.new_work, folder.work)
+            sync_dir(folder.path)
+        return
+    if record.stood_on is None:
+        return
+
+    def decide(paths: list[str]) -> None:
+        replace(record, follows=tuple(paths)).save(folder)
+
+    follow(
+        session.held(), record.stood_on, folder, root, session.recall(),
+        session.excludes.matches, record.follows, decide,
+    )  # fmt: skip
+
+
+def _enter(session: Session, record: Record) -> None:
+    """The log ends with the base's image; one that was overwritten unseen comes before it."""
+    folder, before, base = session.folder, record.before, record.base
+    if record.kept and before.digest and before.size and before.digest != base.digest:
+        with contextlib.suppress(ImageFormatError), open_image(folder.image(before.digest)) as (
+            image, _,
+        ):  # fmt: skip
+            if image.size:
+                summary = "as found before it was overwritten"
+                history.add(
+                    folder, before.digest, before.size, "read", summary, since=record.logged
+                )
+    if base.image_size and not base.fresh:
+        history.add(
+            folder, base.digest, base.size, record.kind, record.summary, record.restores,
+            since=record.logged,
+        )  # fmt: skip
+
+
+def target_changed(session: Session) -> TargetChanged:
+    """The target is not what this session last read: the ways on."""
+    source = session.info.argument
+    return TargetChanged(
+        "the target changed elsewhere since it was read",
+        where=session.info.name,
+        next_step=f"write your edits to another file: romfsfs commit {source} --to FILE; over the "
+        f"change: romfsfs commit {source} --force; or drop them: romfsfs revert {source}",
+    )
+
+
+def restarted(device: Device, report: WriteReport) -> WriteReport:
+    """Restart the camera so that `/rom` is what was written; a report that says if it could not.
+
+    The image is written and verified by then: a camera that goes away now is no failed commit.
+    """
+    try:
+        device.reset()
+    except DeviceError as error:
+        return replace(report, notes=(*report.notes, f"the camera was not restarted: {error.line}"))
+    return report
+
+
+def no_space(session: Session, error: OSError, doing: str) -> RomfsError:
+    """What to say when the session's folder cannot be written."""
+    return RomfsError(
+        f"{doing}: {error.strerror or error}",
+        where=str(session.directory),
+        next_step="nothing was written to the target and your edits are kept; free space there, "
+        "or use another place with $ROMFSFS_STATE_DIR, and try again",
+    )

@@ -1,0 +1,107 @@
+"""How a work tree follows a new base: what is still as the old one said follows, edits stay.
+
+The one way in which a tree follows, after a commit, an undo, a push, or a target that changed
+elsewhere. It may be repeated after a crash: which paths follow is decided once, and remembered
+before the first of them is touched.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.folder import SessionFolder
+from romfsfs.session.keep.recall import Recall
+from romfsfs.session.keep.state import Base, BaseEntry, Signature
+from romfsfs.session.tree.restore import opened, parents, restore, work_digest
+from romfsfs.session.tree.worktree import Climber, kind_at, scan
+
+#: What file managers and Python leave in every folder: it goes with the folder. Other files that
+#: are never packed (a `.git`, a backup) are the user's, and keep their folder.
+_LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", "__pycache__", "*.pyc")
+
+
+def follow(
+    held: BaseImage,
+    old: Base,
+    folder: SessionFolder,
+    root: Path | None,
+    recall: Recall,
+    is_junk: Callable[[str], bool],
+    decided: Collection[str] | None,
+    decide: Callable[[list[str]], None],
+) -> None:
+    """Let a tree that stood on `old` follow to the base held.
+
+    root: where the tree is mounted, to write through. decided: the paths that follow, where an
+    attempt before this one has decided that; `decide` remembers them.
+    """
+    before = {entry.source: entry for entry in old.entries}
+    after = {entry.source: entry for entry in held.base.entries}
+    with opened(folder.work) as work_fd:
+        if decided is None:
+            changed = [path for path in before.keys() | after.keys()
+                       if _content(before.get(path)) != _content(after.get(path))]  # fmt: skip
+            wanted = [path for path in changed if _is_as(work_fd, path, before.get(path))]
+            if not wanted:
+                return
+            decide(wanted)
+        else:  # of these some are gone, to be put back, and some have followed already
+            wanted = [
+                path for path in decided
+                if not kind_at(work_fd, path) or _is_as(work_fd, path, before.get(path))
+            ]  # fmt: skip
+        seen = {path: _signature(work_fd, path) for path in wanted}
+
+        def edited(path: str) -> bool:
+            """Saved since it was compared: writing a tree takes its time."""
+            return path in seen and _signature(work_fd, path) not in (None, seen[path])
+
+        junk = _in_the_way(work_fd, wanted, before, after, is_junk)
+        restore(held, [*wanted, *junk], folder, root, recall, edited)
+
+
+def _in_the_way(
+    work_fd: int, wanted: Collection[str], before: dict[str, BaseEntry],
+    after: dict[str, BaseEntry], is_junk: Callable[[str], bool],
+) -> list[str]:  # fmt: skip
+    """Files that are never packed and go with their folder."""
+    gone = {path for path in wanted if path in before and before[path].is_dir}
+    gone -= {path for path in gone if path in after and after[path].is_dir}
+    junk = []
+    for found in scan(work_fd) if gone else ():
+        above = [path for path in parents(found.path) if path in gone]
+        if above and found.path not in before and is_junk(found.path):
+            name = found.path.rpartition("/")[2]
+            litter = any(fnmatch.fnmatchcase(name, each) for each in _LITTER)
+            if litter or any(path in after for path in above):
+                junk.append(found.path)
+    return junk
+
+
+def _signature(work_fd: int, path: str) -> Signature | None:
+    """Of a file; None where none is."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with Climber(work_fd) as climber:
+            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _content(entry: BaseEntry | None) -> tuple[bool, str] | None:
+    return None if entry is None else (entry.is_dir, entry.source_digest)
+
+
+def _is_as(work_fd: int, path: str, entry: BaseEntry | None) -> bool:
+    kind = kind_at(work_fd, path)
+    if entry is None or not kind:
+        return entry is None and not kind
+    if entry.is_dir or kind != "file":
+        return entry.is_dir and kind == "dir"
+    return work_digest(work_fd, path, entry.signature, entry.source_digest) == entry.source_digest

@@ -1,0 +1,439 @@
+"""Ways in which edits and logged images were lost, or commits refused without reason."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from session_desk import Desk, Flash, PowerLost, files_of, image_of, tree_of
+
+from romfsfs.cli import main
+from romfsfs.devices.file import FileDevice
+from romfsfs.errors import RomfsError, TargetChanged
+from romfsfs.image.writer import encode
+from romfsfs.session import opening
+from romfsfs.session.keep import history, recall, steps
+from romfsfs.session.keep.locks import MountedAt
+from romfsfs.session.opening import drop_abandoned
+from romfsfs.session.rebase import prepare
+from romfsfs.session.rebase.commit import commit
+from romfsfs.session.rebase.push import PushOptions, push
+from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.transaction import Mounted
+from romfsfs.session.rebase.undo import undo
+from romfsfs.session.revert import revert
+from romfsfs.session.session import Session
+
+
+class Stop(Exception):
+    """The operation ends here."""
+
+
+def stop_at(step: str) -> None:
+    def stop(reached: str) -> None:
+        if reached == step:
+            raise Stop
+
+    steps.on_step = stop
+
+
+def go_on() -> None:
+    steps.on_step = lambda step: None
+
+
+def log_images(desk: Desk) -> dict[int, bytes]:
+    return {e.number: image_of(desk, e.number).read_bytes()
+            for e in history.entries(desk.session.folder)}  # fmt: skip
+
+
+@pytest.fixture
+def committed(desk: Desk) -> Desk:
+    """Images 0 (found), 1 ('one') and 2 ('two')."""
+    desk.open()
+    for content in (b"one", b"two"):
+        desk.write("a.txt", content)
+        desk.commit()
+    return desk
+
+
+def flash_desk(folder: Path) -> tuple[Desk, Flash]:
+    flash = Flash(folder / "flash", 65536)
+    desk = Desk(flash, "camera")
+    desk.open()
+    desk.write("a.txt", b"mine")
+    desk.commit()
+    return desk, flash
+
+
+@pytest.mark.parametrize("step", ["after-placed", "recorded"])
+@pytest.mark.parametrize("number", [None, 2])
+def test_an_undo_that_stops_early_costs_no_image_of_the_log(
+    committed: Desk, step: str, number: int | None
+) -> None:
+    """The next commit wrote into the image that the undo had only linked to."""
+    before = log_images(committed)
+    stop_at(step)
+    with pytest.raises(Stop):
+        undo(committed.session, committed.device, number)
+    go_on()
+    committed.write("a.txt", b"three")
+    committed.commit()
+    assert {number: log_images(committed)[number] for number in before} == before
+    assert committed.stored()["a.txt"] == b"three"
+    assert committed.again().open().status().clean
+
+
+@pytest.mark.parametrize("way", ["all", "by the source's name", "by the stored name", "discard"])
+def test_a_source_that_its_compiled_form_took_the_place_of_comes_back(desk: Desk, way: str) -> None:
+    source, compiled, text = "app.py", "app.mpy", b"x = 1\n"
+    desk.open()
+    desk.write(source, text)
+    desk.commit()
+    stored = desk.stored()[compiled]
+    desk.write("b~", b"junk: the tree stays")
+    (desk.work / source).unlink()
+    desk.write(compiled, stored)
+    paths = {"by the source's name": [source], "by the stored name": [compiled]}.get(way, [])
+    revert(desk.session, paths)
+    assert (desk.work / source).read_bytes() == text
+    assert not (desk.work / compiled).exists()
+    assert desk.session.status().clean
+
+
+def test_a_compiled_file_that_a_source_took_the_place_of_comes_back(tmp_path: Path) -> None:
+    desk = Desk.with_image(tmp_path, {"lib.mpy": b"M\x06\x00\x1f"})
+    desk.open()
+    (desk.work / "lib.mpy").unlink()
+    desk.write("lib.py", b"x = 1\n")
+    assert sorted(revert(desk.session, ["lib.mpy"])) == ["lib.mpy", "lib.py"]
+    assert tree_of(desk.work) == {"lib.mpy": b"M\x06\x00\x1f"}
+
+
+def test_a_file_that_is_opened_and_half_written_while_others_are_converted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open()
+    desk.write("a.txt", b"all of it")
+    writing: list[str] = []
+    asked = []
+
+    def convert_for_minutes(step: str) -> None:
+        if step == "encoded" and not asked:
+            asked.append(step)
+            desk.write("a.txt", b"half")
+            writing.append("a.txt")
+
+    steps.on_step = convert_for_minutes
+    monkeypatch.setattr(prepare, "WRITERS_SECONDS", 0.1)
+    before = desk.image.read_bytes()
+    with pytest.raises(RomfsError, match="1 file is open for writing"):
+        commit(desk.session, desk.device, mounted=Mounted(None, lambda: writing))
+    assert desk.image.read_bytes() == before
+    writing.clear()
+    desk.write("a.txt", b"the other half too")
+    desk.commit()
+    assert desk.stored()["a.txt"] == b"the other half too"
+
+
+def test_a_file_that_was_saved_while_others_were_converted_is_stored_as_it_is_now(
+    desk: Desk,
+) -> None:
+    desk.open()
+    desk.write("a.txt", b"half")
+    saves = [b"whole"]
+
+    def save(step: str) -> None:
+        if step == "encoded" and saves:
+            desk.write("a.txt", saves.pop())
+
+    steps.on_step = save
+    desk.commit()
+    assert desk.stored()["a.txt"] == b"whole"
+
+
+def test_a_swap_file_is_no_file_being_written(desk: Desk) -> None:
+    """With Vim open, nothing could be committed."""
+    desk.open()
+    desk.write("a.txt", b"new")
+    swap = [".a.txt.swp", ".goutputstream-AB12CD", "lib/.b.bin.swp"]
+    commit(desk.session, desk.device, mounted=Mounted(None, lambda: swap))
+    assert desk.stored()["a.txt"] == b"new"
+
+
+def test_a_close_that_is_on_its_way_is_waited_for(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"new")
+    told = iter([["a.txt"], ["a.txt"], []])
+    commit(desk.session, desk.device, mounted=Mounted(None, lambda: next(told, [])))
+    assert desk.stored()["a.txt"] == b"new"
+
+
+def commit_from(state: str, image: str, text: bytes, barrier: object) -> None:
+    os.environ["ROMFSFS_STATE_DIR"] = state
+    desk = Desk.of_file(Path(image))
+    desk.open()
+    desk.write("a.txt", text)
+    barrier.wait()  # type: ignore[attr-defined]
+    try:
+        desk.commit()
+    except TargetChanged:
+        os._exit(7)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_two_state_folders_that_commit_to_one_file_at_once(desk: Desk, round_: int) -> None:
+    """Two users, or a container and its host: both were told that they had committed."""
+    states = [str(desk.image.parent / name) for name in ("one", "two")]
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+    both = [
+        context.Process(target=commit_from, args=(state, str(desk.image), state.encode(), barrier))
+        for state in states
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    codes = [process.exitcode for process in both]
+    assert sorted(map(str, codes)) == ["0", "7"]
+    assert desk.stored()["a.txt"] == states[codes.index(0)].encode()
+
+
+def test_a_program_that_writes_the_file_at_the_last_moment_loses_nothing(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine")
+    writes = 0
+
+    def write(step: str) -> None:
+        nonlocal writes
+        if step == "recorded":
+            writes += 1
+            desk.image.write_bytes(encode({"theirs.txt": b"%d" % writes}))
+
+    steps.on_step = write
+    for forced in (False, True):
+        with pytest.raises(TargetChanged, match="just before it was to be replaced"):
+            desk.commit(force=forced)
+        assert desk.stored() == {"theirs.txt": b"%d" % writes}
+        assert not desk.session.interrupted
+        assert (desk.work / "a.txt").read_bytes() == b"mine"
+    go_on()
+    theirs = desk.image.read_bytes()
+    desk.commit(force=True)
+    assert theirs in log_images(desk).values()
+
+
+def test_a_push_that_was_interrupted_is_finished_or_taken_back(tmp_path: Path) -> None:
+    """It said that undo brings back what was there, and nothing could."""
+    for rollback in (False, True):
+        folder = tmp_path / str(rollback)
+        folder.mkdir()
+        os.environ["ROMFSFS_STATE_DIR"] = str(folder / "state")
+        desk, flash = flash_desk(folder)
+        before = flash.path.read_bytes()
+        other = encode({"other.txt": b"pushed" * 300})
+        flash.power = 100
+        with pytest.raises(PowerLost):
+            push_image(flash, other)
+        flash.power = 1 << 40
+        assert files_of_or_none(flash) is None
+        session = Session.load(desk.session.folder)
+        assert session.interrupted
+        said = recover(session, flash, rollback=rollback)
+        assert said == ("rolled back" if rollback else "finished")
+        if rollback:
+            assert files_of(flash.path.read_bytes()) == files_of(before)
+        else:
+            assert files_of(flash.path.read_bytes()) == {"other.txt": b"pushed" * 300}
+            assert [e.kind for e in history.entries(session.folder)] == ["commit", "push"]
+            undo(session, flash)
+            assert files_of(flash.path.read_bytes()) == {"a.txt": b"mine"}
+
+
+def push_image(flash: Flash, image: bytes, kind: str = "push") -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(image)
+        file.flush()
+        push(flash, "camera", file, "other.img", PushOptions(kind=kind))
+
+
+def files_of_or_none(flash: Flash) -> dict[str, bytes] | None:
+    data = flash.path.read_bytes()
+    return files_of(data) if data.startswith(b"\xd2\xcd\x31") else None
+
+
+def test_an_undo_after_a_push_is_rolled_back_to_what_was_pushed(tmp_path: Path) -> None:
+    desk, flash = flash_desk(tmp_path)
+    pushed = encode({"other.txt": b"pushed"})
+    push_image(flash, pushed)
+    stop_at("target-written")
+    session = Session.load(desk.session.folder)
+    with pytest.raises(Stop):
+        undo(session, flash)
+    go_on()
+    assert files_of(flash.path.read_bytes()) == {"a.txt": b"mine"}
+    assert recover(session, flash, rollback=True) == "rolled back"
+    assert flash.path.read_bytes().startswith(pushed)
+
+
+@pytest.mark.parametrize("theirs", [encode({"x": b"y"}), b"no image at all", b"", b"\xff" * 999])
+def test_a_forced_commit_is_rolled_back_to_what_the_file_held(desk: Desk, theirs: bytes) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine")
+    desk.image.write_bytes(theirs)
+    stop_at("target-written")
+    with pytest.raises(Stop):
+        desk.commit(force=True)
+    go_on()
+    assert desk.stored()["a.txt"] == b"mine"
+    assert recover(desk.session, desk.device, rollback=True) == "rolled back"
+    assert desk.image.read_bytes() == theirs
+
+
+def test_a_commit_that_made_the_file_is_rolled_back_to_none(tmp_path: Path) -> None:
+    desk = Desk.of_file(tmp_path / "app.img")
+    desk.open(new=True)
+    stop_at("target-written")
+    with pytest.raises(Stop):
+        desk.commit()
+    go_on()
+    assert recover(desk.session, desk.device, rollback=True) == "rolled back"
+    assert not desk.image.exists()
+
+
+def test_a_push_of_a_partition_dump_can_be_undone(tmp_path: Path) -> None:
+    """Bytes follow the image in its file: undo took that for a change by somebody else."""
+    desk, flash = flash_desk(tmp_path)
+    pushed = encode({"other.txt": b"pushed"})
+    push_image(flash, pushed + b"\xff" * 3000)
+    assert undo(Session.load(desk.session.folder), flash)[0].kind == "commit"
+    assert files_of(flash.path.read_bytes()) == {"a.txt": b"mine"}
+
+
+def test_edits_outlive_a_push(tmp_path: Path) -> None:
+    desk, flash = flash_desk(tmp_path)
+    desk.write("a.txt", b"edited")
+    pushed = encode({"a.txt": b"pushed", "b.txt": b"new"})
+    push_image(flash, pushed, "reset")
+    desk.open()
+    assert (desk.work / "a.txt").read_bytes() == b"edited"
+    assert (desk.work / "b.txt").read_bytes() == b"new"
+    assert desk.changes() == {"a.txt": "M"}
+    assert history.entries(desk.session.folder)[-1].kind == "reset"
+
+
+def test_files_that_are_called_as_ours_are_the_user_s(desk: Desk) -> None:
+    names = [".romfsfs.restore.000001", "lib/.romfsfs.restore.000002"]
+    desk.image.write_bytes(encode({**dict.fromkeys(names, b"stored"), "a.txt": b"first\n"}))
+    desk.open()
+    desk.write("a.txt", b"new")
+    desk.write("lib/.romfsfs.restore.000003", b"the user's")
+    desk.open()  # resumed
+    desk.commit()
+    assert {name: desk.stored().get(name) for name in names} == dict.fromkeys(names, b"stored")
+    assert (desk.work / "lib/.romfsfs.restore.000003").exists()
+
+
+def test_dropping_everything_asks_or_is_told_yes(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.open()
+    desk.write("a.txt", b"edited")
+    assert main(["revert", str(desk.image)]) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert (desk.work / "a.txt").read_bytes() == b"edited"
+    assert main(["revert", str(desk.image), "--yes"]) == 0
+    assert not desk.session.has_work
+
+
+def test_what_was_made_for_another_target_is_made_anew(desk: Desk) -> None:
+    """The board was chosen later: "nothing to commit", and the old bytes stayed."""
+    desk.open()
+    desk.write("app.py", b"@micropython.viper\ndef f() -> int:\n    return 1\n")
+    desk.write("same.py", b"x = 1\n")
+    desk.open(board="OPENMV4")
+    desk.commit()
+    first = desk.stored()
+    desk.open(board="OPENMV2")
+    entries = {entry.path: entry for entry in desk.session.status().entries}
+    assert entries["app.py"].change.value == "modified"
+    [why] = [d.message for d in entries["app.py"].diagnostics if d.code == "stale"]
+    assert "march" in why or "architecture" in why
+    desk.commit()
+    assert desk.stored()["app.mpy"] != first["app.mpy"]
+    assert desk.stored()["same.mpy"] == first["same.mpy"]
+    assert desk.session.status().clean
+    shutil.rmtree(desk.work)
+    desk.open(board="OPENMV4")  # and known from what is recalled
+    assert desk.changes()["app.py"] == "M"
+    assert desk.commit().clean is False
+    assert desk.stored() == first
+
+
+def test_a_session_is_forgotten_when_asked_to(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.open()
+    desk.write("a.txt", b"edited")
+    assert main(["sessions", "--forget", str(desk.image)]) == 2
+    assert "--yes" in capsys.readouterr().err
+    with desk.session.folder.lock_for_mount("app.img") as lock:
+        lock.write(MountedAt(1, "/somewhere"))
+        assert main(["sessions", "--forget", str(desk.image), "--yes"]) == 1
+    assert (desk.work / "a.txt").exists()
+    assert main(["sessions", "--forget", str(desk.image), "--yes"]) == 0
+    assert not desk.session.directory.exists()
+
+
+def test_a_session_whose_file_is_gone_is_forgotten_after_90_days(desk: Desk) -> None:
+    desk.open()
+    shutil.rmtree(desk.work)
+    desk.image.unlink()
+    assert drop_abandoned() == []
+    old = time.time() - 91 * 86400
+    for path in [*desk.session.directory.iterdir(), desk.session.directory]:
+        os.utime(path, (old, old))
+    assert drop_abandoned() == [str(desk.image)]
+    assert not desk.session.directory.exists()
+
+
+def test_edits_and_files_that_are_there_are_never_forgotten(desk: Desk) -> None:
+    desk.open()
+    old = time.time() - 91 * 86400
+    for path in [*desk.session.directory.iterdir(), desk.session.directory]:
+        os.utime(path, (old, old))
+    desk.image.unlink()
+    assert drop_abandoned() == []
+    assert (desk.work / "a.txt").exists()
+
+
+def test_the_log_of_mounts_does_not_grow_for_ever(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_LOG_BYTES", 1000)
+    monkeypatch.setattr(opening, "_LOG_KEPT", 100)
+    desk.open()
+    desk.session.folder.log.write_bytes(b"".join(b"line %d\n" % n for n in range(500)))
+    session, lock, _ = opening.enter(FileDevice(desk.image), str(desk.image), opening.OpenOptions())
+    with lock:
+        lines = session.folder.log.read_text().splitlines()
+    assert lines[-1] == "line 499"
+    assert all(line.startswith("line ") for line in lines)
+    assert session.folder.log.stat().st_size <= 100
+
+
+def test_what_is_remembered_of_sources_is_trimmed_with_them(desk: Desk) -> None:
+    desk.open()
+    desk.write("app.py", b"x = 1\n")
+    desk.commit()
+    memory = recall.Recall("")
+    assert list((memory.folder / "index").iterdir())
+    memory.trim(0)
+    assert not list((memory.folder / "index").iterdir())
+    assert not list((memory.folder / "objects").iterdir())
