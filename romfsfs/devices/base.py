@@ -16,8 +16,8 @@ new one, or none (the block with the image header is invalidated first and progr
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Protocol
 
 from romfsfs.system.files import Progress, no_progress
 
@@ -88,6 +88,34 @@ class WriteReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a model. dtype: as struct and array call it (`b`: int8, `f`: float)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """What a camera said when it was to open the model at `path` (of the image).
+
+    error: why it could not, in the firmware's own words, "" if it could. detail: what it printed
+    meanwhile. memory: bytes of RAM that the model takes.
+    """
+
+    path: str
+    error: str = ""
+    detail: str = ""
+    memory: int = 0
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionState:
     """What a partition of a camera holds, from its first bytes: cheap to ask.
 
@@ -136,6 +164,13 @@ class Device(Protocol):
         """Make the device hold `image` (from its position 0 to its end), durably, and verify it.
 
         old: what the device is believed to hold; a hint that may be wrong, never trusted.
+        """
+        ...
+
+    def open_model(self, path: str) -> OpenedModel | None:
+        """Have the camera open a model of the image it holds now, and let go of it.
+
+        The first call after a write restarts it. None: it cannot be asked that.
         """
         ...
 

@@ -218,6 +218,9 @@ class FileDevice:
     def reset(self) -> None:
         """A file needs none."""
 
+    def open_model(self, path: str) -> None:
+        """Nobody runs there."""
+
     def close(self) -> None:
         """Nothing is held open."""
 

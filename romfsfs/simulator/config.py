@@ -119,6 +119,7 @@ _PRESETS = {
             mpy=_MPY_SP,
             heap_size=192 * KIB,
             stdio_buffer=False,
+            missing=("ml",),
         ),
         SimulatorConfig(
             "OPENMV3",

@@ -17,12 +17,13 @@ from romfsfs.boards import Board
 from romfsfs.devices.base import (
     HEADER_SIZE,
     DeviceInfo,
+    OpenedModel,
     PartitionState,
     WriteReport,
     matches_by_digest,
 )
 from romfsfs.devices.discovery import usb_serial
-from romfsfs.devices.serial_camera import flash_plan, identity, snippets
+from romfsfs.devices.serial_camera import flash_plan, identity, snippets, trying
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
@@ -366,6 +367,15 @@ class SerialCamera:
             # block 0 still lacks the header on purpose, so it says nothing where others are wrong
             return f"first at {(wrong[1:] or wrong)[0]:#x}"
         return "at an unknown address"
+
+    def open_model(self, path: str) -> OpenedModel | None:
+        """See `Device`. None too where the partition is not the one that is mounted at /rom."""
+        if self._partition.index:
+            return None
+        if self._unmounted:
+            self._repl.soft_reset()  # mounts what was written; boot.py runs, main.py does not
+            self._unmounted = False
+        return trying.open_model(self._repl, path)
 
     def reset(self) -> None:
         """Soft reset: boot.py runs, and /rom shows what was written. main.py runs too, but not on

@@ -296,6 +296,39 @@ def write_loop(kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool)
     return _command(body + _WRITE_LOOP)
 
 
+def open_model(path: str) -> str:
+    """Opens a model and lets go of it. Prints a dictionary twice, before it what the firmware says;
+    `None` where it runs no models.
+
+    uml is the firmware's own module; a user's `ml.py` could hide the other. It takes a second
+    argument in the present firmware (openmv: modules/py_ml.c) and one in the older.
+    """
+    return _command(
+        " import gc\n"
+        " try:\n"
+        "  import uml\n"
+        " except ImportError:\n"
+        "  print('None\\nNone')\n"
+        "  return\n"
+        " gc.collect()\n"
+        " q=lambda n:getattr(m,n,None)\n"
+        " try:\n"
+        "  try:\n"
+        f"   m=uml.Model({path!r},None)\n"
+        "  except TypeError:\n"
+        f"   m=uml.Model({path!r})\n"
+        "  r={n:q(n) for n in "
+        "('ram','input_shape','input_dtype','output_shape','output_dtype')}\n"
+        " except Exception as e:\n"
+        "  r={'error':str(e) or type(e).__name__,'type':type(e).__name__}\n"
+        " m=None\n"
+        " gc.collect()\n"
+        " r=repr(r)\n"
+        " print(r)\n"
+        " print(r)\n"
+    )
+
+
 UNMOUNT = """\
 def _rf():
  import vfs
