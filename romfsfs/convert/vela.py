@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert.admission.models import (
     NEURAL_ART_MAGIC,
+    listed,
     look_into,
     mebibytes,
     operator_name,
@@ -66,10 +67,11 @@ _REFUSAL = re.compile(
     r"^RuntimeError: (?:Compilation failed: )?(?:Error: )?(?P<why>.*?)(?:\nFailed to parse|\s*\Z)",
     re.M | re.S,
 )
+#: The tensor behind a reason: names that the model's author never saw, of up to 300 characters.
+_TENSOR = re.compile(r" \([^()]*\)$")
 _FLOAT = re.compile(r"float", re.I)
 #: What Vela says before it crashes on a damaged model.
 _UNREADABLE = re.compile(r"^.*Failed to load \w+ model.*?(?=\.?$)", re.M)
-_MAX_NAMED = 5
 #: A summary has two lines; larger is none.
 _MAX_SUMMARY_BYTES = 1 << 20
 
@@ -254,13 +256,14 @@ def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:
         return ()
     reasons: dict[str, str] = {}
     for match in _FALLBACK.finditer(output):
-        reasons.setdefault(match["name"], (match["reason"] or "").strip())
+        reason = _TENSOR.sub("", match["reason"] or "").strip()
+        reasons.setdefault(match["name"], reason)
     names = {operator_name(number): operator_name(number) for number in model.builtin}
     names |= {name: "CUSTOM" for name in model.custom if name != ETHOS_U}
-    texts = [f"{name} ({reasons[kind]})" if reasons.get(kind) else name
-             for name, kind in sorted(names.items())]  # fmt: skip
-    more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
-    shown = ", ".join(texts[:_MAX_NAMED]) + more
+    groups: dict[str, list[str]] = {}
+    for name, kind in sorted(names.items()):
+        groups.setdefault(reasons.get(kind, ""), []).append(name)
+    shown = ", ".join(f"{listed(each)}{why and f' ({why})'}" for why, each in groups.items())
     if model.npu:
         what = "1 operator runs" if model.cpu == 1 else f"{model.cpu} operators run"
         return (info("cpu-fallback", f"{what} on the CPU: {shown}", output),)

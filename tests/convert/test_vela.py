@@ -22,7 +22,7 @@ from convert_helpers import (
 
 from romfsfs.convert import Converters, FileOptions, State, vela
 from romfsfs.convert.admission.models import mebibytes
-from romfsfs.convert.flatbuffer import Npu, read_model
+from romfsfs.convert.flatbuffer import Model, Npu, read_model
 from romfsfs.system.runner import Outcome
 
 BOOL = 6
@@ -108,7 +108,7 @@ def test_model_that_stays_on_the_cpu(tmp_path, cache):
     assert [each.code for each in result.diagnostics] == ["cpu-fallback"]
     assert result.message == (
         "nothing of it runs on the NPU: CONV_2D (Operation has tensor with unsupported DataType "
-        "Float32 (input)); quantise the model to int8"
+        "Float32); quantise the model to int8"
     )
 
 
@@ -254,3 +254,17 @@ def test_what_no_firmware_takes_is_not_given_to_vela(tmp_path, cache):
     converters = Converters(camera("OPENMV_AE3"), cache)
     for model in (one_operator(19, BOOL), one_operator(19, version=2), one_operator(19)[:-60]):
         assert lookup(converters, tmp_path, "m.tflite", model).state is State.FAILED
+
+
+def test_operators_with_one_reason_are_named_together():
+    said = "".join(
+        f"Warning (supported operators) operator: {name}, ofm: 'x'\nReason: {reason}\n"
+        for name, reason in [("ADD", "Float32 (a;b;c)"), ("POW", "Unsupported opType"),
+                             ("RELU", "Float32 (d)")]
+    )  # fmt: skip
+    model = Model(3, {"Mine": 1, "ethos-u": 2}, {0: 4, 19: 1, 78: 1, 1: 9}, frozenset(), (), (), 0)
+    (found,) = vela.cpu_fallback(said, model)
+    assert found.message == (
+        "16 operators run on the CPU: ADD, RELU (Float32), AVERAGE_POOL_2D, Mine, POW "
+        "(Unsupported opType)"
+    )

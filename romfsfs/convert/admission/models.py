@@ -152,9 +152,13 @@ def _missing(model: Model) -> str:
     used = {operator_name(number): count for number, count in model.builtin.items()}
     used.update({name or "a custom operator without a name": n for name, n in model.custom.items()})
     known = operators().registered | {ETHOS_U}
-    lacking = [f"{name} ({n}x)" for name, n in sorted(used.items()) if name not in known]
-    more = f" and {len(lacking) - _MAX_NAMED} more" if len(lacking) > _MAX_NAMED else ""
-    return ", ".join(lacking[:_MAX_NAMED]) + more
+    return listed([f"{name} ({n}x)" for name, n in sorted(used.items()) if name not in known])
+
+
+def listed(names: list[str]) -> str:
+    """The first few of them, and how many more there are."""
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _memory(target: Target, npu: VelaNpu | None) -> tuple[int, str]:

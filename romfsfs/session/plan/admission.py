@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import BinaryIO
 
 from romfsfs.convert import Diagnostic, Target, admit
@@ -44,10 +45,11 @@ class Admission:
                 self._known[key] = found
         if not found:
             return entry
-        cannot = any(each.severity == "error" for each in found)
+        if entry.change is Change.UNCHANGED:  # nobody asked for it: it stops no commit
+            found = tuple(map(_there_already, found))
+        failed = any(each.severity == "error" for each in found)
         return entry._replace(
-            state="failed" if cannot and entry.change is not Change.UNCHANGED else entry.state,
-            diagnostics=(*entry.diagnostics, *found),
+            state="failed" if failed else entry.state, diagnostics=(*entry.diagnostics, *found)
         )
 
     def keep(self, entries: list[ShadowEntry]) -> None:
@@ -55,6 +57,12 @@ class Admission:
         keys = {(entry.stored_as or "", entry.digest) for entry in entries}
         for key in self._known.keys() - keys:
             self._known.pop(key, None)
+
+
+def _there_already(found: Diagnostic) -> Diagnostic:
+    if found.severity != "error":
+        return found
+    return replace(found, severity="warning", message=f"already in the image: {found.message}")
 
 
 def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) -> list[Problem]:

@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from romfsfs.session.plan.shadow import Change
 from romfsfs.session.tree.worktree import open_file
 from romfsfs.system.files import Progress, no_progress
 
@@ -61,8 +60,7 @@ class Conversions:
         if entry.state == "pending":
             return True
         asked = (entry.path, entry.source_digest) in self._results
-        changed = entry.change is not Change.UNCHANGED  # else what is stored is not asked for
-        return entry.state == "failed" and changed and bool(entry.source_digest) and not asked
+        return entry.state == "failed" and bool(entry.source_digest) and not asked
 
     def _convert(self, entry: ShadowEntry, cancel: threading.Event) -> None:
         from romfsfs.convert import Cancelled, StaleSource

@@ -96,10 +96,8 @@ def commit(
             if trailing is not None and trailing.severity == ERROR and not options.force:
                 problems.append(trailing)
             writes = plan.changed or options.compact or over
-            if not writes:  # what is there already may be too large, or not for this board
-                kept = [each.source for each in plan.entries if isinstance(each.location, InBase)]
-                problems = [p for p in problems if p.code != "capacity" and p.path not in kept]
-            raise_problems(plan, problems)
+            # An image that is there already may be too large: that stops only what writes one.
+            raise_problems(plan, [p for p in problems if writes or p.code != "capacity"])
             return _layout(session, target, plan, options.compact) if writes else None
 
         try:
