@@ -122,15 +122,8 @@ def _global_options() -> list[click.Option]:
     "conflicting or too large, 5 device absent, busy or lost, 6 verification mismatch, 7 target "
     "changed elsewhere, 130 interrupted.",
 )
-@click.option(
-    "-v", "--verbose", count=True, help="Say more; twice: the log too. Also after the command."
-)
-@click.option(
-    "-q",
-    "--quiet",
-    is_flag=True,
-    help="Errors alone, and what was asked for. Also after the command.",
-)
+@click.option("-v", "--verbose", count=True, help="Say more; twice: the log too.")
+@click.option("-q", "--quiet", is_flag=True, help="Only results and errors, no progress.")
 @click.version_option(__version__, message="romfsfs %(version)s")
 @click.pass_context
 def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:

@@ -12,7 +12,7 @@ import click
 from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli import values
-from romfsfs.cli.output import Output, flush
+from romfsfs.cli.output import Output, flush, table
 from romfsfs.cli.parameters import JSON, board
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
 from romfsfs.system.files import digest_bytes
@@ -35,10 +35,12 @@ def boards(output: Output, name: str | None, as_json: bool) -> None:
     if as_json:
         output.json([_board_record(board) for board in known])
         return
+    rows = [("BOARD", "CAMERA", "ROMFS", "NPU")]
     for board in known:
-        sizes = " + ".join(f"{partition.size:,} B" for partition in board.partitions)
+        sizes = " + ".join(f"{partition.size:,}" for partition in board.partitions)
         npu = next((_npu_name(partition) for partition in board.partitions if partition.npu), "")
-        output.show(f"{board.name:22} {board.display_name:40} {sizes}{', ' + npu if npu else ''}\n")
+        rows.append((board.name, board.display_name.partition(" (")[0], f"{sizes} B", npu))
+    output.show(table(rows), (("BOARD", "bright_black"),))
 
 
 def _npu_name(partition: Partition) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import select
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ import click
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
 from romfsfs.system.errors import os_error
 from romfsfs.system.files import Progress, named, no_progress
+from romfsfs.system.programs import find_on_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -69,8 +71,7 @@ class Output:
             for line in lines:
                 write(line + "\n")
         else:
-            os.environ.setdefault("LESS", "FRX")  # less ends where all fits on one screen
-            click.echo_via_pager(drawn(line + "\n", colours) for line in lines)
+            _page(drawn(line, colours) + "\n" for line in lines)
 
     def json(self, record: Any) -> None:
         """A JSON document on standard output."""
@@ -107,6 +108,26 @@ class Output:
                 yield bars
         else:
             yield _Lines()
+
+
+def _page(lines: Iterable[str]) -> None:
+    """Lines through the user's pager, which ends by itself where all fits on one screen."""
+    pager = os.environ.get("PAGER") or find_on_path("less") or "cat"
+    paging = subprocess.Popen(
+        pager, shell=True, stdin=subprocess.PIPE, text=True, errors="backslashreplace",
+        env={"LESS": "FRX", **os.environ},
+    )  # fmt: skip
+    assert paging.stdin is not None
+    try:
+        with suppress(BrokenPipeError), paging.stdin:  # closed before the end
+            paging.stdin.writelines(lines)
+    finally:
+        while True:
+            try:
+                paging.wait()
+                break
+            except KeyboardInterrupt:  # means something else to a pager, which goes on
+                continue
 
 
 def write(data: str | bytes) -> None:
@@ -228,6 +249,21 @@ def printable_lines(text: str) -> str:
     if text.isprintable():
         return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as aligned columns; columns of numbers and sizes to the right."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def count_text(count: int, noun: str) -> str:
