@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # while modules are imported too: there is no handler of `app` yet
         from romfsfs.errors import EXIT_INTERRUPTED
 
-        sys.stderr.write("romfsfs: interrupted; nothing is lost, run the command again to go on\n")
+        sys.stderr.write(
+            "romfsfs: interrupted; nothing is lost, run the command again to continue\n"
+        )
         return EXIT_INTERRUPTED
 
 

@@ -28,10 +28,10 @@ _GC_THRESHOLD = (100_000, 20, 20)
 COMMANDS = {
     "mount": ("mounting", "Mount an image file or a camera as a directory."),
     "umount": ("mounting", "Unmount; keep, commit or discard the edits."),
-    "status": ("sessions", "What would be committed, and what speaks against it."),
+    "status": ("sessions", "What would be committed, and any problems."),
     "diff": ("sessions", "The edits, as a unified diff."),
     "commit": ("sessions", "Write the edits to the file or camera, verified."),
-    "revert": ("sessions", "Bring paths, or everything, back to the last commit."),
+    "revert": ("sessions", "Restore paths, or everything, as last committed."),
     "undo": ("sessions", "Write the previous image back."),
     "log": ("sessions", "The images read and committed so far."),
     "sessions": ("unfinished", "Sessions with their targets, mounts and edits."),
@@ -53,7 +53,7 @@ COMMANDS = {
     "zoo": ("zoo", "Models that can be added."),
     "automount": ("automount", "Mount cameras when they are plugged in."),
     "desktop": ("desktop", "Commit and Status in file managers' menus."),
-    "completion": ("completion", "The script that makes a shell complete what you type."),
+    "completion": ("completion", "The completion script for your shell."),
     "man": ("man", "The manual page."),
     "help": ("help", "What a command does and takes."),
 }

@@ -37,7 +37,12 @@ def program() -> list[str]:
 
 @click.command()
 @click.option("--install", "what", flag_value="install", help="Mount cameras from now on.")
-@click.option("--uninstall", "what", flag_value="uninstall", help="No more.")
+@click.option(
+    "--uninstall",
+    "what",
+    flag_value="uninstall",
+    help="Stop that; remove the unit.",
+)
 @click.option("--status", "what", flag_value="status", help="What is set up (the default).")
 @click.option("--rule", "what", flag_value="rule", help="Print the udev rule.")
 @click.option(
@@ -72,7 +77,7 @@ def automount(
         output.say(f"written: {wanted.path}")
         _reload(output)
         if not _has_rule(text):
-            output.say(f"now, once, as root:\n  {rule_command(program())}")
+            output.say(f"one more step, once, as root:\n  {rule_command(program())}")
     elif what == "uninstall":
         return _uninstall(output, wanted.path, dry_run)
     else:
@@ -88,11 +93,13 @@ def _uninstall(output: Output, path: Path, dry_run: bool) -> int:
     for each in removed:
         output.say(f"removed: {each}")
     for each in left:
-        raise UsageError("it was changed since, and is left", where=str(each))
+        raise UsageError(
+            "it was edited since it was installed, and was left in place", where=str(each)
+        )
     if removed:
         _reload(output)
     if RULE.exists():
-        output.say(f"now, once, as root:\n  {rule_command(program(), remove=True)}")
+        output.say(f"one more step, once, as root:\n  {rule_command(program(), remove=True)}")
     elif not removed:
         output.say("nothing was installed")
     return EXIT_OK
@@ -112,7 +119,9 @@ def _status(output: Output, wanted: File, text: str, as_json: bool) -> int:
             state = "installed" if record[f"{name}_installed"] else "not installed"
             output.show(f"{name}: {state} ({record[name]})\n")
         if record["rule_installed"] and not record["rule_current"]:
-            output.note(f"the rule is of another version: {rule_command(program())}")
+            output.note(
+                f"the installed rule is from another version; update it: {rule_command(program())}"
+            )
         elif record["unit_installed"] and not record["rule_installed"]:
             output.note(f"as root: {rule_command(program())}")
         elif not record["unit_installed"]:

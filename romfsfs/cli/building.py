@@ -12,8 +12,8 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.output import Output, count_text, flush, write
-from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0
-from romfsfs.cli.reports import say_warnings
+from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0, REPLACE
+from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import build as build_image
@@ -48,6 +48,7 @@ from romfsfs.session.recipe import board_of
     help="DIR is a checkout of the firmware; take what its boards/BOARD/romfs_config.json says.",
 )
 @conversion_options
+@REPLACE
 @JSON
 @click.pass_obj
 def build(
@@ -70,13 +71,16 @@ def build(
     if image == "-":
         _to_standard_output(output, directory, boards, partition, options, given["exclude"])
         return EXIT_OK
+    wanted = orders(boards, image, partition)
+    refuse_existing(*(order.image for order in wanted), force=given["force"])
+    if not boards:
+        refuse_existing(image, force=given["force"])
     if not boards:
         with output.progress() as progress:
             target = Target(None, None, options)
             built = build_file(Path(directory), Path(image), target, given["exclude"], progress)
         _report(output, image, built, as_json)
         return EXIT_OK
-    wanted = orders(boards, image, partition)
     if len(wanted) > 1:
         return _many(output, directory, wanted, options, given["exclude"], as_json)
     (order,) = wanted

@@ -55,7 +55,7 @@ def answer(instruction: str) -> int:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def completion(output: Output, /, shell: str) -> None:
-    """Print the script that makes a shell complete commands, options, boards, image files,
+    """Print the script with which a shell completes commands, options, boards, image files,
     connected cameras, mounted directories and models of the zoo."""
     from romfsfs.cli.app import romfsfs
 

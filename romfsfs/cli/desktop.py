@@ -50,14 +50,14 @@ def desktop(
     """
     if action is not None:
         if folder is None:
-            raise UsageError("which folder?")
+            raise UsageError("no folder was named")
         return _run(action, folder)
     if what == "install":
         _install(output, dry_run)
     elif what == "uninstall":
         _uninstall(output, dry_run)
     else:
-        raise UsageError("say what to do", next_step="--install or --uninstall")
+        raise UsageError("one option is needed", next_step="--install or --uninstall")
     return EXIT_OK
 
 
@@ -82,7 +82,7 @@ def _install(output: Output, dry_run: bool) -> None:
     _write(actions, made)
     output.say(f"written: {actions}")
     # It reads them once, when it starts, and then stays to serve further windows.
-    output.note("a Thunar that is running shows them after: thunar -q")
+    output.note("a Thunar that is running shows them after a restart: thunar -q")
 
 
 def _uninstall(output: Output, dry_run: bool) -> None:
@@ -97,7 +97,7 @@ def _uninstall(output: Output, dry_run: bool) -> None:
     for path in removed:
         output.say(f"removed: {path}")
     for path in left:
-        output.note(f"{path} was changed since, and is left")
+        output.note(f"{path} was edited since it was installed, and was left in place")
     if present is None or (cleaned := without_actions(present)) == present:
         return
     if not _backup(actions).exists() and cleaned in (_present(SYSTEM_UCA), _without_any()):

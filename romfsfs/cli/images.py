@@ -24,7 +24,8 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reading import image_of
-from romfsfs.cli.reports import say_warnings
+from romfsfs.cli.reports import refuse_existing, say_warnings
+from romfsfs.cli.sources import find_session
 from romfsfs.convert import Target
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
@@ -52,10 +53,7 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
     """Make an empty image for a board."""
     chosen = get_board(board)
     chosen.partition(partition)
-    if os.path.exists(image) and not force:
-        raise UsageError(
-            "the file exists", where=image, next_step="choose another name, or --force replaces it"
-        )
+    refuse_existing(image, force=force)
     device = FileDevice(image)
     with make_folder(device.path).lock_unmounted(image):
         with tempfile.TemporaryFile() as file:
@@ -100,11 +98,19 @@ def extract(
 def info(
     output: Output, source: str, board: str | None, partition: int, as_map: bool, as_json: bool
 ) -> None:
-    """What SOURCE holds: size, files, and what is worth knowing about its layout."""
+    """What SOURCE holds: size, files, and what is worth knowing about its layout.
+
+    Of a mounted directory: the image as last read or committed; `romfsfs status` has the edits.
+    """
+    title = source
+    if os.path.isdir(source):
+        session = find_session(source, only_looks=True).session
+        board, partition = board or session.info.board, session.info.partition
+        source, title = str(session.base_image), session.info.title
     if as_map:
         from romfsfs.cli.maps import show_map
 
-        show_map(output, source, board, partition, as_json)
+        show_map(output, source, board, partition, as_json, title)
         return
     with (
         output.progress() as progress,
@@ -116,7 +122,7 @@ def info(
         return
     counts = f"{count_text(record['files'], 'file')}, "
     counts += count_text(record["directories"], "directory")
-    output.show(f"{source}: {record['size']:,} B, {counts}\n")
+    output.show(f"{title}: {record['size']:,} B, {counts}\n")
     output.show(f"  sha256 {record['digest']}\n")
     if record["trailing"]:
         output.show(f"  {record['trailing']:,} bytes follow the image\n")
@@ -174,7 +180,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         image_of(source, partition=partition, progress=progress) as (image, file, info),
     ):
         if image.size == 0:
-            raise ImageFormatError("blank: no image there", 0, where=source)
+            raise ImageFormatError("blank: it holds no image", 0, where=source)
         record = _summary(image, file, source, chosen, partition)
         found = admit_image(image, file, _target(chosen, partition, info))
         record["problems"] = [each.record() for each in found]

@@ -243,7 +243,7 @@ def _id_of(place: str) -> bytes:
     "--image",
     metavar="IMAGE",
     type=click.Path(exists=True),
-    help="What partition 0 holds at first.",
+    help="The image in partition 0 at the start.",
 )
 @click.option(
     "--rate", type=float, metavar="BYTES", help="Link speed in bytes a second; default: unlimited."

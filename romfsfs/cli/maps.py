@@ -38,7 +38,9 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES = {HEADER: "(header)", GAP: "(gap)", TRAILING: "(after the image)", FREE: "(free)"}
 
 
-def show_map(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> None:
+def show_map(
+    output: Output, source: str, board: str | None, partition: int, as_json: bool, title: str = ""
+) -> None:
     """Print the map of SOURCE. A board that was given wins over what is known of the source."""
     with output.progress() as progress, _image(source, board, partition, progress) as found:
         image, known = found
@@ -56,7 +58,7 @@ def show_map(output: Output, source: str, board: str | None, partition: int, as_
         })  # fmt: skip
         return
     where = f", {chosen.name} partition {index}" if chosen else ", no board"
-    output.show(f"{source}{where}\n")
+    output.show(f"{title}{where}\n")
     # A few columns are left for what a terminal or a quoting mail program puts in front.
     width = min(_DEFAULT_WIDTH, max(16, shutil.get_terminal_size((80, 24)).columns - 8))
     output.show("".join(line + "\n" for line in map_lines(rows, width)))

@@ -61,7 +61,7 @@ from romfsfs.system.mount_table import real_place
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through the mount.")
 @conversion_options
-@click.option("--foreground", "-f", is_flag=True, help="Do not return; Ctrl-C unmounts.")
+@click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @click.option(
     "--commit-on-unmount", is_flag=True, help="`romfsfs umount` commits unless told otherwise."
 )
@@ -232,13 +232,15 @@ def umount(
     output: Output, directory: str, save: bool, discard: bool, keep: bool, lazy: bool,
     no_reset: bool,
 ) -> None:  # fmt: skip
-    """Unmount DIR, or where SOURCE is mounted. Without an option the edits are kept for the next
-    mount."""
+    """Unmount DIR, or the mount of SOURCE. Without an option the edits are kept for the next mount.
+
+    --discard also drops the edits that SOURCE, unmounted, still has.
+    """
     asked = [name for name, on in zip(_AFTER, (save, discard, keep), strict=True) if on]
     if len(asked) > 1:
         raise UsageError(
-            "these exclude each other", where=" ".join(f"--{name}" for name in asked),
-            next_step="say one of them",
+            "only one of these can be given", where=" ".join(f"--{name}" for name in asked),
+            next_step="choose one",
         )  # fmt: skip
     how = asked[0] if asked else None
     found = find_session(directory, stuck=True)
@@ -250,13 +252,16 @@ def umount(
         path = os.path.realpath(found.mountpoint)  # SOURCE was named
     if is_dead(path):
         unmount(path, lazy=lazy)
-        output.say("the mount was dead and has been removed")
+        output.say("the mount's process had ended; the mount was removed")
         _after(output, found.session, "discard" if how == "discard" else "keep")
         return
     if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
         if found.inside:
             inside = f"romfsfs umount {shell_word(str(found.mountpoint))}"
             raise UsageError("not a mountpoint of romfsfs", where=directory, next_step=inside)
+        if how == "discard":
+            _after(output, found.session, how)
+            return
         raise UsageError("it is not mounted", where=directory, next_step="romfsfs sessions")
     session = found.session
     if how is None:
@@ -278,7 +283,7 @@ def umount(
     if unmount(path, pid=holder.pid if holder else None, lazy=lazy):
         _after(output, session, how)
         return
-    output.note(f"programs still use what was mounted at {directory}; it ends with the last of "
+    output.note(f"programs still use the mount that was at {directory}; it ends with the last of "
                 "them, and until then it cannot be mounted again")  # fmt: skip
     then = "the edits are kept"
     if how == "discard":
@@ -291,7 +296,9 @@ def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
         raise no_answer(found)
     pid, where = server(found)
     unmount(where, lazy=True)
-    output.note(f"process {pid} does not answer and still has the session; kill -9 {pid} frees it")
+    output.note(
+        f"process {pid} does not answer and still holds the session; kill -9 {pid} frees it"
+    )
     output.say("the edits are kept")
 
 
@@ -326,11 +333,11 @@ def _after(output: Output, session: Session, how: str) -> None:
     except SessionBusy:
         return  # mounted again already, or being committed: it is theirs now
     if status.clean and not session.interrupted:
-        output.say("nothing to commit; what the image does not hold (a .git, backups, sources) "
+        output.say("nothing to commit; files that are not stored (.git, backups, sources) "
                    "is kept for the next mount")  # fmt: skip
         return
     edits = ("added", "modified", "deleted")
     changes = sum(entry.change.value in edits for entry in status.entries)
     source = session.info.argument
     kept = f"{count_text(changes, 'change')} kept" if changes else "not committed so far"
-    output.say(f"{kept}; go on with: romfsfs mount {source} DIR, or write: romfsfs commit {source}")
+    output.say(f"{kept}; continue: romfsfs mount {source} DIR; or write: romfsfs commit {source}")

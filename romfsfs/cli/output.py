@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,6 +111,8 @@ class Output:
 
 def _page(lines: Iterable[str]) -> None:
     """Lines through the user's pager, which ends by itself where all fits on one screen."""
+    import subprocess
+
     pager = os.environ.get("PAGER") or find_on_path("less") or "cat"
     paging = subprocess.Popen(
         pager, shell=True, stdin=subprocess.PIPE, text=True, errors="backslashreplace",

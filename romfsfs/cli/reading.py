@@ -42,8 +42,7 @@ def image_of(
         raise UsageError(
             "a mounted directory, not an image",
             where=source,
-            next_step="list and read it as any folder; what was committed is in "
-            f"{found.session.info.source}",
+            next_step=f"use it as any folder; the committed image is {found.session.info.source}",
         )
     info = None
     with tempfile.TemporaryFile() as copy:

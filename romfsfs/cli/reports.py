@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import WriteReport
+from romfsfs.errors import UsageError
 from romfsfs.session.plan.plan import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
+
+
+def refuse_existing(*files: str | os.PathLike[str], force: bool) -> None:
+    """UsageError for a file that is there and that nobody said to replace."""
+    for file in files if not force else ():
+        if os.path.isfile(file):
+            raise UsageError(
+                "the file exists", where=os.fspath(file),
+                next_step="choose another name, or replace it with --force",
+            )  # fmt: skip
+
 
 STATUS_COLOURS = (
     ("  A ", "green"), ("  M ", "yellow"), ("  D ", "red"), ("  error", "red"), ("    |", "red"),

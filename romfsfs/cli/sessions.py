@@ -46,7 +46,9 @@ _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=v
 @JSON
 @click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
-@click.option("--watch", "follow", is_flag=True, help="Again at every change, until Ctrl-C.")
+@click.option(
+    "--watch", "follow", is_flag=True, help="Show it again at every change, until Ctrl-C."
+)
 @PARTITION
 @click.pass_obj
 def status(
@@ -87,7 +89,7 @@ def _told(mountpoint: Path, name: str) -> str:
 @_WHERE
 @_PATHS
 @click.option(
-    "--images", nargs=2, type=int, metavar="OLD NEW", help="Two images of the log instead."
+    "--images", nargs=2, type=int, metavar="OLD NEW", help="Compare two images of the log instead."
 )
 @PARTITION
 @click.pass_obj
@@ -157,7 +159,7 @@ def relative(found: Found, path: str) -> str:
 @click.option(
     "--compact", is_flag=True, help="No gaps: the layout that the IDE writes, on cameras too."
 )
-@click.option("--force", is_flag=True, help="Also over a target that changed elsewhere.")
+@click.option("--force", is_flag=True, help="Overwrite a target that changed elsewhere.")
 @NO_RESET
 @PARTITION
 @JSON
@@ -214,7 +216,7 @@ def revert(
 
 
 @click.command()
-@where("SOURCE", required=True)
+@where("DIR or SOURCE", required=True)
 @click.option(
     "--to", "number", type=int, metavar="N", help="The image with this number in the log."
 )
@@ -227,7 +229,12 @@ def undo(
     output: Output, where: str, number: int | None, dry_run: bool, no_reset: bool,
     partition: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the previous image (or image N of the log) back."""
+    """Write the image before the present one back, or image N of the log.
+
+    An undo is a step forward: it enters the log too, so that another undo goes further back, and
+    `undo --to N` returns to any image. Edits that are not committed have to be committed or
+    reverted first.
+    """
     found = find_session(where, partition)
     session = found.session
     wanted = undo_target(session, number)
@@ -286,7 +293,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 @click.command()
-@where("[SOURCE]", required=False)
+@where("[DIR or SOURCE]", required=False)
 @click.option(
     "--keep", metavar="SIZE", callback=_bytes,
     shell_complete=values.choices("200M", "1G", "5G"),
@@ -298,7 +305,11 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 def log(
     output: Output, where: str | None, keep: int | None, partition: int | None, as_json: bool
 ) -> None:
-    """The images read and committed so far, newest last."""
+    """The images that the target held, newest last; * marks the present one.
+
+    Each read, commit, undo and push enters it. Without DIR or SOURCE: of the mount that the current
+    folder is in, or else of the only session with edits.
+    """
     session = find_session(where, partition, only_looks=keep is None).session
     if keep is not None:
         with session.folder.lock_for_change(session.info.name):

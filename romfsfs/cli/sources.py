@@ -142,10 +142,14 @@ def _only_session() -> Found:
     candidates = [session for session in sessions() if session.has_work]
     if len(candidates) == 1:
         return as_found(candidates[0])
-    names = ", ".join(session.info.title for session in candidates) or "none"
+    if not candidates:
+        raise UsageError(
+            "no session has edits: name a directory or source",
+            next_step="romfsfs sessions lists them",
+        )
     raise UsageError(
-        "which session? name its directory or source",
-        where=f"sessions: {names}",
+        "several sessions have edits: name a directory or source",
+        where=", ".join(session.info.title for session in candidates),
         next_step="romfsfs sessions lists them",
     )
 
@@ -155,12 +159,12 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
     if os.path.isdir(source):
         if os.path.ismount(source):
             raise UsageError(
-                "mounted, but by no session of yours",
+                "something is mounted there, but not by a session of yours",
                 where=source,
-                next_step="ask as the user, and with the $ROMFSFS_STATE_DIR, that mounted it",
+                next_step="run this as the user who mounted it, with the same $ROMFSFS_STATE_DIR",
             )
         raise UsageError(
-            "nothing of romfsfs is mounted there",
+            "romfsfs has nothing mounted there",
             where=source,
             next_step="romfsfs sessions lists what is",
         )
@@ -188,7 +192,7 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         folder = folder_of(os.path.abspath(source))
     if not folder.info.exists():
         raise UsageError(
-            "it was never mounted: there is no session of it",
+            "there is no session for it: it has not been mounted yet",
             where=source,
             next_step=f"romfsfs mount {shell_word(source)} DIR",
         )
@@ -201,9 +205,9 @@ def _refuse_hidden(source: str) -> None:
         os.stat(source)
     except PermissionError:
         raise UsageError(
-            "you may not look at it",
+            "permission denied",
             where=source,
-            next_step="if it is the mount of another user, ask as that user",
+            next_step="if another user mounted it, run this as that user",
         ) from None
     except (OSError, ValueError):
         pass
@@ -262,7 +266,7 @@ def _open_target(session: Session) -> Device:
         opened.close()
         if info.is_file:
             raise DeviceAbsent(
-                f"a link to another file has taken its place: {found.key}",
+                f"its path is now a link to another file: {found.key}",
                 where=info.name,
                 next_step="nothing was written; write your edits to a file: romfsfs commit "
                 f"{info.argument} --to FILE",

@@ -78,7 +78,7 @@ def _of_its_file(info: SessionInfo) -> str:
     if not info.is_file or os.path.realpath(info.source) == info.source:
         gone = info.is_file and not os.path.exists(info.source)
         return ", its file is gone" if gone else ""
-    return ", a link has taken its file's place"
+    return ", its path is now a link to another file"
 
 
 def _session_record(session: Session) -> dict[str, Any]:
@@ -103,12 +103,15 @@ def _session_record(session: Session) -> dict[str, Any]:
 
 
 @click.command()
-@where("[SOURCE]", required=False)
-@click.option("--rollback", is_flag=True, help="Bring the old image back instead of finishing.")
+@where("[DIR or SOURCE]", required=False)
+@click.option("--rollback", is_flag=True, help="Bring back what the target held before.")
 @PARTITION
 @click.pass_obj
 def recover(output: Output, where: str | None, rollback: bool, partition: int | None) -> int:
-    """Finish (or roll back) commits that were interrupted; all of them without SOURCE."""
+    """Finish what was interrupted while it wrote, or bring back what the target held before.
+
+    Without DIR or SOURCE: everything that was interrupted. Edits are never touched.
+    """
     if where is not None:
         pending = [find_session(where, partition)]
     else:

@@ -27,7 +27,7 @@ from romfsfs.cli.parameters import (
     YES,
     partition,
 )
-from romfsfs.cli.reports import write_record, write_text
+from romfsfs.cli.reports import refuse_existing, write_record, write_text
 from romfsfs.cli.sources import device, wait_for
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from romfsfs.ide.defaults import DefaultImage
 
 
+#: What is said of a camera that has the image.
+_HELD = "has this image already, nothing written"
+
+
 @click.command()
 @CAMERA
 @IMAGE
@@ -58,8 +62,8 @@ def pull(
     force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Copy a camera's whole image to a file; `-` is standard output."""
-    if image != "-" and os.path.exists(image) and not force:
-        raise UsageError("the file exists", where=image, next_step="--force replaces it")
+    if image != "-":
+        refuse_existing(image, force=force)
     wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition) as opened, output.progress() as progress:
         if image == "-":
@@ -181,13 +185,13 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
         else:
             record = write_record(outcome) if outcome else None
             records.append({"camera": camera, "ok": True, "write": record})
-            text = write_text(outcome, size) if outcome else "holds it already, nothing written"
+            text = write_text(outcome, size) if outcome else _HELD
             if not as_json:
                 output.say(f"{camera}: {text}")
     if as_json:
         output.json(records)
     elif code != EXIT_OK and len(outcomes) > 1:
-        output.note("run it again to resume with the cameras that failed")
+        output.note("repeat the command: it goes on with the cameras that failed")
     return code
 
 
@@ -196,7 +200,7 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
 @click.option("--from", "place", metavar="FILE, ZIP or FOLDER", type=click.Path(exists=True),
               help="An image, a firmware release, or an IDE's resource folder.")  # fmt: skip
 @CAMERA_BOARD
-@partition("Only this one; default: all of the board.")
+@partition("Only this one. Default: all of the board's.")
 @WAIT
 @YES
 @OVER_ANYTHING
@@ -256,7 +260,9 @@ def _defaults(
             next_step="to empty it: romfsfs new --force",
         )
     if info.board is None:
-        raise UsageError("cannot be identified", where=camera, next_step="add --board BOARD")
+        raise UsageError(
+            "the board cannot be identified", where=camera, next_step="add --board BOARD"
+        )
     known = get_board(info.board)
     indexes = [part.index for part in known.partitions] if partition is None else [partition]
     chosen = [
@@ -265,9 +271,9 @@ def _defaults(
     ]
     if len({(image.path, image.member) for image in chosen}) < len(chosen):
         raise UsageError(
-            "one image, and the camera has several partitions",
+            "this is one image, but the camera has several partitions",
             where=str(place),
-            next_step="say which: " + " or ".join(f"--partition {index}" for index in indexes),
+            next_step="choose: " + " or ".join(f"--partition {index}" for index in indexes),
         )
     return chosen
 
@@ -283,7 +289,7 @@ def _restore(
         report = push_image(
             opened, camera, file, image.label, PushOptions(force, last, kind="reset"), progress
         )
-    text = write_text(report, image.size) if report else "holds it already, nothing written"
+    text = write_text(report, image.size) if report else _HELD
     if not as_json:
         output.say(f"{opened.info().name}, partition {image.partition}: {text}")
     return {

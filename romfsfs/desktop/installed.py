@@ -46,7 +46,7 @@ def install(files: list[File]) -> None:
         present = _digest_of(file.path)
         if present not in (None, known.get(str(file.path)), digest_bytes(file.data)):
             raise UsageError(
-                "there is a file of your own, or a changed one, of this name",
+                "a file is there that romfsfs did not write, or that was edited",
                 where=str(file.path), next_step="move it away and try again",
             )  # fmt: skip
     for file in files:

@@ -78,7 +78,7 @@ def _ports() -> Iterable[Any]:
         except TypeError:
             time.sleep(_PAUSE)
     raise DeviceError(
-        "the serial ports come and go, and cannot be listed",
+        "the list of serial ports keeps changing",
         next_step="repeat the command when the cameras have started, or name the port by its path",
     )
 
@@ -149,7 +149,7 @@ def pick_camera(
     DeviceAbsent when there is none; UsageError, listing them, when there are several.
     """
     cameras = serial_cameras() if cameras is None else cameras
-    listing = ", ".join(camera.label for camera in cameras) or "none"
+    listing = ", ".join(camera.label for camera in cameras)
     if serial_number:
         wanted = serial_number.casefold()
         chosen = [camera for camera in cameras if camera.serial_number.casefold() == wanted]
@@ -159,7 +159,7 @@ def pick_camera(
     if not chosen:
         raise DeviceAbsent(
             missing,
-            where=f"connected: {listing}",
+            where=f"connected: {listing}" if listing else "",
             next_step="check the cable (some only charge); one in its boot loader is dfu:BOARD, "
             "another port can be named by its path",
         )

@@ -176,7 +176,7 @@ def load_binding(wanted: str | None = None) -> Binding:
     other = _find_library(3)
     if wanted == "auto" and not installed["mfusepy"] and other and other[1] >= MENDED:
         raise RomfsError(
-            f"libfuse {other[1][0]}.{other[1][1]} is here, and its Python binding is not",
+            f"libfuse {other[1][0]}.{other[1][1]} is installed, but its Python binding is not",
             next_step="pip install 'romfsfs[fuse3]' (with pipx: pipx inject romfsfs mfusepy)",
         )
     raise RomfsError("libfuse is not installed", next_step=install_command())

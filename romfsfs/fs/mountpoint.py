@@ -101,7 +101,7 @@ def claimed(path: str, *, nonempty: bool) -> Iterator[Callable[[], None]]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                "something else is just being mounted there", where=path,
+                "another mount is being made there", where=path,
                 next_step="choose another folder",
             ) from None  # fmt: skip
         except OSError:  # a file system without locks
@@ -119,7 +119,7 @@ def _check_free(path: str, nonempty: bool) -> None:
         )  # fmt: skip
     if not nonempty and os.listdir(path):
         raise UsageError(
-            "the folder is not empty, and what is in it would be out of reach",
+            "the folder is not empty, and what is in it would be hidden",
             where=path, next_step="choose an empty folder, or add -o nonempty",
         )  # fmt: skip
 
@@ -155,13 +155,13 @@ def _check_device(path: str) -> None:
     # libfuse opens the device itself, even where fusermount, which is setuid root, then mounts.
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise RomfsError(
-            "you may not use /dev/fuse", next_step="sudo chmod a+rw /dev/fuse",
+            "no permission to use /dev/fuse", next_step="sudo chmod a+rw /dev/fuse",
         )  # fmt: skip
     if find_on_path("fusermount3") is None and find_on_path("fusermount") is None:
         raise RomfsError("fusermount is not installed", next_step=install_command())
     if not os.access(path, os.W_OK):
         raise UsageError(
-            "you may mount only on a folder that you may write to", where=path,
+            "you can mount only on a folder that you can write to", where=path,
             next_step="choose a folder of your own",
         )  # fmt: skip
 
@@ -220,7 +220,7 @@ def unmount(
             return False
         raise RomfsError(
             f"unmounted, but its process {pid} has not ended in {timeout:.0f} s", where=path,
-            next_step="look into its log",
+            next_step="see its log",
         )  # fmt: skip
     return True
 

@@ -43,7 +43,7 @@ def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
         if isinstance(node, FileNode):
             alignment = rules.for_path(path)
             if node.extent.size and node.extent.offset % alignment:
-                message = f"its data is at {node.extent.offset:#x}, no multiple of {alignment}"
+                message = f"its data is at {node.extent.offset:#x}, not a multiple of {alignment}"
                 notes.append(Note("misaligned", path, message, node.extent.offset))
     if image.trailing:
         message = f"{image.trailing} bytes follow the image"
@@ -112,7 +112,7 @@ def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[s
         if path not in extents:
             raise _difference("the file is missing", path, expected.offset)
     if difference := directories.symmetric_difference(layout.directories):
-        raise VerifyError("a directory too many or missing", where=min(difference))
+        raise VerifyError("a directory is missing, or one too many is there", where=min(difference))
     return extents
 
 

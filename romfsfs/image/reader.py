@@ -293,9 +293,7 @@ class _Reader:
                 position = next_record
                 continue
             if next_record != end:
-                self.note(
-                    "extra-data", name, f"{end - next_record} bytes nobody reads", next_record
-                )
+                self.note("extra-data", name, f"{end - next_record} unused bytes", next_record)
             return extent
         raise ImageFormatError(f"{name!r} is a file without data", first)
 

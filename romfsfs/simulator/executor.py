@@ -171,7 +171,7 @@ class Executor:
         self.stop()
         messages.seek(0)
         raise ToolMissing(
-            f"{self._micropython} cannot play a camera",
+            f"{self._micropython} cannot run the simulated camera",
             next_step=_how_to_get_one(),
             detail=(output + messages.read()).decode(errors="replace"),
         )

@@ -152,7 +152,7 @@ def test_the_camera_is_gone_when_it_is_time_to_recover(rig: Rig, connect: Connec
 
 
 def test_a_power_cut_in_a_push(rig: Rig, connect: Connect) -> None:
-    """Repeating it takes up where it stopped; what the camera held is in the log."""
+    """Repeating it continues where it stopped; what the camera held is in the log."""
     camera = connect("OPENMV4P", images={0: BEFORE})
     given = rig.folder / "given.img"
     given.write_bytes(make_image("OPENMV4P", size=100 * KIB, other_txt=b"other"))

@@ -66,7 +66,7 @@ def test_build_stores_as_is_or_leaves_out_when_told(run: Run, tree: Path, tmp_pa
 def test_build_refuses_and_keeps_the_old_image(run: Run, tree: Path, image: Path) -> None:
     before = image.read_bytes()
     (tree / "bad.py").write_text("def f(:\n")
-    code, _, err = run("build", tree, image)
+    code, _, err = run("build", tree, image, "--force")
     assert code == 3
     assert err.startswith("romfsfs: error: cannot build: 1 error; nothing was written")
     assert "bad.py" in err
@@ -79,7 +79,7 @@ def test_build_keeps_the_mode_and_gives_new_files_the_users(
     run: Run, tree: Path, image: Path, tmp_path: Path
 ) -> None:
     image.chmod(0o600)
-    run("build", tree, image)
+    run("build", tree, image, "--force")
     assert stat.S_IMODE(image.stat().st_mode) == 0o600
     run("build", tree, tmp_path / "new.img", "--json")
     assert stat.S_IMODE((tmp_path / "new.img").stat().st_mode) & 0o077 != 0

@@ -79,7 +79,7 @@ def test_a_mount_that_was_taken_away_lazily_is_not_the_next_one_there(
     with open(cam / "other.txt", "a") as written:
         assert mounts.shell("umount", "--lazy", cam).code == 0
         refused = mounts.command("status", cam)
-        assert "nothing of romfsfs is mounted there" in refused.error
+        assert "romfsfs has nothing mounted there" in refused.error
         assert "A kept.txt" in mounts.command("status", other).out
         for command in (["commit"], ["revert", "--yes"]):
             refused = mounts.command(*command, other)

@@ -59,7 +59,7 @@ def test_a_plain_umount_keeps_the_edits_and_says_how_to_go_on(mounts: Mounts, im
     (cam / "a.txt").write_text("edited\n")
     done = mounts.command("umount", cam)
     assert done.code == 0
-    assert f"1 change kept; go on with: romfsfs mount {image} DIR" in done.out
+    assert f"1 change kept; continue: romfsfs mount {image} DIR" in done.out
     assert image.read_bytes() == before
     cam = mounts.mount(image)
     assert (cam / "a.txt").read_text() == "edited\n"
@@ -139,7 +139,7 @@ def test_a_killed_daemon_loses_nothing(mounts: Mounts, image: Path) -> None:
     assert "  M a.txt" in mounts.command("status", cam).out  # by the dead mountpoint's name
     done = mounts.command("umount", cam)
     assert done.code == 0
-    assert "the mount was dead" in done.out
+    assert "the mount's process had ended" in done.out
     assert "3 changes kept" in done.out
     cam = mounts.mount(image)
     assert (cam / "new/deep.txt").read_text() == "1"
@@ -329,7 +329,7 @@ def test_a_lazy_umount_does_not_wait_for_those_who_use_it(mounts: Mounts, image:
         assert mounts.shell("umount", cam).code == 1
         done = mounts.shell("umount", "--lazy", cam)
         assert done.code == 0
-        assert "programs still use what was mounted" in done.err
+        assert "programs still use the mount that was" in done.err
         assert done.out == "the edits are kept\n"
         assert used.read() == bytes(range(200))
     assert wait_for_exit(pid, LIMIT)
@@ -423,3 +423,34 @@ def test_a_mount_that_is_refused_leaves_the_board_of_the_edits(
     image.write_bytes(encode({"elsewhere.txt": b""}))
     assert mounts.shell("mount", image, cam, "--board", "OPENMV_N6").code == 7
     assert "(OPENMV4, partition 0)" in run("status", image).out
+
+
+def test_a_source_that_is_not_mounted_can_be_discarded(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    (cam / "new.txt").write_text("1")
+    assert "1 change kept; continue: " in mounts.command("umount", image).out
+    refused = mounts.command("umount", image).error
+    assert refused.endswith(f"it is not mounted ({image}); romfsfs sessions")
+    assert mounts.command("umount", "--discard", image).out == "discarded 1 change\n"
+    assert mounts.command("status", image).out.endswith(": not mounted, no edits\n")
+
+
+def test_info_of_a_mounted_directory(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image, "--board", "N6")
+    (cam / "new.txt").write_text("1")
+    shown = mounts.command("info", cam).out
+    assert shown.startswith(f"{image}: ")
+    assert " of 25,165,824 B" in shown
+    assert "a.txt" in mounts.command("info", "--map", cam / "lib").out
+    assert mounts.command("umount", "--discard", cam).code == 0
+
+
+def test_a_built_image_is_replaced_when_it_is_said(image: Path, run: Callable[..., Ran]) -> None:
+    (image.parent / "tree").mkdir()
+    for board in ([], ["--board", "N6"]):
+        refused = run("build", "tree", image, *board)
+        assert (refused.code, refused.error) == (
+            2, f"romfsfs: error: the file exists ({image}); choose another name, or replace it "
+            "with --force",
+        )  # fmt: skip
+    assert run("build", "tree", image, "--force").code == 0

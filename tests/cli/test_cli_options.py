@@ -38,7 +38,7 @@ def test_build_takes_options_by_pattern(run: Run, tree: Path, tmp_path: Path) ->
     found = offsets(image)
     assert sorted(found) == ["a.bin", "b.bin", "lib/mod.mpy", "lib/raw.py"]
     assert (found["b.bin"] % 1024, found["a.bin"] % 1024 != 0) == (0, True)
-    assert run("build", tree, image, "--no-convert", "--convert", "mod.py=yes")[0] == 0
+    assert run("build", tree, image, "--force", "--no-convert", "--convert", "mod.py=yes")[0] == 0
     assert sorted(offsets(image)) == ["a.bin", "b.bin", "lib/mod.mpy", "lib/raw.py"]
 
 
@@ -69,7 +69,7 @@ def test_the_tree_says_for_which_board_it_is(run: Run, tree: Path, tmp_path: Pat
     assert (tmp_path / "b.img").read_bytes() == image.read_bytes()
     assert len(digest) == 64
     n6 = image.read_bytes()
-    run("build", tree, image, "--board", "OPENMV4")  # the command line wins
+    run("build", tree, image, "--force", "--board", "OPENMV4")  # the command line wins
     assert image.read_bytes() != n6
 
 

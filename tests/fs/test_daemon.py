@@ -369,7 +369,7 @@ def test_where_only_libfuse_3_is_its_binding_is_named(monkeypatch: pytest.Monkey
     """As `pipx install romfsfs` finds Debian 13: fuse3 is there, libfuse 2 is not."""
     monkeypatch.setattr(bindings, "_find_library", {3: (LIBFUSE_3, (3, 17))}.get)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "fuse" or None)
-    with pytest.raises(RomfsError, match=r"libfuse 3\.17 is here") as caught:
+    with pytest.raises(RomfsError, match=r"libfuse 3\.17 is installed") as caught:
         bindings.load_binding("auto")
     assert caught.value.next_step.startswith("pip install 'romfsfs[fuse3]'")
     monkeypatch.setattr(bindings, "_find_library", {}.get)

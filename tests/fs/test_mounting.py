@@ -54,7 +54,7 @@ def test_two_mounts_at_once_do_not_lie_on_each_other(place: Mounted) -> None:
             (out,) = (out for out, _ in ends if "pid" in out)
             (said,) = (said for _, said in ends if said)
             other.pid = int(out.split()[-1])
-        assert "being mounted there" in said or "is mounted there already" in said
+        assert "being made there" in said or "is mounted there already" in said
         assert [mount.mountpoint for mount in mounts()].count(str(place.mnt)) == 1
         other.unmount()
         for path in ("hold", "held", "go"):

@@ -365,7 +365,8 @@ def test_what_is_no_file_is_never_replaced_by_one(
     before = target.lstat()
     (base / "tree").mkdir()
     commands: list[tuple[object, ...]] = [
-        ("build", base / "tree", target), ("new", target, "--board", "OPENMV4P", "--force"),
+        ("build", base / "tree", target, "--force"),
+        ("new", target, "--board", "OPENMV4P", "--force"),
         ("ls", target), ("verify", target), ("info", target), ("push", target, "camera"),
         ("extract", target, base / "out"), ("status", target), ("log", target),
     ]  # fmt: skip

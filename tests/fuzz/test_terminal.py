@@ -114,6 +114,6 @@ def romfsfs_open(folder: Path, app: Path) -> Iterator[romfsfs.api.Editor]:
 def test_a_name_that_verify_finds_fault_with(tmp_path: Path) -> None:
     data = encode({"x": b"1", f"{ESCAPE}\nfake.tflite": b"1234"}, AlignmentRules(4, ()))
     said = shown(tmp_path, data, "verify", "--board", "OPENMV_N6")
-    faults = [line for line in said.splitlines() if "no multiple of 32" in line]
+    faults = [line for line in said.splitlines() if "not a multiple of 32" in line]
     assert len(faults) == 1
     assert faults[0].startswith("romfsfs: error: ")

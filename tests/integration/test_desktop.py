@@ -180,7 +180,7 @@ def test_the_outcome_is_shown_in_a_window(
     assert main(["desktop", "--run", "status", str(image)]) == 2
     said = (tmp_path / "said").read_text()
     assert "--error" in said
-    assert "there is no session of it" in said
+    assert "there is no session for it" in said
 
 
 def test_nothing_in_the_text_is_taken_for_markup() -> None:

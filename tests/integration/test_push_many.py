@@ -48,7 +48,7 @@ def test_one_camera_fails_the_other_is_written_and_a_second_run_resumes(
     assert f"{well.port}: wrote" in said.out
     assert "verified" in said.out
     assert ill.port in said.err
-    assert "run it again" in said.err
+    assert "repeat the command: it goes on" in said.err
     assert held(well, tmp_path) == image.read_bytes()
 
     ill.faults.clear()

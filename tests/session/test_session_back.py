@@ -254,7 +254,7 @@ class TestUndo:
 
     def test_edits_are_in_the_way(self, desk: Desk) -> None:
         desk.write("a.txt", b"mine")
-        with pytest.raises(RomfsError, match="holds edits"):
+        with pytest.raises(RomfsError, match="uncommitted edits"):
             undo(desk.session, desk.device)
         assert (desk.work / "a.txt").read_bytes() == b"mine"
         assert desk.stored()["a.txt"] == b"two"

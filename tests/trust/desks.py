@@ -104,7 +104,7 @@ class Desk:
     def command(self) -> list[str]:
         image = str(self.image)
         return {
-            "build": ["build", str(self.built), image, "--board", "OPENMV4P"],
+            "build": ["build", str(self.built), image, "--board", "OPENMV4P", "--force"],
             "convert": ["commit", image, "--dry-run"],
             "rollback": ["recover", image, "--rollback"],
             "revert": ["revert", image, "a.txt", "lib"],

@@ -68,7 +68,9 @@ def test_a_command_that_waits_for_a_tool(
     source = place.base / "product" if command == "build" else place.work
     source.mkdir(exist_ok=True)
     (source / "app.py").write_text("x = 1\n")
-    running = start(place, command, *([source] if command == "build" else []), place.image)
+    running = start(
+        place, command, *(["--force", source] if command == "build" else []), place.image
+    )
     until(lambda: list(tools(place)))
     running.send_signal(number)
     _, said = running.communicate(timeout=20)

@@ -163,7 +163,7 @@ def test_add_needs_somewhere_to_add_to(
 ) -> None:
     assert main(["zoo", "add", YOLO, "--from", str(resources)]) == 2
     assert main(["zoo", "add", YOLO, str(tmp_path), "--from", str(resources)]) == 2
-    assert "nothing of romfsfs is mounted there" in capsys.readouterr().err
+    assert "romfsfs has nothing mounted there" in capsys.readouterr().err
 
 
 def test_a_zoo_at_a_url_is_resumed_by_the_next_command(

@@ -24,7 +24,7 @@ __all__ = ["admit", "impostor"]
 
 
 def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
-    """What speaks against the file that is stored as `path`, `size` bytes of it in `read`.
+    """Problems of the file that is stored as `path`, `size` bytes of it in `read`.
 
     Any thread. OSError of `read`."""
     found = name_findings(path, read, size)

@@ -34,7 +34,7 @@ _SECTOR = 4096
 #: flash is programmed by pages: the one with the header is the smallest last write
 _PAGE = 256
 _INSTALL = "pip install 'romfsfs[rt1060]'"
-_RETRY = "replug the camera and repeat the command; if it stays so, use its serial port"
+_RETRY = "replug the camera and repeat the command; if that happens again, use its serial port"
 _STATUS = re.compile(r"Response status = ([0-9]+)")
 _ARMED = "armed"
 #: Looks for the loader all the time, and talks to it as soon as it is there: from its first answer

@@ -117,7 +117,7 @@ class BootLoaderDevice:
             raise VerifyError(
                 "what was read back from the camera is not what was written",
                 where=f"{self._loader.name}, first at {wrong:#x}",
-                next_step="repeat the command; if it stays so, use another cable or port",
+                next_step="repeat the command; if it happens again, use another cable or port",
             )
         blocks = -(-size // self._partition.erase_size)
         seconds = time.monotonic() - started

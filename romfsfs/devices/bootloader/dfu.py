@@ -34,7 +34,7 @@ from romfsfs.system.runner import Outcome
 APPEAR_LIMIT = 15.0
 #: seconds until a board that was told to leave must be gone
 LEAVE_LIMIT = 5.0
-_RETRY = "repeat the command; if it stays so, use another cable or port"
+_RETRY = "repeat the command; if it happens again, use another cable or port"
 
 
 class DfuLoader:

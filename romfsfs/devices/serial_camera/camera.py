@@ -301,7 +301,7 @@ class SerialCamera:
     def _advice(self) -> str:
         loader = identity.boot_loader(self.board, self._partition.index)
         return "repeat the command" + (
-            f"; if it stays so, write with SOURCE {loader}" if loader else ""
+            f"; if that happens again, write with SOURCE {loader}" if loader else ""
         )
 
     def _program_or_lose(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:

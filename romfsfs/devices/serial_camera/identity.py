@@ -33,9 +33,7 @@ def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tup
     if asked is None:
         if found is None:
             name = facts.machine or "no name"
-            return None, (
-                f"the camera is no board known here ({name}): name the board with --board",
-            )
+            return None, (f"the camera's board is not known ({name}): name the board with --board",)
         return found, ()
     board = get_board(asked)
     if found is not None and found.name != board.name:

@@ -27,7 +27,7 @@ _TICK = 0.05
 _WRITE_TIMEOUT = 10.0
 #: bytes that `read_until` keeps: more than any line or prompt that is waited for
 _KEPT = 65536
-_UNPLUGGED = "plug the camera in again and repeat the command; it takes up where it stopped"
+_UNPLUGGED = "plug the camera in again and repeat the command; it continues where it stopped"
 
 
 class Port:
@@ -132,7 +132,7 @@ def _errors(name: str, *, opening: bool = False) -> Iterator[None]:
 def _io_error(name: str, error: BaseException) -> DeviceError:
     if isinstance(error, serial.SerialTimeoutException):
         return DeviceLost(
-            "the camera takes no more data",
+            "the camera stopped taking data",
             where=name,
             next_step="unplug it, plug it in again and repeat the command",
         )

@@ -101,7 +101,7 @@ def _ask(repl: RawRepl) -> CameraFacts:
         return _facts(answer)
     except _NO_FACTS as error:
         raise DeviceAnswer(
-            "the camera does not describe itself as MicroPython does",
+            "the camera does not answer as MicroPython does",
             where=repl.port.name,
             next_step="check that the port is an OpenMV camera's, reset it and try again",
             detail=text[-500:],

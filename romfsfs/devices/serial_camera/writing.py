@@ -149,7 +149,7 @@ class Writer:
             raise DeviceLost(
                 "the camera waited too long for data and gave up",
                 where=f"{self._repl.port.name}, {_place(frame)}",
-                next_step="repeat the command; it takes up where it stopped",
+                next_step="repeat the command; it continues where it stopped",
             )
         return words
 
@@ -222,7 +222,7 @@ class Writer:
         return DeviceLost(
             "the camera ended the transfer",
             where=self._repl.port.name,
-            next_step="repeat the command; it takes up where it stopped",
+            next_step="repeat the command; it continues where it stopped",
         )
 
 

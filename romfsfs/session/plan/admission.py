@@ -26,7 +26,7 @@ class Admission:
         self._known: dict[tuple[str, str], tuple[Diagnostic, ...]] = {}
 
     def checked(self, entry: ShadowEntry, open_location: OpenLocation) -> ShadowEntry:
-        """The entry with what speaks against the bytes that it stores; failed where they cannot
+        """The entry with the problems of the bytes that it stores; failed where they cannot
         work, unless the image held them before. OSError when they cannot be read."""
         if entry.location is None or entry.stored_as is None or entry.change is Change.IGNORED:
             return entry
@@ -66,7 +66,7 @@ def _there_already(found: Diagnostic) -> Diagnostic:
 
 
 def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) -> list[Problem]:
-    """What speaks against files of an image, by path, that lie in an open file; errors first."""
+    """Problems of files of an image, by path, that lie in an open file; errors first."""
     found = [
         Problem(each.code, path, each.message, each.severity, each.detail)
         for path, extent in extents
@@ -76,7 +76,7 @@ def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) 
 
 
 def admit_image(image: Image, file: BinaryIO, target: Target) -> list[Problem]:
-    """What speaks against the files of an image; errors first."""
+    """Problems of the files of an image; errors first."""
     files = ((path, node.extent) for path, node in walk(image) if isinstance(node, FileNode))
     return admit_files(files, file.fileno(), target)
 

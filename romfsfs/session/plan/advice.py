@@ -56,7 +56,7 @@ def misaligned(
     problems = [
         Problem(
             "misaligned", path,
-            f"misaligned in the image: its data is at {offset:#x}, no multiple of {alignment}; "
+            f"misaligned in the image: its data is at {offset:#x}, not a multiple of {alignment}; "
             f"{remedy}", WARNING,
         )
         for path, offset, alignment in wrong[:_PROBLEMS_SHOWN]

@@ -1,4 +1,4 @@
-"""The plan of a commit: what the image will hold, in which order, and what speaks against it.
+"""The plan of a commit: what the image will hold, in which order, and what is wrong with it.
 
 Every problem is found before anything is written, and all are listed at once.
 """

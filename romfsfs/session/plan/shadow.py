@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: (work path, open descriptor, digest of what it holds) -> what it becomes
 Convert = Callable[[str, int, str], "Conversion"]
 
-#: an entry -> the same with what speaks against the bytes that it stores
+#: an entry -> the same with the problems of the bytes that it stores
 Check = Callable[["ShadowEntry"], "ShadowEntry"]
 
 #: (work path, open descriptor) -> its digest ('' to leave that for later), and its signature if

@@ -133,7 +133,7 @@ def _recover(
 ) -> None:
     if session.interrupted and dry_run:
         raise RomfsError(
-            "a commit was interrupted, and a dry run would not mend that",
+            "a commit was interrupted, which a dry run does not finish",
             where=session.info.name,
             next_step=f"romfsfs recover {session.info.argument}",
         )

@@ -150,4 +150,4 @@ def raise_problems(plan: Plan, errors: Sequence[Problem], doing: str = "commit")
         raise CapacityError(errors[0].message, size=plan.size, capacity=plan.capacity)
     what = f"cannot {doing}: {counted(errors)[0]}; nothing was written"
     kind = PlanError if of_the_plan else ConversionError
-    raise kind(what, detail="\n".join(lines), next_step="mend what is named below")
+    raise kind(what, detail="\n".join(lines), next_step="fix what is listed below")

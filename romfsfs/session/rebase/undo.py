@@ -45,7 +45,7 @@ def undo(
         wanted = undo_target(session, number)
         if session.has_work and not session.status().clean:
             raise RomfsError(
-                "the work tree holds edits that an undo would mix with",
+                "there are uncommitted edits, which an undo would mix with",
                 where=session.info.name,
                 next_step=f"commit them, or drop them: romfsfs revert {session.info.argument}",
             )

@@ -222,7 +222,7 @@ def _remove(root_fd: int, path: str) -> None:
         raise RomfsError(
             f"cannot restore: {error.strerror}",
             where=path,
-            next_step="nothing else is lost: see why the disk refuses it, then the same again",
+            next_step="nothing else was lost; check the disk, then repeat the command",
         ) from error
 
 
