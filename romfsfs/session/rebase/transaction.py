@@ -193,7 +193,7 @@ def finish(session: Session, target: Target, record: Record, root: Path | None =
     except OSError as error:
         where = "read" if not record.writes else "on the target and verified"
         raise RomfsError(
-            f"the image is {where}, but the session could not be brought in line: "
+            f"the image is {where}, but the session could not be updated: "
             f"{error.strerror or error}",
             where=str(folder.path),
             next_step=f"your edits are kept; free space there, then: romfsfs recover "
