@@ -11,7 +11,6 @@ Each kind is imported only when it is opened: working with files costs no pyseri
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from romfsfs.boards import Board
     from romfsfs.devices.base import Device, DeviceInfo, PartitionState
 
+#: how long a boot loader is waited for that somebody has to bring there, seconds
+WAIT_SECONDS = 24 * 3600.0
 _WINDOWS_PORT = re.compile(r"(\\\\\.\\)?COM\d+", re.IGNORECASE)
 
 
@@ -119,7 +120,7 @@ def _open_bootloader(
     if wait is not None:
         say = wait
         line = f"waiting for {board.name} in its boot loader, Ctrl-C ends it: {how_to_enter(board)}"
-        return _connect(board, index, lambda: say(line), path=path, limit=math.inf)
+        return _connect(board, index, lambda: say(line), path=path, waits=True)
     return _connect(board, index, lambda: send_to_loader(port_of(board).port, board), path=path)
 
 
@@ -129,11 +130,11 @@ def _connect(
     enter: Callable[[], None],
     *,
     path: str = "",
-    limit: float = 0.0,
+    waits: bool = False,
     leave: bool = False,
 ) -> Device:
     """The board in its boot loader, sent there by `enter` if it is not. leave: `close` restarts a
-    board that was sent there."""
+    board that was sent there. waits: for somebody to bring it there."""
     from romfsfs.devices.bootloader import blhost, dfu
     from romfsfs.devices.bootloader.device import BootLoaderDevice
     from romfsfs.devices.bootloader.loader import BootLoader
@@ -141,8 +142,10 @@ def _connect(
     target = board.partition(partition)
     loader: BootLoader
     if target.imx is not None:
+        limit = WAIT_SECONDS if waits else blhost.ENTER_LIMIT
         loader, entered = blhost.find_loader(board, partition, enter=enter, limit=limit)
     else:
+        limit = WAIT_SECONDS if waits else dfu.APPEAR_LIMIT
         loader, entered = dfu.find_loader(board, partition, path=path, enter=enter, limit=limit)
     return BootLoaderDevice(loader, board, target, leave=leave and entered)
 

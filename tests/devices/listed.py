@@ -34,7 +34,7 @@ def listed(
     for content in partitions:
         path.write_bytes(content)
         done = subprocess.run(
-            [micropython, "-c", _LISTING, path],
+            [micropython, "-X", "heapsize=80M", "-c", _LISTING, path],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         found.append({"damaged": done.stderr} if done.returncode else json.loads(done.stdout))

@@ -239,7 +239,7 @@ def test_waiting_for_the_boot_loader(
     device.close()
     assert len(entered) == 1
     assert "unplug it and plug it in again" in entered[0]
-    assert "-U" in tool.calls[-1]
+    assert [word for word in tool.calls[-2] if word in ("-w", "-U")] == ["-w", "-U"]
     image = tmp_path / "new.img"
     image.write_bytes(encode({"a.txt": b"new"}, DEFAULT_RULES))
     monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))

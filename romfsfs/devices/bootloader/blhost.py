@@ -153,11 +153,11 @@ def find_loader(
     partition: int,
     *,
     enter: Callable[[], None] | None = None,
-    limit: float = 0.0,
+    limit: float = ENTER_LIMIT,
 ) -> tuple[BlhostLoader, bool]:
     """The board's loader, and whether the board was sent there by `enter`.
 
-    limit: seconds in which it must answer after `enter` (0: ENTER_LIMIT). DeviceAbsent,
+    limit: seconds in which it must answer after `enter`. DeviceAbsent,
     DeviceError (no blhost), UsageError (no such loader).
     """
     tool = find_tool("blhost", _INSTALL)
@@ -167,7 +167,7 @@ def find_loader(
     loader = BlhostLoader(tool, board, target)
     if succeeded(run(property_argv(tool), QUICK)):
         return loader, False
-    if enter is None or not _enter(tool, enter, limit or ENTER_LIMIT):
+    if enter is None or not _enter(tool, enter, limit):
         raise DeviceAbsent(
             f"no {board.name} answers in its boot loader",
             next_step="connect it, let it start, and repeat the command",

@@ -27,7 +27,7 @@ from romfsfs.devices.bootloader.programs import (
     transfer_limit,
 )
 from romfsfs.errors import Cancelled, DeviceAbsent, DeviceError, DeviceLost, UsageError
-from romfsfs.system.files import Progress, no_progress
+from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
 
 #: seconds until a board that was sent to its boot loader must be listed
@@ -147,12 +147,12 @@ def find_loader(
     *,
     path: str = "",
     enter: Callable[[], None] | None = None,
-    limit: float = 0.0,
+    limit: float = APPEAR_LIMIT,
 ) -> tuple[DfuLoader, bool]:
     """The board's loader, and whether the board was sent there by `enter`.
 
     path: of its port, '' where it is the only one. limit: seconds in which it must appear after
-    `enter` (0: APPEAR_LIMIT). DeviceAbsent, DeviceError (tool missing, no access, wrong settings,
+    `enter`. DeviceAbsent, DeviceError (tool missing, no access, wrong settings,
     several boards), UsageError (no DFU, no such partition). Writes nothing.
     """
     target = board.partition(partition)
@@ -166,7 +166,8 @@ def find_loader(
     if not enter or listing.shows(board):
         return DfuLoader(tool, board, target, choose_setting(listing, board, target, path)), False
     enter()
-    listing = _wait_for(tool, board, limit or APPEAR_LIMIT)
+    _wait_for(tool, board, target, limit)
+    listing = list_settings(tool)
     try:
         loader = DfuLoader(tool, board, target, choose_setting(listing, board, target, path))
     except DeviceError:
@@ -176,14 +177,42 @@ def find_loader(
                     DfuLoader(tool, board, target, item).reset()
                 break
         raise
-    _hold(loader)
     return loader, True
 
 
-def _hold(loader: DfuLoader) -> None:
-    """Read a little: a loader that nobody talks to starts the firmware 1.5 s after power-up."""
+def _wait_for(tool: str, board: Board, partition: Partition, limit: float) -> None:
+    """Let dfu-util wait for the board, and read a little as soon as it is there: a loader that
+    nobody reads or writes starts the firmware 1.5 s after power-up.
+
+    What it says of the reading does not matter: the listing tells what is there. DeviceAbsent.
+    """
     with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
-        loader.read(Path(folder, "header"), HEADER_SIZE, no_progress)
+        path = Path(folder, "start")
+        seen = _Seen(path)
+        argv = dfu_util.wait_argv(tool, board, partition, str(path))
+        try:
+            run(argv, limit, cancel=seen, on_output=seen.listen)
+        except Cancelled:
+            return
+        except DeviceLost:
+            raise DeviceAbsent(
+                f"{board.name} did not appear in DFU mode within {limit:.0f} s",
+                next_step="replug it and repeat the command",
+            ) from None
+
+
+class _Seen:
+    """A `Cancel` for dfu-util that waits: stops it when it reads, or may not open what it sees."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._denied = False
+
+    def listen(self, piece: str) -> None:
+        self._denied = self._denied or bool(dfu_util.parse_list(piece).denied)
+
+    def is_set(self) -> bool:
+        return self._denied or (self._path.exists() and self._path.stat().st_size >= HEADER_SIZE)
 
 
 def list_settings(tool: str) -> DfuListing:
@@ -193,17 +222,3 @@ def list_settings(tool: str) -> DfuListing:
     if outcome.status:
         raise failed(argv, outcome, "list devices", "run `dfu-util -l` to see why")
     return dfu_util.parse_list(outcome.output)
-
-
-def _wait_for(tool: str, board: Board, limit: float) -> DfuListing:
-    """The listing, once the board is in it."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        listing = list_settings(tool)
-        if listing.shows(board):
-            return listing
-        time.sleep(0.1)
-    raise DeviceAbsent(
-        f"{board.name} did not appear in DFU mode within {limit:.0f} s",
-        next_step="replug it and repeat the command",
-    )

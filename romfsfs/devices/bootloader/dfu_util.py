@@ -1,8 +1,9 @@
 """dfu-util: its command lines and its listing, as pure functions (docs/cameras.md, "DFU").
 
-No `-w`: it waits for any device that matches, for ever, and so for the next camera that is plugged
-in. No `-S`: the serial number in DFU mode is another one than the firmware's. What tells two
-loaders of one board apart is the path of the port they are on, `-p`.
+`-w` only to wait for a board that is on its way: it takes any device that matches, for ever, and so
+the next camera that is plugged in where one has left. No `-S`: the serial number in DFU mode is
+another one than the firmware's. What tells two loaders of one board apart is the path of the port
+they are on, `-p`.
 """
 
 from __future__ import annotations
@@ -154,6 +155,17 @@ def read_argv(
     """Read the setting to a file that must not exist. address, length: Arduino boards."""
     span = ["-s", f"{_hex(address)}:{length}"] if address is not None else []
     return [*_device(tool, setting), *span, "-U", file]
+
+
+def wait_argv(tool: str, board: Board, partition: Partition, file: str) -> list[str]:
+    """Wait for a board, and read the partition from its start on, which may be stopped."""
+    assert board.dfu_id is not None
+    assert partition.dfu is not None
+    vid, pid = board.dfu_id
+    target = partition.dfu
+    place = ["-s", f"{_hex(target.address)}:256"] if target.address is not None else []
+    alt = target.name or str(target.alt)
+    return [tool, "-w", "-d", f",{vid:04x}:{pid:04x}", "-a", alt, *place, "-U", file]
 
 
 def write_argv(

@@ -79,7 +79,8 @@ def main():
     if not {"U", "D", "e"} & set(given):
         die("Error: You need to specify one of -D or -U", 64)
     device = choose(devices, given)
-    alt = int(given["a"])
+    names = [setting["name"] for setting in device["settings"]]
+    alt = names.index(given["a"]) if given["a"] in names else int(given["a"])
     if alt >= len(device["settings"]):
         die("No such Alternate Setting")
     resets = {"reset", "R"} & set(given) or "leave" in given.get("s", "")
@@ -103,14 +104,28 @@ def choose(devices, given):
     found = [d for d in devices if (d["vid"], d["pid"]) == (vid, pid) and not d.get("denied")]
     if "p" in given:
         found = [d for d in found if d["path"] == given["p"]]
-    if not found and "w" in given:
-        print("Waiting for device, exit with ctrl-C", flush=True)
-        time.sleep(600)
+    while not found and "w" in given:
+        found = wait_for(vid, pid)
     if not found:
         die("dfu-util: No DFU capable USB device available")
     if len(found) > 1:
         die("dfu-util: More than one DFU capable USB device found!", 69)
     return found[0]
+
+
+def wait_for(vid, pid):
+    """Until one is there that may be opened; of one that may not it complains each time."""
+    print("Waiting for device, exit with ctrl-C", flush=True)
+    time.sleep(0.05)
+    faults = load("faults.json", {})
+    if faults.get("appear_after", 0) > 0:
+        save("faults.json", {**faults, "appear_after": faults["appear_after"] - 1})
+        return []
+    list_devices([d for d in load("devices.json", []) if d.get("denied")])
+    return [
+        d for d in load("devices.json", [])
+        if (d["vid"], d["pid"]) == (vid, pid) and not d.get("denied")
+    ]  # fmt: skip
 
 
 def list_devices(devices):
