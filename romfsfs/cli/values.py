@@ -8,6 +8,7 @@ prompt is no place for an error.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import click
@@ -122,13 +123,18 @@ def _in_image(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
 
 def _models(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
     from romfsfs.zoo.catalog import Zoo
-    from romfsfs.zoo.choose import chosen, open_offline
+    from romfsfs.zoo.choose import chosen, open_known
+    from romfsfs.zoo.members import stem
 
-    source = open_offline(chosen())
+    source = open_known(chosen(), offline=True)
     if source is not None:
         board = context.params.get("board")
-        for model in Zoo(source).catalog().models(board if isinstance(board, str) else None):
+        listed = Zoo(source).catalog().models(board if isinstance(board, str) else None)
+        names = Counter(stem(model.name) for model in listed)
+        for model in listed:
             yield model.path, ""
+            if word and names[stem(model.name)] == 1:  # without a word paths are enough to see
+                yield stem(model.name), model.path
 
 
 boards = completer(_boards)

@@ -6,13 +6,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from romfsfs.boards import get_board
 from romfsfs.cli import values
+from romfsfs.cli.fetching import OFFLINE, fetching
 from romfsfs.cli.output import Output, confirmed, flush, write
 from romfsfs.cli.parameters import (
     CAMERA,
@@ -42,6 +42,7 @@ from romfsfs.system.files import Progress, digest_fd, replace_atomically
 if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
     from romfsfs.ide.defaults import DefaultImage
+    from romfsfs.ide.fetching import Fetching
 
 
 #: What is said of a camera that has the image.
@@ -197,30 +198,36 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
 
 @click.command()
 @CAMERA
-@click.option("--from", "place", metavar="FILE, ZIP or FOLDER", type=click.Path(exists=True),
-              help="An image, a firmware release, or an IDE's resource folder.")  # fmt: skip
+@click.option(
+    "--from", "place", metavar="PLACE", shell_complete=values.files,
+    help="An image, a firmware release, an IDE's resource folder, or the URL of a zip.",
+)  # fmt: skip
 @CAMERA_BOARD
 @partition("Only this one. Default: all of the board's.")
 @WAIT
 @YES
+@OFFLINE
 @OVER_ANYTHING
 @JSON
 @click.pass_obj
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
-    wait: bool, yes: bool, force: bool, as_json: bool,
+    wait: bool, yes: bool, offline: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Restore a camera's default contents, as its firmware came with them.
 
-    Without --from: those of an OpenMV IDE installed on this machine, of the camera's firmware
-    version if there are such, else the newest.
+    Without --from: those of an OpenMV IDE installed on this machine, else those that OpenMV
+    publishes; of the camera's firmware version if there are such, else the newest.
     """
     wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition) as opened:
         info = opened.info()
         for note in info.notes:
             output.note(note)
-        chosen = _defaults(info, camera, place, partition)
+        with output.progress() as progress:
+            allowed = fetching(output, progress, offline=offline, yes=yes, update=True)
+            chosen = _defaults(info, camera, place, partition, allowed)
+        _tell_of_version(output, info.firmware, chosen)
         if not as_json:
             for image in chosen:
                 output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
@@ -247,8 +254,22 @@ def _who(info: DeviceInfo) -> str:
     return info.key.rpartition("/")[0]
 
 
+def _tell_of_version(output: Output, firmware: str, chosen: list[DefaultImage]) -> None:
+    """What is restored instead of the defaults of the camera's own firmware."""
+    from romfsfs.ide.defaults import find_version, version_text
+
+    wanted = find_version(firmware)
+    other = {image.version for image in chosen if image.version} - {wanted}
+    if wanted and other:
+        names = " and ".join(version_text(version) for version in sorted(other))
+        output.note(
+            f"the camera's firmware is {version_text(wanted)}; its default contents were not "
+            f"found, those of {names} are taken"
+        )
+
+
 def _defaults(
-    info: DeviceInfo, camera: str, place: str | None, partition: int | None
+    info: DeviceInfo, camera: str, place: str | None, partition: int | None, allowed: Fetching
 ) -> list[DefaultImage]:
     """The image for each partition to restore."""
     from romfsfs.ide.defaults import find_defaults
@@ -263,13 +284,12 @@ def _defaults(
         raise UsageError(
             "the board cannot be identified", where=camera, next_step="add --board BOARD"
         )
+    if place and "://" not in place and not os.path.exists(place):
+        raise UsageError("no such file or folder", where=place)
     known = get_board(info.board)
     indexes = [part.index for part in known.partitions] if partition is None else [partition]
-    chosen = [
-        find_defaults(known, index, Path(place) if place else None, info.firmware)[0]
-        for index in indexes
-    ]
-    if len({(image.path, image.member) for image in chosen}) < len(chosen):
+    chosen = [find_defaults(known, index, place, info.firmware, allowed)[0] for index in indexes]
+    if len({image.path for image in chosen}) < len(chosen):
         raise UsageError(
             "this is one image, but the camera has several partitions",
             where=str(place),

@@ -1,35 +1,44 @@
-"""`zoo list`, `zoo add` and `zoo index`."""
+"""`zoo list` and `zoo add`."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import textwrap
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from romfsfs.boards import get_board
 from romfsfs.cli import values
+from romfsfs.cli.fetching import OFFLINE, fetching
 from romfsfs.cli.output import Output, size_text
-from romfsfs.cli.parameters import JSON, board
+from romfsfs.cli.parameters import JSON, YES, board
 from romfsfs.cli.sources import Found, find_session
+from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
+from romfsfs.system.files import Progress
 from romfsfs.zoo.adding import Copy, add, copies
-from romfsfs.zoo.catalog import Zoo
+from romfsfs.zoo.catalog import Room, Zoo
 from romfsfs.zoo.choose import VARIABLE, absolute, chosen, open_source, remember
 from romfsfs.zoo.members import Model
-from romfsfs.zoo.sources import make_listing
+from romfsfs.zoo.pages import Description
 
 _Command = Callable[..., Any]
 
 
 def _source_options(command: _Command) -> _Command:
     for option in (
+        YES,
+        OFFLINE,
         click.option("--update", is_flag=True, help="Ask the server for a newer version."),
         click.option(
             "--from", "source", metavar="SOURCE", shell_complete=values.files,
-            help="A resource folder, a zip, or a URL of one; `ide`: the installed OpenMV IDE. "
-            f"Remembered; ${VARIABLE} wins over what is remembered.",
+            help="A resource folder, a zip, or a URL of one; `ide`: the installed OpenMV IDE, else "
+            f"what OpenMV publishes. Remembered; ${VARIABLE} wins over what is remembered.",
         ),
         board("Models for this board; without it, for the mounted one."),
         click.option("--all", "show_all", is_flag=True, help="Models for all boards."),
@@ -49,27 +58,93 @@ def zoo() -> None:
 @zoo.command("list")
 @click.argument("directory", metavar="[DIR]", required=False, shell_complete=values.mounts)
 @_source_options
+@click.option(
+    "--shapes", is_flag=True, help="Fetch the models that are listed, to show their input shapes."
+)
 @JSON
 @click.pass_obj
 def list_models(
-    output: Output, directory: str | None, as_json: bool, source: str | None, update: bool,
-    board: str | None, show_all: bool,
+    output: Output, /, directory: str | None, as_json: bool, shapes: bool, show_all: bool,
+    board: str | None, **where: Any,
 ) -> None:  # fmt: skip
-    """The models for the mounted board, or for --board; all of them with --all."""
-    opened = _open(output, source, update)
-    name = None if show_all else _board(output, board, directory)
-    models = opened.catalog().models(name)
+    """The models for the mounted board, or for --board; all of them with --all.
+
+    Each with its size before conversion, the shape and type of its input, and whether it fits
+    into the partition and what is free of it.
+    """
+    name, room = _board(output, board, directory)
+    with output.progress() as progress:
+        opened = _open(output, progress, **where)
+        models = opened.catalog().models(None if show_all else name)
+        if not where["offline"]:
+            opened.fetch({model.page for model in models if model.page})
+        if shapes:
+            opened.fetch(model.path for model in models)
+    entries = _entries(opened, models, room)
     if as_json:
         output.json({
-            "source": opened.name, "board": name, "models": [_record(model) for model in models],
+            "source": opened.name, "board": None if show_all else name,
+            "models": [entry.record() for entry in entries],
         })  # fmt: skip
         return
-    for model in models:
-        labels = "  + labels" if model.label else ""
-        output.show(f"{size_text(model.size):>14}  {printable(model.path)}{labels}\n")
+    width = 2 * shutil.get_terminal_size().columns - 10
+    for description, group in groupby(entries, key=lambda entry: entry.description):
+        text = printable(": ".join(filter(None, description)))
+        if text:
+            output.show(textwrap.shorten(text, width, placeholder=" ...") + "\n")
+        for entry in group:
+            output.show(entry.line())
     if not models:
-        where = f" for {name}; see --all" if name else ""
-        output.note(f"no models in {opened.name}{where}")
+        hint = f" for {name}; see --all" if name and not show_all else ""
+        output.note(f"no models in {opened.name}{hint}")
+    elif not all(entry.input for entry in entries):
+        output.note("'?': not on this machine yet; --shapes fetches all that are listed")
+
+
+class _Entry(NamedTuple):
+    """A model, as it is listed. input: shape and type, '' where the model is not here yet."""
+
+    model: Model
+    description: Description
+    input: str
+    fits: str
+
+    def line(self) -> str:
+        labels = "  + labels" if self.model.label else ""
+        return (
+            f"  {size_text(self.model.size):>12}  {self.fits:9}  {self.input or '?':18}  "
+            f"{printable(self.model.path)}{labels}\n"
+        )
+
+    def record(self) -> dict[str, Any]:
+        parts = self.model.path.split("/")
+        vendor, task = (parts[0], parts[1]) if len(parts) > 2 else ("", "")
+        return {
+            "path": self.model.path,
+            "name": self.model.name,
+            "vendor": vendor,
+            "task": task,
+            "size": self.model.size,
+            "labels": self.model.label,
+            "title": self.description.title,
+            "description": self.description.text,
+            "input": self.input,
+            "fits": self.fits,
+        }
+
+
+def _entries(opened: Zoo, models: list[Model], room: Room | None) -> list[_Entry]:
+    none = Description("", "")
+    descriptions = opened.descriptions(models)
+    return [
+        _Entry(
+            model,
+            descriptions.get(model.path, none),
+            _input(opened, model),
+            room.holds(model.size) if room else "",
+        )
+        for model in models
+    ]
 
 
 @zoo.command("add")
@@ -88,8 +163,8 @@ def list_models(
 @click.option("--force", is_flag=True, help="Replace files of these names.")
 @click.pass_obj
 def add_model(
-    output: Output, model: str, directory: str | None, name: str, into: str, no_labels: bool,
-    force: bool, source: str | None, update: bool, board: str | None, show_all: bool,
+    output: Output, /, model: str, directory: str | None, name: str, into: str, no_labels: bool,
+    force: bool, board: str | None, show_all: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Copy MODEL and its labels into DIR: a mount, a folder of it, or a session kept unmounted.
 
@@ -97,8 +172,9 @@ def add_model(
     converted for the board as everything that is copied there.
     """
     found = find_session(directory)
-    wanted_board = get_board(board).name if board else found.session.info.board
-    opened = _open(output, source, update)
+    wanted_board = board or found.session.info.board
+    with output.progress() as progress:
+        opened = _open(output, progress, **where)
     chosen_model = opened.catalog().find(model, None if show_all else wanted_board)
     wanted = copies(opened, chosen_model, name, labels=not no_labels)
     folder = _inside(found, into)
@@ -109,20 +185,32 @@ def add_model(
         output.say(f"{copy.source} -> {folder / copy.name}, {size_text(copy.size)}")
 
 
-@zoo.command("index")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.pass_obj
-def index(output: Output, folder: Path) -> None:
-    """Write the listing that serves FOLDER as a zoo: keep it there as index.json, and give its
-    URL to --from."""
-    output.show(make_listing(folder))
+def _input(opened: Zoo, model: Model) -> str:
+    """`1x96x96x3 int8`; '' where the model is not here, '-' where it does not tell."""
+    fd = opened.open_here(model.path)
+    if fd is None:
+        return ""
+    with open(fd, "rb", buffering=0):
+        try:
+            read = read_model(lambda at, size: os.pread(fd, size, at), model.size)
+        except ModelError:
+            return "-"
+    return f"{'x'.join(map(str, read.shape))} {read.inputs[0]}" if read.shape else "-"
 
 
-def _open(output: Output, source: str | None, update: bool) -> Zoo:
+def _open(
+    output: Output,
+    progress: Progress,
+    *,
+    source: str | None,
+    update: bool,
+    offline: bool,
+    yes: bool,
+) -> Zoo:
     """The zoo that was chosen; a source given here is remembered once it has proved to be one."""
     text = absolute(source) if source else chosen()
-    with output.progress() as progress:
-        opened = Zoo(open_source(text, update=update, progress=progress))
+    allowed = fetching(output, progress, offline=offline, yes=yes, update=update)
+    opened = Zoo(open_source(text, allowed))
     if not opened.catalog().models(None):
         raise RomfsError(
             "no models there",
@@ -134,31 +222,25 @@ def _open(output: Output, source: str | None, update: bool) -> Zoo:
     return opened
 
 
-def _board(output: Output, board: str | None, directory: str | None) -> str | None:
-    if board:
-        return get_board(board).name
+def _board(
+    output: Output, board: str | None, directory: str | None
+) -> tuple[str | None, Room | None]:
+    """The board to list for, and how much room there is: on the board, or left in a session."""
     try:
-        mounted = find_session(directory).session.info.board
+        session = find_session(directory).session
     except UsageError:
         if directory is not None:
             raise
-        mounted = None
-    if mounted is None:
+        session = None
+    if session is not None and board in (None, session.info.board):
+        capacity, used = session.usage()
+        room = None if capacity is None else Room(capacity, max(0, capacity - used))
+        return session.info.board, room
+    if board is None:
         output.note("no board is mounted: models for all boards; choose one with --board")
-    return mounted
-
-
-def _record(model: Model) -> dict[str, Any]:
-    parts = model.path.split("/")
-    vendor, task = (parts[0], parts[1]) if len(parts) > 2 else ("", "")
-    return {
-        "path": model.path,
-        "name": model.name,
-        "vendor": vendor,
-        "task": task,
-        "size": model.size,
-        "labels": model.label,
-    }
+        return None, None
+    size = get_board(board).partition(0).size
+    return board, Room(size, size)
 
 
 def _root(found: Found) -> Path:

@@ -82,8 +82,8 @@ class Model(NamedTuple):
     """version: of the schema. custom, builtin: how often each operator is used, by name and by
     number. npus: what its Ethos-U operators are compiled for, as far as they tell.
 
-    inputs, outputs: types of the model's own. sram: bytes, the least that it can run in: the
-    largest operator's inputs and outputs that are no constants.
+    inputs, outputs: types of the model's own; shape: of its first input. sram: bytes, the least
+    that it can run in: the largest operator's inputs and outputs that are no constants.
     """
 
     version: int
@@ -93,6 +93,7 @@ class Model(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     sram: int
+    shape: tuple[int, ...]
 
     @property
     def npu(self) -> int:
@@ -110,6 +111,7 @@ class _Tensor(NamedTuple):
     type: str
     size: int
     buffer: int
+    shape: tuple[int, ...] = ()
 
 
 def read_model(read: Reader, size: int) -> Model:
@@ -139,6 +141,7 @@ class _Reader:
             raise ModelError("a model without subgraphs", root)
         inputs: tuple[str, ...] | None = None
         outputs: tuple[str, ...] = ()
+        shape: tuple[int, ...] = ()
         for subgraph in subgraphs:
             tensors = [
                 self._tensor(each, buffers) for each in self._tables(subgraph, _SUBGRAPH_TENSORS)
@@ -150,10 +153,11 @@ class _Reader:
             if inputs is None:  # the others are called by operators
                 inputs = tuple(each.type for each in ins)
                 outputs = tuple(each.type for each in outs)
+                shape = ins[0].shape if ins else ()
         version = self._number(root, _MODEL_VERSION)
         return Model(
             version, self._custom, self._builtin, frozenset(self._npus), inputs or (), outputs,
-            self._sram,
+            self._sram, shape,
         )  # fmt: skip
 
     def _tensor(self, table: int, buffers: list[int]) -> _Tensor:
@@ -169,11 +173,12 @@ class _Reader:
         if buffer and self._is_constant(buffer):
             return _Tensor(name, 0, buffer)
         count = 1
-        for dimension in self._numbers(table, _TENSOR_SHAPE):
+        shape = self._numbers(table, _TENSOR_SHAPE)
+        for dimension in shape:
             count *= max(dimension, 0)
             if count > self._MAX_ELEMENTS:
                 raise ModelError("a tensor of more than 2^40 elements", table)
-        return _Tensor(name, (count * bits + 7) // 8, buffer)
+        return _Tensor(name, (count * bits + 7) // 8, buffer, shape)
 
     _MAX_ELEMENTS = 1 << 40
 

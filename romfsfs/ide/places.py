@@ -3,8 +3,8 @@
 The IDE copies what it ships into the user's settings folder when it first starts, and updates it
 there over the network, so that copy is the newest. Sources of the places: `userResourcePath` of
 the IDE's `icore.cpp` (the folder of the settings file, then the program's id: `openmvide`, in old
-versions `qtcreator`; so on macOS too), and what its installers write. Imports nothing of romfsfs
-but errors and files; the zoo and the devices' default images share it.
+versions `qtcreator`; so on macOS too), and what its installers write. The zoo and the default
+images share it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _USER_COPIES = (
     "{config}/OpenMV/*/*",
     "~/.local/share/OpenMV/*",
     "~/Library/Application Support/OpenMV/*",
+    "~/AppData/*/OpenMV/*",
 )
 #: Where programs are installed; several versions of a place: the highest first.
 _INSTALLS = (
@@ -38,6 +39,8 @@ _INSTALLS = (
     "/usr/local/[Oo]pen[Mm][Vv]*/share/qtcreator",
     "/Applications/OpenMV*.app/Contents/Resources",
     "~/Applications/OpenMV*.app/Contents/Resources",
+    "C:/Program Files*/OpenMV*/share/qtcreator",
+    "C:/OpenMV*/share/qtcreator",
 )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.zoo.index import BoardFilter, parse_index
 from romfsfs.zoo.members import Member, Model, models, stem
+from romfsfs.zoo.pages import Description, describe
 from romfsfs.zoo.sources import Source
 
 #: A source is asked whether it changed no more often than this: a listing asks for every file.
 _CHECK_SECONDS = 1.0
+_MAX_PAGE_BYTES = 1 << 20
 
 
 class Catalog:
@@ -90,6 +93,19 @@ def _suggestion(text: str, shown: list[Model]) -> str:
     return "did you mean " + " or ".join(paths) + "?" if paths else "see: romfsfs zoo list"
 
 
+class Room(NamedTuple):
+    """capacity: of the partition, free: of it; bytes."""
+
+    capacity: int
+    free: int
+
+    def holds(self, size: int) -> str:
+        """Whether a file of this size fits, in a word or two."""
+        if size > self.capacity:
+            return "too large"
+        return "fits" if size <= self.free else "no room"
+
+
 class Zoo:
     """A source with its catalog, scanned when it is first asked for and after changes.
 
@@ -121,3 +137,23 @@ class Zoo:
     def open(self, path: str) -> int:
         """A descriptor (the caller closes it) of a member's bytes. KeyError if there is none."""
         return self.source.open(self.catalog().members[path])
+
+    def open_here(self, path: str) -> int | None:
+        """As `open`; None where the member would have to be fetched."""
+        member = self.catalog().members[path]
+        return self.source.open(member) if self.source.is_here(member) else None
+
+    def fetch(self, paths: Iterable[str]) -> None:
+        """Bring these onto this machine, over one connection. RomfsError, OSError."""
+        members = self.catalog().members
+        self.source.fetch([members[path] for path in sorted(paths)])
+
+    def descriptions(self, listed: list[Model]) -> dict[str, Description]:
+        """By the models' paths, of those whose pages are on this machine."""
+        pages: dict[str, Description] = {}
+        for page in {model.page for model in listed if model.page}:
+            fd = self.open_here(page)
+            if fd is not None:
+                with open(fd, "rb") as file:
+                    pages[page] = describe(file.read(_MAX_PAGE_BYTES))
+        return {model.path: pages[model.page] for model in listed if model.page in pages}

@@ -1,8 +1,8 @@
 """Which source the zoo has: an option, `$ROMFSFS_ZOO`, what was chosen before, the OpenMV IDE.
 
-A source is written as people give it: `ide`, a folder, a zip or listing on this machine, or a URL
-of one (`http`, `https`, `file`; `#sha256=HEX` at its end pins what it must be). What `--from` chose
-is remembered in `<state dir>/zoo.json`, because a mount's daemon needs to know it too.
+A source is written as people give it: `ide`, a folder, a zip on this machine, or a URL of one
+(`http`, `https`, `file`; `#sha256=HEX` at its end pins what it must be). What `--from` chose is
+remembered in `<state dir>/zoo.json`, because a mount's daemon needs to know it too.
 """
 
 from __future__ import annotations
@@ -13,22 +13,16 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from romfsfs.errors import RomfsError, UsageError
+from romfsfs.ide import published
+from romfsfs.ide.archive import local_zip
+from romfsfs.ide.fetching import Fetching
 from romfsfs.ide.places import resource_folders
-from romfsfs.system.files import (
-    Progress,
-    cache_dir,
-    digest_bytes,
-    digest_file,
-    make_private_dir,
-    no_progress,
-    replace_atomically,
-    state_dir,
-)
-from romfsfs.zoo.sources import FolderSource, ListingSource, Source, ZipSource, is_zip
+from romfsfs.system.files import digest_file, make_private_dir, replace_atomically, state_dir
+from romfsfs.zoo.sources import FolderSource, Source, ZipSource
 
 #: The environment variable that names a source.
 VARIABLE = "ROMFSFS_ZOO"
-#: The source that is searched for: the resources of an installed OpenMV IDE.
+#: The source that is searched for: the resources of an installed OpenMV IDE, else those published.
 IDE = "ide"
 
 _HOW = "name one with --from: a resource folder, a zip, or a URL"
@@ -53,67 +47,56 @@ def absolute(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))
 
 
-def open_source(text: str, *, update: bool = False, progress: Progress = no_progress) -> Source:
-    """The source that `text` means, downloaded if need be.
+def open_source(text: str, fetching: Fetching) -> Source:
+    """The source that `text` means, looked up on its server if it is not on this machine.
 
-    update: ask the server for a newer version. UsageError if there is no such thing; VerifyError,
-    RomfsError, OSError as `download`.
+    UsageError if there is no such thing; VerifyError if it is not what its URL pins; RomfsError,
+    OSError, and what `fetching.agree` raises.
     """
     if text == IDE:
-        return _ide()
+        return _ide() or ZipSource(published.resources(fetching, "a list of less than 1 MB"))
     if not _is_url(text):
         return _on_disk(Path(absolute(text)), text)
-    from romfsfs.zoo.download import download
-
     url, sha256 = _parts(text)
     if urlsplit(url).scheme == "file":
         path = _file_path(url)
         if sha256 and path.is_file() and digest_file(path) != sha256:
             raise RomfsError("not the file that #sha256= announces", where=url)
         return _on_disk(path, url)
-    target = _downloaded(url)
+    from romfsfs.ide.remote import remote_zip
 
-    def accept(path: Path) -> None:
-        """Not the page of a hotel's network, nor half a zip."""
-        source = _zip_or_listing(path, url, url)
-        if isinstance(source, ListingSource):
-            source.entries()
-
-    fetched = download(url, target, sha256=sha256, update=update, progress=progress, accept=accept)
-    return _zip_or_listing(fetched.path, url, url)
+    return ZipSource(remote_zip(url, fetching, sha256))
 
 
-def open_offline(text: str) -> Source | None:
-    """As `open_source`, but None for what is not on this machine (yet). Downloads nothing."""
-    url, sha256 = _parts(text) if text != IDE and _is_url(text) else ("", "")
-    if url and urlsplit(url).scheme != "file":
-        from romfsfs.zoo.download import kept
+def open_known(text: str, *, offline: bool = False) -> Source | None:
+    """As `open_source`, but None for what is on a server and was not looked up yet.
 
-        fetched = kept(_downloaded(url), sha256)
-        return None if fetched is None else _zip_or_listing(fetched.path, url, url)
+    Of what was, the files are fetched when they are opened, unless `offline`.
+    """
+    fetching = Fetching(offline=offline)
     try:
-        return open_source(text)
+        if text == IDE:
+            return _ide() or (open_source(text, fetching) if published.is_known() else None)
+        if _is_url(text) and urlsplit(_parts(text)[0]).scheme != "file":
+            from romfsfs.ide.remote import is_known
+
+            return open_source(text, fetching) if is_known(_parts(text)[0]) else None
+        return open_source(text, fetching)
     except UsageError:
         return None
 
 
-def _ide() -> FolderSource:
-    for folder in resource_folders():
-        if (folder / "models").is_dir():
-            return FolderSource(folder)
-    raise UsageError("no model zoo: no OpenMV IDE with models was found", next_step=_HOW)
+def _ide() -> FolderSource | None:
+    folders = [folder for folder in resource_folders() if (folder / "models").is_dir()]
+    return FolderSource(folders[0]) if folders else None
 
 
 def _on_disk(path: Path, shown: str) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
-        return _zip_or_listing(path, str(path), path.as_uri())
+        return ZipSource(local_zip(path))
     raise UsageError("there is no such model zoo", where=shown, next_step=_HOW)
-
-
-def _zip_or_listing(path: Path, name: str, url: str) -> Source:
-    return ZipSource(path, name) if is_zip(path) else ListingSource(path, url)
 
 
 def _is_url(text: str) -> bool:
@@ -138,12 +121,6 @@ def _file_path(url: str) -> Path:
     if parts.netloc not in ("", "localhost"):
         raise UsageError("a file URL of another computer", where=url, next_step=_HOW)
     return Path(unquote(parts.path))
-
-
-def _downloaded(url: str) -> Path:
-    """Where what this URL gives is kept."""
-    folder = make_private_dir(make_private_dir(cache_dir()) / "zoo" / "downloads")
-    return folder / digest_bytes(url.encode(errors="surrogateescape"))[:32]
 
 
 def _settings() -> Path:

@@ -12,28 +12,28 @@ from romfsfs.errors import RomfsError
 MODEL_SUFFIXES = (".tflite", ".lite", ".onnx")
 LABEL_SUFFIX = ".txt"
 INDEX = "index.csv"
+#: Describes the models of its folder and of those below it that have none.
+PAGE = "index.html"
 
-#: More than any camera's partition; what is larger is no model but a mistake, or a zip bomb.
-MAX_FILE_BYTES = 256 << 20
 #: A zoo has hundreds of files; a source with more than this is not one (`--from /`).
 MAX_FILES = 50_000
 
 
 class Member(NamedTuple):
-    """A file of a zoo. path: below `models/`, '/' between. size in bytes. digest: '' if unknown."""
+    """A file of a zoo. path: below `models/`, '/' between. size in bytes."""
 
     path: str
     size: int
     mtime_ns: int
-    digest: str = ""
 
 
 class Model(NamedTuple):
-    """A model. label: the path of its labels, None if it has none."""
+    """A model. label: the path of its labels, page: of what describes it; None if it has none."""
 
     path: str
     size: int
     label: str | None
+    page: str | None
 
     @property
     def name(self) -> str:
@@ -45,8 +45,9 @@ def is_model(path: str) -> bool:
 
 
 def is_wanted(path: str) -> bool:
-    """Whether a file can be a part of a zoo: a model, labels, or its index."""
-    return is_model(path) or path.lower().endswith(LABEL_SUFFIX) or path == INDEX
+    """Whether a file can be a part of a zoo: a model, labels, a description, or its index."""
+    name = path.rpartition("/")[2]
+    return is_model(path) or path.lower().endswith(LABEL_SUFFIX) or name == PAGE or path == INDEX
 
 
 def stem(name: str) -> str:
@@ -68,7 +69,7 @@ def label_name(model_name: str) -> str:
 def models(members: Mapping[str, Member]) -> list[Model]:
     """The models among these files, in code point order of their paths, each with its labels."""
     return [
-        Model(path, members[path].size, _label(path, members))
+        Model(path, members[path].size, _label(path, members), _page(path, members))
         for path in sorted(members)
         if is_model(path)
     ]
@@ -82,8 +83,18 @@ def _label(path: str, members: Mapping[str, Member]) -> str | None:
     return None
 
 
+def _page(path: str, members: Mapping[str, Member]) -> str | None:
+    """The nearest one, but not that of the whole zoo."""
+    folder = path.rpartition("/")[0]
+    while folder:
+        if f"{folder}/{PAGE}" in members:
+            return f"{folder}/{PAGE}"
+        folder = folder.rpartition("/")[0]
+    return None
+
+
 def checked_path(path: str, where: str) -> str:
-    """A path that somebody else's zip or listing gives; RomfsError unless it stays inside."""
+    """A path that somebody else's zip gives; RomfsError unless it stays inside."""
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise RomfsError(

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from romfsfs.errors import RomfsError
 from romfsfs.zoo.catalog import Catalog, Zoo
-from romfsfs.zoo.choose import chosen, open_offline
+from romfsfs.zoo.choose import chosen, open_known
 from romfsfs.zoo.members import Member
 from romfsfs.zoo.sources import Source
 
@@ -51,7 +51,7 @@ def open_zoo(board: str | None) -> ZooTree | None:
 
 def _chosen_source() -> Source | None:
     try:
-        return open_offline(chosen())
+        return open_known(chosen())
     except (RomfsError, OSError) as error:
         log.warning("the model zoo: %s", error)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,14 @@ N6 = get_board("OPENMV_N6")
 AE3 = get_board("OPENMV_AE3")
 IMAGE = encode({"main.py": b"print('default')\n"}, DEFAULT_RULES)
 OTHER = encode({"main.py": b"print('the second core')\n"}, DEFAULT_RULES)
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's, nor of the user's."""
+    monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("ROMFSFS_DEFAULTS", "ROMFSFS_IDE_RESOURCES", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def release(path: Path, **members: bytes) -> Path:
@@ -35,11 +44,8 @@ def test_a_release(tmp_path: Path) -> None:
         OPENMV_AE3__romfs1=OTHER,
     )
     (found,) = find_defaults(N6, 0, path)
-    assert (found.version, found.member, found.size) == (
-        (4, 8, 1),
-        "OPENMV_N6/romfs0.img",
-        len(IMAGE),
-    )
+    assert (found.version, found.size) == ((4, 8, 1), len(IMAGE))
+    assert found.label == f"OPENMV_N6 4.8.1 ({path}, OPENMV_N6/romfs0.img)"
     assert found.read() == IMAGE
     assert find_defaults(AE3, 1, path)[0].read() == OTHER
     with pytest.raises(UsageError, match=r"no default image of OPENMV4P"):
@@ -62,20 +68,23 @@ def test_a_file(tmp_path: Path) -> None:
         find_defaults(N6, 0, path)
 
 
-def ide(folder: Path, version: str, image: bytes) -> Path:
+def ide(folder: Path, version: str, image: bytes, old: bool = False) -> Path:
     board = folder / "firmware" / "OPENMV_N6"
     board.mkdir(parents=True)
     (board / "romfs0.img").write_bytes(image)
-    (board.parent / "firmware.txt").write_text(f"{version}\n")
+    if old:
+        (board.parent / "firmware.txt").write_text(f"{version}\n")
+    else:
+        settings = {"firmware_version": version, "boards": [{"boardType": "9.9.9"}]}
+        (board.parent / "settings.json").write_text(json.dumps(settings, indent=4))
     return folder
 
 
 def test_the_newest_that_fits_the_firmware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.delenv("ROMFSFS_DEFAULTS", raising=False)
     ide(home / ".config" / "OpenMV" / "openmvide", "4.10.0", OTHER)
-    ide(home / "openmvide-4.8.0" / "share" / "qtcreator", "4.7.0", IMAGE)
+    ide(home / "openmvide-4.8.0" / "share" / "qtcreator", "4.7.0", IMAGE, old=True)
     ide(tmp_path / "extra", "4.9.2", IMAGE)
     found = find_defaults(N6)
     assert [image.version for image in found] == [(4, 10, 0), (4, 7, 0)]
@@ -88,6 +97,5 @@ def test_the_newest_that_fits_the_firmware(tmp_path: Path, monkeypatch: pytest.M
 
 def test_nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("ROMFSFS_DEFAULTS", raising=False)
     with pytest.raises(RomfsError, match=r"download a firmware release.*--from"):
         find_defaults(N6)

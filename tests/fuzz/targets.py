@@ -29,7 +29,7 @@ from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.devices.bootloader import blhost, dfu_util
 from romfsfs.errors import DeviceError, RomfsError, UsageError
 from romfsfs.fs.control import ControlDirectory
-from romfsfs.ide import defaults
+from romfsfs.ide import archive, defaults
 from romfsfs.session.keep import history
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.locks import _read_record
@@ -145,14 +145,14 @@ def zip_file(data: bytes) -> None:
         path.write_bytes(data)
         os.environ["ROMFSFS_CACHE_DIR"] = str(Path(name, "cache"))
         with contextlib.suppress(RomfsError):
-            source = sources.ZipSource(path)
+            source = sources.ZipSource(archive.local_zip(path))
             for member in list(source.scan().members.values())[:5]:
                 if member.size < 1 << 20:
                     with contextlib.suppress(RomfsError):
                         fd = source.open(member)
                         assert os.fstat(fd).st_size == member.size
                         os.close(fd)
-        if sources.is_zip(path):
+        if archive.is_zip(path):
             with contextlib.suppress(RomfsError, UsageError):
                 board = boards()["OPENMV4"]
                 for image in defaults.find_defaults(board, 0, path):

@@ -1,19 +1,18 @@
-"""A zoo as the OpenMV IDE keeps it, as a zip, and behind a local HTTP server."""
+"""A zoo as the OpenMV IDE keeps it, as a zip, behind a local server, and as OpenMV publishes it."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import http.server
-import threading
+import ssl
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from zoo_server import FILES, Handler, Server
+import trustme
+from zoo_server import FILES, Published, Server, running
 
-from romfsfs.zoo import download, tree
+from romfsfs.ide import remote
+from romfsfs.zoo import tree
 
 
 @pytest.fixture(autouse=True)
@@ -21,11 +20,13 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """State, cache and home of this test alone; nothing chosen, nothing installed."""
     for name in ("STATE_DIR", "CACHE_DIR"):
         monkeypatch.setenv(f"ROMFSFS_{name}", str(tmp_path / name.lower()))
-    for name in ("ROMFSFS_ZOO", "ROMFSFS_IDE_RESOURCES", "XDG_CONFIG_HOME"):
+    for name in ("ROMFSFS_ZOO", "ROMFSFS_IDE_RESOURCES", "ROMFSFS_DEFAULTS", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(tree, "_CHOICE_SECONDS", 0.0)
     monkeypatch.setattr("romfsfs.zoo.catalog._CHECK_SECONDS", 0.0)
     monkeypatch.setattr(tree, "_trees", {})
@@ -62,15 +63,27 @@ def resource_zip(make_zip: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server("")
-    handler = functools.partial(Handler, state)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        state.url = f"http://127.0.0.1:{running.server_address[1]}"
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield state
-        finally:
-            with contextlib.suppress(Exception):
-                running.shutdown()
-            thread.join(10)
+    with running() as state:
+        yield state
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def published(
+    authority: trustme.CA, make_zip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[Published]:  # fmt: skip
+    """What OpenMV publishes, at servers that behave as GitHub's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with running(context) as state:
+        base = f"{state.url}/openmv/openmv-ide/releases/download/"
+        monkeypatch.setattr("romfsfs.ide.published.VERSION_URL", f"{state.url}/version-v2.txt")
+        monkeypatch.setattr("romfsfs.ide.published.RELEASE_URL", base)
+        yield Published(state, make_zip)

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from zoo_server import FILES, MODELS, Server
 
 from romfsfs.cli import main
+from romfsfs.cli.values import models
 from romfsfs.devices.open import open_device
 from romfsfs.image.writer import encode
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
@@ -59,7 +61,11 @@ def test_list_is_for_the_board_of_the_session(
 def test_list_for_people(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zoo", "list", "--from", str(resources)]) == 0
     printed = capsys.readouterr()
-    assert f"       5,000 B  {BLAZE}  + labels\n" in printed.out
+    assert "BlazeFace: Finds faces & their landmarks.\n" in printed.out
+    assert "Google: Models.\n" in printed.out  # of the folder above
+    assert "licence" not in printed.out.casefold()
+    (line,) = [line for line in printed.out.splitlines() if BLAZE in line]
+    assert line.split() == ["5,000", "B", "-", BLAZE, "+", "labels"]
     assert "choose one with --board" in printed.err
 
 
@@ -77,6 +83,10 @@ def test_list_as_json_says_all_about_a_model(
         "task": "face",
         "size": 5000,
         "labels": "google/face/blaze/blaze_128.txt",
+        "title": "BlazeFace",
+        "description": "Finds faces & their landmarks.",
+        "input": "-",
+        "fits": "fits",
     }
 
 
@@ -84,7 +94,7 @@ def test_a_source_that_is_none_is_not_remembered(
     resources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["zoo", "list", "--all"]) == 2
-    assert "no OpenMV IDE" in capsys.readouterr().err
+    assert "There is no OpenMV IDE here. Fetch" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["zoo", "list", "--all", "--from", str(tmp_path / "empty")]) == 1
     assert main(["zoo", "list", "--all", "--from", str(tmp_path / "absent")]) == 2
@@ -166,26 +176,6 @@ def test_add_needs_somewhere_to_add_to(
     assert "romfsfs has nothing mounted there" in capsys.readouterr().err
 
 
-def test_a_zoo_at_a_url_is_resumed_by_the_next_command(
-    server: Server, resource_zip: Path, session: Session, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = resource_zip.read_bytes()
-    server.files["/r.zip"] = data
-    server.drop_after = [500, 0, 0, 0]
-    assert main(["zoo", "list", "--from", server.url + "/r.zip"]) == 1
-    assert "run the command again" in capsys.readouterr().err
-    server.asked.clear()
-    assert listed(capsys, "--from", server.url + "/r.zip") == {
-        YOLO,
-        "st/gestures/hand/hand_96.lite",
-    }
-    assert server.asked == [("/r.zip", "bytes=500-")]
-    assert main(["zoo", "add", YOLO]) == 0
-    assert len(server.asked) == 1
-    assert (session.work / "yolo.v8.tflite").read_bytes() == FILES[YOLO]
-    assert main(["zoo", "list", "--from", server.url + "/r.zip#sha256=" + "0" * 64]) == 6
-
-
 def test_update_sees_a_newer_version(
     server: Server, make_zip: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,11 +186,16 @@ def test_update_sees_a_newer_version(
     assert listed(capsys, "--all", "--update") == {"b.tflite"}
 
 
-def test_index_writes_what_a_server_needs(
-    server: Server, resources: Path, capsys: pytest.CaptureFixture[str]
+def test_names_are_completed_as_paths_and_as_what_add_takes(
+    resources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["zoo", "index", str(resources)]) == 0
-    server.files["/index.json"] = capsys.readouterr().out.encode()
-    server.files["/index.csv"] = FILES["index.csv"]
-    found = listed(capsys, "--from", server.url + "/index.json", "--board", "OPENMV4P")
-    assert found == {YOLO, "st/gestures/hand/hand_96.lite"}
+    monkeypatch.setenv("ROMFSFS_ZOO", str(resources))
+    context = click.Context(click.Command("add"))
+
+    def completed(word: str) -> set[str]:
+        return {item.value for item in models(context, click.Argument(["model"]), word)}
+
+    assert completed("") == MODELS
+    assert completed("google/f") == {BLAZE}
+    assert completed("bla") == {"blaze_128"}
+    assert completed("YOLO") == {"yolo.v8"}

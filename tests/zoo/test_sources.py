@@ -1,8 +1,7 @@
-"""Folders, zips and listings, and what a mount sees of them."""
+"""Folders and zips, and what a mount sees of them."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import subprocess
@@ -17,13 +16,19 @@ import pytest
 from zoo_server import FILES, MODELS, Server
 
 from romfsfs.errors import RomfsError, UsageError, VerifyError
+from romfsfs.ide.fetching import Fetching
 from romfsfs.ide.places import resource_folders
+from romfsfs.system.files import digest_bytes
 from romfsfs.zoo import open_zoo
 from romfsfs.zoo.catalog import Zoo
-from romfsfs.zoo.choose import open_offline, open_source, remember
-from romfsfs.zoo.sources import make_listing
+from romfsfs.zoo.choose import open_known, open_source, remember
+from romfsfs.zoo.sources import Source
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
+
+
+def opened(text: str, **how: Any) -> Source:
+    return open_source(text, Fetching(**how))
 
 
 def paths(zoo: Zoo, board: str | None) -> set[str]:
@@ -37,7 +42,7 @@ def content(zoo: Zoo, path: str) -> bytes:
 
 @pytest.mark.parametrize("inner", ["", "models"])
 def test_a_folder_with_models_or_the_models_folder_itself(resources: Path, inner: str) -> None:
-    zoo = Zoo(open_source(str(resources / inner)))
+    zoo = Zoo(opened(str(resources / inner)))
     assert paths(zoo, None) == MODELS
     assert paths(zoo, "OPENMV_N6") == {BLAZE, "st/gestures/hand/hand_96.lite"}
     assert paths(zoo, "OPENMV4P") == {
@@ -48,14 +53,14 @@ def test_a_folder_with_models_or_the_models_folder_itself(resources: Path, inner
 
 
 def test_labels_belong_to_the_model_that_the_firmware_looks_for_them_with(resources: Path) -> None:
-    labels = {m.path: m.label for m in Zoo(open_source(str(resources))).catalog().models(None)}
+    labels = {m.path: m.label for m in Zoo(opened(str(resources))).catalog().models(None)}
     assert labels[BLAZE] == "google/face/blaze/blaze_128.txt"
     assert labels["google/objects/small/yolo.v8.tflite"] == "google/objects/small/yolo.txt"
     assert labels["st/gestures/hand/hand_96.lite"] is None
 
 
 def test_a_changed_folder_is_scanned_again(resources: Path) -> None:
-    zoo = Zoo(open_source(str(resources)))
+    zoo = Zoo(opened(str(resources)))
     before = zoo.catalog()
     assert zoo.catalog() is before
     (resources / "models/st/gestures/new.tflite").write_bytes(b"new")
@@ -71,11 +76,11 @@ def test_what_is_no_file_of_a_zoo_is_left_alone(resources: Path) -> None:
     (models / ".git").mkdir()
     (models / ".git" / "x.tflite").write_bytes(b"")
     (models / "loop").symlink_to(models)
-    assert paths(Zoo(open_source(str(resources))), None) == MODELS
+    assert paths(Zoo(opened(str(resources))), None) == MODELS
 
 
 def test_a_zip_gives_what_its_folder_gives(resources: Path, resource_zip: Path) -> None:
-    folder, zipped = Zoo(open_source(str(resources))), Zoo(open_source(str(resource_zip)))
+    folder, zipped = Zoo(opened(str(resources))), Zoo(opened(str(resource_zip)))
     for board in (None, "OPENMV_N6", "OPENMV4P"):
         assert paths(zipped, board) == paths(folder, board)
     for path in MODELS:
@@ -84,13 +89,13 @@ def test_a_zip_gives_what_its_folder_gives(resources: Path, resource_zip: Path) 
 
 
 def test_a_zip_without_a_models_folder(make_zip: Callable[..., Path]) -> None:
-    assert paths(Zoo(open_source(str(make_zip({"a/x.tflite": b"x"})))), None) == {"a/x.tflite"}
+    assert paths(Zoo(opened(str(make_zip({"a/x.tflite": b"x"})))), None) == {"a/x.tflite"}
     rooted = make_zip({"zoo/index.csv": b"", "zoo/a/x.tflite": b"x"})
-    assert paths(Zoo(open_source(str(rooted))), None) == {"a/x.tflite"}
+    assert paths(Zoo(opened(str(rooted))), None) == {"a/x.tflite"}
 
 
 def test_a_replaced_zip_never_gives_the_old_bytes(make_zip: Callable[..., Path]) -> None:
-    zoo = Zoo(open_source(str(make_zip({"models/x.tflite": b"old"}))))
+    zoo = Zoo(opened(str(make_zip({"models/x.tflite": b"old"}))))
     assert content(zoo, "x.tflite") == b"old"
     make_zip({"models/x.tflite": b"new"})
     assert content(zoo, "x.tflite") == b"new"
@@ -98,7 +103,7 @@ def test_a_replaced_zip_never_gives_the_old_bytes(make_zip: Callable[..., Path])
 
 @pytest.mark.parametrize("name", ["../x.tflite", "/x.tflite", "models/../../x.tflite", "a\\x.lite"])
 def test_a_zip_whose_names_lead_out_is_refused(make_zip: Callable[..., Path], name: str) -> None:
-    zoo = Zoo(open_source(str(make_zip({name: b"x"}))))
+    zoo = Zoo(opened(str(make_zip({name: b"x"}))))
     with pytest.raises(RomfsError, match="refused"):
         zoo.catalog()
 
@@ -109,7 +114,7 @@ def test_links_in_a_zip_are_not_followed(tmp_path: Path) -> None:
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
         archive.writestr("models/x.tflite", b"x")
-    assert paths(Zoo(open_source(str(tmp_path / "zoo.zip"))), None) == {"x.tflite"}
+    assert paths(Zoo(opened(str(tmp_path / "zoo.zip"))), None) == {"x.tflite"}
 
 
 def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., Path]) -> None:
@@ -117,7 +122,7 @@ def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., 
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.write_bytes(data)
-    zoo = Zoo(open_source(str(path)))
+    zoo = Zoo(opened(str(path)))
     for _ in range(2):
         with pytest.raises(RomfsError, match="cannot read the zip"):
             zoo.open("x.tflite")
@@ -126,116 +131,68 @@ def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., 
 def test_a_member_too_large_for_any_camera_is_not_extracted(
     make_zip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zoo = Zoo(open_source(str(make_zip({"models/bomb.tflite": bytes(1_000_000)}))))
+    zoo = Zoo(opened(str(make_zip({"models/bomb.tflite": bytes(1_000_000)}))))
     zoo.catalog()
-    monkeypatch.setattr("romfsfs.zoo.sources.MAX_FILE_BYTES", 100_000)
-    with pytest.raises(RomfsError, match="no model is that large"):
+    monkeypatch.setattr("romfsfs.ide.archive.MAX_FILE_BYTES", 100_000)
+    with pytest.raises(RomfsError, match="no camera takes that much"):
         zoo.open("bomb.tflite")
 
 
-def test_a_zip_at_a_url_is_downloaded_once(server: Server, resource_zip: Path) -> None:
+def test_a_url_may_pin_what_it_must_give(server: Server, resource_zip: Path) -> None:
+    data = server.files["/resources.zip"] = resource_zip.read_bytes()
+    url = server.url + "/resources.zip#sha256="
+    with pytest.raises(VerifyError):
+        opened(url + "0" * 64)
+    assert content(Zoo(opened(url + digest_bytes(data))), BLAZE) == FILES[BLAZE]
+    server.requests.clear()
+    assert content(Zoo(opened(url + digest_bytes(data))), BLAZE) == FILES[BLAZE]
+    assert server.requests == []
+
+
+def test_a_server_that_knows_no_ranges_is_asked_once_for_all(
+    server: Server, resource_zip: Path
+) -> None:
+    """As that of Python."""
+    server.ranges = False
     server.files["/resources.zip"] = resource_zip.read_bytes()
     server.drop_after = [1000]
-    zoo = Zoo(open_source(server.url + "/resources.zip"))
+    zoo = Zoo(opened(server.url + "/resources.zip"))
     assert content(zoo, BLAZE) == FILES[BLAZE]
-    open_source(server.url + "/resources.zip")
+    assert paths(Zoo(opened(server.url + "/resources.zip")), None) == MODELS
     assert len(server.asked) == 2
     assert zoo.name == server.url + "/resources.zip"
 
 
-def test_a_url_may_pin_what_it_must_give(server: Server, resource_zip: Path) -> None:
-    server.files["/resources.zip"] = resource_zip.read_bytes()
-    with pytest.raises(VerifyError):
-        open_source(server.url + "/resources.zip#sha256=" + "0" * 64)
-
-
-@pytest.mark.parametrize("part", [0, 2])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("ranges", [False, True])
 def test_a_page_in_place_of_a_zoo_is_not_kept(
-    server: Server, resource_zip: Path, part: int
+    server: Server, resource_zip: Path, half: bool, ranges: bool
 ) -> None:
     """A hotel's network answers with its own page, another server with half the zip."""
+    server.ranges = ranges
     url = server.url + "/resources.zip"
     whole = resource_zip.read_bytes()
-    wrong = whole[: len(whole) // part] if part else b"<html>Welcome</html>"
+    wrong = whole[: len(whole) // 2] if half else b"<html>Welcome</html>"
     server.files["/resources.zip"] = wrong
-    with pytest.raises(RomfsError, match="neither a zip nor a listing"):
-        open_source(url)
-    assert open_offline(url) is None
+    with pytest.raises(RomfsError, match="zip"):
+        Zoo(opened(url)).catalog()
+    assert open_known(url) is None
     server.files["/resources.zip"] = whole
-    assert content(Zoo(open_source(url)), BLAZE) == FILES[BLAZE]
+    assert content(Zoo(opened(url)), BLAZE) == FILES[BLAZE]
+    server.ranges = False
     server.files["/resources.zip"] = wrong
-    with pytest.raises(RomfsError, match="neither a zip nor a listing"):
-        open_source(url, update=True)
-    assert content(Zoo(open_source(url)), BLAZE) == FILES[BLAZE]  # what it had before
+    with pytest.raises(RomfsError, match="not a zip"):
+        opened(url, update=True)
+    assert content(Zoo(opened(url)), BLAZE) == FILES[BLAZE]  # what it had before
 
 
 @pytest.mark.parametrize("text", ["http://[x", "http://x:port/", "http://x:99999/", "https://"])
 def test_what_is_no_url_is_said_so(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="not a URL"):
-        open_source(text)
+        opened(text)
     monkeypatch.setenv("ROMFSFS_ZOO", text)
     monkeypatch.setattr("romfsfs.zoo.tree._choice", (float("-inf"), None))
     assert open_zoo(None) is None  # a mount works all the same
-
-
-def serve_listing(server: Server, resources: Path) -> str:
-    for path, data in FILES.items():
-        server.files[f"/zoo/models/{path}"] = data
-    server.files["/zoo/models/index.json"] = make_listing(resources).encode()
-    return server.url + "/zoo/models/index.json"
-
-
-def test_a_listing_at_a_url_downloads_each_file_when_it_is_opened(
-    server: Server, resources: Path
-) -> None:
-    zoo = Zoo(open_source(serve_listing(server, resources)))
-    assert paths(zoo, "OPENMV_N6") == {BLAZE, "st/gestures/hand/hand_96.lite"}
-    assert [path for path, _ in server.asked] == [
-        "/zoo/models/index.json",
-        "/zoo/models/index.csv",
-    ]
-    assert content(zoo, BLAZE) == FILES[BLAZE]
-    assert content(zoo, BLAZE) == FILES[BLAZE]
-    assert len(server.asked) == 3
-
-
-def test_a_file_that_is_not_what_the_listing_says_is_refused(
-    server: Server, resources: Path
-) -> None:
-    zoo = Zoo(open_source(serve_listing(server, resources)))
-    server.files["/zoo/models/" + BLAZE] = b"x" * len(FILES[BLAZE])
-    with pytest.raises(VerifyError, match="SHA-256"):
-        zoo.open(BLAZE)
-
-
-def test_a_listing_on_this_machine(resources: Path) -> None:
-    (resources / "models" / "index.json").write_text(make_listing(resources))
-    zoo = Zoo(open_source((resources / "models" / "index.json").as_uri()))
-    assert content(zoo, BLAZE) == FILES[BLAZE]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('"face", "N6"\n', "lists no files"),
-        ("<html>", "neither a zip nor a listing"),
-        ('{"files": []}', "not a listing"),
-        ('{"format": "romfsfs-zoo-1"}', "no files"),
-        ('{"format": "romfsfs-zoo-1", "files": [{"path": "x.tflite"}]}', "wrong entry"),
-        (
-            json.dumps({
-                "format": "romfsfs-zoo-1",
-                "files": [{"path": "../x.tflite", "size": 1, "sha256": "0" * 64}],
-            }),
-            "refused",
-        ),
-    ],
-)  # fmt: skip
-def test_what_is_no_listing_is_said_so(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "index.json").write_text(text)
-    zoo = Zoo(open_source(str(tmp_path / "index.json")))
-    with pytest.raises(RomfsError, match=message):
-        zoo.catalog()
 
 
 def test_an_installed_ide_is_found_and_its_updated_copy_wins(
@@ -243,16 +200,15 @@ def test_an_installed_ide_is_found_and_its_updated_copy_wins(
 ) -> None:
     installed = tmp_path / "home/openmvide/share/qtcreator"
     updated = tmp_path / "home/.config/OpenMV/openmvide"
-    with pytest.raises(UsageError, match="no OpenMV IDE"):
-        open_source("ide")
+    assert open_known("ide") is None
     for folder in (installed, updated):
         (folder / "models").mkdir(parents=True)
         (folder / "firmware").mkdir()
     assert resource_folders() == [updated, installed]
-    assert Zoo(open_source("ide")).name == str(updated / "models")
+    assert Zoo(opened("ide")).name == str(updated / "models")
     monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(resources))
     assert resource_folders() == [resources]
-    assert paths(Zoo(open_source("ide")), None) == MODELS
+    assert paths(Zoo(opened("ide")), None) == MODELS
 
 
 def test_a_mount_shows_models_with_labels_and_nothing_else(
@@ -330,19 +286,26 @@ def test_patterns_that_take_for_ever_hold_up_nobody_else(
     assert len(runs) == 1
 
 
-def test_a_mount_downloads_nothing_before_somebody_reads(server: Server, resources: Path) -> None:
-    url = serve_listing(server, resources)
+def test_a_mount_downloads_nothing_before_somebody_reads(
+    server: Server, make_zip: Callable[..., Path]
+) -> None:
+    url = server.url + "/resources.zip"
+    members = {f"models/{path}": data for path, data in FILES.items()}
+    members["tools/program"] = os.urandom(400_000)  # the end of a zip comes as a whole
+    server.files["/resources.zip"] = make_zip(members).read_bytes()
     remember(url)
     assert open_zoo(None) is None
-    assert server.asked == []
-    open_source(url)
+    assert server.requests == []
+    Zoo(opened(url)).catalog()  # as `zoo list`
+    server.requests.clear()
     tree = open_zoo(None)
     assert tree is not None
     tree.list("")
-    assert [path for path, _ in server.asked[1:]] == ["/zoo/models/index.csv"]
+    assert server.requests == []
     fd, _, size = tree.open(BLAZE)
     os.close(fd)
     assert size == len(FILES[BLAZE])
+    assert len(server.asked) == 1
     server.files.clear()
     with pytest.raises(OSError, match="404"):
         tree.open("st/gestures/hand/hand_96.lite")

@@ -1,0 +1,26 @@
+"""What a command may fetch: its options, and the question before the first download."""
+
+from __future__ import annotations
+
+import click
+
+from romfsfs.cli.output import Output, confirmed
+from romfsfs.errors import RomfsError
+from romfsfs.ide.fetching import Fetching
+from romfsfs.system.files import Progress
+
+OFFLINE = click.option(
+    "--offline", is_flag=True, help="Fetch nothing: only what is on this machine."
+)
+
+
+def fetching(
+    output: Output, progress: Progress, *, offline: bool, yes: bool, update: bool = False
+) -> Fetching:
+    """As the user allows it."""
+
+    def agree(what: str) -> None:
+        if not yes and not confirmed(output, f"There is no OpenMV IDE here. Fetch {what}?"):
+            raise RomfsError("nothing was fetched", next_step="name another place with --from")
+
+    return Fetching(agree, offline, update, progress)

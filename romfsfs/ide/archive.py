@@ -1,0 +1,185 @@
+"""A zip of resources, on this machine or at a URL: what it holds, and its members as files.
+
+Members are kept in a folder of the zip's own below `<cache dir>/resources/`, and compared with
+their CRC-32 before they are used again; zips that nobody used for long go. What a zip says of
+itself is not trusted: sizes are limited, and what is damaged is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import lzma
+import os
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from romfsfs.errors import RomfsError
+from romfsfs.system.files import (
+    CHUNK,
+    cache_dir,
+    digest_bytes,
+    discard_folder,
+    make_private_dir,
+    replace_atomically,
+)
+
+#: More than any camera's partition; what is larger is a mistake, or a zip bomb.
+MAX_FILE_BYTES = 256 << 20
+#: What zipfile raises, one time or another, for a zip that is damaged, encrypted or not supported.
+DAMAGED: tuple[type[Exception], ...] = (
+    OSError, EOFError, KeyError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error,
+    lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile,
+)  # fmt: skip
+_UNUSED_SECONDS = 90 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Zip:
+    """name: to show. opened: the zip, to read. identity: another one for other contents; '' if it
+    is not there. folder: where its members are kept. damaged: what reading it may raise."""
+
+    name: str
+    opened: Callable[[], AbstractContextManager[zipfile.ZipFile]]
+    identity: Callable[[], str]
+    folder: Callable[[], Path]
+    damaged: tuple[type[Exception], ...] = DAMAGED
+
+    def infos(self) -> list[zipfile.ZipInfo]:
+        """The files in it. RomfsError; OSError where it is not there."""
+        with self._open("") as archive:
+            return [each for each in archive.infolist() if not each.filename.endswith("/")]
+
+    def read(self, info: zipfile.ZipInfo, size: int) -> bytes:
+        """The first bytes of a member. RomfsError."""
+        with self._open(info.filename) as archive:
+            _check_supported(info)
+            with archive.open(info) as file:
+                return file.read(size)
+
+    def keep(self, infos: Sequence[zipfile.ZipInfo]) -> list[Path]:
+        """Files with the bytes of these members, made where they are not kept yet. RomfsError."""
+        folder = self.folder()
+        paths = [folder / _kept_name(info) for info in infos]
+        pairs = zip(paths, infos, strict=True)
+        missing = [(path, info) for path, info in pairs if not _is_whole(path, info)]
+        if missing:
+            with self._open("") as archive:  # once: over one connection
+                for path, info in missing:
+                    if not _is_whole(path, info):  # another thread may have made it by now
+                        self._extract(archive, info, path)
+        return paths
+
+    def is_kept(self, info: zipfile.ZipInfo) -> bool:
+        return _is_whole(self.folder() / _kept_name(info), info)
+
+    def _extract(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+        where = f"{self.name}, {info.filename}"
+        if info.file_size > MAX_FILE_BYTES:
+            raise RomfsError(
+                f"a file of {info.file_size:,} bytes: no camera takes that much", where=where
+            )
+        left = info.file_size
+        with replace_atomically(path) as out, self._worded(where):
+            _check_supported(info)
+            with archive.open(info) as file:
+                while data := file.read(CHUNK):
+                    left -= len(data)
+                    out.write(data)
+            if left:
+                raise ValueError("its size is not as declared")
+
+    @contextlib.contextmanager
+    def _open(self, member: str) -> Iterator[zipfile.ZipFile]:
+        where = f"{self.name}, {member}" if member else self.name
+        with self._worded(where), self.opened() as archive:
+            yield archive
+
+    @contextlib.contextmanager
+    def _worded(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except self.damaged as error:
+            raise RomfsError(
+                f"cannot read the zip: {error}", where=where, next_step="get it again"
+            ) from error
+
+
+def local_zip(path: Path, name: str = "") -> Zip:
+    """A zip on this machine."""
+
+    def identity() -> str:
+        status = os.stat(path)
+        return repr((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+
+    return Zip(
+        name or str(path),
+        lambda: zipfile.ZipFile(path),
+        identity,
+        lambda: zip_folder(identity()),
+    )
+
+
+def is_zip(path: Path) -> bool:
+    """`zipfile.is_zipfile` raises for some that are damaged; opening those says what is wrong."""
+    try:
+        return zipfile.is_zipfile(path)
+    except (zipfile.BadZipFile, struct.error):
+        return True
+
+
+def zip_folder(identity: str) -> Path:
+    """The folder of a zip in the cache, made if need be."""
+    parent = make_private_dir(make_private_dir(cache_dir()) / "resources")
+    folder = parent / digest_bytes(identity.encode(errors="surrogateescape"))[:32]
+    if not folder.is_dir():
+        for other in parent.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - (other / "lock").stat().st_mtime > _UNUSED_SECONDS:
+                    discard_folder(other)
+    return make_private_dir(folder)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone at adding to the folder, among threads and processes; waits for the others."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(folder / "lock", flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        os.utime(fd)  # it is in use
+        yield
+    finally:
+        os.close(fd)
+
+
+def _check_supported(info: zipfile.ZipInfo) -> None:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The others take memory as the zip says, up to 4 GiB, before the first byte.
+        raise ValueError(f"compression method {info.compress_type} is not supported")
+
+
+def _kept_name(info: zipfile.ZipInfo) -> str:
+    name = digest_bytes(info.filename.encode(errors="surrogateescape"))[:16]
+    return f"{name}-{info.CRC:08x}-{info.file_size}"
+
+
+def _is_whole(path: Path, info: zipfile.ZipInfo) -> bool:
+    crc = 0
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != info.file_size:
+                return False
+            while data := file.read(CHUNK):
+                crc = zlib.crc32(data, crc)
+    except FileNotFoundError:
+        return False
+    return crc == info.CRC

@@ -1,0 +1,77 @@
+"""The resources that OpenMV publishes for its IDE: default images, the model zoo (docs/cameras.md).
+
+A text names the newest version; each version is a zip of a GitHub release, laid out as an IDE's
+resource folder. Of the version only what is needed is fetched, after the user agreed once.
+"""
+
+from __future__ import annotations
+
+import re
+
+from romfsfs.errors import RomfsError
+from romfsfs.ide.archive import Zip, zip_folder
+from romfsfs.ide.fetching import Fetching
+from romfsfs.system.files import replace_atomically
+
+VERSION_URL = (
+    "https://raw.githubusercontent.com/openmv/openmv-ide-version/main/"
+    "openmv-ide-resources-version-v2.txt"
+)
+RELEASE_URL = "https://github.com/openmv/openmv-ide/releases/download/"
+#: To show: whose they are.
+WHERE = "github.com/openmv"
+_VERSION = re.compile(r"\s*v?(\d+\.\d+\.\d+)\s*")
+
+
+def known_version() -> str:
+    """The version that was the newest when it was last asked for; '' before."""
+    try:
+        text = (zip_folder(VERSION_URL) / "version").read_text("ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return text if _VERSION.fullmatch(text) else ""
+
+
+def is_known() -> bool:
+    """Whether the list of what is in the newest version is on this machine."""
+    from romfsfs.ide.remote import is_known
+
+    version = known_version()
+    return bool(version) and is_known(_url(version))
+
+
+def resources(fetching: Fetching, size: str, version: str = "") -> Zip:
+    """The zip of this version ('': the newest). size: what will be fetched at most, to ask with.
+
+    RomfsError: without a network; `Missing` where that version was not published; what `agree`
+    raises.
+    """
+    from romfsfs.ide.remote import remote_zip
+
+    version = version or _newest(fetching, size)
+    return remote_zip(_url(version), fetching)
+
+
+def _url(version: str) -> str:
+    return f"{RELEASE_URL}v{version}/openmv-ide-resources-{version}.zip"
+
+
+def _newest(fetching: Fetching, size: str) -> str:
+    known = known_version()
+    if known and (fetching.offline or not fetching.update):
+        return known
+    if fetching.offline:
+        raise RomfsError(
+            "nothing of it was fetched yet", where=WHERE, next_step="repeat without --offline"
+        )
+    if not known:
+        fetching.agree(f"{size} from {WHERE}")
+    from romfsfs.ide.remote import fetch_text
+
+    text = fetch_text(VERSION_URL, 100)
+    found = _VERSION.fullmatch(text)
+    if found is None:
+        raise RomfsError(f"no version but {text[:40]!r}", where=VERSION_URL)
+    with replace_atomically(zip_folder(VERSION_URL) / "version") as file:
+        file.write(found[1].encode())
+    return found[1]

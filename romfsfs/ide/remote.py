@@ -1,0 +1,301 @@
+"""A zip at a URL, of which only those ranges are fetched that are needed, and each only once.
+
+`remotezip` reads the zip; here is where it gets its ranges from. The directory's stay in the zip's
+folder, so that it can be listed without a network; a member's goes once the member is extracted,
+and until then is resumed by whoever asks next.
+
+What servers do (docs/cameras.md, "Default contents"): GitHub redirects to another host, with an
+address that is signed for one method and expires, so each request begins at the URL itself, and
+nothing is asked by HEAD. That host knows no ranges counted from the end: the size is asked for with
+a range of one byte. Others know no ranges at all: they send everything, which then is kept.
+
+Proxies as the environment has them; certificates of the system, or of $SSL_CERT_FILE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import remotezip
+import requests
+
+from romfsfs.errors import RomfsError, VerifyError
+from romfsfs.ide.archive import DAMAGED, MAX_FILE_BYTES, Zip, locked, zip_folder
+from romfsfs.ide.fetching import Fetching, Missing
+from romfsfs.system.files import (
+    digest_file,
+    replace_atomically,
+)
+
+#: Seconds until there is a connection, and without a byte.
+_TIMEOUT = (10.0, 30.0)
+#: This many attempts in a row without a new byte end a download; the pause grows with each.
+_PATIENCE = 4
+_PAUSE_SECONDS = 0.3
+#: What came of so many bytes when a connection is cut is lost.
+_READ = 1 << 13
+#: The largest resource zip so far has some hundred megabytes.
+MAX_ZIP_BYTES = 4 << 30
+#: Of the end of a zip, where its directory is; remotezip asks for more if that is not all.
+_DIRECTORY_BYTES = 1 << 18
+
+_T = TypeVar("_T")
+
+
+class _Dropped(Exception):
+    """The connection or the server failed in a way that may pass."""
+
+
+class _About(NamedTuple):
+    """What a server said of a file. size in bytes. version: its ETag or time, '' without."""
+
+    size: int
+    version: str
+
+
+def remote_zip(url: str, fetching: Fetching, sha256: str = "") -> Zip:
+    """The zip at a URL. sha256: what it must be, if that is known; all of it is fetched then.
+
+    RomfsError (`Missing`: 404) when it cannot be had, VerifyError when it is another.
+    """
+    with _Remote(url, fetching).alone() as file:
+        file.about(anew=fetching.update and not fetching.offline)
+        if sha256:
+            file.check_digest(sha256.lower())
+
+    def identity() -> str:
+        return repr(_Remote(url, fetching).known())
+
+    return Zip(
+        url, lambda: _Remote(url, fetching).opened(), identity, lambda: zip_folder(url),
+        (*DAMAGED, remotezip.RemoteZipError),
+    )  # fmt: skip
+
+
+def is_known(url: str) -> bool:
+    """Whether the zip at this URL was looked at before."""
+    return _Remote(url, Fetching()).known() is not None
+
+
+def fetch_text(url: str, limit: int) -> str:
+    """A small text at a URL. RomfsError."""
+    with requests.Session() as session:
+
+        def attempt() -> str:
+            with _answer(session, url, {}) as response:
+                return next(response.iter_content(limit), b"").decode("utf-8", "replace")
+
+        return _patiently(url, attempt)
+
+
+class _Remote:
+    """A file at a URL, in one thread: what `remotezip` takes its ranges from."""
+
+    def __init__(self, url: str, fetching: Fetching) -> None:
+        self.url = url
+        self.folder = zip_folder(url)
+        self._whole = self.folder / "whole"
+        self._fetching = fetching
+        self._open = contextlib.ExitStack()
+        self._session: requests.Session | None = None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[_Remote]:
+        """With its connections, and nobody else adding to the folder."""
+        with locked(self.folder), self._open:
+            yield self
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[zipfile.ZipFile]:
+        """The zip, to read."""
+        with self.alone():
+            try:
+                self.about()
+                if self._whole.exists():
+                    archive = zipfile.ZipFile(self._whole)
+                else:
+                    archive = remotezip.RemoteZip(
+                        self.url,
+                        initial_buffer_size=_DIRECTORY_BYTES,
+                        fetcher=lambda *_, **__: self,
+                    )
+            except zipfile.BadZipFile:
+                self._forget()
+                raise
+            with archive:
+                yield archive
+
+    def fetch(self, wanted: tuple[int, int | None], stream: bool = False) -> Any:
+        """For `remotezip`. stream: it is a member, and read once."""
+        size = self.about().size
+        first = max(0, size + wanted[0]) if wanted[0] < 0 else wanted[0]
+        last = size - 1 if wanted[1] is None else min(wanted[1], size - 1)
+        if last - first >= MAX_FILE_BYTES:
+            raise RomfsError(f"{last - first:,} bytes of it are too many", where=self.url)
+        path = self.folder / f"range-{first}-{last}"
+        self._get(path, first, last)
+        file = self._open.enter_context(path.open("rb"))
+        if stream:
+            path.unlink()
+        return remotezip.PartialBuffer(file, first, last - first + 1, stream)
+
+    def known(self) -> _About | None:
+        """What is known of it without asking."""
+        try:
+            record = json.loads((self.folder / "about.json").read_bytes())
+            return _About(int(record["size"]), str(record["version"]))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def about(self, anew: bool = False) -> _About:
+        """Its size and version, asked for if they are not known, or anew."""
+        known = None if anew else self.known()
+        return known or _patiently(self.url, self._ask)
+
+    def check_digest(self, sha256: str) -> None:
+        """VerifyError unless all of it has this digest."""
+        self._get(self._whole, 0, self.about().size - 1)
+        if digest_file(self._whole) != sha256:
+            self._forget()
+            raise VerifyError(
+                "not the file that #sha256= announces", where=self.url,
+                next_step="check both with whoever gave you the address",
+            )  # fmt: skip
+
+    def _forget(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
+    def _ask(self) -> _About:
+        with self._answer(0, 0) as response:
+            about = _about(response)
+            if about == self.known():
+                return about
+            if response.status_code == 206:
+                self._forget()  # what is kept of an older version
+            else:  # it sends everything, whatever is asked
+                about = about._replace(size=self._take_all(response, about.size))
+        with replace_atomically(self.folder / "about.json") as file:
+            file.write(json.dumps(about._asdict()).encode())
+        return about
+
+    def _take_all(self, response: requests.Response, size: int) -> int:
+        done = 0
+        with replace_atomically(self._whole) as out:
+            for data in response.iter_content(_READ):
+                out.write(data)
+                done += len(data)
+                self._fetching.progress("fetching", done, size)
+                if done > MAX_ZIP_BYTES:
+                    raise RomfsError("larger than any zip of resources", where=self.url)
+            if not zipfile.is_zipfile(out):  # the page of a hotel's network, say
+                raise RomfsError("what the server sent is not a zip", where=self.url)
+        return done
+
+    def _get(self, path: Path, first: int, last: int) -> None:
+        """A range of it as a file, over as many connections as it takes."""
+        if not path.exists():
+            part = path.with_name(path.name + ".part")
+            _patiently(self.url, lambda: self._go_on(part, first, last), lambda: _size(part))
+            os.replace(part, path)
+
+    def _go_on(self, part: Path, first: int, last: int) -> None:
+        at = first + _size(part)
+        if at > last:
+            return
+        with self._answer(at, last) as response:
+            if _about(response) != self.about():
+                self._forget()
+                raise RomfsError(
+                    "the server has another version now", where=self.url,
+                    next_step="run the command again",
+                )  # fmt: skip
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {at}-"):
+                raise _Dropped("the server sent another range than was asked for")
+            with open(part, "ab") as out:
+                for data in response.iter_content(_READ):
+                    out.write(data[: last + 1 - at])
+                    at += len(data)
+                    self._fetching.progress("fetching", at - first, last - first + 1)
+        if at <= last:
+            raise _Dropped("the server sent less than was asked for")
+
+    def _answer(self, first: int, last: int) -> AbstractContextManager[requests.Response]:
+        if self._fetching.offline:
+            raise RomfsError(
+                "it is not on this machine", where=self.url, next_step="repeat without --offline"
+            )
+        if self._session is None:
+            self._session = self._open.enter_context(requests.Session())
+        return _answer(self._session, self.url, {"Range": f"bytes={first}-{last}"})
+
+
+def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = lambda: 0) -> _T:
+    """What `attempt` gives, tried again while that brings more of it. RomfsError."""
+    best, stalled = have(), 0
+    while True:
+        try:
+            return attempt()
+        except (_Dropped, requests.RequestException) as dropped:
+            stalled = 0 if have() > best else stalled + 1
+            best = max(best, have())
+            if stalled >= _PATIENCE:
+                raise RomfsError(
+                    f"the download failed: {dropped}", where=url,
+                    next_step="run the command again: it goes on where it stopped",
+                ) from dropped  # fmt: skip
+            time.sleep(_PAUSE_SECONDS * stalled)
+
+
+@contextlib.contextmanager
+def _answer(
+    session: requests.Session, url: str, headers: dict[str, str]
+) -> Iterator[requests.Response]:
+    """A good answer of the server, its bytes not read yet. RomfsError; _Dropped."""
+    if url.startswith("https://"):
+        session.adapters.pop("http://", None)  # no redirect gives up encryption
+    system = ssl.get_default_verify_paths()
+    session.verify = system.cafile or system.capath or True
+    chosen = os.environ.get("SSL_CERT_FILE")  # else $REQUESTS_CA_BUNDLE, else the system's
+    headers = {"User-Agent": "romfsfs", "Accept-Encoding": "identity", **headers}
+    try:
+        response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT, verify=chosen)
+    except requests.exceptions.SSLError as error:
+        raise RomfsError(
+            f"its certificate is not accepted: {error}", where=url,
+            next_step="$SSL_CERT_FILE names the certificates of your organisation",
+        ) from error  # fmt: skip
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, ValueError) as error:
+        raise RomfsError(f"cannot fetch it: {error}", where=url) from error
+    with response:
+        code, answer = response.status_code, f"the server answered {response.status_code}"
+        if code in (200, 206):
+            yield response
+        elif code in (404, 410):
+            raise Missing(f"{answer}: it has no such file", where=url, next_step="check the URL")
+        elif code >= 500 or code in (408, 429) or (response.history and code in (400, 401, 403)):
+            raise _Dropped(answer)  # the last: an address that has expired, or begins in a second
+        else:
+            raise RomfsError(f"{answer} {response.reason}", where=url, next_step="check the URL")
+
+
+def _about(response: requests.Response) -> _About:
+    headers = response.headers
+    total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
+    version = headers.get("ETag") or headers.get("Last-Modified") or ""
+    size = int(total) if total.isdecimal() and len(total) < 19 else 0
+    return _About(size, version)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
