@@ -6,7 +6,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
@@ -23,7 +23,7 @@ from romfsfs.cli.parameters import (
     SOURCE,
     board,
 )
-from romfsfs.cli.reading import image_of
+from romfsfs.cli.reading import image_of, tree_of
 from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.cli.sources import find_session
 from romfsfs.convert import Target
@@ -112,11 +112,9 @@ def info(
 
         show_map(output, source, board, partition, as_json, title)
         return
-    with (
-        output.progress() as progress,
-        image_of(source, partition=partition, progress=progress) as (image, file, _),
-    ):
-        record = _summary(image, file, source, get_board(board) if board else None, partition)
+    with output.progress() as progress:
+        image, digest = tree_of(source, None, partition, progress, digested=True)
+    record = _summary(image, digest, source, get_board(board) if board else None, partition)
     if as_json:
         output.json(record)
         return
@@ -134,7 +132,7 @@ def info(
 
 
 def _summary(
-    image: Image, file: BinaryIO, source: str, board: Board | None, partition: int
+    image: Image, digest: str, source: str, board: Board | None, partition: int
 ) -> dict[str, Any]:
     nodes = [node for _, node in walk(image)]
     rules = board.partition(partition).alignment if board else DEFAULT_RULES
@@ -142,7 +140,7 @@ def _summary(
         "source": source,
         "board": board.name if board else None,
         "size": image.size,
-        "digest": digest_fd(file.fileno(), 0, image.size),
+        "digest": digest,
         "files": sum(isinstance(node, FileNode) for node in nodes),
         "directories": sum(not isinstance(node, FileNode) for node in nodes),
         "data": sum(node.extent.size for node in nodes if isinstance(node, FileNode)),
@@ -181,7 +179,8 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
     ):
         if image.size == 0:
             raise ImageFormatError("blank: it holds no image", 0, where=source)
-        record = _summary(image, file, source, chosen, partition)
+        digest = digest_fd(file.fileno(), 0, image.size)
+        record = _summary(image, digest, source, chosen, partition)
         found = admit_image(image, file, _target(chosen, partition, info))
         record["problems"] = [each.record() for each in found]
         failures = _failures(record)

@@ -13,13 +13,15 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush, write
 from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SOURCE
-from romfsfs.errors import UsageError, printable, shell_word
+from romfsfs.errors import ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.session.keep.images import WHOLE_COPY, parse
-from romfsfs.system.files import Progress, digest_fd, no_progress
+from romfsfs.system.files import Progress, digest_fd, digest_file, no_progress
 
 if TYPE_CHECKING:
-    from romfsfs.devices.base import DeviceInfo
+    from pathlib import Path
+
+    from romfsfs.devices.base import Device, DeviceInfo
 
 
 @contextmanager
@@ -52,9 +54,53 @@ def image_of(
         else:
             with device(source, board, partition) as opened:
                 info = opened.info()
-                opened.read_image(copy, progress)
+                known = _known_copy(opened)
+                if known is None:
+                    opened.read_image(copy, progress)
+            if known is not None:
+                with open(known, "rb") as file:
+                    yield parse(file, source, WHOLE_COPY), file, info
+                return
         copy.flush()
         yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy, info
+
+
+def _known_copy(opened: Device) -> Path | None:
+    """The copy that the camera's session has of the image that the camera says it holds."""
+    from romfsfs.session.keep.folder import folder_of
+
+    try:
+        tree = opened.read_tree()
+    except ImageFormatError:
+        return None  # whoever reads all of it says what is wrong
+    digest = opened.digest(tree.size) if tree else None
+    copy = folder_of(opened.info().key).image(digest) if digest else None
+    return copy if copy and copy.exists() and digest_file(copy) == digest else None
+
+
+def tree_of(
+    source: str,
+    board: str | None,
+    partition: int | None,
+    progress: Progress,
+    *,
+    digested: bool = False,
+) -> tuple[Image, str]:
+    """As `image_of`, for who needs no file's content: the tree, and if asked for its digest.
+
+    Of a camera little more than the records of files and folders is read; it hashes by itself.
+    """
+    from romfsfs.cli.sources import device
+    from romfsfs.devices.open import is_camera
+
+    if is_camera(source) and not source.startswith("dfu:"):
+        with device(source, board, partition) as opened:
+            tree = opened.read_tree()
+            digest = opened.digest(tree.size) if tree and digested else ""
+            if tree is not None and digest is not None:
+                return tree, digest
+    with image_of(source, board, partition, progress) as (image, file, _):
+        return image, digest_fd(file.fileno(), 0, image.size) if digested else ""
 
 
 @click.command()
@@ -70,22 +116,23 @@ def ls(
     partition: int | None,
 ) -> None:  # fmt: skip
     """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
-    with (
-        output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file, _),
-    ):
-        below = (path or "").strip("/")
-        if below and all(found != below for found, _ in walk(image)):
-            raise UsageError(
-                "no such file in the image", where=f"{source}: {path}",
-                next_step=f"romfsfs ls {shell_word(source)}",
-            )  # fmt: skip
+    below = (path or "").strip("/")
+    records: list[dict[str, Any]] = []
+    with output.progress() as progress:
         if as_json:
-            output.json(
-                [record for record in _records(image, file) if _below(record["path"], below)]
-            )
+            with image_of(source, board, partition, progress) as (image, file, _):
+                records = [each for each in _records(image, file) if _below(each["path"], below)]
         else:
-            output.show(_lines(image, long, below))
+            image, _ = tree_of(source, board, partition, progress)
+    if below and all(found != below for found, _ in walk(image)):
+        raise UsageError(
+            "no such file in the image", where=f"{source}: {path}",
+            next_step=f"romfsfs ls {shell_word(source)}",
+        )  # fmt: skip
+    if as_json:
+        output.json(records)
+    else:
+        output.show(_lines(image, long, below))
 
 
 def _below(path: str, folder: str) -> bool:

@@ -19,6 +19,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Protocol
 
+from romfsfs.image.model import Image
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes of the image header that say how long the image is (docs/format.md)
@@ -147,6 +148,13 @@ class Device(Protocol):
         """Does the device now hold the first `size` bytes of `image`? Moves a few KiB at most.
 
         None: it cannot tell without sending everything (DFU, RT1060): read it.
+        """
+        ...
+
+    def read_tree(self) -> Image | None:
+        """The tree of the image there, of which little more than the records was moved.
+
+        None: blank, or it takes as much as reading the image (`read_image`). ImageFormatError.
         """
         ...
 

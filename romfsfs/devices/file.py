@@ -24,6 +24,7 @@ from romfsfs.errors import (
     VerifyError,
     shell_word,
 )
+from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size, is_blank
 from romfsfs.system.clock import unsettled, wait_until_settled
 from romfsfs.system.files import (
@@ -104,6 +105,9 @@ class FileDevice:
 
     def matches(self, image: BinaryIO, size: int) -> bool | None:
         return matches_by_digest(self, image, size)
+
+    def read_tree(self) -> Image | None:
+        return None
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         """The whole file, with whatever follows the image in it; 0 for an empty or blank one."""

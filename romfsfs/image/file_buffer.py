@@ -1,7 +1,8 @@
-"""The bytes of an open file where a buffer is asked for, read as they are looked at.
+"""Bytes that lie elsewhere where a buffer is asked for, read as they are looked at.
 
-Not a map (mmap): there a disk that fails, a stick that is pulled out, or another program that makes
-the file shorter ends the process (SIGBUS) instead of an error that can be told.
+For an open file that is not a map (mmap): there a disk that fails, a stick that is pulled out, or
+another program that makes the file shorter ends the process (SIGBUS) instead of an error that can
+be told.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from romfsfs.errors import ImageFormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import overload
 else:
     overload = lambda function: function  # noqa: E731  typing takes longer to import than `ls`
@@ -20,16 +22,17 @@ else:
 _WINDOW = 32 << 10
 
 
-class FileBuffer:
-    """The first `size` bytes of a file (None: all there are now), indexed and sliced like bytes.
+class WindowBuffer:
+    """`size` bytes, indexed and sliced like bytes, of which a window at a time is in memory.
 
-    Memory does not grow with the file's size, the file's position is left alone. OSError where the
-    disk fails, ImageFormatError where the file has become shorter. One thread.
+    read: (start, least, most) to at least `least` bytes from `start` on, or its own error. window:
+    bytes that are asked for at once. One thread.
     """
 
-    def __init__(self, fd: int, size: int | None = None) -> None:
-        self._fd = fd
-        self._size = os.fstat(fd).st_size if size is None else size
+    def __init__(self, size: int, window: int, read: Callable[[int, int, int], bytes]) -> None:
+        self._size = size
+        self._least_window = window
+        self._fetch = read
         self._window = b""
         self._start = 0  # of the window in the file
 
@@ -63,11 +66,27 @@ class FileBuffer:
 
     def _load(self, start: int, least: int) -> None:
         """Move the window to `start`; it holds `least` bytes, or more."""
-        wanted = min(max(least, _WINDOW), self._size - start)
+        most = min(max(least, self._least_window), self._size - start)
+        self._window = self._fetch(start, least, most)
+        self._start = start
+
+
+class FileBuffer(WindowBuffer):
+    """The first `size` bytes of a file (None: all there are now).
+
+    Memory does not grow with the file's size, the file's position is left alone. OSError where the
+    disk fails, ImageFormatError where the file has become shorter.
+    """
+
+    def __init__(self, fd: int, size: int | None = None) -> None:
+        self._fd = fd
+        super().__init__(os.fstat(fd).st_size if size is None else size, _WINDOW, self._of_file)
+
+    def _of_file(self, start: int, least: int, most: int) -> bytes:
         window = b""
         while len(window) < least:
-            data = os.pread(self._fd, wanted - len(window), start + len(window))
+            data = os.pread(self._fd, most - len(window), start + len(window))
             if not data:
                 raise ImageFormatError("the file has become shorter", start + len(window))
             window += data
-        self._window, self._start = window, start
+        return window

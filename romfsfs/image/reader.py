@@ -28,7 +28,7 @@ with the offset and the reason. Decided, case by case:
                 more-notes     how many notes there are beyond the first 1000
                 odd-length     `vfs_rom.c` wants an even length; IDE and mkromfs do not keep to it
 
-Bytes in memory will do, and a `FileBuffer`, of which only what holds records is read.
+Bytes in memory will do, and a `WindowBuffer`, of which only what holds records is read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from romfsfs.image.varuint import (
     DIRECTORY,
     FILE,
     MAGIC,
-    MAX_RUN,
     PADDING,
     POINTER,
     UNUSED,
@@ -69,7 +68,7 @@ def is_blank(header: bytes | memoryview) -> bool:
 def image_size(header: bytes | memoryview) -> int:
     """Bytes of the whole image record, told from its first bytes (16 are always enough for images
     that romfsfs, the IDE, openmv-ota or mpremote wrote). ImageFormatError if it is no image."""
-    payload, length = _header(bytes(header))
+    payload, length = _header(header)
     return payload + length
 
 
@@ -82,7 +81,7 @@ def read_image(buffer: Buffer) -> Image:
         data: Buffer = buffer if buffer.format == "B" and buffer.contiguous else buffer.cast("B")
     else:
         data = buffer
-    payload, length = _header(bytes(data[: MAX_RUN + 16]))
+    payload, length = _header(data)
     size = payload + length
     if size > len(data):
         raise ImageFormatError(
@@ -94,10 +93,11 @@ def read_image(buffer: Buffer) -> Image:
     return Image(root, size, tuple(notes), len(data) - size)
 
 
-def _header(data: bytes) -> tuple[int, int]:
+def _header(data: Buffer) -> tuple[int, int]:
     """Where the root's records start, and how many bytes of them there are."""
-    if data[:3] != MAGIC:
-        if is_blank(data):
+    start = bytes(data[:16])
+    if start[:3] != MAGIC:
+        if is_blank(start):
             raise ImageFormatError("erased flash, no image", 0)
         if len(data) < 4:
             raise ImageFormatError(f"only {len(data)} bytes", 0)

@@ -10,9 +10,9 @@ from romfsfs.errors import ImageFormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from romfsfs.image.file_buffer import FileBuffer
+    from romfsfs.image.file_buffer import WindowBuffer
 
-    Buffer = bytes | bytearray | memoryview | FileBuffer
+    Buffer = bytes | bytearray | memoryview | WindowBuffer
 
 MAGIC = b"\xd2\xcd\x31"
 HEADER_KIND = 0x14A6B1  # the number that MAGIC encodes

@@ -254,3 +254,30 @@ def test_unchanged_models_stay_where_they_are(rig: Rig, connect: Connect, edit: 
     assert camera.statistics.programmed <= (0 if edit == "unchanged" else 16 * KIB)
     assert camera.statistics.erased_blocks <= 4
     assert not only_session().interrupted
+
+
+def test_looking_at_a_camera_reads_the_records_of_its_files(rig: Rig, connect: Connect) -> None:
+    """`ls` and `info` of 3.5 MB move a few KiB; what the camera's session knows is not read."""
+    image = make_image(
+        "OPENMV_N6", size=3584 * KIB, **{f"file{n}_txt": b"x" * n for n in range(40)}
+    )
+    camera = connect("OPENMV_N6", images={0: image})
+    statistics = camera.statistics
+
+    def moved(*words: object) -> tuple[str, int]:
+        before = statistics.wire_in + statistics.wire_out
+        said = rig.ok(*words)
+        return said, statistics.wire_in + statistics.wire_out - before
+
+    said, count = moved("ls", "camera")
+    assert said.count("\n") == 44
+    assert count < 24 * KIB
+    (rig.folder / "same.img").write_bytes(image)
+    assert said == rig.ok("ls", "same.img")
+    said, count = moved("info", "camera", "--json")
+    told, expected = json.loads(said), json.loads(rig.ok("info", "same.img", "--json"))
+    assert {**told, "source": ""} == {**expected, "source": ""}
+    assert count < 24 * KIB
+    rig.prepare("camera")  # reads all of it, once
+    for words in (("verify", "camera"), ("ls", "camera", "--json"), ("cat", "camera", "file7.txt")):
+        assert moved(*words)[1] < 24 * KIB, words

@@ -20,6 +20,7 @@ from romfsfs.boards import Board, Partition
 from romfsfs.devices.base import HEADER_SIZE, DeviceInfo, WriteReport
 from romfsfs.devices.bootloader.loader import BootLoader
 from romfsfs.errors import CapacityError, DeviceError, ImageFormatError, VerifyError
+from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size, is_blank
 from romfsfs.system.files import Progress, no_progress
 
@@ -63,6 +64,9 @@ class BootLoaderDevice:
             return None
         image.seek(0)
         return image.read(size) == self._seen[:size]
+
+    def read_tree(self) -> Image | None:
+        return None
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         if self._seen is None:

@@ -27,7 +27,7 @@ from romfsfs.devices.serial_camera import flash_plan, identity, snippets, trying
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
-from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range
+from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range, records_of
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.devices.serial_camera.writing import Writer
 from romfsfs.errors import (
@@ -38,7 +38,8 @@ from romfsfs.errors import (
     ImageFormatError,
     VerifyError,
 )
-from romfsfs.image.reader import image_size, is_blank
+from romfsfs.image.model import Image
+from romfsfs.image.reader import image_size, is_blank, read_image
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
@@ -196,6 +197,14 @@ class SerialCamera:
         progress("reading", 0, size)
         self._read(size, out, progress)
         return size
+
+    def read_tree(self) -> Image | None:
+        header = self._peek(HEADER_SIZE)
+        if is_blank(header):
+            return None
+        size = identity.declared_size(header, self._geometry, self._info.name)
+        with records_of(self._repl, self._window(self.facts.raw_output), size) as records:
+            return read_image(records)
 
     def _read(self, size: int, out: BinaryIO, progress: Progress) -> None:
         facts = self.facts

@@ -9,16 +9,20 @@ from __future__ import annotations
 import binascii
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from romfsfs.devices.serial_camera import snippets
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceLost
+from romfsfs.image.file_buffer import WindowBuffer
 
 #: bytes of one answer of the READ loop; as text a multiple of 3
 _READ_CHUNK, _READ_TEXT_CHUNK = 4096, 3072
+#: bytes that are sent at once of what holds the records of files: a small file is one such piece
+_RECORDS = 512
 #: requests on the way: covers the round trip of a USB port
 _READ_AHEAD = 4
 #: seconds of silence after which a request or frame counts as lost
@@ -51,23 +55,57 @@ def read_range(
     """Copy bytes start..end of the partition to `out`; returns how far it came, which is less
     than `end` when bytes keep getting lost, or something else prints all the time. The camera is at
     its prompt then, and after any exception but DeviceLost. DeviceAnswer: nothing was copied."""
+    with _loop(repl, window):
+        position = _read_chunks(repl, window, start, end, out, done)
+        if position < end:
+            repl.recover()
+    return position
+
+
+@contextmanager
+def records_of(repl: RawRepl, window: Window, size: int) -> Iterator[WindowBuffer]:
+    """The first `size` bytes of the partition, of which only what is looked at is sent; there while
+    the block lasts. DeviceLost when bytes keep getting lost."""
+
+    def read(start: int, least: int, most: int) -> bytes:
+        data = b""
+        while len(data) < least:
+            count = min(most - len(data), _READ_TEXT_CHUNK)
+            data += _read_piece(repl, window, start + len(data), count)
+        return data
+
+    with _loop(repl, window):
+        yield WindowBuffer(size, _RECORDS, read)
+
+
+def _read_piece(repl: RawRepl, window: Window, offset: int, count: int) -> bytes:
+    for _ in range(ATTEMPTS):
+        repl.port.write(_request(offset, count))
+        data = _read_answer(repl, window, offset, count)
+        if data is not None:
+            return data
+        repl.port.write(b"\n")
+        repl.port.drain(0.2, _DRAIN_LIMIT)
+    raise bytes_lost(repl, f"offset {offset:#x}")
+
+
+@contextmanager
+def _loop(repl: RawRepl, window: Window) -> Iterator[None]:
+    """The READ loop, while the block lasts; the camera is at its prompt after it."""
     code = snippets.read_loop(
         window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll
     )
     repl.start_loop(code)
     try:
-        position = _read_chunks(repl, window, start, end, out, done)
-        if position == end:
-            repl.port.write(_request(0, 0))
-            _finish(repl)
-        else:
-            repl.recover()
-        return position
+        yield
     except DeviceLost:
         raise
     except BaseException:
         repl.recover()
         raise
+    if repl.busy:
+        repl.port.write(_request(0, 0))
+        _finish(repl)
 
 
 def _finish(repl: RawRepl) -> None:

@@ -55,6 +55,11 @@ class RawRepl:
         self._raw_paste = True
         self._handed_over = False  # the camera has all of the code that was started
 
+    @property
+    def busy(self) -> bool:
+        """Whether code that was started has not been seen to end."""
+        return not self._inside
+
     def enter(self) -> None:
         """Interrupt whatever runs and reach the raw REPL's prompt; nothing if it is reached.
 
