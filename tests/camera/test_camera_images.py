@@ -161,7 +161,7 @@ def test_one_image_is_not_reset_into_two_partitions(rig: Rig, connect: Connect) 
     plain.write_bytes(make_image("OPENMV_AE3", 1, notes_txt=b"mine"))
     done = rig.run("reset", camera.port, "--yes", "--from", plain)
     assert done.code == 2
-    assert "say which: --partition 0 or --partition 1" in done.error
+    assert "--partition 0 or --partition 1" in done.error
     assert camera.statistics.programmed == 0
     rig.ok("reset", camera.port, "--yes", "--from", plain, "--partition", 1)
     assert (held(camera, 1) or {})["notes.txt"] == b"mine"
