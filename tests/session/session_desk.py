@@ -14,7 +14,7 @@ from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import image_size, read_image
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history
-from romfsfs.session.keep.folder import make_folder
+from romfsfs.session.keep.folder import SessionFolder, make_folder
 from romfsfs.session.plan.shadow import Change
 from romfsfs.session.rebase.commit import CommitOptions, CommitReport, commit
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
@@ -43,6 +43,11 @@ class Desk:
     @classmethod
     def of_file(cls, image: Path) -> Desk:
         return cls(FileDevice(image), str(image))
+
+    @staticmethod
+    def session_in(folder: Path) -> Session:
+        """As another process loads it."""
+        return Session.load(SessionFolder(folder))
 
     @property
     def image(self) -> Path:

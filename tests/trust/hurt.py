@@ -35,7 +35,7 @@ _CHANGES = {
 _CREATES = os.O_CREAT | os.O_TRUNC
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _TEMPORARY = (
-    "*.tmp", "work.new", "work.old", "read.img", "found.img", "elsewhere.img", "trial.img",
+    "*.tmp", "work.new", "work.old", "staged.img", "found.img",
     "cache/convert/work/*", "cache/convert/locks/*", "cache/convert/results/*/.new-*",
     "recall/*/.tmp*", ".extracted.*", ".romfsfs.*",
 )  # fmt: skip
