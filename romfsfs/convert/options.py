@@ -137,9 +137,7 @@ class Options:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Options:
         """What `record` gave, or nothing. TypeError, ValueError when it is something else."""
-        rules = [Rule(str(pattern), checked(chosen)) for pattern, chosen in record.get("rules", ())]
-        if record.get("convert") is False:  # as 0.1.0 remembered it
-            rules.insert(0, Rule(EVERYTHING, FileOptions(convert=False)))
+        rules = (Rule(str(pattern), checked(chosen)) for pattern, chosen in record.get("rules", ()))
         return cls(tuple(rules), record.get("stedgeai"))
 
 

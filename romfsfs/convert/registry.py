@@ -89,12 +89,11 @@ class Converters:
         """What the stored bytes of a file are made for: equal texts mean equal bytes, as far as
         board and options decide. "": the file is stored as it is, whatever they are. The versions
         of tools are not in it: a newer one makes nothing stale."""
-        converter = next((each for each in self._converters if each.concerns(path)), None)
+        converter = self._concerned(path)
         if converter is None:
             return ""
-        if self._find(path) is None:
-            return described({"convert": "no"})
-        return described(converter.made_for(path))
+        stored_as_it_is = self.target.options.for_path(path).convert is False
+        return described({"convert": "no"} if stored_as_it_is else converter.made_for(path))
 
     def lookup(self, path: str, source_fd: int, source_digest: str) -> Conversion:
         """What is known about a file, without running a tool. OSError of reading the source.
@@ -184,8 +183,12 @@ class Converters:
         return _filed(path, decision, entry, digest, size)
 
     def _find(self, path: str) -> Converter | None:
-        if self.target.options.for_path(path).convert is False:
+        converter = self._concerned(path)
+        if converter is None or self.target.options.for_path(path).convert is False:
             return None
+        return converter
+
+    def _concerned(self, path: str) -> Converter | None:
         return next((each for each in self._converters if each.concerns(path)), None)
 
     def _remember(self, key: str, path: str, product: Product) -> Conversion:

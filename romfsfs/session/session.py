@@ -203,15 +203,18 @@ class Session:
             settings.admission.keep(shadow)
         return shadow
 
-    def plan(self, shadow: list[ShadowEntry]) -> Plan:
-        """What a commit of this shadow tree would write."""
-        return make_plan(shadow, self.base, self.target, self.capacity)
+    def plan(self, shadow: list[ShadowEntry], held: BaseImage | None = None) -> Plan:
+        """What a commit of this shadow tree would write. held: the base that it was derived from,
+        where it may have been replaced since."""
+        held, target = held or self.held(), self.target
+        extents = held.extents if target.options.rules else None
+        return make_plan(shadow, held.base, target, self.capacity, extents=extents)
 
     def status(self, held: BaseImage | None = None) -> Status:
         """What would be committed now; conversions that have not run are 'pending'."""
         held = held or self.held()  # one for all: another process may be committing
         shadow = self.derive(None, held)
-        plan = make_plan(shadow, held.base, self.target, self.capacity)
+        plan = self.plan(shadow, held)
         return make_status(self.info, self.target, shadow, plan, self._notes(plan, held))
 
     def usage(self, held: BaseImage | None = None) -> tuple[int | None, int]:
@@ -228,7 +231,7 @@ class Session:
 
         held = held or self.held()
         shadow = self.derive(None, held, digest)
-        return self.capacity, make_plan(shadow, held.base, self.target, self.capacity).size
+        return self.capacity, self.plan(shadow, held).size
 
     def _notes(self, plan: Plan, held: BaseImage) -> list[Problem]:
         """What is worth saying about the session itself."""

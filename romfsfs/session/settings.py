@@ -40,7 +40,7 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     none of ours; UsageError for a board or pattern that does not exist."""
     if tree.board is not None and info.board is None:
         named, number = parse_board(tree.board)
-        at = info.partition if info.kind != "file" or number is None else number
+        at = info.partition if not info.is_file or number is None else number
         info = replace(info, board=named.name, partition=at)
     board = get_board(info.board) if info.board else None
     partition = board.partition(info.partition) if board else None

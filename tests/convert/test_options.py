@@ -53,8 +53,6 @@ def test_what_a_session_remembers_is_changed_by_what_is_chosen_later() -> None:
     assert both.stedgeai == "/tool"
     assert Options.from_record(both.record()) == both
     assert Options.from_record({}) == Options()
-    old = Options.from_record({"convert": False, "stedgeai": "/tool"})  # as 0.1.0 wrote it
-    assert (old.for_path("a.py"), old.stedgeai) == (AS_IS, "/tool")
 
 
 @pytest.mark.parametrize(

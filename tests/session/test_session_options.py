@@ -112,3 +112,38 @@ def test_it_stays_for_the_next_mount(desk: Desk) -> None:
     assert (desk.work / "romfs.toml").read_text() == TREE
     assert desk.session.status().clean
     assert desk.session.target.options.for_path("raw.py").convert is False
+
+
+def test_a_changed_option_makes_what_it_touches_stale(desk: Desk) -> None:
+    desk.open()
+    desk.write("romfs.toml", b"")
+    desk.write("app.py", b"x = 1\n")
+    desk.write("other.py", b"x = 1\n")
+    desk.commit()
+    assert desk.session.status().clean
+    desk.write("romfs.toml", b'["app.py"]\nconvert = false\n')
+    assert desk.changes() == {"app.py": "M"}
+    (note,) = [p.message for p in desk.session.status().problems if p.code == "stale"]
+    assert "convert was not set, is no" in note
+    desk.commit()
+    assert sorted(desk.stored()) == ["a.txt", "app.py", "lib/b.bin", "other.mpy"]
+    assert desk.session.status().clean
+    desk.write("romfs.toml", b"# nothing chosen\n")
+    desk.commit()
+    assert "app.mpy" in desk.stored()
+
+
+def test_another_alignment_is_something_to_commit(desk: Desk) -> None:
+    desk.open()
+    desk.write("romfs.toml", b'["b.bin"]\nalign = 1024\n')
+    status = desk.session.status()
+    assert not status.clean
+    (problem,) = [p for p in status.problems if p.code == "misaligned"]
+    assert problem.path == "lib/b.bin"
+    assert problem.message.endswith("no multiple of 1024; the next commit repairs it")
+    desk.commit()
+    (lib,) = [n for n in read_image(desk.image.read_bytes()).root.children if n.name == "lib"]
+    assert lib.children[0].extent.offset % 1024 == 0
+    assert desk.session.status().clean
+    desk.write("romfs.toml", b"")  # less is wanted: what there is will do
+    assert desk.session.status().clean

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from romfsfs.convert import Target, labels_name
 from romfsfs.errors import CapacityError, printable
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
+from romfsfs.image.model import Extent
 from romfsfs.session.keep.state import Base
 from romfsfs.session.plan.shadow import Change, InBase, Location, ShadowEntry
 
@@ -117,11 +118,12 @@ def alignment_rules(target: Target, chosen: Mapping[str, ShadowEntry]) -> Alignm
 
 def make_plan(
     shadow: Sequence[ShadowEntry], base: Base, target: Target, capacity: int | None,
-    order: Sequence[str] = (),
+    order: Sequence[str] = (), extents: Mapping[str, Extent] | None = None,
 ) -> Plan:  # fmt: skip
     """Order, check and measure what the work tree becomes.
 
-    order: files that come first, as the tree calls them; then follows what the base has."""
+    order: files that come first, as the tree calls them; then follows what the base has. extents:
+    where the base's files lie."""
     problems = [problem for entry in shadow for problem in _entry_problems(entry)]
     chosen, conflicts = _choose(shadow)
     problems += conflicts
@@ -160,7 +162,7 @@ def make_plan(
         layout,
         capacity,
         rules,
-        left_out or _differs(entries, base),
+        left_out or _differs(entries, base) or _misplaced(entries, rules, extents or {}),
         {entry.path: entry for entry in entries if entry.size is not None},
     )
 
@@ -268,6 +270,18 @@ def _differs(entries: Sequence[PlanEntry], base: Base) -> bool:
         or mine.size != theirs.size
         or (mine.digest != theirs.digest and not isinstance(mine.location, InBase))
         for mine, theirs in zip(entries, base.entries, strict=True)
+    )
+
+
+def _misplaced(
+    entries: Sequence[PlanEntry], rules: AlignmentRules, extents: Mapping[str, Extent]
+) -> bool:
+    """Whether a file of the base lies where the user does not want it (option `align`)."""
+    wanted = rules.paths if rules.paths and extents else {}
+    return any(
+        extents[entry.location.path].offset % entry.alignment
+        for entry in entries
+        if entry.path in wanted and entry.size and isinstance(entry.location, InBase)
     )
 
 
