@@ -85,10 +85,13 @@ class Editor:
 
     @worded()
     def commit(
-        self, *, force: bool = False, compact: bool = False, progress: Progress = no_progress
-    ) -> CommitReport:
-        """Convert, write, read back, compare. Raises as `session.rebase.commit.commit` does."""
-        options = CommitOptions(force=force, compact=compact)
+        self, *, force: bool = False, compact: bool = False, tries: bool = False,
+        progress: Progress = no_progress,
+    ) -> CommitReport:  # fmt: skip
+        """Convert, write, read back, compare. Raises as `session.rebase.commit.commit` does.
+
+        tries: a camera opens the models that changed; `report.write.tried` has what it said."""
+        options = CommitOptions(force=force, compact=compact, tries=tries)
         return commit(self.session, self._device, options, progress=progress)
 
     @worded()
@@ -220,6 +223,7 @@ def push(
     partition: int | None = None,
     force: bool = False,
     reset: bool = True,
+    tries: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, PushOutcome]:
     """Write a whole image to cameras, at once and verified; what became of each, by its name.
@@ -227,7 +231,8 @@ def push(
     The outcome is a WriteReport, None where the camera held the image already, or the RomfsError
     that stopped it: one failure stops no other camera. What a camera held is kept, for `undo`.
     board: for cameras that cannot be identified. force: also over contents that are no image.
-    reset: restart the camera, so that it mounts what it now holds.
+    reset: restart the camera, so that it mounts what it now holds. tries: the camera opens the
+    models that changed; `tried` of the report has what it said.
     """
 
     @contextmanager
@@ -238,4 +243,4 @@ def push(
         finally:
             device.close()
 
-    return push_all(image, cameras, connect, PushOptions(force, reset), progress)
+    return push_all(image, cameras, connect, PushOptions(force, reset, tries=tries), progress)

@@ -63,6 +63,9 @@ REPLACE = force("Replace an existing file.")
 OVER_ANYTHING = force("Also over contents that are not an image.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 WAIT = click.option("--wait", is_flag=True, help="For `dfu:BOARD` to appear; says how it does.")
+TRY = click.option(
+    "--try", "tries", is_flag=True, help="Have the camera open the models that changed."
+)
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 STEDGEAI = click.option(
     "--stedgeai", metavar="PATH", shell_complete=values.files,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from romfsfs.cli.output import Output
-from romfsfs.devices.base import WriteReport
-from romfsfs.errors import UsageError
+from romfsfs.devices.base import Tensor, WriteReport
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from romfsfs.session.plan.plan import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
@@ -51,6 +51,34 @@ def say_commit(output: Output, name: str, report: CommitReport) -> None:
         output.say(f"{name}: would write an image of {report.size:,} B{blocks} (dry run)")
         return
     output.say(f"{name}: {write_text(report.write, report.size)}")
+
+
+_TYPES = {"b": "int8", "B": "uint8", "h": "int16", "H": "uint16", "f": "float32"}
+
+
+def say_tried(output: Output, argument: str, write: WriteReport | None, *, quiet: bool) -> int:
+    """What the camera said of the models that it was to open; the exit code that this means.
+
+    argument: how a command names the camera. quiet: it is said in JSON."""
+    code = EXIT_OK
+    for model in write.tried if write is not None else ():
+        if model.error:
+            code = EXIT_FAILURE
+            printed = model.detail.partition("\n")[0].removeprefix("tflm_backend: ")
+            why = f"{model.error} ({printed})" if printed else model.error
+            output.fault(f"{model.path} does not open on the camera: {why}; "
+                         f"the image before: romfsfs undo {argument}")  # fmt: skip
+        elif not quiet:
+            ends = " -> ".join(map(_ends_text, (model.inputs, model.outputs)))
+            output.say(f"  {model.path} opens: {model.memory:,} B of memory, {ends}")
+    return code
+
+
+def _ends_text(tensors: Iterable[Tensor]) -> str:
+    """`1x96x96x3 int8`, each."""
+    return ", ".join(
+        f"{'x'.join(map(str, each.shape))} {_TYPES.get(each.dtype, each.dtype)}" for each in tensors
+    )
 
 
 def write_text(report: WriteReport, size: int) -> str:
@@ -106,4 +134,5 @@ def write_record(report: WriteReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "verified": report.verified,
         "notes": list(report.notes),
+        "tried": [model.record() for model in report.tried],
     }

@@ -13,7 +13,7 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, confirmed, count_text
-from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, where
+from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, TRY, where
 from romfsfs.cli.reports import (
     DIFF_COLOURS,
     NOTHING_COMMITTED,
@@ -21,11 +21,12 @@ from romfsfs.cli.reports import (
     commit_record,
     idle_record,
     say_commit,
+    say_tried,
     write_record,
     write_text,
 )  # fmt: skip
 from romfsfs.cli.sources import Found, device, find_session, session_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, printable
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, printable, shell_word
 from romfsfs.session.diff import changes_between, diff_images, diff_session
 from romfsfs.session.keep import history
 from romfsfs.session.plan.shadow import Change
@@ -160,14 +161,15 @@ def relative(found: Found, path: str) -> str:
     "--compact", is_flag=True, help="No gaps: the layout that the IDE writes, on cameras too."
 )
 @click.option("--force", is_flag=True, help="Overwrite a target that changed elsewhere.")
+@TRY
 @NO_RESET
 @PARTITION
 @JSON
 @click.pass_obj
 def commit(
     output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
-    force: bool, no_reset: bool, partition: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    force: bool, tries: bool, no_reset: bool, partition: int | None, as_json: bool,
+) -> int:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
     found = find_session(where, partition)
     session = found.session
@@ -176,8 +178,8 @@ def commit(
             output.json(NOTHING_COMMITTED)
         else:
             output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
-        return
-    options = CommitOptions(force, compact, dry_run, restart=not no_reset)
+        return EXIT_OK
+    options = CommitOptions(force, compact, dry_run, not no_reset, tries)
     with output.progress() as progress:
         if elsewhere is not None:
             with device(elsewhere, session.info.board, session.info.partition) as opened:
@@ -189,6 +191,8 @@ def commit(
         output.json(commit_record(report))
     else:
         say_commit(output, elsewhere or session.info.name, report)
+    argument = shell_word(elsewhere) if elsewhere is not None else session.info.argument
+    return say_tried(output, argument, report.write, quiet=as_json)
 
 
 @click.command()

@@ -23,14 +23,15 @@ from romfsfs.cli.parameters import (
     OVER_ANYTHING,
     PARTITION,
     REPLACE,
+    TRY,
     WAIT,
     YES,
     partition,
 )
-from romfsfs.cli.reports import refuse_existing, write_record, write_text
+from romfsfs.cli.reports import refuse_existing, say_tried, write_record, write_text
 from romfsfs.cli.sources import device, wait_for
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError, shell_word
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import Problem, told
@@ -114,12 +115,13 @@ def _pull(
 @PARTITION
 @WAIT
 @OVER_ANYTHING
+@TRY
 @NO_RESET
 @JSON
 @click.pass_obj
 def push(
     output: Output, image: str, cameras: tuple[str, ...], everyone: bool, board: str | None,
-    partition: int | None, wait: bool, force: bool, no_reset: bool, as_json: bool,
+    partition: int | None, wait: bool, force: bool, tries: bool, no_reset: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write a whole image to one or more cameras, verified, each with a line of its own.
 
@@ -143,7 +145,7 @@ def push(
     with output.progress() as progress:
         outcomes = push_all(
             image, targets, lambda camera: device(camera, board, partition),
-            PushOptions(force, not no_reset), progress,
+            PushOptions(force, not no_reset, tries=tries), progress,
         )  # fmt: skip
     return _report(output, image, outcomes, as_json)
 
@@ -173,7 +175,7 @@ def _may_be(camera: CameraPort, wanted: str) -> bool:
 
 def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json: bool) -> int:
     size = os.path.getsize(image)
-    code = EXIT_OK
+    code = trial = EXIT_OK
     records = []
     for camera, outcome in outcomes.items():
         if isinstance(outcome, RomfsError):
@@ -189,11 +191,12 @@ def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json
             text = write_text(outcome, size) if outcome else _HELD
             if not as_json:
                 output.say(f"{camera}: {text}")
+            trial = max(trial, say_tried(output, shell_word(camera), outcome, quiet=as_json))
     if as_json:
         output.json(records)
     elif code != EXIT_OK and len(outcomes) > 1:
         output.note("repeat the command: it goes on with the cameras that failed")
-    return code
+    return max(code, trial)
 
 
 @click.command()

@@ -76,7 +76,8 @@ class WriteReport:
 
     written: bytes programmed into the device. skipped: bytes of the image that were there already
     and were not sent. sent: bytes on the wire towards the device, where that is known.
-    verified: the device's content was compared with the image after writing.
+    verified: the device's content was compared with the image after writing. tried: what the
+    camera said of models that it was to open then.
     """
 
     written: int
@@ -86,6 +87,7 @@ class WriteReport:
     skipped: int = 0
     sent: int = 0
     notes: tuple[str, ...] = ()
+    tried: tuple[OpenedModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

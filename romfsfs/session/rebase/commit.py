@@ -36,6 +36,7 @@ from romfsfs.session.rebase.transaction import (
     restarted,
     target_changed,
 )
+from romfsfs.session.rebase.trial import changed, refuse_trial, tried
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress
 
@@ -47,12 +48,13 @@ DEFAULT_ERASE_SIZE = 4096
 class CommitOptions:
     """force: over a target that changed elsewhere, and over unknown data after the image. compact:
     the canonical layout on a camera too. dry_run: all but the write. restart: the camera
-    afterwards."""
+    afterwards. tries: the camera opens the models that changed."""
 
     force: bool = False
     compact: bool = False
     dry_run: bool = False
     restart: bool = True
+    tries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def commit(
     was being written is finished or restored by `recovery`.
     """
     target, folder = target_of(device), session.folder
+    if options.tries:
+        refuse_trial(device.info())
     with folder.lock_for_change(session.info.name):
         _recover(session, target, options.dry_run, mounted, progress)
         if not options.dry_run:
@@ -117,6 +121,8 @@ def commit(
                 write = _carry_out(session, target, made, options.force, mounted, progress)
         finally:
             folder.staged.unlink(missing_ok=True)
+        if options.tries:
+            write = tried(device, write, changed(base, session.base), progress)
         if options.restart:
             write = restarted(device, write)
         return _report(made, made.encoded, write, blocks)
@@ -191,6 +197,8 @@ def commit_to(
     opened as. force: also over contents that are no image.
     """
     found, target, folder = device.info(), target_of(device), session.folder
+    if options.tries:
+        refuse_trial(found)
     if found.key == session.info.key:
         raise UsageError(
             "that is the session's own target",
@@ -222,7 +230,7 @@ def commit_to(
                     _refuse_other_files(folder.found, found.name, held, options.force)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
-                how = PushOptions(force=options.force, restart=options.restart)
+                how = PushOptions(options.force, options.restart, tries=options.tries)
                 with open(folder.staged, "rb") as image:
                     write = push(device, source or found.name, image, session.info.name, how,
                                  progress)  # fmt: skip

@@ -41,6 +41,7 @@ from romfsfs.session.rebase.transaction import (
     restarted,
     stood_on,
 )
+from romfsfs.session.rebase.trial import changed, refuse_trial, tried
 from romfsfs.session.session import Session
 from romfsfs.session.settings import device_target
 from romfsfs.system.copying import copy_range
@@ -90,12 +91,14 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
 @dataclass(frozen=True, slots=True)
 class PushOptions:
     """force: over something that is no image. restart: the camera afterwards. backup: keep what it
-    held in the log. kind: what the log calls it, 'push' or 'reset'."""
+    held in the log. kind: what the log calls it, 'push' or 'reset'. tries: the camera opens the
+    models that changed."""
 
     force: bool = False
     restart: bool = True
     backup: bool = True
     kind: str = "push"
+    tries: bool = False
 
 
 def push(
@@ -112,6 +115,8 @@ def push(
     stays edited, on top of the new image. SessionBusy while the camera is mounted.
     """
     info = device.info()
+    if options.tries:
+        refuse_trial(info)
     size, warnings = check_fit(image, name, info)
     folder = make_folder(info.key)
     if folder.mounted_at() is not None:  # nor must its session change
@@ -129,6 +134,10 @@ def push(
             report = rebase(session, target, after, before, stood_on(session), progress=progress)
         assert report is not None
         report = replace(report, notes=(*report.notes, *info.notes, *warnings))
+        if options.tries:
+            had = folder.image(before.held.digest or "")
+            old = base_of(had, session.recall()) if before.held.size and had.exists() else None
+            report = tried(device, report, changed(old, base), progress)
         return restarted(device, report) if options.restart else report
 
 

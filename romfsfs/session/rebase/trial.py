@@ -1,0 +1,53 @@
+"""`--try`: the camera itself opens the models that a write has changed, before it is left alone.
+
+Nothing is imported and nothing of the user's is run but `boot.py`, as at every restart. The write
+is done and verified by then: what a camera cannot open is said, and `undo` is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from romfsfs.convert.admission.models import is_model
+from romfsfs.devices.base import Device as _Device
+from romfsfs.devices.base import DeviceInfo, OpenedModel, WriteReport
+from romfsfs.errors import DeviceError, UsageError
+from romfsfs.session.keep.state import Base
+from romfsfs.system.files import Progress, no_progress
+
+
+def refuse_trial(info: DeviceInfo) -> None:
+    """UsageError where nobody can be asked: only firmware at its prompt opens models, and it
+    mounts the first partition alone."""
+    if info.kind != "serial" or info.partition:
+        raise UsageError(
+            "only a camera on its serial port can open models, of its first partition",
+            where=info.name, next_step="leave out --try",
+        )  # fmt: skip
+
+
+def tried(
+    device: _Device, report: WriteReport, paths: Iterable[str], progress: Progress = no_progress
+) -> WriteReport:
+    """The report with what the camera says of the models among these files of its image."""
+    models = [path for path in paths if is_model(path, b"")]
+    found: list[OpenedModel] = []
+    for path in models:
+        progress("trying", len(found), len(models))
+        try:
+            said = device.open_model(path)
+        except DeviceError as error:
+            found.append(OpenedModel(path, f"the camera went away meanwhile, {error.what}"))
+            break
+        if said is None:
+            note = "its firmware runs no models: none was tried"
+            return replace(report, notes=(*report.notes, note))
+        found.append(said)
+    return replace(report, tried=tuple(found))
+
+
+def changed(old: Base | None, new: Base) -> list[str]:
+    """The files of an image that the one before did not have so, in the image's order."""
+    known = {(entry.path, entry.digest) for entry in old.entries} if old is not None else set()
+    return [e.path for e in new.entries if not e.is_dir and (e.path, e.digest) not in known]
