@@ -1,4 +1,4 @@
-"""`commit --try` and `push --try`: the camera opens the models that changed and says what it saw."""
+"""`commit --try` and `push --try`: the camera opens the models that changed."""
 
 from __future__ import annotations
 
