@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,35 @@ MARKS = {
     "micropython": pytest.mark.camera,
     "micropython64": pytest.mark.camera("64"),
 }
+#: the variables that change what programs do or print, by their beginnings
+UNWANTED = (
+    "PYTHON", "ROMFSFS_", "XDG_", "LC_", "GIT_", "DBUS_", "DISPLAY", "WAYLAND_", "PAGER", "LESS",
+    "MANPAGER", "MANWIDTH", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "EDITOR",
+    "VISUAL", "BASH_ENV", "ENV", "CDPATH", "STEDGEAI_", "UMASK", "SUDO_", "FUSE_", "SOURCE_DATE",
+)  # fmt: skip
+#: and those that are for the tests
+OURS = ("ROMFSFS_LONG", "ROMFSFS_ROUND", "ROMFSFS_TEST_DATA", "ROMFSFS_TEST_CACHE")
 #: tests that are not run, by the reason
 LEFT_OUT: pytest.StashKey[Counter[str]] = pytest.StashKey()
+
+
+def _make_environment_known() -> None:
+    """Nothing of who started the tests decides about them: neither a variable, nor signals that
+    are ignored (nohup, a shell's background) or blocked, nor a umask."""
+    for name in list(os.environ):
+        if name.startswith(UNWANTED) and name not in OURS:
+            del os.environ[name]
+    os.environ |= {"LANG": "C.UTF-8", "TERM": "xterm-256color"}
+    os.umask(0o022)
+    if threading.current_thread() is threading.main_thread():
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+
+
+_make_environment_known()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +64,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture, mark in MARKS.items():
             if fixture in fixtures:
                 item.add_marker(mark)
+        if os.geteuid() != 0 and (root := item.get_closest_marker("root")):
+            item.add_marker(pytest.mark.skip(reason=f"only root can {root.args[0]}"))
     quick = config.getoption("quick")
     reasons = [needs.left_out(item, quick=quick) for item in items]
     config.stash[LEFT_OUT].update(reason for reason in reasons if reason)

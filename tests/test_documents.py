@@ -16,7 +16,8 @@ CITED = re.compile(
 def sources() -> list[Path]:
     """Python files, scripts and documents: what git would have in a commit, not what lies about."""
     if not (CHECKOUT / ".git").exists():  # unpacked from an sdist
-        names = [str(path.relative_to(CHECKOUT)) for path in CHECKOUT.rglob("*.py")]
+        names = [str(path.relative_to(CHECKOUT)) for path in CHECKOUT.rglob("[!.]*")]
+        names = [name for name in names if not name.startswith(".") and "egg-info" not in name]
     else:
         names = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

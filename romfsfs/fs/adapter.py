@@ -109,7 +109,12 @@ class Adapter(FileOperations):
 
     def unlink(self, path: str) -> int:
         self._check_change(path, hidden=True)
-        self._tree.at(os.unlink, path)
+        try:
+            self._tree.at(os.unlink, path)
+        except FileNotFoundError:
+            if hidden_name(path) is None:
+                raise
+            # libfuse 3.17 removes by itself what was closed while it was hidden; `rename` had.
         self._changed(path)
         return 0
 

@@ -48,6 +48,7 @@ def _clean(base: Path, prefix: tuple[str, ...] = ()) -> None:
         [*prefix, "fusermount3", "-uz", str(base / "mnt")],
         stderr=subprocess.DEVNULL, check=False, timeout=SECONDS,
     )  # fmt: skip
+    subprocess.run(["chmod", "-R", "u+rwX", base], check=True, timeout=SECONDS)
     shutil.rmtree(base)
 
 

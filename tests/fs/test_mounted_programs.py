@@ -16,6 +16,7 @@ def test_copies_moves_and_removes_trees(users_mount: Mounted) -> None:
     """)
 
 
+@pytest.mark.program("rsync")
 def test_rsync_copies_nothing_the_second_time(users_mount: Mounted) -> None:
     source = users_mount.base / "source"
     source.mkdir()
@@ -27,6 +28,7 @@ def test_rsync_copies_nothing_the_second_time(users_mount: Mounted) -> None:
     assert users_mount.sh(command) == ""
 
 
+@pytest.mark.program("tar")
 def test_tar_packs_and_unpacks(users_mount: Mounted) -> None:
     users_mount.sh("""
         mkdir a; echo one > a/one; touch -d '2001-02-03 04:05:06.789' a/one
@@ -35,6 +37,7 @@ def test_tar_packs_and_unpacks(users_mount: Mounted) -> None:
     """)
 
 
+@pytest.mark.program("git")
 def test_git_keeps_a_repository(users_mount: Mounted) -> None:
     users_mount.sh("""
         export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
@@ -45,6 +48,7 @@ def test_git_keeps_a_repository(users_mount: Mounted) -> None:
     """)
 
 
+@pytest.mark.program("vim")
 def test_vim_saves(users_mount: Mounted) -> None:
     users_mount.sh("""
         echo old > app.py

@@ -321,13 +321,13 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"mounting a small disk needs root: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
     monkeypatch.setenv("ROMFSFS_STATE_DIR", str(disk / "state"))
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True, timeout=30)
 
 
+@pytest.mark.root("mount a small disk")
 def test_a_full_disk_at_a_commit_is_one_line_and_loses_nothing(
     small_disk: Path, tmp_path: Path
 ) -> None:
@@ -347,6 +347,7 @@ def test_a_full_disk_at_a_commit_is_one_line_and_loses_nothing(
     assert desk.stored()["b.bin"] == b"b" * 90_000
 
 
+@pytest.mark.root("mount a small disk")
 def test_a_full_disk_after_the_target_was_written_is_mended_later(
     small_disk: Path, tmp_path: Path
 ) -> None:
@@ -372,6 +373,7 @@ def test_a_full_disk_after_the_target_was_written_is_mended_later(
     assert [entry.kind for entry in history.entries(desk.session.folder)] == ["read", "commit"]
 
 
+@pytest.mark.root("mount a small disk")
 def test_a_full_disk_at_a_mount_leaves_nothing_half_made(small_disk: Path, tmp_path: Path) -> None:
     desk = Desk.with_image(tmp_path, {"a.bin": b"a" * 300_000})
     with pytest.raises(RomfsError, match="No space left"):

@@ -42,6 +42,12 @@ def compiled(name: str, folder: Path) -> Path:
     return library
 
 
+def remove_tree(folder: Path) -> None:
+    """Whatever its modes; with paths near PATH_MAX, which shutil.rmtree cannot remove."""
+    subprocess.run(["chmod", "-R", "u+rwX", folder], check=False, timeout=SECONDS)
+    subprocess.run(["rm", "-rf", folder], check=True, timeout=SECONDS)
+
+
 class RealMount:
     """base/: app.img, mnt/, state/, cache/. `run` is the command line."""
 
@@ -145,7 +151,7 @@ class RealMount:
         """Whatever happened: nothing stays mounted, nothing stays behind."""
         if self.is_mounted:
             subprocess.run(["fusermount3", "-uz", self.mnt], check=False, timeout=SECONDS)
-        subprocess.run(["rm", "-rf", self.base], check=True, timeout=SECONDS)  # deep paths too
+        remove_tree(self.base)
 
 
 def sh(mounted: RealMount, script: str, **environment: str) -> str:

@@ -52,6 +52,9 @@ class SmallDisk:
         subprocess.run(["umount", "-l", self.folder], check=True)
 
 
+pytestmark = pytest.mark.root("mount a small disk")
+
+
 @pytest.fixture
 def place(make_mount: Callable[..., RealMount]) -> RealMount:
     return make_mount()

@@ -10,7 +10,6 @@ what the shadow tree showed, and what the plain directory holds.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from real_mount import LONG, RealMount, image_tree, memory_folder
+from real_mount import LONG, RealMount, image_tree, memory_folder, remove_tree
 from twin_trees import Trees, Twin, answer, settled_shadow
 
 from romfsfs.image.writer import encode
@@ -69,7 +68,7 @@ class Model(RuleBasedStateMachine):
     def start_anew(self) -> None:
         if self.place.is_mounted:
             self.place.run("umount", self.place.mnt, "--discard")
-        subprocess.run(["rm", "-rf", self.place.base / "state"], check=True)
+        remove_tree(self.place.base / "state")
         self.place.image.write_bytes(encode({}))
         self.place.mount()
 
@@ -307,6 +306,6 @@ def test_mount_and_directory_agree(
         record_property("operations", trees.done)
         for what, times in counts.items():
             record_property(f"{what}s", times)
-        subprocess.run(["rm", "-rf", plain], check=True)
+        remove_tree(plain)
     assert [line for line in place.complaints() if not of_a_refusal(line)] == []
     place.umount()

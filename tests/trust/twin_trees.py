@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import stat
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Seen(NamedTuple):
     links: int
     size: int
     mtime_ns: int | None
-    content: bytes | None
+    content: bytes | str | None
 
 
 def answer(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -36,28 +37,35 @@ def answer(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return errno.errorcode[error.errno or 0]
 
 
-def seen(path: Path) -> Seen:
-    found = os.lstat(path)
+def seen(path: Path) -> Seen | str:
+    """What there is; for who is not root perhaps only the name of the error."""
+    found = answer(os.lstat, path)
+    if isinstance(found, str):
+        return found
     folder = stat.S_ISDIR(found.st_mode)
     return Seen(
         stat.filemode(found.st_mode),
         found.st_nlink,
         0 if folder else found.st_size,
         found.st_mtime_ns if found.st_mtime_ns < CLOCK else None,
-        None if folder else path.read_bytes(),
+        None if folder else answer(path.read_bytes),  # root may read all; others see EACCES
     )
 
 
-def tree(root: Path) -> dict[str, Seen]:
+def tree(root: Path) -> dict[str, Seen | str]:
     """Everything below a folder."""
-    found = {}
+    found: dict[str, Seen | str] = {}
     pending = [root]
     while pending:
         folder = pending.pop()
-        for name in os.listdir(folder):
+        names = answer(os.listdir, folder)
+        if isinstance(names, str):
+            found[f"{folder.relative_to(root).as_posix()}/"] = names
+            continue
+        for name in names:
             path = folder / name
             found[path.relative_to(root).as_posix()] = here = seen(path)
-            if here.content is None:
+            if isinstance(here, Seen) and here.content is None:
                 pending.append(path)
     return found
 
@@ -137,13 +145,17 @@ class Trees:
 
     def clear(self) -> None:
         for root in (self.mount, self.plain):
+            subprocess.run(["chmod", "-R", "u+rwX", root], check=True)  # who is not root needs it
             for path, found in sorted(tree(root).items(), reverse=True):
+                assert isinstance(found, Seen)
                 (os.rmdir if found.content is None else os.unlink)(root / path)
 
     def forget_attributes(self) -> None:
         """The plain tree as an image keeps it: neither modes nor times."""
         now = time.time_ns()
+        subprocess.run(["chmod", "-R", "u+rwX", self.plain], check=True)
         for path, found in tree(self.plain).items():
+            assert isinstance(found, Seen)
             os.chmod(self.plain / path, 0o755 if found.content is None else 0o644)
             os.utime(self.plain / path, ns=(now, now))
 
@@ -172,4 +184,5 @@ def settled_shadow(mount: Path) -> tuple[dict[str, bytes | None], bool]:
     if waits or any(problem["code"] != "no-board" for problem in status["problems"]):
         return {}, True
     root = mount / ".romfs/shadow"
-    return {path: found.content for path, found in tree(root).items()}, False
+    shown = {path: found for path, found in tree(root).items() if isinstance(found, Seen)}
+    return {path: found.content for path, found in shown.items()}, False
