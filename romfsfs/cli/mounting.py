@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from romfsfs.boards import boards
 from romfsfs.cli import values
 from romfsfs.cli.choices import IN_FSTAB, chosen, conversion_options
 from romfsfs.cli.fstab import split_options
@@ -137,13 +136,11 @@ def _say_mounted(output: Output, source: str, directory: str, inside: bool) -> N
 def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
     """Notes on what has been mounted."""
     info, capacity = found.session.info, found.session.capacity
-    if not info.board:
+    yield from info.notes
+    if not info.board and not info.notes:
         limit = "" if info.capacity else ", the size is not limited"
         yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
-    said = info.key.partition("/")[0]
-    if info.has_port and said in boards() and said != info.board:
-        yield f"the camera says that it is {said}; {info.board} is used as asked"
     if capacity is not None and found.session.base.image_size > capacity:
         yield (f"its image is larger than {info.board}'s {capacity:,} B: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip

@@ -138,7 +138,8 @@ class SessionInfo:
     key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
     camera itself reported them; None where only the board table knows. history_bytes: what the
     images of the log may take together, None for the default. usb_serial: the USB serial number
-    of the camera, '' where there is none: it can be seen without opening the port.
+    of the camera, '' where there is none: it can be seen without opening the port. notes: of the
+    device as it was last opened (`DeviceInfo.notes`).
     """
 
     key: str
@@ -156,6 +157,7 @@ class SessionInfo:
     commit_on_unmount: bool = False
     history_bytes: int | None = None
     usb_serial: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def is_file(self) -> bool:
@@ -190,10 +192,11 @@ class SessionInfo:
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
         record = load_json(path)
-        record.setdefault("usb_serial", "")  # sessions of 0.1.0 have none
+        record = {"usb_serial": "", "notes": [], **record}  # sessions of 0.1.0 have none
         with as_ours(path):
             check_types(record, _INFO_TYPES)
-            record["excludes"] = tuple(record["excludes"])
+            for name in ("excludes", "notes"):
+                record[name] = tuple(record[name])
             if record["mpy_version"] is not None:
                 major, minor = record["mpy_version"]
                 record["mpy_version"] = int(major), int(minor)
@@ -212,7 +215,7 @@ _INFO_TYPES: Types = {
     "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
     "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
     "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
-    "history_bytes": _OPTIONAL_INT, "usb_serial": str,
+    "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list,
 }  # fmt: skip
 
 

@@ -117,6 +117,7 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
         mpy_version=found.mpy_version,
         march=found.march,
         usb_serial=found.usb_serial,
+        notes=found.notes,
     )
 
 

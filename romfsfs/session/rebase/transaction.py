@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.errors import (
+    DeviceAnswer,
     DeviceError,
     ImageFormatError,
     Interrupted,
@@ -140,13 +141,18 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
             image, held if held is not None and held.exists() else None, record.before, progress
         )
     except (VerifyError, DeviceError) as error:
-        if not target.atomic:
+        if isinstance(error, DeviceAnswer) and _is_untouched(target, held):
+            forget(folder)
+        elif not target.atomic:
             said = f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
             error.next_step = said + _ways_on(session, record)
         raise
     except KeyboardInterrupt:
         if target.atomic:
             raise  # it is the old one or the new
+        if _is_untouched(target, held):
+            forget(folder)
+            raise
         raise Interrupted(
             "interrupted while the camera was written, which is not finished",
             where=session.info.name,
@@ -155,6 +161,13 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
     finally:
         if target.atomic and not _may_be_written(target, image):
             forget(folder)
+
+
+def _is_untouched(target: Target, held: Path | None) -> bool:
+    """Whether a camera still holds the image before, so that there is nothing to finish."""
+    with contextlib.suppress(RomfsError, OSError):
+        return held is not None and held.exists() and target.holds(held)
+    return False
 
 
 def _may_be_written(target: Target, image: Path) -> bool:
