@@ -6,7 +6,7 @@ import click
 
 from romfsfs.cli.output import Output, confirmed
 from romfsfs.errors import RomfsError
-from romfsfs.ide.fetching import Fetching
+from romfsfs.ide.archive import Fetching
 from romfsfs.system.files import Progress
 
 OFFLINE = click.option(

@@ -42,8 +42,8 @@ from romfsfs.system.files import Progress, digest_fd, replace_atomically
 
 if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
+    from romfsfs.ide.archive import Fetching
     from romfsfs.ide.defaults import DefaultImage
-    from romfsfs.ide.fetching import Fetching
 
 
 #: What is said of a camera that has the image.

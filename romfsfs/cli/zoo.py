@@ -47,10 +47,7 @@ def _source_options(command: _Command) -> _Command:
     return command
 
 
-@click.group(
-    epilog="The zoo is also at DIR/.romfs/zoo of every mount, to copy from. A URL may end in "
-    "#sha256=HEX, and is then held to it."
-)
+@click.group(epilog="The zoo is also at DIR/.romfs/zoo of every mount, to copy from.")
 def zoo() -> None:
     """Models that can be added, from an OpenMV IDE or another model zoo."""
 

@@ -173,7 +173,7 @@ class Cache:
             if 0 <= age < _TRIM_SECONDS and self._filed < LIMIT_BYTES // _TRIM_PART:
                 return
             self._filed = 0
-            stamp.touch()  # first: others need not do it meanwhile
+            stamp.touch(0o600)  # first: others need not do it meanwhile
             self.trim(LIMIT_BYTES)
 
     def trim(self, max_bytes: int) -> int:

@@ -20,13 +20,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, UsageError
 from romfsfs.system.files import (
     CHUNK,
+    Progress,
     cache_dir,
     digest_bytes,
     discard_folder,
     make_private_dir,
+    no_progress,
     replace_atomically,
 )
 
@@ -38,6 +40,26 @@ DAMAGED: tuple[type[Exception], ...] = (
     lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile,
 )  # fmt: skip
 _UNUSED_SECONDS = 90 * 86_400.0
+
+
+def _unasked(what: str) -> None:
+    raise UsageError(f"{what}, which nobody agreed to", next_step="see: romfsfs zoo list")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """How things may be fetched. agree: asked before the first contact with a server that the user
+    did not name; raises if it must not be. offline: only what is kept. update: ask for a newer
+    version of what is kept."""
+
+    agree: Callable[[str], None] = _unasked
+    offline: bool = False
+    update: bool = False
+    progress: Progress = no_progress
+
+
+class Missing(RomfsError):
+    """The server has no such file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ firmware in `firmware/settings.json` (IDEs before 4.5: `firmware.txt`). Finds an
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from romfsfs.boards import Board
 from romfsfs.devices.base import HEADER_SIZE
 from romfsfs.errors import ImageFormatError, RomfsError, UsageError
 from romfsfs.ide import published
-from romfsfs.ide.archive import Zip, is_zip, local_zip
-from romfsfs.ide.fetching import Fetching, Missing
+from romfsfs.ide.archive import Fetching, Missing, Zip, is_zip, local_zip
 from romfsfs.ide.places import resource_folders
 from romfsfs.image.reader import image_size
 
@@ -66,10 +64,10 @@ def find_defaults(
 ) -> list[DefaultImage]:
     """Candidates, the best first: those of the camera's firmware version, then newest first.
 
-    place: an image file, a release zip, a folder, or the URL of a zip; None: wherever an OpenMV IDE
-    keeps them ($ROMFSFS_DEFAULTS names further places), then, with `fetching`, what is published.
-    firmware: the version the camera reports, in any text. UsageError when `place` holds none for
-    this board; RomfsError when nothing is found.
+    place: an image file, a release zip, a folder, or the URL of a zip; None: where an OpenMV IDE
+    keeps them, then, with `fetching`, what is published. firmware: the version the camera reports,
+    in any text. UsageError when `place` holds none for this board; RomfsError when nothing is
+    found.
     """
     wanted = find_version(firmware)
     what = f"no default image of {board.name}, partition {partition}"
@@ -80,7 +78,9 @@ def find_defaults(
                 f"{what}, there", where=str(place), next_step=f"firmware releases: {_RELEASES}"
             )
     else:
-        found = [each for folder in _folders() for each in _in_place(folder, board, partition)]
+        found = [
+            each for folder in resource_folders() for each in _in_place(folder, board, partition)
+        ]
         if not found and fetching is not None:
             found = list(_published(board, partition, wanted, fetching))
         if not found:
@@ -105,11 +105,6 @@ def version_text(version: Version) -> str:
 def _rank(image: DefaultImage, firmware: Version | None) -> tuple[bool, tuple[int, ...]]:
     matches = firmware is not None and image.version == firmware
     return not matches, tuple(-part for part in image.version or (0, 0, 0))
-
-
-def _folders() -> list[Path]:
-    named = os.environ.get("ROMFSFS_DEFAULTS", "").split(os.pathsep)
-    return [Path(name) for name in named if name] + resource_folders()
 
 
 def _published(

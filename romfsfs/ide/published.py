@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 
 from romfsfs.errors import RomfsError
-from romfsfs.ide.archive import Zip, zip_folder
-from romfsfs.ide.fetching import Fetching
+from romfsfs.ide.archive import Fetching, Zip, zip_folder
 from romfsfs.system.files import replace_atomically
 
 VERSION_URL = (

@@ -7,7 +7,7 @@ and until then is resumed by whoever asks next.
 What servers do (docs/cameras.md, "Default contents"): GitHub redirects to another host, with an
 address that is signed for one method and expires, so each request begins at the URL itself, and
 nothing is asked by HEAD. That host knows no ranges counted from the end: the size is asked for with
-a range of one byte. Others know no ranges at all: they send everything, which then is kept.
+a range of one byte.
 
 Proxies as the environment has them; certificates of the system, or of $SSL_CERT_FILE.
 """
@@ -21,20 +21,23 @@ import ssl
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import remotezip
 import requests
 
-from romfsfs.errors import RomfsError, VerifyError
-from romfsfs.ide.archive import DAMAGED, MAX_FILE_BYTES, Zip, locked, zip_folder
-from romfsfs.ide.fetching import Fetching, Missing
-from romfsfs.system.files import (
-    digest_file,
-    replace_atomically,
+from romfsfs.errors import RomfsError
+from romfsfs.ide.archive import (
+    DAMAGED,
+    MAX_FILE_BYTES,
+    Fetching,
+    Missing,
+    Zip,
+    locked,
+    zip_folder,
 )
+from romfsfs.system.files import replace_atomically
 
 #: Seconds until there is a connection, and without a byte.
 _TIMEOUT = (10.0, 30.0)
@@ -43,8 +46,6 @@ _PATIENCE = 4
 _PAUSE_SECONDS = 0.3
 #: What came of so many bytes when a connection is cut is lost.
 _READ = 1 << 13
-#: The largest resource zip so far has some hundred megabytes.
-MAX_ZIP_BYTES = 4 << 30
 #: Of the end of a zip, where its directory is; remotezip asks for more if that is not all.
 _DIRECTORY_BYTES = 1 << 18
 
@@ -62,23 +63,17 @@ class _About(NamedTuple):
     version: str
 
 
-def remote_zip(url: str, fetching: Fetching, sha256: str = "") -> Zip:
-    """The zip at a URL. sha256: what it must be, if that is known; all of it is fetched then.
-
-    RomfsError (`Missing`: 404) when it cannot be had, VerifyError when it is another.
-    """
+def remote_zip(url: str, fetching: Fetching) -> Zip:
+    """The zip at a URL. RomfsError (`Missing`: 404) when it cannot be had."""
     with _Remote(url, fetching).alone() as file:
         file.about(anew=fetching.update and not fetching.offline)
-        if sha256:
-            file.check_digest(sha256.lower())
-
-    def identity() -> str:
-        return repr(_Remote(url, fetching).known())
-
     return Zip(
-        url, lambda: _Remote(url, fetching).opened(), identity, lambda: zip_folder(url),
+        url,
+        lambda: _Remote(url, fetching).opened(),
+        lambda: repr(_Remote(url, fetching).known()),
+        lambda: zip_folder(url),
         (*DAMAGED, remotezip.RemoteZipError),
-    )  # fmt: skip
+    )
 
 
 def is_known(url: str) -> bool:
@@ -103,7 +98,6 @@ class _Remote:
     def __init__(self, url: str, fetching: Fetching) -> None:
         self.url = url
         self.folder = zip_folder(url)
-        self._whole = self.folder / "whole"
         self._fetching = fetching
         self._open = contextlib.ExitStack()
         self._session: requests.Session | None = None
@@ -118,16 +112,11 @@ class _Remote:
     def opened(self) -> Iterator[zipfile.ZipFile]:
         """The zip, to read."""
         with self.alone():
+            self.about()
             try:
-                self.about()
-                if self._whole.exists():
-                    archive = zipfile.ZipFile(self._whole)
-                else:
-                    archive = remotezip.RemoteZip(
-                        self.url,
-                        initial_buffer_size=_DIRECTORY_BYTES,
-                        fetcher=lambda *_, **__: self,
-                    )
+                archive = remotezip.RemoteZip(
+                    self.url, initial_buffer_size=_DIRECTORY_BYTES, fetcher=lambda *_, **__: self
+                )
             except zipfile.BadZipFile:
                 self._forget()
                 raise
@@ -142,7 +131,10 @@ class _Remote:
         if last - first >= MAX_FILE_BYTES:
             raise RomfsError(f"{last - first:,} bytes of it are too many", where=self.url)
         path = self.folder / f"range-{first}-{last}"
-        self._get(path, first, last)
+        if not path.exists():
+            part = path.with_suffix(".part")
+            _patiently(self.url, lambda: self._go_on(part, first, last), lambda: _size(part))
+            os.replace(part, path)
         file = self._open.enter_context(path.open("rb"))
         if stream:
             path.unlink()
@@ -161,16 +153,6 @@ class _Remote:
         known = None if anew else self.known()
         return known or _patiently(self.url, self._ask)
 
-    def check_digest(self, sha256: str) -> None:
-        """VerifyError unless all of it has this digest."""
-        self._get(self._whole, 0, self.about().size - 1)
-        if digest_file(self._whole) != sha256:
-            self._forget()
-            raise VerifyError(
-                "not the file that #sha256= announces", where=self.url,
-                next_step="check both with whoever gave you the address",
-            )  # fmt: skip
-
     def _forget(self) -> None:
         for path in self.folder.iterdir():
             if path.name != "lock":
@@ -179,35 +161,11 @@ class _Remote:
     def _ask(self) -> _About:
         with self._answer(0, 0) as response:
             about = _about(response)
-            if about == self.known():
-                return about
-            if response.status_code == 206:
-                self._forget()  # what is kept of an older version
-            else:  # it sends everything, whatever is asked
-                about = about._replace(size=self._take_all(response, about.size))
-        with replace_atomically(self.folder / "about.json") as file:
-            file.write(json.dumps(about._asdict()).encode())
+        if about != self.known():
+            self._forget()  # what is kept of an older version
+            with replace_atomically(self.folder / "about.json") as file:
+                file.write(json.dumps(about._asdict()).encode())
         return about
-
-    def _take_all(self, response: requests.Response, size: int) -> int:
-        done = 0
-        with replace_atomically(self._whole) as out:
-            for data in response.iter_content(_READ):
-                out.write(data)
-                done += len(data)
-                self._fetching.progress("fetching", done, size)
-                if done > MAX_ZIP_BYTES:
-                    raise RomfsError("larger than any zip of resources", where=self.url)
-            if not zipfile.is_zipfile(out):  # the page of a hotel's network, say
-                raise RomfsError("what the server sent is not a zip", where=self.url)
-        return done
-
-    def _get(self, path: Path, first: int, last: int) -> None:
-        """A range of it as a file, over as many connections as it takes."""
-        if not path.exists():
-            part = path.with_name(path.name + ".part")
-            _patiently(self.url, lambda: self._go_on(part, first, last), lambda: _size(part))
-            os.replace(part, path)
 
     def _go_on(self, part: Path, first: int, last: int) -> None:
         at = first + _size(part)
@@ -220,8 +178,6 @@ class _Remote:
                     "the server has another version now", where=self.url,
                     next_step="run the command again",
                 )  # fmt: skip
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {at}-"):
-                raise _Dropped("the server sent another range than was asked for")
             with open(part, "ab") as out:
                 for data in response.iter_content(_READ):
                     out.write(data[: last + 1 - at])
@@ -230,14 +186,22 @@ class _Remote:
         if at <= last:
             raise _Dropped("the server sent less than was asked for")
 
-    def _answer(self, first: int, last: int) -> AbstractContextManager[requests.Response]:
+    @contextlib.contextmanager
+    def _answer(self, first: int, last: int) -> Iterator[requests.Response]:
         if self._fetching.offline:
             raise RomfsError(
                 "it is not on this machine", where=self.url, next_step="repeat without --offline"
             )
         if self._session is None:
             self._session = self._open.enter_context(requests.Session())
-        return _answer(self._session, self.url, {"Range": f"bytes={first}-{last}"})
+        headers = {"Range": f"bytes={first}-{last}"}
+        with _answer(self._session, self.url, headers) as response:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {first}-"):
+                raise RomfsError(
+                    "the server does not send the part of it that was asked for", where=self.url,
+                    next_step="download all of it, and name the file with --from",
+                )  # fmt: skip
+            yield response
 
 
 def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = lambda: 0) -> _T:
@@ -291,10 +255,9 @@ def _answer(
 
 def _about(response: requests.Response) -> _About:
     headers = response.headers
-    total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
+    total = headers["Content-Range"].rpartition("/")[2]
     version = headers.get("ETag") or headers.get("Last-Modified") or ""
-    size = int(total) if total.isdecimal() and len(total) < 19 else 0
-    return _About(size, version)
+    return _About(int(total) if total.isdecimal() and len(total) < 19 else 0, version)
 
 
 def _size(path: Path) -> int:

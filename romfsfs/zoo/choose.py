@@ -1,8 +1,8 @@
 """Which source the zoo has: an option, `$ROMFSFS_ZOO`, what was chosen before, the OpenMV IDE.
 
-A source is written as people give it: `ide`, a folder, a zip on this machine, or a URL of one
-(`http`, `https`, `file`; `#sha256=HEX` at its end pins what it must be). What `--from` chose is
-remembered in `<state dir>/zoo.json`, because a mount's daemon needs to know it too.
+A source is written as people give it: `ide`, a folder, a zip on this machine, or the URL of one
+(`http`, `https`). What `--from` chose is remembered in `<state dir>/zoo.json`, because a mount's
+daemon needs to know it too.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import urlsplit
 
-from romfsfs.errors import RomfsError, UsageError
+from romfsfs.errors import UsageError
 from romfsfs.ide import published
-from romfsfs.ide.archive import local_zip
-from romfsfs.ide.fetching import Fetching
+from romfsfs.ide.archive import Fetching, local_zip
 from romfsfs.ide.places import resource_folders
-from romfsfs.system.files import digest_file, make_private_dir, replace_atomically, state_dir
+from romfsfs.system.files import make_private_dir, replace_atomically, state_dir
 from romfsfs.zoo.sources import FolderSource, Source, ZipSource
 
 #: The environment variable that names a source.
@@ -50,22 +49,16 @@ def absolute(text: str) -> str:
 def open_source(text: str, fetching: Fetching) -> Source:
     """The source that `text` means, looked up on its server if it is not on this machine.
 
-    UsageError if there is no such thing; VerifyError if it is not what its URL pins; RomfsError,
-    OSError, and what `fetching.agree` raises.
+    UsageError if there is no such thing; RomfsError, OSError, and what `fetching.agree` raises.
     """
     if text == IDE:
         return _ide() or ZipSource(published.resources(fetching, "a list of less than 1 MB"))
     if not _is_url(text):
-        return _on_disk(Path(absolute(text)), text)
-    url, sha256 = _parts(text)
-    if urlsplit(url).scheme == "file":
-        path = _file_path(url)
-        if sha256 and path.is_file() and digest_file(path) != sha256:
-            raise RomfsError("not the file that #sha256= announces", where=url)
-        return _on_disk(path, url)
+        return _on_disk(Path(absolute(text)))
+    _check_url(text)
     from romfsfs.ide.remote import remote_zip
 
-    return ZipSource(remote_zip(url, fetching, sha256))
+    return ZipSource(remote_zip(text, fetching))
 
 
 def open_known(text: str, *, offline: bool = False) -> Source | None:
@@ -77,10 +70,10 @@ def open_known(text: str, *, offline: bool = False) -> Source | None:
     try:
         if text == IDE:
             return _ide() or (open_source(text, fetching) if published.is_known() else None)
-        if _is_url(text) and urlsplit(_parts(text)[0]).scheme != "file":
+        if _is_url(text):
             from romfsfs.ide.remote import is_known
 
-            return open_source(text, fetching) if is_known(_parts(text)[0]) else None
+            return open_source(text, fetching) if is_known(text) else None
         return open_source(text, fetching)
     except UsageError:
         return None
@@ -91,36 +84,29 @@ def _ide() -> FolderSource | None:
     return FolderSource(folders[0]) if folders else None
 
 
-def _on_disk(path: Path, shown: str) -> Source:
+def _on_disk(path: Path) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
         return ZipSource(local_zip(path))
-    raise UsageError("there is no such model zoo", where=shown, next_step=_HOW)
+    raise UsageError("there is no such model zoo", where=str(path), next_step=_HOW)
 
 
 def _is_url(text: str) -> bool:
     return "://" in text
 
 
-def _parts(text: str) -> tuple[str, str]:
-    """(URL, SHA-256 that its fragment pins or ''). UsageError if it is no URL."""
+def _check_url(text: str) -> None:
+    """UsageError unless a server can be asked for it."""
     try:
-        url, fragment = urldefrag(text)
-        parts = urlsplit(url)
+        parts = urlsplit(text)
         _ = parts.port  # raises where it is no number
     except ValueError as error:
         raise UsageError(f"not a URL: {error}", where=text, next_step=_HOW) from error
-    if parts.scheme in ("http", "https") and not parts.hostname:
-        raise UsageError("not a URL: it names no server", where=text, next_step=_HOW)
-    return url, fragment[len("sha256=") :].lower() if fragment.startswith("sha256=") else ""
-
-
-def _file_path(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
-        raise UsageError("a file URL of another computer", where=url, next_step=_HOW)
-    return Path(unquote(parts.path))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            "not a URL of a server: http or https, and a name", where=text, next_step=_HOW
+        )
 
 
 def _settings() -> Path:

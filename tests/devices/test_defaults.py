@@ -24,7 +24,7 @@ OTHER = encode({"main.py": b"print('the second core')\n"}, DEFAULT_RULES)
 def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this machine's, nor of the user's."""
     monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("ROMFSFS_DEFAULTS", "ROMFSFS_IDE_RESOURCES", "XDG_CONFIG_HOME"):
+    for name in ("ROMFSFS_IDE_RESOURCES", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -90,9 +90,9 @@ def test_the_newest_that_fits_the_firmware(tmp_path: Path, monkeypatch: pytest.M
     assert [image.version for image in found] == [(4, 10, 0), (4, 7, 0)]
     found = find_defaults(N6, firmware="OpenMV 4.7.0, MicroPython 1.25.0")
     assert [image.version for image in found] == [(4, 7, 0), (4, 10, 0)]
-    monkeypatch.setenv("ROMFSFS_DEFAULTS", str(tmp_path / "extra"))
-    assert len(find_defaults(N6)) == 3
     assert find_defaults(N6, 0, tmp_path / "extra")[0].version == (4, 9, 2)
+    monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(tmp_path / "extra"))
+    assert [image.version for image in find_defaults(N6)] == [(4, 9, 2)]
 
 
 def test_nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

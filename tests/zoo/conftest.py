@@ -20,7 +20,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """State, cache and home of this test alone; nothing chosen, nothing installed."""
     for name in ("STATE_DIR", "CACHE_DIR"):
         monkeypatch.setenv(f"ROMFSFS_{name}", str(tmp_path / name.lower()))
-    for name in ("ROMFSFS_ZOO", "ROMFSFS_IDE_RESOURCES", "ROMFSFS_DEFAULTS", "XDG_CONFIG_HOME"):
+    for name in ("ROMFSFS_ZOO", "ROMFSFS_IDE_RESOURCES", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -18,8 +18,8 @@ from romfsfs.devices.open import open_device
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide import published as places
 from romfsfs.ide import remote
+from romfsfs.ide.archive import Fetching
 from romfsfs.ide.defaults import DefaultImage, find_defaults, find_version, version_text
-from romfsfs.ide.fetching import Fetching
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator, preset
