@@ -8,6 +8,10 @@
         report = editor.commit()
     print(report.digest, report.write.verified)
 
+    mounted = romfsfs.mount("app.img", "cam/")
+    print(romfsfs.find("cam/").session.status().text())
+    romfsfs.unmount("cam/")
+
     digest = romfsfs.build("product/", "product.img", board="OPENMV_N6")
 
     for camera, outcome in romfsfs.push("product.img", ["/dev/ttyACM0", "camera:3871"]).items():
@@ -39,7 +43,9 @@ from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.session.build_many import Outcome as BuildOutcome
 from romfsfs.session.build_many import boards_of, build_each, build_file, orders
+from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep.locks import Lock
+from romfsfs.session.mounting import MountRequest
 from romfsfs.session.opening import enter
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.commit import CommitOptions, CommitReport, commit, commit_to
@@ -167,6 +173,58 @@ def open(
         device.close()
         raise
     return Editor(session, device, lock)
+
+
+@worded()
+def mount(
+    source: _PathLike,
+    directory: _PathLike,
+    *,
+    board: str | None = None,
+    partition: int | None = None,
+    new: bool = False,
+    read_only: bool = False,
+    progress: Progress = no_progress,
+) -> Found:
+    """Mount a source at an empty folder, served by a process of its own; its session, and where.
+
+    Call it before starting threads: this process forks. `unmount` ends it and keeps the edits.
+    Raises as `open` does, and RomfsError where the system cannot mount.
+    """
+    from romfsfs.fs.daemon import MountOptions
+    from romfsfs.fs.daemon import mount as mount_fuse
+
+    chosen = OpenOptions(board, partition, new=new)
+    request = MountRequest(os.fspath(source), Path(directory), chosen, read_only, notify=False)
+    options = MountOptions(source=request.source, progress=progress, mounted=request.say_where)
+    mount_fuse(request.open_host, directory, options)
+    return find_session(os.fspath(directory))
+
+
+@worded()
+def unmount(directory: _PathLike) -> None:
+    """Unmount a folder; edits are kept for the next time. RomfsError while programs use it."""
+    from romfsfs.fs.mountpoint import unmount as unmount_fuse
+
+    found = find_session(os.fspath(directory))
+    holder = found.session.folder.mounted_at()
+    unmount_fuse(os.path.realpath(directory), pid=holder.pid if holder else None)
+    with (
+        contextlib.suppress(SessionBusy),
+        found.session.folder.lock_unmounted(found.session.info.name),
+    ):
+        if found.session.has_work:
+            leave_work(found.session)
+
+
+@worded()
+def find(where: _PathLike | None = None, *, partition: int | None = None) -> Found:
+    """The session that a mounted folder or a source names, and where it is mounted.
+
+    Without a name: the mount that the current folder lies in, or else the only session with edits.
+    `found.session.status()` says what a commit would do. UsageError where there is none.
+    """
+    return find_session(None if where is None else os.fspath(where), partition)
 
 
 @worded()

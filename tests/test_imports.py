@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": {"boards", "ide"},
     "session": {"boards", "convert", "devices", "image", "zoo"},  # zoo: served in the mount
     "fs": {"session", "zoo"},
-    "api": {"boards", "convert", "devices", "image", "session"},
+    "api": {"boards", "convert", "devices", "fs", "image", "session"},
     "cli": {
         "api",
         "boards",

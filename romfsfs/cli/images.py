@@ -25,7 +25,6 @@ from romfsfs.cli.parameters import (
 )
 from romfsfs.cli.reading import image_of, tree_of
 from romfsfs.cli.reports import refuse_existing, say_warnings
-from romfsfs.cli.sources import find_session
 from romfsfs.convert import Target
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
@@ -35,6 +34,7 @@ from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.writer import encode
 from romfsfs.session.build import extract_image
+from romfsfs.session.find import find_session
 from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import ERROR, told

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from romfsfs.boards import get_board
 from romfsfs.cli.output import Output
 from romfsfs.cli.reading import image_of
-from romfsfs.cli.sources import device
 from romfsfs.errors import RomfsError, printable
 from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.session.connect import device
 from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.plan.partition_map import (

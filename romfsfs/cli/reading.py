@@ -38,7 +38,8 @@ def image_of(
         return
     import tempfile
 
-    from romfsfs.cli.sources import containing_mount, device
+    from romfsfs.session.connect import device
+    from romfsfs.session.find import containing_mount
 
     if os.path.isdir(source) and (found := containing_mount(source)) is not None:
         raise UsageError(
@@ -90,15 +91,16 @@ def tree_of(
 
     Of a camera little more than the records of files and folders is read; it hashes by itself.
     """
-    from romfsfs.cli.sources import device
-    from romfsfs.devices.open import is_camera
+    if not os.path.isfile(source) and source != "-" and not source.startswith("dfu:"):
+        from romfsfs.devices.open import is_camera
+        from romfsfs.session.connect import device
 
-    if is_camera(source) and not source.startswith("dfu:"):
-        with device(source, board, partition) as opened:
-            tree = opened.read_tree()
-            digest = opened.digest(tree.size) if tree and digested else ""
-            if tree is not None and digest is not None:
-                return tree, digest
+        if is_camera(source):
+            with device(source, board, partition) as opened:
+                tree = opened.read_tree()
+                digest = opened.digest(tree.size) if tree and digested else ""
+                if tree is not None and digest is not None:
+                    return tree, digest
     with image_of(source, board, partition, progress) as (image, file, _):
         return image, digest_fd(file.fileno(), 0, image.size) if digested else ""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import Tensor, WriteReport
+from romfsfs.devices.open import open_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from romfsfs.session.plan.plan import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
@@ -136,3 +137,9 @@ def write_record(report: WriteReport) -> dict[str, Any]:
         "notes": list(report.notes),
         "tried": [model.record() for model in report.tried],
     }
+
+
+def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> None:
+    """Let boot loaders appear, and keep them from starting the firmware, before they are opened."""
+    for source in sources:
+        open_device(source, partition=partition, wait=output.note).close()

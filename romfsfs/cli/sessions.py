@@ -25,9 +25,10 @@ from romfsfs.cli.reports import (
     write_record,
     write_text,
 )  # fmt: skip
-from romfsfs.cli.sources import Found, device, find_session, session_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, printable, shell_word
+from romfsfs.session.connect import device, session_device
 from romfsfs.session.diff import changes_between, diff_images, diff_session
+from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep import history
 from romfsfs.session.plan.shadow import Change
 from romfsfs.session.rebase.commit import CommitOptions, commit_to

@@ -10,8 +10,9 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, confirmed
 from romfsfs.cli.parameters import JSON, PARTITION, YES, where
-from romfsfs.cli.sources import as_found, find_session, session_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
+from romfsfs.session.connect import session_device
+from romfsfs.session.find import as_found, find_session
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
 from romfsfs.session.rebase.recovery import recover as recover_session

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from romfsfs.cli.output import Output, drawn, draws, flush, printable_lines, reader_has_gone, write
 from romfsfs.cli.reports import STATUS_COLOURS
-from romfsfs.cli.sources import Found
 from romfsfs.errors import EXIT_OK
+from romfsfs.session.find import Found
 
 #: Between two looks. The daemon keeps the text as it was for up to a second.
 SECONDS = 0.5

@@ -28,10 +28,10 @@ from romfsfs.cli.parameters import (
     YES,
     partition,
 )
-from romfsfs.cli.reports import refuse_existing, say_tried, write_record, write_text
-from romfsfs.cli.sources import device, wait_for
+from romfsfs.cli.reports import refuse_existing, say_tried, wait_for, write_record, write_text
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError, shell_word
+from romfsfs.session.connect import device
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import Problem, told

@@ -17,9 +17,9 @@ from romfsfs.cli import values
 from romfsfs.cli.fetching import OFFLINE, fetching
 from romfsfs.cli.output import Output, size_text
 from romfsfs.cli.parameters import JSON, YES, board
-from romfsfs.cli.sources import Found, find_session
 from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
+from romfsfs.session.find import Found, find_session
 from romfsfs.system.files import Progress
 from romfsfs.zoo.adding import Copy, add, copies
 from romfsfs.zoo.catalog import Room, Zoo

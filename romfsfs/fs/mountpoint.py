@@ -6,21 +6,19 @@ Nothing here touches what is mounted, except to look whether it answers.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.fs.binding import install_command
-from romfsfs.system.mount_table import find_mount, mounts, real_place
+from romfsfs.system.mount_table import answers, find_mount, is_dead, mounts, real_place
 from romfsfs.system.programs import find_on_path
 
 FILE_SYSTEM = "fuse.romfsfs"
@@ -32,31 +30,6 @@ _BUSY_SECONDS = 2.0
 _BUSY_PAUSE_SECONDS = 0.05
 #: A mount that nobody uses ends at once, though it was taken away lazily.
 _LAZY_SECONDS = 2.0
-
-
-def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
-    """Whether a FUSE file system is mounted there whose daemon is gone."""
-    try:
-        # Not stat(2): for a second the kernel answers that from what it remembers.
-        os.statvfs(mountpoint)
-    except OSError as error:
-        # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
-    return False
-
-
-def answers(mountpoint: str | os.PathLike[str], seconds: float = 5.0) -> bool:
-    """Whether who serves this folder answers at all, be it with an error.
-
-    A daemon can be stopped or stuck. It is asked on a thread that may be left behind: nothing
-    interrupts a request that nobody takes, not even Ctrl-C. And for a name that there is not, which
-    the kernel does not remember: to say how full it is, the daemon of a large tree needs seconds.
-    """
-    path = os.path.join(mountpoint, ".romfs", f"answers-{os.getpid()}")
-    asking = threading.Thread(target=os.path.lexists, args=(path,), daemon=True)
-    asking.start()
-    asking.join(seconds)
-    return not asking.is_alive()
 
 
 def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: bool) -> str:

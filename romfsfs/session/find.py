@@ -1,18 +1,226 @@
-"""Sessions of cameras, found without opening the camera's port.
+"""Which session DIR or SOURCE names.
 
-Opening a port ends the script that runs on the camera. Who only wants to see the edits, which are
-on this machine, need not pay that. So nothing here is certain enough to write by: what writes
-opens the camera, and asks it who it is.
+Opening a camera's port ends the script that runs there. Whoever only wants to see the edits, which
+are on this machine, need not pay that: a camera's session is known by USB alone. That is not
+certain enough to write by: what writes opens the camera, and asks it who it is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
-from romfsfs.errors import DeviceAbsent
+from romfsfs.devices.open import is_camera
+from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
+from romfsfs.session.connect import device
+from romfsfs.session.keep.folder import find_mounted, folder_of
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
+from romfsfs.system.mount_table import answers, is_dead
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session, and where it is mounted (None: it is not). inside: the path below the mount
+    that was named, '' for the mount itself."""
+
+    session: Session
+    mountpoint: Path | None
+    inside: str = ""
+
+    @property
+    def idle(self) -> bool:
+        """Not mounted, and without edits: nothing to look at, commit or revert."""
+        session = self.session
+        return self.mountpoint is None and not session.has_work and not session.interrupted
+
+    @property
+    def mounted(self) -> Mounted:
+        """How the work tree is used, for what changes its base."""
+        return Mounted(self.mountpoint, self.open_files)
+
+    def open_files(self) -> list[str]:
+        """What programs have open for writing in the mount. SessionBusy if nobody can tell."""
+        if self.mountpoint is None:
+            away = self.session.folder.out_of_reach()
+            if away is not None:
+                raise away
+            return []
+        listed = (self.mountpoint / ".romfs" / "writers").read_bytes()
+        return [os.fsdecode(path) for path in listed.split(b"\0") if path]
+
+
+def find_session(
+    where: str | None,
+    partition: int | None = None,
+    *,
+    only_looks: bool = False,
+    stuck: bool = False,
+) -> Found:
+    """The session that DIR or SOURCE names; UsageError if there is none.
+
+    Without a name: the mount that the current folder lies in, or else the only session there is.
+    A mountpoint whose daemon was killed names its session too: that is then not mounted.
+    partition: of a camera. only_looks: for who changes nothing, so that a camera whose session
+    USB tells is not interrupted. stuck: for who copes with a mount that does not answer; others
+    would wait for it, and not even Ctrl-C would help.
+    """
+    found = _find(where, partition, only_looks)
+    if not stuck and is_stuck(found):
+        raise no_answer(found)
+    if partition is not None and found.session.info.partition != partition:
+        raise UsageError(
+            f"that is a session of partition {found.session.info.partition}",
+            where=found.session.info.title,
+            next_step="romfsfs sessions lists them",
+        )
+    return found
+
+
+def is_stuck(found: Found) -> bool:
+    """Whether the mount's daemon was stopped, or waits for a disk that does not answer."""
+    if found.mountpoint is None:
+        return False
+    return not answers(found.mountpoint)
+
+
+def server(found: Found) -> tuple[int, str]:
+    """(process id, mountpoint) of who serves a mount; 0 when it has just ended."""
+    holder = found.session.folder.mounted_at()
+    return (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
+
+
+def no_answer(found: Found) -> RomfsError:
+    """What to say of a mount that does not answer."""
+    pid, where = server(found)
+    return RomfsError(
+        "the mount does not answer",
+        where=f"process {pid}",
+        next_step=f"if it was stopped, kill -CONT {pid}; or romfsfs umount --lazy "
+        f"{shell_word(where)}: the edits are kept",
+    )
+
+
+def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:
+    if where is None:
+        found = containing_mount(os.getcwd())
+        if found is not None:
+            return found
+        return _only_session()
+    found = containing_mount(where)
+    if found is not None:
+        return found
+    if is_dead(where):
+        folder = find_mounted(where, dead=True)
+        if folder is not None:
+            return Found(Session.load(folder), None)
+    return _by_source(where, partition, only_looks)
+
+
+def containing_mount(path: str) -> Found | None:
+    """The session whose mount a path lies in."""
+    current = os.path.abspath(path)
+    inside = ""
+    while True:
+        folder = find_mounted(current)
+        if folder is not None:
+            return Found(Session.load(folder), Path(current), inside)
+        parent, name = os.path.split(current)
+        if parent == current:
+            return None
+        inside = f"{name}/{inside}" if inside else name
+        current = parent
+
+
+def _only_session() -> Found:
+    candidates = [session for session in sessions() if session.has_work]
+    if len(candidates) == 1:
+        return as_found(candidates[0])
+    if not candidates:
+        raise UsageError(
+            "no session has edits: name a directory or source",
+            next_step="romfsfs sessions lists them",
+        )
+    raise UsageError(
+        "several sessions have edits: name a directory or source",
+        where=", ".join(session.info.title for session in candidates),
+        next_step="romfsfs sessions lists them",
+    )
+
+
+def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
+    _refuse_hidden(source)
+    if os.path.isdir(source):
+        if os.path.ismount(source):
+            raise UsageError(
+                "something is mounted there, but not by a session of yours",
+                where=source,
+                next_step="run this as the user who mounted it, with the same $ROMFSFS_STATE_DIR",
+            )
+        raise UsageError(
+            "romfsfs has nothing mounted there",
+            where=source,
+            next_step="romfsfs sessions lists what is",
+        )
+    there = os.path.exists(source) or is_camera(source) or _known(source)
+    if there and only_looks and is_camera(source):
+        known = known_session(source, partition or 0)
+        if known is not None:
+            return as_found(known)
+    try:
+        if not there:
+            raise DeviceAbsent("not there", where=source)
+        with device(source, partition=partition) as opened:
+            folder = folder_of(opened.info().key)
+    except DeviceAbsent:
+        # Unplugged: its edits can still be looked at, if it is clear which camera is meant.
+        known = unplugged_session(source, partition or 0)
+        if known is not None:
+            return as_found(known)
+        if there:
+            raise
+        raise UsageError(
+            "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
+        ) from None
+    if not folder.info.exists():  # of a file whose place a link has taken?
+        folder = folder_of(os.path.abspath(source))
+    if not folder.info.exists():
+        raise UsageError(
+            "there is no session for it: it has not been mounted yet",
+            where=source,
+            next_step=f"romfsfs mount {shell_word(source)} DIR",
+        )
+    return as_found(Session.load(folder))
+
+
+def _refuse_hidden(source: str) -> None:
+    """A mount answers its own user alone: to others it is not even a folder."""
+    try:
+        os.stat(source)
+    except PermissionError:
+        raise UsageError(
+            "permission denied",
+            where=source,
+            next_step="if another user mounted it, run this as that user",
+        ) from None
+    except (OSError, ValueError):
+        pass
+
+
+def _known(source: str) -> bool:
+    """Whether a session is of this file, which is gone: its edits are still there."""
+    return folder_of(os.path.realpath(source)).info.exists()
+
+
+def as_found(session: Session) -> Found:
+    """A session, and where it is mounted now."""
+    holder = session.folder.mounted_at()
+    if holder is None or not holder.mountpoint or session.folder.out_of_reach():
+        return Found(session, None)
+    return Found(session, Path(holder.mountpoint))
 
 
 def known_session(source: str, partition: int) -> Session | None:

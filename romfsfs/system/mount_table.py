@@ -1,10 +1,14 @@
-"""The system's mount table. A look into it asks no mount anything: one that does not answer holds
-nobody up."""
+"""The system's mount table, and whether what is mounted answers.
+
+A look into the table asks no mount anything: one that does not answer holds nobody up.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -64,3 +68,28 @@ def real_place(mountpoint: str | os.PathLike[str]) -> str:
             break
         path = os.path.normpath(os.path.join(os.path.dirname(path), target))
     return path
+
+
+def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
+    """Whether a FUSE file system is mounted there whose daemon is gone."""
+    try:
+        # Not stat(2): for a second the kernel answers that from what it remembers.
+        os.statvfs(mountpoint)
+    except OSError as error:
+        # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
+    return False
+
+
+def answers(mountpoint: str | os.PathLike[str], seconds: float = 5.0) -> bool:
+    """Whether who serves this folder answers at all, be it with an error.
+
+    A daemon can be stopped or stuck. It is asked on a thread that may be left behind: nothing
+    interrupts a request that nobody takes, not even Ctrl-C. And for a name that there is not, which
+    the kernel does not remember: to say how full it is, the daemon of a large tree needs seconds.
+    """
+    path = os.path.join(mountpoint, ".romfs", f"answers-{os.getpid()}")
+    asking = threading.Thread(target=os.path.lexists, args=(path,), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return not asking.is_alive()

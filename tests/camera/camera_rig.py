@@ -13,10 +13,10 @@ import pytest
 
 from romfsfs.boards import get_board
 from romfsfs.cli import main
-from romfsfs.cli.sources import device
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
+from romfsfs.session.connect import device
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session, sessions
 from romfsfs.simulator import Simulator

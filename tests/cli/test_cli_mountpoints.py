@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from cli_mounts import LIMIT, Mounts
 
-from romfsfs.fs.mountpoint import is_dead, wait_for_exit
+from romfsfs.fs.mountpoint import wait_for_exit
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.folder import folder_of
-from romfsfs.system.mount_table import find_mount
+from romfsfs.system.mount_table import find_mount, is_dead
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from romfsfs.fs import mountpoint
 from romfsfs.fs.daemon import _fail, _rebuilt, _Sender, shorten
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import main_2
-from romfsfs.system.mount_table import find_mount
+from romfsfs.system.mount_table import find_mount, is_dead
 
 #: this machine's own: .so.4 since 3.17
 LIBFUSE_3 = needs.libfuse(3) or "libfuse3.so"
@@ -186,7 +186,7 @@ def test_a_killed_daemon_leaves_a_dead_mountpoint_and_loses_nothing(place: Mount
     place.kill()
     with contextlib.suppress(OSError):
         gone.close()
-    assert mountpoint.is_dead(str(place.mnt))
+    assert is_dead(str(place.mnt))
     with pytest.raises(OSError, match="not connected"):
         os.listdir(place.mnt)
     assert len(os.listdir(place.state / "hidden")) == 1
@@ -202,7 +202,7 @@ def test_signals_end_it_cleanly(place: Mounted) -> None:
         os.kill(place.pid, number)
         place.wait_for_end()
         assert place.calls()[-1] == "close"
-        assert not mountpoint.is_dead(str(place.mnt))
+        assert not is_dead(str(place.mnt))
         assert os.listdir(place.mnt) == []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from mounts import SECONDS, Mounted, ended, until
 
-from romfsfs.fs.mountpoint import answers
+from romfsfs.system.mount_table import answers
 
 STATE = "user.romfs.state"
 MOMENT = 0.3  # seconds, for what nothing shows: that a request waits inside libfuse

@@ -123,3 +123,25 @@ def test_a_push_to_a_camera_that_is_open_changes_nothing(
         outcome = romfsfs.push(tmp_path / "a.img", [simulator.port], board="OPENMV_N6")
         assert isinstance(outcome[simulator.port], SessionBusy)
         assert next(iter(sessions())).info.board == board != "OPENMV_N6"
+
+
+def test_a_mount_is_made_found_and_ended(tmp_path: Path) -> None:
+    image, place = tmp_path / "app.img", tmp_path / "cam"
+    place.mkdir()
+    romfsfs.build(tmp_path / "cam", image)
+    mounted = romfsfs.mount(image, place, board="OPENMV4P")
+    assert mounted.mountpoint == place
+    try:
+        (place / "lib").mkdir()
+        (place / "lib/app.py").write_text("x = 1\n")
+        found = romfsfs.find(place / "lib")
+        assert (found.mountpoint, found.inside) == (place, "lib")
+        assert not found.session.status().clean
+    finally:
+        romfsfs.unmount(place)
+    assert list(place.iterdir()) == []
+    again = romfsfs.find(image)
+    assert again.mountpoint is None
+    assert (again.session.work / "lib/app.py").read_text() == "x = 1\n"
+    with pytest.raises(UsageError):
+        romfsfs.find(tmp_path / "nowhere")

@@ -1,0 +1,91 @@
+"""The devices that sources and sessions mean, opened for the length of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from romfsfs.devices.base import Device
+from romfsfs.devices.open import is_camera, open_device
+from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
+from romfsfs.session.session import Session
+
+
+@contextmanager
+def device(source: str, board: str | None = None, partition: int | None = None) -> Iterator[Device]:
+    """An open device, closed at the end of the block."""
+    opened = open_device(source, board=board, partition=partition)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def session_device(session: Session) -> Iterator[Device]:
+    """The target of a session, on another port too. DeviceAbsent if it is on none."""
+    opened = _open_target(session)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _open_target(session: Session) -> Device:
+    """Cameras change ports, and `camera` means none once there are two: who it is decides."""
+    info = session.info
+    refused: RomfsError
+    try:
+        if not info.is_file and not is_camera(info.source):
+            raise not_connected(session)  # the port was a link, or a pty: it is gone
+        opened = open_device(info.source, board=info.board, partition=info.partition)
+        found = opened.info()
+        if found.may_be(info.key):
+            return opened
+        opened.close()
+        if info.is_file:
+            raise DeviceAbsent(
+                f"its path is now a link to another file: {found.key}",
+                where=info.name,
+                next_step="nothing was written; write your edits to a file: romfsfs commit "
+                f"{info.argument} --to FILE",
+            )
+        refused = DeviceAbsent(
+            f"another camera is connected there: {found.key}, not {info.key}",
+            where=info.source,
+            next_step="nothing was written; connect the session's own camera; romfsfs sessions "
+            "lists them",
+        )
+    except (DeviceAbsent, UsageError) as error:
+        refused = error
+    elsewhere = _on_another_port(session) if info.has_port else None
+    if elsewhere is None:
+        raise refused
+    return elsewhere
+
+
+def not_connected(session: Session) -> DeviceAbsent:
+    return DeviceAbsent(
+        "the camera is not connected",
+        where=session.info.name,
+        next_step="your edits are kept; connect it and try again; romfsfs cameras lists those "
+        "connected",
+    )
+
+
+def _on_another_port(session: Session) -> Device | None:
+    """The session's camera among those connected; asks only cameras that may be it."""
+    from romfsfs.devices.discovery import serial_cameras
+
+    info = session.info
+    for camera in serial_cameras():
+        if camera.port == info.source or (camera.boards and info.board not in camera.boards):
+            continue
+        try:
+            opened = open_device(camera.port, board=info.board, partition=info.partition)
+        except RomfsError:
+            continue
+        if opened.info().key == info.key:
+            return opened
+        opened.close()
+    return None

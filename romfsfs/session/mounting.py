@@ -1,0 +1,73 @@
+"""What is to be mounted, and what the process that serves it opens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from romfsfs.devices.open import is_camera
+from romfsfs.errors import UsageError
+from romfsfs.session.connect import device, session_device
+from romfsfs.session.keep.locks import Lock, MountedAt
+from romfsfs.session.opening import enter
+from romfsfs.session.rebase.read import OpenOptions
+from romfsfs.session.service import SessionHost
+from romfsfs.system.errors import worded
+from romfsfs.system.files import Progress, cache_dir, state_dir
+from romfsfs.system.mount_table import real_place
+
+
+def _is_word(source: str) -> bool:
+    return source == "camera" or source.startswith(("camera:", "dfu:"))
+
+
+class MountRequest:
+    """What to mount; `open_host` opens it in the daemon, after the fork."""
+
+    def __init__(
+        self, source: str, directory: Path, chosen: OpenOptions, read_only: bool, notify: bool
+    ) -> None:
+        # The daemon works in `/`, and the file may be one that --new is to make.
+        named = is_camera(source) and not os.path.exists(source)
+        self.source = source if named or _is_word(source) else os.path.abspath(source)
+        self.mountpoint = real_place(directory)
+        self.chosen = chosen
+        self.read_only = read_only
+        self.notify = notify
+        self._lock: Lock | None = None
+        self._resumed = False
+
+    def open_host(self, progress: Progress) -> SessionHost:
+        """Open the device, the session and its work tree; the session is locked from here on."""
+        with worded():
+            return self._open_host(progress)
+
+    def _open_host(self, progress: Progress) -> SessionHost:
+        self._refuse_to_hide()
+        with device(self.source, self.chosen.board, self.chosen.partition) as opened:
+            session, self._lock, resumed = enter(opened, self.source, self.chosen, progress)
+        host = SessionHost(
+            session, self.read_only, lambda: session_device(session), notify=self.notify
+        )
+        host.start(resumed)
+        self._resumed = resumed
+        return host
+
+    def say_where(self) -> None:
+        """The kernel has mounted: others may be told where. Before, they would not find it there
+        and take it for a mount that was taken away."""
+        if self._lock is not None:
+            self._lock.write(MountedAt(os.getpid(), self.mountpoint, self._resumed))
+
+    def _refuse_to_hide(self) -> None:
+        """With `-o nonempty` the mount may lie over what it needs itself."""
+        needed = [str(state_dir()), str(cache_dir())]
+        if not is_camera(self.source) and not _is_word(self.source):
+            needed.append(self.source)
+        for path in needed:
+            if os.path.realpath(path).startswith(self.mountpoint.rstrip("/") + "/"):
+                raise UsageError(
+                    f"the mount would hide {path}, which it needs",
+                    where=self.mountpoint,
+                    next_step="choose an empty folder",
+                )
