@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 #: what paths, and data that files share, may take: bytes, and times the image
 _ALLOWANCE, _FACTOR = 32 << 20, 64
 _MAX_NOTES = 1000
+#: Files of one directory that have the same name.
+_MAX_SAME_NAME = 100
 #: characters of a directory's path that an error shows
 _SHOWN_PATH = 300
 #: bytes that hold everything of a usual file record but its data
@@ -260,9 +262,23 @@ class _Reader:
         if not raw or raw == b"." or raw == b".." or b"/" in raw or b"\0" in raw:
             raise ImageFormatError(f"{name!r} cannot be the name of a file", start)
         if name in taken:
-            raise ImageFormatError(f"the name {name!r} occurs twice in its directory", start)
+            name = self.other_name(name, start, taken)
         taken.add(name)
         return name, stop
+
+    def other_name(self, name: str, start: int, taken: set[str]) -> str:
+        """How a file is shown whose name another in its directory has already.
+
+        The IDE and openmv-ota make such: they turn `ä.txt` and `ö.txt` both into `?.txt`.
+        """
+        stem, dot, suffix = name.rpartition(".") if "." in name[1:] else (name, "", "")
+        for number in range(2, _MAX_SAME_NAME):
+            other = f"{stem}~{number}{dot}{suffix}"
+            if other not in taken:
+                message = f"the name {name!r} occurs twice, and cameras open the first: shown as "
+                self.note("same-name", other, message + repr(other), start)
+                return other
+        raise ImageFormatError(f"the name {name!r} occurs too often in its directory", start)
 
     def file_data(self, position: int, end: int, name: str) -> Extent:
         """Where the data of a file is whose nested records lie in `position` to `end`."""
