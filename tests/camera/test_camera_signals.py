@@ -61,7 +61,6 @@ def test_a_commit(rig: Rig, connect: Connect, number: signal.Signals, way: str) 
     assert session.interrupted
     assert (session.work / "notes.txt").read_bytes() == EDITED
     assert held(camera) is None, "half an image is none"
-    camera.replug()
     if way == "rollback":
         rig.ok("recover", "camera", "--rollback")
         assert bytes(camera.flash[0].content).startswith(BEFORE)
@@ -85,7 +84,6 @@ def test_a_whole_image(rig: Rig, connect: Connect, words: str, number: signal.Si
     code, said = hit(camera, number, *words.split())
     assert code in (130, -signal.SIGKILL)
     assert code != 130 or "repeat the command" in said
-    camera.replug()
     rig.ok(*words.split())
     assert bytes(camera.flash[0].content).startswith(given.read_bytes())
     rig.ok("undo", "camera")
@@ -104,7 +102,6 @@ def test_a_pull(rig: Rig, connect: Connect, number: signal.Signals) -> None:
     code, said = hit(camera, number, *words, reads=len(BEFORE) // 2)
     assert code == (-signal.SIGKILL if number is signal.SIGKILL else 130), said
     assert image.read_bytes() == old
-    camera.replug()
     rig.ok(*words)
     assert image.read_bytes() == BEFORE
     assert [path.name for path in image.parent.iterdir()] == ["camera.img"]

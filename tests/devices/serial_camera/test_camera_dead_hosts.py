@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import binascii
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +95,17 @@ def test_on_a_line_that_is_slower_than_the_host(simulate: Simulate, rate: float,
     changes = {"partitions": SMALL, "rate": rate, "erase_seconds": 0.045}
     with simulate("OPENMV_N6", images={0: OLD}, **changes) as simulator:
         assert dies_in_every_frame(simulator, [0.7], step) >= 3
+
+
+def test_mpremote_gets_in_too(simulate: Simulate) -> None:
+    """Whoever sends Ctrl-C, without knowing anything of the loop."""
+    with simulate("OPENMV_N6", partitions=SMALL, images={0: OLD}) as simulator:
+        assert die(SerialCamera.open(simulator.port), NEW, 4, 0.5)
+        done = subprocess.run(
+            [sys.executable, "-m", "mpremote", "connect", simulator.port, "exec", "print(6 * 7)"],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.stdout == "42\n", done.stderr
 
 
 def test_in_the_middle_of_reading(simulate: Simulate) -> None:
