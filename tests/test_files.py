@@ -18,13 +18,14 @@ def test_a_process_that_tidies_up_just_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     """It finds a file that is not locked yet, and may be just about to remove it."""
-    flock, holders = fcntl.flock, []
+    flock, holders, abandoned = fcntl.flock, [], []
 
     def late(fd: int, how: int) -> None:
         with monkeypatch.context() as once:
             once.setattr(fcntl, "flock", flock)
             if not holders and held:
                 (temporary,) = tmp_path.glob("*.tmp")
+                abandoned.append(temporary)
                 holders.append(os.open(temporary, os.O_RDONLY))
                 flock(holders[0], fcntl.LOCK_EX)
             elif not holders:
@@ -36,7 +37,7 @@ def test_a_process_that_tidies_up_just_then(
     with replace_atomically(tmp_path / "a") as file:
         file.write(b"1")
         if held:
-            (tmp_path / f"a.{os.getpid()}.tmp").unlink()
+            abandoned[0].unlink()
     os.close(holders[0])
     assert (tmp_path / "a").read_bytes() == b"1"
     assert os.listdir(tmp_path) == ["a"]

@@ -261,8 +261,8 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
     `path` is the old file or the new one. The temporary file is removed on failure, and with the
-    next success if the process was killed. RomfsError
-    where a device or a fifo has that name (`/dev/null`): a rename would put a file in its place.
+    next success if the process was killed. RomfsError where a device or a fifo has that name
+    (`/dev/null`): a rename would put a file in its place.
     """
     target = os.fspath(path)
     check_plain(target)
@@ -282,8 +282,8 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
     sync_dir(folder or ".")
 
 
-#: What `replace_atomically` calls a file until it is whole: its name, the process, ...
-TEMPORARY = re.compile(r"(.+)\.(\d{1,7})(?:\.[0-9a-f]{16})?\.tmp")
+#: What `replace_atomically` calls a file until it is whole: nobody else makes such names.
+TEMPORARY = re.compile(r"(.+)\.romfsfs-[0-9a-f]{16}\.tmp")
 #: bytes of a name that leave room for that: no name has more than 255
 _LONGEST_STEM = 226
 
@@ -326,16 +326,12 @@ def check_plain(path: str | os.PathLike[str]) -> None:
 
 
 def _create(stem: str, mode: int) -> tuple[int, str]:
-    """A new file, locked. Never one that is there: in a shared folder it may be a link of
-    somebody's. Nor one that another process has just taken for left behind."""
+    """A new file, locked, under a name that nobody can guess: in a shared folder somebody would lay
+    a link there. Never one that another process has just taken for left behind."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    path = f"{stem}.{os.getpid()}.tmp"
     while True:
-        try:
-            fd = os.open(path, flags, mode)
-        except FileExistsError:  # of a process of this number that was killed, or a trap
-            path = f"{stem}.{os.getpid()}.{os.urandom(8).hex()}.tmp"
-            continue
+        path = f"{stem}.romfsfs-{os.urandom(8).hex()}.tmp"
+        fd = os.open(path, flags, mode)
         if _lock(fd, path):
             return fd, path
         os.close(fd)

@@ -79,7 +79,9 @@ def test_a_mistake_is_one_line(
 
 
 def test_an_error_of_the_system_names_the_path_that_the_user_knows(place: Path) -> None:
-    full = os_error(OSError(28, "No space left on device", f"{place}/x.img.4711.tmp"))
+    full = os_error(
+        OSError(28, "No space left on device", f"{place}/x.img.romfsfs-0123456789abcdef.tmp")
+    )
     assert (
         full.line == f"no space left on device ({place}/x.img); free space, or choose another place"
     )

@@ -315,13 +315,18 @@ def test_a_damaged_copy_of_the_image_is_named_and_the_files_are_kept(desk: Desk)
 def test_leftovers_of_killed_processes_are_swept(desk: Desk) -> None:
     desk.open()
     folder = desk.session.directory
-    (folder / "base.json.4194399.tmp").write_bytes(b"{")
+    (folder / "base.json.romfsfs-0123456789abcdef.tmp").write_bytes(b"{")
     (folder / "work.new").mkdir()
     (folder / "work.new/x").write_bytes(b"x")
     (folder / "staged.img").write_bytes(b"x")
     desk.open()
     names = {path.name for path in folder.iterdir()}
-    assert not names & {"base.json.4194399.tmp", "work.new", "staged.img", "work.old"}
+    assert not names & {
+        "base.json.romfsfs-0123456789abcdef.tmp",
+        "work.new",
+        "staged.img",
+        "work.old",
+    }
 
 
 class TestOnACamera:
