@@ -26,8 +26,10 @@ from romfsfs.cli.parameters import (
 from romfsfs.cli.reading import image_of, tree_of
 from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.convert import Target
+from romfsfs.convert.types import Figures
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
+from romfsfs.devices.open import is_camera
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
@@ -36,7 +38,7 @@ from romfsfs.image.writer import encode
 from romfsfs.session.build import extract_image
 from romfsfs.session.find import find_session
 from romfsfs.session.keep.folder import make_folder
-from romfsfs.session.plan.admission import admit_image
+from romfsfs.session.plan.admission import admit_image, image_figures
 from romfsfs.session.plan.plan import ERROR, told
 from romfsfs.session.rebase.read import OpenOptions, session_for
 from romfsfs.session.settings import device_target
@@ -112,11 +114,17 @@ def info(
 
         show_map(output, source, board, partition, as_json, title)
         return
+    models: dict[str, Figures] = {}
     with output.progress() as progress:
-        image, digest = tree_of(source, None, partition, progress, digested=True)
+        if is_camera(source):  # of which only the tree is read
+            image, digest = tree_of(source, None, partition, progress, digested=True)
+        else:
+            with image_of(source, progress=progress) as (image, file, _):
+                digest = digest_fd(file.fileno(), 0, image.size)
+                models = image_figures(image, file)
     record = _summary(image, digest, source, get_board(board) if board else None, partition)
     if as_json:
-        output.json(record)
+        output.json({**record, "models": {path: each._asdict() for path, each in models.items()}})
         return
     counts = f"{count_text(record['files'], 'file')}, "
     counts += count_text(record["directories"], "directory")
@@ -126,6 +134,8 @@ def info(
         output.show(f"  {record['trailing']:,} bytes follow the image\n")
     if record["capacity"] is not None:
         output.show(f"  {record['size'] / record['capacity']:.1%} of {record['capacity']:,} B\n")
+    for path, figures in models.items():
+        output.show(f"  {printable(path)}: {figures.text}\n")
     for note in record["notes"]:
         place = f"{printable(note['path'])}: " if note["path"] else ""
         output.show(f"  {note['code']}: {place}{note['message']} (offset {note['offset']:#x})\n")

@@ -22,9 +22,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from romfsfs.convert.types import Diagnostic
 from romfsfs.errors import Cancelled
@@ -56,13 +58,15 @@ _LOCK_POLL_SECONDS = 0.02
 class Entry:
     """A result. artifact None: it failed, or the source is stored and was only checked.
 
-    digest and size are the artifact's, "" and 0 without one."""
+    digest and size are the artifact's, "" and 0 without one. figures: what else is kept (see
+    `figures`)."""
 
     failed: bool
     artifact: Path | None
     digest: str
     size: int
     diagnostics: tuple[Diagnostic, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LockTimeout(Exception):
@@ -90,7 +94,12 @@ class Cache:
         return entry
 
     def put(
-        self, key: str, artifact: Path | None, failed: bool, diagnostics: tuple[Diagnostic, ...]
+        self,
+        key: str,
+        artifact: Path | None,
+        failed: bool,
+        diagnostics: tuple[Diagnostic, ...],
+        figures: Mapping[str, Any] = MappingProxyType({}),
     ) -> Entry:
         """File a result; `artifact` is moved. Call with the key locked, and before `work_folder`
         ends."""
@@ -109,6 +118,7 @@ class Cache:
                 "digest": digest,
                 "size": size,
                 "diagnostics": [asdict(each) for each in diagnostics],
+                "figures": dict(figures),
             }
             (staging / _RESULT).write_text(json.dumps(record), "utf-8")
             self._replace(staging, self._folder(key))
@@ -202,7 +212,7 @@ class Cache:
         diagnostics = tuple(Diagnostic(**each) for each in record["diagnostics"])
         digest, size, failed = str(record["digest"]), int(record["size"]), bool(record["failed"])
         if not digest:
-            return Entry(failed, None, "", 0, diagnostics)
+            return Entry(failed, None, "", 0, diagnostics, dict(record.get("figures", {})))
         artifact = folder / _ARTIFACT
         status = artifact.stat()
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -20,12 +20,14 @@ from pathlib import Path
 
 from romfsfs.convert.admission.impostors import impostor
 from romfsfs.convert.cache import Cache, Entry, LockTimeout
+from romfsfs.convert.figures import figures_of, keep
 from romfsfs.convert.options import described
 from romfsfs.convert.types import (
     Conversion,
     Converter,
     Decision,
     Diagnostic,
+    Figures,
     Job,
     Product,
     Reader,
@@ -150,6 +152,10 @@ class Converters:
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
             return self._remember(key, path, Product(None, (_io(caught, self._cache.directory),)))
 
+    def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
+        """What is known of a model that is stored so. OSError of `read`."""
+        return figures_of(path, read, size, digest, self._cache)
+
     def _convert(
         self, converter: Converter, path: str, fd: int, digest: str, cancel: Cancel | None
     ) -> Conversion:
@@ -176,6 +182,8 @@ class Converters:
                             product.failed,
                             product.diagnostics,
                         )
+                        if product.figures is not None and entry.digest:
+                            keep(self._cache, entry.digest, product.figures)
             except LockTimeout:
                 message = f"another process has been converting this file for {seconds:g} s; retry"
                 return self._remember(key, path, Product(None, (error("time-out", message),)))

@@ -24,6 +24,7 @@ from romfsfs.convert.options import FileOptions, file_digest, profile_file
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
+    Figures,
     Job,
     Product,
     Reader,
@@ -63,6 +64,9 @@ _INSTALLS = (
     "~/STM32Cube/Repository/Packs/STMicroelectronics/X-CUBE-AI",
 )
 _COMPLAINT = re.compile(r"^.*(?:\bE\d{3}\b|\berror\b).*$", re.M | re.I)
+#: What it prints of its result, when it does.
+_EPOCHS = re.compile(r"epochs: (\d{1,9}) of which (\d{1,9}) implemented in software")
+_ACTIVATIONS = re.compile(r"^ *activations \(rw\) *: *([\d,]{1,15}) B\b", re.M)
 #: How the tool calls it when the model is at fault.
 _INVALID_MODEL = "InvalidModelError"
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -162,7 +166,17 @@ class NeuralArtConverter:
                 message = f"ST Edge AI's {_RESULT} is no network for the Neural-ART; update it"
                 problem = error("tool-failed", message, outcome.output)
                 return Product(None, (problem,), cacheable=False)
-        return Product(result)
+        return Product(result, figures=figures(outcome.output, result.stat().st_size))
+
+
+def figures(output: str, size: int) -> Figures:
+    """What the tool says of the network that it made, of `size` bytes: epochs in software and
+    altogether, and the activations. It estimates no time."""
+    epochs, activations = _EPOCHS.search(output), _ACTIVATIONS.search(output)
+    total = int(epochs[1]) if epochs else None
+    npu = max(total - int(epochs[2]), 0) if epochs and total is not None else None
+    sram = int(activations[1].replace(",", "")) if activations else None
+    return Figures(npu, total, sram, size)
 
 
 def generate_argv(

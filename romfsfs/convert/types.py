@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from romfsfs.convert.options import Options
 from romfsfs.errors import RomfsError
@@ -126,15 +126,47 @@ class Decision:
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
+class Figures(NamedTuple):
+    """Of one model; None: nobody says.
+
+    npu, operators: how many of its operators the NPU runs, of how many (Neural-ART: epochs). sram,
+    flash: bytes. seconds: an inference on the NPU, as the compiler estimates it.
+    """
+
+    npu: int | None = None
+    operators: int | None = None
+    sram: int | None = None
+    flash: int | None = None
+    seconds: float | None = None
+
+    @property
+    def text(self) -> str:
+        """For people, in one line."""
+        parts = []
+        if self.operators is not None and self.npu is not None:
+            share = f"{self.npu / self.operators:.0%}" if self.operators else "0%"
+            parts.append(f"{self.npu} of {self.operators} operators on the NPU ({share})")
+            if not self.npu:
+                plural = "" if self.operators == 1 else "s"
+                parts = [f"{self.operators} operator{plural}, all on the CPU"]
+        parts += [f"{value:,} B {what}" for what, value in (("SRAM", self.sram),
+                  ("flash", self.flash)) if value is not None]  # fmt: skip
+        if self.seconds is not None:
+            parts.append(f"{self.seconds * 1000:.3g} ms an inference, as estimated")
+        return ", ".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
     """What a converter made. artifact: a file in the job's folder, None when it failed.
 
-    cacheable: the same input will give the same again (False: time-out, missing tool)."""
+    cacheable: the same input will give the same again (False: time-out, missing tool). figures: of
+    a model."""
 
     artifact: Path | None
     diagnostics: tuple[Diagnostic, ...] = ()
     cacheable: bool = True
+    figures: Figures | None = None
 
     @property
     def failed(self) -> bool:

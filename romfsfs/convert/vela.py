@@ -35,6 +35,7 @@ from romfsfs.convert.flatbuffer import ETHOS_U, Model
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
+    Figures,
     Job,
     Product,
     Reader,
@@ -72,13 +73,17 @@ _TENSOR = re.compile(r" \([^()]*\)$")
 _FLOAT = re.compile(r"float", re.I)
 #: What Vela says before it crashes on a damaged model.
 _UNREADABLE = re.compile(r"^.*Failed to load \w+ model.*?(?=\.?$)", re.M)
+#: How Vela prints where operators run.
+_OPERATORS = re.compile(r"^(?P<where>CPU|NPU) operators = (?P<count>\d{1,9})\b", re.M)
+#: What is larger is no size in KiB and no time.
+_MAX_NUMBER = 1e12
 #: A summary has two lines; larger is none.
 _MAX_SUMMARY_BYTES = 1 << 20
 
 
 class VelaConverter:
     name = "vela"
-    version = 2
+    version = 3
     source_name = "model.tflite"
 
     def __init__(self, target: Target, npu: VelaNpu) -> None:
@@ -152,7 +157,8 @@ class VelaConverter:
             message = f"Vela made of it what is {model.message}"
             return Product(None, (error("tool-failed", message, outcome.output),), cacheable=False)
         found: list[Diagnostic] = []
-        need = sram_used(output.parent)
+        told = figures(summary(output.parent), outcome.output, size)
+        need = told.sram
         have = self._npu.sram_heap_bytes
         if need is None:
             message = "Vela does not say how much SRAM the model needs; try it on the camera"
@@ -163,7 +169,7 @@ class VelaConverter:
         elif need > _TIGHT * have:
             message = f"needs {mebibytes(need, have)} SRAM, more than 90 %; {_smaller(strategy)}"
             found.append(warning("sram-tight", message, outcome.output))
-        return Product(output, (*found, *cpu_fallback(outcome.output, model)))
+        return Product(output, (*found, *cpu_fallback(outcome.output, model)), figures=told)
 
 
 def _smaller(strategy: str) -> str:
@@ -232,22 +238,41 @@ def configuration(npu: VelaNpu) -> str:
     return "\n".join(lines)
 
 
-def sram_used(folder: Path) -> int | None:
-    """Bytes of SRAM that the compiled model needs, from the summary Vela leaves in `folder`.
-
-    Vela 5.2: one row; column `sram_memory_used`, in KiB. None where it says no sensible number."""
+def summary(folder: Path) -> dict[str, str]:
+    """The row of the summary that Vela leaves in `folder`, by column; empty where there is none."""
     for path in sorted(folder.glob("*_summary_*.csv")):
         size = made_file(path, folder)
         if size is None or size > _MAX_SUMMARY_BYTES:
             continue
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             try:
-                row = next(csv.DictReader(file))
-                need = int(float(row["sram_memory_used"]) * 1024)
-            except (StopIteration, KeyError, TypeError, ValueError, OverflowError, csv.Error):
-                return None
-            return need if need >= 0 else None
-    return None
+                return next(csv.DictReader(file))
+            except (StopIteration, csv.Error):
+                return {}
+    return {}
+
+
+def figures(row: Mapping[str, str], output: str, size: int) -> Figures:
+    """What Vela says of the model that it made, of `size` bytes. Vela 5.2: KiB and seconds in the
+    summary's `row`, the operators in what it prints."""
+    sram, seconds = (_number(row.get(name)) for name in ("sram_memory_used", "inference_time"))
+    found = {match["where"]: int(match["count"]) for match in _OPERATORS.finditer(output)}
+    npu, cpu = found.get("NPU"), found.get("CPU")
+    return Figures(
+        npu,
+        npu + cpu if npu is not None and cpu is not None else None,
+        None if sram is None else int(sram * 1024),
+        size,
+        seconds if npu else None,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except (TypeError, ValueError):
+        return None
+    return value if 0 <= value < _MAX_NUMBER else None
 
 
 def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:

@@ -74,7 +74,7 @@ def build(
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
         digests = _LateDigests(work_fd, converters)
         conversions = Conversions(converters, work_fd)
-        check = partial(Admission(target).checked, open_location=partial(_open, work_fd))
+        check = partial(Admission(converters).checked, open_location=partial(_open, work_fd))
         deriver = Deriver(
             work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk, digests.digest,
             tree.problems, check,

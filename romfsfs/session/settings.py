@@ -48,7 +48,7 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     target = Target(board, partition, options, info.mpy_version, info.march)
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
-    return Settings(info, target, excludes, converters, Admission(target), tree.problems)
+    return Settings(info, target, excludes, converters, Admission(converters), tree.problems)
 
 
 def device_target(info: DeviceInfo) -> Target:

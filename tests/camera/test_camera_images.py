@@ -140,6 +140,23 @@ def test_push_is_refused_before_anything_is_written(rig: Rig, connect: Connect) 
     assert camera.statistics.programmed == camera.statistics.erased_blocks == 0
 
 
+def test_what_cannot_work_there_is_not_pushed(rig: Rig, connect: Connect) -> None:
+    """Another board's network, and bytecode that this camera's firmware says it does not load."""
+    network = make_image("OPENMV_N6", net_tflite=b"NBIN" + bytes(99))
+    old = make_image("OPENMV4P", app_mpy=b"M\x05\x00\x1f" + bytes(40))
+    camera = connect("OPENMV4P", images={0: old})
+    done = rig.run("push", image_file(rig.folder, network), "camera")
+    assert done.code == 4
+    assert "net.tflite: compiled for the Neural-ART of the N6, OPENMV4P has none" in done.error
+    bytecode = image_file(rig.folder, old + bytes(16), "other.img")
+    assert "is bytecode 5, the camera loads 6.3" in rig.run("push", bytecode, "camera").error
+    assert camera.statistics.programmed == 0
+    assert rig.run("verify", "camera").code == 4
+    pulled = rig.run("pull", "camera", "back.img")
+    assert pulled.code == 0  # a copy is a copy
+    assert "error: app.mpy: is bytecode 5" in pulled.err
+
+
 def test_all_of_a_board_are_those_that_say_so(rig: Rig, connect: Connect) -> None:
     """Where USB does not tell the boards apart, the others were written as if they were it."""
     image = make_image("OPENMV_N6", notes_txt=b"new")

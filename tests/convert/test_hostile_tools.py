@@ -177,7 +177,7 @@ def test_what_is_no_plain_file_in_the_folder_is_no_result(tmp_path, case):
     summary = work / "out" / "model_summary_internal-default.csv"
     if not summary.is_symlink() and summary.parent.resolve().is_relative_to(work):
         MADE[case](summary, foreign) if case != "a folder elsewhere" else None
-    assert vela.sram_used(work / "out") is None
+    assert vela.figures(vela.summary(work / "out"), "", 1).sram is None
     discard_folder(work)
     assert not work.exists()
     assert foreign.read_bytes() == b"M\x06\x00\x1fNBIN"
@@ -254,7 +254,7 @@ SUMMARIES = {
 @pytest.mark.parametrize("case", SUMMARIES)
 def test_a_summary_that_makes_no_sense_says_nothing(tmp_path, case):
     (tmp_path / "m_summary_x.csv").write_bytes(SUMMARIES[case])
-    assert vela.sram_used(tmp_path) is None
+    assert vela.figures(vela.summary(tmp_path), "", 1).sram is None
 
 
 def test_a_compiler_in_the_current_folder_is_data(tmp_path, monkeypatch):

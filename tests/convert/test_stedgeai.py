@@ -13,6 +13,7 @@ import pytest
 from convert_helpers import camera, convert, lookup, open_bytes, stored_bytes, tflite
 
 from romfsfs.convert import Conversion, Converters, State, stedgeai
+from romfsfs.convert.types import Figures
 
 ONNX = b"\x08\x07\x12\x04fake"
 
@@ -293,3 +294,14 @@ def test_profile_and_pool_of_the_users(tmp_path, install, cache):
     own_pool = camera("OPENMV_N6", stedgeai=str(install.root), mpool=str(folder / "my.mpool"))
     convert(Converters(own_pool, cache), tmp_path, "m.onnx", ONNX)
     assert install.calls()[-1]["pool"]["mine"] == 2
+
+
+def test_what_the_tool_says_of_a_network():
+    said = (
+        "activations (rw) : 884,736 B (864.00 KiB) (1 segment)\n"
+        "Total number of epochs: 76 of which 5 implemented in software\n"
+    )
+    found = stedgeai.figures(said, 1_000_000)
+    assert found == Figures(71, 76, 884_736, 1_000_000)
+    assert found.text == ("71 of 76 operators on the NPU (93%), 884,736 B SRAM, 1,000,000 B flash")
+    assert stedgeai.figures("nothing of the kind", 7) == Figures(flash=7)

@@ -23,6 +23,7 @@ from convert_helpers import (
 from romfsfs.convert import Converters, FileOptions, State, vela
 from romfsfs.convert.admission.models import mebibytes
 from romfsfs.convert.flatbuffer import Model, Npu, read_model
+from romfsfs.convert.types import Figures
 from romfsfs.system.runner import Outcome
 
 BOOL = 6
@@ -209,11 +210,11 @@ def test_optimisation_is_part_of_what_is_cached(tmp_path, cache):
 
 
 def test_summary_without_the_figure(tmp_path):
-    assert vela.sram_used(tmp_path) is None
+    assert vela.figures(vela.summary(tmp_path), "", 1).sram is None
     (tmp_path / "m_summary_x.csv").write_text("experiment,sram_memory_used\ndefault,1.5\n")
-    assert vela.sram_used(tmp_path) == 1536
+    assert vela.figures(vela.summary(tmp_path), "", 1).sram == 1536
     (tmp_path / "m_summary_x.csv").write_text("experiment,other\ndefault,1.5\n")
-    assert vela.sram_used(tmp_path) is None
+    assert vela.figures(vela.summary(tmp_path), "", 1).sram is None
 
 
 def test_sizes_that_round_to_the_same_get_more_decimals():
@@ -268,3 +269,29 @@ def test_operators_with_one_reason_are_named_together():
         "16 operators run on the CPU: ADD, RELU (Float32), AVERAGE_POOL_2D, Mine, POW "
         "(Unsupported opType)"
     )
+
+
+def test_what_vela_says_of_a_model_is_kept_with_it(tmp_path, cache):
+    converters = Converters(camera("OPENMV_AE3"), cache)
+    tensors = [(INT8, [1, 4], 0)] * 3
+    model = make_model([(19, [0], [1]), ("SignalWindow", [1], [2])], tensors, [0], [2])
+    result = convert(converters, tmp_path, "m.tflite", model)
+    stored = stored_bytes(result)
+
+    def read(at: int, count: int) -> bytes:
+        return stored[at : at + count]
+
+    later = Converters(camera("OPENMV_AE3"), cache)
+    found = later.figures("models/m.tflite", read, len(stored), result.digest)
+    assert (found.npu, found.operators, found.flash) == (1, 2, len(stored))
+    assert 0 < found.sram < 1024
+    assert 0 < found.seconds < 0.001
+    assert found.text.startswith("1 of 2 operators on the NPU (50%), ")
+    assert found.text.endswith(" ms an inference, as estimated")
+    # Of a model that nobody compiled here, the bytes tell what they can.
+    other = later.figures("m.tflite", read, len(stored), "0" * 64)
+    assert other == Figures(flash=len(stored))
+    plain = one_operator(19)
+    as_is = later.figures("m.tflite", lambda at, n: plain[at : at + n], len(plain), "1" * 64)
+    assert as_is.text == f"1 operator, all on the CPU, {len(plain):,} B flash"
+    assert later.figures("m.txt", read, len(stored), result.digest) is None

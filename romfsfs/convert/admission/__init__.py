@@ -33,7 +33,7 @@ def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnosti
         return (*found, wrong)
     head = read(0, 8)
     if path.endswith(".mpy"):
-        found += bytecode_findings(path, head, target)
+        found += bytecode_findings(head, target)
     elif path.endswith(".py"):
         found += source_findings(path, read, size)
     elif is_model(path, head):

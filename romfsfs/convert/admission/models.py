@@ -19,8 +19,7 @@ from romfsfs.convert.types import Diagnostic, Reader, Target, error, warning
 
 #: How a model compiled for the Neural-ART begins.
 NEURAL_ART_MAGIC = b"NBIN"
-_TFLITE = (".tflite", ".lite")
-_SUFFIXES = (*_TFLITE, ".onnx")
+MODEL_SUFFIXES = (".tflite", ".lite", ".onnx")
 #: What `ml.Model` takes as a model's inputs and outputs, and the schema that TFLM reads.
 _TYPES = frozenset({"int8", "uint8", "int16", "uint16", "float32"})
 _SCHEMA = 3
@@ -63,7 +62,7 @@ def is_model(path: str, head: bytes) -> bool:
     """Whether a file is a model, by its first bytes or else by its name."""
     if head.startswith(NEURAL_ART_MAGIC) or head[4:8] == IDENTIFIER:
         return True
-    return suffix(path) in _SUFFIXES
+    return suffix(path) in MODEL_SUFFIXES
 
 
 def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:

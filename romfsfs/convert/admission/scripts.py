@@ -11,20 +11,19 @@ from romfsfs.errors import ToolMissing
 _MAX_SOURCE = 1 << 20
 
 
-def bytecode_findings(path: str, head: bytes, target: Target) -> tuple[Diagnostic, ...]:
+def bytecode_findings(head: bytes, target: Target) -> tuple[Diagnostic, ...]:
     """Whether the camera loads an `.mpy`.
 
     Without a camera's own word on its bytecode, the newest compiler's is the best guess, and good
     for a warning only."""
-    name = path.rpartition("/")[2]
     header = mpy.parse_header(head)
     if header is None:
-        message = f"{name} is no compiled script; copy the .py, or compile it with mpy-cross"
+        message = "is no compiled script; copy the .py, or compile it with mpy-cross"
         return (error("mpy-version", message),)
     remedy = "copy the .py instead of the .mpy"
     architecture = target.architecture
     if header.native and architecture and not mpy.runs(header.architecture, architecture):
-        message = f"{name} holds native code for {header.architecture}, "
+        message = f"holds native code for {header.architecture}, "
         return (error("mpy-version", f"{message}{target.name} runs {architecture}; {remedy}"),)
     told = target.mpy_version
     expected = told or _newest()
@@ -35,9 +34,7 @@ def bytecode_findings(path: str, head: bytes, target: Target) -> tuple[Diagnosti
         return ()
     say = error if told else warning
     whose = "the camera loads" if told else "firmware of today loads"
-    return (
-        say("mpy-version", f"{name} {problem}, {whose} {mpy.version_text(expected)}; {remedy}"),
-    )
+    return (say("mpy-version", f"{problem}, {whose} {mpy.version_text(expected)}; {remedy}"),)
 
 
 def source_findings(path: str, read: Reader, size: int) -> tuple[Diagnostic, ...]:

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import BinaryIO
 
-from romfsfs.convert import Diagnostic, Target, admit
+from romfsfs.convert import Converters, Diagnostic, Target, admit
+from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
+from romfsfs.convert.figures import figures_of
+from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
 from romfsfs.session.plan.plan import SEVERITIES, Problem
 from romfsfs.session.plan.shadow import Change, Location, ShadowEntry
+from romfsfs.system.files import cache_dir, digest_fd
 
 #: A descriptor (the asker closes it), the offset and the size of stored bytes.
 OpenLocation = Callable[[Location], "tuple[int, int, int]"]
@@ -21,35 +25,42 @@ OpenLocation = Callable[[Location], "tuple[int, int, int]"]
 class Admission:
     """The check for one target. Any thread; what was found is remembered by content."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._known: dict[tuple[str, str], tuple[Diagnostic, ...]] = {}
+    def __init__(self, converters: Converters) -> None:
+        self._converters = converters
+        self._known: dict[tuple[str, str], tuple[tuple[Diagnostic, ...], Figures | None]] = {}
 
     def checked(self, entry: ShadowEntry, open_location: OpenLocation) -> ShadowEntry:
-        """The entry with the problems of the bytes that it stores; failed where they cannot
-        work, unless the image held them before. OSError when they cannot be read."""
+        """The entry with the problems of the bytes that it stores, and a model's figures; failed
+        where they cannot work, unless the image held them before. OSError when they cannot be
+        read."""
         if entry.location is None or entry.stored_as is None or entry.change is Change.IGNORED:
             return entry
         key = (entry.stored_as, entry.digest)
-        found = self._known.get(key) if entry.digest else None
-        if found is None:
+        known = self._known.get(key) if entry.digest else None
+        if known is None:
             try:
                 fd, offset, size = open_location(entry.location)
             except FileNotFoundError:
                 return entry  # removed meanwhile: there is another look at the tree
             try:
-                found = _admit(entry.stored_as, fd, offset, size, self._target)
+                read = _reader(fd, offset, size)
+                found = admit(entry.stored_as, read, size, self._converters.target)
+                figures = self._converters.figures(entry.stored_as, read, size, entry.digest)
             finally:
                 os.close(fd)
+            known = found, figures
             if entry.digest:
-                self._known[key] = found
-        if not found:
+                self._known[key] = known
+        found, figures = known
+        if not found and figures is None:
             return entry
         if entry.change is Change.UNCHANGED:  # nobody asked for it: it stops no commit
             found = tuple(map(_there_already, found))
         failed = any(each.severity == "error" for each in found)
         return entry._replace(
-            state="failed" if failed else entry.state, diagnostics=(*entry.diagnostics, *found)
+            state="failed" if failed else entry.state,
+            diagnostics=(*entry.diagnostics, *found),
+            figures=figures,
         )
 
     def keep(self, entries: list[ShadowEntry]) -> None:
@@ -70,7 +81,7 @@ def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) 
     found = [
         Problem(each.code, path, each.message, each.severity, each.detail)
         for path, extent in extents
-        for each in _admit(path, fd, *extent, target)
+        for each in admit(path, _reader(fd, *extent), extent.size, target)
     ]
     return sorted(found, key=lambda problem: SEVERITIES.index(problem.severity))
 
@@ -81,8 +92,20 @@ def admit_image(image: Image, file: BinaryIO, target: Target) -> list[Problem]:
     return admit_files(files, file.fileno(), target)
 
 
-def _admit(path: str, fd: int, offset: int, size: int, target: Target) -> tuple[Diagnostic, ...]:
-    def read(at: int, count: int) -> bytes:
-        return os.pread(fd, min(count, max(size - at, 0)), offset + at)
+def image_figures(image: Image, file: BinaryIO) -> dict[str, Figures]:
+    """What is known of the models in an image, by path."""
+    found = {}
+    cache = cache_dir() / "convert"
+    for path, node in walk(image):
+        if isinstance(node, FileNode) and suffix(path) in MODEL_SUFFIXES:
+            fd, size = file.fileno(), node.extent.size
+            digest = digest_fd(fd, *node.extent)
+            known = figures_of(path, _reader(fd, *node.extent), size, digest, cache)
+            if known is not None:
+                found[path] = known
+    return found
 
-    return admit(path, read, size, target)
+
+def _reader(fd: int, offset: int, size: int) -> Reader:
+    """Reads within a stretch of a file, and not beyond it."""
+    return lambda at, count: os.pread(fd, min(count, max(size - at, 0)), offset + at)

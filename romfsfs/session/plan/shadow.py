@@ -23,6 +23,7 @@ from romfsfs.system.files import EMPTY_DIGEST
 
 if TYPE_CHECKING:
     from romfsfs.convert import Conversion
+    from romfsfs.convert.types import Figures
 
 #: (work path, open descriptor, digest of what it holds) -> what it becomes
 Convert = Callable[[str, int, str], "Conversion"]
@@ -76,7 +77,7 @@ class ShadowEntry(NamedTuple):
     path: in the work tree. stored_as: in the image, None when nothing is stored. size, digest:
     of the stored bytes (size None for a folder, and for what is not converted yet; then
     `estimate` is the best guess). source_digest, signature: of the work file. made_for: what the
-    bytes are made for (`Converters.made_for`), None where that is not known.
+    bytes are made for (`Converters.made_for`), None where that is not known. figures: of a model.
     """
 
     path: str
@@ -93,6 +94,7 @@ class ShadowEntry(NamedTuple):
     signature: Signature | None = None
     note: str = ""
     made_for: str | None = None
+    figures: Figures | None = None
 
 
 class Deriver:

@@ -68,7 +68,10 @@ class Status:
         for problem in grave:
             lines += _problem_lines(problem, verbose)
         shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
-        lines += [_entry_line(entry, self.target, mounted) for entry in shown]
+        for entry in shown:
+            lines.append(_entry_line(entry, self.target, mounted))
+            if verbose and entry.figures is not None:
+                lines.append(f"      {entry.figures.text}")
         ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
         if ignored and not verbose:
             files = "file" if ignored == 1 else "files"
@@ -105,6 +108,7 @@ def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
         "stored_size": entry.size,
         "state": entry.state,
         "message": "; ".join(messages) or entry.note,
+        **({"model": entry.figures._asdict()} if entry.figures is not None else {}),
     }
 
 

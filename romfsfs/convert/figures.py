@@ -1,0 +1,47 @@
+"""What a model costs and where it runs, as its compiler says: kept beside the conversion, found
+again by the digest of what is stored, so that a later mount and `info` of an image know it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from romfsfs.convert.admission.models import MODEL_SUFFIXES, look_into, suffix
+from romfsfs.convert.cache import Cache
+from romfsfs.convert.flatbuffer import Model
+from romfsfs.convert.types import Figures, Reader
+
+
+def keep(cache: Cache, digest: str, figures: Figures) -> None:
+    """Remember the figures of what is stored with this digest. OSError."""
+    cache.put(_key(digest), None, False, (), figures._asdict())
+
+
+def kept(cache: Cache, digest: str) -> Figures | None:
+    """The figures of what is stored with this digest, or None."""
+    entry = cache.get(_key(digest))
+    try:
+        return Figures(**entry.figures) if entry is not None and entry.figures else None
+    except TypeError:  # of another version
+        return None
+
+
+def figures_of(
+    path: str, read: Reader, size: int, digest: str, cache: Cache | Path
+) -> Figures | None:
+    """What is known of a stored model: what its compiler said, or what its bytes tell. None: it is
+    no model. OSError of `read`."""
+    if suffix(path) not in MODEL_SUFFIXES:
+        return None
+    known = kept(cache if isinstance(cache, Cache) else Cache(cache), digest)
+    if known is not None:
+        return known
+    model = look_into(read, size)
+    if not isinstance(model, Model) or model.npu:
+        return Figures(flash=size)
+    return Figures(0, model.cpu, None, size)
+
+
+def _key(digest: str) -> str:
+    return hashlib.sha256(f"figures {digest}".encode()).hexdigest()
