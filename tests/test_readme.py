@@ -193,3 +193,17 @@ def test_links_lead_somewhere() -> None:
         text = (CHECKOUT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert (CHECKOUT / target).exists(), f"{name} links to {target}"
+
+
+def test_every_environment_variable_is_explained() -> None:
+    text = README.read_text(encoding="utf-8")
+    sources = "".join(path.read_text() for path in (CHECKOUT / "romfsfs").rglob("*.py"))
+    read = set(re.findall(r"\b(ROMFSFS_[A-Z_]+)\b", sources)) - {"ROMFSFS_"}
+    read |= set(re.findall(r"environ\.get\(\"([A-Z_]+)\"", sources)) - _NOT_OURS
+    missing = sorted(name for name in read if f"`{name}`" not in text)
+    assert not missing, f"README.md, Environment, does not explain: {missing}"
+
+
+#: Variables of the system that need no explanation.
+_NOT_OURS = {"PATH", "TERM", "PYTHONPATH", "SUDO_UID", "XDG_CONFIG_HOME", "XDG_DATA_HOME"}
+_NOT_OURS |= {"_ROMFSFS_COMPLETE"}
