@@ -93,7 +93,7 @@ class Model(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     sram: int
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
 
     @property
     def npu(self) -> int:
