@@ -83,7 +83,7 @@ _MAX_SUMMARY_BYTES = 1 << 20
 
 class VelaConverter:
     name = "vela"
-    version = 3
+    version = 4
     source_name = "model.tflite"
 
     def __init__(self, target: Target, npu: VelaNpu) -> None:
@@ -292,9 +292,10 @@ def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:
     if model.npu:
         what = "1 operator runs" if model.cpu == 1 else f"{model.cpu} operators run"
         return (info("cpu-fallback", f"{what} on the CPU: {shown}", output),)
-    remedy = "; quantise the model to int8" if _FLOAT.search(shown) else ""
-    message = f"nothing of it runs on the NPU: {shown}{remedy}"
-    return (warning("cpu-fallback", message, output),)
+    message = f"nothing of it runs on the NPU: {shown}"
+    if not _FLOAT.search(shown):  # it is no model of the kind that an NPU is for: no mistake
+        return (info("cpu-fallback", message, output),)
+    return (warning("cpu-fallback", f"{message}; quantise the model to int8", output),)
 
 
 def explain(outcome: Outcome) -> Diagnostic:
