@@ -25,6 +25,10 @@ class Statistics:
     wire_in: int = 0
     wire_out: int = 0
     programmed: int = 0
+    programs: int = 0
+    """calls that programmed"""
+    needless_pages: int = 0
+    """pages of 256 bytes, or less, that held already what was programmed"""
     erased_blocks: int = 0
     erase_counts: Counter[tuple[int, int]] = field(default_factory=Counter)
     execs: int = 0

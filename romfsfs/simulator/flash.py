@@ -111,6 +111,11 @@ class Partition:
                 data += b"\xa5" * (word - tail)
             else:
                 data = data[: len(data) - tail]
+        self._statistics.programs += bool(data)
+        pages = range(offset // PAGE * PAGE, offset + len(data), PAGE)
+        self._statistics.needless_pages += sum(
+            self._holds(max(page, offset), data, offset, page + PAGE) for page in pages
+        )
         place = offset
         while place < offset + len(data):
             # by pages, as the chip does it: each is a moment at which the power may go
@@ -121,6 +126,10 @@ class Partition:
             yield self._timing.program_seconds
             place = end
         return 0
+
+    def _holds(self, first: int, data: bytes, start: int, end: int) -> bool:
+        piece = data[first - start : end - start]
+        return self.read(first, len(piece)) == piece
 
     def _erase_block(self, block: int) -> None:
         size = self.config.erase_size

@@ -263,9 +263,29 @@ def _chunks(span: Span, image: BinaryIO, chunk: int, start: int) -> Iterator[Ope
     while start < span.end:
         end = min(start + chunk, (start // 4096 + 1) * 4096, span.end)
         data = block_at(image, start, end)
-        if not span.erased or data.count(0xFF) != len(data):
+        if span.erased:
+            yield from _written_pages(start, data)
+        else:
             yield Operation("program", start, end, data)
         start = end
+
+
+def _written_pages(start: int, data: bytes) -> Iterator[Operation]:
+    """The runs of pages that are not all FF, which erased flash is already."""
+    first = None
+    for at in range(start // PAGE * PAGE, start + len(data), PAGE):
+        page = data[max(0, at - start) : at + PAGE - start]
+        if page.count(0xFF) != len(page):
+            first = at if first is None else first
+        elif first is not None:
+            yield _program(max(first, start), at, start, data)
+            first = None
+    if first is not None:
+        yield _program(max(first, start), start + len(data), start, data)
+
+
+def _program(first: int, end: int, start: int, data: bytes) -> Operation:
+    return Operation("program", first, end, data[first - start : end - start])
 
 
 def seal(image: BinaryIO, sealing: SealSize) -> Operation:

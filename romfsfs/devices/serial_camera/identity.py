@@ -13,6 +13,10 @@ from romfsfs.image.reader import image_size, is_blank
 
 #: reading the last 512 bytes through the memory map wedges these (docs/cameras.md, "Flash")
 _WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
+#: Special builds of the AE3 have MRAM where the table of boards has octal flash. Their firmware
+#: does not say an erase size, but a smallest write of 16 bytes, where it says 4 for flash
+#: (micropython: ports/alif/vfs_rom_ioctl.c). MRAM is not FF after it was "erased".
+MRAM_WORD, NOR_SECTOR = 16, 4096
 
 
 class NoRomfsAccess(DeviceError):
@@ -70,6 +74,8 @@ def geometry(partition: PartitionFacts, board: Board | None) -> Geometry:
     if board is not None and board.name in _WEDGING_BOARDS:
         readable -= UNREADABLE_TAIL
     erase_size = partition.erase_size or _table(partition, board)[1]
+    if not partition.erase_size and partition.min_write == MRAM_WORD and erase_size == NOR_SECTOR:
+        erase_size = MRAM_WORD
     return Geometry.of(
         partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable
     )

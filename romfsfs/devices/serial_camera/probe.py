@@ -29,8 +29,8 @@ class PartitionFacts:
     """A ROMFS partition as the firmware presents it.
 
     kind: "memory" (memory-mapped flash) or "block" (a block device object). size: bytes.
-    erase_size: bytes, None where the firmware does not say. header: its first 16 bytes. writable:
-    False where the firmware knows no erasing.
+    erase_size: bytes, None where the firmware does not say. header: its first 16 bytes. min_write:
+    what erasing answers, the smallest write in bytes; None where the firmware knows no erasing.
     """
 
     index: int
@@ -38,7 +38,11 @@ class PartitionFacts:
     size: int
     erase_size: int | None
     header: bytes
-    writable: bool = True
+    min_write: int | None = 0
+
+    @property
+    def writable(self) -> bool:
+        return self.min_write is not None
 
     @property
     def erases_ranges(self) -> bool:
@@ -116,8 +120,10 @@ def _partition(
     if not isinstance(header, bytes) or not 0 < int(size) <= _LARGEST_PARTITION:
         raise ValueError("no partition")
     erase_size = erase if isinstance(erase, int) and 0 < erase <= size else None
-    writable = erased not in _UNKNOWN_CALL
-    return PartitionFacts(index, str(kind), int(size), erase_size, header, writable)
+    min_write = None
+    if erased not in _UNKNOWN_CALL:
+        min_write = erased if isinstance(erased, int) and erased > 0 else 0
+    return PartitionFacts(index, str(kind), int(size), erase_size, header, min_write)
 
 
 def _word(value: object) -> str:

@@ -10,7 +10,8 @@ import random
 import time
 from collections.abc import Callable
 
-from camera_helpers import KIB, make_image, opened
+import pytest
+from camera_helpers import KIB, edited, make_image, opened
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.image.rules import DEFAULT_RULES
@@ -34,6 +35,25 @@ def test_an_edit_among_8_mib_of_models(simulate: Callable[..., Simulator]) -> No
         camera.close()
         assert simulator.statistics.wire_in < 40 * KIB
         assert simulator.statistics.erased_blocks <= 4
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_no_page_is_programmed_needlessly(simulate: Callable[..., Simulator], blank: bool) -> None:
+    """Runs of FF are there already, whether they fill a block, a page or lie between two."""
+    pieces = [b"a" * 700, b"\xff" * 1100, b"b" * 5000, b"\xff" * 9000, b"c" * 100, b"\xff" * 300]
+    image = encode({"a.bin": b"".join(pieces) * 3}, DEFAULT_RULES)
+    old = make_image(64 * KIB)
+    with simulate("OPENMV4P", images={} if blank else {0: old}) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        assert camera.write_image(opened(image), None if blank else opened(old)).verified
+        assert simulator.statistics.needless_pages == 0
+        written = image.count(b"a") + image.count(b"b") + image.count(b"c")
+        assert simulator.statistics.programmed < written + 256 * 20
+        before = simulator.statistics.programs
+        camera.write_image(opened(edited(image, 3000)), opened(image))
+        camera.close()
+        assert simulator.statistics.programs - before <= 5
+        assert simulator.statistics.needless_pages == 0
 
 
 def test_an_image_that_the_host_knows_is_not_read(simulate: Callable[..., Simulator]) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from camera_helpers import KIB, content, edited, make_image, opened
 
 from romfsfs.devices.serial_camera.camera import SerialCamera
-from romfsfs.simulator import Simulator
+from romfsfs.devices.serial_camera.port import Port
+from romfsfs.devices.serial_camera.repl import RawRepl
+from romfsfs.image.layout import DEFAULT_RULES
+from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator, preset
 from romfsfs.simulator.config import PartitionConfig
 
 NOR = (PartitionConfig(256 * KIB),)
@@ -113,3 +118,36 @@ def test_nothing_beyond_the_image_is_read_or_written(simulate: Callable[..., Sim
         assert camera.digest(128 * KIB) is not None
         assert camera.read_image(io.BytesIO()) == len(image)
         camera.close()
+
+
+@pytest.mark.parametrize("says_erase_size", [True, False])
+def test_mram_where_the_table_of_boards_has_flash(
+    simulate: Callable[..., Simulator], says_erase_size: bool
+) -> None:
+    """Special builds of the AE3; an image with FF in it shows whether they are taken for erased."""
+    mram = PartitionConfig(512 * KIB, 16, kind="mram", word=16, min_write=16)
+    image = encode({"a.bin": b"a" * 9000 + b"\xff" * 30_000 + b"b" * 5000}, DEFAULT_RULES)
+    changes: dict[str, Any] = {"partitions": (mram,), "erase_by_range": says_erase_size}
+    with simulate("OPENMV_AE3", images={0: make_image(200 * KIB)}, **changes) as simulator:
+        write_and_read(simulator, 0, image, make_image(90 * KIB, 1))
+        assert simulator.statistics.erased_blocks == 0
+
+
+@pytest.mark.parametrize("access", ["memory", "block"])
+def test_on_a_micropython_of_64_bits(micropython64: Path, access: str) -> None:
+    """A sample: everything else runs on 32, as cameras do."""
+    partitions = (PartitionConfig(256 * KIB, access=access),)
+    config = preset("OPENMV_N6", partitions=partitions)
+    with Simulator(config, micropython=micropython64) as simulator:
+        assert simulator_bits(simulator) == 64
+        write_and_read(simulator, 0, make_image(150 * KIB), make_image(90 * KIB, 1))
+
+
+def simulator_bits(simulator: Simulator) -> int:
+    """Of the MicroPython that plays the camera."""
+    repl = RawRepl(Port(simulator.port))
+    try:
+        return 8 * int(repl.run("import ustruct\nprint(ustruct.calcsize('P'))\n"))
+    finally:
+        repl.leave()
+        repl.port.close()
