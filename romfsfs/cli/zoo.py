@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -22,7 +22,7 @@ from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
 from romfsfs.session.find import Found, find_session
 from romfsfs.system.files import Progress
 from romfsfs.zoo.adding import Copy, add, copies
-from romfsfs.zoo.catalog import Room, Zoo
+from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.choose import VARIABLE, absolute, chosen, open_source, remember
 from romfsfs.zoo.members import Model
 from romfsfs.zoo.pages import Description
@@ -77,71 +77,45 @@ def list_models(
             opened.fetch({model.page for model in models if model.page})
         if shapes:
             opened.fetch(model.path for model in models)
-    entries = _entries(opened, models, room)
+    descriptions = opened.descriptions(models)
+    records = [
+        {
+            "path": model.path,
+            "size": model.size,
+            "labels": model.label,
+            **descriptions.get(model.path, Description("", ""))._asdict(),
+            "input": _input(opened, model),
+            "fits": _fits(model.size, *room) if room else "",
+        }
+        for model in models
+    ]
     if as_json:
-        output.json({
-            "source": opened.name, "board": None if show_all else name,
-            "models": [entry.record() for entry in entries],
-        })  # fmt: skip
+        shown_for = None if show_all else name
+        output.json({"source": opened.name, "board": shown_for, "models": records})
         return
     width = 2 * shutil.get_terminal_size().columns - 10
-    for description, group in groupby(entries, key=lambda entry: entry.description):
+    for description, group in groupby(records, key=lambda each: (each["title"], each["text"])):
         text = printable(": ".join(filter(None, description)))
         if text:
             output.show(textwrap.shorten(text, width, placeholder=" ...") + "\n")
-        for entry in group:
-            output.show(entry.line())
+        for each in group:
+            labels = "  + labels" if each["labels"] else ""
+            output.show(
+                f"  {size_text(each['size']):>12}  {each['fits']:9}  {each['input'] or '?':18}  "
+                f"{printable(each['path'])}{labels}\n"
+            )
     if not models:
         hint = f" for {name}; see --all" if name and not show_all else ""
         output.note(f"no models in {opened.name}{hint}")
-    elif not all(entry.input for entry in entries):
+    elif not all(each["input"] for each in records):
         output.note("'?': not on this machine yet; --shapes fetches all that are listed")
 
 
-class _Entry(NamedTuple):
-    """A model, as it is listed. input: shape and type, '' where the model is not here yet."""
-
-    model: Model
-    description: Description
-    input: str
-    fits: str
-
-    def line(self) -> str:
-        labels = "  + labels" if self.model.label else ""
-        return (
-            f"  {size_text(self.model.size):>12}  {self.fits:9}  {self.input or '?':18}  "
-            f"{printable(self.model.path)}{labels}\n"
-        )
-
-    def record(self) -> dict[str, Any]:
-        parts = self.model.path.split("/")
-        vendor, task = (parts[0], parts[1]) if len(parts) > 2 else ("", "")
-        return {
-            "path": self.model.path,
-            "name": self.model.name,
-            "vendor": vendor,
-            "task": task,
-            "size": self.model.size,
-            "labels": self.model.label,
-            "title": self.description.title,
-            "description": self.description.text,
-            "input": self.input,
-            "fits": self.fits,
-        }
-
-
-def _entries(opened: Zoo, models: list[Model], room: Room | None) -> list[_Entry]:
-    none = Description("", "")
-    descriptions = opened.descriptions(models)
-    return [
-        _Entry(
-            model,
-            descriptions.get(model.path, none),
-            _input(opened, model),
-            room.holds(model.size) if room else "",
-        )
-        for model in models
-    ]
+def _fits(size: int, capacity: int, free: int) -> str:
+    """Whether a file of this size fits into a partition."""
+    if size > capacity:
+        return "too large"
+    return "fits" if size <= free else "no room"
 
 
 @zoo.command("add")
@@ -221,8 +195,8 @@ def _open(
 
 def _board(
     output: Output, board: str | None, directory: str | None
-) -> tuple[str | None, Room | None]:
-    """The board to list for, and how much room there is: on the board, or left in a session."""
+) -> tuple[str | None, tuple[int, int] | None]:
+    """The board to list for, and what its partition has room for, and has left in a session."""
     try:
         session = find_session(directory).session
     except UsageError:
@@ -231,13 +205,13 @@ def _board(
         session = None
     if session is not None and board in (None, session.info.board):
         capacity, used = session.usage()
-        room = None if capacity is None else Room(capacity, max(0, capacity - used))
+        room = None if capacity is None else (capacity, max(0, capacity - used))
         return session.info.board, room
     if board is None:
         output.note("no board is mounted: models for all boards; choose one with --board")
         return None, None
     size = get_board(board).partition(0).size
-    return board, Room(size, size)
+    return board, (size, size)
 
 
 def _root(found: Found) -> Path:

@@ -70,7 +70,7 @@ class Zip:
     name: str
     opened: Callable[[], AbstractContextManager[zipfile.ZipFile]]
     identity: Callable[[], str]
-    folder: Callable[[], Path]
+    folder: Path
     damaged: tuple[type[Exception], ...] = DAMAGED
 
     def infos(self) -> list[zipfile.ZipInfo]:
@@ -87,8 +87,7 @@ class Zip:
 
     def keep(self, infos: Sequence[zipfile.ZipInfo]) -> list[Path]:
         """Files with the bytes of these members, made where they are not kept yet. RomfsError."""
-        folder = self.folder()
-        paths = [folder / _kept_name(info) for info in infos]
+        paths = [self.folder / _kept_name(info) for info in infos]
         pairs = zip(paths, infos, strict=True)
         missing = [(path, info) for path, info in pairs if not _is_whole(path, info)]
         if missing:
@@ -99,7 +98,7 @@ class Zip:
         return paths
 
     def is_kept(self, info: zipfile.ZipInfo) -> bool:
-        return _is_whole(self.folder() / _kept_name(info), info)
+        return _is_whole(self.folder / _kept_name(info), info)
 
     def _extract(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
         where = f"{self.name}, {info.filename}"
@@ -135,19 +134,14 @@ class Zip:
             ) from error
 
 
-def local_zip(path: Path, name: str = "") -> Zip:
+def local_zip(path: Path) -> Zip:
     """A zip on this machine."""
 
     def identity() -> str:
         status = os.stat(path)
-        return repr((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+        return repr((status.st_ino, status.st_size, status.st_mtime_ns))
 
-    return Zip(
-        name or str(path),
-        lambda: zipfile.ZipFile(path),
-        identity,
-        lambda: zip_folder(identity()),
-    )
+    return Zip(str(path), lambda: zipfile.ZipFile(path), identity, zip_folder(str(path)))
 
 
 def is_zip(path: Path) -> bool:
@@ -158,10 +152,10 @@ def is_zip(path: Path) -> bool:
         return True
 
 
-def zip_folder(identity: str) -> Path:
-    """The folder of a zip in the cache, made if need be."""
+def zip_folder(where: str) -> Path:
+    """The folder of a zip (its path or URL) in the cache, made if need be."""
     parent = make_private_dir(make_private_dir(cache_dir()) / "resources")
-    folder = parent / digest_bytes(identity.encode(errors="surrogateescape"))[:32]
+    folder = parent / digest_bytes(where.encode(errors="surrogateescape"))[:32]
     if not folder.is_dir():
         for other in parent.iterdir():
             with contextlib.suppress(OSError):

@@ -128,20 +128,19 @@ def _published(
 def _in_place(
     place: str | Path, board: Board, partition: int, fetching: Fetching | None = None
 ) -> Iterator[DefaultImage]:
-    if isinstance(place, str) and "://" in place:
-        from romfsfs.ide.remote import remote_zip
-
-        archive = remote_zip(place, fetching or Fetching())
-        version = _zip_version(archive) or find_version(place.rpartition("/")[2])
-        yield from _in_zip(archive, board, partition, version, _is_of(place, board))
-        return
     path = Path(place)
-    if path.is_dir():
-        yield from _in_folder(path, board, partition)
-    elif is_zip(path):
-        archive = local_zip(path)
+    at_url = isinstance(place, str) and "://" in place
+    if at_url or is_zip(path):
+        if at_url:
+            from romfsfs.ide.remote import remote_zip
+
+            archive = remote_zip(str(place), fetching or Fetching())
+        else:
+            archive = local_zip(path)
         version = _zip_version(archive) or find_version(path.name)
         yield from _in_zip(archive, board, partition, version, _is_of(path.name, board))
+    elif path.is_dir():
+        yield from _in_folder(path, board, partition)
     elif path.is_file():
         number = _NAME.fullmatch(path.name)
         if number is None or int(number[1]) == partition:

@@ -71,7 +71,7 @@ def remote_zip(url: str, fetching: Fetching) -> Zip:
         url,
         lambda: _Remote(url, fetching).opened(),
         lambda: repr(_Remote(url, fetching).known()),
-        lambda: zip_folder(url),
+        zip_folder(url),
         (*DAMAGED, remotezip.RemoteZipError),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.zoo.index import BoardFilter, parse_index
@@ -91,19 +90,6 @@ def _suggestion(text: str, shown: list[Model]) -> str:
     close += get_close_matches(key, names, n=6, cutoff=0.5)
     paths = list(dict.fromkeys(names[name].path for name in close))[:3]
     return "did you mean " + " or ".join(paths) + "?" if paths else "see: romfsfs zoo list"
-
-
-class Room(NamedTuple):
-    """capacity: of the partition, free: of it; bytes."""
-
-    capacity: int
-    free: int
-
-    def holds(self, size: int) -> str:
-        """Whether a file of this size fits, in a word or two."""
-        if size > self.capacity:
-            return "too large"
-        return "fits" if size <= self.free else "no room"
 
 
 class Zoo:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ class FolderSource:
         if index.is_file():
             seen[str(index)] = os.stat(index).st_mtime_ns
         self._seen = seen
-        return _scan(members, _index_text(self, members.get(INDEX)), str(index))
+        return Scan(members, _rules(self, members, str(index)))
 
     def open(self, member: Member) -> int:
         return os.open(self.root / member.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -140,9 +141,9 @@ class ZipSource:
             if info.filename.startswith(root) and is_wanted(info.filename[len(root) :])
         }
         self._identity, self._infos = identity, infos
-        members = {path: Member(path, info.file_size, 0) for path, info in infos.items()}
-        text = _index_text(self, members.get(INDEX))
-        return _scan(members, text, f"{self.name}, {root}{INDEX}")
+        now = time.time_ns()  # the dates in a zip may be none
+        members = {path: Member(path, info.file_size, now) for path, info in infos.items()}
+        return Scan(members, _rules(self, members, f"{self.name}, {root}{INDEX}"))
 
     def open(self, member: Member) -> int:
         (path,) = self._archive.keep([self._infos[member.path]])
@@ -155,13 +156,14 @@ class ZipSource:
         return self._archive.is_kept(self._infos[member.path])
 
 
-def _index_text(source: Source, index: Member | None) -> str | None:
+def _rules(source: Source, members: dict[str, Member], where: str) -> tuple[str, str] | None:
+    index = members.get(INDEX)
     if index is None:
         return None
     if index.size > _MAX_INDEX_BYTES:
         raise _not_a_zoo("its index.csv is too large", source.name)
     with open(source.open(index), "rb") as file:
-        return file.read(_MAX_INDEX_BYTES).decode("utf-8", "replace")
+        return file.read(_MAX_INDEX_BYTES).decode("utf-8", "replace"), where
 
 
 def _zip_root(names: list[str]) -> str:
@@ -173,10 +175,6 @@ def _zip_root(names: list[str]) -> str:
         if is_model(name) and (name.startswith("models/") or "/models/" in name)
     } or {name[: -len(INDEX)] for name in names if name == INDEX or name.endswith("/" + INDEX)}
     return min(roots, key=lambda root: (root.count("/"), root), default="")
-
-
-def _scan(members: dict[str, Member], text: str | None, where: str) -> Scan:
-    return Scan(members, None if text is None else (text, where))
 
 
 def _not_a_zoo(why: str, where: str) -> RomfsError:

@@ -78,13 +78,10 @@ def test_list_as_json_says_all_about_a_model(
     assert record["source"] == str(resources / "models")
     assert record["models"][0] == {
         "path": BLAZE,
-        "name": "blaze_128.tflite",
-        "vendor": "google",
-        "task": "face",
         "size": 5000,
         "labels": "google/face/blaze/blaze_128.txt",
         "title": "BlazeFace",
-        "description": "Finds faces & their landmarks.",
+        "text": "Finds faces & their landmarks.",
         "input": "-",
         "fits": "fits",
     }
