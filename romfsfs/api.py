@@ -155,19 +155,20 @@ def open(
     *,
     board: str | None = None,
     partition: int | None = None,
+    options: Options | None = None,
     new: bool = False,
     progress: Progress = no_progress,
 ) -> Editor:
     """An editor for an image file or a camera (see the command line's SOURCE).
 
-    board, partition: remembered with the session. new: start empty. Raises SessionBusy while it
-    is mounted or open elsewhere, TargetChanged when kept edits no longer fit the target,
+    board, partition, options: remembered with the session. new: start empty. Raises SessionBusy
+    while it is mounted or open elsewhere, TargetChanged when kept edits no longer fit the target,
     DeviceError, ImageFormatError.
     """
     name = os.fspath(source)
     device = open_device(name, board=board, partition=partition)
     try:
-        chosen = OpenOptions(board, partition, new=new)
+        chosen = OpenOptions(board, partition, options, new=new)
         session, lock, _ = enter(device, name, chosen, progress)
     except BaseException:
         device.close()

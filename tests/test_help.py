@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
+import romfsfs as package
 from romfsfs.cli import main
 from romfsfs.cli.app import COMMANDS, romfsfs
 
@@ -63,3 +67,27 @@ def test_a_typing_error_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["status", "--jsno"]) == 2
     assert "--json" in capsys.readouterr().err
     assert main(["stauts"]) == 2
+
+
+#: Options of other programs that messages name, and an example of one.
+OTHERS = {
+    "--cap-add", "--cask", "--device", "--force-reinstall", "--help", "--optimization", "--option",
+    "--reload", "--reset", "--subsystem-match", "--upgrade",
+}  # fmt: skip
+
+
+def test_every_option_that_a_message_names_exists() -> None:
+    """`choose optimise=Size` once was told to people, and was nothing that they could type."""
+    known = {
+        option
+        for command in COMMAND_TREE.values()
+        for parameter in (*command.params, *romfsfs.params)
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    unknown = set()
+    for file in Path(package.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value))
+                unknown |= {(option, file.name) for option in named - known - OTHERS}
+    assert not unknown

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert.cascade_xml import CascadeError, parse, sniff
@@ -66,8 +66,8 @@ class HaarConverter:
     def stored_path(self, path: str) -> str | None:
         return None
 
-    def made_for(self, path: str) -> Mapping[str, str]:
-        return {}  # the same on every board
+    def made_for(self, path: str) -> str:
+        return ""  # the same on every board
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         kind = sniff(read, size) if size <= MAX_XML_BYTES else ""

@@ -15,7 +15,7 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ class FileOptions:
 
     def record(self) -> dict[str, Any]:
         """What is chosen, by name; `FileOptions(**record)` is the same again."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
         return {name: value for name, value in values if value is not None}
 
     @property
@@ -71,6 +71,9 @@ class FileOptions:
     def level(self) -> int:
         """ST Edge AI's."""
         return self.optimise if isinstance(self.optimise, int) else DEFAULT_LEVEL
+
+
+_NOTHING = FileOptions()
 
 
 class Rule(NamedTuple):
@@ -108,13 +111,20 @@ class Options:
     rules: tuple[Rule, ...] = ()
     stedgeai: str | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    # Asked for with every file at every look at a tree.
+    _known: dict[str, FileOptions] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def for_path(self, path: str) -> FileOptions:
         """What is chosen for the file at `path` of the tree."""
-        chosen = FileOptions()
-        for rule in self.rules:
-            if rule.names(path):
-                chosen = rule.options.over(chosen)
+        chosen = self._known.get(path) if self.rules else _NOTHING
+        if chosen is None:
+            chosen = _NOTHING
+            for rule in self.rules:
+                if rule.names(path):
+                    chosen = rule.options.over(chosen)
+            self._known[path] = chosen
         return chosen
 
     def over(self, rules: Iterable[Rule]) -> Options:

@@ -40,6 +40,7 @@ from romfsfs.errors import Cancelled, RomfsError, ToolMissing
 from romfsfs.system.files import CHUNK
 from romfsfs.system.runner import Cancel
 
+_AS_IT_IS = described({"convert": "no"})
 #: Unfinished business that is remembered for `lookup`, at most.
 _MAX_REMEMBERED = 1000
 
@@ -95,7 +96,7 @@ class Converters:
         if converter is None:
             return ""
         stored_as_it_is = self.target.options.for_path(path).convert is False
-        return described({"convert": "no"} if stored_as_it_is else converter.made_for(path))
+        return _AS_IT_IS if stored_as_it_is else converter.made_for(path)
 
     def lookup(self, path: str, source_fd: int, source_digest: str) -> Conversion:
         """What is known about a file, without running a tool. OSError of reading the source.

@@ -53,17 +53,22 @@ def read_tree_options(data: bytes, folder: str) -> TreeOptions:
         document = tomllib.loads(text)
     except UnicodeDecodeError as caught:
         line = data.count(b"\n", 0, caught.start) + 1
-        return TreeOptions(problems=(_problem(line, "not UTF-8; save it as UTF-8"),))
+        return unreadable("not UTF-8; save it as UTF-8", line)
     except OptionError as caught:
-        return TreeOptions(problems=(_problem(0, str(caught)),))
+        return unreadable(str(caught))
     except RecursionError:
-        return TreeOptions(problems=(_problem(0, "lists or tables are nested too deep"),))
+        return unreadable("lists or tables are nested too deep")
     except tomllib.TOMLDecodeError as caught:
         place = _AT_LINE.search(str(caught))
         what = str(caught)[: place.start()] if place else str(caught)
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
-        return TreeOptions(problems=(_problem(line, f"not TOML: {what}"),))
+        return unreadable(f"not TOML: {what}", line)
     return _Reader(text, folder).read(document)
+
+
+def unreadable(why: str, line: int = 0) -> TreeOptions:
+    """What a file says that cannot be read at all."""
+    return TreeOptions(problems=(_problem(line, why),))
 
 
 class _Reader:

@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.convert import mpy
 from romfsfs.convert.failures import failure, time_out
+from romfsfs.convert.options import described
 from romfsfs.convert.script_text import excerpt, name_escape, text_problem
 from romfsfs.convert.types import (
     Decision,
@@ -73,6 +73,9 @@ class ScriptConverter:
         """tools: a folder of ours, where programs that lack the executable bit are copied to."""
         self._target = target
         self._tools = tools
+        version, march = target.mpy_version, target.architecture
+        bytecode = ".".join(map(str, version)) if version else ""
+        self._made_for = described({"bytecode": bytecode, "architecture": march or "any"})
 
     def concerns(self, path: str) -> bool:
         return path.endswith(".py")
@@ -82,12 +85,8 @@ class ScriptConverter:
             return path
         return path[: -len(".py")] + ".mpy"
 
-    def made_for(self, path: str) -> Mapping[str, str]:
-        if self.stored_path(path) == path:
-            return {}
-        version, march = self._target.mpy_version, self._target.architecture
-        bytecode = ".".join(map(str, version)) if version else ""
-        return {"bytecode": bytecode, "architecture": march or "any"}
+    def made_for(self, path: str) -> str:
+        return "" if self.stored_path(path) == path else self._made_for
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         compiler = find_compiler(self._target.mpy_version)

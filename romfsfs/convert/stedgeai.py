@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.convert.admission.models import NEURAL_ART_MAGIC, look_into, suffix
 from romfsfs.convert.failures import failure, time_out
-from romfsfs.convert.options import FileOptions, file_digest, profile_file
+from romfsfs.convert.options import FileOptions, described, file_digest, profile_file
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -100,17 +100,17 @@ class NeuralArtConverter:
     def stored_path(self, path: str) -> str | None:
         return path
 
-    def made_for(self, path: str) -> Mapping[str, str]:
+    def made_for(self, path: str) -> str:
         chosen = self._options.for_path(path)
         profile = chosen.profile or ""
         file = profile_file(profile)
-        return {
+        return described({
             "npu": self._npu.target,
             "optimise": str(chosen.level),
             "profile": f"{profile} {file_digest(file)}" if file else profile,
             "mpool": f"{chosen.mpool} {file_digest(chosen.mpool)}" if chosen.mpool else "",
             "arguments": shlex.join(chosen.arguments or ()),
-        }
+        })  # fmt: skip
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:

@@ -11,7 +11,7 @@ are relative, with `/`, and may hold surrogates (`os.fsdecode`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -200,8 +200,9 @@ class Converter(Protocol):
         """By name alone: what it is called in the image; None when the content decides."""
         ...
 
-    def made_for(self, path: str) -> Mapping[str, str]:
-        """What its result depends on besides the file and the tool's version, for people."""
+    def made_for(self, path: str) -> str:
+        """What its result depends on besides the file and the tool's version, as
+        `options.described` words it; "": nothing."""
         ...
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:

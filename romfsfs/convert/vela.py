@@ -15,7 +15,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +31,7 @@ from romfsfs.convert.admission.models import (
 )
 from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.flatbuffer import ETHOS_U, Model
+from romfsfs.convert.options import FileOptions, described
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -52,7 +52,6 @@ from romfsfs.system.runner import GIB, Limits, Outcome, environment, made_file, 
 
 if TYPE_CHECKING:
     from romfsfs.boards import VelaNpu
-    from romfsfs.convert.options import FileOptions
 
 _DISTRIBUTION = "ethos-u-vela"
 _SUFFIXES = (".tflite", ".lite")
@@ -96,14 +95,14 @@ class VelaConverter:
     def stored_path(self, path: str) -> str | None:
         return path
 
-    def made_for(self, path: str) -> Mapping[str, str]:
+    def made_for(self, path: str) -> str:
         chosen = self._options.for_path(path)
-        return {
+        return described({
             "npu": self._npu.accelerator_config,
             "system": self._npu.system_config,
             "optimise": chosen.strategy,
             "arguments": shlex.join(chosen.arguments or ()),
-        }
+        })  # fmt: skip
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:

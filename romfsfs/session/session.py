@@ -193,7 +193,7 @@ class Session:
                 convert or settings.converters.lookup,
                 settings.excludes.matches,
                 digest or (lambda path, fd: self.digests.digest(fd)),
-                settings.problems,
+                settings.tree.problems,
                 check if digest is None else None,
                 settings.converters.made_for,
             )
@@ -247,6 +247,10 @@ class Session:
                 f"a commit was interrupted; finish it with: romfsfs recover {self.info.argument}"
             )
             notes.append(Problem("interrupted", "", message, WARNING))
+        for rule in self.settings().tree.rules:
+            if not any(rule.names(entry.source) for entry in plan.files.values()):
+                message = f'no file is named by ["{rule.pattern}"]'
+                notes.append(Problem("options", OPTIONS_NAME, message, INFO))
         if self.target.board is None:
             message = (
                 "no board chosen: scripts become portable bytecode, models are stored as they are "

@@ -6,14 +6,13 @@ The command line's choices are remembered in `session.json` and win over the tre
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import replace
 from typing import NamedTuple
 
 from romfsfs.boards import get_board, parse_board
-from romfsfs.convert import Converters, Diagnostic, Excludes, Options, Target
-from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options
+from romfsfs.convert import Converters, Excludes, Options, Target
+from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options, unreadable
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.admission import Admission
@@ -24,15 +23,15 @@ NO_OPTIONS = TreeOptions()
 
 
 class Settings(NamedTuple):
-    """info: what is remembered, with the tree's board where the user chose none. problems: what is
-    wrong with the tree's options."""
+    """info: what is remembered, with the tree's board where the user chose none. tree: what its
+    `romfs.toml` says."""
 
     info: SessionInfo
+    tree: TreeOptions
     target: Target
     excludes: Excludes
     converters: Converters
     admission: Admission
-    problems: tuple[Diagnostic, ...]
 
 
 def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings:
@@ -48,7 +47,7 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     target = Target(board, partition, options, info.mpy_version, info.march)
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
-    return Settings(info, target, excludes, converters, Admission(converters), tree.problems)
+    return Settings(info, tree, target, excludes, converters, Admission(converters))
 
 
 def device_target(info: DeviceInfo) -> Target:
@@ -60,9 +59,13 @@ def device_target(info: DeviceInfo) -> Target:
 
 def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
     """What `romfs.toml` in a tree says; nothing where there is none."""
-    with contextlib.suppress(OSError), open(open_file(root_fd, NAME), "rb") as file:
-        return read_tree_options(file.read(MAX_BYTES + 1), folder)
-    return NO_OPTIONS
+    try:
+        with open(open_file(root_fd, NAME), "rb") as file:
+            return read_tree_options(file.read(MAX_BYTES + 1), folder)
+    except FileNotFoundError:
+        return NO_OPTIONS
+    except OSError as error:  # a folder or a link of that name, or its mode
+        return unreadable(f"it cannot be read: {error.strerror}; make it a plain file")
 
 
 def options_below(folder: str | os.PathLike[str]) -> TreeOptions:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from convert_helpers import camera
+from hypothesis import given
+from hypothesis import strategies as st
 
 from romfsfs.convert import Converters, FileOptions, Options, Rule, Target
 from romfsfs.convert.options import OptionError, checked, difference
@@ -172,3 +174,11 @@ def test_what_is_right_counts_beside_a_mistake() -> None:
 def test_not_utf8() -> None:
     (problem,) = read_tree_options("board = 'x'\n# größer".encode("latin-1"), "/").problems
     assert problem.message == "line 2: not UTF-8; save it as UTF-8"
+
+
+@given(st.binary() | st.text().map(str.encode) | st.lists(st.sampled_from(
+    ["board", "exclude", "align", "=", " 4", '"*"', "[", "]", "\n", "'a'", "{", "}", ",", "#"]
+)).map("".join).map(str.encode))  # fmt: skip
+def test_whatever_it_holds_is_read_or_refused(data: bytes) -> None:
+    tree = read_tree_options(data, "/tree")
+    assert all(problem.message.isprintable() for problem in tree.problems)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from session_desk import Desk
 
@@ -140,10 +143,37 @@ def test_another_alignment_is_something_to_commit(desk: Desk) -> None:
     assert not status.clean
     (problem,) = [p for p in status.problems if p.code == "misaligned"]
     assert problem.path == "lib/b.bin"
-    assert problem.message.endswith("no multiple of 1024; the next commit repairs it")
+    assert problem.message.endswith("1024; the next commit repairs it")
     desk.commit()
     (lib,) = [n for n in read_image(desk.image.read_bytes()).root.children if n.name == "lib"]
     assert lib.children[0].extent.offset % 1024 == 0
     assert desk.session.status().clean
     desk.write("romfs.toml", b"")  # less is wanted: what there is will do
     assert desk.session.status().clean
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "closed"])
+def test_one_that_cannot_be_read_is_a_mistake_too(desk: Desk, tmp_path: Path, what: str) -> None:
+    """It must not be as if there were none."""
+    desk.open()
+    place = desk.work / "romfs.toml"
+    if what == "folder":
+        place.mkdir()
+    elif what == "link":
+        (tmp_path / "elsewhere").write_text("")
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        place.write_text("")
+        place.chmod(0)
+        if os.access(place, os.R_OK):  # root reads everything: nothing is wrong then
+            assert problems(desk) == []
+            return
+    (problem,) = problems(desk)
+    assert problem.startswith("romfs.toml: it cannot be read: ")
+
+
+def test_a_pattern_that_names_nothing_is_noted(desk: Desk) -> None:
+    desk.open()
+    desk.write("romfs.toml", b'["*.bim"]\nalign = 64\n["*.bin"]\nalign = 16\n')
+    (note,) = [p for p in desk.session.status().problems if p.code == "options"]
+    assert (note.severity, note.text) == ("info", 'romfs.toml: no file is named by ["*.bim"]')
