@@ -63,9 +63,6 @@ class HaarConverter:
     def concerns(self, path: str) -> bool:
         return path.lower().endswith(".xml")
 
-    def stored_path(self, path: str) -> str | None:
-        return None
-
     def made_for(self, path: str) -> str:
         return ""  # the same on every board
 

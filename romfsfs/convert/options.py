@@ -12,12 +12,12 @@ is a plain value, which any thread may ask.
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from romfsfs.system.files import digest_file
 
 #: The IDE's limit for one conversion, seconds (docs/converters.md).
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -212,8 +212,7 @@ OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def file_digest(path: str) -> str:
     """The start of the digest of a settings file, for `described`."""
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.sha256(file.read(1 << 20)).hexdigest()[:12]
+        return digest_file(path)[:12]
     except OSError:
         return "(not there)"
 

@@ -82,12 +82,6 @@ class Converters:
         """By name alone: may this file need conversion, or have something to say about it?"""
         return self._find(path) is not None
 
-    def stored_path(self, path: str) -> str | None:
-        """By name alone: what the file is called in the image; None when its content decides
-        (`face.xml`), which `lookup` then tells."""
-        converter = self._find(path)
-        return path if converter is None else converter.stored_path(path)
-
     def made_for(self, path: str) -> str:
         """What the stored bytes of a file are made for: equal texts mean equal bytes, as far as
         board and options decide. "": the file is stored as it is, whatever they are. The versions

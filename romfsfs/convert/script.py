@@ -80,20 +80,15 @@ class ScriptConverter:
     def concerns(self, path: str) -> bool:
         return path.endswith(".py")
 
-    def stored_path(self, path: str) -> str | None:
-        if path in KEPT_AS_SOURCE:
-            return path
-        return path[: -len(".py")] + ".mpy"
-
     def made_for(self, path: str) -> str:
-        return "" if self.stored_path(path) == path else self._made_for
+        return "" if path in KEPT_AS_SOURCE else self._made_for
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         compiler = find_compiler(self._target.mpy_version)
         parameters = (compiler.digest, self._target.architecture or "", path)
-        stored = self.stored_path(path)
-        assert stored is not None
-        return Decision(State.PENDING, stored, parameters, path in KEPT_AS_SOURCE)
+        kept = path in KEPT_AS_SOURCE
+        stored = path if kept else path[: -len(".py")] + ".mpy"
+        return Decision(State.PENDING, stored, parameters, kept)
 
     def convert(self, job: Job) -> Product:
         source = job.source.read_bytes()

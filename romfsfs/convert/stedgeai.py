@@ -97,9 +97,6 @@ class NeuralArtConverter:
     def concerns(self, path: str) -> bool:
         return suffix(path) in _SUFFIXES
 
-    def stored_path(self, path: str) -> str | None:
-        return path
-
     def made_for(self, path: str) -> str:
         chosen = self._options.for_path(path)
         profile = chosen.profile or ""

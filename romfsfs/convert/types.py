@@ -196,10 +196,6 @@ class Converter(Protocol):
         """By name alone: may this file need this converter?"""
         ...
 
-    def stored_path(self, path: str) -> str | None:
-        """By name alone: what it is called in the image; None when the content decides."""
-        ...
-
     def made_for(self, path: str) -> str:
         """What its result depends on besides the file and the tool's version, as
         `options.described` words it; "": nothing."""

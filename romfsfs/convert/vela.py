@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -91,9 +92,6 @@ class VelaConverter:
 
     def concerns(self, path: str) -> bool:
         return suffix(path) in _SUFFIXES
-
-    def stored_path(self, path: str) -> str | None:
-        return path
 
     def made_for(self, path: str) -> str:
         chosen = self._options.for_path(path)

@@ -243,7 +243,6 @@ def test_nothing_is_converted_when_that_is_asked(tmp_path, cache):
     as_they_are = Options((Rule("*", FileOptions(convert=False)),))
     converters = Converters(Target(options=as_they_are), cache)
     assert not converters.concerns("app.py")
-    assert converters.stored_path("app.py") == "app.py"
     assert convert(converters, tmp_path, "app.py", b"x = = 1").state is State.READY
 
 

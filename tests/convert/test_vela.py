@@ -265,7 +265,9 @@ def test_operators_with_one_reason_are_named_together():
         for name, reason in [("ADD", "Float32 (a;b;c)"), ("POW", "Unsupported opType"),
                              ("RELU", "Float32 (d)")]
     )  # fmt: skip
-    model = Model(3, {"Mine": 1, "ethos-u": 2}, {0: 4, 19: 1, 78: 1, 1: 9}, frozenset(), (), (), 0)
+    model = Model(
+        3, {"Mine": 1, "ethos-u": 2}, {0: 4, 19: 1, 78: 1, 1: 9}, frozenset(), (), (), 0, ()
+    )
     (found,) = vela.cpu_fallback(said, model)
     assert found.message == (
         "16 operators run on the CPU: ADD, RELU (Float32), AVERAGE_POOL_2D, Mine, POW "
