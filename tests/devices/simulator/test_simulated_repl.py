@@ -8,6 +8,8 @@ import pytest
 
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator import PartitionConfig
+from romfsfs.simulator.ota import two_slots
 
 BANNER = (
     b"MicroPython v1.25.0 on 2025-07-01; OPENMV4P with STM32H743\r\n"
@@ -209,23 +211,43 @@ def test_files_hide_modules_of_the_firmware_as_on_the_camera(camera, connect):
     assert host.value("len(umachine.unique_id())") == 12
 
 
-@pytest.mark.parametrize("card", [None, {"main.py": b"print('card')\n"}])
+def started(connect, simulator, before=0):
+    """What the scripts that ran at power-up have left in `started`; they print nothing."""
+    simulator.wait_until(lambda camera: camera.statistics.wire_out >= before + len(BANNER) - 30)
+    host = connect(simulator)
+    found = host.value("started, __import__('os').getcwd(), __import__('sys').path[4:]")
+    host.serial.close()
+    return found
+
+
+@pytest.mark.parametrize("card", [None, {"main.py": b"started = 'card'\n"}])
 def test_the_current_folder_s_main_py_starts_and_rom_s_does_not(camera, connect, card):
     """The SD card's where there is one; `_boot.py` sets the rest."""
-    rom = encode({"main.py": b"print('rom')\n", "app.py": b"print('app of rom')\n"}, DEFAULT_RULES)
-    simulator = camera(images={0: rom}, sd_files=card, main_script="import app")
-    host = connect(simulator, raw=False)
-    assert host.until(b">>> ").startswith(b"card\r\n" if card else b"app of rom\r\n")
-    host.enter_raw()
+    rom = encode({"main.py": b"started = 'rom'\n", "app.py": b"name = 'app'\n"}, DEFAULT_RULES)
+    simulator = camera(images={0: rom}, sd_files=card, main_script="import app\nstarted = app.name")
     folders = ["/flash", "/flash/lib", *(["/sdcard", "/sdcard/lib"] if card else [])]
-    assert host.value("__import__('sys').path")[4:] == folders
-    assert host.value("__import__('os').getcwd()") == folders[-2]
+    assert started(connect, simulator) == ("card" if card else "app", folders[-2], folders)
 
 
 def test_openmv_ota_s_firmware_starts_what_is_in_rom(camera, connect):
-    rom = encode({"main.py": b"print('rom')\n"}, DEFAULT_RULES)
-    host = connect(camera(images={0: rom}, runs_rom=True), raw=False)
-    assert host.until(b">>> ").startswith(b"rom\r\n")
+    rom = encode({"main.py": b"started = 'rom'\n"}, DEFAULT_RULES)
+    simulator = camera(images={0: rom}, runs_rom=True)
+    assert started(connect, simulator)[:2] == ("rom", "/rom")
+
+
+@pytest.mark.parametrize(("newer", "older"), ["AB", "BA"])
+def test_openmv_ota_s_firmware_starts_the_newer_slot_that_is_whole(camera, connect, newer, older):
+    """A byte changed in it, and the other one starts."""
+    size = 256 * 1024
+    a, b = (encode({"main.py": b"started = '%s'\n" % name}, DEFAULT_RULES) for name in (b"A", b"B"))
+    image = two_slots(size, a, b, newer=newer)
+    simulator = camera(partitions=(PartitionConfig(size),), images={0: image}, runs_rom=True)
+    assert started(connect, simulator)[0] == newer
+    place = image.index(b"'%s'" % newer.encode())
+    simulator.flash[0].load(image[:place] + b'"' + image[place + 1 :])
+    before = simulator.statistics.wire_out
+    simulator.replug()
+    assert started(connect, simulator, before)[0] == older
 
 
 def test_what_a_script_writes_to_flash_is_there_after_power_was_off(camera, connect):
