@@ -225,10 +225,10 @@ def _transfers() -> list[bytes]:
 
 def facts_text() -> bytes:
     answer = {
-        "machine": "OpenMV N6 with STM32N657X0", "arch": "OMVN6", "board_type": "N6",
+        "machine": "OpenMV N6 with STM32N657X0", "arch": "OMVN6",
         "omv": "4.8.1", "uid": "00" * 12, "release": "1.26.0", "mpy": 0x1F06 | 8 << 10,
-        "partitions": [("memory", 65536, 4096, IMAGE[:16], 4)], "ioctl": True, "stdin": True,
-        "stdout": True, "sha256": False, "crc32": True, "poll": True, "heap": 100000,
+        "partitions": [("memory", 65536, 4096, IMAGE[:16], 4)], "stdin": True,
+        "stdout": True, "sha256": False, "crc32": True, "poll": True,
     }  # fmt: skip
     return repr(answer).encode() + b"\r\n"
 

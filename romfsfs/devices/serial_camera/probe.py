@@ -56,20 +56,17 @@ class CameraFacts:
 
     machine: str
     arch: str
-    board_type: str
     openmv_version: str
     unique_id: str
     release: str
     mpy_version: tuple[int, int] | None
     march: str | None
     partitions: tuple[PartitionFacts, ...]
-    has_rom_ioctl: bool
     raw_input: bool
     raw_output: bool
     sha256: bool
     crc32: bool
     poll: bool
-    heap: int
 
     @property
     def firmware(self) -> str:
@@ -142,18 +139,15 @@ def _facts(answer: dict[str, Any]) -> CameraFacts:
     return CameraFacts(
         machine=_word(answer["machine"]),
         arch=_word(answer["arch"]),
-        board_type=_word(answer["board_type"]),
         openmv_version=_word(answer["omv"]),
         unique_id=_word(answer["uid"]),
         release=_word(answer["release"]),
         mpy_version=(mpy & 0xFF, (mpy >> 8) & 3) if mpy else None,
         march=ARCHITECTURES[architecture] or None if architecture < len(ARCHITECTURES) else None,
         partitions=partitions,
-        has_rom_ioctl=bool(answer["ioctl"]),
         raw_input=bool(answer["stdin"]),
         raw_output=bool(answer["stdout"]),
         sha256=bool(answer["sha256"]),
         crc32=bool(answer["crc32"]),
         poll=bool(answer["poll"]),
-        heap=int(answer["heap"]),
     )

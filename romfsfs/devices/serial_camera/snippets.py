@@ -54,8 +54,6 @@ def _rf():
  o=q(lambda:__import__('omv'))
  io=q(lambda:__import__('vfs').rom_ioctl)
  h=lambda n,a:q(lambda:getattr(m(n),a)) is not None
- import gc
- gc.collect()
  ps=[]
  if io:
   for k in range(max(0,q(lambda:io(1)) or 0)):
@@ -73,19 +71,16 @@ def _rf():
  r=repr({
   'machine':q(lambda:i._machine) or q(lambda:m('os').uname().machine) or '',
   'arch':q(lambda:o.arch()) or '',
-  'board_type':q(lambda:o.board_type()) or '',
   'omv':q(lambda:o.version_string()) or '',
   'uid':q(lambda:m('binascii').hexlify(m('machine').unique_id()).decode()) or '',
   'mpy':q(lambda:i._mpy) or 0,
   'release':q(lambda:m('os').uname().release) or '.'.join(str(x) for x in i.version[:3]),
-  'ioctl':io is not None,
   'partitions':ps,
   'stdin':q(lambda:sys.stdin.buffer) is not None,
   'stdout':q(lambda:sys.stdout.buffer) is not None,
   'sha256':h('hashlib','sha256'),
   'crc32':h('binascii','crc32'),
-  'poll':h('select','poll'),
-  'heap':q(lambda:gc.mem_free()) or 0})
+  'poll':h('select','poll')})
  print(r)
  print(r)
 _rf()
