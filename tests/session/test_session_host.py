@@ -233,3 +233,19 @@ def test_what_is_pending_when_a_session_is_resumed_is_converted(desk: Desk) -> N
         assert host.file_state("a.txt") == b"ready"
     finally:
         host.close()
+
+
+def test_options_that_change_have_everything_converted_that_they_touch(
+    host: SessionHost, desk: Desk
+) -> None:
+    desk.write("romfs.toml", b'["lib"]\nconvert = false\n')
+    host.changed("romfs.toml")
+    desk.write("lib/app.py", b"converted = 'when the options want it'\n")
+    host.changed("lib/app.py")
+    settled(host)
+    assert "A lib/app.py  " in host.status_text(no_writers)
+    desk.write("romfs.toml", b"")
+    host.changed("romfs.toml")
+    settled(host)
+    assert "A lib/app.py -> app.mpy" in host.status_text(no_writers)
+    assert host.file_state("lib/app.py") == b"ready"

@@ -177,3 +177,10 @@ def test_a_pattern_that_names_nothing_is_noted(desk: Desk) -> None:
     desk.write("romfs.toml", b'["*.bim"]\nalign = 64\n["*.bin"]\nalign = 16\n')
     (note,) = [p for p in desk.session.status().problems if p.code == "options"]
     assert (note.severity, note.text) == ("info", 'romfs.toml: no file is named by ["*.bim"]')
+
+
+def test_the_second_partition_of_a_board(desk: Desk) -> None:
+    desk.open()
+    desk.write("romfs.toml", b'board = "OPENMV_AE3:1"\n')
+    status = desk.session.status()
+    assert (status.record()["partition"], status.capacity) == (1, 1 << 20)

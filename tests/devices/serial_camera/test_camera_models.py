@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from convert.convert_helpers import make_model
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import OpenedModel, Tensor
-from romfsfs.devices.serial_camera import trying
+from romfsfs.devices.serial_camera import snippets, trying
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.errors import DeviceAnswer, DeviceLost
 from romfsfs.image.writer import encode
@@ -129,3 +131,17 @@ def test_a_garbled_answer_is_asked_for_again_and_not_believed() -> None:
     for nonsense in ("", "x", "[\n[", "1\n1", "{}\n{}", "{'ram':[]}\n{'ram':[]}"):
         with pytest.raises(DeviceAnswer):
             trying.open_model(FakeRepl(nonsense, nonsense), "a.tflite")
+
+
+@pytest.mark.parametrize("arguments", ["path,postprocess", "path,*,load_to_fb=False"])
+def test_present_and_older_firmware(micropython: Path, arguments: str) -> None:
+    """A second argument came with the present one, which cannot do without it."""
+    firmware = f"class Model:\n def __init__(self,{arguments}):\n  self.ram=7\n"
+    code = f"import sys\n{firmware}class uml:\n pass\numl.Model=Model\nsys.modules['uml']=uml\n"
+    done = subprocess.run(
+        [micropython, "-c", code + snippets.open_model("/rom/a.tflite")],
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    once, again = done.stdout.splitlines()
+    assert once == again
+    assert "'ram': 7" in once
