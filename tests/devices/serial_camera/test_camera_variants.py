@@ -28,6 +28,9 @@ FIRMWARES = {
     "no crc32": {"missing": ("binascii.crc32",)},
     "no checksums": {"missing": ("hashlib", "binascii.crc32")},
     "no select": {"missing": ("select",)},
+    "slow byte loops": {"stdio_buffer": False, "byte_seconds": 20e-6},
+    "the STM32's own port driver": {"usb": "stm32"},
+    "no unique id": {"unique_id": b""},
     "oldest": {"stdio_buffer": False, "erase_by_range": False, "missing": ("hashlib", "select")},
 }
 
