@@ -14,6 +14,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from measure import CHECKOUT, machine, shown
@@ -57,6 +58,8 @@ RUNS = {
 #: Targets of scripts/fuzz, one after another: not pytest's, and only where it is asked for.
 FUZZ = "fuzz"
 FUZZ_SECONDS = 120
+#: Scenarios of scripts/vm, in one boot.
+VM = "vm"
 
 
 @dataclass
@@ -90,13 +93,14 @@ class Outcome:
 def parse(arguments: list[str]) -> argparse.Namespace:
     runs = {name: run.what for name, run in RUNS.items()}
     runs[FUZZ] = f"scripts/fuzz --all; size: seconds a target ({FUZZ_SECONDS}); only when named"
+    runs[VM] = "scripts/vm: cameras on USB, in a virtual machine; only when named"
     parser = argparse.ArgumentParser(
         prog="scripts/soak",
         description="Repeat the long runs of the trust tests.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="runs:\n" + "\n".join(f"  {name:9} {what}" for name, what in runs.items()),
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="all but fuzz without")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="all but fuzz and vm without")
     parser.add_argument("--seconds", type=float, help="begin no more rounds of a run after this")
     parser.add_argument("--rounds", type=int, help="rounds, instead of a run's own number")
     parser.add_argument("--size", type=int, help="size of a round, instead of a run's own")
@@ -165,6 +169,24 @@ def count(report: Path, outcome: Outcome) -> None:
                 continue
 
 
+def vm(chosen: argparse.Namespace) -> Outcome:
+    outcome = Outcome(VM)
+    started = time.monotonic()
+    said = LOGS / "vm.log"
+    with open(said, "wb") as output:
+        done = subprocess.run(
+            [CHECKOUT / "scripts/vm"], stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    outcome.seconds = time.monotonic() - started
+    results = re.findall(r"^(ok|FAILED) +(\S+)", said.read_text(errors="replace"), re.M)
+    outcome.tests = len(results)
+    outcome.failed = [name for verdict, name in results if verdict == "FAILED"]
+    if done.returncode and not outcome.failed:
+        outcome.failed.append(f"scripts/vm ended with {done.returncode}; see {said}")
+    return outcome
+
+
 def fuzz(chosen: argparse.Namespace) -> Outcome:
     outcome = Outcome(FUZZ)
     started = time.monotonic()
@@ -194,7 +216,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     try:
         for name in chosen.runs or RUNS:
-            outcomes.append(fuzz(chosen) if name == FUZZ else soak(name, chosen))
+            outcomes.append({FUZZ: fuzz, VM: vm}.get(name, partial(soak, name))(chosen))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     width = min(100, shutil.get_terminal_size().columns)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from romfsfs.errors import ImageFormatError
+from romfsfs.image.reader import image_size
+
 _LISTING = """
 import sys, os, vfs, json, hashlib, binascii
+data = bytearray(os.stat(sys.argv[1])[6])
 with open(sys.argv[1], 'rb') as file:
-    data = file.read()
+    file.readinto(data)
 try:
     vfs.mount(vfs.VfsRom(memoryview(data)), '/r')
 except OSError:
@@ -32,6 +37,8 @@ def listed(
     found: list[Mapping[str, str] | None] = []
     path = folder / "partition"
     for content in partitions:
+        with contextlib.suppress(ImageFormatError):
+            content = content[: max(image_size(content[:16]), 4096)]  # what is read of it
         path.write_bytes(content)
         done = subprocess.run(
             [micropython, "-X", "heapsize=80M", "-c", _LISTING, path],

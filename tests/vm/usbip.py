@@ -2,7 +2,7 @@
 
 `attach` hands one end of a socket pair to the kernel; a thread answers its packets at the other.
 Closing it is a pulled cable. Only the transfers that the cameras of these tests need are known:
-control, bulk and interrupt. Facts: docs/cameras.md, "Emulated USB devices".
+control, bulk and interrupt. Facts: docs/cameras.md, "Emulated USB devices (virtual machine tests)".
 """
 
 from __future__ import annotations
