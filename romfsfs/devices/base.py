@@ -39,6 +39,8 @@ class DeviceInfo:
     usb_serial: of the port's USB device, '' where there is none. has_id: the camera says a unique
     id; without one the key ends in the port, and what the camera holds decides whether it is the
     one that is meant.
+    header_unit: bytes that can only be written after the image header, 0 where the header is last:
+    a write that is cut between leaves the header without them.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class DeviceInfo:
     firmware: str = ""
     notes: tuple[str, ...] = ()
     usb_serial: str = ""
+    header_unit: int = 0
     has_id: bool = True
 
     def may_be(self, key: str) -> bool:

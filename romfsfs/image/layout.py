@@ -21,7 +21,7 @@ from romfsfs.image.model import Extent
 from romfsfs.image.rules import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.tree import Branch, Leaf, TreeEntry, build
 from romfsfs.image.tuples import NamedTuple
-from romfsfs.image.varuint import MAGIC, MAX_VALUE, encode, encode_to
+from romfsfs.image.varuint import MAGIC, MAX_VALUE, encode, encode_to, padding_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,20 +82,29 @@ class Layout:
         return iter(self._pieces)
 
 
-def canonical(entries: Sequence[TreeEntry], rules: AlignmentRules = DEFAULT_RULES) -> Layout:
+def canonical(
+    entries: Sequence[TreeEntry], rules: AlignmentRules = DEFAULT_RULES, lead: int = HEADER_SIZE
+) -> Layout:
     """The canonical layout of a tree; siblings keep the order of `entries`, parents precede
-    children. PlanError for names that cannot be stored, CapacityError above 4 GiB."""
-    return canonical_tree(build(entries), rules)
+    children. PlanError for names that cannot be stored, CapacityError above 4 GiB.
+
+    lead: where the first record starts. What is before it is a padding record of FF, so that flash
+    there need only be erased."""
+    return canonical_tree(build(entries), rules, lead)
 
 
-def canonical_tree(branches: list[Branch], rules: AlignmentRules) -> Layout:
+def canonical_tree(
+    branches: list[Branch], rules: AlignmentRules, lead: int = HEADER_SIZE
+) -> Layout:
     """`canonical` for a tree that is built already."""
-    measure(branches, rules)
+    measure(branches, rules, lead)
     root = branches[0]
     placements: dict[str, Extent] = {}
     pieces: list[bytes | FilePiece | BasePiece] = [b""]
-    emit(root, HEADER_SIZE, pieces, placements)
-    size = HEADER_SIZE + root.content_size
+    if lead > HEADER_SIZE:
+        pieces.append(padding_head(lead - HEADER_SIZE).ljust(lead - HEADER_SIZE, b"\xff"))
+    emit(root, lead, pieces, placements)
+    size = lead + root.content_size
     if size % 2:
         pieces.append(b"\x01\x01\xff")
         size += 3
@@ -129,7 +138,7 @@ def directory_head(raw: bytes, content_size: int, offset: int, alignment: int) -
     return b"\x04" + b"\x80" * padding + length + name
 
 
-def measure(branches: list[Branch], rules: AlignmentRules) -> None:
+def measure(branches: list[Branch], rules: AlignmentRules, lead: int = HEADER_SIZE) -> None:
     """Fill in the records and the size of every directory's content.
 
     Offsets inside a directory count from its first child. That start is a multiple of the largest
@@ -139,7 +148,7 @@ def measure(branches: list[Branch], rules: AlignmentRules) -> None:
     largest = rules.largest
     alignments: dict[str, int] = {}
     for branch in reversed(branches):
-        start = 0 if branch.path else HEADER_SIZE
+        start = 0 if branch.path else lead
         offset = start
         records: list[tuple[bytes, int]] = []
         for child in branch.children:

@@ -15,6 +15,7 @@ import killed_push
 import pytest
 from listed import listed
 
+import romfsfs
 from romfsfs.boards import get_board
 from romfsfs.cli import doctor, main
 from romfsfs.devices import discovery
@@ -320,6 +321,10 @@ def test_no_dfu_util(monkeypatch: pytest.MonkeyPatch) -> None:
         find_loader(get_board("OPENMV_N6"), 0)
 
 
+def digests(tree: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in tree.items()}
+
+
 def cuts(size: int, start: int) -> list[int]:
     """Where the cable is pulled in writes of `size` bytes and then of `start`: around the first
     pages, and at the blocks."""
@@ -367,8 +372,7 @@ def test_cable_pulled_at_any_moment(
         with pytest.raises(DeviceLost, match=r"written.*connect it again"):
             device.write_image(io.BytesIO(new))
         states.append(tool.flash(name))
-    wanted = [{name: hashlib.sha256(data).hexdigest() for name, data in tree.items()}
-              for tree in trees]  # fmt: skip
+    wanted = [digests(tree) for tree in trees]
     gaps = [stop for stop in stops if first < stop < first + start and start > PAGE]
     for stop, files in zip(stops, listed(micropython, tmp_path, states), strict=True):
         assert stop in gaps or files in (None, *wanted), stop
@@ -378,6 +382,50 @@ def test_cable_pulled_at_any_moment(
     device = open_device(f"dfu:{board}", partition=partition)
     assert device.write_image(io.BytesIO(new)).verified
     assert listed(micropython, tmp_path, [tool.flash(name)]) == [wanted[1]]
+
+
+def test_a_commit_leaves_what_is_erased_with_the_header_empty(
+    attach: Callable[..., Any], micropython: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its last write is the header's page alone; an image that has no room for that, or
+    is to be compact, has no such place."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    old = make_files(20 * KIB, 1)
+    tool = attach("OPENMV_N6", encode(old, DEFAULT_RULES))
+    plugged = (tool.folder / "devices.json").read_text()
+    for compact in (False, True):
+        (tool.folder / "devices.json").write_text(plugged)
+        with romfsfs.open("dfu:OPENMV_N6") as editor:
+            (editor.path / "new.txt").write_bytes(b"new")
+            editor.commit(compact=compact)
+        held = tool.flash("ROMFS0")
+        assert (set(held[PAGE : 64 * KIB]) == {0xFF}) != compact
+        assert listed(micropython, tmp_path, [held]) == [digests({**old, "new.txt": b"new"})]
+
+
+def test_half_an_image_is_not_what_undo_brings_back(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The cable was pulled just after the header: what is there then looks like an image."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    texts = [{"a.txt": letter * 80_000} for letter in (b"1", b"2")]
+    old, new = (encode(each, DEFAULT_RULES) for each in texts)
+    tool = attach("OPENMV_N6", old)
+    plugged = (tool.folder / "devices.json").read_text()
+    (tmp_path / "new.img").write_bytes(new)
+    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV_N6"]
+    tool.fault(stop_after=len(new) + 4096)
+    assert main(push) == 5
+    assert tool.flash("ROMFS0").startswith(new[:4096])
+    assert not tool.flash("ROMFS0").startswith(new)
+    tool.fault()
+    for command in (push, push, ["undo", "dfu:OPENMV_N6"]):
+        (tool.folder / "devices.json").write_text(plugged)
+        assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "has this image already" in said, said
+    assert tool.flash("ROMFS0").startswith(old)
 
 
 def test_cable_pulled_in_a_read(attach: Callable[..., Any]) -> None:

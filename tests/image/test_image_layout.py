@@ -15,7 +15,14 @@ from image_trees import Tree, entries, firmware_view, number, random_tree, trees
 from oracles import openmv_ota
 
 from romfsfs.errors import CapacityError, PlanError
-from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, FilePiece, TreeEntry, canonical
+from romfsfs.image.layout import (
+    DEFAULT_RULES,
+    HEADER_SIZE,
+    AlignmentRules,
+    FilePiece,
+    TreeEntry,
+    canonical,
+)
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
@@ -24,8 +31,8 @@ N6_RULES = AlignmentRules(4, tuple((s, 32) for s in ("tflite", "lite", "onnx", "
 MIXED_RULES = AlignmentRules(8, (("tflite", 32), ("lite", 16), ("bin", 128), ("txt", 4)))
 
 
-def render(tree: Tree, rules: AlignmentRules = DEFAULT_RULES) -> bytes:
-    layout = canonical(entries(tree), rules)
+def render(tree: Tree, rules: AlignmentRules = DEFAULT_RULES, lead: int = HEADER_SIZE) -> bytes:
+    layout = canonical(entries(tree), rules, lead)
     parts = [
         tree[piece.path] or b"" if isinstance(piece, FilePiece) else piece
         for piece in layout.pieces
@@ -123,6 +130,17 @@ def test_no_new_features_upset_the_peer() -> None:
     assert found == tree
 
 
+@pytest.mark.parametrize("lead", [4096, 65536])
+def test_the_beginning_can_be_left_empty(lead: int) -> None:
+    """Flash that boot loaders erase together with the header; peers skip the padding record."""
+    tree: Tree = {"a.bin": b"1" * 40, "d": None, "d/b.tflite": b"22"}
+    image = render(tree, N6_RULES, lead)
+    assert set(image[32:lead]) == {0xFF}
+    assert lead < len(image) <= lead + len(render(tree, N6_RULES))
+    found = {path: entry.data for path, entry in openmv_ota().VfsRomReader(image).walk()}
+    assert found == tree
+
+
 def test_siblings_keep_the_order_given() -> None:
     tree: Tree = {"z": b"", "b": None, "a": b"", "b/2": b"", "b/1": b""}
     assert [path for path, _ in walk(read_image(render(tree)))] == ["z", "b", "b/2", "b/1", "a"]
@@ -182,7 +200,10 @@ def expected_view(tree: Tree) -> dict[str, list[object] | None]:
 def test_the_firmware_sees_the_same_tree(micropython: Path, tmp_path: Path) -> None:
     rng = random.Random(1)
     made = [random_tree(rng, rng.choice([0, 1, 5, 30])) for _ in range(60)]
-    images = [render(tree, rng.choice([DEFAULT_RULES, N6_RULES, MIXED_RULES])) for tree in made]
+    images = [
+        render(tree, rng.choice([DEFAULT_RULES, N6_RULES, MIXED_RULES]), rng.choice([16, 4096]))
+        for tree in made
+    ]
     for tree, view in zip(made, firmware_view(micropython, tmp_path, images), strict=True):
         assert view == expected_view(tree)
 

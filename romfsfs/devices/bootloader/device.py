@@ -53,6 +53,7 @@ class BootLoaderDevice:
             capacity=loader.capacity,
             erase_size=self._partition.erase_size,
             march=self._board.march,
+            header_unit=loader.header_unit if loader.header_unit > _PAGE else 0,
             notes=("in its boot loader the camera does not tell its bytecode version",),
         )
 

@@ -158,14 +158,15 @@ def read_argv(
 
 
 def wait_argv(tool: str, board: Board, partition: Partition, file: str) -> list[str]:
-    """Wait for a board, and read the partition from its start on, which may be stopped."""
+    """Wait for a board, and read something of it, which may be stopped. What is read matters
+    little; dfu-util would wait on for a setting that is not there."""
     assert board.dfu_id is not None
     assert partition.dfu is not None
     vid, pid = board.dfu_id
     target = partition.dfu
     place = ["-s", f"{_hex(target.address)}:256"] if target.address is not None else []
-    alt = target.name or str(target.alt)
-    return [tool, "-w", "-d", f",{vid:04x}:{pid:04x}", "-a", alt, *place, "-U", file]
+    alt = target.alt if place else 0
+    return [tool, "-w", "-d", f",{vid:04x}:{pid:04x}", "-a", str(alt), *place, "-U", file]
 
 
 def write_argv(

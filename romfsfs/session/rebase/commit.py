@@ -14,7 +14,7 @@ from pathlib import Path
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.errors import CapacityError, ImageFormatError, RomfsError, UsageError
 from romfsfs.image.file_buffer import FileBuffer
-from romfsfs.image.layout import Layout
+from romfsfs.image.layout import Layout, canonical
 from romfsfs.session.keep.images import open_image, parse_fd
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.state import Base, BaseEntry
@@ -257,7 +257,15 @@ def _refuse_other_files(copy: Path, name: str, held: Held, force: bool) -> None:
 
 
 def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layout:
-    """Canonical for files and `--compact`; stable for cameras, so that few blocks differ."""
+    """Canonical for files and `--compact`; stable for cameras, so that few blocks differ.
+
+    Through a boot loader all blocks are written, and what it erases with the header is left empty:
+    then a cable pulled at any moment leaves the old files, the new ones, or none.
+    """
+    lead = target.device.info().header_unit
+    if lead and not compact:
+        layout = canonical(plan.tree(), plan.rules, lead)
+        return layout if plan.capacity is None or layout.size <= plan.capacity else plan.layout
     if compact or not target.stable or not session.base.image_size:
         return plan.layout
     from romfsfs.image.stable import stable

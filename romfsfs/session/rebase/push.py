@@ -125,10 +125,13 @@ def push(
         session, target = session_for(device, source), target_of(device)
         with target.alone():
             interrupted = _interrupted(session, target)
-            if device.matches(image, size) is True:
+            there = device.matches(image, size)
+            if there is not True:
+                before = _before(session, target, options, interrupted, progress)
+                there = device.matches(image, size)  # boot loaders know when they have been read
+            if there is True:
                 forget(folder)
                 return None
-            before = _before(session, target, options, interrupted, progress)
             base = _staged(session, image, size)
             after = After(options.kind, base, f"from {name}")
             report = rebase(session, target, after, before, stood_on(session), progress=progress)
@@ -214,7 +217,9 @@ def _before(
 ) -> Before:  # fmt: skip
     """What the camera holds now; after an interrupted write, what it held before that."""
     before = look(session, target, progress) if options.backup else Before(Held("", 0), False)
-    if interrupted is not None and not before.held.size:
+    # Half of an image is one by its header, and only boot loaders may leave that.
+    half = target.device.info().header_unit > 0
+    if interrupted is not None and (half or not before.held.size):
         return Before(interrupted.before, interrupted.kept)
     if before.held.digest == "" and options.backup and not options.force:
         raise ImageFormatError(

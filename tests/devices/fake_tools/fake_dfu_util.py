@@ -79,8 +79,7 @@ def main():
     if not {"U", "D", "e"} & set(given):
         die("Error: You need to specify one of -D or -U", 64)
     device = choose(devices, given)
-    names = [setting["name"] for setting in device["settings"]]
-    alt = names.index(given["a"]) if given["a"] in names else int(given["a"])
+    alt = int(given["a"])
     if alt >= len(device["settings"]):
         die("No such Alternate Setting")
     resets = {"reset", "R"} & set(given) or "leave" in given.get("s", "")
