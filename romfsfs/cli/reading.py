@@ -70,13 +70,17 @@ def _known_copy(opened: Device) -> Path | None:
     """The copy that the camera's session has of the image that the camera says it holds."""
     from romfsfs.session.keep.folder import folder_of
 
+    kept = {
+        copy: copy.stat().st_size for copy in folder_of(opened.info().key).history.glob("*.img")
+    }
     try:
-        tree = opened.read_tree()
+        tree = opened.read_tree() if kept else None
     except ImageFormatError:
         return None  # whoever reads all of it says what is wrong
-    digest = opened.digest(tree.size) if tree else None
-    copy = folder_of(opened.info().key).image(digest) if digest else None
-    return copy if copy and copy.exists() and digest_file(copy) == digest else None
+    if tree is None or tree.size not in kept.values():
+        return None  # not worth the camera's time, which hashes a megabyte in a second or so
+    digest = opened.digest(tree.size)
+    return next((copy for copy in kept if copy.stem == digest == digest_file(copy)), None)
 
 
 def tree_of(
