@@ -291,8 +291,8 @@ _LONGEST_STEM = 226
 def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
     """Remove what `replace_atomically` left in this folder (of the file `name`, if given) in
     processes that were killed. What cannot be removed stays."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             found = TEMPORARY.fullmatch(entry.name)
             if found and _stem(name) in ("", found[1]) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):  # gone, in use, or in /tmp another user's

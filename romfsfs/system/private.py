@@ -31,10 +31,11 @@ def check_private(path: Path) -> None:
     """RomfsError if somebody else could put things into the folder `path`, or another folder in
     its place: each part of the path that is there, and each link in it, is looked at."""
     trusted = trusted_users()
-    at, rest = Path(path.anchor), list(reversed(path.parts[1:]))
+    # Strings: this is asked some ten times by each command, and a Path takes longer than a stat.
+    at, rest = "", _names(os.fspath(path))
     links = 0
     while rest and links <= _MAX_LINKS:
-        part = at / rest.pop()
+        part = f"{at}/{rest.pop()}"
         try:
             status = os.lstat(part)
         except OSError:  # to be made yet, or what the next step meets says more
@@ -43,20 +44,23 @@ def check_private(path: Path) -> None:
             raise _refused(part, "the folder belongs to another user, who", _ELSEWHERE)
         if stat.S_ISLNK(status.st_mode):
             links += 1
-            target = Path(os.readlink(part))
-            at = Path(target.anchor) if target.is_absolute() else at
-            rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+            target = os.readlink(part)
+            at = "" if target.startswith("/") else at
+            rest += _names(target)
             continue
         at = part
         # In a sticky folder, as /tmp, others can make names of their own, but not take ours away.
-        if status.st_mode & stat.S_ISVTX and rest:
-            continue
-        who = _others(status)
+        who = "" if status.st_mode & stat.S_ISVTX and rest else _others(status)
         if who:
             ours = not rest and status.st_uid == os.geteuid()
             own = ours and not status.st_mode & stat.S_ISVTX
             remedy = f"make it yours alone: chmod go-w {shell_word(part)}" if own else _ELSEWHERE
             raise _refused(part, f"{who} may write to the folder and", remedy)
+
+
+def _names(path: str) -> list[str]:
+    """The names in a path, the first one last."""
+    return [name for name in path.split("/") if name][::-1]
 
 
 def _others(status: os.stat_result) -> str:
@@ -81,7 +85,5 @@ def _is_own_group(gid: int, uid: int) -> bool:
     return group.gr_name == name and set(group.gr_mem) <= {name}
 
 
-def _refused(part: Path, why: str, next_step: str) -> RomfsError:
-    return RomfsError(
-        f"{why} could change what is kept there", where=str(part), next_step=next_step
-    )
+def _refused(part: str, why: str, next_step: str) -> RomfsError:
+    return RomfsError(f"{why} could change what is kept there", where=part, next_step=next_step)
