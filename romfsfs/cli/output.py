@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -250,6 +251,12 @@ def printable_lines(text: str) -> str:
     if text.isprintable():
         return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def fitted(line: str) -> str:
+    """A line cut at the end of the terminal's."""
+    columns = shutil.get_terminal_size().columns
+    return line[: columns - 3] + "..." if len(line) > columns else line
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

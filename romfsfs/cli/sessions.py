@@ -6,13 +6,14 @@ import itertools
 import json
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from romfsfs.cli import values
-from romfsfs.cli.output import Output, confirmed, count_text
+from romfsfs.cli.output import Output, confirmed, count_text, fitted
 from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, TRY, where
 from romfsfs.cli.reports import (
     DIFF_COLOURS,
@@ -332,5 +333,6 @@ def log(
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))
         mark = "*" if entry is known[-1] else " "
         line = f"{mark}{entry.number:4}  {when}  {entry.kind:6}  {entry.size:>12,} B"
-        lines.append(f"{line}  {printable(entry.summary)}".rstrip())
+        line = f"{line}  {printable(entry.summary)}".rstrip()
+        lines.append(fitted(line) if sys.stdout.isatty() else line)
     output.show_exactly(lines, (("*", "green"),))

@@ -13,7 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from romfsfs.cli.output import Output, drawn, draws, flush, printable_lines, reader_has_gone, write
+from romfsfs.cli.output import (
+    Output,
+    drawn,
+    draws,
+    fitted,
+    flush,
+    printable_lines,
+    reader_has_gone,
+    write,
+)
 from romfsfs.cli.reports import STATUS_COLOURS
 from romfsfs.errors import EXIT_OK
 from romfsfs.session.find import Found
@@ -87,8 +96,8 @@ def _from_daemon(mountpoint: Path, name: str) -> str:
 
 def _screen(text: str) -> str:
     """As much of the text as fits, lines cut rather than wrapped, at the top of an empty screen."""
-    columns, rows = shutil.get_terminal_size()
-    lines = [line[:columns] for line in printable_lines(text).splitlines()]
+    rows = shutil.get_terminal_size().lines
+    lines = [fitted(line) for line in printable_lines(text).splitlines()]
     if len(lines) > rows - 1:
         # The last line says how full it is: that stays.
         left_out = len(lines) - (rows - 2)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
-from romfsfs import __version__
+from romfsfs import __version__, api
 from romfsfs.cli import main
 from romfsfs.cli.app import COMMANDS, romfsfs
 from romfsfs.image.writer import encode
+
+CHECKOUT = Path(__file__).parents[2]
 
 #: Commands whose result is text by its nature, is nothing but a sentence, or is a file.
 NO_LISTING = {
@@ -84,3 +91,66 @@ def test_commands_that_should_start_quickly_import_little(
     imported = set(done.stderr.split())
     assert not imported & _LATE
     assert 10 < len(imported) < 110, sorted(imported)
+
+
+def on_a_terminal(columns: int, *words: str, **environment: str) -> str:
+    """What a command shows on a terminal of so many columns."""
+    here, there = os.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    started = subprocess.Popen(
+        [sys.executable, "-m", "romfsfs", *words], stdin=there, stdout=there, stderr=there,
+        env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(CHECKOUT), **environment},
+    )  # fmt: skip
+    os.close(there)
+    said = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while data := os.read(here, 4096):
+            said += data
+    os.close(here)
+    assert started.wait(60) == 0, said
+    return said.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Path:
+    """An image with a long log entry, and edits that are kept."""
+    image = tmp_path / "app.img"
+    image.write_bytes(encode({"a.txt": b"old\n"}))
+    with api.open(image) as editor:
+        for n in range(9):
+            (editor.path / f"a rather long name {n}.txt").write_text("1")
+        editor.commit()
+        (editor.path / "a.txt").write_text("new\n")
+    return image
+
+
+def test_colours_are_for_terminals_that_want_them(edited: Path) -> None:
+    green, red = "\x1b[32m+new\x1b[0m\n", "\x1b[31m-old\x1b[0m\n"
+    shown = on_a_terminal(80, "diff", str(edited), PAGER="cat")
+    assert green in shown
+    assert red in shown
+    assert "\x1b[33m  M a.txt" in on_a_terminal(80, "status", str(edited))
+    for words, environment in (
+        (["diff", str(edited)], {"NO_COLOR": "1", "PAGER": "cat"}),
+        (["status", str(edited)], {"NO_COLOR": "1"}),
+        (["status", str(edited)], {"TERM": "dumb"}),
+    ):
+        assert "\x1b" not in on_a_terminal(80, *words, **environment)
+
+
+def test_diff_and_log_go_through_the_pager(edited: Path, tmp_path: Path) -> None:
+    for command in ("diff", "log"):
+        pager = f"echo paged; cat > '{tmp_path}/{command}'"
+        assert on_a_terminal(80, command, str(edited), PAGER=pager, NO_COLOR="1") == "paged\n"
+    assert "+new\n" in (tmp_path / "diff").read_text()
+    assert all(len(line) <= 80 for line in (tmp_path / "log").read_text().splitlines())
+    assert on_a_terminal(80, "log", str(edited), PAGER="head -c 1")  # closed early: no error
+
+
+@pytest.mark.parametrize("words", [["boards"], ["info", "--map", "app.img"], ["--help"]])
+def test_a_screen_of_80_columns_is_enough(
+    words: list[str], edited: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(edited.parent)
+    shown = on_a_terminal(80, *words, NO_COLOR="1")
+    assert [line for line in shown.splitlines() if len(line) > 80] == []

@@ -148,6 +148,6 @@ def test_a_screen_too_small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "".join(f"line {n} is longer than that\n" for n in range(10)) + "  [###...]\n"
     shown = _screen(text).partition("\x1b[2J")[2].splitlines()
     assert shown == [
-        "line 0 is longer tha", "line 1 is longer tha", "line 2 is longer tha",
+        "line 0 is longer ...", "line 1 is longer ...", "line 2 is longer ...",
         "  ... 7 lines more", "  [###...]",
     ]  # fmt: skip

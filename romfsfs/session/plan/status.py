@@ -17,6 +17,8 @@ from romfsfs.session.plan.shadow import Change, InCache, ShadowEntry
 _CHANGES = (Change.ADDED, Change.MODIFIED, Change.DELETED)
 _LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}
 _BAR_WIDTH = 24
+#: Columns of the names beyond which sizes are not aligned any more.
+_NAME_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,14 @@ class Status:
         for problem in grave:
             lines += _problem_lines(problem, verbose)
         shown = [entry for entry in self.entries if _is_shown(entry, verbose)]
-        for entry in shown:
-            lines.append(_entry_line(entry, self.target, mounted))
+        cells = [_entry_cells(entry, self.target, mounted) for entry in shown]
+        width = min(
+            _NAME_WIDTH, max((len(printable(name)) for name, said in cells if said), default=0)
+        )
+        sizes = max((len(said) for _, said in cells if said.endswith(" B")), default=0)
+        for entry, (name, said) in zip(shown, cells, strict=True):
+            aligned = said.rjust(sizes) if said.endswith(" B") else said
+            lines.append(f"{printable(name):{width}}  {aligned}" if said else name)
             if verbose and entry.figures is not None:
                 lines.append(f"      {entry.figures.text}")
         ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
@@ -133,21 +141,22 @@ def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
     return verbose or entry.change is not Change.IGNORED
 
 
-def _entry_line(entry: ShadowEntry, target: Target, mounted: bool) -> str:
+def _entry_cells(entry: ShadowEntry, target: Target, mounted: bool) -> tuple[str, str]:
+    """What is left and what is right in an entry's line: the name, and its size or state."""
     letter = _LETTERS.get(entry.change, " ")
     path = entry.path + ("/" if entry.is_dir else "")
     line = f"  {letter} {path}"
     if entry.change is Change.DELETED or entry.is_dir:
-        return line
+        return line, ""
     if entry.change is Change.IGNORED:
-        return f"{line}  ({entry.note or 'not stored'})"
+        return line, f"({entry.note or 'not stored'})"
     if entry.state == "pending":
         waits = entry.note or ("converting" if mounted else "converted when it is committed")
-        return f"{line} -> {entry.stored_as or '?'}  {waits}"
+        return f"{line} -> {entry.stored_as or '?'}", waits
     if entry.state == "failed":
-        return f"{line}  FAILED"
+        return line, "FAILED"
     becomes = what_it_becomes(entry, target)
-    return f"{line} -> {becomes} {entry.size:,} B" if becomes else f"{line}  {entry.size:,} B"
+    return f"{line} -> {becomes}" if becomes else line, f"{entry.size:,} B"
 
 
 def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
@@ -158,7 +167,7 @@ def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
         return ""
     # Of what keeps its name, only models are converted, for the partition's NPU.
     npu = target.partition.npu if target.partition is not None else None
-    return "Ethos-U," if isinstance(npu, VelaNpu) else "Neural-ART,"
+    return "Ethos-U" if isinstance(npu, VelaNpu) else "Neural-ART"
 
 
 def _problem_lines(problem: Problem, verbose: bool) -> list[str]:
