@@ -55,7 +55,7 @@ def image_of(
         else:
             with device(source, board, partition) as opened:
                 info = opened.info()
-                known = _known_copy(opened)
+                known = known_copy(opened)
                 if known is None:
                     opened.read_image(copy, progress)
             if known is not None:
@@ -66,7 +66,7 @@ def image_of(
         yield parse(copy, "standard input" if source == "-" else source, WHOLE_COPY), copy, info
 
 
-def _known_copy(opened: Device) -> Path | None:
+def known_copy(opened: Device) -> Path | None:
     """The copy that the camera's session has of the image that the camera says it holds."""
     from romfsfs.session.keep.folder import folder_of
 

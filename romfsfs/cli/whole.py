@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -28,6 +29,7 @@ from romfsfs.cli.parameters import (
     YES,
     partition,
 )
+from romfsfs.cli.reading import known_copy
 from romfsfs.cli.reports import refuse_existing, say_tried, wait_for, write_record, write_text
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError, shell_word
@@ -97,7 +99,13 @@ def _pull(
     opened: Device, file: BinaryIO, camera: str, progress: Progress
 ) -> tuple[int, str, list[Problem]]:
     """Size and digest of the image, and what of it does not work on that camera."""
-    size = opened.read_image(file, progress)
+    known = known_copy(opened)
+    if known is None:
+        size = opened.read_image(file, progress)
+    else:
+        size = known.stat().st_size
+        with open(known, "rb") as copy:
+            shutil.copyfileobj(copy, file)
     if not size:
         raise RomfsError("the camera's partition is blank: there is no image", where=camera)
     file.flush()

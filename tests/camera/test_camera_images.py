@@ -296,5 +296,6 @@ def test_looking_at_a_camera_reads_the_records_of_its_files(rig: Rig, connect: C
     assert {**told, "source": ""} == {**expected, "source": ""}
     assert count < 24 * KIB
     rig.prepare("camera")  # reads all of it, once
-    for words in (("verify", "camera"), ("ls", "camera", "--json"), ("cat", "camera", "file7.txt")):
-        assert moved(*words)[1] < 24 * KIB, words
+    for words in ("verify camera", "ls camera --json", "cat camera file7.txt", "pull camera x.img"):
+        assert moved(*words.split())[1] < 24 * KIB, words
+    assert (rig.folder / "x.img").read_bytes() == image
