@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable
 from typing import BinaryIO
@@ -206,8 +205,9 @@ class FileDevice:
         self._written = now if now is not None and now[:4] == compared[:4] else None
 
     def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
-        if size <= _FROM_DISK and sys.platform == "linux":
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # from the disk, not from memory
+        advise = getattr(os, "posix_fadvise", None)  # not on macOS
+        if size <= _FROM_DISK and advise:
+            advise(fd, 0, 0, getattr(os, "POSIX_FADV_DONTNEED", 4))  # from the disk, not memory
         offset = 0
         while offset < size:
             mine = os.pread(fd, CHUNK, offset)

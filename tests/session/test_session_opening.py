@@ -280,6 +280,20 @@ def test_what_is_short_without_a_power_cut_is_an_edit(
     assert desk.changes() == {"lib/b.bin": "M" if left is not None else "D"}
 
 
+def test_where_no_run_of_the_system_is_known_an_edit_is_an_edit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS has no boot id: zeros that a person wrote were taken for a tear, and replaced."""
+    monkeypatch.setattr(settling, "boot_id", lambda: "")
+    desk.open()
+    tear(desk.work / "lib/b.bin", bytes(200))
+    desk.open()
+    assert desk.changes() == {"lib/b.bin": "M"}
+    desk.session.folder.unsettled.write_text("")  # the mark itself was torn
+    desk.open()
+    assert desk.changes() == {}
+
+
 def tear(file: Path, left: bytes | None) -> None:
     """What a power cut leaves of a file that was not synced."""
     before = file.stat()

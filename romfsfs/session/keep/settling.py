@@ -18,6 +18,9 @@ from romfsfs.system.files import named, sync_dir, sync_file_system
 
 log = logging.getLogger(__name__)
 
+#: Where nothing tells one run of the system from the next: what looks torn may be an edit.
+_UNKNOWN = "unknown"
+
 
 def mark(folder: SessionFolder) -> None:
     """Say that the tree is not settled. Durable with the folder's next sync; a mark that lost
@@ -26,7 +29,7 @@ def mark(folder: SessionFolder) -> None:
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with named(path), open(os.open(path, flags, 0o600), "w") as file:
-        file.write(boot_id())
+        file.write(boot_id() or _UNKNOWN)
 
 
 def lost_power(folder: SessionFolder) -> bool:
@@ -35,7 +38,7 @@ def lost_power(folder: SessionFolder) -> bool:
         marked = folder.unsettled.read_text("ascii", "replace")
     except FileNotFoundError:
         return False
-    return not marked or marked != boot_id()
+    return not marked or marked not in (_UNKNOWN, boot_id())
 
 
 def settle(folder: SessionFolder) -> None:

@@ -1,0 +1,76 @@
+"""Takes away what macOS lacks, from romfsfs alone: tests and the standard library keep it.
+
+`scripts/test --without` puts this at the root of a copy of the checkout. Python imports it at its
+start, in every process of the tests, since all of them have that root on their path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+for module, names in (
+    (os, ("O_PATH", "O_TMPFILE", "copy_file_range", "posix_fadvise", "memfd_create", "pidfd_open",
+          "splice", "POSIX_FADV_DONTNEED")),
+    (resource, ("prlimit",)),
+):  # fmt: skip
+    for name in names:
+        if hasattr(module, name):
+            delattr(module, name)
+
+#: functions of the C library that macOS has not
+_FUNCTIONS = ("renameat2", "syncfs", "mallopt", "statx", "prlimit", "copy_file_range")
+_find_function = ctypes.CDLL.__getattr__
+
+
+def _is_ours() -> bool:
+    """Whether romfsfs asks, itself or through the standard library."""
+    frame = sys._getframe(2)
+    library = os.path.dirname(os.__file__)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.split(".")[0] == "romfsfs":
+            return True
+        file = frame.f_code.co_filename
+        if not (file.startswith((library, "<frozen")) or file == __file__) or "-packages" in file:
+            return False
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _without(library: ctypes.CDLL, name: str) -> Any:
+    if name in _FUNCTIONS and _is_ours():
+        raise AttributeError(name)
+    return _find_function(library, name)
+
+
+ctypes.CDLL.__getattr__ = _without  # type: ignore[method-assign]
+
+
+def _in_proc(path: object) -> bool:
+    text = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else ""
+    # What is mounted a Mac tells by another way, which is not this machine's.
+    return text.startswith("/proc") and not text.endswith(("/mountinfo", "/mounts"))
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("open", "os.listdir", "os.scandir") and _in_proc(arguments[0]) and _is_ours():
+        raise FileNotFoundError(2, "taken away", str(arguments[0]))
+
+
+def _hidden(call: Callable[..., Any]) -> Callable[..., Any]:
+    def asked(path: Any, *rest: Any, **options: Any) -> Any:
+        if _in_proc(path) and _is_ours():
+            raise FileNotFoundError(2, "taken away", str(path))
+        return call(path, *rest, **options)
+
+    return asked
+
+
+sys.addaudithook(_hook)
+for _name in ("stat", "lstat", "readlink", "truncate"):
+    setattr(os, _name, _hidden(getattr(os, _name)))
