@@ -21,7 +21,7 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep.base_image import BaseImage, open_base
 from romfsfs.session.keep.folder import SessionFolder, all_sessions
 from romfsfs.session.keep.recall import Recall
-from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours, save
+from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
 from romfsfs.session.plan.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
 from romfsfs.session.plan.shadow import (
@@ -152,11 +152,6 @@ class Session:
         if self.info.erase_size is not None:
             return self.info.erase_size
         return self.target.partition.erase_size if self.target.partition else None
-
-    def save_info(self, info: SessionInfo) -> None:
-        """Replace what the user chose (board, options); conversions follow."""
-        save(self.folder.info, info.dump())
-        self._remembered, self._settings = info, None
 
     @contextmanager
     def work_fd(self) -> Iterator[int]:

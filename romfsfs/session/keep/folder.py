@@ -23,7 +23,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,67 +40,28 @@ from romfsfs.system.files import (
 from romfsfs.system.mount_table import find_mount, mounts, real_place
 
 
-@dataclass(frozen=True, slots=True)
 class SessionFolder:
     """The folder of one session. Nothing is opened or made before it is asked for."""
 
-    path: Path
-
-    @property
-    def info(self) -> Path:
-        return self.path / "session.json"
-
-    @property
-    def base(self) -> Path:
-        return self.path / "base.json"
-
-    @property
-    def record(self) -> Path:
-        return self.path / "rebase.json"
-
-    @property
-    def work(self) -> Path:
-        return self.path / "work"
-
-    @property
-    def new_work(self) -> Path:
-        return self.path / "work.new"
-
-    @property
-    def old_work(self) -> Path:
-        return self.path / "work.old"
-
-    @property
-    def hidden(self) -> Path:
-        return self.path / "hidden"
-
-    @property
-    def history(self) -> Path:
-        return self.path / "history"
-
-    @property
-    def staged(self) -> Path:
-        return self.path / "staged.img"
-
-    @property
-    def found(self) -> Path:
-        return self.path / "found.img"
-
-    @property
-    def unsettled(self) -> Path:
-        return self.path / "unsettled"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log"
-
-    @property
-    def beside(self) -> str:
-        """How files of the work tree begin their names until they are whole.
-
-        The session's own digest is in it: no file of an image or of the user's is called so.
-        """
-        return f".romfsfs.restore.{self.path.name.rpartition('-')[2]}."
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.info = path / "session.json"
+        self.base = path / "base.json"
+        self.record = path / "rebase.json"
+        self.work = path / "work"
+        self.new_work = path / "work.new"
+        self.old_work = path / "work.old"
+        self.hidden = path / "hidden"
+        self.history = path / "history"
+        self.staged = path / "staged.img"
+        self.found = path / "found.img"
+        self.unsettled = path / "unsettled"
+        self.log = path / "log"
+        self._mount_lock = path / "lock"
+        self._change_lock = path / "commit.lock"
+        #: How files of the work tree begin their names until they are whole. The digest of the
+        #: session's name is in it: no file of an image or of the user's is called so.
+        self.beside = f".romfsfs.restore.{path.name.rpartition('-')[2]}."
 
     def image(self, digest: str) -> Path:
         """The image with this digest: of the base, of the log, or of a transaction."""
@@ -162,7 +122,10 @@ class SessionFolder:
         """What to say of a session whose mount was taken away lazily, or covered by another; None:
         it is not mounted, or where it says."""
         holder = self.mounted_at()
-        if holder is None or not holder.mountpoint or find_mounted(holder.mountpoint) == self:
+        if holder is None or not holder.mountpoint:
+            return None
+        there = find_mounted(holder.mountpoint)
+        if there is not None and there.path == self.path:
             return None
         return SessionBusy(
             f"its mount at {holder.mountpoint} is out of reach",
@@ -219,14 +182,6 @@ class SessionFolder:
                 stack.enter_context(self.lock_for_mount(name))
             stack.enter_context(self.lock_for_change(name))
             yield
-
-    @property
-    def _mount_lock(self) -> Path:
-        return self.path / "lock"
-
-    @property
-    def _change_lock(self) -> Path:
-        return self.path / "commit.lock"
 
 
 def sessions_dir() -> Path:

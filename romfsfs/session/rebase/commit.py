@@ -154,7 +154,7 @@ def _carry_out(
     folder, old, encoded = session.folder, session.base, made.encoded
     assert encoded is not None
     before = look(session, target, progress)
-    if before.kept and not force and not _is_as_started(old, before.held):
+    if before.unseen and not force and not _is_as_started(old, before):
         raise target_changed(session)
     try:
         folder.place(folder.staged, encoded.digest)
@@ -280,7 +280,7 @@ def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layo
 
 def _differing_blocks(session: Session, target: Target) -> int | None:
     """How many erase blocks of the partition a new image changes, as far as the host knows."""
-    block = target.erase_size(session.erase_size)
+    block = session.erase_size if target.stable else None
     if not block:
         return None
     count, old = 0, session.held()

@@ -34,7 +34,6 @@ from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     After,
-    Before,
     look,
     no_space,
     rebase,
@@ -138,8 +137,8 @@ def push(
         assert report is not None
         report = replace(report, notes=(*report.notes, *info.notes, *warnings))
         if options.tries:
-            had = folder.image(before.held.digest or "")
-            old = base_of(had, session.recall()) if before.held.size and had.exists() else None
+            had = folder.image(before.digest or "")
+            old = base_of(had, session.recall()) if before.size and had.exists() else None
             report = tried(device, report, changed(old, base), progress)
         return restarted(device, report) if options.restart else report
 
@@ -214,14 +213,14 @@ def _interrupted(session: Session, target: Target) -> Record | None:
 def _before(
     session: Session, target: Target, options: PushOptions, interrupted: Record | None,
     progress: Progress,
-) -> Before:  # fmt: skip
+) -> Held:  # fmt: skip
     """What the camera holds now; after an interrupted write, what it held before that."""
-    before = look(session, target, progress) if options.backup else Before(Held("", 0), False)
+    before = look(session, target, progress) if options.backup else Held("", 0)
     # Half of an image is one by its header, and only boot loaders may leave that.
     half = target.device.info().header_unit > 0
-    if interrupted is not None and (half or not before.held.size):
-        return Before(interrupted.before, interrupted.kept)
-    if before.held.digest == "" and options.backup and not options.force:
+    if interrupted is not None and (half or not before.size):
+        return interrupted.before
+    if before.digest == "" and options.backup and not options.force:
         raise ImageFormatError(
             "what it holds is no image", 0, where=session.info.name,
             next_step="it cannot be backed up; --force overwrites it",

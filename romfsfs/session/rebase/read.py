@@ -29,7 +29,6 @@ from romfsfs.session.rebase.sources import secure
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     After,
-    Before,
     no_space,
     rebase,
     stood_on,
@@ -199,9 +198,8 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
         if placed is not None:
             placed.result()
     reached("after-placed")
-    held = Held(base.target_digest, base.size)
     after = After("read", replace(base, entries=entries), "as found on the target", writes=False)
-    rebase(session, target, after, Before(held, False), tree_base)
+    rebase(session, target, after, Held(base.target_digest, base.size), tree_base)
 
 
 def _still_holds_base(session: Session, target: Target) -> bool:

@@ -29,12 +29,11 @@ _TYPES: Types = {
 class Record:
     """One transaction. kind: 'commit', 'undo', 'push', 'reset' or 'read'.
 
-    before: what the target held. kept: whether that is to be entered into the log, because it is
-    not what the session stood on. base: what the session will stand on. stood_on: what the work
-    tree is edited from, None where there is no work tree. restores: the number in the log that an
-    undo brings back, else -1. writes: whether the target is written. follows: the paths of the
-    tree that follow, None while that is not decided. logged: the last number in the log when it
-    began, -1 where there was none. pid: whose transaction it is.
+    before: what the target held; it is entered into the log where it was unseen. base: what the
+    session will stand on. stood_on: what the work tree is edited from, None where there is no work
+    tree. restores: the number in the log that an undo brings back, else -1. writes: whether the
+    target is written. follows: the paths of the tree that follow, None while that is not decided.
+    logged: the last number in the log when it began, -1 where there was none. pid: whose it is.
     """
 
     kind: str
@@ -44,14 +43,13 @@ class Record:
     summary: str = ""
     restores: int = -1
     writes: bool = True
-    kept: bool = False
     follows: tuple[str, ...] | None = None
     logged: int = -1
     pid: int = field(default_factory=os.getpid)
 
     def save(self, folder: SessionFolder) -> None:
         record = {
-            "version": VERSION, "kind": self.kind, "before": [*self.before, self.kept],
+            "version": VERSION, "kind": self.kind, "before": self.before,
             "base": self.base.record(), "summary": self.summary, "restores": self.restores,
             "stood_on": self.stood_on and self.stood_on.record(), "writes": self.writes,
             "follows": self.follows, "logged": self.logged, "pid": self.pid,
@@ -67,12 +65,11 @@ class Record:
     @classmethod
     def _of(cls, record: Mapping[str, Any]) -> Record:
         check_types(record, _TYPES)
-        digest, size, kept = record["before"]
         follows, stood_on = record["follows"], record["stood_on"]
         return cls(
-            record["kind"], Held(digest, size), Base.of(record["base"]),
+            record["kind"], Held(*record["before"]), Base.of(record["base"]),
             Base.of(stood_on) if stood_on else None, record["summary"], record["restores"],
-            record["writes"], bool(kept), None if follows is None else tuple(follows),
+            record["writes"], None if follows is None else tuple(follows),
             record["logged"], record["pid"],
         )  # fmt: skip
 

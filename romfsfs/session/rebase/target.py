@@ -47,10 +47,12 @@ _FOLDER_PATIENCE = 10.0
 
 class Held(NamedTuple):
     """What a target holds. digest: None where there is no target, '' where it holds something that
-    cannot be kept. size: bytes, 0 where it holds no image."""
+    cannot be kept. size: bytes, 0 where it holds no image. unseen: it is not what the session
+    stands on, and was copied."""
 
     digest: str | None
     size: int
+    unseen: bool = False
 
 
 class Target(Protocol):
@@ -103,10 +105,6 @@ class Target(Protocol):
 
     def stamp_of(self, base: Base) -> Stamp | None:
         """A cheap sign that it still holds `base`'s image, None where there is none."""
-        ...
-
-    def erase_size(self, known: int | None) -> int | None:
-        """Bytes that are erased together; None where nothing is."""
         ...
 
 
@@ -238,9 +236,6 @@ class FileTarget:
             return None
         return stamp if self.device.stamp() == stamp else None
 
-    def erase_size(self, known: int | None) -> int | None:
-        return None
-
 
 class CameraTarget:
     """A partition of a camera."""
@@ -324,9 +319,6 @@ class CameraTarget:
 
     def stamp_of(self, base: Base) -> Stamp | None:
         return None
-
-    def erase_size(self, known: int | None) -> int | None:
-        return known
 
 
 def _lock_folder(fd: int, folder: str) -> None:

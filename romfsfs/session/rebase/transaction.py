@@ -67,14 +67,7 @@ class After:
     writes: bool = True
 
 
-class Before(NamedTuple):
-    """What the target holds now. kept: it is not what the session stands on, and was copied."""
-
-    held: Held
-    kept: bool
-
-
-def look(session: Session, target: Target, progress: Progress = no_progress) -> Before:
+def look(session: Session, target: Target, progress: Progress = no_progress) -> Held:
     """What the target holds. What is not the base's image is copied into the history first.
 
     Call it in `target.alone()`, and write in the same block.
@@ -83,7 +76,7 @@ def look(session: Session, target: Target, progress: Progress = no_progress) -> 
     if folder.base.exists():
         held = session.held()
         if not held.base.fresh and target.unchanged_since(held):
-            return Before(Held(held.base.target_digest, held.base.size), False)
+            return Held(held.base.target_digest, held.base.size)
     try:
         found = target.keep_copy(folder, progress)
         if found.digest and found.size:
@@ -93,7 +86,7 @@ def look(session: Session, target: Target, progress: Progress = no_progress) -> 
     finally:
         folder.found.unlink(missing_ok=True)
     reached("before-kept")
-    return Before(found, True)
+    return found._replace(unseen=True)
 
 
 def stood_on(session: Session) -> Base | None:
@@ -105,7 +98,7 @@ def rebase(
     session: Session,
     target: Target,
     after: After,
-    before: Before,
+    before: Held,
     tree_base: Base | None,
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
@@ -117,8 +110,8 @@ def rebase(
     """
     folder = session.folder
     record = Record(
-        after.kind, before.held, after.base, tree_base, after.summary, after.restores,
-        after.writes, before.kept, logged=history.last_number(folder),
+        after.kind, before, after.base, tree_base, after.summary, after.restores,
+        after.writes, logged=history.last_number(folder),
     )  # fmt: skip
     try:
         record.save(folder)
@@ -239,7 +232,7 @@ def _bring_tree_along(session: Session, record: Record, root: Path | None) -> No
 def _enter(session: Session, record: Record) -> None:
     """The log ends with the base's image; one that was overwritten unseen comes before it."""
     folder, before, base = session.folder, record.before, record.base
-    if record.kept and before.digest and before.size and before.digest != base.digest:
+    if before.unseen and before.digest and before.size and before.digest != base.digest:
         with contextlib.suppress(ImageFormatError), open_image(folder.image(before.digest)) as (
             image, _,
         ):  # fmt: skip

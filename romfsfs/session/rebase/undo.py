@@ -51,7 +51,7 @@ def undo(
             )
         with target.alone():
             before = look(session, target, progress)
-            if before.kept:
+            if before.unseen:
                 raise target_changed(session)
             image = session.folder.image(wanted.digest)
             base = base_of(image, session.recall())

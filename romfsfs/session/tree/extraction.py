@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +14,6 @@ from romfsfs.session.tree.worktree import Climber
 from romfsfs.system.copying import copy_range
 from romfsfs.system.files import CHUNK, Progress, no_progress
 
-#: Making a file costs about as much as writing this many bytes more; from so many on, two threads.
-_FILE_COST = 64 << 10
-_TWO_THREADS = 16 << 20
 #: characters of a path that an error shows
 _SHOWN = 300
 _REMEDY = "free space or choose another state folder with $ROMFSFS_STATE_DIR"
@@ -53,82 +49,23 @@ def extract(
     """Write files and folders below `root_fd` (which has none of them yet), parents first.
 
     What each item became (None for a folder). RomfsError names the path where the host's file
-    system cannot hold one. Two threads write where that pays: hashing and the kernel's work go on
-    side by side.
+    system cannot hold one.
     """
-    results: list[Extracted | None] = [None] * len(items)
-    files = []
+    results: list[Extracted | None] = []
+    total = sum(item.size for item in items)
+    done = 0
     with Climber(root_fd) as climber:
-        for number, item in enumerate(items):
-            if item.source is not None:
-                files.append(number)
-                continue
+        for count, item in enumerate(items):
             folder, _, name = item.path.rpartition("/")
             with _named(item):
-                os.mkdir(name, 0o755, dir_fd=climber.enter(folder))
-    total = sum(items[number].size for number in files)
-    writers = [_Writer(items, part, results, root_fd) for part in _halves(items, files, total)]
-    for writer in writers[1:]:
-        writer.start()
-    try:
-        writers[0].write(lambda: progress("extracting", sum(w.done for w in writers), total))
-    finally:
-        for writer in writers:
-            writer.stop = writer.stop or writers[0].error is not None
-        for writer in writers[1:]:
-            writer.join()
-    for writer in writers:
-        if writer.error is not None:
-            raise writer.error
+                fd = climber.enter(folder)
+                if item.source is None:
+                    os.mkdir(name, 0o755, dir_fd=fd)
+                results.append(None if item.source is None else _write_new(item, name, fd))
+            done += item.size
+            if item.size > CHUNK or count % 64 == 0:
+                progress("extracting", done, total)
     return results
-
-
-def _halves(items: Sequence[Item], files: list[int], total: int) -> list[list[int]]:
-    """The files in one part, or in two that take about as long."""
-    work = total + len(files) * _FILE_COST
-    if work < _TWO_THREADS:
-        return [files]
-    done = 0
-    for cut, number in enumerate(files):
-        done += items[number].size + _FILE_COST
-        if done * 2 >= work:
-            return [files[: cut + 1], files[cut + 1 :]]
-    return [files]
-
-
-class _Writer(threading.Thread):
-    """Writes some of the items; `error` is what ended it early."""
-
-    def __init__(
-        self, items: Sequence[Item], numbers: list[int], results: list[Extracted | None], root: int
-    ) -> None:
-        super().__init__(daemon=True)
-        self.items = items
-        self.numbers = numbers
-        self.results = results
-        self.root_fd = root
-        self.done = 0
-        self.stop = False
-        self.error: RomfsError | None = None
-
-    def run(self) -> None:
-        self.write(lambda: None)
-
-    def write(self, report: Callable[[], None]) -> None:
-        try:
-            with Climber(self.root_fd) as climber:
-                for count, number in enumerate(self.numbers):
-                    if self.stop:
-                        return
-                    item = self.items[number]
-                    folder, _, name = item.path.rpartition("/")
-                    with _named(item):
-                        self.results[number] = _write_new(item, name, climber.enter(folder))
-                    self.done += item.size
-                    if item.size > CHUNK or count % 64 == 0:
-                        report()
-        except RomfsError as error:
-            self.error = error
 
 
 class _named:
