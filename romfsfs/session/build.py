@@ -21,7 +21,7 @@ from romfsfs.session.keep.state import Base
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import Plan, make_plan
-from romfsfs.session.plan.shadow import Deriver, InCache, InWork, Location
+from romfsfs.session.plan.shadow import Deriver, InWork, open_stored
 from romfsfs.session.rebase.encoding import Sources
 from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree
@@ -74,7 +74,8 @@ def build(
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
         digests = _LateDigests(work_fd, converters)
         conversions = Conversions(converters, work_fd)
-        check = partial(Admission(converters).checked, open_location=partial(_open, work_fd))
+        opened = partial(open_stored, work_fd=work_fd, held=None)
+        check = partial(Admission(converters).checked, open_location=opened)
         deriver = Deriver(
             work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk, digests.digest,
             tree.problems, check,
@@ -130,14 +131,6 @@ class _LateDigests:
             return digest_fd(fd)
         finally:
             os.close(fd)
-
-
-def _open(work_fd: int, location: Location) -> tuple[int, int, int]:
-    if isinstance(location, InCache):
-        fd = os.open(location.file, os.O_RDONLY | os.O_CLOEXEC)
-    else:
-        fd = open_file(work_fd, location.path)
-    return fd, 0, os.fstat(fd).st_size
 
 
 def extract_image(

@@ -23,7 +23,7 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.notify import Notifier
-from romfsfs.session.plan.shadow import Change, InBase, Location
+from romfsfs.session.plan.shadow import Change, InBase, Stored
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.transaction import Mounted
@@ -285,7 +285,7 @@ class SessionHost:
 
     def _current(self) -> _Snapshot:
         """The session's state now, computed at most once for each change of the tree."""
-        with self._deriving:  # who comes second finds it done
+        with self._deriving:  # a second caller waits here, and finds the first one's result
             with self._mutex:
                 generation, known = self._generation, self._snapshot
             held = self._held()
@@ -323,7 +323,7 @@ class Leaf(NamedTuple):
     """size in bytes, None: a folder. location: None while there is nothing to show."""
 
     size: int | None
-    location: Location | None
+    location: Stored | None
     state: str
 
 

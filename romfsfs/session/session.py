@@ -28,15 +28,15 @@ from romfsfs.session.plan.shadow import (
     Convert,
     Deriver,
     Digest,
-    InBase,
-    InCache,
-    Location,
+    InWork,
     ShadowEntry,
+    Stored,
+    open_stored,
 )
 from romfsfs.session.plan.status import Status, make_status
 from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
 from romfsfs.session.tree.digests import DigestCache, settled
-from romfsfs.session.tree.worktree import open_file, scan
+from romfsfs.session.tree.worktree import scan
 
 log = logging.getLogger(__name__)
 
@@ -255,22 +255,16 @@ class Session:
         return notes + advice(plan, held.extents, self.info.argument)
 
     def open_location(
-        self, location: Location, held: BaseImage | None = None
+        self, location: Stored, held: BaseImage | None = None
     ) -> tuple[int, int, int]:
         """A descriptor (the caller closes it), the offset and the size of stored bytes.
 
         held: the base that the location was derived from, where it may have been replaced since.
         """
-        if isinstance(location, InBase):
-            held = held or self.held()
-            extent = held.extents[location.path]
-            return os.dup(held.fd), extent.offset, extent.size
-        if isinstance(location, InCache):
-            fd = os.open(location.file, os.O_RDONLY | os.O_CLOEXEC)
-        else:
+        if isinstance(location, InWork):
             with self.work_fd() as work_fd:
-                fd = open_file(work_fd, location.path)
-        return fd, 0, os.fstat(fd).st_size
+                return open_stored(location, work_fd, None)
+        return open_stored(location, None, held or self.held())
 
 
 def sessions() -> Iterator[Session]:

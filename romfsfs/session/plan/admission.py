@@ -15,11 +15,11 @@ from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
 from romfsfs.session.plan.plan import SEVERITIES, Problem
-from romfsfs.session.plan.shadow import Change, Location, ShadowEntry
+from romfsfs.session.plan.shadow import Change, ShadowEntry, Stored
 from romfsfs.system.files import cache_dir, digest_fd
 
 #: A descriptor (the asker closes it), the offset and the size of stored bytes.
-OpenLocation = Callable[[Location], "tuple[int, int, int]"]
+OpenLocation = Callable[[Stored], "tuple[int, int, int]"]
 
 
 class Admission:

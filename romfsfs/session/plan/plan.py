@@ -15,7 +15,7 @@ from romfsfs.errors import CapacityError, printable
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
 from romfsfs.image.model import Extent
 from romfsfs.session.keep.state import Base
-from romfsfs.session.plan.shadow import Change, InBase, Location, ShadowEntry
+from romfsfs.session.plan.shadow import Change, InBase, ShadowEntry, Stored
 
 if TYPE_CHECKING:
     from romfsfs.session.keep.base_image import BaseImage
@@ -71,7 +71,7 @@ class PlanEntry(NamedTuple):
     size: int | None
     digest: str
     alignment: int
-    location: Location | None
+    location: Stored | None
     shadow: ShadowEntry
 
 

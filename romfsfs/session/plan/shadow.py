@@ -17,6 +17,7 @@ from romfsfs.convert.options import difference
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.convert.types import Diagnostic
 from romfsfs.image.varuint import MAX_VALUE
+from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
 from romfsfs.session.tree.worktree import WorkFile, open_file
 from romfsfs.system.files import EMPTY_DIGEST
@@ -68,7 +69,27 @@ class InCache(NamedTuple):
     file: Path
 
 
-Location = InBase | InWork | InCache
+#: Where the bytes of a stored file are.
+Stored = InBase | InWork | InCache
+
+
+def open_stored(
+    stored: Stored, work_fd: int | None, held: BaseImage | None
+) -> tuple[int, int, int]:
+    """A descriptor (the caller closes it), the offset and the size of stored bytes.
+
+    work_fd: of the work tree's root; held: the base that `stored` was derived from. OSError.
+    """
+    if isinstance(stored, InBase):
+        assert held is not None
+        extent = held.extents[stored.path]
+        return os.dup(held.fd), extent.offset, extent.size
+    if isinstance(stored, InCache):
+        fd = os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        assert work_fd is not None
+        fd = open_file(work_fd, stored.path)
+    return fd, 0, os.fstat(fd).st_size
 
 
 class ShadowEntry(NamedTuple):
@@ -88,7 +109,7 @@ class ShadowEntry(NamedTuple):
     estimate: int = 0
     digest: str = ""
     state: str = "ready"
-    location: Location | None = None
+    location: Stored | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
     source_digest: str = ""
     signature: Signature | None = None
@@ -213,7 +234,7 @@ class Deriver:
     def _converted(
         self, work: WorkFile, change: Change, fd: int, digest: str, signature: Signature | None
     ) -> ShadowEntry:
-        location: Location = InWork(work.path)
+        location: Stored = InWork(work.path)
         stored_digest, size = digest, work.signature.size
         if not self._concerns(work.path):
             return ShadowEntry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,7 @@ from romfsfs.image.layout import Layout
 from romfsfs.image.writer import Source, SourceChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.plan.plan import Plan
-from romfsfs.session.plan.shadow import InBase, InCache, InWork
-from romfsfs.session.tree.worktree import open_file
+from romfsfs.session.plan.shadow import InBase, open_stored
 from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
 
 
@@ -43,13 +43,9 @@ class Sources:
         location = self._plan.files[path].location
         if isinstance(location, InBase) and self._held is not None:
             return Source(self._held.fd, self._held.extents[location.path].offset)
-        try:
-            if isinstance(location, InCache):
-                return Source(os.open(location.file, os.O_RDONLY | os.O_CLOEXEC), owned=True)
-            if isinstance(location, InWork):
-                return Source(open_file(self._work_fd, location.path), owned=True)
-        except FileNotFoundError:
-            pass
+        if location is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return Source(open_stored(location, self._work_fd, None)[0], owned=True)
         raise SourcesChanged("a file is gone since it was planned", where=path)
 
     @property
