@@ -285,7 +285,7 @@ def _defaults(
     """The image for each partition to restore."""
     from romfsfs.ide.defaults import find_defaults
 
-    if info.kind == "file":
+    if info.is_file:
         raise UsageError(
             "an image file, not a camera",
             where=camera,

@@ -26,8 +26,26 @@ from romfsfs.system.files import Progress, no_progress
 HEADER_SIZE = 16
 
 
+class OfKind:
+    """What the `kind` of a device means to those above it: nobody else compares it."""
+
+    __slots__ = ()
+    kind: str
+
+    @property
+    def is_file(self) -> bool:
+        """An image file: board and partition are the user's choice."""
+        return self.kind == "file"
+
+    @property
+    def is_serial(self) -> bool:
+        """A camera whose own firmware is spoken to, on a port whose number may change. A write
+        programs the block with the image header last; boot loaders write as they please."""
+        return self.kind == "serial"
+
+
 @dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class DeviceInfo(OfKind):
     """What is known of an open device.
 
     kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
@@ -65,12 +83,6 @@ class DeviceInfo:
         board, _, rest = key.partition("/")
         number = self.key.rpartition("/")[2]
         return self.key.startswith(f"{board}/") and rest.endswith(f"/{number}")
-
-    @property
-    def header_last(self) -> bool:
-        """Whether a write programs the block with the image header last of all. Boot loaders
-        write in pieces of their own."""
-        return self.kind == "serial"
 
 
 @dataclass(frozen=True, slots=True)

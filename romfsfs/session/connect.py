@@ -58,7 +58,7 @@ def _open_target(session: Session) -> Device:
         )
     except (DeviceAbsent, UsageError) as error:
         refused = error
-    elsewhere = _on_another_port(session) if info.has_port else None
+    elsewhere = _on_another_port(session) if info.is_serial else None
     if elsewhere is None:
         raise refused
     return elsewhere

@@ -266,7 +266,7 @@ def _port(source: str) -> CameraPort:
 
 def _is_on(session: Session, port: CameraPort) -> bool:
     info = session.info
-    if not info.has_port or (port.boards and info.board and info.board not in port.boards):
+    if not info.is_serial or (port.boards and info.board and info.board not in port.boards):
         return False
     number = telling(port.serial_number)
     if number or info.usb_serial:

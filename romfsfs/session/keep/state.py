@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from romfsfs.devices.base import OfKind
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.system.files import replace_atomically
 
@@ -132,7 +133,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionInfo:
+class SessionInfo(OfKind):
     """What the user chose. source: how to open the target again; name: how to show it.
 
     key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
@@ -158,16 +159,6 @@ class SessionInfo:
     history_bytes: int | None = None
     usb_serial: str = ""
     notes: tuple[str, ...] = ()
-
-    @property
-    def is_file(self) -> bool:
-        """Whether the target is an image file: then board and partition are the user's choice."""
-        return self.kind == "file"
-
-    @property
-    def has_port(self) -> bool:
-        """Whether the target is reached by a serial port, whose number may change."""
-        return self.kind == "serial"
 
     @property
     def argument(self) -> str:

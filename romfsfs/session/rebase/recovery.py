@@ -122,7 +122,7 @@ def _is_somebody_elses(
     it. Boot loaders write in larger pieces, so there it may be half of ours: never for those.
     """
     folder = session.folder
-    if not target.device.info().header_last:
+    if not target.device.info().is_serial:
         return False
     try:
         found = target.keep_copy(folder, progress)

@@ -20,7 +20,7 @@ from romfsfs.system.files import Progress, no_progress
 def refuse_trial(info: DeviceInfo) -> None:
     """UsageError where nobody can be asked: only firmware at its prompt opens models, and it
     mounts the first partition alone."""
-    if info.kind != "serial" or info.partition:
+    if not info.is_serial or info.partition:
         raise UsageError(
             "only a camera on its serial port can open models, of its first partition",
             where=info.name, next_step="leave out --try",
