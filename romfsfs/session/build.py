@@ -21,7 +21,8 @@ from romfsfs.session.keep.state import Base
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import Plan, make_plan
-from romfsfs.session.plan.shadow import Deriver, InWork, open_stored
+from romfsfs.session.plan.shadow import Deriver
+from romfsfs.session.plan.stored import InWork, open_stored
 from romfsfs.session.rebase.encoding import Sources
 from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree

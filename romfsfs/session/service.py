@@ -23,8 +23,9 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.notify import Notifier
-from romfsfs.session.plan.shadow import Change, InBase, Stored
+from romfsfs.session.plan.shadow import Change
 from romfsfs.session.plan.status import Status
+from romfsfs.session.plan.stored import InBase, Stored
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session

@@ -24,16 +24,9 @@ from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
 from romfsfs.session.plan.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
-from romfsfs.session.plan.shadow import (
-    Convert,
-    Deriver,
-    Digest,
-    InWork,
-    ShadowEntry,
-    Stored,
-    open_stored,
-)
+from romfsfs.session.plan.shadow import Convert, Deriver, Digest, ShadowEntry
 from romfsfs.session.plan.status import Status, make_status
+from romfsfs.session.plan.stored import InWork, Stored, open_stored
 from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
 from romfsfs.session.tree.digests import DigestCache, settled
 from romfsfs.session.tree.worktree import scan

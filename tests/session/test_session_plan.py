@@ -15,7 +15,8 @@ from romfsfs.errors import CapacityError, ConversionError, PlanError, TargetChan
 from romfsfs.image.writer import encode
 from romfsfs.session.diff import diff_session
 from romfsfs.session.plan.plan import Problem, make_plan
-from romfsfs.session.plan.shadow import Change, InWork, ShadowEntry
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.stored import InWork
 from romfsfs.session.revert import leave_work
 from romfsfs.system.files import digest_bytes
 

@@ -10,8 +10,9 @@ from session_desk import Desk
 
 from romfsfs.boards import get_board
 from romfsfs.convert import Target
-from romfsfs.session.plan.shadow import Change, InCache, ShadowEntry
+from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.status import what_it_becomes
+from romfsfs.session.plan.stored import InCache
 from romfsfs.session.rebase.prepare import converted_plan
 
 RECORD = {

@@ -15,7 +15,8 @@ from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
 from romfsfs.session.plan.plan import SEVERITIES, Problem
-from romfsfs.session.plan.shadow import Change, ShadowEntry, Stored
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.stored import Stored
 from romfsfs.system.files import cache_dir, digest_fd
 
 #: A descriptor (the asker closes it), the offset and the size of stored bytes.

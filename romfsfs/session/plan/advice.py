@@ -12,7 +12,7 @@ from romfsfs.errors import printable
 from romfsfs.image.model import Extent
 from romfsfs.image.rules import AlignmentRules
 from romfsfs.session.plan.plan import INFO, LARGEST_SHOWN, WARNING, Plan, PlanEntry, Problem
-from romfsfs.session.plan.shadow import InBase
+from romfsfs.session.plan.stored import InBase
 
 #: From this share of the partition on, the largest files are named.
 NEARLY_FULL = 0.9

@@ -15,7 +15,8 @@ from romfsfs.errors import CapacityError, printable
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
 from romfsfs.image.model import Extent
 from romfsfs.session.keep.state import Base
-from romfsfs.session.plan.shadow import Change, InBase, ShadowEntry, Stored
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.stored import InBase, Stored
 
 if TYPE_CHECKING:
     from romfsfs.session.keep.base_image import BaseImage

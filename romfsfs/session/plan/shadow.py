@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert.options import difference
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.convert.types import Diagnostic
 from romfsfs.image.varuint import MAX_VALUE
-from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
+from romfsfs.session.plan.stored import InBase, InCache, InWork, Stored
 from romfsfs.session.tree.worktree import WorkFile, open_file
 from romfsfs.system.files import EMPTY_DIGEST
 
@@ -49,47 +48,6 @@ class Change(str, Enum):
     DELETED = "deleted"
     UNCHANGED = "unchanged"
     IGNORED = "ignored"
-
-
-class InBase(NamedTuple):
-    """The bytes lie in `base.img` at this offset."""
-
-    path: str
-
-
-class InWork(NamedTuple):
-    """The bytes are the work file itself."""
-
-    path: str
-
-
-class InCache(NamedTuple):
-    """The bytes are a converter's artifact."""
-
-    file: Path
-
-
-#: Where the bytes of a stored file are.
-Stored = InBase | InWork | InCache
-
-
-def open_stored(
-    stored: Stored, work_fd: int | None, held: BaseImage | None
-) -> tuple[int, int, int]:
-    """A descriptor (the caller closes it), the offset and the size of stored bytes.
-
-    work_fd: of the work tree's root; held: the base that `stored` was derived from. OSError.
-    """
-    if isinstance(stored, InBase):
-        assert held is not None
-        extent = held.extents[stored.path]
-        return os.dup(held.fd), extent.offset, extent.size
-    if isinstance(stored, InCache):
-        fd = os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
-    else:
-        assert work_fd is not None
-        fd = open_file(work_fd, stored.path)
-    return fd, 0, os.fstat(fd).st_size
 
 
 class ShadowEntry(NamedTuple):

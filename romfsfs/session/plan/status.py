@@ -12,7 +12,8 @@ from romfsfs.convert import Target
 from romfsfs.errors import printable
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.plan import ERROR, INFO, Plan, Problem, by_severity, counted, told
-from romfsfs.session.plan.shadow import Change, InCache, ShadowEntry
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.stored import InCache
 
 _CHANGES = (Change.ADDED, Change.MODIFIED, Change.DELETED)
 _LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}

@@ -20,7 +20,8 @@ from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.state import Base, BaseEntry
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.plan import ERROR, Plan, Problem, trailing_problem
-from romfsfs.session.plan.shadow import Change, InBase, ShadowEntry
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push

@@ -14,7 +14,7 @@ from romfsfs.image.layout import Layout
 from romfsfs.image.writer import Source, SourceChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.plan.plan import Plan
-from romfsfs.session.plan.shadow import InBase, open_stored
+from romfsfs.session.plan.stored import InBase, open_stored
 from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
 
 
