@@ -115,8 +115,9 @@ def _page(lines: Iterable[str]) -> None:
     import subprocess
 
     pager = os.environ.get("PAGER") or find_on_path("less") or "cat"
-    paging = subprocess.Popen(
-        pager, shell=True, stdin=subprocess.PIPE, text=True, errors="backslashreplace",
+    paging = subprocess.Popen(  # noqa: S602 ($PAGER is the user's own)
+        pager, shell=True, stdin=subprocess.PIPE, text=True,
+        errors="backslashreplace",
         env={"LESS": "FRX", **os.environ},
     )  # fmt: skip
     assert paging.stdin is not None

@@ -72,7 +72,7 @@ def _is_port(source: str) -> bool:
         return stat.S_ISCHR(os.stat(source).st_mode)
     except (OSError, ValueError):
         # Unplugged: "no such port" says more than "no such file". /dev/shm is for files.
-        return source.startswith("/dev/") and not source.startswith("/dev/shm/")
+        return source.startswith("/dev/") and not source.startswith("/dev/shm/")  # noqa: S108
 
 
 def inspect(port: str, board: str | None = None) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:

@@ -22,7 +22,7 @@ ENCODING = "latin-1"
 _READABLE, _WRITABLE = 0x100, 0x200
 
 
-def fuse_class_of(module: Any, libfuse: int) -> Any:
+def fuse_class_of(module: Any, libfuse: int) -> Any:  # noqa: C901 (it holds what libfuse calls)
     """The binding's FUSE, quicker where it counts, and with what mfusepy drops for libfuse 3.
 
     Attributes are filled in field by field, where both bindings go through a dictionary, for as

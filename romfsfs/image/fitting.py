@@ -150,7 +150,7 @@ class _Space:
         order = {id(item): number for number, item in enumerate(remaining)}
         for item in sorted(remaining, key=_content, reverse=True):
             if not self._best_fit(item, by_size):
-                at_end.append(item)
+                at_end.append(item)  # noqa: PERF401 (asking places it)
         for item in sorted(at_end, key=lambda item: order[id(item)]):
             self.placed.append(self._slot(item, self.open_end))
             self.open_end = self.placed[-1].end

@@ -150,7 +150,7 @@ class Simulator:
         def run() -> None:
             try:
                 function()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (raised again by who waits)
                 errors.append(error)
             done.set()
 

@@ -172,8 +172,10 @@ def _entry_problems(entry: ShadowEntry) -> list[Problem]:
     problems = []
     if entry.state == "failed" and entry.note:
         problems.append(Problem("unsupported", entry.path, entry.note))
-    for each in entry.diagnostics:
-        problems.append(Problem(each.code, entry.path, each.message, each.severity, each.detail))
+    problems += [
+        Problem(each.code, entry.path, each.message, each.severity, each.detail)
+        for each in entry.diagnostics
+    ]
     return problems
 
 

@@ -79,7 +79,7 @@ class ShadowEntry(NamedTuple):
 class Deriver:
     """Derives shadow entries for one session; holds nothing but its helpers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         work_fd: int,
         base: Base,
