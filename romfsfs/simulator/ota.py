@@ -1,6 +1,6 @@
 """A partition as openmv-ota divides it: two slots, each an image, a status area, a signed trailer.
 
-The layout is openmv-ota's (its docs/reference/trailer.md; ota/geometry.py and ota/status.py). Give
+The layout is openmv-ota's (its reference of trailers; ota/geometry.py and ota/status.py). Give
 the result to a camera as its image, and `runs_rom=True`: its boot code starts the newer slot whose
 body is what its trailer says. The signature is not one: the simulated boot code has no key.
 """
