@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
-import socket
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from fuzz_images import SCRATCH
 
 from romfsfs.convert import Diagnostic, FileOptions, failures, script, stedgeai, vela
 from romfsfs.convert.flatbuffer import Model
 from romfsfs.devices.bootloader import dfu_util
-from romfsfs.errors import RomfsError, printable
+from romfsfs.errors import printable
 from romfsfs.system import runner
-from romfsfs.zoo import download
-
-LIMIT = 1 << 20
 
 
 def summary(data: bytes) -> None:
@@ -70,58 +60,3 @@ def settings(data: bytes) -> None:
             with contextlib.suppress(stedgeai.SettingsError):
                 made = stedgeai.make_settings("default", options)
                 assert len(made.profile) + len(made.pool) < 20 * len(data) + (64 << 10)
-
-
-class _Server:
-    """A connection on which the server says the input, whatever it is asked."""
-
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-
-    def sendall(self, data: bytes) -> None:
-        assert b"\r\n\r\n" in data or not data
-
-    def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
-        return io.BufferedReader(io.BytesIO(self._answer))  # type: ignore[arg-type]
-
-    def close(self) -> None: ...
-    def settimeout(self, _: float) -> None: ...
-    def setsockopt(self, *_: Any) -> None: ...
-
-
-@contextlib.contextmanager
-def _servers(answers: list[bytes]) -> Iterator[None]:
-    """Each connection is answered by the next of these, the last ones by silence."""
-    rest = iter(answers)
-
-    def connect(address: Any, *_: Any, **__: Any) -> _Server:
-        return _Server(next(rest, b""))
-
-    saved, clock = socket.create_connection, download.time
-    socket.create_connection = connect  # type: ignore[assignment]
-    download.time = SimpleNamespace(sleep=lambda seconds: None)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        socket.create_connection = saved
-        download.time = clock
-        assert download.time is time
-
-
-def http(data: bytes) -> None:
-    """A server's answers, one for each connection, divided by 0xFD: kept are at most `LIMIT`
-    bytes, and nothing but beside the target."""
-    for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        os.environ.pop(variable, None)
-    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="romfsfs-fuzz-") as name:
-        target = Path(name, "kept", "file")
-        target.parent.mkdir()
-        with _servers(data.split(b"\xfd")):
-            for update in (False, True):
-                with contextlib.suppress(RomfsError):
-                    got = download.download(
-                        "http://zoo.example/models.zip", target, limit=LIMIT, update=update
-                    )
-                    assert got.size == target.stat().st_size <= LIMIT
-        assert os.listdir(name) == ["kept"]
-        assert all(each.startswith("file") for each in os.listdir(target.parent))

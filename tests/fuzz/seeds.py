@@ -41,12 +41,13 @@ def seeds(target: str) -> list[bytes]:
         "blhost": lambda: [BLHOST],
         "session_state": _state,
         "zoo_index": lambda: [b'# models\n"^openmv/", "OPENMV.*"\n"hidden", ""\n'],
-        "zoo_listing": _listings,
+        "zoo_page": lambda: [
+            b"<html><title>A &amp; b</title><p>What <b>it</b> does.</p><p>Licence"
+        ],
         "zip": _zips,
         "summary": lambda: [SUMMARY],
         "tool_output": lambda: [*OUTPUTS],
         "settings": lambda: [SETTINGS],
-        "http": _answers,
         "control": lambda: [b"commit\n", b"com\xfdmit\n\xfdrevert", b"shadow/x", b"status"],
     }
     return makers[target]()
@@ -279,22 +280,6 @@ SETTINGS = json.dumps({
 }).encode()  # fmt: skip
 
 
-def _answers() -> list[bytes]:
-    body = b"x" * 100
-    whole = b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\nETag: "1"\r\n\r\n' + body
-    rest = b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 40-99/100\r\nContent-Length: 60\r\n\r\n"
-    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-    moved = b"HTTP/1.1 302 Found\r\nLocation: /other?x#y\r\nContent-Length: 0\r\n\r\n"
-    none = b"HTTP/1.1 416 No\r\nContent-Range: bytes */40\r\n\r\n"
-    busy = b"HTTP/1.0 503 Busy\r\n\r\n"
-    kept = b"HTTP/1.1 304 Not Modified\r\n\r\n"
-    answers = (
-        [whole, kept], [whole[:-60], rest + body[40:]], [whole[:-60], none], [chunked, busy, whole],
-        [moved, whole], [b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\n\r\n"], [kept],
-    )  # fmt: skip
-    return [DIVIDER.join(each) for each in answers]
-
-
 def _state() -> list[bytes]:
     info = SessionInfo("key", "file", "a.img", "a.img", "OPENMV4", 0, options={"convert": True})
     entry = BaseEntry("a.mpy", 3, "0" * 64, "a.py", "1" * 64, Signature(1, 2, 3, 4))
@@ -309,11 +294,6 @@ def _state() -> list[bytes]:
     lock = {"pid": 1, "mountpoint": "/m"}
     others = [json.dumps(each).encode() for each in (commit, past, result, lock)]
     return [info.dump(), base.dump(), *others]
-
-
-def _listings() -> list[bytes]:
-    files = [{"path": "openmv/a.tflite", "size": 10, "sha256": "00" * 32}]
-    return [json.dumps({"format": "romfsfs-zoo-1", "files": files}).encode()]
 
 
 def _zips() -> list[bytes]:

@@ -38,6 +38,7 @@ from romfsfs.session.rebase.record import Record
 from romfsfs.system.runner import Outcome
 from romfsfs.zoo import sources
 from romfsfs.zoo.index import parse_index
+from romfsfs.zoo.pages import describe
 
 Target = Callable[[bytes], None]
 
@@ -129,13 +130,11 @@ def zoo_index(data: bytes) -> None:
         parse_index(data.decode("utf-8", "replace"), "fuzz")
 
 
-def zoo_listing(data: bytes) -> None:
-    """`index.json` of a server."""
-    with contextlib.suppress(RomfsError):
-        for entry in sources._listed(data, "fuzz"):
-            member = sources._member(entry, "fuzz", 0)
-            assert ".." not in member.path.split("/")
-            assert not member.path.startswith("/")
+def zoo_page(data: bytes) -> None:
+    """A model's `index.html`, as large as one may be: two lines of text, in linear time."""
+    for text in describe(data):
+        assert "\n" not in text
+        assert len(text) <= len(data)
 
 
 def zip_file(data: bytes) -> None:
@@ -254,12 +253,11 @@ _TARGETS: dict[str, Target] = {
     "blhost": blhost_output,
     "session_state": session_state,
     "zoo_index": zoo_index,
-    "zoo_listing": zoo_listing,
+    "zoo_page": zoo_page,
     "zip": zip_file,
     "summary": fuzz_outputs.summary,
     "tool_output": fuzz_outputs.tool_output,
     "settings": fuzz_outputs.settings,
-    "http": fuzz_outputs.http,
     "control": control,
 }
 TARGETS = {name: bounded(target) for name, target in _TARGETS.items()}
