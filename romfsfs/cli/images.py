@@ -167,9 +167,6 @@ def _notes(image: Image, rules: AlignmentRules) -> list[dict[str, Any]]:
     ]
 
 
-#: Notes that make an image unfit for the camera, for `verify`.
-_UNFIT = frozenset({"misaligned"})
-
 #: What every layout of ours has: `verify` says it only when asked for more.
 _USUAL = frozenset({"padding"})
 
@@ -193,13 +190,18 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         record = _summary(image, digest, source, chosen, partition)
         found = admit_image(image, file, _target(chosen, partition, info))
         record["problems"] = [each.record() for each in found]
-        failures = _failures(record)
-        failures += [problem.text for problem in told(found) if problem.severity == ERROR]
+        failures = [problem.text for problem in told(found) if problem.severity == ERROR]
+        if record["capacity"] is not None and record["size"] > record["capacity"]:
+            over = record["size"] - record["capacity"]
+            more = f"{over:,} bytes more than the {record['capacity']:,} of {record['board']}"
+            failures.append(more)
     if as_json:
         output.json({**record, "ok": not failures, "failures": failures})
     else:
         for note in record["notes"]:
-            if note["code"] not in _UNFIT and (output.verbose or note["code"] not in _USUAL):
+            if note["code"] == "misaligned":
+                continue  # among the problems, with what to do
+            if output.verbose or note["code"] not in _USUAL:
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
         say_warnings(output, found, f"{source}: ")
@@ -217,15 +219,3 @@ def _target(board: Board | None, partition: int, info: DeviceInfo | None) -> Tar
     if info is not None:
         return device_target(info if board is None else replace(info, board=board.name))
     return Target(board, board.partition(partition) if board else None)
-
-
-def _failures(record: dict[str, Any]) -> list[str]:
-    failures = [
-        f"{note['path']}: {note['message']}; rebuild it: romfsfs mount, then commit --compact"
-        for note in record["notes"]
-        if note["code"] in _UNFIT
-    ]
-    if record["capacity"] is not None and record["size"] > record["capacity"]:
-        over = record["size"] - record["capacity"]
-        failures.append(f"{over:,} bytes more than the {record['capacity']:,} of {record['board']}")
-    return failures

@@ -14,7 +14,7 @@ from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
 from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
-from romfsfs.session.plan.plan import SEVERITIES, Problem
+from romfsfs.session.plan.plan import SEVERITIES, Problem, alignment_rules
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import Stored
 from romfsfs.system.files import cache_dir, digest_fd
@@ -88,9 +88,18 @@ def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) 
 
 
 def admit_image(image: Image, file: BinaryIO, target: Target) -> list[Problem]:
-    """Problems of the files of an image; errors first."""
-    files = ((path, node.extent) for path, node in walk(image) if isinstance(node, FileNode))
-    return admit_files(files, file.fileno(), target)
+    """What speaks against the files of an image, and against where they lie; errors first."""
+    rules = alignment_rules(target, {})
+    files = [(path, node.extent) for path, node in walk(image) if isinstance(node, FileNode)]
+    misaligned = [
+        Problem(
+            "misaligned", path, f"its data is at {extent.offset:#x}, not a multiple of "
+            f"{rules.for_path(path)}; mount it, then romfsfs commit --compact",
+        )
+        for path, extent in files
+        if extent.size and extent.offset % rules.for_path(path)
+    ]  # fmt: skip
+    return misaligned + admit_files(files, file.fileno(), target)
 
 
 def image_figures(image: Image, file: BinaryIO) -> dict[str, Figures]:

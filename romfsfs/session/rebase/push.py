@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from romfsfs.boards import get_board
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.errors import (
     CapacityError,
@@ -21,7 +20,6 @@ from romfsfs.errors import (
     SessionBusy,
     shell_word,
 )
-from romfsfs.image.check import lint
 from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.keep.images import parse
 from romfsfs.session.keep.state import Base
@@ -50,10 +48,9 @@ from romfsfs.system.files import Progress, check_plain, no_progress
 def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
     """The size in bytes of an image that may be written to this device, and warnings.
 
-    ImageFormatError, CapacityError, or ImageError when data is not aligned for the board or cannot
-    work there.
+    ImageFormatError, CapacityError, or ImageError when something of it cannot work there.
     """
-    board, partition, capacity = info.board, info.partition, info.capacity
+    board, capacity = info.board, info.capacity
     parsed = parse(image, name)
     if parsed.size == 0:
         raise ImageFormatError("the file is empty", 0, where=name)
@@ -64,16 +61,6 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
             capacity=capacity,
             where=name,
         )
-    if board is not None:
-        rules = get_board(board).partition(partition).alignment
-        wrong = [note for note in lint(parsed, rules) if note.code == "misaligned"]
-        if wrong:
-            raise ImageError(
-                f"{len(wrong)} files are not aligned for {board}, the first: {wrong[0].message}",
-                where=f"{name}: {wrong[0].path}",
-                next_step=f"romfsfs extract {shell_word(name)} DIR; romfsfs build DIR IMAGE "
-                f"--board {board}" + (f":{partition}" if partition else ""),
-            )
     found = admit_image(parsed, image, device_target(info))
     errors = [problem for problem in found if problem.severity == ERROR]
     if errors:
@@ -82,7 +69,8 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
             f"the first: {errors[0].text}",
             where=name,
             detail="\n".join(problem.text for problem in told(errors)),
-            next_step="nothing was written; build the image for this board from the sources",
+            next_step=f"nothing was written; romfsfs extract {shell_word(name)} DIR, mend it, "
+            f"romfsfs build DIR IMAGE --board {board or 'BOARD'}",
         )
     return parsed.size, tuple(each.text for each in told(found) if each.severity == WARNING)
 
