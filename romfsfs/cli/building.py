@@ -16,9 +16,9 @@ from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0, REPLACE
 from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
+from romfsfs.session.build import Built
 from romfsfs.session.build import build as build_image
 from romfsfs.session.build_many import (
-    BuiltFile,
     Order,
     boards_of,
     build_each,
@@ -153,7 +153,7 @@ def _to_standard_output(
     flush()
 
 
-def _report(output: Output, image: str, built: BuiltFile, as_json: bool) -> None:
+def _report(output: Output, image: str, built: Built, as_json: bool) -> None:
     say_warnings(output, built.plan.problems)
     if as_json:
         output.json(_record(image, built))
@@ -161,11 +161,11 @@ def _report(output: Output, image: str, built: BuiltFile, as_json: bool) -> None
         output.say(_line(image, built))
 
 
-def _line(image: str, built: BuiltFile) -> str:
+def _line(image: str, built: Built) -> str:
     return f"{image}: {count_text(len(built.plan.files), 'file')}, {built.size:,} B"
 
 
-def _record(image: str, built: BuiltFile) -> dict[str, Any]:
+def _record(image: str, built: Built) -> dict[str, Any]:
     return {
         "image": image,
         "size": built.size,

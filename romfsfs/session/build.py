@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,20 +13,18 @@ from typing import TYPE_CHECKING
 
 from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.image.check import check_image
 from romfsfs.image.model import FileNode, Image, walk
-from romfsfs.image.writer import write_image
 from romfsfs.session.keep.state import Base
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import Plan, make_plan
 from romfsfs.session.plan.shadow import Deriver
-from romfsfs.session.plan.stored import InWork, open_stored
-from romfsfs.session.rebase.encoding import Sources
+from romfsfs.session.plan.stored import open_stored
+from romfsfs.session.rebase.encoding import Sources, encode_plan
 from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree
 from romfsfs.session.tree.extraction import Extracted, Item, extract
-from romfsfs.session.tree.worktree import open_file, scan
+from romfsfs.session.tree.worktree import scan
 from romfsfs.system.files import (
     EMPTY_DIGEST,
     Progress,
@@ -46,10 +43,11 @@ _NOTHING = Base(EMPTY_DIGEST, 0, 0, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image that was built: its plan (with warnings) and size in bytes."""
+    """An image that was built: its plan (with warnings), size in bytes and SHA-256."""
 
     plan: Plan
     size: int
+    digest: str
 
 
 def build(
@@ -73,13 +71,12 @@ def build(
         target = replace(target, options=target.options.over(tree.rules))
         is_junk = Excludes((*tree.excludes, *excludes)).matches
         converters = Converters(target, make_private_dir(cache_dir()) / "convert")
-        digests = _LateDigests(work_fd, converters)
         conversions = Conversions(converters, work_fd)
         opened = partial(open_stored, work_fd=work_fd, held=None)
         check = partial(Admission(converters).checked, open_location=opened)
         deriver = Deriver(
-            work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk, digests.digest,
-            tree.problems, check,
+            work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk,
+            lambda path, fd: (digest_fd(fd), None), tree.problems, check,
         )  # fmt: skip
         found = scan(work_fd)
         shadow = deriver.derive(found)
@@ -87,51 +84,11 @@ def build(
             shadow = deriver.derive(found)
         plan = make_plan(shadow, _NOTHING, target, capacity, order)
         raise_problems(plan, plan.errors, "build")
-        layout = plan.layout
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            late = digests.start(pool, plan)
-            sources = Sources(plan, None, work_fd)
-            write_image(layout, out, sources.open, progress)
-            out.flush()
-            synced = pool.submit(os.fsync, out.fileno())
-            check_image(out.fileno(), layout, late(), plan.rules, progress)
-            synced.result()
-        return Built(plan, layout.size)
+        sources = Sources(plan, None, work_fd)
+        encoded = encode_plan(plan, plan.layout, sources, out, progress=progress)
+        return Built(plan, encoded.size, encoded.digest)
     finally:
         os.close(work_fd)
-
-
-class _LateDigests:
-    """Large files that are stored as they are get hashed while the kernel copies them."""
-
-    AFTER_BYTES = 1 << 20
-
-    def __init__(self, work_fd: int, converters: Converters) -> None:
-        self._work_fd = work_fd
-        self._converters = converters
-
-    def digest(self, path: str, fd: int) -> tuple[str, None]:
-        """The digest now, or '' for later."""
-        if os.fstat(fd).st_size >= self.AFTER_BYTES and not self._converters.concerns(path):
-            return "", None
-        return digest_fd(fd), None
-
-    def start(self, pool: ThreadPoolExecutor, plan: Plan) -> Callable[[], Mapping[str, str]]:
-        """Hash what was left, in the background; a function that waits for all digests."""
-        late = {
-            path: pool.submit(self._hash, entry.location.path)
-            for path, entry in plan.files.items()
-            if isinstance(entry.location, InWork) and not entry.digest
-        }
-        known = {path: entry.digest for path, entry in plan.files.items()}
-        return lambda: {**known, **{path: future.result() for path, future in late.items()}}
-
-    def _hash(self, path: str) -> str:
-        fd = open_file(self._work_fd, path)
-        try:
-            return digest_fd(fd)
-        finally:
-            os.close(fd)
 
 
 def extract_image(

@@ -10,11 +10,10 @@ from pathlib import Path
 from romfsfs.boards import Board, Partition, parse_board
 from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError, shell_word
-from romfsfs.session.build import build
-from romfsfs.session.plan.plan import Plan
+from romfsfs.session.build import Built, build
 from romfsfs.session.recipe import laid_out
 from romfsfs.session.settings import options_below
-from romfsfs.system.files import Progress, digest_fd, no_progress, replace_atomically
+from romfsfs.system.files import Progress, no_progress, replace_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +31,11 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltFile:
-    """An image file that was built: its plan (with warnings), size in bytes and SHA-256."""
-
-    plan: Plan
-    size: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an order: one of the two is None."""
 
     order: Order
-    built: BuiltFile | None
+    built: Built | None
     error: RomfsError | None
 
 
@@ -122,7 +112,7 @@ def build_recipe(
     options: Options,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
-) -> BuiltFile:
+) -> Built:
     """Build what a recipe of the firmware says. top: the firmware's checkout."""
     with laid_out(recipe, top, wanted.partition.index) as laid:
         target = Target(wanted.board, wanted.partition, options.over(laid.rules))
@@ -136,7 +126,7 @@ def build_file(
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
     order: Sequence[str] = (),
-) -> BuiltFile:
+) -> Built:
     """Build an image file. A file that is there is replaced only when all is well; it keeps its
     permissions, and where it is a symbolic link, the link stays. order: files that come first."""
     final = Path(os.path.realpath(image))
@@ -145,7 +135,6 @@ def build_file(
     capacity = target.partition.size if target.partition is not None else None
     with replace_atomically(final, 0o666) as file:
         built = build(directory, file, target, capacity, excludes, progress, order)
-        digest = digest_fd(file.fileno())
         if final.exists():
             os.fchmod(file.fileno(), final.stat().st_mode & 0o7777)
-    return BuiltFile(built.plan, built.size, digest)
+    return built

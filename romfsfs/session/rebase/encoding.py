@@ -29,6 +29,9 @@ class Encoded(NamedTuple):
 class SourcesChanged(RomfsError):
     """A file was edited or removed while it was being stored: look at the tree again."""
 
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(what, where=where, next_step="try again when it is saved")
+
 
 class Sources:
     """Opens the stored bytes of a plan's files. held: None where nothing comes from a base."""
@@ -98,7 +101,9 @@ def encode_plan(
             check_image(fd, layout, digests, plan.rules, progress)
         except VerifyError as error:
             if sources.changed():
-                raise SourcesChanged("a file was edited while it was stored") from error
+                raise SourcesChanged(
+                    "a file was edited while it was stored", error.where
+                ) from error
             raise
         synced.result()
         if slack is not None:
