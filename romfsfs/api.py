@@ -41,16 +41,14 @@ from romfsfs.convert import Options, Target
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
-from romfsfs.session.build_many import Outcome as BuildOutcome
-from romfsfs.session.build_many import boards_of, build_each, build_file, orders
+from romfsfs.session.build_many import BoardResult, boards_of, build_each, build_file, orders
 from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep.locks import Lock
 from romfsfs.session.mounting import MountRequest
 from romfsfs.session.opening import enter
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.commit import CommitOptions, CommitReport, commit, commit_to
-from romfsfs.session.rebase.push import Outcome as PushOutcome
-from romfsfs.session.rebase.push import PushOptions, push_all
+from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
 from romfsfs.session.rebase.read import OpenOptions, make_ready
 from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
@@ -259,7 +257,7 @@ def build_many(
     *,
     options: Options | None = None,
     progress: Progress = no_progress,
-) -> list[BuildOutcome]:
+) -> list[BoardResult]:
     """An image for each board (`NAME` or `NAME:PARTITION`), converted for each of them.
 
     image: a folder, or a pattern such as 'out/{board}.img'. One that fails stops no other: its
@@ -284,7 +282,7 @@ def push(
     reset: bool = True,
     tries: bool = False,
     progress: Progress = no_progress,
-) -> dict[str, PushOutcome]:
+) -> dict[str, PushResult]:
     """Write a whole image to cameras, at once and verified; what became of each, by its name.
 
     The outcome is a WriteReport, None where the camera held the image already, or the RomfsError

@@ -37,7 +37,7 @@ from romfsfs.session.connect import device
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import Problem, told
-from romfsfs.session.rebase.push import Outcome, PushOptions, push_all
+from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
 from romfsfs.session.rebase.push import push as push_image
 from romfsfs.session.settings import device_target
 from romfsfs.system.files import Progress, digest_fd, replace_atomically
@@ -181,7 +181,7 @@ def _may_be(camera: CameraPort, wanted: str) -> bool:
         return True  # busy, say: the push will say so
 
 
-def _report(output: Output, image: str, outcomes: Mapping[str, Outcome], as_json: bool) -> int:
+def _report(output: Output, image: str, outcomes: Mapping[str, PushResult], as_json: bool) -> int:
     size = os.path.getsize(image)
     code = trial = EXIT_OK
     records = []

@@ -199,7 +199,7 @@ class Device(Protocol):
         """
         ...
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         """Restart the camera so that it mounts what it now holds; does nothing for a file."""
         ...
 

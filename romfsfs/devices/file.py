@@ -219,7 +219,7 @@ class FileDevice:
                 )
             offset += len(mine)
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         """A file needs none."""
 
     def open_model(self, path: str) -> None:

@@ -42,11 +42,11 @@ _NO_KERNEL_COPY = (
 )
 
 
-class SourceChanged(RomfsError):
+class DataChanged(RomfsError):
     """A source is not as long as the layout expects: it was edited in between."""
 
 
-class Source(NamedTuple):
+class Data(NamedTuple):
     """Where the data of a piece comes from: `offset` in the file open as `fd`.
 
     owned: the file was opened for this piece alone. It is closed when the piece is written, and
@@ -61,7 +61,7 @@ class Source(NamedTuple):
 def write_image(
     layout: Layout,
     out: BinaryIO,
-    open_source: Callable[[str], Source],
+    open_source: Callable[[str], Data],
     progress: Progress | None = None,
     base: int | None = None,
 ) -> None:
@@ -69,7 +69,7 @@ def write_image(
 
     Memory is flat: the kernel copies large files where it can (between files of one file system,
     possibly sharing their blocks), small ones are gathered. `out` may be any binary stream. May
-    run in any thread. OSError as the files give it; SourceChanged if a source is too short (or,
+    run in any thread. OSError as the files give it; DataChanged if a source is too short (or,
     when owned, too long). `progress` is called with "writing", bytes done, bytes in all.
 
     base: descriptor of the image that a stable layout was made for. Without it, padding records
@@ -91,7 +91,7 @@ def write_image(
                 sink.fill(piece.size)
             else:
                 whole = FilePiece("the base image", piece.size)
-                _copy(whole, Source(base, piece.offset), sink)
+                _copy(whole, Data(base, piece.offset), sink)
             done += piece.size
         else:
             sink.write(piece)
@@ -174,7 +174,7 @@ class _Sink:
             data = memoryview(data)[written:]
             written = self.out.write(data)
 
-    def copy(self, piece: FilePiece, source: Source) -> int:
+    def copy(self, piece: FilePiece, source: Data) -> int:
         """Let the kernel copy; the bytes it copied, all or none or (source too short) some."""
         if self.fd < 0 or not hasattr(os, "copy_file_range"):
             return 0
@@ -199,7 +199,7 @@ class _Sink:
         return done
 
 
-def _copy(piece: FilePiece, source: Source, sink: _Sink) -> None:
+def _copy(piece: FilePiece, source: Data, sink: _Sink) -> None:
     """Copy one file's data."""
     path, size = piece
     if size < _LARGE:
@@ -221,8 +221,8 @@ def _copy(piece: FilePiece, source: Source, sink: _Sink) -> None:
         raise _changed(path, size, "more")
 
 
-def _changed(path: str, expected: int, found: str) -> SourceChanged:
-    return SourceChanged(
+def _changed(path: str, expected: int, found: str) -> DataChanged:
+    return DataChanged(
         f"{path} changed while it was stored: {expected} bytes expected, {found} found",
         where=path,
         next_step="try again",

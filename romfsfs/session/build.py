@@ -20,7 +20,7 @@ from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import Plan, make_plan
 from romfsfs.session.plan.shadow import Deriver
 from romfsfs.session.plan.stored import open_stored
-from romfsfs.session.rebase.encoding import Sources, encode_plan
+from romfsfs.session.rebase.encoding import StoredFiles, encode_plan
 from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree
 from romfsfs.session.tree.extraction import Extracted, Item, extract
@@ -84,7 +84,7 @@ def build(
             shadow = deriver.derive(found)
         plan = make_plan(shadow, _NOTHING, target, capacity, order)
         raise_problems(plan, plan.errors, "build")
-        sources = Sources(plan, None, work_fd)
+        sources = StoredFiles(plan, None, work_fd)
         encoded = encode_plan(plan, plan.layout, sources, out, progress=progress)
         return Built(plan, encoded.size, encoded.digest)
     finally:

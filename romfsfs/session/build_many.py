@@ -31,7 +31,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BoardResult:
     """What became of an order: one of the two is None."""
 
     order: Order
@@ -92,7 +92,7 @@ def build_each(
     options: Options,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
-) -> Iterator[Outcome]:
+) -> Iterator[BoardResult]:
     """Build one after the other; what goes wrong with one is its outcome and stops no other."""
     for order in wanted:
         target = Target(order.board, order.partition, options)
@@ -100,9 +100,9 @@ def build_each(
             order.image.parent.mkdir(parents=True, exist_ok=True)
             built = build_file(directory, order.image, target, excludes, progress)
         except RomfsError as error:
-            yield Outcome(order, None, error)
+            yield BoardResult(order, None, error)
         else:
-            yield Outcome(order, built, None)
+            yield BoardResult(order, built, None)
 
 
 def build_recipe(

@@ -164,7 +164,7 @@ def test_write_read_back_reset(attach: Callable[..., Any], board: str) -> None:
     assert tool.flash(file).startswith(new)
     assert all(tool.flash(name) == content for name, content in others.items())
     assert not tool.was_reset
-    device.reset()
+    device.restart()
     assert tool.was_reset
     device.close()
 
@@ -221,7 +221,7 @@ def test_two_of_a_kind_are_told_apart_by_their_ports(attach: Callable[..., Any])
     device = open_device("dfu:OPENMV_N6@1-3.1")
     assert device.info().key == "OPENMV_N6/other/0"
     device.write_image(io.BytesIO(make_image(9000)))
-    device.reset()
+    device.restart()
     device.close()
     assert [each["path"] for each in json.loads((tool.folder / "devices.json").read_text())] == [
         "1-2"
@@ -522,7 +522,7 @@ def test_leaving_is_seen_by_the_board_being_gone(
     device = open_device(f"dfu:{board}")
     add(tool, board, path="1-3")
     tool.fault(detach_status=status)
-    device.reset()
+    device.restart()
     device.close()
     assert len(json.loads((tool.folder / "devices.json").read_text())) == 1
     assert (tool.folder / "resets").read_text() == "reset\n"
@@ -536,7 +536,7 @@ def test_a_board_that_does_not_leave(
     monkeypatch.setattr(dfu, "LEAVE_LIMIT", 0.1)
     tool.fault(no_detach=True, fail="U")
     with pytest.raises(DeviceError, match=r"could not reset .*replug it"):
-        device.reset()
+        device.restart()
     device.close()
 
 
@@ -594,7 +594,7 @@ def test_leaving_with_an_old_dfu_util(
     device = open_device("dfu:OPENMV_N6")
     monkeypatch.setattr(dfu, "LEAVE_LIMIT", 0.1)
     tool.fault(no_detach=True)
-    device.reset()
+    device.restart()
     assert tool.was_reset
     device.close()
 

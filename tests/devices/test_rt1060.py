@@ -53,7 +53,7 @@ def test_write_read_reset(blhost: Any) -> None:
         back = io.BytesIO()
         assert device.read_image(back) == len(image)
         assert back.getvalue() == image
-    device.reset()
+    device.restart()
     assert blhost.was_reset
 
 

@@ -221,7 +221,7 @@ def tree(numbers: Numbers) -> tuple[dict[str, bytes], list[TreeEntry]]:
 
 def through_files(planned: Layout, contents: dict[str, bytes], rules: AlignmentRules) -> bytes:
     """What `write_image` makes of it with real descriptors, checked as a commit does."""
-    from romfsfs.image.writer import Source
+    from romfsfs.image.writer import Data
 
     with tempfile.TemporaryFile(dir=SCRATCH) as sources, tempfile.TemporaryFile(dir=SCRATCH) as out:
         offsets = {}
@@ -229,7 +229,7 @@ def through_files(planned: Layout, contents: dict[str, bytes], rules: AlignmentR
             offsets[path] = sources.tell()
             sources.write(value)
         sources.flush()
-        write_image(planned, out, lambda path: Source(sources.fileno(), offsets[path]))
+        write_image(planned, out, lambda path: Data(sources.fileno(), offsets[path]))
         out.flush()
         digests = {path: digest_bytes(value) for path, value in contents.items()}
         check_image(out.fileno(), planned, digests, rules)

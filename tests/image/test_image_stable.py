@@ -38,7 +38,7 @@ from romfsfs.image.layout import (
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.stable import stable
-from romfsfs.image.writer import Source, write_image
+from romfsfs.image.writer import Data, write_image
 
 BLOCK = 4096
 
@@ -399,8 +399,8 @@ def test_written_and_checked_from_files(tmp_path: Path, with_base: bool) -> None
         base_file.flush()
         fd = base_file.fileno()
 
-        def open_source(path: str) -> Source:
-            return Source(fd, read_place(base, path))
+        def open_source(path: str) -> Data:
+            return Data(fd, read_place(base, path))
 
         write_image(layout, out, open_source, base=fd if with_base else None)
         out.flush()

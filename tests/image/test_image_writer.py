@@ -19,7 +19,7 @@ from romfsfs.errors import VerifyError
 from romfsfs.image.check import check_image, lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, canonical
 from romfsfs.image.reader import read_image
-from romfsfs.image.writer import Source, SourceChanged, encode, write_image
+from romfsfs.image.writer import Data, DataChanged, encode, write_image
 
 TREE: Tree = {
     "main.py": b"print('hi')\n",
@@ -34,14 +34,14 @@ IMAGE = encode(FILES, dirs=["models/empty"])
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Callable[[str], Source]:
+def sources(tmp_path: Path) -> Callable[[str], Data]:
     folder = tmp_path / "sources"
     folder.mkdir()
     for path, data in FILES.items():
         (folder / path.replace("/", "-")).write_bytes(data)
 
-    def open_source(path: str) -> Source:
-        return Source(os.open(folder / path.replace("/", "-"), os.O_RDONLY), owned=True)
+    def open_source(path: str) -> Data:
+        return Data(os.open(folder / path.replace("/", "-"), os.O_RDONLY), owned=True)
 
     return open_source
 
@@ -51,7 +51,7 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize("buffering", [0, -1])
-def test_writes_the_image(tmp_path: Path, sources: Callable[[str], Source], buffering: int) -> None:
+def test_writes_the_image(tmp_path: Path, sources: Callable[[str], Data], buffering: int) -> None:
     layout = canonical(entries(TREE))
     before = open_files()
     seen: list[tuple[str, int, int]] = []
@@ -76,7 +76,7 @@ def test_pieces_may_lie_inside_another_file(tmp_path: Path) -> None:
         out.write(joined)
     fd = os.open(base, os.O_RDONLY)
     out = io.BytesIO()
-    write_image(layout, out, lambda path: Source(fd, joined.index(FILES[path])))
+    write_image(layout, out, lambda path: Data(fd, joined.index(FILES[path])))
     os.close(fd)
     assert read_image(out.getvalue()).size == layout.size
     extent = layout.placements["models/face.tflite"]
@@ -88,7 +88,7 @@ def test_pieces_may_lie_inside_another_file(tmp_path: Path) -> None:
 )
 def test_where_the_kernel_cannot_copy(
     tmp_path: Path,
-    sources: Callable[[str], Source],
+    sources: Callable[[str], Data],
     monkeypatch: pytest.MonkeyPatch,
     number: int | None,
 ) -> None:
@@ -113,7 +113,7 @@ def test_where_the_kernel_cannot_copy(
 
 
 def test_other_errors_of_the_kernel_are_errors(
-    tmp_path: Path, sources: Callable[[str], Source], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sources: Callable[[str], Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(*args: int) -> int:
         raise OSError(errno.ENOSPC, "disk full")
@@ -128,7 +128,7 @@ def test_other_errors_of_the_kernel_are_errors(
 @pytest.mark.parametrize("path", ["main.py", "data.bin", "models/face.tflite", "models/face.txt"])
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_source_that_changed_is_noticed(
-    tmp_path: Path, sources: Callable[[str], Source], path: str, change: int
+    tmp_path: Path, sources: Callable[[str], Data], path: str, change: int
 ) -> None:
     sized = [
         entry._replace(size=(entry.size or 0) + change) if entry.path == path else entry
@@ -136,11 +136,11 @@ def test_a_source_that_changed_is_noticed(
     ]
     if path == "models/face.txt" and change < 0:
         return
-    with (tmp_path / "image").open("wb") as out, pytest.raises(SourceChanged, match=path):
+    with (tmp_path / "image").open("wb") as out, pytest.raises(DataChanged, match=path):
         write_image(canonical(sized), out, sources)
 
 
-def test_any_stream_will_do(sources: Callable[[str], Source]) -> None:
+def test_any_stream_will_do(sources: Callable[[str], Data]) -> None:
     """Standard output as a pipe: no fileno tricks, short writes are completed."""
 
     class Dribble(io.RawIOBase):
@@ -213,7 +213,7 @@ import hashlib, os, resource, sys
 from romfsfs.errors import VerifyError
 from romfsfs.image.check import check_image
 from romfsfs.image.layout import DEFAULT_RULES, TreeEntry, canonical
-from romfsfs.image.writer import Source, write_image
+from romfsfs.image.writer import Data, write_image
 place = {str(tmp_path / "part")!r}
 part = os.urandom(1 << 20) * 12
 open(place, 'wb').write(part)
@@ -223,7 +223,7 @@ names = [f'm{{i}}.tflite' for i in range(5)]
 layout = canonical([TreeEntry(name, 12 << 20) for name in names])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with open(place + '.img', 'w+b') as out:
-    write_image(layout, out, lambda _: Source(os.open(place, os.O_RDONLY), owned=True))
+    write_image(layout, out, lambda _: Data(os.open(place, os.O_RDONLY), owned=True))
     out.flush()
     digests = dict.fromkeys(names, digest)
     check_image(out.fileno(), layout, digests, DEFAULT_RULES)

@@ -175,7 +175,7 @@ class Flash:
         if len(allowed) < len(data):
             raise PowerLost
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         pass
 
     def close(self) -> None:

@@ -329,6 +329,9 @@ def test_edits_outlive_a_push(tmp_path: Path) -> None:
 
 
 def test_files_that_are_called_as_ours_are_the_user_s(desk: Desk) -> None:
+    theirs = [desk.image.with_name("app.img.1.tmp"), desk.image.with_name("app.img.77.tmp")]
+    for path in theirs:
+        path.write_bytes(b"the user's")
     names = [".romfsfs.restore.000001", "lib/.romfsfs.restore.000002"]
     desk.image.write_bytes(encode({**dict.fromkeys(names, b"stored"), "a.txt": b"first\n"}))
     desk.open()
@@ -336,6 +339,7 @@ def test_files_that_are_called_as_ours_are_the_user_s(desk: Desk) -> None:
     desk.write("lib/.romfsfs.restore.000003", b"the user's")
     desk.open()  # resumed
     desk.commit()
+    assert [path.read_bytes() for path in theirs] == [b"the user's"] * 2
     assert {name: desk.stored().get(name) for name in names} == dict.fromkeys(names, b"stored")
     assert (desk.work / "lib/.romfsfs.restore.000003").exists()
 

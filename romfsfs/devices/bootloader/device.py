@@ -166,7 +166,7 @@ class BootLoaderDevice:
         pairs = enumerate(zip(data, found, strict=True))
         return written, next(at for at, (wanted, there) in pairs if wanted != there)
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         """Start the firmware."""
         self._leave = False
         self._loader.reset()
@@ -179,7 +179,7 @@ class BootLoaderDevice:
         self._seen = None
         if self._leave:
             with contextlib.suppress(DeviceError):
-                self.reset()
+                self.restart()
 
 
 def _start(data: bytes, unit: int) -> bytes:

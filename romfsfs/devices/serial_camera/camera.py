@@ -386,7 +386,7 @@ class SerialCamera:
             self._unmounted = False
         return trying.open_model(self._repl, path)
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         """Soft reset: boot.py runs, and /rom shows what was written. main.py runs too, but not on
         OpenMV cameras, where it runs once after power-up."""
         self._repl.restart()

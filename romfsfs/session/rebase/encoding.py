@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from romfsfs.errors import RomfsError, VerifyError
 from romfsfs.image.check import check_image
 from romfsfs.image.layout import Layout
-from romfsfs.image.writer import Source, SourceChanged, write_image
+from romfsfs.image.writer import Data, DataChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.stored import InBase, open_stored
@@ -26,14 +26,14 @@ class Encoded(NamedTuple):
     image_size: int
 
 
-class SourcesChanged(RomfsError):
+class TreeChanged(RomfsError):
     """A file was edited or removed while it was being stored: look at the tree again."""
 
     def __init__(self, what: str, where: str) -> None:
         super().__init__(what, where=where, next_step="try again when it is saved")
 
 
-class Sources:
+class StoredFiles:
     """Opens the stored bytes of a plan's files. held: None where nothing comes from a base."""
 
     def __init__(self, plan: Plan, held: BaseImage | None, work_fd: int) -> None:
@@ -41,15 +41,15 @@ class Sources:
         self._held = held
         self._work_fd = work_fd
 
-    def open(self, path: str) -> Source:
-        """Where the bytes of a file of the plan are. SourcesChanged if it is gone since."""
+    def open(self, path: str) -> Data:
+        """Where the bytes of a file of the plan are. TreeChanged if it is gone since."""
         location = self._plan.files[path].location
         if isinstance(location, InBase) and self._held is not None:
-            return Source(self._held.fd, self._held.extents[location.path].offset)
+            return Data(self._held.fd, self._held.extents[location.path].offset)
         if location is not None:
             with contextlib.suppress(FileNotFoundError):
-                return Source(open_stored(location, self._work_fd, None)[0], owned=True)
-        raise SourcesChanged("a file is gone since it was planned", where=path)
+                return Data(open_stored(location, self._work_fd, None)[0], owned=True)
+        raise TreeChanged("a file is gone since it was planned", where=path)
 
     @property
     def base_fd(self) -> int | None:
@@ -63,7 +63,7 @@ class Sources:
                 continue
             try:
                 source = self.open(path)
-            except SourcesChanged:
+            except TreeChanged:
                 return True
             try:
                 if digest_fd(source.fd) != entry.digest:
@@ -76,7 +76,7 @@ class Sources:
 def encode_plan(
     plan: Plan,
     layout: Layout,
-    sources: Sources,
+    sources: StoredFiles,
     file: BinaryIO,
     slack: Callable[[BinaryIO], None] | None = None,
     progress: Progress = no_progress,
@@ -84,15 +84,15 @@ def encode_plan(
     """Write the image to an empty file, durably, parse it back and compare all of it.
 
     slack: writes what follows the image in the file (a partition dump keeps its length).
-    SourcesChanged when files were edited meanwhile; VerifyError when what was written is not
+    TreeChanged when files were edited meanwhile; VerifyError when what was written is not
     what was planned and they were not.
     """
     fd = file.fileno()
     with ThreadPoolExecutor(max_workers=2) as pool:
         try:
             write_image(layout, file, sources.open, progress, sources.base_fd)
-        except SourceChanged as error:
-            raise SourcesChanged(error.what, where=error.where) from error
+        except DataChanged as error:
+            raise TreeChanged(error.what, where=error.where) from error
         file.flush()
         synced = pool.submit(os.fsync, fd)  # the disk writes while the processors compare
         hashed = pool.submit(digest_fd, fd) if slack is None else None
@@ -101,9 +101,7 @@ def encode_plan(
             check_image(fd, layout, digests, plan.rules, progress)
         except VerifyError as error:
             if sources.changed():
-                raise SourcesChanged(
-                    "a file was edited while it was stored", error.where
-                ) from error
+                raise TreeChanged("a file was edited while it was stored", error.where) from error
             raise
         synced.result()
         if slack is not None:

@@ -13,7 +13,7 @@ from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import PLAN_CODES, Plan, Problem, counted, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
-from romfsfs.session.rebase.encoding import Encoded, Sources, SourcesChanged, encode_plan
+from romfsfs.session.rebase.encoding import Encoded, StoredFiles, TreeChanged, encode_plan
 from romfsfs.session.rebase.transaction import no_space
 from romfsfs.session.session import Session
 from romfsfs.session.tree.restore import work_digest
@@ -59,14 +59,14 @@ def prepared(
         folder = session.folder
         try:
             with session.work_fd() as work_fd:
-                sources = Sources(plan, session.held(), work_fd)
+                sources = StoredFiles(plan, session.held(), work_fd)
                 with folder.create(folder.staged) as out:
                     encoded = encode_plan(plan, layout, sources, out, slack(layout.size), progress)
             reached("encoded")
             if not wait_for_writers(session, writers) and not _edited_since(session, shadow):
                 return Prepared(tuple(shadow), plan, encoded)
             log.info("files were written meanwhile: once more")
-        except SourcesChanged as changed:
+        except TreeChanged as changed:
             log.info("%s: once more", changed)
         except OSError as error:
             raise no_space(session, error, "the new image cannot be made") from error

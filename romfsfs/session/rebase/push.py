@@ -132,7 +132,7 @@ def push(
 
 
 #: What became of a camera: what was written, None: it held the image already, or what went wrong.
-Outcome = WriteReport | RomfsError | None
+PushResult = WriteReport | RomfsError | None
 
 
 def push_all(
@@ -141,7 +141,7 @@ def push_all(
     connect: Callable[[str], AbstractContextManager[Device]],
     options: PushOptions = PushOptions(),
     progress: Progress = no_progress,
-) -> dict[str, Outcome]:
+) -> dict[str, PushResult]:
     """`push` to several cameras at once, each in a thread of its own; the outcome of each.
 
     connect: opens a camera by its name. One that fails stops no other, and as cameras that hold
@@ -152,14 +152,14 @@ def push_all(
     name = os.fspath(image)
     stop = threading.Event()
 
-    def one(camera: str, progress: Progress) -> Outcome:
+    def one(camera: str, progress: Progress) -> PushResult:
         try:
             with open(name, "rb") as file, connect(camera) as device:
                 return push(device, camera, file, name, options, progress)
         except RomfsError as error:
             return error
 
-    def one_of_many(camera: str) -> Outcome:
+    def one_of_many(camera: str) -> PushResult:
         def check(phase: str, done: int, total: int) -> None:
             if stop.is_set():
                 raise KeyboardInterrupt

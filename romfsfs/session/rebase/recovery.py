@@ -49,7 +49,7 @@ def recover(
         )
         if done:
             with contextlib.suppress(DeviceError):  # what it holds is right and verified
-                device.reset()
+                device.restart()
         return done
 
 

@@ -265,7 +265,7 @@ def restarted(device: Device, report: WriteReport) -> WriteReport:
     The image is written and verified by then: a camera that goes away now is no failed commit.
     """
     try:
-        device.reset()
+        device.restart()
     except DeviceError as error:
         return replace(report, notes=(*report.notes, f"the camera was not restarted: {error.line}"))
     return report

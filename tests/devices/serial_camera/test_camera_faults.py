@@ -327,7 +327,7 @@ def test_the_camera_is_left_as_it_was_found(simulate: Callable[..., Simulator]) 
             camera = SerialCamera.open(simulator.port)
             camera.write_image(opened(edited(image, 9000)))
             if with_reset:
-                camera.reset()
+                camera.restart()
             camera.close()
             port = Port(simulator.port)
             port.drain(0.2, 2.0)

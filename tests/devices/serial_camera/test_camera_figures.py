@@ -31,7 +31,7 @@ def test_an_edit_among_8_mib_of_models(simulate: Callable[..., Simulator]) -> No
     with simulate("OPENMV4P", images={0: old}) as simulator:
         camera = SerialCamera.open(simulator.port)
         camera.write_image(opened(new), opened(old))
-        camera.reset()
+        camera.restart()
         camera.close()
         assert simulator.statistics.wire_in < 40 * KIB
         assert simulator.statistics.erased_blocks <= 4
