@@ -52,4 +52,4 @@ def test_a_clock_that_was_set_back_holds_nobody_up(monkeypatch: pytest.MonkeyPat
     begun = time.monotonic()
     monkeypatch.setattr(clock, "_LONGEST_WAIT", 0.1)
     clock.wait_until_settled([time.time_ns() + 3600 * SECOND + 1])
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30

@@ -252,6 +252,6 @@ def test_a_camera_that_goes_silent(
         done = rig.run(*command)
         assert done.code == 5
         assert "does not answer" in done.error
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
     camera.replug()
     rig.ok("commit", "camera")

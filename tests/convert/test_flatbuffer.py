@@ -106,7 +106,7 @@ def test_subgraphs_that_are_all_one_cost_no_more_than_the_file_is_long():
     started = time.monotonic()
     with pytest.raises(ModelError, match="more tables"):
         read_model(counting, len(model))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     assert calls < len(model)
 
 

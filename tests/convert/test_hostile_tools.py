@@ -194,7 +194,7 @@ def test_a_result_is_found_at_any_reasonable_depth_and_looking_for_it_ends(tmp_p
     deep_tree(tmp_path / "a", 3000)
     started = time.monotonic()
     assert stedgeai.find_result(tmp_path) == tmp_path / "a/b/c/network_rel.bin"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     discard_folder(tmp_path / "a")  # pytest's own way to clear folders away is not that patient
 
 

