@@ -307,16 +307,25 @@ def reader_has_gone() -> bool:
     return any(events & select.POLLERR for _, events in looker.poll(0))
 
 
+def _give_up(stream: TextIO) -> None:
+    """Nobody takes what is left in it: the interpreter's last flush must not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 def finish(output: Output, code: int) -> int:
     """The exit code, once what was written has arrived: a full disk behind it is a failure, a
     reader that has gone is none."""
     try:
         flush()
     except OSError as error:
-        null = os.open(os.devnull, os.O_WRONLY)  # where the interpreter's last flush will go
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        _give_up(sys.stdout)
         if not isinstance(error, BrokenPipeError) and code == EXIT_OK:
             output.error(os_error(error))
-            return EXIT_FAILURE
+            code = EXIT_FAILURE
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _give_up(sys.stderr)
     return code
