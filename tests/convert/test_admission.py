@@ -175,6 +175,7 @@ def test_names_that_are_no_promise():
         ("a.zip", b"PK\x03\x04"),
         ("notes.txt", b"version https://git-lfs.github.com/spec/v1"),
         ("data.bin", b""),
+        ("notes.TXT", b"NBIN" + bytes(9)),
     ):
         assert codes(path, data) == []
 

@@ -20,13 +20,24 @@ from romfsfs.convert.admission.names import name_findings
 from romfsfs.convert.admission.scripts import bytecode_findings, source_findings
 from romfsfs.convert.types import Diagnostic, Reader, Target
 
-__all__ = ["admit", "impostor"]
+__all__ = ["admit", "concerns", "impostor"]
+
+#: What no camera runs, whatever is in it: not even opened, for there may be thousands.
+_PLAIN = (".txt", ".md", ".json", ".csv", ".html", ".css", ".js", ".jpg", ".jpeg", ".png", ".bmp",
+          ".gif", ".wav")  # fmt: skip
+
+
+def concerns(path: str) -> bool:
+    """By name alone: may there be anything to say of what is stored as `path`?"""
+    return not path.lower().endswith(_PLAIN)
 
 
 def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
     """Problems of the file that is stored as `path`, `size` bytes of it in `read`.
 
     Any thread. OSError of `read`."""
+    if not concerns(path):
+        return ()
     found = name_findings(path, read, size)
     wrong = impostor(path, read)
     if wrong is not None:

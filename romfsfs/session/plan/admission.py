@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from romfsfs.convert import Converters, Diagnostic, Target, admit
+from romfsfs.convert.admission import concerns
 from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
 from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
@@ -35,6 +36,8 @@ class Admission:
         where they cannot work, unless the image held them before. OSError when they cannot be
         read."""
         if entry.location is None or entry.stored_as is None or entry.change is Change.IGNORED:
+            return entry
+        if not concerns(entry.stored_as):
             return entry
         key = (entry.stored_as, entry.digest)
         known = self._known.get(key) if entry.digest else None
