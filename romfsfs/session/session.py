@@ -117,6 +117,11 @@ class Session:
         """The base, as last written by whatever process."""
         return self.held().base
 
+    @property
+    def tree_base(self) -> Base | None:
+        """What the work tree is edited from; None where there is no work tree."""
+        return self.base if self.has_work else None
+
     def recall(self) -> Recall:
         """The sources that are remembered, this session's own before all others."""
         return Recall(self.directory.name)

@@ -25,11 +25,11 @@ from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push
+from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
-    After,
     Mounted,
     look,
     no_space,
@@ -163,8 +163,8 @@ def _carry_out(
         raise no_space(session, error, "the commit cannot begin") from error
     reached("after-placed")
     base = _committed(made.plan, old, encoded)
-    after = After("commit", base, _summary(made.shadow))
-    write = rebase(session, target, after, before, _tree_base(old, base), mounted, progress)
+    record = Record("commit", before, base, _tree_base(old, base), _summary(made.shadow))
+    write = rebase(session, target, record, mounted, progress)
     assert write is not None
     return write
 

@@ -31,12 +31,10 @@ from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
-    After,
     look,
     no_space,
     rebase,
     restarted,
-    stood_on,
 )
 from romfsfs.session.rebase.trial import changed, refuse_trial, tried
 from romfsfs.session.session import Session
@@ -120,8 +118,8 @@ def push(
                 forget(folder)
                 return None
             base = _staged(session, image, size)
-            after = After(options.kind, base, f"from {name}")
-            report = rebase(session, target, after, before, stood_on(session), progress=progress)
+            record = Record(options.kind, before, base, session.tree_base, f"from {name}")
+            report = rebase(session, target, record, progress=progress)
         assert report is not None
         report = replace(report, notes=(*report.notes, *info.notes, *warnings))
         if options.tries:

@@ -24,14 +24,13 @@ from romfsfs.session.keep.settling import lost_power, settle
 from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, as_ours, save
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.sources import secure
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
-    After,
     no_space,
     rebase,
-    stood_on,
     target_changed,
 )
 from romfsfs.session.session import Session
@@ -183,11 +182,10 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
     else:
         base, image = target.read(folder, session.info, new, progress), folder.staged
     reached("read")
-    tree_base = stood_on(session)
     # The disk writes while the processors extract.
     with ThreadPoolExecutor(max_workers=1) as pool, open_image(image) as (parsed, file):
         placed = pool.submit(folder.place, image, base.digest) if image == folder.staged else None
-        if tree_base is None:
+        if not session.has_work:
             folder.new_work.mkdir()
             folder.new_work.chmod(0o755)  # the mount's root; the session's folder keeps others out
             entries = _extracted(parsed, file.fileno(), folder.new_work, session.recall(), progress)
@@ -198,8 +196,10 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
         if placed is not None:
             placed.result()
     reached("after-placed")
-    after = After("read", replace(base, entries=entries), "as found on the target", writes=False)
-    rebase(session, target, after, Held(base.target_digest, base.size), tree_base)
+    rebase(session, target, Record(
+        "read", Held(base.target_digest, base.size), replace(base, entries=entries),
+        session.tree_base, "as found on the target", writes=False,
+    ))  # fmt: skip
 
 
 def _still_holds_base(session: Session, target: Target) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,6 @@ from romfsfs.session.keep import history
 from romfsfs.session.keep.base_image import switch
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.settling import mark
-from romfsfs.session.keep.state import Base
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase import sources
 from romfsfs.session.rebase.record import Record, forget
@@ -54,17 +53,6 @@ class Mounted(NamedTuple):
 
 #: A work tree that nobody uses.
 UNMOUNTED = Mounted()
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """What a transaction leads to: an image, in the history under its digest, and its entries."""
-
-    kind: str
-    base: Base
-    summary: str = ""
-    restores: int = -1
-    writes: bool = True
 
 
 def look(session: Session, target: Target, progress: Progress = no_progress) -> Held:
@@ -89,37 +77,28 @@ def look(session: Session, target: Target, progress: Progress = no_progress) -> 
     return found._replace(unseen=True)
 
 
-def stood_on(session: Session) -> Base | None:
-    """What the work tree is edited from; None where there is no work tree."""
-    return session.base if session.has_work else None
-
-
 def rebase(
     session: Session,
     target: Target,
-    after: After,
-    before: Held,
-    tree_base: Base | None,
+    record: Record,
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> WriteReport | None:
-    """Carry the transaction out. tree_base: see `Record.stood_on`. None: nothing was to be written.
+    """Carry out the transaction whose images are in the history. None: nothing was to be written.
 
     Raises DeviceError, VerifyError, Interrupted and TargetChanged of the write, and RomfsError
     where the books cannot be closed: `recovery` does that later. OSError: nothing was written.
     """
     folder = session.folder
-    record = Record(
-        after.kind, before, after.base, tree_base, after.summary, after.restores,
-        after.writes, logged=history.last_number(folder),
-    )  # fmt: skip
+    record = replace(record, logged=history.last_number(folder))
     try:
         record.save(folder)
     except OSError as error:
-        raise no_space(session, error, f"the {after.kind} cannot begin") from error
+        raise no_space(session, error, f"the {record.kind} cannot begin") from error
     reached("recorded")
-    report = write(session, target, record, progress) if after.writes else None
-    if after.writes:
+    report = None
+    if record.writes:
+        report = write(session, target, record, progress)
         reached("target-written")
     finish(session, target, record, mounted.root)
     return report

@@ -8,16 +8,15 @@ from romfsfs.session.keep import history
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.read import base_of
+from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
-    After,
     Mounted,
     look,
     rebase,
     restarted,
-    stood_on,
     target_changed,
 )
 from romfsfs.session.session import Session
@@ -63,8 +62,9 @@ def undo(
                     f"{session.info.argument}",
                 )
             reached("after-placed")
-            after = After("undo", base, f"back to {wanted.number}", wanted.number)
-            report = rebase(session, target, after, before, stood_on(session), mounted, progress)
+            said = f"back to {wanted.number}"
+            record = Record("undo", before, base, session.tree_base, said, wanted.number)
+            report = rebase(session, target, record, mounted, progress)
         assert report is not None
         return wanted, restarted(device, report) if restart else report
 
