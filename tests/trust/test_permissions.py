@@ -110,25 +110,20 @@ def test_a_folder_that_may_be_listed_and_not_entered(users: UsersMount) -> None:
 
 
 def test_a_closed_folder_that_is_never_packed(users: UsersMount) -> None:
-    """It cannot follow into the tree of an image that changed elsewhere, so the old one stays."""
+    """A tree follows to an image that changed elsewhere around what it cannot look into."""
     users.run("commit", users.mnt)
     users.sh("mkdir -p .git/closed; echo x > .git/closed/x; chmod 0 .git/closed")
     users.run("umount", users.mnt)
     users.image.write_bytes(encode({"z": b"z"}))
-    mount = f"{users.python} -m romfsfs mount {users.image} {users.mnt}"
-    said = users.command("sh", "-c", f"! {mount} 2>&1")
-    assert "chmod u+rwx" in said
-    users.command("sh", "-c", said.rpartition("chmod")[1] + said.rpartition("chmod")[2])
     users.run("mount", users.image, users.mnt)
-    assert users.sh("cat z .git/closed/x") == "zx\n"
+    assert users.sh("cat z; chmod u+rwx .git/closed; cat .git/closed/x") == "zx\n"
 
 
 def test_a_file_that_is_closed(users: UsersMount) -> None:
     """The status went on as if nothing had been opened again."""
     users.sh("echo 'print(1)' > a.py; mkdir d; echo x > d/b; chmod 0 a.py d/b")
     said = users.run("status", users.mnt)
-    assert "a.py: cannot be read" in said
-    assert "d/b" in said
+    assert "error: 2 files (a.py, d/b): cannot be read" in " ".join(said.split())
     users.sh("chmod 600 a.py; exec 3< a.py; chmod 200 a.py; chmod 644 d/b")
     said = users.run("status", users.mnt)
     assert "a.py: cannot be read" in said
