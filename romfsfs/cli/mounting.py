@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from romfsfs.boards import parse_board
 from romfsfs.cli import values
 from romfsfs.cli.choices import IN_FSTAB, chosen, conversion_options
 from romfsfs.cli.fstab import split_options
@@ -73,8 +74,10 @@ def mount(
     """
     own, passed = split_options(options)
     read_only = given["read_only"] or "ro" in own
-    board = given["board"] or own.get("board")
-    partition = given["partition"]
+    board, partition = given["board"], given["partition"]
+    if board is None and "board" in own:
+        found, number = parse_board(own["board"])
+        board, partition = found.name, number if partition is None else partition
     if partition is None and "partition" in own:
         if not own["partition"].isdecimal():
             raise UsageError("not a partition number", where=f"-o partition={own['partition']}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from cli_mounts import LIMIT, Mounts, Ran
 
+from romfsfs import api
 from romfsfs.fs.mountpoint import wait_for_exit
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.folder import find_mounted
@@ -455,3 +456,11 @@ def test_a_built_image_is_replaced_when_it_is_said(image: Path, run: Callable[..
             "with --force",
         )  # fmt: skip
     assert run("build", "tree", image, "--force").code == 0
+
+
+def test_a_line_of_fstab_names_board_and_partition_too(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image, "-o", "board=AE3:1")
+    assert "(OPENMV_AE3, partition 1): " in mounts.command("status", cam).out
+    assert mounts.command("umount", cam).code == 0
+    with api.open(image, board="AE3:0") as editor:
+        assert editor.session.info.partition == 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.boards import get_board
+from romfsfs.boards import get_board, parse_board
 from romfsfs.convert import Options
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import RomfsError
@@ -77,13 +77,15 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
         make_private_dir(folder.path)
         info = SessionInfo(key=found.key, kind=found.kind, source=source, name=found.name)
     info = _merge(info, found, source)
+    partition = chosen.partition
     if chosen.board is not None:
-        name = get_board(chosen.board).name
+        board, number = parse_board(chosen.board)
+        name, partition = board.name, number if partition is None else partition
         if info.board not in (None, name) and info.is_file:
             info = replace(info, partition=0)  # what was remembered is another board's
         info = replace(info, board=name)
-    if chosen.partition is not None and info.is_file:
-        info = replace(info, partition=chosen.partition)
+    if partition is not None and info.is_file:
+        info = replace(info, partition=partition)
     if info.board:
         get_board(info.board).partition(info.partition)
     if chosen.options is not None:
