@@ -16,10 +16,13 @@ new one, or none (the block with the image header is invalidated first and progr
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Protocol
 
+from romfsfs.errors import CapacityError, ImageFormatError
 from romfsfs.image.model import Image
+from romfsfs.image.reader import image_size
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes of the image header that say how long the image is (docs/format.md)
@@ -223,3 +226,33 @@ def matches_by_digest(device: Device, image: BinaryIO, size: int) -> bool | None
         digest.update(data)
         left -= len(data)
     return digest.hexdigest() == found
+
+
+def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:
+    """Of an image for a camera's partition; what follows the image in the file is not written.
+    ImageFormatError or CapacityError before anything is."""
+    length = image.seek(0, os.SEEK_END)
+    image.seek(0)
+    size = image_size(image.read(HEADER_SIZE))
+    if size > length:
+        raise ImageFormatError("the header declares more than there is", 0)
+    if size > capacity:
+        raise CapacityError(
+            f"the image has {size} bytes, the partition takes {capacity}",
+            size=size, capacity=capacity, where=name,
+            next_step="remove files, or build the image for another partition",
+        )  # fmt: skip
+    return size
+
+
+def declared_size(header: bytes, capacity: int, name: str) -> int:
+    """The image's size; ImageFormatError with what to do when there is none, or an absurd one."""
+    advice = "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
+    try:
+        size = image_size(header)
+    except ImageFormatError as error:
+        raise ImageFormatError(error.reason, error.offset, where=name, next_step=advice) from error
+    if size > capacity:
+        reason = f"its header declares {size} bytes, the partition has {capacity}"
+        raise ImageFormatError(reason, 0, where=name, next_step=advice)
+    return size

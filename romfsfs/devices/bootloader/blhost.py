@@ -22,7 +22,7 @@ from romfsfs.devices.bootloader.programs import (
     run,
     transfer_limit,
 )
-from romfsfs.errors import DeviceAbsent, DeviceLost, UsageError
+from romfsfs.errors import DeviceAbsent, UsageError
 from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
 
@@ -111,13 +111,6 @@ class BlhostLoader:
         path.unlink(missing_ok=True)
         progress("reading", 0, length)
         self._run(read_argv(self._tool, self._address, length, str(path)), "read", length)
-        size = path.stat().st_size if path.exists() else 0
-        if size < length:
-            raise DeviceLost(
-                f"the read ended {length - size} bytes early",
-                where=self.name,
-                next_step="repeat the command",
-            )
         progress("reading", length, length)
 
     def write(self, path: Path, progress: Progress) -> None:

@@ -10,18 +10,23 @@ image without it. What of it is FF is not written: it need only be erased.
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import BinaryIO
 
 from romfsfs.boards import Board, Partition
-from romfsfs.devices.base import HEADER_SIZE, DeviceInfo, WriteReport
+from romfsfs.devices.base import (
+    HEADER_SIZE,
+    DeviceInfo,
+    WriteReport,
+    declared_size,
+    size_to_write,
+)
 from romfsfs.devices.bootloader.loader import BootLoader
-from romfsfs.errors import CapacityError, DeviceError, ImageFormatError, VerifyError
+from romfsfs.errors import DeviceError, DeviceLost, VerifyError
 from romfsfs.image.model import Image
-from romfsfs.image.reader import image_size, is_blank
+from romfsfs.image.reader import is_blank
 from romfsfs.system.files import Progress, no_progress
 
 #: what is written of the beginning is a multiple of this, as flash is programmed by pages
@@ -71,42 +76,33 @@ class BootLoaderDevice:
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         if self._seen is None:
-            with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
-                path = Path(folder, "read.img")
-                self._loader.read(path, HEADER_SIZE, no_progress)
-                size = self._declared_size(path.read_bytes()[:HEADER_SIZE])
-                if size:
-                    self._loader.read(path, size, progress)
-                self._seen = path.read_bytes()[:size]
+            header = self._read(HEADER_SIZE, no_progress)
+            size = 0
+            if not is_blank(header):
+                size = declared_size(header, self._loader.capacity, self._loader.name)
+            self._seen = self._read(size, progress) if size else b""
         out.write(self._seen)
         return len(self._seen)
 
-    def _declared_size(self, header: bytes) -> int:
-        """The size of the image that the partition begins with; 0: blank."""
-        if is_blank(header):
-            return 0
-        name = self._loader.name
-        advice = "nothing was changed; `romfsfs push IMAGE` or `mount --new` replaces what is there"
-        try:
-            size = image_size(header)
-        except ImageFormatError as error:
-            raise ImageFormatError(
-                error.reason, error.offset, where=name, next_step=advice
-            ) from error
-        if size > self._loader.capacity:
-            raise ImageFormatError(
-                f"its header declares {size} bytes, the partition has {self._loader.capacity}",
-                0,
-                where=name,
-                next_step=advice,
+    def _read(self, size: int, progress: Progress) -> bytes:
+        """The first bytes of the partition. DeviceLost where the tool left fewer."""
+        with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
+            path = Path(folder, "read.img")
+            self._loader.read(path, size, progress)
+            data = path.read_bytes()[:size] if path.exists() else b""
+        if len(data) < size:
+            raise DeviceLost(
+                f"the read ended {size - len(data)} bytes early",
+                where=self._loader.name,
+                next_step="repeat the command",
             )
-        return size
+        return data
 
     def write_image(
         self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
     ) -> WriteReport:
         started = time.monotonic()
-        size = self._check_fits(image)
+        size = size_to_write(image, self._loader.capacity, self._loader.name)
         image.seek(0)
         data = image.read(size)
         if data == self._seen:
@@ -128,23 +124,6 @@ class BootLoaderDevice:
         seconds = time.monotonic() - started
         return WriteReport(written, blocks, seconds, verified=True, sent=written, notes=notes)
 
-    def _check_fits(self, image: BinaryIO) -> int:
-        """The size to write. ImageFormatError or CapacityError before anything destructive."""
-        length = image.seek(0, os.SEEK_END)
-        image.seek(0)
-        size = image_size(image.read(HEADER_SIZE))
-        if size > length:
-            raise ImageFormatError("the header declares more than there is", 0)
-        if size > self._loader.capacity:
-            raise CapacityError(
-                f"the image has {size} bytes, the partition takes {self._loader.capacity}",
-                size=size,
-                capacity=self._loader.capacity,
-                where=self._loader.name,
-                next_step="remove files, or build the image for another partition",
-            )
-        return size
-
     def _write(self, data: bytes, folder: Path, progress: Progress) -> tuple[int, int | None]:
         """The bytes written, and where the partition then first differs (None: nowhere)."""
         self._seen = None
@@ -158,8 +137,7 @@ class BootLoaderDevice:
             written += len(data)
         part.write_bytes(start)
         self._loader.write(part, progress)
-        self._loader.read(part, len(data), _verifying(progress))
-        found = part.read_bytes()[: len(data)]
+        found = self._read(len(data), _verifying(progress))
         if found == data:
             self._seen = data
             return written, None

@@ -66,13 +66,6 @@ class DfuLoader:
             outcome = run(argv, transfer_limit(length), cancel=growing)
             if outcome.status:
                 raise self._failed(argv, outcome, "read")
-        size = path.stat().st_size if path.exists() else 0
-        if size < length:
-            raise DeviceLost(
-                f"the read ended {length - size} bytes early",
-                where=self.name,
-                next_step="repeat the command",
-            )
 
     def write(self, path: Path, progress: Progress) -> None:
         size = path.stat().st_size

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 import zlib
 from collections.abc import Callable
@@ -20,7 +19,9 @@ from romfsfs.devices.base import (
     OpenedModel,
     PartitionState,
     WriteReport,
+    declared_size,
     matches_by_digest,
+    size_to_write,
 )
 from romfsfs.devices.discovery import usb_serial
 from romfsfs.devices.serial_camera import flash_plan, identity, snippets, trying
@@ -31,15 +32,13 @@ from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.devices.serial_camera.writing import Writer
 from romfsfs.errors import (
-    CapacityError,
     DeviceAnswer,
     DeviceError,
     DeviceLost,
-    ImageFormatError,
     VerifyError,
 )
 from romfsfs.image.model import Image
-from romfsfs.image.reader import image_size, is_blank, read_image
+from romfsfs.image.reader import is_blank, read_image
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
@@ -193,7 +192,7 @@ class SerialCamera:
         header = self._peek(HEADER_SIZE)
         if is_blank(header):
             return 0
-        size = identity.declared_size(header, self._geometry, self._info.name)
+        size = declared_size(header, self._geometry.readable, self._info.name)
         progress("reading", 0, size)
         self._read(size, out, progress)
         return size
@@ -202,7 +201,7 @@ class SerialCamera:
         header = self._peek(HEADER_SIZE)
         if is_blank(header):
             return None
-        size = identity.declared_size(header, self._geometry, self._info.name)
+        size = declared_size(header, self._geometry.readable, self._info.name)
         with records_of(self._repl, self._window(self.facts.raw_output), size) as records:
             return read_image(records)
 
@@ -230,7 +229,7 @@ class SerialCamera:
     ) -> WriteReport:
         """See `Device`. Up to the first difference found, nothing on the camera is touched."""
         started, sent = time.monotonic(), self._port.sent
-        size = self._checked_size(image)
+        size = size_to_write(image, self._geometry.readable, self._info.name)
         plan = self._plan(image, size, old, progress)
         if plan.needed and not self._partition.writable:
             raise identity.not_writable(self._info.name, self.board, self._partition.index)
@@ -256,21 +255,6 @@ class SerialCamera:
             where=f"{self._info.name}, {self._first_difference(image, size)}",
             next_step=f"{self._advice}; its flash may be worn",
         )
-
-    def _checked_size(self, image: BinaryIO) -> int:
-        """The size to write; everything that can be refused is refused here."""
-        size = image.seek(0, os.SEEK_END)
-        image.seek(0)
-        declared = image_size(image.read(HEADER_SIZE))
-        if declared > size:
-            raise ImageFormatError("the header declares more than there is", 0)
-        if declared > self._geometry.readable:
-            raise CapacityError(
-                f"the image has {declared} bytes, the partition takes {self._geometry.readable}",
-                size=declared, capacity=self._geometry.readable, where=self._info.name,
-                next_step="remove files, or build the image for another partition",
-            )  # fmt: skip
-        return declared  # what follows the image in the file means nothing to the camera
 
     def _plan(
         self, image: BinaryIO, size: int, old: BinaryIO | None, progress: Progress

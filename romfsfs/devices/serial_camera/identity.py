@@ -144,23 +144,6 @@ def partition_state(partition: PartitionFacts, board: Board | None) -> Partition
     return PartitionState(partition.index, partition.size, erase_size, state, size)
 
 
-def declared_size(header: bytes, flash: Geometry, name: str) -> int:
-    """The image's size; ImageFormatError with what to do when there is none, or an absurd one."""
-    advice = "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
-    try:
-        size = image_size(header)
-    except ImageFormatError as error:
-        raise ImageFormatError(error.reason, error.offset, where=name, next_step=advice) from error
-    if size > flash.readable:
-        raise ImageFormatError(
-            f"its header declares {size} bytes, the partition has {flash.readable}",
-            0,
-            where=name,
-            next_step=advice,
-        )
-    return size
-
-
 def not_writable(name: str, board: Board | None, index: int) -> DeviceAnswer:
     loader = boot_loader(board, index)
     return DeviceAnswer(
