@@ -32,7 +32,7 @@ def session_device(session: Session) -> Iterator[Device]:
 
 
 def _open_target(session: Session) -> Device:
-    """Cameras change ports, and `camera` means none once there are two: who it is decides."""
+    """Cameras change ports, and `camera` names none once there are two: the unique id decides."""
     info = session.info
     refused: RomfsError
     try:

@@ -64,9 +64,9 @@ def find_session(
 
     Without a name: the mount that the current folder lies in, or else the only session there is.
     A mountpoint whose daemon was killed names its session too: that is then not mounted.
-    partition: of a camera. only_looks: for who changes nothing, so that a camera whose session
-    USB tells is not interrupted. stuck: for who copes with a mount that does not answer; others
-    would wait for it, and not even Ctrl-C would help.
+    partition: of a camera. only_looks: the caller changes nothing, so a camera whose session is
+    known by USB is not interrupted. stuck: the caller copes with a mount that does not answer;
+    others would wait for it, and not even Ctrl-C would help.
     """
     found = _find(where, partition, only_looks)
     if not stuck and is_stuck(found):
@@ -88,7 +88,7 @@ def is_stuck(found: Found) -> bool:
 
 
 def server(found: Found) -> tuple[int, str]:
-    """(process id, mountpoint) of who serves a mount; 0 when it has just ended."""
+    """(process id, mountpoint) of the process that serves a mount; 0 when it has just ended."""
     holder = found.session.folder.mounted_at()
     return (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
 

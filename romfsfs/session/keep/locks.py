@@ -16,7 +16,7 @@ from romfsfs.system.files import named
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: Looking who holds a lock takes it for an instant: such a look is waited for, this long.
+#: A look at who holds a lock takes it for an instant. Such a look is waited for, this long.
 _PATIENCE_SECONDS = 0.1
 _PAUSE_SECONDS = 0.005
 
