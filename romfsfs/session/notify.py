@@ -1,7 +1,7 @@
 """Desktop notifications of conversions that failed, for those who asked for them.
 
-The daemon that serves a mount sends them: somebody who copies a broken script with a file manager sees no
-terminal. A notification that cannot be shown is written to the log and forgotten.
+The daemon that serves a mount sends them: somebody who copies a broken script with a file manager
+sees no terminal. A notification that cannot be shown is written to the log and forgotten.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A pure function of (work tree, base, conversions): nothing here is kept on disk, and nothing is
 converted here (`Converters.lookup` never runs a tool; `Converters.convert` is passed instead by
-who may wait). Called from any thread.
+callers that may wait). Called from any thread.
 """
 
 from __future__ import annotations
