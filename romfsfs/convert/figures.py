@@ -5,7 +5,6 @@ again by the digest of what is stored, so that a later mount and `info` of an im
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from romfsfs.convert.admission.models import MODEL_SUFFIXES, look_into, suffix
 from romfsfs.convert.cache import Cache
@@ -27,14 +26,12 @@ def kept(cache: Cache, digest: str) -> Figures | None:
         return None
 
 
-def figures_of(
-    path: str, read: Reader, size: int, digest: str, cache: Cache | Path
-) -> Figures | None:
+def figures_of(path: str, read: Reader, size: int, digest: str, cache: Cache) -> Figures | None:
     """What is known of a stored model: what its compiler said, or what its bytes tell. None: it is
     no model. OSError of `read`."""
     if suffix(path) not in MODEL_SUFFIXES:
         return None
-    known = kept(cache if isinstance(cache, Cache) else Cache(cache), digest)
+    known = kept(cache, digest)
     if known is not None:
         return known
     model = look_into(read, size)

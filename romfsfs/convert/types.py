@@ -69,11 +69,10 @@ class Diagnostic:
     """One thing to tell the user.
 
     code: stable, for scripts (`script-error`, `firmware-constant`, `encoding`, `byte-order-mark`,
-    `look-alike`, `mpy-version`, `sram`,
-    `sram-tight`, `sram-unknown`, `cpu-fallback`, `npu-mismatch`, `model-invalid`,
-    `model-unsupported`, `operators`, `not-what-it-is-called`, `hides-module`, `not-started`,
-    `cascade-invalid`, `cascade-unsupported`, `tool-missing`, `tool-failed`, `time-out`,
-    `changing`, `options`, `io`, `internal`).
+    `look-alike`, `mpy-version`, `sram`, `sram-tight`, `sram-unknown`, `cpu-fallback`,
+    `npu-mismatch`, `model-invalid`, `model-unsupported`, `operators`, `not-what-it-is-called`,
+    `hides-module`, `not-started`, `cascade-invalid`, `cascade-unsupported`, `cascade-tilted`,
+    `tool-missing`, `tool-failed`, `time-out`, `changing`, `options`, `io`, `internal`).
     message: one line, with the remedy. detail: the tool's output (its head and last lines when
     it was long), or "".
     """

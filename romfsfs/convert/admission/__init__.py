@@ -20,7 +20,7 @@ from romfsfs.convert.admission.names import name_findings
 from romfsfs.convert.admission.scripts import bytecode_findings, source_findings
 from romfsfs.convert.types import Diagnostic, Reader, Target
 
-__all__ = ["admit", "concerns", "impostor"]
+__all__ = ["admit", "concerns"]
 
 #: What no camera runs, whatever is in it: not even opened, for there may be thousands.
 _PLAIN = (".txt", ".md", ".json", ".csv", ".html", ".css", ".js", ".jpg", ".jpeg", ".png", ".bmp",

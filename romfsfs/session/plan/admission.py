@@ -12,6 +12,7 @@ from typing import BinaryIO
 from romfsfs.convert import Converters, Diagnostic, Target, admit
 from romfsfs.convert.admission import concerns
 from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
+from romfsfs.convert.cache import Cache
 from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
@@ -108,7 +109,7 @@ def admit_image(image: Image, file: BinaryIO, target: Target) -> list[Problem]:
 def image_figures(image: Image, file: BinaryIO) -> dict[str, Figures]:
     """What is known of the models in an image, by path."""
     found = {}
-    cache = cache_dir() / "convert"
+    cache = Cache(cache_dir() / "convert")
     for path, node in walk(image):
         if isinstance(node, FileNode) and suffix(path) in MODEL_SUFFIXES:
             fd, size = file.fileno(), node.extent.size
