@@ -215,8 +215,8 @@ def umount(
     if unmount(path, pid=holder.pid if holder else None, lazy=lazy):
         _after(output, session, how)
         return
-    output.note(f"programs still use the mount that was at {directory}; it ends with the last of "
-                "them, and until then it cannot be mounted again")  # fmt: skip
+    output.note(f"programs still use the mount that was at {directory}; its process ends when they "
+                "do, and it cannot be mounted again before")  # fmt: skip
     then = "the edits are kept"
     if how == "discard":
         then += f"; when it has ended, drop them: romfsfs revert {session.info.argument}"
@@ -266,7 +266,7 @@ def _after(output: Output, session: Session, how: str) -> None:
         return  # mounted again already, or being committed: it is theirs now
     if status.clean and not session.interrupted:
         output.say("nothing to commit; files that are not stored (.git, backups, sources) "
-                   "is kept for the next mount")  # fmt: skip
+                   "are kept for the next mount")  # fmt: skip
         return
     edits = ("added", "modified", "deleted")
     changes = sum(entry.change.value in edits for entry in status.entries)

@@ -59,7 +59,7 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
         }]  # fmt: skip
         if len(found) != 1:
             raise UsageError(
-                "several sessions are called so" if found else "there is no session for it",
+                "several sessions have this name" if found else "there is no session for it",
                 where=name,
                 next_step="name its folder; romfsfs sessions lists them",
             )

@@ -275,7 +275,7 @@ def _tell_of_version(output: Output, firmware: str, chosen: list[DefaultImage]) 
         names = " and ".join(version_text(version) for version in sorted(other))
         output.note(
             f"the camera's firmware is {version_text(wanted)}; its default contents were not "
-            f"found, those of {names} are taken"
+            f"found, those of {names} are used"
         )
 
 

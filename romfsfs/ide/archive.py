@@ -43,7 +43,7 @@ _UNUSED_SECONDS = 90 * 86_400.0
 
 
 def _unasked(what: str) -> None:
-    raise UsageError(f"{what}, which nobody agreed to", next_step="see: romfsfs zoo list")
+    raise UsageError(f"{what}, which has not been agreed to", next_step="see: romfsfs zoo list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Zip:
             raise
         except self.damaged as error:
             raise RomfsError(
-                f"cannot read the zip: {error}", where=where, next_step="get it again"
+                f"cannot read the zip: {error}", where=where, next_step="download it again"
             ) from error
 
 

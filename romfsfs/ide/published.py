@@ -61,7 +61,7 @@ def _newest(fetching: Fetching, size: str) -> str:
         return known
     if fetching.offline:
         raise RomfsError(
-            "nothing of it was fetched yet", where=WHERE, next_step="repeat without --offline"
+            "nothing has been fetched yet", where=WHERE, next_step="repeat without --offline"
         )
     if not known:
         fetching.agree(f"{size} from {WHERE}")

@@ -216,7 +216,7 @@ def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = la
             if stalled >= _PATIENCE:
                 raise RomfsError(
                     f"the download failed: {dropped}", where=url,
-                    next_step="run the command again: it goes on where it stopped",
+                    next_step="repeat the command: it continues where it stopped",
                 ) from dropped  # fmt: skip
             time.sleep(_PAUSE_SECONDS * stalled)
 
@@ -237,7 +237,7 @@ def _answer(
     except requests.exceptions.SSLError as error:
         raise RomfsError(
             f"its certificate is not accepted: {error}", where=url,
-            next_step="$SSL_CERT_FILE names the certificates of your organisation",
+            next_step="set $SSL_CERT_FILE to your organisation's certificates",
         ) from error  # fmt: skip
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, ValueError) as error:
         raise RomfsError(f"cannot fetch it: {error}", where=url) from error
