@@ -141,10 +141,15 @@ def test_cancel_stops_it_soon(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has prlimit")
 def test_memory_and_file_size_are_limited(tmp_path):
-    outcome = python(tmp_path, "x = bytearray(1 << 30)", memory_bytes=512 << 20)
+    # The limits are set on the running child, which may be quicker on a busy machine.
+    wait = "import resource as r, time\n"
+    wait += "while r.getrlimit(r.{})[0] == r.RLIM_INFINITY: time.sleep(0.01)\n"
+    outcome = python(
+        tmp_path, f"{wait.format('RLIMIT_AS')}x = bytearray(1 << 30)", memory_bytes=512 << 20
+    )
     assert "MemoryError" in outcome.output
     code = "f = open('big', 'wb')\nfor _ in range(100): f.write(bytes(1 << 20)); f.flush()"
-    outcome = python(tmp_path, code, file_bytes=10 << 20)
+    outcome = python(tmp_path, wait.format("RLIMIT_FSIZE") + code, file_bytes=10 << 20)
     assert outcome.status != 0
     assert (tmp_path / "big").stat().st_size <= 10 << 20
 

@@ -29,7 +29,7 @@ _REGISTRY = ("org.a11y.atspi.Registry", "/org/a11y/atspi/accessible/root")
 
 
 #: what is not looked into for something else
-_LEAVES = ("tool bar", "menu bar", "scroll bar", "icon", "label", "push button", "statusbar")
+_LEAVES = ("tool bar", "menu bar", "scroll bar", "icon", "label", "button", "statusbar")
 
 _Place = tuple[str, str]  # bus name and path
 
@@ -226,6 +226,7 @@ class Desktop:
 
     def _below(self, place: _Place, role: str) -> Iterator[Widget]:
         found = self._ask(place, _ACCESSIBLE, "GetRoleName")
+        found = "button" if found == "push button" else found  # AT-SPI before 2.55
         if not role or found == role:
             name = self._ask(place, "org.freedesktop.DBus.Properties", "Get", "ss",
                              (_ACCESSIBLE, "Name"))  # fmt: skip

@@ -13,6 +13,8 @@ from desktop import Crashed, Desktop
 from real_mount import CHECKOUT, RealMount
 from thunar import Thunar, version
 
+pytestmark = [pytest.mark.desktop, pytest.mark.timeout(400)]  # a crash of Thunar begins anew
+
 _ZENITY = """\
 #!/bin/sh
 printf '%s\\n' "$@" > "$HOME/shown.new"
@@ -61,7 +63,6 @@ def tell(story: Callable[[Story], None]) -> None:
             told.close()
 
 
-@pytest.mark.desktop
 def test_a_model_is_copied_renamed_deleted_and_committed() -> None:
     tell(edits_and_commits)
 
@@ -104,7 +105,8 @@ def edits_and_commits(told: Story) -> None:
         thunar.press_key("Delete", trashed.exists)
 
     (mnt / ".goutputstream-A1B2C3").write_text("half a file")
-    thunar.status("2 files")  # what is hidden is not counted
+    counted = "3 files" if version() >= (4, 20) else "2 files"  # since then what is hidden too
+    thunar.status(counted)
     thunar.choose("Commit to camera", (desktop.home / "shown").exists)
     shown = (desktop.home / "shown").read_text()
     assert "--info" in shown
@@ -124,11 +126,10 @@ def edits_and_commits(told: Story) -> None:
     assert set(cam.stored()) == {"app.mpy", "lib"}
     cam.run("undo", mnt)
     assert cam.stored() == stored
-    thunar.reload("2 files")
+    thunar.reload(counted)
     assert (mnt / "person.tflite").read_bytes() == model
 
 
-@pytest.mark.desktop
 def test_what_does_not_fit_or_is_a_link_is_refused_in_words() -> None:
     tell(is_refused)
 
@@ -151,7 +152,7 @@ def is_refused(told: Story) -> None:
     full = "not enough space on the destination"
     thunar.press_key("ctrl+v", lambda: desktop.find("label", full))
     thunar.press("Copy Anyway")
-    desktop.wait_for("label", "^No space left on device")
+    desktop.wait_for("label", "No space left on device$")
     thunar.press("Close")
     thunar.wait_for_folder()
     thunar.select("large.bin")  # what fitted is there, as on any disk

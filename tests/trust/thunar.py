@@ -110,7 +110,7 @@ class Thunar:
 
     def press(self, button: str) -> None:
         """A button of the dialog that is open."""
-        self.desktop.click(self.desktop.wait_for("push button", f"^{button}$"))
+        self.desktop.click(self.desktop.wait_for("button", f"^{button}$"))
 
     def copy(self, name: str) -> None:
         """Select this one file or folder and press Ctrl-C; the clipboard tells that it worked.
