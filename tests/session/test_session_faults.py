@@ -8,11 +8,13 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from session_desk import Desk, Flash, PowerLost, files_of, image_of, tree_of
 
 from romfsfs.cli import main
+from romfsfs.devices import file as file_device
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import RomfsError, TargetChanged
 from romfsfs.image.writer import encode
@@ -227,6 +229,26 @@ def test_a_program_that_writes_the_file_at_the_last_moment_loses_nothing(desk: D
     theirs = desk.image.read_bytes()
     desk.commit(force=True)
     assert theirs in log_images(desk).values()
+
+
+def test_a_program_that_writes_the_file_while_ours_is_written_loses_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open()
+    desk.write("a.txt", b"mine")
+    theirs = encode({"theirs.txt": b"1"})
+    copy = file_device.copy_all
+
+    def slowly(*args: Any) -> None:
+        copy(*args)
+        if args[3] == "writing":
+            desk.image.write_bytes(theirs)
+
+    monkeypatch.setattr(file_device, "copy_all", slowly)
+    with pytest.raises(TargetChanged, match="just before it was to be replaced"):
+        desk.commit()
+    assert desk.image.read_bytes() == theirs
+    assert (desk.work / "a.txt").read_bytes() == b"mine"
 
 
 def test_a_push_that_was_interrupted_is_finished_or_taken_back(tmp_path: Path) -> None:
