@@ -28,6 +28,7 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs.fuse_class import ENCODING, add_operations_of_29, fuse_class_of
 from romfsfs.fs.guard import guarded
 from romfsfs.fs.request_loop import MENDED, main_2
+from romfsfs.system import programs
 
 _OPERATIONS = (
     "access", "chmod", "chown", "create", "destroy", "fallocate", "flush", "fsync", "fsyncdir",
@@ -238,22 +239,11 @@ def _import(name: str, library: str) -> Any:
 
 def install_command() -> str:
     """How to install libfuse on this system."""
-    if sys.platform == "darwin":
-        return "brew install --cask macfuse"
-    for program, command in (
-        ("apt-get", "sudo apt-get install fuse3 libfuse2"),
-        ("dnf", "sudo dnf install fuse3 fuse fuse-libs"),
-        ("pacman", "sudo pacman -S fuse3 fuse2"),
-        ("zypper", "sudo zypper install fuse3 fuse libfuse2"),
-        ("apk", "sudo apk add fuse3 fuse"),
-        ("pkg", "sudo pkg install fusefs-libs"),
-    ):
-        if any(
-            os.access(os.path.join(folder, program), os.X_OK)
-            for folder in (*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/sbin")
-        ):
-            return command
-    return "install fuse3 and libfuse 2 with the system's package manager"
+    return programs.install_command(
+        "fuse3 libfuse2",
+        {"brew": "--cask macfuse", "dnf": "fuse3 fuse fuse-libs", "pacman": "fuse3 fuse2",
+         "zypper": "fuse3 fuse libfuse2", "apk": "fuse3 fuse", "pkg": "fusefs-libs"},
+    )  # fmt: skip
 
 
 def _bytewise(text: str) -> str:

@@ -9,11 +9,11 @@ nothing that came from an image is executable.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.machinery
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -45,30 +45,25 @@ def _is_here(entry: str) -> bool:
         return False
 
 
-#: what installs a package, by the names in /etc/os-release (ID, then ID_LIKE)
-_INSTALLERS = {
-    "debian": "sudo apt install {}",
-    "ubuntu": "sudo apt install {}",
-    "fedora": "sudo dnf install {}",
-    "rhel": "sudo dnf install {}",
-    "arch": "sudo pacman -S {}",
-    "suse": "sudo zypper install {}",
-    "opensuse": "sudo zypper install {}",
-    "alpine": "sudo apk add {}",
+#: Package managers, by their programs, and what installs with each.
+_MANAGERS = {
+    "apt-get": "sudo apt-get install",
+    "dnf": "sudo dnf install",
+    "pacman": "sudo pacman -S",
+    "zypper": "sudo zypper install",
+    "apk": "sudo apk add",
+    "pkg": "sudo pkg install",
 }
 
 
-def install_command(package: str, os_release: str | None = None) -> str:
-    """The command that installs a package on this system. os_release: that file's text."""
+def install_command(package: str, names: Mapping[str, str] | None = None) -> str:
+    """The command that installs a package on this system. names: what it is called by package
+    managers ("brew", "dnf") that have another name for it."""
+    names = names or {}
     if sys.platform == "darwin":
-        return f"brew install {package}"
-    if os_release is None:
-        os_release = ""
-        with contextlib.suppress(OSError), open("/etc/os-release", encoding="utf-8") as file:
-            os_release = file.read()
-    fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
-    names = [fields.get("ID", "").strip('"'), *fields.get("ID_LIKE", "").strip('"').split()]
-    for name in names:
-        if name in _INSTALLERS:
-            return _INSTALLERS[name].format(package)
-    return f"install {package} with your system's package manager"
+        return f"brew install {names.get('brew', package)}"
+    folders = os.pathsep.join((search_path(), "/usr/sbin", "/sbin"))
+    for manager, command in _MANAGERS.items():
+        if shutil.which(manager, path=folders):
+            return f"{command} {names.get(manager, package)}"
+    return f"install {package} with the system's package manager"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,21 +29,26 @@ def test_a_tool_that_hangs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("os_release", "command"),
+    ("manager", "command"),
     [
-        ("ID=debian\n", "sudo apt install dfu-util"),
-        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "sudo apt install dfu-util"),
-        ("ID=fedora\n", "sudo dnf install dfu-util"),
-        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sudo zypper install dfu-util"),
-        ("ID=arch\n", "sudo pacman -S dfu-util"),
-        ("ID=plan9\n", "install dfu-util with your system's package manager"),
+        ("apt-get", "sudo apt-get install dfu-util"),
+        ("pacman", "sudo pacman -S other"),
+        ("none", "install dfu-util with the system's package manager"),
     ],
 )
-def test_install_commands(monkeypatch: pytest.MonkeyPatch, os_release: str, command: str) -> None:
+def test_install_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, manager: str, command: str
+) -> None:
+    program = tmp_path / manager
+    program.write_text("")
+    program.chmod(0o755)
+    which = programs.shutil.which
+    monkeypatch.setattr(programs.shutil, "which", lambda name, path: which(name, path=tmp_path))
     monkeypatch.setattr(programs.sys, "platform", "linux")
-    assert programs.install_command("dfu-util", os_release) == command
+    names = {"pacman": "other", "brew": "third"}
+    assert programs.install_command("dfu-util", names) == command
     monkeypatch.setattr(programs.sys, "platform", "darwin")
-    assert programs.install_command("dfu-util", os_release) == "brew install dfu-util"
+    assert programs.install_command("dfu-util", names) == "brew install third"
 
 
 def test_importing_the_file_device_imports_no_pyserial() -> None:

@@ -82,11 +82,13 @@ class DfuLoader:
             raise self._failed(argv, outcome, "write")
 
     def _failed(self, argv: list[str], outcome: Outcome, what: str) -> DeviceError:
-        if dfu_util.has_left(outcome.output):
+        # Of a board that has left, dfu-util says one of many things; the listing tells.
+        if dfu_util.has_left(outcome.output) or not self._is_there():
             return DeviceLost(
                 f"the camera went away while it was {what.replace('write', 'written')}",
                 where=self.name,
-                next_step="connect it again and repeat the command",
+                next_step="connect it again"
+                + (" and repeat the command" if what == "read" else ""),
                 detail=described(argv, outcome),
             )
         return failed(argv, outcome, f"{what} {self.name}, {self._setting.name}", _RETRY)
@@ -105,13 +107,16 @@ class DfuLoader:
                     return
         raise failed(argv, outcome, "reset the camera", "what was written is verified; replug it")
 
-    def _is_gone(self) -> bool:
-        end = time.monotonic() + LEAVE_LIMIT
+    def _is_there(self) -> bool:
         me = self._setting
-        while any(
+        return any(
             (item.vid, item.pid, item.path) == (me.vid, me.pid, me.path)
             for item in list_settings(self._tool).settings
-        ):
+        )
+
+    def _is_gone(self) -> bool:
+        end = time.monotonic() + LEAVE_LIMIT
+        while self._is_there():
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)

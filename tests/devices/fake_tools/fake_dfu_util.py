@@ -216,6 +216,8 @@ def program(device, path, flash, place, block, erase, done, stop):
         if stop is not None and done + page >= stop:
             path.write_bytes(flash)
             leave(device)
+            if device["vid"] == "2341":  # what it says with DfuSe
+                die("Error during download get_status")
             die("dfu-util: error sending download packet (LIBUSB_ERROR_NO_DEVICE)")
         for index, byte in enumerate(block[page : page + unit], place + page):
             flash[index] = byte if erase <= 16 else flash[index] & byte
