@@ -82,8 +82,7 @@ class DfuLoader:
             raise self._failed(argv, outcome, "write")
 
     def _failed(self, argv: list[str], outcome: Outcome, what: str) -> DeviceError:
-        # Of a board that has left, dfu-util says one of many things; the listing tells.
-        if dfu_util.has_left(outcome.output) or not self._is_there():
+        if not self._is_there():  # of which dfu-util says one of many things
             return DeviceLost(
                 f"the camera went away while it was {what.replace('write', 'written')}",
                 where=self.name,

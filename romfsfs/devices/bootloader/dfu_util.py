@@ -199,11 +199,6 @@ def _hex(address: int) -> str:
     return f"0x{address:08X}"
 
 
-def has_left(output: str) -> bool:
-    """Does dfu-util say that the device is not there, or no longer?"""
-    return "LIBUSB_ERROR_NO_DEVICE" in output or "No DFU capable USB device" in output
-
-
 def percentage(output: str) -> int | None:
     """The last percentage in a piece of dfu-util's output."""
     found = re.findall(r"(\d{1,3})%", output)
