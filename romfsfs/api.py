@@ -194,7 +194,7 @@ def mount(
     from romfsfs.fs.daemon import mount as mount_fuse
 
     chosen = OpenOptions(board, partition, new=new)
-    request = MountRequest(os.fspath(source), Path(directory), chosen, read_only, notify=False)
+    request = MountRequest(os.fspath(source), Path(directory), chosen, read_only)
     options = MountOptions(source=request.source, progress=progress, mounted=request.say_where)
     mount_fuse(request.open_host, directory, options)
     return find_session(os.fspath(directory))

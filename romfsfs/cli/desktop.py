@@ -24,11 +24,12 @@ from romfsfs.desktop.file_managers import (
     without_actions,
 )
 from romfsfs.desktop.installed import install, uninstall
+from romfsfs.desktop.notify import find_program, installing, notification_command
 from romfsfs.desktop.units import config_home, data_home
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
-from romfsfs.session.notify import find_program, notification_command
 from romfsfs.system.files import replace_atomically
 from romfsfs.system.programs import find_on_path
+from romfsfs.system.programs import install_command as package_command
 
 _BACKUP = ".before-romfsfs"
 
@@ -61,6 +62,17 @@ def desktop(
     return EXIT_OK
 
 
+def _say_missing(output: Output) -> None:
+    """Name the programs without which the actions have no window, and a mount no notifications."""
+    if not any(map(find_on_path, DIALOGS)):
+        output.note(
+            f"zenity is not installed, which shows the outcome: {package_command('zenity')}"
+        )
+    if find_program() is None:
+        output.note(f"notify-send is not installed, which tells of edits that a mount leaves: "
+                    f"{installing()}")  # fmt: skip
+
+
 def _install(output: Output, dry_run: bool) -> None:
     scripts = nautilus_scripts(program(), data_home())
     actions = uca_path(config_home())
@@ -71,6 +83,7 @@ def _install(output: Output, dry_run: bool) -> None:
             output.show(f"# {path}\n{data.decode()}\n")
         return
     install(scripts)
+    _say_missing(output)
     for file in scripts:
         output.say(f"written: {file.path}")
     if made == present:

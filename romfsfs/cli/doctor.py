@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romfsfs.cli.automount import program
+from romfsfs.desktop.notify import installing
 from romfsfs.desktop.units import PORT_GROUPS, port_group, rule_command
 from romfsfs.devices.discovery import dfu_cameras
 from romfsfs.errors import RomfsError
@@ -57,6 +58,8 @@ def checks() -> Iterator[Check]:
     yield _serial_permission()
     yield _dfu_util()
     yield _loader_permission()
+    yield _program("notify-send", "tells the desktop of edits that a mount leaves", installing())
+    yield _program("zenity", "shows what the menus' Commit did", package_command("zenity"))
     yield _guarded("blhost", False, "python -m pip install 'romfsfs[rt1060]'", _blhost)
     yield _guarded("micropython", False, "", _micropython)
     for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):
@@ -121,6 +124,14 @@ def _vela() -> str:
     from importlib.metadata import version
 
     return f"version {version('ethos-u-vela')}"
+
+
+def _program(name: str, use: str, remedy: str) -> Check:
+    """A program of the desktop. use: what is done with it."""
+    found = find_on_path(name)
+    if found is not None:
+        return Check(name, True, False, found)
+    return Check(name, False, False, f"not installed; it {use}", remedy)
 
 
 def _stedgeai() -> str:

@@ -25,6 +25,7 @@ _OWN_OPTIONS = (
     "align",
     "stedgeai",
     "notify",
+    "no_notify",
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reports import say_commit, wait_for
+from romfsfs.desktop.notify import Notifier, desktop_runs, find_program, installing
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
@@ -53,7 +55,11 @@ from romfsfs.system.mount_table import is_dead
 @click.option(
     "--commit-on-unmount", is_flag=True, help="`romfsfs umount` commits unless told otherwise."
 )
-@click.option("--notify", is_flag=True, help="Desktop notifications of failed conversions.")
+@click.option(
+    "--notify/--no-notify", default=None,
+    help="Desktop notifications of failed conversions, and of edits left at the end; by default "
+    "where a desktop is running.",
+)  # fmt: skip
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount too.")
 @click.option(
     "-o",
@@ -92,8 +98,9 @@ def mount(
         given["start_new"] or "new" in own,
     )  # fmt: skip
     request = MountRequest(
-        source, Path(directory), options_of_session, read_only, given["notify"] or "notify" in own
-    )
+        source, Path(directory), options_of_session, read_only,
+        Notifier if _notifies(output, given["notify"], own) else None,
+    )  # fmt: skip
     inside = request.mountpoint == _here()
     wait_for(output, [source] if given["wait"] else [], partition)
     with output.progress() as progress:
@@ -108,6 +115,15 @@ def mount(
         mount_fuse(request.open_host, directory, mount_options)
     if not given["foreground"]:
         _say_mounted(output, request.source, directory, inside)
+
+
+def _notifies(output: Output, chosen: bool | None, own: Mapping[str, str]) -> bool:
+    """Whether the mount sends notifications."""
+    if chosen is None and ("notify" in own or "no_notify" in own):
+        chosen = "no_notify" not in own
+    if chosen and find_program() is None:
+        output.note(f"no notifications: notify-send is not installed: {installing()}")
+    return find_program() is not None and (desktop_runs() if chosen is None else chosen)
 
 
 def _say_mounted(output: Output, source: str, directory: str, inside: bool) -> None:
@@ -212,7 +228,7 @@ def umount(
         )
     holder = session.folder.mounted_at()
     _leave(path)
-    if unmount(path, pid=holder.pid if holder else None, lazy=lazy):
+    if _unmount(path, how, holder.pid if holder else None, lazy):
         _after(output, session, how)
         return
     output.note(f"programs still use the mount that was at {directory}; its process ends when they "
@@ -221,6 +237,24 @@ def umount(
     if how == "discard":
         then += f"; when it has ended, drop them: romfsfs revert {session.info.argument}"
     output.say(then)
+
+
+def _unmount(path: str, how: str, pid: int | None, lazy: bool) -> bool:
+    """As `unmount`. The mount's process tells the desktop of edits, unless they are dropped."""
+    if how == "discard":
+        _tell(path, how)
+    try:
+        return unmount(path, pid=pid, lazy=lazy)
+    except RomfsError:
+        if how == "discard":
+            _tell(path, "keep")
+        raise
+
+
+def _tell(path: str, word: str) -> None:
+    """Tell the mount's process what becomes of the edits."""
+    with contextlib.suppress(OSError):  # a mount of another version, or one that has just ended
+        (Path(path) / ".romfs" / "ctl").write_text(word)
 
 
 def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:

@@ -148,5 +148,12 @@ models = completer(_models)
 files = completer(lambda context, word: (), "file")
 folders = completer(lambda context, word: (), "dir")
 mount_options = choices(
-    "ro", "allow_other", "board=", "partition=", "new", "commit_on_unmount", "notify"
+    "ro",
+    "allow_other",
+    "board=",
+    "partition=",
+    "new",
+    "commit_on_unmount",
+    "notify",
+    "no_notify",
 )

@@ -3,5 +3,6 @@
 
 units            systemd's user unit and udev's rule that mount a camera when it is plugged in
 file_managers    Commit and Status in the menus of Nautilus and Thunar
+notify           failed conversions, and edits that a mount leaves
 installed        what was written, so that just that can be removed again
 """

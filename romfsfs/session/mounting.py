@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from romfsfs.devices.open import is_camera
@@ -11,7 +12,7 @@ from romfsfs.session.connect import device, session_device
 from romfsfs.session.keep.locks import Lock, MountedAt
 from romfsfs.session.opening import enter
 from romfsfs.session.rebase.read import OpenOptions
-from romfsfs.session.service import SessionHost
+from romfsfs.session.service import Notifier, SessionHost
 from romfsfs.system.errors import worded
 from romfsfs.system.files import Progress, cache_dir, state_dir
 from romfsfs.system.mount_table import real_place
@@ -22,18 +23,24 @@ def _is_word(source: str) -> bool:
 
 
 class MountRequest:
-    """What to mount; `open_host` opens it in the daemon, after the fork."""
+    """What to mount; `open_host` opens it in the daemon, after the fork.
+
+    notifier: makes what tells the desktop, of a target's name and where commits go
+    (`on the camera`).
+    """
 
     def __init__(
-        self, source: str, directory: Path, chosen: OpenOptions, read_only: bool, notify: bool
-    ) -> None:
+        self, source: str, directory: Path, chosen: OpenOptions, read_only: bool,
+        notifier: Callable[[str, str], Notifier] | None = None,
+    ) -> None:  # fmt: skip
         # The daemon works in `/`, and the file may be one that --new is to make.
         named = is_camera(source) and not os.path.exists(source)
         self.source = source if named or _is_word(source) else os.path.abspath(source)
         self.mountpoint = real_place(directory)
         self.chosen = chosen
         self.read_only = read_only
-        self.notify = notify
+        self._notifier = notifier
+        self._host: SessionHost | None = None
         self._lock: Lock | None = None
         self._resumed = False
 
@@ -46,10 +53,13 @@ class MountRequest:
         self._refuse_to_hide()
         with device(self.source, self.chosen.board, self.chosen.partition) as opened:
             session, self._lock, resumed = enter(opened, self.source, self.chosen, progress)
-        host = SessionHost(
-            session, self.read_only, lambda: session_device(session), notify=self.notify
-        )
+        notifier = None
+        if self._notifier is not None:
+            place = "in the image file" if session.info.is_file else "on the camera"
+            notifier = self._notifier(session.info.title, place)
+        host = SessionHost(session, self.read_only, lambda: session_device(session), notifier)
         host.start(resumed)
+        self._host = host
         self._resumed = resumed
         return host
 
@@ -58,6 +68,8 @@ class MountRequest:
         and take it for a mount that was taken away."""
         if self._lock is not None:
             self._lock.write(MountedAt(os.getpid(), self.mountpoint, self._resumed))
+        if self._host is not None:
+            self._host.tells_end = True
 
     def _refuse_to_hide(self) -> None:
         """With `-o nonempty` the mount may lie over what it needs itself."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from romfsfs.convert import Cancelled, Conversion, State, WorkerPool
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
@@ -22,7 +22,6 @@ from romfsfs.devices.base import Device
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.settling import settle
-from romfsfs.session.notify import Notifier
 from romfsfs.session.plan.shadow import Change
 from romfsfs.session.plan.status import Status
 from romfsfs.session.plan.stored import InBase, Stored
@@ -45,6 +44,20 @@ OpenWriters = Callable[[], list[str]]
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+class Notifier(Protocol):
+    """Tells who sees no terminal. Any thread; never raises."""
+
+    def failed(self, path: str, message: str) -> None:
+        """A conversion failed."""
+        ...
+
+    def ended(self, changes: int) -> None:
+        """The mount has ended with this many files changed and not committed."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class SessionHost:
     """Serves one mounted session. Implements `romfsfs.fs.host.MountHost`.
 
@@ -57,8 +70,7 @@ class SessionHost:
         session: Session,
         read_only: bool,
         open_device: Callable[[], contextlib.AbstractContextManager[Device]],
-        *,
-        notify: bool = False,
+        notifier: Notifier | None = None,
     ) -> None:
         self.session = session
         self._read_only = read_only
@@ -71,7 +83,9 @@ class SessionHost:
         self._seen: BaseImage | None = None
         self._usage: tuple[tuple[int, BaseImage], tuple[int | None, int]] | None = None
         self._pool: WorkerPool | None = None
-        self._notifier = Notifier(session.info.name) if notify else None
+        self._notifier = notifier
+        #: Whether the mount's end is told of: not when it never began, or its edits are dropped.
+        self.tells_end = False
         self.work_fd = os.open(session.work, _DIR_FLAGS)
         hidden = session.folder.hidden
         hidden.mkdir(mode=0o700, exist_ok=True)
@@ -185,6 +199,9 @@ class SessionHost:
 
     def control(self, command: str, open_writers: OpenWriters) -> None:
         word = command.strip()
+        if word in ("discard", "keep"):  # what `umount` is about to do with the edits
+            self.tells_end = word == "keep"
+            return
         if word != "commit":
             raise UsageError(
                 f"unknown command {word!r}", where=".romfs/ctl", next_step="write: commit"
@@ -205,8 +222,19 @@ class SessionHost:
             self._pool.close()
         if self._notifier is not None:
             self._notifier.close()
+            if self.tells_end:
+                self._tell_end(self._notifier)
         os.close(self.work_fd)
         os.close(self.hidden_fd)
+
+    def _tell_end(self, notifier: Notifier) -> None:
+        try:
+            changes = self._status().changes
+        except (RomfsError, OSError) as error:  # the disk of the session fails, say
+            log.warning("what the mount leaves is not known: %s", error)
+            return
+        if changes:
+            notifier.ended(changes)
 
     def _convert(self, path: str, cancel: threading.Event) -> Conversion:
         try:

@@ -67,7 +67,7 @@ def test_a_mount_that_is_being_made_blames_nobody(
 ) -> None:
     """Until the kernel has mounted, no program can be in the way there."""
     (tmp_path / "cam").mkdir()
-    request = MountRequest(str(image), tmp_path / "cam", OpenOptions(), False, False)
+    request = MountRequest(str(image), tmp_path / "cam", OpenOptions(), False)
     host = request.open_host(no_progress)
     (folder,) = (folder for folder, _ in all_sessions())
     with pytest.raises(SessionBusy, match=r"app\.img is being mounted or changed by another"):

@@ -40,6 +40,11 @@ class Status:
         return any(entry.state == "pending" for entry in self.entries)
 
     @property
+    def changes(self) -> int:
+        """How many files were added, modified or deleted."""
+        return sum(entry.change in _CHANGES for entry in self.entries)
+
+    @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.severity == ERROR)
 
@@ -124,7 +129,7 @@ def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
 def _headline(status: Status) -> str:
     info = status.info
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
-    changes = sum(entry.change in _CHANGES for entry in status.entries)
+    changes = status.changes
     if not status.clean:
         what = f"{changes:,} change{'' if changes == 1 else 's'}" if changes else "to be written"
     elif changes:

@@ -1,25 +1,29 @@
-"""Desktop notifications of conversions that failed, for those who asked for them.
+"""Desktop notifications: of conversions that failed, and of edits that a mount leaves behind.
 
-The daemon that serves a mount sends them: somebody who copies a broken script with a file manager
-sees no terminal. A notification that cannot be shown is written to the log and forgotten.
+The daemon that serves a mount sends them: somebody who copies a broken script with a file manager,
+or ejects the mount there, sees no terminal. A notification that cannot be shown is written to the
+log and forgotten.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from romfsfs.errors import printable
-from romfsfs.system.programs import find_on_path
+from romfsfs.system.programs import find_on_path, install_command
 
 log = logging.getLogger(__name__)
 
 #: Files that are copied together fail together: one notification for all of them.
 GATHER_SECONDS = 1.0
-_TIMEOUT_SECONDS = 10.0
+#: notify-send waits for a service that nobody may offer; an unmount must not wait for that.
+_PATIENCE_SECONDS = 2.0
 _SHOWN = 3
 
 #: The text comes in as arguments, so that nothing in it is taken for AppleScript.
@@ -54,6 +58,32 @@ def wording(name: str, failed: Mapping[str, str]) -> tuple[str, str]:
     return f"{len(failed)} files could not be converted", f"{shown}{more}\n{name}"
 
 
+def wording_at_end(name: str, place: str, changes: int) -> tuple[str, str]:
+    """Title and text at the end of a mount of `name` with edits, so many files.
+
+    place: `on the camera`."""
+    are = "1 change is" if changes == 1 else f"{changes:,} changes are"
+    kept = "it is" if changes == 1 else "they are"
+    return f"{are} NOT {place}", f"{kept} kept: mount again and commit\n{printable(name)}"
+
+
+def desktop_runs() -> bool:
+    """Whether this process belongs to a desktop session that can be sent notifications."""
+    if sys.platform == "darwin":
+        return True
+    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    bus = os.environ.get("DBUS_SESSION_BUS_ADDRESS") or (
+        runtime is not None and Path(runtime, "bus").exists()
+    )
+    return bool(shown and bus)
+
+
+def installing() -> str:
+    """The command that installs notify-send."""
+    return install_command("libnotify", {"apt-get": "libnotify-bin", "zypper": "libnotify-tools"})
+
+
 def find_program() -> str | None:
     """What shows notifications on this system; None if nothing does."""
     return find_on_path("osascript" if sys.platform == "darwin" else "notify-send")
@@ -64,7 +94,7 @@ def show(command: Sequence[str]) -> None:
     try:
         done = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, timeout=_TIMEOUT_SECONDS, check=False, cwd="/",
+            stderr=subprocess.PIPE, timeout=_PATIENCE_SECONDS, check=False, cwd="/",
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("no notification: %s", error)
@@ -75,16 +105,21 @@ def show(command: Sequence[str]) -> None:
 
 
 class Notifier:
-    """Gathers failures for a moment and shows them as one. Any thread; never blocks or raises."""
+    """Gathers failures for a moment and shows them as one. Any thread; never raises.
+
+    Implements `romfsfs.session.service.Notifier`.
+    """
 
     def __init__(
         self,
         name: str,
+        place: str = "on the camera",
         program: str | None = None,
         run: Callable[[Sequence[str]], None] = show,
         gather: float = GATHER_SECONDS,
     ) -> None:
         self._name = name
+        self._place = place
         self._program = program or find_program()
         self._run = run
         self._gather = gather
@@ -92,7 +127,7 @@ class Notifier:
         self._failed: dict[str, str] = {}
         self._timer: threading.Timer | None = None
         if self._program is None:
-            log.warning("no notifications: notify-send is not installed (package libnotify-bin)")
+            log.warning("no notifications: notify-send is not installed")
 
     def failed(self, path: str, message: str) -> None:
         """A conversion failed."""
@@ -104,6 +139,15 @@ class Notifier:
                 self._timer = threading.Timer(self._gather, self._send)
                 self._timer.daemon = True
                 self._timer.start()
+
+    def ended(self, changes: int) -> None:
+        """The mount has ended with this many files changed and not committed."""
+        if self._program is not None:
+            self._run(
+                notification_command(
+                    self._program, *wording_at_end(self._name, self._place, changes)
+                )
+            )
 
     def close(self) -> None:
         """Show what is left now."""
