@@ -56,13 +56,14 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
     back = [e for e in session.base.entries
             if selected(e.source, paths) or selected(e.path, paths)]  # fmt: skip
     stored = {entry.path for entry in back}
+    own = {entry.path for entry in shadow if entry.change is not Change.DELETED}
     edits = [
         entry
         for entry in shadow
         if _is_edit(entry)
         if selected(entry.path, paths)
         or entry.stored_as in stored
-        or selected(entry.stored_as or entry.path, paths)
+        or (entry.stored_as not in own and selected(entry.stored_as or entry.path, paths))
     ]
     made = {entry.path for entry in edits if entry.is_dir and entry.change is Change.ADDED}
     # What a file manager left in a folder that goes, goes with it.

@@ -47,6 +47,8 @@ RUNS = {
                 ("tests/trust/test_hurt.py", "tests/trust/test_faulty_disk.py"), 8, 8),
     "table": Run("every kind hurt at each step, and each command after; size: every so-many-th",
                  ("tests/session/test_session_table.py",), 4, 4),
+    "transactions": Run("random commits, undos, pushes, mounts, edits, hurt; size: sequences",
+                        ("tests/trust/test_transactions.py",), 300, 10),
     "hammer": Run("many threads, few names, every operation at once; size: seconds a binding",
                   ("tests/trust/test_hammer.py",), 120, 5),
     "processes": Run("several processes, each held to what it knows; size: seconds a binding",
