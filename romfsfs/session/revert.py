@@ -15,6 +15,7 @@ from romfsfs.session.plan.shadow import SUPERSEDED, Change, ShadowEntry
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.sources import secure
 from romfsfs.session.session import Session
+from romfsfs.session.tree.follow import is_litter
 from romfsfs.session.tree.restore import is_below, restore, selected
 from romfsfs.system.files import remove_folder, sync_dir
 
@@ -66,11 +67,15 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
         or (entry.stored_as not in own and selected(entry.stored_as or entry.path, paths))
     ]
     made = {entry.path for entry in edits if entry.is_dir and entry.change is Change.ADDED}
-    # What a file manager left in a folder that goes, goes with it.
+    # What a file manager left in a folder that goes, goes with it; and all that is never packed
+    # where a file comes back.
+    files = {entry.source for entry in session.base.entries if not entry.is_dir}
     junk = [
         entry.path
         for entry in shadow
-        if entry.change is Change.IGNORED and not entry.note and is_below(entry.path, made)
+        if entry.change is Change.IGNORED and not entry.note
+        if is_below(entry.path, made & files)
+        or (is_litter(entry.path) and is_below(entry.path, made))
     ]
     # What the base has and the tree has not, or has as something else: a file that another one
     # stands in for is no deletion, and is to come back all the same.

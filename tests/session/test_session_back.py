@@ -169,6 +169,21 @@ class TestRevert:
         revert(desk.session, ["made"])
         assert not (desk.work / "made").exists()
 
+    def test_what_is_never_packed_keeps_an_added_folder(self, desk: Desk) -> None:
+        """A repository in it is all there is of it."""
+        desk.write("made/file", b"1")
+        desk.write("made/.git/HEAD", b"ref")
+        revert(desk.session)
+        assert (desk.work / "made/.git/HEAD").read_bytes() == b"ref"
+        assert not (desk.work / "made/file").exists()
+
+    def test_of_two_files_of_one_name_the_one_that_is_named(self, desk: Desk) -> None:
+        """Of `lib.py` and `lib.mpy`, which cannot both be stored, one is taken back."""
+        desk.write("lib.py", b"x = 1\n")
+        desk.write("lib.mpy", b"M\x06\x00\x1f")
+        assert revert(desk.session, ["lib.mpy"]) == ["lib.mpy"]
+        assert (desk.work / "lib.py").read_bytes() == b"x = 1\n"
+
     def test_a_file_that_became_a_folder(self, desk: Desk) -> None:
         (desk.work / "a.txt").unlink()
         desk.write("a.txt/inner", b"1")

@@ -195,7 +195,8 @@ class Place:
                 os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         elif what == "rename" and file.exists() and other.parent.is_dir():
             inside = other == file or file in other.parents or other in file.parents
-            if not inside and file.suffix == other.suffix and not other.is_dir():
+            fits = not other.exists() or (other.is_file() and file.is_file())
+            if not inside and fits and file.suffix == other.suffix:
                 file.rename(other)
         elif what == "remove" and file.exists():
             shutil.rmtree(file) if file.is_dir() else file.unlink()

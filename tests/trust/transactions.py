@@ -145,7 +145,7 @@ class Run:
             except Refused as reason:
                 refused.append(str(reason))
         if code == 0:
-            self.succeeded(step, led, after, refused)
+            self.succeeded(step, led, before, after, refused)
         elif not hurts:
             self.refused(step, refused, before, after, said)
         else:
@@ -196,19 +196,20 @@ class Run:
                 found.append(worlds.undo(world, held))
         return found or [worlds.undo(world, None)]
 
-    def succeeded(
-        self, step: Step, led: list[World], after: tuple[Held, Tree | None], refused: list[str]
-    ) -> None:
+    def succeeded(self, step: Step, led: list[World], before: tuple[Held, Tree | None],
+                  after: tuple[Held, Tree | None], refused: list[str]) -> None:  # fmt: skip
         found, wrong = [], [f"it should have been refused: {reason}" for reason in refused]
+        alone = step[0].split()[0] in ("umount", "revert")  # of these the target knows nothing
         for world in led:
-            told_world, why = worlds.seen(world, *after, self.vague)
+            held = world.target if alone and after[0] == before[0] else after[0]
+            told_world, why = worlds.seen(world, held, after[1], self.vague)
             wrong.append(why)
             if told_world is not None and told_world not in found:
                 found.append(told_world)
         if not found:
             raise Fault(f"{step[0]} succeeded, but {'; or '.join(dict.fromkeys(wrong))}")
         self.worlds = found
-        if step[0].split()[0] not in ("umount", "revert") or self.settled:
+        if not alone or self.settled:
             self.settled = True
             self.vague.clear()
             self.overwritten(after[0])

@@ -282,7 +282,8 @@ def revert(world: World, paths: tuple[str, ...]) -> World:
         if not all(any(below(p, (each,)) for p in all_known) for each in paths):
             raise Refused("no such path")
     chosen = reverted(world, paths)
-    folders = tuple(p for p in chosen if world.tree.get(p, b"") is None)
+    gives_way = world.tree.keys() & {p for p, d in world.clean.items() if d is not None}
+    folders = tuple(p for p in chosen & gives_way if world.tree[p] is None)
     kept = {p for p in world.tree if p not in chosen and not (junk(p) and below(p, folders))}
     tree = {p: d for p, d in world.tree.items() if p in kept}
     tree |= {p: d for p, d in world.clean.items() if p in chosen}
@@ -334,7 +335,7 @@ def seen(world: World, held: Held, tree: Tree | None, vague: set[str]) -> tuple[
     """The world, with what was not known of it before; None and why where it is another. vague:
     paths that need not agree."""
     if not world.target.is_as(held):
-        return None, f"the target should hold {world.target.tree} and holds {held.tree}"
+        return None, f"the target: {differences(world.target.tree or {}, held.tree or {})}"
     same = world.base is not None and world.base.is_as(held)
     world = replace(world, target=held, base=held if same else world.base)
     if (tree is None) != (world.tree is None):

@@ -75,12 +75,16 @@ def _in_the_way(
     junk = []
     for found in scan(work_fd) if gone else ():
         above = [path for path in parents(found.path) if path in gone]
-        if above and found.path not in before and is_junk(found.path):
-            name = found.path.rpartition("/")[2]
-            litter = any(fnmatch.fnmatchcase(name, each) for each in _LITTER)
-            if litter or any(path in after for path in above):
-                junk.append(found.path)
+        goes = is_litter(found.path) or any(path in after for path in above)
+        if above and goes and found.path not in before and is_junk(found.path):
+            junk.append(found.path)
     return junk
+
+
+def is_litter(path: str) -> bool:
+    """Whether a file that is never packed goes with its folder."""
+    name = path.rpartition("/")[2]
+    return any(fnmatch.fnmatchcase(name, each) for each in _LITTER)
 
 
 def _signature(work_fd: int, path: str) -> Signature | None:
