@@ -206,4 +206,5 @@ def test_every_environment_variable_is_explained() -> None:
 
 #: Variables of the system that need no explanation.
 _NOT_OURS = {"PATH", "TERM", "PYTHONPATH", "SUDO_UID", "XDG_CONFIG_HOME", "XDG_DATA_HOME"}
+_NOT_OURS |= {"DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"}
 _NOT_OURS |= {"_ROMFSFS_COMPLETE"}

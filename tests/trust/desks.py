@@ -6,10 +6,13 @@ Each is done in a fork of the process that imported all of this.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import traceback
@@ -41,6 +44,16 @@ _EDITED = ("commit", "recover", "rollback", "keep", "commit-to", "zoo")
 _COMMITTED = ("undo", "close", "log")
 
 
+@functools.cache
+def _model() -> bytes:
+    """A model that may be stored: what a zoo offers is looked at when it is committed."""
+    make = Path(__file__).parents[2] / "scripts" / "example_model.py"
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, "m.tflite")
+        subprocess.run([sys.executable, make, made], check=True, stdout=subprocess.DEVNULL)
+        return made.read_bytes()
+
+
 class Desk:
     """A folder with an image, a session of it, and the user's state.
 
@@ -55,6 +68,7 @@ class Desk:
         self.other = self.base / "other.img"
         self.operation = operation
         self.told = told
+        self.model = _model() if operation == "zoo" else b""  # here: forks take it over
         os.environ["ROMFSFS_STATE_DIR"] = str(self.base / "state")
         os.environ["ROMFSFS_CACHE_DIR"] = str(self.base / "cache")
         os.environ["FAULTS_BELOW"] = str(self.base)
@@ -71,7 +85,7 @@ class Desk:
         operation = self.operation
         if operation == "zoo":
             (self.base / "models").mkdir()
-            (self.base / "models/m.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(3000))
+            (self.base / "models/m.tflite").write_bytes(self.model)
         if operation in ("open", "cycle", "build", "new", "extract"):
             return
         with romfsfs.open(str(self.image)) as editor:
@@ -237,7 +251,7 @@ class Desk:
             right = tree in (NEW_TREE, compiled)
         elif operation == "zoo":
             model = tree.pop("m.tflite", None)
-            right = tree in edits and model in (None, b"\x1c\0\0\0TFL3" + bytes(3000))
+            right = tree in edits and model in (None, self.model)
             tree = {path: data for path, data in tree.items() if "zoo" not in path}
             right = right or tree in edits
         elif operation == "undo":
