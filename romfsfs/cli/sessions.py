@@ -26,7 +26,7 @@ from romfsfs.cli.reports import (
     write_record,
     write_text,
 )  # fmt: skip
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, printable, shell_word
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, printable, shell_word
 from romfsfs.session.connect import device, session_device
 from romfsfs.session.diff import changes_between, diff_images, diff_session
 from romfsfs.session.find import Found, find_session
@@ -47,6 +47,7 @@ _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=v
 @click.command()
 @_WHERE
 @JSON
+@click.option("--html", "as_html", is_flag=True, help="A page for a browser.")
 @click.option("-v", "--verbose", is_flag=True, help="Unchanged and ignored files too.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when there is something to commit.")
 @click.option(
@@ -55,12 +56,14 @@ _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=v
 @PARTITION
 @click.pass_obj
 def status(
-    output: Output, where: str | None, as_json: bool, verbose: bool, exit_code: bool, follow: bool,
-    partition: int | None,
+    output: Output, where: str | None, as_json: bool, as_html: bool, verbose: bool,
+    exit_code: bool, follow: bool, partition: int | None,
 ) -> int:  # fmt: skip
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
+    if as_html and (as_json or follow):
+        raise UsageError("--html cannot be combined with --json or --watch")
     found = find_session(where, partition, only_looks=True)
-    if found.idle and not follow:
+    if found.idle and not (follow or as_html):
         if as_json:
             output.json(idle_record(found.session))
         else:
@@ -71,16 +74,21 @@ def status(
         from romfsfs.cli.watch import watch
 
         return watch(output, found, as_json=as_json, verbose=verbose)
-    if found.mountpoint is not None and not verbose:
+    if found.mountpoint is not None and (as_html or not verbose):
         # The daemon knows more: which conversions run, and what failed without being kept.
         clean = bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
-        told = _told(found.mountpoint, "status.json" if as_json else "status")
+        kind = ".json" if as_json else ".html" if as_html else ""
+        told = _told(found.mountpoint, f"status{kind}")
     else:
-        result = found.session.status()
+        held = found.session.held()
+        result = found.session.status(held)
         clean = result.clean
-        mounted = found.mountpoint is not None
-        told = result.json() if as_json else result.text(verbose, mounted=mounted)
-    output.show(told, () if as_json else STATUS_COLOURS)
+        if as_html:
+            told = found.session.page(result, held)
+        else:
+            mounted = found.mountpoint is not None
+            told = result.json() if as_json else result.text(verbose, mounted=mounted)
+    output.show(told, () if as_json or as_html else STATUS_COLOURS)
     return EXIT_FAILURE if exit_code and not clean else EXIT_OK
 
 

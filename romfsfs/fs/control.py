@@ -1,7 +1,7 @@
 """The control directory `.romfs/`: there for who knows its name, in no listing of the root.
 
     shadow/  base/  zoo/            read-only trees of the host
-    status   status.json   log      text, as it was when the file was opened
+    status  status.json  status.html  log    text, as it was when the file was opened
     writers                         the files open for writing, each path ended by a zero byte
     ctl                             commands, a line each; the write fails if the command does
 
@@ -33,7 +33,7 @@ _BELOW = ROOT + "/"
 #: Handles of this directory start here; those of real files are descriptors, which are small.
 FIRST_HANDLE = 1 << 32
 
-_TEXTS = ("status", "status.json", "log", "writers")
+_TEXTS = ("status", "status.json", "status.html", "log", "writers")
 _CTL = "ctl"
 _SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
 _COMMAND_BYTES = 4096
@@ -273,8 +273,12 @@ class ControlDirectory:
         elif name == "writers":
             text = "".join(path + "\0" for path in self._open_writers())
         else:
-            asked = self._host.status_json if name == "status.json" else self._host.status_text
-            text = asked(self._open_writers)
+            asked = {
+                "status": self._host.status_text,
+                "status.json": self._host.status_json,
+                "status.html": self._host.status_html,
+            }
+            text = asked[name](self._open_writers)
         made = (now, text.encode("utf-8", "surrogateescape"), time.time_ns())
         self._snapshots[name] = made
         return made[1:]

@@ -168,6 +168,10 @@ class SessionHost:
     def status_json(self, open_writers: OpenWriters) -> str:
         return self._explained(open_writers).json()
 
+    def status_html(self, open_writers: OpenWriters) -> str:
+        held = self._held()
+        return self.session.page(self._explained(open_writers), held)
+
     def log_text(self) -> str:
         try:
             with open(self.session.folder.log, "rb") as file:

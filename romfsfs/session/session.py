@@ -17,9 +17,10 @@ from pathlib import Path
 
 from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
-from romfsfs.errors import RomfsError, UsageError
+from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.keep.base_image import BaseImage, open_base
 from romfsfs.session.keep.folder import SessionFolder, all_sessions
+from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
@@ -209,6 +210,15 @@ class Session:
         shadow = self.derive(None, held)
         plan = self.plan(shadow, held)
         return make_status(self.info, self.target, shadow, plan, self._notes(plan, held))
+
+    def page(self, status: Status, held: BaseImage) -> str:
+        """The status as a web page. held: the base that it was made with."""
+        from romfsfs.session.plan.page import page  # for who asks
+
+        holder = self.folder.mounted_at()
+        mountpoint = holder.mountpoint if holder is not None else ""
+        place = shell_word(mountpoint) if mountpoint else self.info.argument
+        return page(status, held.base, parse_fd(held.fd, "the base's image"), place)
 
     def usage(self, held: BaseImage | None = None) -> tuple[int | None, int]:
         """(capacity, what the image would take if committed now) in bytes, for `df`.

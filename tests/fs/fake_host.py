@@ -81,6 +81,9 @@ class FakeHost:
     def status_json(self, open_writers: Callable[[], list[str]]) -> str:
         return json.dumps({"entries": sorted(os.listdir(self.work_fd))}) + "\n"
 
+    def status_html(self, open_writers: Callable[[], list[str]]) -> str:
+        return f"<p>{len(open_writers())} writers\n"
+
     def log_text(self) -> str:
         return (self.state / "log").read_text() + "end\n"
 

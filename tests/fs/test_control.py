@@ -28,7 +28,8 @@ READ_ONLY = (errno.EROFS,) if os.geteuid() == 0 else (errno.EROFS, errno.EACCES)
 def test_it_is_there_for_who_knows_it(trees: Mounted) -> None:
     assert os.listdir(trees.mnt) == []
     assert sorted(os.listdir(trees.mnt / ".romfs")) == [
-        "base", "ctl", "log", "shadow", "status", "status.json", "writers", "zoo",
+        "base", "ctl", "log", "shadow", "status", "status.html", "status.json",
+        "writers", "zoo",
     ]  # fmt: skip
     trees.sh('touch a; rm -r ./*; test -d .romfs; test -z "$(find . -mindepth 1)"')
     with refused(errno.EEXIST):

@@ -183,6 +183,9 @@ class _Host:
     def status_json(self, open_writers: Callable[[], list[str]]) -> str:
         return "{}"
 
+    def status_html(self, open_writers: Callable[[], list[str]]) -> str:
+        return f"<p>{len(open_writers())} writers\n"
+
     def log_text(self) -> str:
         return ""
 

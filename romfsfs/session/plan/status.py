@@ -70,7 +70,7 @@ class Status:
 
         mounted: whether somebody converts what has still to be converted.
         """
-        lines = [_headline(self)]
+        lines = [headline(self)]
         problems = told(self.problems, verbose)
         grave = [problem for problem in problems if problem.severity != INFO]
         for problem in grave:
@@ -126,7 +126,8 @@ def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
     }
 
 
-def _headline(status: Status) -> str:
+def headline(status: Status) -> str:
+    """The target, and what there is to commit, in a line."""
     info = status.info
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
     changes = status.changes
