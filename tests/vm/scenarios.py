@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -177,16 +176,20 @@ def cable_in_serial_commits(lab: Lab) -> None:
     old = lab.image("old", files(1), "OPENMV4P")
     camera = lab.camera("OPENMV4P", images={0: old.read_bytes()}, rate=400_000)
     wanted = [digests(files(1)), digests({**files(1), "new.bin": b"n" * 60_000})]
-    for seconds in (0.5, 1.5, 3.0, 5.0, 8.0):
+    for erased, programmed in ((1, 0), (2, 256), (6, 20_000), (10, 40_000)):
         camera.simulator.flash.partitions[0].load(old.read_bytes())
         with lab.mounted(tty_of(camera)) as place:
             (place / "new.bin").write_bytes(b"n" * 60_000)
+            seen = camera.simulator.statistics
+            before = seen.erased_blocks, seen.programmed
             running = lab.start("commit", place)
-            timer = threading.Timer(seconds, camera.unplug)
-            timer.start()
+            while running.poll() is None and (
+                seen.erased_blocks - before[0] < erased or seen.programmed - before[1] < programmed
+            ):
+                time.sleep(0.001)
+            camera.unplug()
             said, _ = running.communicate(timeout=300)
-            timer.join()
-            lab.say(f"pulled after {seconds} s -> {running.returncode}: {said.strip()}")
+            lab.say(f"pulled at {erased}, {programmed} -> {running.returncode}: {said.strip()}")
             assert "Traceback" not in said
             assert running.returncode in (0, 5), said
         assert lab.listed(camera.romfs()) in (None, *wanted)
