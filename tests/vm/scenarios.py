@@ -132,7 +132,7 @@ def wrong_names(lab: Lab) -> None:
 @scenario
 def cable_in_dfu_writes(lab: Lab) -> None:
     """The cable pulled at every pass; the old files, the new, or none; the same again mends it."""
-    boards = (("OPENMV_N6", 110, 64), ("OPENMV_AE3", 40, 4), ("ARDUINO_GIGA", 40, 4))
+    boards = (("ARDUINO_GIGA", 40, 4), ("OPENMV_N6", 110, 64), ("OPENMV_AE3", 40, 4))
     for board, size, gap in boards:
         trees = [files(1, 20 * KIB), files(2, size * KIB)]
         old, new = (lab.image(f"{board}{i}", tree, board) for i, tree in enumerate(trees))
