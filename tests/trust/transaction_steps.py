@@ -7,7 +7,6 @@ it (`steps.on_step`). Nothing here says what must be there afterwards: `worlds.p
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import random
@@ -19,10 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import needs
 import worlds
 from crash_table import CRASHED, FLASH_SIZE, fail
-from image_trees import firmware_view
 from session_desk import Desk, Flash, PowerLost
 from worlds import Held, Tree, image_part, image_tree, told
 
@@ -298,15 +295,3 @@ def forked(work: Callable[[], None], hurts: bool) -> tuple[int, str]:
         _, status = os.waitpid(child, 0)
         said.seek(0)
         return os.waitstatus_to_exitcode(status), said.read().decode()
-
-
-def firmware_agrees(images: list[bytes], base: Path) -> str:
-    program, why = needs.micropython()
-    if program is None:
-        raise SystemExit(f"no MicroPython: {why}")
-    for image, found in zip(images, firmware_view(program, base, images), strict=True):
-        expected = {p: None if d is None else [len(d), hashlib.sha256(d).hexdigest()]
-                    for p, d in image_tree(image).items()}  # fmt: skip
-        if expected != found:
-            return f"the firmware sees {sorted(found)}"
-    return ""
