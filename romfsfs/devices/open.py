@@ -22,6 +22,7 @@ from romfsfs.errors import UsageError
 if TYPE_CHECKING:
     from romfsfs.boards import Board
     from romfsfs.devices.base import Device, DeviceInfo, PartitionState
+    from romfsfs.devices.bootloader.device import BootLoaderDevice
 
 #: how long a boot loader is waited for that somebody has to bring there, seconds
 WAIT_SECONDS = 24 * 3600.0
@@ -120,7 +121,9 @@ def _open_bootloader(
     if wait is not None:
         say = wait
         line = f"waiting for {board.name} in its boot loader, Ctrl-C ends it: {how_to_enter(board)}"
-        return _connect(board, index, lambda: say(line), path=path, waits=True)
+        device = _connect(board, index, lambda: say(line), path=path, waits=True)
+        device.hold()
+        return device
     return _connect(board, index, lambda: send_to_loader(port_of(board).port, board), path=path)
 
 
@@ -132,7 +135,7 @@ def _connect(
     path: str = "",
     waits: bool = False,
     leave: bool = False,
-) -> Device:
+) -> BootLoaderDevice:
     """The board in its boot loader, sent there by `enter` if it is not. leave: `close` restarts a
     board that was sent there. waits: for somebody to bring it there."""
     from romfsfs.devices.bootloader import blhost, dfu

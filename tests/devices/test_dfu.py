@@ -240,7 +240,10 @@ def test_waiting_for_the_boot_loader(
     device.close()
     assert len(entered) == 1
     assert "unplug it and plug it in again" in entered[0]
-    assert [word for word in tool.calls[-2] if word in ("-w", "-U")] == ["-w", "-U"]
+    assert [word for word in tool.calls[-3] if word in ("-w", "-U")] == ["-w", "-U"]
+    open_device("dfu:OPENMV_N6", wait=entered.append).close()
+    assert len(entered) == 1, "it is there already"
+    assert "-U" in tool.calls[-1]
     image = tmp_path / "new.img"
     image.write_bytes(encode({"a.txt": b"new"}, DEFAULT_RULES))
     monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))

@@ -98,6 +98,11 @@ class BootLoaderDevice:
             )
         return data
 
+    def hold(self) -> None:
+        """Read a little: a loader that nobody reads or writes starts the firmware 1.5 s after
+        power-up."""
+        self._read(HEADER_SIZE, no_progress)
+
     def write_image(
         self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
     ) -> WriteReport:
