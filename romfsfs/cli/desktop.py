@@ -27,6 +27,7 @@ from romfsfs.desktop.installed import install, uninstall
 from romfsfs.desktop.notify import find_program, installing, notification_command
 from romfsfs.desktop.units import config_home, data_home
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
+from romfsfs.session.find import find_session
 from romfsfs.system.files import replace_atomically
 from romfsfs.system.programs import find_on_path
 from romfsfs.system.programs import install_command as package_command
@@ -148,9 +149,12 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _run(action: str, folder: str) -> int:
-    """Do it, and show the outcome in a window; the exit code of the command."""
+    """Do it, and show the outcome in a window or, of `status`, in the browser; the exit code of the
+    command."""
     from romfsfs.cli import main
 
+    if action == "status" and _browse(folder):
+        return EXIT_OK
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = main([action, folder])
@@ -162,6 +166,19 @@ def _run(action: str, folder: str) -> int:
         raise RomfsError("no window can be shown", next_step="install zenity")
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)  # until it is closed
     return code
+
+
+def _browse(folder: str) -> bool:
+    """Open the status page of the mount that a folder lies in; whether that could be done."""
+    opener = find_on_path("xdg-open")
+    try:
+        mountpoint = find_session(folder).mountpoint
+    except RomfsError:  # the command says so
+        return False
+    if opener is None or mountpoint is None:
+        return False
+    page = str(mountpoint / ".romfs" / "status.html")
+    return subprocess.run([opener, page], stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _window(title: str, text: str, *, failed: bool) -> list[str] | None:

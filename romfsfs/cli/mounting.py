@@ -219,13 +219,8 @@ def umount(
             options = CommitOptions(restart=not no_reset)
             report = commit(session, opened, options, found.mounted, progress)
         say_commit(output, session.info.name, report)
-    committing = session.folder.changed_by()
-    if committing is not None and not lazy:  # it brings the tree in line through the mount
-        raise SessionBusy(
-            f"{session.info.name} is being committed or changed by another process",
-            where=f"process {committing}",
-            next_step="unmount it when that has finished",
-        )
+    if not lazy:  # a commit brings the tree in line through the mount
+        session.folder.refuse_changed(session.info.name)
     holder = session.folder.mounted_at()
     _leave(path)
     if _unmount(path, how, holder.pid if holder else None, lazy):

@@ -23,7 +23,9 @@ def device(source: str, board: str | None = None, partition: int | None = None) 
 
 @contextmanager
 def session_device(session: Session) -> Iterator[Device]:
-    """The target of a session, on another port too. DeviceAbsent if it is on none."""
+    """The target of a session, on another port too. DeviceAbsent if it is on none, SessionBusy if
+    another process changes the session: the port is in its hands."""
+    session.folder.refuse_changed(session.info.name)
     opened = _open_target(session)
     try:
         yield opened

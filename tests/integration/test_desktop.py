@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -181,6 +182,62 @@ def test_the_outcome_is_shown_in_a_window(
     said = (tmp_path / "said").read_text()
     assert "--error" in said
     assert "there is no session for it" in said
+
+
+def test_the_status_of_a_mount_is_a_page_in_the_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{tmp_path}/said'\ncat \"$1\"\n")
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "app.img").write_bytes(encode({"lib/a.txt": b"pass\n"}))
+    cam = tmp_path / "cam"
+    cam.mkdir()
+    assert main(["mount", str(tmp_path / "app.img"), str(cam)]) == 0
+    try:
+        assert main(["desktop", "--run", "status", str(cam / "lib")]) == 0
+    finally:
+        assert main(["umount", str(cam)]) == 0
+    assert (tmp_path / "said").read_text() == f"{cam}/.romfs/status.html\n"
+
+
+def in_use(*args: object, **options: object) -> None:
+    raise RomfsError("the port is in use", next_step="end the process")
+
+
+def test_a_second_commit_says_that_one_is_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it asks for the target: of a camera, the first one has the port."""
+    zenity = tmp_path / "zenity"
+    zenity.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{tmp_path}/said'\n")
+    zenity.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    image, cam = tmp_path / "app.img", tmp_path / "cam"
+    image.write_bytes(encode({"a.txt": b"pass\n"}))
+    cam.mkdir()
+    assert main(["mount", str(image), str(cam)]) == 0
+    try:
+        (cam / "b.txt").write_text("b")
+        monkeypatch.setattr("romfsfs.session.connect.open_device", in_use)
+        code = (
+            "import sys; from romfsfs.session.find import find_session as f\n"
+            "with f(sys.argv[1]).session.folder.lock_for_change('x', 'commit'):\n"
+            "    print('ready', flush=True); input()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, cam], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as first:  # fmt: skip
+            assert first.stdout is not None
+            assert first.stdout.readline() == b"ready\n"
+            assert main(["desktop", "--run", "commit", str(cam)]) == 1
+            first.communicate(b"\n")
+    finally:
+        assert main(["umount", "--discard", str(cam)]) == 0
+    said = (tmp_path / "said").read_text()
+    assert "a commit of" in said
+    assert "is running" in said
 
 
 def test_nothing_in_the_text_is_taken_for_markup() -> None:

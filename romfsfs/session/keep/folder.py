@@ -156,18 +156,31 @@ class SessionFolder:
             next_step="try again when it has finished",
         )
 
-    def lock_for_change(self, name: str) -> Lock:
-        """The right to change base, history and target. SessionBusy if another process is at it."""
+    def lock_for_change(self, name: str, doing: str = "") -> Lock:
+        """The right to change base, history and target. SessionBusy if another process is at it.
+
+        doing: "commit", so that others can say what they wait for."""
         lock = Lock(self._change_lock)
-        if not lock.acquire():
-            pid = self.changed_by()
-            raise SessionBusy(
-                f"{name} is being committed or changed by another process",
-                where=f"process {pid}" if pid else "",
-                next_step="try again when it has finished",
-            )
+        if not lock.acquire(doing):
+            raise self.busy(name)
         remove_temporaries(self.path)
         return lock
+
+    def refuse_changed(self, name: str) -> None:
+        """SessionBusy while another process changes it: one that has the camera's port, say."""
+        if self.changed_by() not in (None, os.getpid()):
+            raise self.busy(name)
+
+    def busy(self, name: str) -> SessionBusy:
+        """What to say while another process changes the session."""
+        holder = holder_of(self._change_lock)
+        committed = holder is not None and holder.doing == "commit"
+        what = f"a commit of {name} is running"
+        return SessionBusy(
+            what if committed else f"{name} is being changed by another process",
+            where=f"process {holder.pid}" if holder and holder.pid else "",
+            next_step="try again when it has finished",
+        )
 
     @contextlib.contextmanager
     def lock_unmounted(self, name: str) -> Iterator[None]:

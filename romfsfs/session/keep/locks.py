@@ -33,7 +33,7 @@ class MountedAt(NamedTuple):
     """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
 
     resumed: the mount began with edits that were kept. boot, since: when that was said, the run of
-    the system and its seconds.
+    the system and its seconds. doing: what else a lock is held for ("commit").
     """
 
     pid: int
@@ -41,6 +41,7 @@ class MountedAt(NamedTuple):
     resumed: bool = False
     boot: str = ""
     since: float = 0.0
+    doing: str = ""
 
 
 class Lock:
@@ -53,14 +54,14 @@ class Lock:
         self.path = path
         self._fd = -1
 
-    def acquire(self) -> bool:
+    def acquire(self, doing: str = "") -> bool:
         """Take the lock if nobody has it, and say who did; whether it was taken. OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, 0o600)
         taken = False
         try:
             if _take(self._fd):
-                self.write(MountedAt(os.getpid(), ""))
+                self.write(MountedAt(os.getpid(), "", doing=doing))
                 taken = True
             return taken
         finally:
@@ -132,6 +133,7 @@ def _read_record(fd: int) -> MountedAt:
             bool(record.get("resumed", False)),
             str(record.get("boot", "")),
             float(record.get("since", 0.0)),
+            str(record.get("doing", "")),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return MountedAt(0, "")  # taken, not yet written

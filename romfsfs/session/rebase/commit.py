@@ -90,7 +90,7 @@ def commit(
     target, folder = target_of(device), session.folder
     if options.tries:
         refuse_trial(device.info())
-    with folder.lock_for_change(session.info.name):
+    with folder.lock_for_change(session.info.name, "commit"):
         _recover(session, target, options.dry_run, mounted, progress)
         if not options.dry_run:
             settle(folder)
@@ -219,7 +219,7 @@ def commit_to(
             )
         return layout
 
-    with folder.lock_for_change(session.info.name):
+    with folder.lock_for_change(session.info.name, "commit"):
         try:
             made = prepared(session, choose, lambda size: None, mounted.writers, progress)
             assert made.encoded is not None  # `choose` always gives a layout
