@@ -162,7 +162,7 @@ def test_another_user_of_a_shared_mount_reads_no_state(place: Place, option: str
     assert "secret.txt" in (place.mnt / ".romfs/status").read_text()  # now the kernel knows it
     assert (place.mnt / ".romfs/shadow/secret.txt").read_text() == "the password\n"
     paths = (
-        "", "/status", "/status.json", "/log", "/writers", "/shadow", "/base",
+        "", "/status", "/status.json", "/status.html", "/log", "/writers", "/shadow", "/base",
         "/shadow/secret.txt", "/shadow/for-all.txt",
     )  # fmt: skip
     for path, command in [(each, "cat") for each in paths[1:]] + [

@@ -14,8 +14,8 @@ import pytest
 import romfsfs.api
 from romfsfs.cli import main
 from romfsfs.cli.app import COMMANDS
+from romfsfs.desktop import notify
 from romfsfs.image.writer import encode
-from romfsfs.session import notify
 
 EVIL = "\x1b]0;evil\x07\x1b[2J\u202e\n"
 NAME = "e" + EVIL.replace("/", "") + ".txt"
