@@ -14,6 +14,7 @@ from crash_table import CRASHED
 from transaction_steps import (
     EDITS,
     Place,
+    SerialPlace,
     Step,
     forked,
     given,
@@ -58,7 +59,8 @@ class Run:
         self.counts["steps"] += 1
         name = step[0]
         if name == "target":
-            self.place = Place(self.folder, step[1] == "camera")
+            serial, camera = step[1] == "serial", step[1] == "camera"
+            self.place = SerialPlace(self.folder) if serial else Place(self.folder, camera)
             self.place.put(given(step[2]))
             self.worlds = [World(self.place.held(), self.place.camera)]
             self.last = self.place.held()
@@ -325,8 +327,7 @@ class Run:
         for digest in self.owed:
             if digest not in self.kept:
                 raise Fault(f"the image {digest[:8]} was overwritten, and is not in the log")
-        image = image_part(self.place.file.read_bytes())
-        [world] = self.worlds[:1]
-        if image is None or told(image_tree(image)) != world.target.tree:
+        held = self.place.held()
+        if held.tree is None or held.tree != self.worlds[0].target.tree:
             raise Fault("the target at the end")
-        return image
+        return image_part(held.data or b"") or b""

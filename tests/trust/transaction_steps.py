@@ -25,6 +25,7 @@ from worlds import Held, Tree, image_part, image_tree, told
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
+from romfsfs.devices.open import open_device
 from romfsfs.errors import RomfsError
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import steps
@@ -35,6 +36,7 @@ from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
+from romfsfs.simulator import Simulator, preset
 
 #: [name, *arguments]; the last argument of an operation is how it is hurt: [how, at which step].
 Step = list[Any]
@@ -48,6 +50,8 @@ OPERATIONS = ["commit"] * 6 + ["undo"] * 3 + ["undo to"] * 2 + ["mount"] * 4 + [
 EDITS = ["write"] * 6 + ["rename"] * 2 + ["remove"] * 2 + [
     "folder for file", "broken script", "junk", "junk", "times set back", "new folder",
 ]  # fmt: skip
+#: One sequence in so many has the simulated serial camera, which takes its time.
+SERIAL = 50
 #: What is on disk of a session, in names that the product does not get to say.
 TEMPORARY = ".romfsfs.restore."
 
@@ -85,7 +89,8 @@ def given(number: int) -> bytes:
 def sequence(seed: int, length: int) -> list[Step]:
     """The steps of a seed. The first says what the target is."""
     rng = random.Random(seed)
-    made: list[Step] = [["target", rng.choice(["file", "file", "camera"]), rng.randrange(5)]]
+    target = "serial" if seed % SERIAL == 7 else rng.choice(["file", "file", "camera"])
+    made: list[Step] = [["target", target, rng.randrange(5)]]
     if rng.random() < 0.8:
         made.append(["mount", None])
     while len(made) < length:
@@ -98,11 +103,7 @@ def sequence(seed: int, length: int) -> list[Step]:
             made.append(["elsewhere", what, rng.randrange(5)])
         else:
             name = rng.choice(
-                [
-                    each
-                    for each in OPERATIONS
-                    if made[0][1] == "camera" or each not in ("push", "reset")
-                ]
+                [each for each in OPERATIONS if target != "file" or each not in ("push", "reset")]
             )
             made.append([name, rng.choice(FILES), rng.randrange(5), hurt])
     return made
@@ -138,11 +139,16 @@ class Place:
     def held(self) -> Held:
         if not self.file.exists():
             return Held(None, None, there=False)
-        data = self.file.read_bytes()
+        return self.held_of(self.file.read_bytes())
+
+    def held_of(self, data: bytes) -> Held:
         image = image_part(data)
         if image is None:
             return Held(data, None)
         return Held(image if self.camera else data, told(image_tree(image)))
+
+    def close(self) -> None:
+        """The sequence is over."""
 
     def tree(self) -> Tree | None:
         work = self.session and self.session / "work"
@@ -239,6 +245,30 @@ class Place:
         elif session.has_work:
             with session.folder.lock_unmounted("app.img"):
                 leave_work(session)
+
+
+class SerialPlace(Place):
+    """A simulated camera on a serial port, which a thread of this process runs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, camera=True)
+        self.simulator = Simulator(preset("OPENMV4P")).start()
+
+    @property
+    def source(self) -> str:
+        return self.simulator.port
+
+    def device(self) -> Device:
+        return open_device(self.source)
+
+    def put(self, data: bytes | None) -> None:
+        self.simulator.flash[0].load(data or b"")
+
+    def held(self) -> Held:
+        return self.held_of(self.simulator.flash[0].content)
+
+    def close(self) -> None:
+        self.simulator.close()
 
 
 def content(path: str, number: int) -> bytes:

@@ -44,6 +44,8 @@ def attempt(steps: list[Step], base: Path, counts: Counter[str]) -> tuple[str, b
         return "", run.finish()
     except Fault as fault:
         return f"{doing}: {fault}", b""
+    finally:
+        run.place.close()
 
 
 def smaller(steps: list[Step], base: Path) -> list[Step]:
@@ -57,10 +59,8 @@ def smaller(steps: list[Step], base: Path) -> list[Step]:
     return steps
 
 
-def firmware_agrees(images: list[bytes], base: Path) -> str:
-    program, why = needs.micropython()
-    if program is None:
-        raise SystemExit(f"no MicroPython: {why}")
+def firmware_agrees(program: Path, images: list[bytes], base: Path) -> str:
+    """What the firmware's reader sees otherwise than we do."""
     for image, found in zip(images, firmware_view(program, base, images), strict=True):
         expected = {p: None if d is None else [len(d), hashlib.sha256(d).hexdigest()]
                     for p, d in image_tree(image).items()}  # fmt: skip
@@ -70,6 +70,10 @@ def firmware_agrees(images: list[bytes], base: Path) -> str:
 
 
 def main(first: int, count: int, length: int = LENGTH) -> int:
+    program, why = needs.micropython()
+    if program is None:
+        raise SystemExit(f"no MicroPython: {why}")
+    os.environ["ROMFSFS_MICROPYTHON"] = str(program)
     memory = Path("/dev/shm")
     base = Path(tempfile.mkdtemp(prefix="romfsfs-transactions-",
                                  dir=memory if os.access(memory, os.W_OK) else None))  # fmt: skip
@@ -89,7 +93,7 @@ def main(first: int, count: int, length: int = LENGTH) -> int:
         else:
             images.append(image)
         if len(images) >= BATCH or (images and seed == first + count - 1):
-            wrong = firmware_agrees(images, base)
+            wrong = firmware_agrees(program, images, base)
             if wrong:
                 faults[f"up to {seed}"] = [wrong]
             images.clear()

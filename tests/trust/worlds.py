@@ -211,7 +211,7 @@ class World:
         for path, data in tree.items():
             if junk(path):
                 continue
-            name = self.stored.get(path, path)
+            name = path if data is None else self.stored.get(path, path)
             if path in edited and data is not None:
                 name = path
                 if path.endswith(".py"):
