@@ -188,6 +188,9 @@ class Run:
                   after: tuple[Held, Tree | None], refused: list[str]) -> None:  # fmt: skip
         found, wrong = [], [f"it should have been refused: {reason}" for reason in refused]
         alone = step[0].split()[0] in ("umount", "revert")  # of these the target knows nothing
+        if alone and not self.settled and (before == after or after[1] is not None):
+            self.edited(before[1] or {}, after[1] or {})  # what was interrupted is finished later
+            return
         for world in led:
             held = world.target if alone and after[0] == before[0] else after[0]
             told_world, why = worlds.seen(world, held, after[1], self.vague)
@@ -196,9 +199,6 @@ class Run:
                 found.append(told_world)
         if not found:
             raise Fault(f"{step[0]} succeeded, but {'; or '.join(dict.fromkeys(wrong))}")
-        if step[0].startswith("revert") and not self.settled and after[1] is not None:
-            self.edited(before[1] or {}, after[1])  # what was interrupted is finished after it
-            return
         self.worlds = found
         if not alone or self.settled:
             self.settled = True
