@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from session_desk import Desk, Flash, files_of, image_of, tree_of
 from romfsfs.errors import RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, recall, steps
+from romfsfs.session.rebase.push import push
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
@@ -374,3 +376,18 @@ class TestUndo:
         desk.commit()
         assert len(history.entries(desk.session.folder)) == 2
         assert desk.session.load(desk.session.folder).info.history_bytes == 0
+
+
+def test_a_file_that_the_user_put_where_a_pushed_image_has_a_folder(tmp_path: Path) -> None:
+    """It stays, the push ends, and the next commands go on."""
+    desk = Desk(Flash(tmp_path / "flash", 65536), "camera")
+    desk.open()
+    desk.write("lib", b"mine")
+    with tempfile.TemporaryFile() as file:
+        file.write(encode({"lib/b.bin": b"theirs", "c.txt": b"c"}))
+        file.flush()
+        push(desk.device, "camera", file, "given.img")
+    assert not desk.session.interrupted
+    assert tree_of(desk.work) == {"lib": b"mine", "c.txt": b"c"}
+    desk.commit()
+    assert files_of((tmp_path / "flash").read_bytes()) == {"lib": b"mine", "c.txt": b"c"}

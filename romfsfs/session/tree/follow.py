@@ -17,7 +17,7 @@ from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
-from romfsfs.session.tree.restore import opened, parents, restore, work_digest
+from romfsfs.session.tree.restore import is_below, opened, parents, restore, work_digest
 from romfsfs.session.tree.worktree import Climber, kind_at, scan
 
 #: What file managers and Python leave in every folder: it goes with the folder. Other files that
@@ -55,6 +55,10 @@ def follow(
                 path for path in decided
                 if not kind_at(work_fd, path) or _is_as(work_fd, path, before.get(path))
             ]  # fmt: skip
+        # Where a file was put in a folder's place, what would lie in the folder has none.
+        there = {above for path in wanted for above in parents(path)} - set(wanted)
+        taken = {path for path in there if kind_at(work_fd, path) not in ("", "dir")}
+        wanted = [path for path in wanted if not is_below(path, taken)]
         seen = {path: _signature(work_fd, path) for path in wanted}
 
         def edited(path: str) -> bool:
