@@ -89,13 +89,13 @@ class Editor:
 
     @worded()
     def commit(
-        self, *, force: bool = False, compact: bool = False, tries: bool = False,
+        self, *, force: bool = False, compact: bool = False, tries: bool = False, slot: str = "",
         progress: Progress = no_progress,
     ) -> CommitReport:  # fmt: skip
         """Convert, write, read back, compare. Raises as `session.rebase.commit.commit` does.
 
         tries: a camera opens the models that changed; `report.write.tried` has what it said."""
-        options = CommitOptions(force=force, compact=compact, tries=tries)
+        options = CommitOptions(force=force, compact=compact, tries=tries, slot=slot)
         return commit(self.session, self._device, options, progress=progress)
 
     @worded()

@@ -6,7 +6,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -34,6 +34,7 @@ from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, pr
 from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.image.slots import Slot, find_slots_of_file, slots_text
 from romfsfs.image.writer import encode
 from romfsfs.session.build import extract_image
 from romfsfs.session.find import find_session
@@ -115,21 +116,32 @@ def info(
         show_map(output, source, board, partition, as_json, title)
         return
     models: dict[str, Figures] = {}
+    slots: tuple[Slot, ...] = ()
     with output.progress() as progress:
         if is_camera(source):  # of which only the tree is read
-            image, digest = tree_of(source, None, partition, progress, digested=True)
+            image, digest, found = tree_of(source, None, partition, progress, digested=True)
+            slots = found.slots if found else ()
         else:
             with image_of(source, progress=progress) as (image, file, _):
                 digest = digest_fd(file.fileno(), 0, image.size)
                 models = image_figures(image, file)
+                slots = _slots_of(file)
     record = _summary(image, digest, source, get_board(board) if board else None, partition)
     if as_json:
-        output.json({**record, "models": {path: each._asdict() for path, each in models.items()}})
+        output.json(
+            {
+                **record,
+                "slots": [slot.record() for slot in slots],
+                "models": {path: each._asdict() for path, each in models.items()},
+            }
+        )
         return
     counts = f"{count_text(record['files'], 'file')}, "
     counts += count_text(record["directories"], "directory")
     output.show(f"{title}: {record['size']:,} B, {counts}\n")
     output.show(f"  sha256 {record['digest']}\n")
+    if slots:
+        output.show(f"  openmv-ota: {slots_text(slots)}\n")
     if record["trailing"]:
         output.show(f"  {record['trailing']:,} bytes follow the image\n")
     if record["capacity"] is not None:
@@ -139,6 +151,15 @@ def info(
     for note in record["notes"]:
         place = f"{printable(note['path'])}: " if note["path"] else ""
         output.show(f"  {note['code']}: {place}{note['message']} (offset {note['offset']:#x})\n")
+
+
+def _slots_of(file: BinaryIO) -> tuple[Slot, ...]:
+    fd = file.fileno()
+    return find_slots_of_file(
+        lambda at, count: os.pread(fd, count, at),
+        os.fstat(fd).st_size,
+        lambda start, end: digest_fd(fd, start, end - start),
+    )
 
 
 def _summary(
@@ -189,6 +210,8 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         digest = digest_fd(file.fileno(), 0, image.size)
         record = _summary(image, digest, source, chosen, partition)
         found = admit_image(image, file, _target(chosen, partition, info))
+        slots = info.slots if info else _slots_of(file)
+        record["slots"] = [slot.record() for slot in slots]
         record["problems"] = [each.record() for each in found]
         failures = [problem.text for problem in told(found) if problem.severity == ERROR]
         if record["capacity"] is not None and record["size"] > record["capacity"]:
@@ -204,6 +227,8 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
             if output.verbose or note["code"] not in _USUAL:
                 place = f"{printable(note['path'])}: " if note["path"] else ""
                 output.note(f"{source}: {place}{note['message']}")
+        if slots:
+            output.note(f"{source}: an openmv-ota image: {slots_text(slots)}")
         say_warnings(output, found, f"{source}: ")
         for failure in failures:
             output.fault(f"{source}: {failure}")

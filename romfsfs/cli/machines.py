@@ -151,6 +151,7 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
         "bytecode": None,
         "architecture": None,
         "partitions": [],
+        "slots": [],
         "notes": [],
         "error": None,
     }
@@ -168,6 +169,7 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
         firmware=info.firmware,
         bytecode=".".join(map(str, info.mpy_version)) if info.mpy_version else None,
         architecture=info.march,
+        slots=[slot.record() for slot in info.slots],
         notes=list(info.notes),
         partitions=[
             {"index": p.index, "size": p.size, "erase_size": p.erase_size, "state": p.state,

@@ -63,6 +63,10 @@ REPLACE = force("Replace an existing file.")
 OVER_ANYTHING = force("Also over contents that are not an image.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 WAIT = click.option("--wait", is_flag=True, help="For `dfu:BOARD` to appear; says how it does.")
+SLOT = click.option(
+    "--slot", type=click.Choice(("A", "B")), callback=lambda context, option, value: value or "",
+    help="Of an openmv-ota camera: with --force it is written, which breaks its signature.",
+)  # fmt: skip
 TRY = click.option(
     "--try", "tries", is_flag=True, help="Have the camera open the models that changed."
 )

@@ -90,7 +90,7 @@ def tree_of(
     progress: Progress,
     *,
     digested: bool = False,
-) -> tuple[Image, str]:
+) -> tuple[Image, str, DeviceInfo | None]:
     """As `image_of`, for who needs no file's content: the tree, and if asked for its digest.
 
     Of a camera little more than the records of files and folders is read; it hashes by itself.
@@ -104,9 +104,9 @@ def tree_of(
                 tree = opened.read_tree()
                 digest = opened.digest(tree.size) if tree and digested else ""
                 if tree is not None and digest is not None:
-                    return tree, digest
-    with image_of(source, board, partition, progress) as (image, file, _):
-        return image, digest_fd(file.fileno(), 0, image.size) if digested else ""
+                    return tree, digest, opened.info()
+    with image_of(source, board, partition, progress) as (image, file, info):
+        return image, digest_fd(file.fileno(), 0, image.size) if digested else "", info
 
 
 @click.command()
@@ -129,7 +129,7 @@ def ls(
             with image_of(source, board, partition, progress) as (image, file, _):
                 records = [each for each in _records(image, file) if _below(each["path"], below)]
         else:
-            image, _ = tree_of(source, board, partition, progress)
+            image, _, _ = tree_of(source, board, partition, progress)
     if below and all(found != below for found, _ in walk(image)):
         raise UsageError(
             "no such file in the image", where=f"{source}: {path}",

@@ -14,7 +14,7 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, confirmed, count_text, fitted
-from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, TRY, where
+from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, TRY, force, where
 from romfsfs.cli.reports import (
     DIFF_COLOURS,
     NOTHING_COMMITTED,
@@ -171,6 +171,7 @@ def relative(found: Found, path: str) -> str:
     "--compact", is_flag=True, help="No gaps: the layout that the IDE writes, on cameras too."
 )
 @click.option("--force", is_flag=True, help="Overwrite a target that changed elsewhere.")
+@SLOT
 @TRY
 @NO_RESET
 @PARTITION
@@ -178,7 +179,7 @@ def relative(found: Found, path: str) -> str:
 @click.pass_obj
 def commit(
     output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
-    force: bool, tries: bool, no_reset: bool, partition: int | None, as_json: bool,
+    force: bool, slot: str, tries: bool, no_reset: bool, partition: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
     found = find_session(where, partition)
@@ -189,7 +190,7 @@ def commit(
         else:
             output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
         return EXIT_OK
-    options = CommitOptions(force, compact, dry_run, not no_reset, tries)
+    options = CommitOptions(force, compact, dry_run, not no_reset, tries, slot)
     with output.progress() as progress:
         if elsewhere is not None:
             with device(elsewhere, session.info.board, session.info.partition) as opened:
@@ -235,13 +236,15 @@ def revert(
     "--to", "number", type=int, metavar="N", help="The image with this number in the log."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@SLOT
+@force("With --slot.")
 @NO_RESET
 @PARTITION
 @JSON
 @click.pass_obj
 def undo(
-    output: Output, where: str, number: int | None, dry_run: bool, no_reset: bool,
-    partition: int | None, as_json: bool,
+    output: Output, where: str, number: int | None, dry_run: bool, slot: str, force: bool,
+    no_reset: bool, partition: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the image before the present one back, or image N of the log.
 
@@ -265,6 +268,7 @@ def undo(
             opened,
             number,
             restart=not no_reset,
+            slot=slot if force else "",
             mounted=found.mounted,
             progress=progress,
         )

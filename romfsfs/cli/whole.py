@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,6 +25,7 @@ from romfsfs.cli.parameters import (
     OVER_ANYTHING,
     PARTITION,
     REPLACE,
+    SLOT,
     TRY,
     WAIT,
     YES,
@@ -123,13 +125,15 @@ def _pull(
 @PARTITION
 @WAIT
 @OVER_ANYTHING
+@SLOT
 @TRY
 @NO_RESET
 @JSON
 @click.pass_obj
 def push(
     output: Output, image: str, cameras: tuple[str, ...], everyone: bool, board: str | None,
-    partition: int | None, wait: bool, force: bool, tries: bool, no_reset: bool, as_json: bool,
+    partition: int | None, wait: bool, force: bool, slot: str, tries: bool, no_reset: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Write a whole image to one or more cameras, verified, each with a line of its own.
 
@@ -153,7 +157,7 @@ def push(
     with output.progress() as progress:
         outcomes = push_all(
             image, targets, lambda camera: device(camera, board, partition),
-            PushOptions(force, not no_reset, tries=tries), progress,
+            PushOptions(force, not no_reset, tries=tries, slot=slot), progress,
         )  # fmt: skip
     return _report(output, image, outcomes, as_json)
 
@@ -219,11 +223,12 @@ def _report(output: Output, image: str, outcomes: Mapping[str, PushResult], as_j
 @YES
 @OFFLINE
 @OVER_ANYTHING
+@SLOT
 @JSON
 @click.pass_obj
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
-    wait: bool, yes: bool, offline: bool, force: bool, as_json: bool,
+    wait: bool, yes: bool, offline: bool, force: bool, slot: str, as_json: bool,
 ) -> int:  # fmt: skip
     """Restore a camera's default contents, as its firmware came with them.
 
@@ -244,7 +249,10 @@ def reset(
                 output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
         if not yes and not confirmed(output, f"Replace all that {info.name} holds?"):
             return EXIT_FAILURE
-        restore = partial(_restore, output, camera, force=force, as_json=as_json)
+        restore = partial(
+            _restore, output, camera, how=PushOptions(force, kind="reset", slot=slot),
+            as_json=as_json,
+        )  # fmt: skip
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
     for image in chosen[1:]:
         with device(camera, board, image.partition) as opened:
@@ -310,16 +318,14 @@ def _defaults(
 
 
 def _restore(
-    output: Output, camera: str, opened: Device, image: DefaultImage, *, force: bool, as_json: bool,
-    last: bool,
+    output: Output, camera: str, opened: Device, image: DefaultImage, *, how: PushOptions,
+    as_json: bool, last: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Write one partition's image; its record for `--json`. last: restart the camera."""
     with tempfile.TemporaryFile() as file, output.progress() as progress:
         file.write(image.read())
         file.flush()
-        report = push_image(
-            opened, camera, file, image.label, PushOptions(force, last, kind="reset"), progress
-        )
+        report = push_image(opened, camera, file, image.label, replace(how, restart=last), progress)
     text = write_text(report, image.size) if report else _HELD
     if not as_json:
         output.say(f"{opened.info().name}, partition {image.partition}: {text}")

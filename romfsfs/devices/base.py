@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Protocol
 from romfsfs.errors import CapacityError, ImageFormatError
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size
+from romfsfs.image.slots import Slot
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes of the image header that say how long the image is (docs/format.md)
@@ -60,6 +61,7 @@ class DeviceInfo(OfKind):
     usb_serial: of the port's USB device, '' where there is none. has_id: the camera says a unique
     id; without one the key ends in the port, and what the camera holds decides whether it is the
     one that is meant.
+    slots: of openmv-ota, where opening told (`Device.slots` tells of all).
     header_unit: bytes that can only be written after the image header, 0 where the header is last:
     a write that is cut between leaves the header without them.
     """
@@ -78,6 +80,7 @@ class DeviceInfo(OfKind):
     usb_serial: str = ""
     header_unit: int = 0
     has_id: bool = True
+    slots: tuple[Slot, ...] = ()
 
     def may_be(self, key: str) -> bool:
         """Whether nothing but its contents says that this is not the device of that key."""
@@ -175,6 +178,13 @@ class Device(Protocol):
         """The tree of the image there, of which little more than the records was moved.
 
         None: blank, or it takes as much as reading the image (`read_image`). ImageFormatError.
+        """
+        ...
+
+    def slots(self, size: int) -> tuple[Slot, ...]:
+        """The slots of openmv-ota that a write of the first `size` bytes may break, () if none.
+
+        A boot loader reads up to the trailers for it: half of the partition, or all of it.
         """
         ...
 

@@ -25,6 +25,7 @@ from romfsfs.errors import (
 )
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size, is_blank
+from romfsfs.image.slots import Slot
 from romfsfs.system.clock import unsettled, wait_until_settled
 from romfsfs.system.files import (
     CHUNK,
@@ -107,6 +108,10 @@ class FileDevice:
 
     def read_tree(self) -> Image | None:
         return None
+
+    def slots(self, size: int) -> tuple[Slot, ...]:
+        """Nothing runs a file: it may be replaced."""
+        return ()
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         """The whole file, with whatever follows the image in it; 0 for an empty or blank one."""

@@ -245,6 +245,12 @@ class Session:
         if held.base.fresh and held.base.target_digest is not None:
             message = "started empty (mount --new): the commit replaces all that the target holds"
             notes.append(Problem("new", "", message, INFO))
+        if self.info.slots:
+            message = (
+                f"an openmv-ota camera: {self.info.slots}; this is slot A, and a commit, which "
+                "breaks its signature, needs --slot A --force"
+            )
+            notes.append(Problem("slots", "", message, WARNING))
         if self.interrupted and self.folder.changed_by() is None:
             message = (
                 f"a commit was interrupted; finish it with: romfsfs recover {self.info.argument}"

@@ -11,13 +11,9 @@ import hashlib
 import struct
 import zlib
 
-BLOCK = 4096
-_TRAILER = struct.Struct("<4s10Ii32s")
+from romfsfs.image.slots import BLOCK, MAGIC, TRAILER, slot_size
+
 _ES256, _SIGNATURE_SIZE = -7, 64
-
-
-def slot_size(partition_size: int) -> int:
-    return partition_size // 2 // BLOCK * BLOCK
 
 
 def two_slots(partition_size: int, a: bytes, b: bytes, *, newer: str = "A") -> bytes:
@@ -33,8 +29,8 @@ def _slot(body: bytes, size: int, counter: int) -> bytes:
     if pad < 0:
         raise ValueError(f"{len(body)} bytes in a slot of {size}")
     meta = b'{"ota":true}'
-    header = _TRAILER.pack(
-        b"OMVR", 1, len(body), pad, len(meta), _SIGNATURE_SIZE, 1, 0, 1 << 24, 0, 1, _ES256,
+    header = TRAILER.pack(
+        MAGIC, 1, len(body), pad, len(meta), _SIGNATURE_SIZE, 1, 0, 1 << 24, 0, 1, _ES256,
         hashlib.sha256(body).digest(),
     )  # fmt: skip
     trailer = header + meta + bytes(_SIGNATURE_SIZE)

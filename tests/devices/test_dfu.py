@@ -46,6 +46,7 @@ from romfsfs.errors import (
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator.ota import two_slots
 
 KIB = 1024
 #: board -> USB id of its loader, and its settings in their order with what is erased together
@@ -86,7 +87,7 @@ BOARDS: dict[str, tuple[str, dict[str, int]]] = {
 }
 SIZE = 128 * KIB
 PAGE = 256
-CALLS = 8  # of dfu-util in a push: list, header and image, write and write, read, leave, list
+CALLS = 9  # of dfu-util in a push: list, header, image, slots, write and write, read, leave, list
 
 
 def file_of(setting: str) -> str:
@@ -141,6 +142,9 @@ def add(tool: Any, board: str, image: bytes = b"", **changes: Any) -> None:
              "address": 0x90B00000}
         )  # fmt: skip
         content = image if name.startswith(("ROMFS", "@Ext")) else b""
+        if content or name.startswith("ROMFS"):
+            number = int(name == "ROMFS1")
+            settings[-1]["real"] = get_board(board).partition(number).size
         (tool.folder / file).write_bytes(content + b"\xff" * (SIZE - len(content)))
     vid, pid = usb_id.split(":")
     device = {"vid": vid, "pid": pid, "serial": "33004B", "path": "1-2"}
@@ -473,7 +477,7 @@ def test_what_is_there_is_read_once(attach: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     ("number", "calls"),
-    [(signal.SIGKILL, (2, 3, 4, 5, 6)), (signal.SIGINT, (4,))],  # 4 and 5 write
+    [(signal.SIGKILL, (2, 3, 4, 5, 6, 7)), (signal.SIGINT, (5,))],  # 5 and 6 write
 )
 def test_a_push_is_killed(
     attach: Callable[..., Any], tmp_path: Path, number: signal.Signals, calls: Iterable[int]
@@ -576,6 +580,24 @@ def test_a_read_that_is_cut(attach: Callable[..., Any], board: str, length: int)
     tool.fault(short=length)
     with pytest.raises(DeviceLost, match=r"ended \d+ bytes early"):
         device.read_image(io.BytesIO())
+
+
+def test_nothing_overwrites_a_slot_of_openmv_ota(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    old, new = make_image(9000), make_image(12_000, 1)
+    tool = attach("OPENMV4", two_slots(SIZE, old, old))
+    plugged = (tool.folder / "devices.json").read_text()
+    (tmp_path / "new.img").write_bytes(new)
+    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV4", "--force"]
+    assert main(push) == 1
+    assert "breaks its signature" in capsys.readouterr().err
+    assert [call for call in tool.calls if "-D" in call] == []
+    (tool.folder / "devices.json").write_text(plugged)
+    assert main([*push, "--slot", "A"]) == 0
+    assert tool.flash("ROMFS0").startswith(new)
 
 
 def test_refused_before_anything_is_written(attach: Callable[..., Any]) -> None:

@@ -122,7 +122,7 @@ def test_cable_pulled_at_any_moment(blhost: Any, micropython: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("number", "calls"),
-    [(signal.SIGKILL, (2, 4, 5, 6, 7)), (signal.SIGINT, (5,))],  # 4 erases, 5 and 6 write
+    [(signal.SIGKILL, (2, 5, 6, 7, 8)), (signal.SIGINT, (6,))],  # 5 erases, 6 and 7 write
 )
 def test_a_push_is_killed(
     blhost: Any, tmp_path: Path, number: signal.Signals, calls: tuple[int, ...]

@@ -10,6 +10,7 @@ image without it. What of it is FF is not written: it need only be erased.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from romfsfs.devices.bootloader.loader import BootLoader
 from romfsfs.errors import DeviceError, DeviceLost, VerifyError
 from romfsfs.image.model import Image
 from romfsfs.image.reader import is_blank
+from romfsfs.image.slots import MOST_TRAILER, Slot, find_slots, trailer_places
 from romfsfs.system.files import Progress, no_progress
 
 #: what is written of the beginning is a multiple of this, as flash is programmed by pages
@@ -46,6 +48,7 @@ class BootLoaderDevice:
         self._partition = partition
         self._leave = leave
         self._seen: bytes | None = None
+        self._slots: dict[int, tuple[Slot, ...]] = {}
 
     def info(self) -> DeviceInfo:
         loader = self._loader
@@ -73,6 +76,19 @@ class BootLoaderDevice:
 
     def read_tree(self) -> Image | None:
         return None
+
+    def slots(self, size: int) -> tuple[Slot, ...]:
+        first, second = trailer_places(self._loader.capacity)
+        place = first if size <= first else second
+        blank = place == first and self._seen == b""  # B is out of reach, A is none
+        if first > 0 and not blank and place not in self._slots:
+            data = self._read(place + MOST_TRAILER, no_progress)
+            self._slots[place] = find_slots(
+                lambda at, count: data[at : at + count],
+                self._loader.capacity,
+                lambda start, end: hashlib.sha256(data[start:end]).hexdigest(),
+            )
+        return self._slots.get(place, ())
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         if self._seen is None:

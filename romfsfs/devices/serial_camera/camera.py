@@ -39,6 +39,7 @@ from romfsfs.errors import (
 )
 from romfsfs.image.model import Image
 from romfsfs.image.reader import is_blank, read_image
+from romfsfs.image.slots import MAGIC, Slot, find_slots, trailer_places
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
@@ -97,7 +98,9 @@ class SerialCamera:
             facts = probe(repl)
             known, notes = identity.find_board(facts, board)
             chosen = identity.choose_partition(port_name, facts, known, partition or 0)
-            return cls(port, repl, facts, known, chosen, notes)
+            camera = cls(port, repl, facts, known, chosen, notes)
+            camera._look_for_slots()
+            return camera
         except BaseException:
             with contextlib.suppress(DeviceError):
                 repl.leave()
@@ -184,12 +187,29 @@ class SerialCamera:
 
         return self._query(code, parse, limit=ANSWER_LIMIT + step / _SLOWEST_HASH)
 
-    def _peek(self, length: int) -> bytes:
-        code = snippets.peek(self._partition.kind, self._partition.index, length)
+    def _peek(self, *ranges: tuple[int, int]) -> bytes:
+        code = snippets.peek(self._partition.kind, self._partition.index, *ranges)
         return self._query(code, _said_twice)
 
+    def _look_for_slots(self) -> None:
+        """One short question to a camera without openmv-ota."""
+        size = self._partition.size
+        first, second = trailer_places(size)
+        if first <= 0 or MAGIC not in self._peek((first, 4), (second, 4)):
+            return
+        found = find_slots(
+            lambda at, count: self._peek((at, count)),
+            size,
+            lambda start, end: self._digest(start, end) if self.facts.sha256 else "",
+        )
+        if found:
+            self._info = identity.with_slots(self._info, found)
+
+    def slots(self, size: int) -> tuple[Slot, ...]:
+        return self._info.slots
+
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
-        header = self._peek(HEADER_SIZE)
+        header = self._peek((0, HEADER_SIZE))
         if is_blank(header):
             return 0
         size = declared_size(header, self._geometry.readable, self._info.name)
@@ -198,7 +218,7 @@ class SerialCamera:
         return size
 
     def read_tree(self) -> Image | None:
-        header = self._peek(HEADER_SIZE)
+        header = self._peek((0, HEADER_SIZE))
         if is_blank(header):
             return None
         size = declared_size(header, self._geometry.readable, self._info.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 from romfsfs.boards import Board, get_board, identify
 from romfsfs.devices.base import DeviceInfo, PartitionState
@@ -10,6 +11,7 @@ from romfsfs.devices.serial_camera.flash_plan import UNREADABLE_TAIL, Geometry
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
 from romfsfs.image.reader import image_size, is_blank
+from romfsfs.image.slots import Slot, slots_text
 
 #: reading the last 512 bytes through the memory map wedges these (docs/cameras.md, "Flash")
 _WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
@@ -120,6 +122,13 @@ def describe(
         usb_serial=usb_serial,
         has_id=bool(facts.unique_id),
     )
+
+
+def with_slots(info: DeviceInfo, slots: tuple[Slot, ...]) -> DeviceInfo:
+    """What is known of a camera of openmv-ota: its image is slot A, and no larger."""
+    note = f"an openmv-ota camera: {slots_text(slots)}; what is shown here is slot A"
+    room = min(slots[0].room, info.capacity or slots[0].room)
+    return replace(info, slots=slots, capacity=room, notes=(*info.notes, note))
 
 
 def boot_loader(board: Board | None, index: int) -> str:

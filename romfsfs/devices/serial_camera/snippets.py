@@ -156,11 +156,13 @@ def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc
     )
 
 
-def peek(kind: str, partition: int, length: int) -> str:
-    """Prints the first bytes of the partition in hex, twice: a garbled digit shows."""
+def peek(kind: str, partition: int, *ranges: tuple[int, int]) -> str:
+    """Prints some ranges (offset, length) of the partition in hex, one after the other, all of
+    it twice: a garbled digit shows."""
     return _command(
         _access(kind, partition) + " import ubinascii as binascii\n"
-        f" print((binascii.hexlify(R(0,{length})).decode()+' ')*2)\n"
+        " h=lambda o,n:binascii.hexlify(R(o,n)).decode()\n"
+        f" print((''.join([h(o,n) for o,n in {ranges!r}])+' ')*2)\n"
     )
 
 

@@ -140,7 +140,7 @@ class SessionInfo(OfKind):
     camera itself reported them; None where only the board table knows. history_bytes: what the
     images of the log may take together, None for the default. usb_serial: the USB serial number
     of the camera, '' where there is none: it can be seen without opening the port. notes: of the
-    device as it was last opened (`DeviceInfo.notes`).
+    device as it was last opened (`DeviceInfo.notes`). slots: of openmv-ota, as text.
     """
 
     key: str
@@ -159,6 +159,7 @@ class SessionInfo(OfKind):
     history_bytes: int | None = None
     usb_serial: str = ""
     notes: tuple[str, ...] = ()
+    slots: str = ""
 
     @property
     def argument(self) -> str:
@@ -183,7 +184,12 @@ class SessionInfo(OfKind):
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
         record = load_json(path)
-        record = {"usb_serial": "", "notes": [], **record}  # sessions of 0.1.0 have none
+        record = {
+            "usb_serial": "",
+            "notes": [],
+            "slots": "",
+            **record,
+        }  # sessions of 0.1.0 have none
         with as_ours(path):
             check_types(record, _INFO_TYPES)
             for name in ("excludes", "notes"):
@@ -206,7 +212,7 @@ _INFO_TYPES: Types = {
     "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
     "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
     "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
-    "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list,
+    "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list, "slots": str,
 }  # fmt: skip
 
 

@@ -49,13 +49,15 @@ DEFAULT_ERASE_SIZE = 4096
 class CommitOptions:
     """force: over a target that changed elsewhere, and over unknown data after the image. compact:
     the canonical layout on a camera too. dry_run: all but the write. restart: the camera
-    afterwards. tries: the camera opens the models that changed."""
+    afterwards. tries: the camera opens the models that changed. slot: of openmv-ota,
+    with force: written although that breaks its signature."""
 
     force: bool = False
     compact: bool = False
     dry_run: bool = False
     restart: bool = True
     tries: bool = False
+    slot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def commit(
     TargetChanged (7), SessionBusy and RomfsError (1); edits are never touched, and a target that
     was being written is finished or restored by `recovery`.
     """
-    target, folder = target_of(device), session.folder
+    target = target_of(device, options.slot if options.force else "")
+    folder = session.folder
     if options.tries:
         refuse_trial(device.info())
     with folder.lock_for_change(session.info.name, "commit"):
@@ -117,6 +120,7 @@ def commit(
             if options.dry_run:
                 if not options.force and not target.unchanged_since(session.held()):
                     raise target_changed(session)
+                target.refuse_slots(made.encoded.size)
                 return _report(made, made.encoded, None, blocks)
             with target.alone():
                 write = _carry_out(session, target, made, options.force, mounted, progress)
@@ -231,7 +235,9 @@ def commit_to(
                     _refuse_other_files(folder.found, found.name, held, options.force)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
-                how = PushOptions(options.force, options.restart, tries=options.tries)
+                how = PushOptions(
+                    options.force, options.restart, tries=options.tries, slot=options.slot
+                )
                 with open(folder.staged, "rb") as image:
                     write = push(device, source or found.name, image, session.info.name, how,
                                  progress)  # fmt: skip

@@ -77,13 +77,15 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
 class PushOptions:
     """force: over something that is no image. restart: the camera afterwards. backup: keep what it
     held in the log. kind: what the log calls it, 'push' or 'reset'. tries: the camera opens the
-    models that changed."""
+    models that changed. slot: of openmv-ota, with force: written although that breaks its
+    signature."""
 
     force: bool = False
     restart: bool = True
     backup: bool = True
     kind: str = "push"
     tries: bool = False
+    slot: str = ""
 
 
 def push(
@@ -107,11 +109,15 @@ def push(
     if folder.mounted_at() is not None:  # nor must its session change
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
     with folder.lock_for_change(info.name):
-        session, target = session_for(device, source), target_of(device)
+        session, target = (
+            session_for(device, source),
+            target_of(device, options.slot if options.force else ""),
+        )
         with target.alone():
             interrupted = _interrupted(session, target)
             there = device.matches(image, size)
             if there is not True:
+                target.refuse_slots(size)
                 before = _before(session, target, options, interrupted, progress)
                 there = device.matches(image, size)  # boot loaders know when they have been read
             if there is True:

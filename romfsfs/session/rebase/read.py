@@ -17,6 +17,7 @@ from romfsfs.convert import Options
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import RomfsError
 from romfsfs.image.model import FileNode, Image, walk
+from romfsfs.image.slots import slots_text
 from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.recall import Recall, shown_as
@@ -118,6 +119,7 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
         march=found.march,
         usb_serial=found.usb_serial,
         notes=found.notes,
+        slots=slots_text(found.slots),
     )
 
 

@@ -21,7 +21,7 @@ from romfsfs.system.files import sync_dir
 _TYPES: Types = {
     "kind": str, "before": list, "base": dict, "stood_on": (dict, type(None)), "summary": str,
     "restores": int, "writes": bool, "follows": (list, type(None)),
-    "logged": int, "pid": int,
+    "logged": int, "slot": str, "pid": int,
 }  # fmt: skip
 
 
@@ -33,6 +33,7 @@ class Record:
     session will stand on. stood_on: what the work tree is edited from, None where there is no work
     tree. restores: the number in the log that an undo brings back, else -1. writes: whether the
     target is written. follows: the paths of the tree that follow, None while that is not decided.
+    slot: of openmv-ota, that was to be written all the same.
     logged: the last number in the log when it began, -1 where there was none. pid: whose it is.
     """
 
@@ -45,6 +46,7 @@ class Record:
     writes: bool = True
     follows: tuple[str, ...] | None = None
     logged: int = -1
+    slot: str = ""
     pid: int = field(default_factory=os.getpid)
 
     def save(self, folder: SessionFolder) -> None:
@@ -52,13 +54,14 @@ class Record:
             "version": VERSION, "kind": self.kind, "before": self.before,
             "base": self.base.record(), "summary": self.summary, "restores": self.restores,
             "stood_on": self.stood_on and self.stood_on.record(), "writes": self.writes,
-            "follows": self.follows, "logged": self.logged, "pid": self.pid,
+            "follows": self.follows, "logged": self.logged, "slot": self.slot,
+            "pid": self.pid,
         }  # fmt: skip
         save(folder.record, json.dumps(record, separators=(",", ":")).encode())
 
     @classmethod
     def load(cls, folder: SessionFolder) -> Record:
-        record = load_json(folder.record)
+        record = {"slot": "", **load_json(folder.record)}  # those of 0.1.0 have none
         with as_ours(folder.record):
             return cls._of(record)
 
@@ -70,7 +73,7 @@ class Record:
             record["kind"], Held(*record["before"]), Base.of(record["base"]),
             Base.of(stood_on) if stood_on else None, record["summary"], record["restores"],
             record["writes"], None if follows is None else tuple(follows),
-            record["logged"], record["pid"],
+            record["logged"], record["slot"], record["pid"],
         )  # fmt: skip
 
     def is_switched(self, folder: SessionFolder) -> bool:

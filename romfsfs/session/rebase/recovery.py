@@ -82,6 +82,7 @@ def _recover(
     if not record.writes:
         forget(folder)
         return _ROLLED_BACK
+    target.slot = target.slot or record.slot  # asked for then; what it held is put back there
     new = folder.image(record.base.digest)
     if new.exists() and target.holds(new):
         if not rollback:

@@ -18,15 +18,18 @@ from typing import BinaryIO, NamedTuple, Protocol
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
 from romfsfs.errors import (
+    CapacityError,
     DeviceAbsent,
     DeviceBusy,
     ImageFormatError,
     RomfsError,
     SessionBusy,
     TargetChanged,
+    UsageError,
     shell_word,
 )
 from romfsfs.image.reader import image_size
+from romfsfs.image.slots import slots_text
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import WHOLE_COPY, parse
@@ -58,6 +61,9 @@ class Held(NamedTuple):
 class Target(Protocol):
     """What a transaction asks of a target. Raises as `Device` does."""
 
+    #: the slot of openmv-ota that may be written, '' for none
+    slot: str
+
     @property
     def device(self) -> Device: ...
 
@@ -69,6 +75,10 @@ class Target(Protocol):
     @property
     def stable(self) -> bool:
         """Whether unchanged files keep their offsets, so that few blocks are written."""
+        ...
+
+    def refuse_slots(self, size: int) -> None:
+        """RomfsError if a write of so many bytes would break a slot that nobody gave up."""
         ...
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
@@ -108,8 +118,9 @@ class Target(Protocol):
         ...
 
 
-def target_of(device: Device) -> Target:
-    return FileTarget(device) if isinstance(device, FileDevice) else CameraTarget(device)
+def target_of(device: Device, slot: str = "") -> Target:
+    """slot: of openmv-ota, which may be written although that breaks its signature."""
+    return FileTarget(device) if isinstance(device, FileDevice) else CameraTarget(device, slot)
 
 
 class FileTarget:
@@ -118,9 +129,14 @@ class FileTarget:
     atomic = True
     stable = False
 
+    slot = ""
+
     def __init__(self, device: FileDevice) -> None:
         self.device = device
         self._seen: tuple[str | None, Stamp] | None = None  # digest and stamp of what was there
+
+    def refuse_slots(self, size: int) -> None:
+        """Nothing runs a file."""
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -243,8 +259,35 @@ class CameraTarget:
     atomic = False
     stable = True
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, slot: str = "") -> None:
         self.device = device
+        self.slot = slot
+
+    def refuse_slots(self, size: int) -> None:
+        slots = self.device.slots(size)
+        if not slots:
+            return
+        name = self.device.info().name
+        if self.slot == "B":
+            raise UsageError(
+                "an image is written at the partition's start, which is slot A",
+                where=name,
+                next_step="nothing was written; slot B is written by openmv-ota's tools",
+            )
+        if not self.slot:
+            raise RomfsError(
+                f"this partition holds openmv-ota's slots ({slots_text(slots)}), and writing slot "
+                "A breaks its signature: the camera then starts slot B, or nothing",
+                where=name,
+                next_step="nothing was written; build and sign the image with openmv-ota's tools "
+                "(commit --to FILE gives its body), or add --slot A --force",
+            )
+        if size > slots[0].room:
+            raise CapacityError(
+                f"the image has {size:,} bytes, slot A takes {slots[0].room:,}",
+                size=size, capacity=slots[0].room, where=name,
+                next_step="nothing was written; remove files",
+            )  # fmt: skip
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -305,6 +348,7 @@ class CameraTarget:
 
     def write(self, image: Path, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
+        self.refuse_slots(os.stat(image).st_size)
         with contextlib.ExitStack() as stack:
             believed = stack.enter_context(open(old, "rb")) if old is not None else None
             file = stack.enter_context(open(image, "rb"))

@@ -90,7 +90,9 @@ def rebase(
     where the books cannot be closed: `recovery` does that later. OSError: nothing was written.
     """
     folder = session.folder
-    record = replace(record, logged=history.last_number(folder))
+    if record.writes:  # before anything is noted down
+        target.refuse_slots(record.base.size)
+    record = replace(record, logged=history.last_number(folder), slot=target.slot)
     try:
         record.save(folder)
     except OSError as error:

@@ -29,6 +29,7 @@ def undo(
     number: int | None = None,
     *,
     restart: bool = True,
+    slot: str = "",
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> tuple[history.HistoryEntry, WriteReport]:
@@ -37,7 +38,7 @@ def undo(
     The work tree follows. RomfsError while it holds edits or files are open for writing;
     TargetChanged when the target is not what was last written.
     """
-    target = target_of(device)
+    target = target_of(device, slot)
     with session.folder.lock_for_change(session.info.name):
         recover_locked(session, target, mounted=mounted, progress=progress)
         wait_for_writers(session, mounted.writers)

@@ -60,7 +60,9 @@ def main():
     elif command == "read-memory":
         start, length = int(arguments[0], 0) - BASE, int(arguments[1], 0)
         if faults.get("short", 0) >= 0:
-            Path(arguments[2]).write_bytes(flash[start : start + faults.get("short", length)])
+            # the file keeps only the beginning of the flash
+            data = flash[start : start + length].ljust(length, b"\xff")
+            Path(arguments[2]).write_bytes(data[: faults.get("short", length)])
     elif command == "flash-erase-region":
         start, length = int(arguments[0], 0) - BASE, int(arguments[1], 0)
         assert start % 4096 == 0 == length % 4096

@@ -163,8 +163,8 @@ def upload(device, setting, given, faults):
     offset, length = span(setting, given)
     content = (FOLDER / setting["file"]).read_bytes()
     data = content[offset:] if length is None else content[offset : offset + length]
-    if length is None:
-        data += bytes(4)
+    if length is None:  # the file keeps only the beginning of a large partition
+        data += b"\xff" * (setting.get("real", 0) - len(data)) + bytes(4)
     if faults.get("short", 0) < 0:
         return
     data = data[: faults.get("short", len(data))]

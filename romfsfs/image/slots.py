@@ -1,0 +1,115 @@
+"""The two slots of an openmv-ota partition, found by their trailers (docs/cameras.md).
+
+Each half of the partition, in whole blocks of 4 KiB, is an image, what is left of the body, a block
+of status and a block that begins with the trailer. The trailer has the body's size and SHA-256, and
+a signature over them; the boot code starts the newer slot whose body and signature are right. The
+signature is not checked here: its key is not known.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+BLOCK = 4096
+MAGIC = b"OMVR"
+#: magic, version, sizes of body, pad, metadata and signature, five words, algorithm, digest
+TRAILER = struct.Struct("<4s10Ii32s")
+_STATUS_COUNTER = 64
+#: Boards lose the last bytes of the flash when these are read; no trailer is longer.
+MOST_TRAILER = 3072
+
+#: The bytes at an offset, so many or fewer; and the SHA-256 from start to end, '' if not asked.
+Read = Callable[[int, int], bytes]
+Digest = Callable[[int, int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """name: 'A' or 'B', '' where a file is one slot. size: bytes of all of it. counter: the higher
+    one is newer, None where its status says none. whole: the body is what the trailer says."""
+
+    name: str
+    offset: int
+    size: int
+    body_size: int
+    counter: int | None
+    whole: bool
+
+    @property
+    def room(self) -> int:
+        """Bytes that an image in it may have."""
+        return self.size - 2 * BLOCK
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def slot_size(partition_size: int) -> int:
+    return partition_size // 2 // BLOCK * BLOCK
+
+
+def trailer_places(partition_size: int) -> tuple[int, int]:
+    """Where the trailers of A and B are."""
+    size = slot_size(partition_size)
+    return size - BLOCK, 2 * size - BLOCK
+
+
+def find_slots(read: Read, size: int, digest: Digest) -> tuple[Slot, ...]:
+    """The slots of a partition of that size; those without a trailer are left out."""
+    half = slot_size(size)
+    if half < 3 * BLOCK:
+        return ()
+    found = (_slot(read, name, at, half, digest) for name, at in (("A", 0), ("B", half)))
+    return tuple(slot for slot in found if slot is not None)
+
+
+def find_slots_of_file(read: Read, size: int, digest: Digest) -> tuple[Slot, ...]:
+    """The same of a file, which may also be a single slot."""
+    found = find_slots(read, size, digest)
+    if len(found) == 2 or size % BLOCK or size < 3 * BLOCK:
+        return found
+    one = _slot(read, "", 0, size, digest)  # its trailer is where that of B would be
+    return (one,) if one is not None and (one.whole or not found) else found
+
+
+def running(slots: Sequence[Slot]) -> Slot | None:
+    """The one that the boot code starts, if its signature is right."""
+    fit = [slot for slot in slots if slot.whole and slot.counter is not None]
+    return max(fit, key=lambda slot: slot.counter or 0, default=None)
+
+
+def slots_text(slots: Sequence[Slot]) -> str:
+    """How to show them: 'slot A, 1,234 B, runs; slot B, 2,345 B, changed since it was signed'."""
+    started = running(slots)
+    words = []
+    for slot in slots:
+        state = "older" if slot.whole else "changed since it was signed"
+        if slot is started and slot.name:
+            state = "runs"
+        elif slot.whole and not slot.name:
+            state = "as it was signed"
+        words.append(f"slot {slot.name or 'of a partition'}, {slot.body_size:,} B, {state}")
+    return "; ".join(words)
+
+
+def _slot(read: Read, name: str, offset: int, size: int, digest: Digest) -> Slot | None:
+    place = offset + size - BLOCK
+    head = read(place, TRAILER.size)
+    if len(head) < TRAILER.size or not head.startswith(MAGIC):
+        return None
+    words = TRAILER.unpack(head)
+    body_size, tail = words[2], words[4] + words[5] + 4
+    whole = body_size <= size - 2 * BLOCK and TRAILER.size + tail <= MOST_TRAILER
+    if whole:
+        trailer = head + read(place + TRAILER.size, tail)
+        whole = trailer[-4:] == struct.pack("<I", zlib.crc32(trailer[:-4]))
+        whole = whole and digest(offset, offset + body_size) in ("", words[-1].hex())
+    status = read(place - BLOCK + _STATUS_COUNTER, 8)
+    counter, check = struct.unpack("<II", status) if len(status) == 8 else (0, 0)
+    valid = counter ^ check == 0xFFFFFFFF
+    return Slot(name, offset, size, body_size, counter if valid else None, whole)

@@ -1,0 +1,133 @@
+"""Cameras of openmv-ota: their two slots are shown, and nothing overwrites one unasked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from camera_rig import KIB, Rig, make_image, only_session
+
+from romfsfs.session.rebase.record import Record
+from romfsfs.simulator import Simulator
+from romfsfs.simulator.config import PartitionConfig
+from romfsfs.simulator.ota import two_slots
+
+Connect = Callable[..., Simulator]
+
+SIZE = 512 * KIB
+A = make_image("OPENMV4P", notes_txt=b"A\n")
+B = make_image("OPENMV4P", notes_txt=b"B\n")
+OTHER = make_image("OPENMV4P", size=20 * KIB, other_txt=b"other\n")
+
+
+def ota_camera(connect: Connect, newer: str = "A", memory: bool = True) -> Simulator:
+    config = PartitionConfig(SIZE) if memory else PartitionConfig(SIZE, access="block")
+    images = {0: two_slots(SIZE, A, B, newer=newer)}
+    return connect("OPENMV4P", partitions=(config,), images=images, runs_rom=True)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_the_slots_are_shown_and_which_one_runs(rig: Rig, connect: Connect, memory: bool) -> None:
+    camera = ota_camera(connect, "B", memory)
+    said = f"slot A, {len(A):,} B, older; slot B, {len(B):,} B, runs"
+    assert said in rig.ok("info", "camera")
+    assert said in rig.ok("cameras")
+    [one] = json.loads(rig.ok("cameras", "--json"))
+    assert [(each["name"], each["counter"]) for each in one["slots"]] == [("A", 1), ("B", 2)]
+    rig.prepare("camera")
+    assert said in rig.ok("status", "camera")
+    assert json.loads(rig.ok("status", "camera", "--json"))["capacity"] == SIZE // 2 - 8 * KIB
+    content = bytearray(camera.flash[0].content)
+    content[SIZE // 2 + len(B) - 1] ^= 1
+    camera.flash[0].load(bytes(content))
+    said = f"slot A, {len(A):,} B, runs; slot B, {len(B):,} B, changed since it was signed"
+    assert said in rig.ok("info", "camera")
+
+
+def test_nothing_overwrites_a_slot_unasked(rig: Rig, connect: Connect) -> None:
+    """Not with --force alone, nor --slot alone; nothing is written nor left interrupted."""
+    camera = ota_camera(connect)
+    before = bytes(camera.flash[0].content)
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    Path("other.img").write_bytes(OTHER)
+    for command in (
+        ("commit", "camera"),
+        ("commit", "camera", "--dry-run"),
+        ("commit", "camera", "--force"),
+        ("commit", "camera", "--slot", "A"),
+        ("commit", "camera", "--slot", "B", "--force"),
+        ("push", "other.img", "camera"),
+        ("push", "other.img", "camera", "--force"),
+        ("reset", "camera", "--from", "other.img", "--partition", "0", "--yes", "--force"),
+    ):
+        done = rig.run(*command)
+        assert done.code in (1, 2), command
+        assert "slot" in done.error
+        assert "nothing was written" in done.error
+        assert bytes(camera.flash[0].content) == before
+        assert not session.interrupted
+    assert "breaks its signature" in rig.run("commit", "camera").error
+
+
+def test_a_slot_is_written_when_that_is_asked_for_and_undone(rig: Rig, connect: Connect) -> None:
+    camera = ota_camera(connect)
+    before = bytes(camera.flash[0].content)
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    rig.ok("commit", "camera", "--slot", "A", "--force")
+    after = bytes(camera.flash[0].content)
+    assert b"new\n" in after[: SIZE // 2]
+    assert after[SIZE // 2 - 8 * KIB :] == before[SIZE // 2 - 8 * KIB :]
+    assert "slot A" in rig.ok("info", "camera")
+    assert "slot B, " in rig.ok("info", "camera").partition("changed since it was signed")[2]
+    assert rig.run("undo", "camera").code == 1
+    assert bytes(camera.flash[0].content) == after
+    rig.ok("undo", "camera", "--slot", "A", "--force")
+    assert bytes(camera.flash[0].content)[: len(A)] == A
+
+
+def test_an_image_that_reaches_the_status_is_refused(rig: Rig, connect: Connect) -> None:
+    camera = ota_camera(connect)
+    Path("large.img").write_bytes(make_image("OPENMV4P", size=SIZE // 2 - 4 * KIB))
+    done = rig.run("push", "large.img", "camera", "--slot", "A", "--force")
+    assert done.code == 4
+    assert bytes(camera.flash[0].content) == two_slots(SIZE, A, B)
+
+
+def test_recover_writes_a_slot_only_where_that_was_asked_for(rig: Rig, connect: Connect) -> None:
+    camera = ota_camera(connect)
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text("new\n")
+    camera.faults.power_cut_after_programmed(64)
+    assert rig.run("commit", "camera", "--slot", "A", "--force").code == 5
+    camera.replug()
+    record = Record.load(session.folder)
+    assert record.slot == "A"
+    cut = bytes(camera.flash[0].content)
+    dataclasses.replace(record, slot="").save(session.folder)
+    for command in (("recover", "camera"), ("recover", "camera", "--rollback")):
+        done = rig.run(*command)
+        assert done.code == 1
+        assert "breaks its signature" in done.error
+        assert bytes(camera.flash[0].content) == cut
+    record.save(session.folder)
+    rig.ok("recover", "camera", "--rollback")
+    assert bytes(camera.flash[0].content)[: len(A)] == A
+    assert only_session().interrupted is False
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_verify_and_info_name_an_image_of_openmv_ota(rig: Rig, single: bool) -> None:
+    content = two_slots(SIZE, A, B)
+    Path("ota.img").write_bytes(content[: SIZE // 2] if single else content)
+    said = f"slot A, {len(A):,} B, runs; slot B, {len(B):,} B, older"
+    if single:
+        said = f"slot of a partition, {len(A):,} B, as it was signed"
+    assert said in rig.ok("info", "ota.img")
+    assert f"an openmv-ota image: {said}" in rig.run("verify", "ota.img").err
+    Path("plain.img").write_bytes(A)
+    assert "openmv-ota" not in rig.run("verify", "plain.img").err
