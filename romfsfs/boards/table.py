@@ -22,17 +22,33 @@ from romfsfs.boards.model import (
     Partition,
     VelaNpu,
 )
+from romfsfs.boards.own import NAME as OWN
+from romfsfs.boards.own import own_entries
 from romfsfs.errors import UsageError
 from romfsfs.image.rules import AlignmentRules
+from romfsfs.system.files import config_dir
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 
 @lru_cache(maxsize=1)
 def boards() -> Mapping[str, Board]:
-    """Every known board by its firmware name (`OPENMV4P`), in the table's order."""
+    """Every known board by its firmware name (`OPENMV4P`), the user's own first.
+
+    UsageError for a mistake in their file.
+    """
     table = json.loads(files("romfsfs.boards").joinpath("boards.json").read_bytes())
-    return MappingProxyType({name: _board(name, entry) for name, entry in table.items()})
+    folder = config_dir()
+    known = {}
+    for name, entry in own_entries(folder / OWN, table) if folder is not None else ():
+        try:
+            known[name] = _board(name, entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(
+                f"[{name}] {error} is missing or wrong in one of its tables",
+                where=str(folder and folder / OWN), next_step="mend the file",
+            ) from None  # fmt: skip
+    return MappingProxyType(known | {name: _board(name, entry) for name, entry in table.items()})
 
 
 def get_board(name: str) -> Board:

@@ -53,7 +53,7 @@ def _board_record(board: Board) -> dict[str, Any]:
     return {
         "name": board.name,
         "display_name": board.display_name,
-        "architecture": board.march,
+        "architecture": board.march or None,
         "usb": [f"{vid:04x}:{pid:04x}" for vid, pid in board.runtime_ids],
         "partitions": [
             {
@@ -74,7 +74,10 @@ def _board_record(board: Board) -> dict[str, Any]:
 
 def _board_text(board: Board) -> str:
     usb = ", ".join(f"{vid:04x}:{pid:04x}" for vid, pid in board.runtime_ids) or "none"
-    lines = [f"{board.name}: {board.display_name}", f"  scripts for {board.march}, USB {usb}"]
+    lines = [
+        f"{board.name}: {board.display_name}",
+        f"  scripts for {board.march or 'what the camera reports'}, USB {usb}",
+    ]
     for partition in board.partitions:
         rules = ", ".join(f"{suffix} {size}" for suffix, size in partition.alignment.suffixes)
         lines.append(

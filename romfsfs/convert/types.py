@@ -48,7 +48,7 @@ class Target:
         """mpy-cross's name of the native architecture; None: portable bytecode only."""
         if self.march:
             return self.march
-        return self.board.march if self.board is not None else None
+        return (self.board.march if self.board is not None else "") or None
 
     @property
     def name(self) -> str:

@@ -44,6 +44,14 @@ def cache_dir() -> Path:
     return _user_dir("ROMFSFS_CACHE_DIR", "user_cache_path")
 
 
+def config_dir() -> Path | None:
+    """What the user wrote for us: `$ROMFSFS_CONFIG_DIR`, else the system's place for that; None
+    where that is not known. RomfsError where others could change what is in it."""
+    if not os.environ.get("ROMFSFS_CONFIG_DIR") and not os.path.isabs(os.path.expanduser("~")):
+        return None
+    return _user_dir("ROMFSFS_CONFIG_DIR", "user_config_path")
+
+
 def _user_dir(variable: str, getter: str) -> Path:
     """RomfsError where others could change what is in it: it is read as well as written."""
     chosen = os.environ.get(variable)

@@ -39,7 +39,10 @@ def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tup
     if asked is None:
         if found is None:
             name = facts.machine or "no name"
-            return None, (f"the camera's board is not known ({name}): name the board with --board",)
+            return None, (
+                f"the camera's board is not known ({name}): what it reports itself is used, and no "
+                "model is compiled; name a board with --board, or enter it in boards.toml",
+            )
         return found, ()
     board = get_board(asked)
     if found is not None and found.name != board.name:

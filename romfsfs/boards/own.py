@@ -1,0 +1,93 @@
+"""The user's own boards: `boards.toml` in the configuration folder (docs/cameras.md, "Own boards").
+
+    [MY_BOARD]
+    says = ["My Board"]                     # how its firmware begins to call itself
+    march = "armv7emsp"                     # without it: what a camera reports
+    partitions = [{ size = "4 MiB" }]
+
+The fields are those of `boards.json`; all but the size of a partition may be left out.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from romfsfs.boards.bytecode import ARCHITECTURES
+from romfsfs.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "boards.toml"
+_BOARD: dict[str, type] = {
+    "title": str, "arch": str, "says": list, "march": str, "usb": list, "usb_dfu": str,
+    "partitions": list,
+}  # fmt: skip
+_PARTITION: dict[str, type] = {
+    "name": str, "size": str, "erase": str, "align": dict, "vela": dict, "neural_art": dict,
+    "dfu": dict, "imx": dict,
+}  # fmt: skip
+_KINDS: dict[type, str] = {str: "text in quotes", list: "a list", dict: "a table"}
+_FORMS = {
+    "size": r"\d+ (B|KiB|MiB)", "erase": r"\d+ (B|KiB|MiB)",
+    "usb": r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", "usb_dfu": r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}",
+    "march": "|".join(filter(None, ARCHITECTURES)), "says": r"(?s).*\w.*",
+}  # fmt: skip
+
+
+def own_entries(path: Path, taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The boards of the file, as `boards.json` would have them; none where there is no file.
+
+    taken: the names that mean other boards. UsageError names the file and the place in it.
+    """
+    try:
+        document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as error:  # tomllib says the line
+        raise _mistake(path, "", f"it cannot be read: {error}") from None
+    for name, entry in document.items():
+        if not re.fullmatch(r"[A-Z0-9_]+", name):
+            raise _mistake(path, name, "names are of A-Z, 0-9 and _")
+        if name in taken:
+            raise _mistake(path, name, "romfsfs has a board of this name: choose another")
+        _check(path, name, entry, _BOARD)
+        for index, part in enumerate(entry.get("partitions", ())):
+            place = f"{name}.partitions, number {index}"
+            _check(path, place, part, _PARTITION)
+            if "size" not in part:
+                raise _mistake(path, place, 'size is missing, such as "4 MiB"')
+            part.setdefault("name", f"ROMFS{index or ''}")
+            part.setdefault("erase", "4 KiB")
+            part.setdefault("align", {"16": "tflite lite bin"})
+        if not entry.get("partitions"):
+            raise _mistake(path, name, 'partitions is missing, such as [{ size = "4 MiB" }]')
+        yield name, {"title": name, "arch": "", "says": [name], "march": "", **entry}
+
+
+def _check(path: Path, place: str, table: object, fields: dict[str, type]) -> None:
+    if not isinstance(table, dict):
+        raise _mistake(path, place, "it is not a table")
+    for key, value in table.items():
+        if key not in fields:
+            raise _mistake(path, place, f"{key} is not a field; there are {', '.join(fields)}")
+        if not isinstance(value, fields[key]) or value == {}:
+            kind = _KINDS[fields[key]]
+            raise _mistake(path, place, f"{key} is {value!r}; it is {kind}")
+        words = value if isinstance(value, list) else [value]
+        form = _FORMS.get(key)
+        for word in words if form else ():
+            if not isinstance(word, str) or not re.fullmatch(form or "", word):
+                raise _mistake(path, place, f"{key} is {word!r}; see docs/cameras.md")
+
+
+def _mistake(path: Path, place: str, what: str) -> UsageError:
+    return UsageError(
+        f"[{place}] {what}" if place else what, where=str(path), next_step="mend the file"
+    )
