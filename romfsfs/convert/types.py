@@ -35,6 +35,7 @@ class Target:
 
     board None: portable bytecode, no NPU. mpy_version and march: what a connected camera says it
     loads (`sys.implementation._mpy`); they win over what the board table says.
+    here: its current folder and the modules there, which are found before those of /rom.
     """
 
     board: Board | None = None
@@ -42,6 +43,7 @@ class Target:
     options: Options = field(default_factory=Options)
     mpy_version: tuple[int, int] | None = None
     march: str | None = None
+    here: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str | None:
@@ -72,7 +74,8 @@ class Diagnostic:
     `look-alike`, `mpy-version`, `sram`, `sram-tight`, `sram-unknown`, `cpu-fallback`,
     `npu-mismatch`, `model-invalid`, `model-unsupported`, `operators`, `not-what-it-is-called`,
     `hides-module`, `not-started`, `cascade-invalid`, `cascade-unsupported`, `cascade-tilted`,
-    `tool-missing`, `tool-failed`, `time-out`, `changing`, `options`, `io`, `internal`).
+    `hidden`, `tool-missing`, `tool-failed`, `time-out`, `changing`, `options`, `io`,
+    `internal`).
     message: one line, with the remedy. detail: the tool's output (its head and last lines when
     it was long), or "".
     """

@@ -61,6 +61,7 @@ class DeviceInfo(OfKind):
     usb_serial: of the port's USB device, '' where there is none. has_id: the camera says a unique
     id; without one the key ends in the port, and what the camera holds decides whether it is the
     one that is meant.
+    here: the camera's current folder, and the modules (and folders) there, found before /rom's.
     slots: of openmv-ota, where opening told (`Device.slots` tells of all).
     header_unit: bytes that can only be written after the image header, 0 where the header is last:
     a write that is cut between leaves the header without them.
@@ -81,6 +82,7 @@ class DeviceInfo(OfKind):
     header_unit: int = 0
     has_id: bool = True
     slots: tuple[Slot, ...] = ()
+    here: tuple[str, ...] = ()
 
     def may_be(self, key: str) -> bool:
         """Whether nothing but its contents says that this is not the device of that key."""

@@ -44,7 +44,7 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     board = get_board(info.board) if info.board else None
     partition = board.partition(info.partition) if board else None
     options = Options.from_record(info.options).over(tree.rules)
-    target = Target(board, partition, options, info.mpy_version, info.march)
+    target = Target(board, partition, options, info.mpy_version, info.march, info.here)
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
     return Settings(info, tree, target, excludes, converters, Admission(converters))
@@ -54,7 +54,7 @@ def device_target(info: DeviceInfo) -> Target:
     """What a whole image on an open device has to run on."""
     board = get_board(info.board) if info.board else None
     partition = board.partition(info.partition) if board else None
-    return Target(board, partition, Options(), info.mpy_version, info.march)
+    return Target(board, partition, Options(), info.mpy_version, info.march, info.here)
 
 
 def options_of_tree(root_fd: int, folder: str) -> TreeOptions:

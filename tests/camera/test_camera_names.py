@@ -63,3 +63,20 @@ def test_a_script_that_cannot_be_stopped(
         assert "dfu:BOARD" in done.error
     monkeypatch.setattr(repl, "ENTER_LIMIT", 30.0)
     assert "notes.txt" in rig.ok("ls", "camera")
+
+
+@pytest.mark.parametrize("place", ["flash_files", "sd_files"])
+def test_what_the_current_folder_hides_is_said(rig: Rig, connect: Connect, place: str) -> None:
+    """Of each form that a module has; only in the folder that is looked at before /rom."""
+    here = {"flash_files": "/flash", "sd_files": "/sdcard"}[place]
+    files = {"app.py": b"", "net.mpy": b"", "pack/x.py": b"", "lib/low.py": b""}
+    connect("OPENMV4P", images={0: make_image("OPENMV4P")}, **{place: files})
+    session = rig.prepare("camera")
+    for name in ("app.py", "net.py", "pack.py", "low.py", "other.py"):
+        (session.work / name).write_text("x = 1\n")
+    rig.run("commit", "camera", "--dry-run")  # compiles
+    said = rig.ok("status", "camera")
+    for name in ("app.py", "net.mpy", "pack"):
+        assert f"{here}/{name} on the camera hides it" in said
+    assert said.count("on the camera hides it") == 3
+    assert "on the camera hides it" in rig.run("commit", "camera").err

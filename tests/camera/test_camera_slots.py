@@ -131,3 +131,10 @@ def test_verify_and_info_name_an_image_of_openmv_ota(rig: Rig, single: bool) -> 
     assert f"an openmv-ota image: {said}" in rig.run("verify", "ota.img").err
     Path("plain.img").write_bytes(A)
     assert "openmv-ota" not in rig.run("verify", "plain.img").err
+
+
+def test_main_py_starts_there(rig: Rig, connect: Connect) -> None:
+    ota_camera(connect)
+    session = rig.prepare("camera")
+    (session.work / "main.py").write_text("x = 1\n")
+    assert "starts main.py from /flash" not in rig.ok("status", "camera")

@@ -38,7 +38,7 @@ def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnosti
     Any thread. OSError of `read`."""
     if not concerns(path):
         return ()
-    found = name_findings(path, read, size)
+    found = name_findings(path, read, size, target)
     wrong = impostor(path, read)
     if wrong is not None:
         return (*found, wrong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from romfsfs.convert.types import Diagnostic, Reader, warning
+from romfsfs.convert.types import Diagnostic, Reader, Target, warning
 
 #: Built-in modules that a script of the same name hides (MicroPython registers them as
 #: extensible; tried one by one on MicroPython 1.26).
@@ -17,15 +17,25 @@ _PACKAGES = ("/__init__.py", "/__init__.mpy")
 _MAX_READ = 256 << 10
 
 
-def name_findings(path: str, read: Reader, size: int) -> tuple[Diagnostic, ...]:
+def name_findings(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
     """What the firmware does with a file because of its name."""
+    folder, *nearer = target.here or ("",)
     if path in ("main.py", "boot.py"):
+        if folder == "/rom":
+            return ()  # openmv-ota's firmware
         message = (
             f"stock firmware starts {path} from /flash, not from ROMFS; keep what it does in "
             f"another module, and import that in /flash/{path}"
         )
         return (warning("not-started", message),)
     module = _module(path)
+    hiding = [name for name in nearer if module and name in (module, *_files_of(module))]
+    if hiding:
+        message = (
+            f"{folder.rstrip('/')}/{hiding[0]} on the camera hides it: `import {module}` takes "
+            "that one; delete or rename it there"
+        )
+        return (warning("hidden", message),)
     if module not in _EXTENSIBLE:
         return ()
     if f"u{module}".encode() in read(0, min(size, _MAX_READ)):
@@ -35,6 +45,10 @@ def name_findings(path: str, read: Reader, size: int) -> tuple[Diagnostic, ...]:
         f"what it is for (`import u{module}` gets the built-in one)"
     )
     return (warning("hides-module", message),)
+
+
+def _files_of(module: str) -> list[str]:
+    return [module + suffix for suffix in _SUFFIXES]
 
 
 def _module(path: str) -> str:

@@ -124,6 +124,7 @@ def describe(
         notes=notes,
         usb_serial=usb_serial,
         has_id=bool(facts.unique_id),
+        here=facts.here,
     )
 
 

@@ -52,7 +52,8 @@ class PartitionFacts:
 
 @dataclass(frozen=True, slots=True)
 class CameraFacts:
-    """A camera's answer to the probe. Empty strings and None where it does not say."""
+    """A camera's answer to the probe. Empty strings and None where it does not say. here: see
+    `DeviceInfo`."""
 
     machine: str
     arch: str
@@ -67,6 +68,7 @@ class CameraFacts:
     sha256: bool
     crc32: bool
     poll: bool
+    here: tuple[str, ...] = ()
 
     @property
     def firmware(self) -> str:
@@ -150,4 +152,5 @@ def _facts(answer: dict[str, Any]) -> CameraFacts:
         sha256=bool(answer["sha256"]),
         crc32=bool(answer["crc32"]),
         poll=bool(answer["poll"]),
+        here=tuple(_word(name) for name in answer["here"]),
     )

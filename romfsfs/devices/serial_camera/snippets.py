@@ -68,7 +68,15 @@ def _rf():
     ps.append(('none',0,p,b'',0))
    else:
     ps.append(('memory',len(p),e,bytes(p[:16]),q(lambda:io(3,k,0))))
+ def l():
+  u=m('os')
+  w=u.getcwd()
+  if w=='/rom':
+   return (w,)
+  k=lambda e:e[1]&0x4000 or e[0].split('.')[-1] in ('py','mpy')
+  return (w,)+tuple([e[0] for e in u.ilistdir() if k(e)][:64])
  r=repr({
+  'here':q(l) or (),
   'machine':q(lambda:i._machine) or q(lambda:m('os').uname().machine) or '',
   'arch':q(lambda:o.arch()) or '',
   'omv':q(lambda:o.version_string()) or '',

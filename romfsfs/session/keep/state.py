@@ -140,7 +140,8 @@ class SessionInfo(OfKind):
     camera itself reported them; None where only the board table knows. history_bytes: what the
     images of the log may take together, None for the default. usb_serial: the USB serial number
     of the camera, '' where there is none: it can be seen without opening the port. notes: of the
-    device as it was last opened (`DeviceInfo.notes`). slots: of openmv-ota, as text.
+    device as it was last opened (`DeviceInfo.notes`). slots: of openmv-ota, as text. here: as in
+    `DeviceInfo`.
     """
 
     key: str
@@ -160,6 +161,7 @@ class SessionInfo(OfKind):
     usb_serial: str = ""
     notes: tuple[str, ...] = ()
     slots: str = ""
+    here: tuple[str, ...] = ()
 
     @property
     def argument(self) -> str:
@@ -184,15 +186,11 @@ class SessionInfo(OfKind):
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
         record = load_json(path)
-        record = {
-            "usb_serial": "",
-            "notes": [],
-            "slots": "",
-            **record,
-        }  # sessions of 0.1.0 have none
+        later = {"usb_serial": "", "notes": [], "slots": "", "here": []}
+        record = {**later, **record}  # sessions of 0.1.0 have none
         with as_ours(path):
             check_types(record, _INFO_TYPES)
-            for name in ("excludes", "notes"):
+            for name in ("excludes", "notes", "here"):
                 record[name] = tuple(record[name])
             if record["mpy_version"] is not None:
                 major, minor = record["mpy_version"]
@@ -212,7 +210,7 @@ _INFO_TYPES: Types = {
     "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
     "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
     "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
-    "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list, "slots": str,
+    "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list, "slots": str, "here": list,
 }  # fmt: skip
 
 

@@ -120,6 +120,7 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
         usb_serial=found.usb_serial,
         notes=found.notes,
         slots=slots_text(found.slots),
+        here=found.here,
     )
 
 
