@@ -145,6 +145,9 @@ class Flash:
     def matches(self, image: BinaryIO, size: int) -> bool | None:
         return matches_by_digest(self, image, size)
 
+    def slots(self, size: int) -> tuple[()]:
+        return ()
+
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         data = self.path.read_bytes()
         if data[:HEADER] == b"\xff" * HEADER:
