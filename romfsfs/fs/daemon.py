@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 from romfsfs.errors import Interrupted, RomfsError, printable
 from romfsfs.fs.binding import Binding, load_binding
@@ -269,7 +269,7 @@ def _redirect_output() -> BinaryIO:
     return captured
 
 
-class _LogHandler(logging.StreamHandler[TextIO]):
+class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in Python 3.10
     """To standard error; once that is a log file, the file stays within bounds.
 
     People read it with `cat`: names in it command no terminal.
