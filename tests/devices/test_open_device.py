@@ -154,7 +154,14 @@ def in_loader(install_fake: Callable[[str, str], Any]) -> Callable[..., Any]:
         tool = install_fake("dfu-util", "FAKE_DFU")
         tool.fault(appear_after=1)
         files = [
-            {"name": name, "file": name, "size": 131072, "address": 0, "erase": 65536}
+            {
+                "name": name,
+                "file": name,
+                "size": 131072,
+                "real": 24 << 20,
+                "address": 0,
+                "erase": 65536,
+            }
             for name in settings
         ]
         device = {"vid": "37c5", "pid": "9206", "serial": "33", "path": "1-2"}
