@@ -178,7 +178,7 @@ def ended(pid: int) -> bool:
     """Whether the process has ended, whatever time its new parent takes to notice."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return True
 
 
