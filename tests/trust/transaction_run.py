@@ -93,6 +93,8 @@ class Run:
             tree = dict(world.tree or {})
             for path in changed:
                 tree.pop(path, None)
+                if after.get(path) is not None:  # a file has nothing below it
+                    tree = {p: d for p, d in tree.items() if not worlds.below(p, (path,))}
                 if path in after:
                     tree[path] = after[path]
             found.append(world.edit(tree) if world.tree is not None else world)
