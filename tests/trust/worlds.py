@@ -227,7 +227,7 @@ class World:
                 image[name] = data
         over = set()
         for name, paths in names.items():
-            raw = [p for p in paths if p == name and p not in edited]
+            raw = [p for p in paths if p == name and p not in edited and tree[p] is not None]
             if len(paths) > 1:
                 if not (raw and any(p in edited for p in paths)):
                     raise Refused(f"two files for {name}")
