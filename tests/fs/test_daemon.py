@@ -295,7 +295,8 @@ def test_busy_is_not_believed_at_once_where_nobody_is_found(
         else:
             with pytest.raises(RomfsError, match="cannot unmount: umount: target is busy"):
                 mountpoint.unmount(mounted.mnt, pid=mounted.pid)
-    assert len(counter.read_text().splitlines()) > 3
+    # A busy machine asks seldom within the 2 s, but more than once.
+    assert len(counter.read_text().splitlines()) > (times if code == 0 else 1)
 
 
 @pytest.mark.root("mount in his own mount: fusermount may not look into a user's")
