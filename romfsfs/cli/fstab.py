@@ -7,6 +7,9 @@ that the type names in just this form (util/mount.fuse.c of libfuse), as it does
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pwd
 from collections.abc import Container
 
 #: mount options of our own among those of `-o` (an fstab line has no other way to say them)
@@ -38,7 +41,17 @@ def with_mount(arguments: list[str], commands: Container[str]) -> list[str]:
         return list(arguments)
     if arguments[0].startswith("-") or arguments[1].startswith("-"):
         return list(arguments)
+    _take_own_home()
     return ["mount", *arguments]
+
+
+def _take_own_home() -> None:
+    """For a line with `user`, mount(8) is setuid root: it leaves root's HOME to the user who
+    called it, whose sessions are not there (docs/cameras.md, "udev, systemd, mount(8)")."""
+    with contextlib.suppress(KeyError, OSError):
+        home = pwd.getpwuid(os.getuid()).pw_dir
+        if os.stat(os.path.expanduser("~")).st_uid != os.getuid():
+            os.environ["HOME"] = home
 
 
 def split_options(options: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,3 +88,19 @@ def test_lines_of_fstab_mount(tmp_path: Path, program: Path) -> None:
 )
 def test_only_the_form_of_mount_is_taken_for_it(arguments: list[str], is_mount: bool) -> None:
     assert (with_mount(arguments, COMMANDS) == ["mount", *arguments]) is is_mount
+
+
+def test_a_user_has_his_own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mount(8), setuid root, leaves HOME=/root to the user's romfsfs."""
+    user = SimpleNamespace(pw_dir=str(tmp_path))
+    line = ["/a/b.img", "/mnt", "-o", "rw"]
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: user)
+    monkeypatch.setenv("HOME", str(tmp_path / "of-mine"))
+    (tmp_path / "of-mine").mkdir()
+    with_mount(line, COMMANDS)
+    assert os.environ["HOME"] == str(tmp_path / "of-mine")  # the user's choice
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    with_mount(["mount", *line], COMMANDS)
+    assert os.environ["HOME"] == str(tmp_path / "of-mine")
+    with_mount(line, COMMANDS)
+    assert os.environ["HOME"] == str(tmp_path)
