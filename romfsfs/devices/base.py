@@ -207,6 +207,10 @@ class Device(Protocol):
         """
         ...
 
+    def clear(self) -> None:
+        """Leave no image there, verified: no file, or a header that reads as erased flash does."""
+        ...
+
     def open_model(self, path: str) -> OpenedModel | None:
         """Have the camera open a model of the image it holds now, and let go of it.
 

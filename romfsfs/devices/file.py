@@ -34,6 +34,7 @@ from romfsfs.system.files import (
     digest_fd,
     no_progress,
     replace_atomically,
+    sync_dir,
 )
 
 #: device, inode, size, modification time, change time
@@ -223,6 +224,11 @@ class FileDevice:
                     next_step="the disk may be failing; commit --to a file on another one",
                 )
             offset += len(mine)
+
+    def clear(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+            sync_dir(os.path.dirname(self.path))
 
     def restart(self) -> None:
         """A file needs none."""

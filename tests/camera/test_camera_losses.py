@@ -77,6 +77,20 @@ def test_a_power_cut_in_a_commit(rig: Rig, connect: Connect, count: int, way: st
     assert "app.mpy" not in there
 
 
+@pytest.mark.parametrize("count", CUTS[:2])
+def test_a_camera_that_was_blank_is_blank_again(rig: Rig, connect: Connect, count: int) -> None:
+    camera = connect("OPENMV4P")
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(count))
+    edits = tree(session.work)
+    assert "rolled back" in rig.ok("recover", "camera", "--rollback")
+    assert held(camera) is None
+    assert bytes(camera.flash[0].content[:16]) == b"\xff" * 16
+    assert not session.interrupted
+    assert tree(session.work) == edits
+    rig.ok("commit", "camera")
+    assert is_new(camera)
+
+
 @pytest.mark.parametrize("count", [2000, 6000, 12000, 16000])
 def test_a_cut_anywhere_on_the_wire(rig: Rig, connect: Connect, count: int) -> None:
     """Before the write nothing has begun; the same command again is enough, whenever it was."""

@@ -167,6 +167,10 @@ def test_write_read_back_reset(attach: Callable[..., Any], board: str) -> None:
     assert report.verified
     assert tool.flash(file).startswith(new)
     assert all(tool.flash(name) == content for name, content in others.items())
+    for _ in range(2):
+        device.clear()
+        assert device.read_image(io.BytesIO()) == 0
+    assert all(tool.flash(name) == content for name, content in others.items())
     assert not tool.was_reset
     device.restart()
     assert tool.was_reset

@@ -53,6 +53,8 @@ def test_write_read_reset(blhost: Any) -> None:
         back = io.BytesIO()
         assert device.read_image(back) == len(image)
         assert back.getvalue() == image
+    device.clear()
+    assert device.read_image(io.BytesIO()) == 0
     device.restart()
     assert blhost.was_reset
 

@@ -170,6 +170,9 @@ class Flash:
         self._program(0, data[:HEADER])
         return WriteReport(len(data), -(-len(data) // self.erase_size), 0.0, True)
 
+    def clear(self) -> None:
+        self._program(0, b"\xff" * HEADER)
+
     def _program(self, offset: int, data: bytes) -> None:
         allowed = data[: self.power]
         with open(self.path, "r+b") as file:

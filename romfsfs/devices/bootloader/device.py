@@ -145,6 +145,22 @@ class BootLoaderDevice:
         seconds = time.monotonic() - started
         return WriteReport(written, blocks, seconds, verified=True, sent=written, notes=notes)
 
+    def clear(self) -> None:
+        if is_blank(self._read(HEADER_SIZE, no_progress)):
+            return
+        self._seen = None
+        with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
+            part = Path(folder, "part.img")
+            part.write_bytes(b"\xff" * _PAGE)
+            self._loader.erase(_PAGE, no_progress)
+            self._loader.write(part, no_progress)
+        if not is_blank(self._read(HEADER_SIZE, no_progress)):
+            raise VerifyError(
+                "the image is still there",
+                where=self._loader.name,
+                next_step="repeat the command",
+            )
+
     def _write(self, data: bytes, folder: Path, progress: Progress) -> tuple[int, int | None]:
         """The bytes written, and where the partition then first differs (None: nowhere)."""
         self._seen = None

@@ -276,6 +276,18 @@ class SerialCamera:
             next_step=f"{self._advice}; its flash may be worn",
         )
 
+    def clear(self) -> None:
+        if is_blank(self._peek((0, HEADER_SIZE))):
+            return
+        if not self._partition.writable:
+            raise identity.not_writable(self._info.name, self.board, self._partition.index)
+        self._prepare()
+        with self._writer() as writer:
+            writer.run([flash_plan.clearing(self._geometry)])
+        if not is_blank(self._peek((0, HEADER_SIZE))):
+            where, advice = self._info.name, self._advice
+            raise VerifyError("the image is still there", where=where, next_step=advice)
+
     def _plan(
         self, image: BinaryIO, size: int, old: BinaryIO | None, progress: Progress
     ) -> FlashPlan:

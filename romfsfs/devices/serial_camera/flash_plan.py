@@ -207,9 +207,14 @@ class Operation:
 
 def opening(plan: FlashPlan) -> Operation:
     """What invalidates the image that is there: erase its first block, or overwrite its magic."""
-    if plan.erases:
-        return Operation("erase", *plan.erases[0])
-    unit = plan.geometry.write_unit
+    return Operation("erase", *plan.erases[0]) if plan.erases else clearing(plan.geometry)
+
+
+def clearing(geometry: Geometry) -> Operation:
+    """What leaves no image and is the least that can be done for it."""
+    if geometry.mode != "never":
+        return Operation("erase", 0, geometry.block)
+    unit = geometry.write_unit
     return Operation("program", 0, unit, b"\xff" * unit)  # reads as blank, as erased flash does
 
 

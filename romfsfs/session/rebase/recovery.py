@@ -141,8 +141,8 @@ def _is_somebody_elses(
 def _put_back(session: Session, target: Target, record: Record, progress: Progress) -> None:
     """Make the target hold what it held before, whatever that was."""
     before, folder = record.before, session.folder
-    if before.digest is None or (not before.size and not target.atomic):
-        target.remove()
+    if before.digest is None or (before.digest == EMPTY_DIGEST and not target.atomic):
+        target.clear()
         return
     image = folder.image(before.digest)
     if before.digest == EMPTY_DIGEST:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from romfsfs.devices.base import Device, WriteReport
+from romfsfs.devices.base import HEADER_SIZE, Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
 from romfsfs.errors import (
     CapacityError,
@@ -109,8 +109,8 @@ class Target(Protocol):
         old: an image that it is believed to hold."""
         ...
 
-    def remove(self) -> None:
-        """There is to be no target, as before. RomfsError where that cannot be had."""
+    def clear(self) -> None:
+        """Leave no image, as before: no file, or a blank camera. Raises as `write` does."""
         ...
 
     def stamp_of(self, base: Base) -> Stamp | None:
@@ -240,9 +240,8 @@ class FileTarget:
         with open(image, "rb") as file:
             return self.device.write_image(file, None, progress, last_look)
 
-    def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.device.path)
+    def clear(self) -> None:
+        self.device.clear()
 
     def stamp_of(self, base: Base) -> Stamp | None:
         if self.device.written_stamp is not None:
@@ -354,12 +353,9 @@ class CameraTarget:
             file = stack.enter_context(open(image, "rb"))
             return self.device.write_image(file, believed, progress)
 
-    def remove(self) -> None:
-        raise RomfsError(
-            "the camera was blank before, and there is no image to bring back",
-            where=self.device.info().name,
-            next_step="finish it instead: romfsfs recover SOURCE, without --rollback",
-        )
+    def clear(self) -> None:
+        self.refuse_slots(HEADER_SIZE)
+        self.device.clear()
 
     def stamp_of(self, base: Base) -> Stamp | None:
         return None

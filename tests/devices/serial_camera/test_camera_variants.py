@@ -50,6 +50,9 @@ def write_and_read(simulator: Simulator, partition: int, first: bytes, second: b
             again = camera.write_image(opened(image))
             if camera.facts.crc32 or camera.facts.sha256:
                 assert (again.written, again.erased_blocks) == (0, 0)
+        for _ in range(2):
+            camera.clear()
+            assert camera.read_image(io.BytesIO()) == 0
     finally:
         camera.close()
     assert simulator.statistics.bad_programs == 0
