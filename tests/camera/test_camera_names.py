@@ -53,10 +53,13 @@ def test_a_script_that_cannot_be_stopped(
     so that Ctrl-C is seen as soon as the script lets it."""
     monkeypatch.setattr(repl, "ENTER_LIMIT", 2.0)
     deaf = (
-        "import micropython, time\nmicropython.kbd_intr(-1)\ntime.sleep(25)\n"
+        "import micropython, time\nmicropython.kbd_intr(-1)\nprint('deaf')\ntime.sleep(20)\n"
         "micropython.kbd_intr(3)\nwhile True: pass\n"
     )
-    connect("OPENMV_N6", images={0: BEFORE}, main_script=deaf, usb=usb)
+    camera = connect("OPENMV_N6", images={0: BEFORE}, main_script=deaf, usb=usb)
+    with open(camera.port, "rb", buffering=0) as port:  # or the first one comes before it is
+        while b"deaf" not in port.read(100):
+            pass
     for _ in range(3):
         done = rig.run("ls", "camera")
         assert done.code == 5

@@ -85,7 +85,8 @@ class RawRepl:
                 self._inside = True
                 return
             patience = min(patience * 1.5, 3.0)
-            if attempt > 3 and heard:
+            # at a prompt whose answers are garbled twice, something prints in the background
+            if heard and attempt > (1 if heard.endswith(_PROMPT) else 3):
                 self.port.write(_INTERRUPT + _SOFT_RESET)
         raise DeviceLost(
             f"the camera does not answer within {ENTER_LIMIT:.0f} s",
