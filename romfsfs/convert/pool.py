@@ -1,7 +1,7 @@
 """Background workers: conversions run here while the mount goes on answering.
 
 A path is queued at most once. Submitting one that is being worked on stops that work, because
-the file has changed since, and queues it again; nothing is reported for the stopped one.
+the file has changed since, and begins it again; nothing is reported for the stopped one.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from romfsfs.convert.types import Conversion, Diagnostic, StaleSource, State, error
 from romfsfs.errors import Cancelled
@@ -31,18 +30,17 @@ class WorkerPool:
     """Runs `work(path, cancel)` for submitted paths on at most `workers` threads.
 
     done is called on a worker thread with each result that is still wanted; it may submit.
-    The threads are started by the first `submit` (fork first: ARCHITECTURE.md) and are daemons:
-    `close` ends them and kills what they run, within a fraction of a second."""
+    The threads are started by `submit` (fork first: ARCHITECTURE.md). `close` kills what they run
+    and ends them, within a fraction of a second."""
 
     def __init__(self, work: Work, done: Done | None = None, workers: int | None = None) -> None:
         self._work = work
         self._done = done
-        self._limit = workers or min(_MAX_WORKERS, os.cpu_count() or 1)
+        count = workers or min(_MAX_WORKERS, os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(count, "romfsfs-convert")
         self._changed = threading.Condition()
-        self._queue: OrderedDict[str, None] = OrderedDict()
-        self._running: dict[str, threading.Event] = {}
-        self._threads: list[threading.Thread] = []
-        self._idle = 0
+        #: Queued or at work. An event that is set: to be done, or to be stopped and done again.
+        self._pending: dict[str, threading.Event] = {}
         self._closed = False
 
     def submit(self, path: str) -> None:
@@ -50,75 +48,55 @@ class WorkerPool:
         with self._changed:
             if self._closed:
                 return
-            self._queue[path] = None
-            if path in self._running:
-                self._running[path].set()
-            if len(self._queue) > self._idle and len(self._threads) < self._limit:
+            is_new = path not in self._pending
+            self._pending.setdefault(path, threading.Event()).set()
+            if is_new:
                 try:
-                    self._start()
-                except RuntimeError as caught:  # the save that asks for it must not fail
+                    self._threads.submit(self._run, path)
+                except RuntimeError as caught:  # it is queued; the save must not fail
                     log.warning("no thread to convert %s on: %s", path, caught)
-            self._changed.notify_all()
 
     def ensure(self, path: str) -> None:
         """As `submit`, but for a path that is queued or worked on already it does nothing."""
         with self._changed:
-            if path not in self._queue and path not in self._running:
+            if path not in self._pending:
                 self.submit(path)
 
     def pending(self) -> frozenset[str]:
         """The paths that are queued or being worked on."""
         with self._changed:
-            return frozenset(self._queue) | frozenset(self._running)
+            return frozenset(self._pending)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is pending; False when `timeout` seconds were not enough."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._running, timeout)
+            return self._changed.wait_for(lambda: not self._pending, timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Forget what is queued, stop what runs, and wait for the threads up to `timeout` s."""
+        """Forget what is queued, stop what runs, and wait for that up to `timeout` s."""
         with self._changed:
             self._closed = True
-            self._queue.clear()
-            for cancel in self._running.values():
+            for cancel in self._pending.values():
                 cancel.set()
-            self._changed.notify_all()
-            threads = list(self._threads)
-        deadline = time.monotonic() + timeout
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(deadline - time.monotonic(), 0))
+        self._threads.shutdown(wait=False)
+        self.wait_idle(timeout)
 
-    def _start(self) -> None:
-        name = f"romfsfs-convert-{len(self._threads)}"
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)  # one that the system could not start takes no place
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                try:
-                    self._changed.wait_for(lambda: self._closed or self._next() is not None)
-                finally:
-                    self._idle -= 1
-                path = self._next()
-                if self._closed or path is None:
-                    return
-                del self._queue[path]
-                cancel = self._running[path] = threading.Event()
+    def _run(self, path: str) -> None:
+        """On a worker thread, until nobody asks for the path again."""
+        while (cancel := self._begin(path)) is not None:
             result = self._attempt(path, cancel)
             if result is not None and not cancel.is_set():
                 self._report(path, result)
-            with self._changed:
-                del self._running[path]
-                self._changed.notify_all()
 
-    def _next(self) -> str | None:
-        """The first queued path that no other thread is still stopping."""
-        return next((path for path in self._queue if path not in self._running), None)
+    def _begin(self, path: str) -> threading.Event | None:
+        """What will stop the work that begins now; None: there is none."""
+        with self._changed:
+            if self._pending[path].is_set() and not self._closed:
+                cancel = self._pending[path] = threading.Event()
+                return cancel
+            del self._pending[path]
+            self._changed.notify_all()
+            return None
 
     def _attempt(self, path: str, cancel: threading.Event) -> Conversion | None:
         """The worker boundary: whatever happens in there, the thread and the user go on."""
