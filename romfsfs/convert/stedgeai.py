@@ -7,7 +7,6 @@ moved between versions, so it is searched for. See docs/converters.md; figures: 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -48,8 +47,8 @@ _POOL = "stm32n6.mpool"
 _RESULT = "network_rel.bin"
 #: Where versions of the tool have put it, newest first; anywhere else is searched too.
 _RESULT_FOLDERS = ("st_ai_output", "build", "workspace/network_npu_reloc_build")
-#: How far below, and in how many folders, a result is looked for.
-_RESULT_DEPTH, _MAX_FOLDERS = 6, 10_000
+#: How far below a result is looked for.
+_RESULT_DEPTH = 6
 _PLATFORMS = ("linux", "mac", "macarm", "windows")
 _NAMES = ("stedgeai", "stedgeai.exe")
 #: Folders below which OpenMV's IDE and SDK, and ST's own installers, put the tool.
@@ -353,31 +352,21 @@ def _read(path: Path) -> str:
 
 def find_result(folder: Path) -> Path | None:
     """The network that the tool left, in a folder of any of its versions."""
-    for each in (*_RESULT_FOLDERS, *_folders_below(folder)):
-        path = folder / each / _RESULT
-        if made_file(path, folder) is not None:
-            return path
-    return None
+    likely = (folder / each / _RESULT for each in _RESULT_FOLDERS)
+    found = (path for path in (*likely, *_results(folder)) if made_file(path, folder) is not None)
+    return next(found, None)
 
 
-def _folders_below(folder: Path) -> list[str]:
-    """`folder` and those in it as far as a tool's result can be, each relative to it, in order."""
-    found = [""]
-    level = [""]
-    for _ in range(_RESULT_DEPTH):
-        inner: list[str] = []
-        for each in level:
-            with contextlib.suppress(OSError), os.scandir(folder / each) as entries:
-                inner += [
-                    os.path.join(each, entry.name)
-                    for entry in entries
-                    if entry.is_dir(follow_symlinks=False)
-                ]
-            if len(inner) > _MAX_FOLDERS:
-                return found
-        level = sorted(inner)
-        found += level
-    return found
+def _results(folder: Path) -> list[Path]:
+    """All that is called so, as far below as a tool's result can be, the least deep first."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        inside = Path(root).relative_to(folder)
+        if _RESULT in names:
+            found.append(Path(root, _RESULT))
+        if len(inside.parts) == _RESULT_DEPTH:
+            folders.clear()
+    return sorted(found, key=lambda path: (len(path.parts), path))
 
 
 def explain(outcome: Outcome) -> Diagnostic:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from romfsfs.convert.admission.models import (
     NEURAL_ART_MAGIC,
@@ -318,37 +318,12 @@ def _figures() -> dict[str, dict[str, dict[str, str]]]:
     return table
 
 
-class _Installed(NamedTuple):
-    """folder: that it is installed in. time_ns: when something was last installed there."""
-
-    folder: str
-    time_ns: int
-    version: str
-
-
-_found: _Installed | None = None
-
-
 def installed_version() -> str:
-    """Vela's version, from its package's metadata; asked anew after every change of the folder
-    that it is in, since a mount outlives an upgrade. ToolMissing."""
-    global _found
-    known = _found
-    if known is None or _changed_ns(known.folder) != known.time_ns:
-        try:
-            distribution = importlib.metadata.distribution(_DISTRIBUTION)
-        except importlib.metadata.PackageNotFoundError:
-            raise ToolMissing(
-                "Vela, the compiler for this NPU, is not installed",
-                next_step=f"python -m pip install {_DISTRIBUTION}",
-            ) from None
-        folder = str(distribution.locate_file(""))
-        _found = known = _Installed(folder, _changed_ns(folder), distribution.version)
-    return known.version
-
-
-def _changed_ns(folder: str) -> int:
+    """Vela's version, from its package's metadata: a mount outlives an upgrade. ToolMissing."""
     try:
-        return os.stat(folder).st_mtime_ns
-    except OSError:
-        return -1
+        return importlib.metadata.version(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        raise ToolMissing(
+            "Vela, the compiler for this NPU, is not installed",
+            next_step=f"python -m pip install {_DISTRIBUTION}",
+        ) from None

@@ -156,8 +156,7 @@ def test_vela_not_installed(tmp_path, cache, monkeypatch):
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(vela, "_found", None)
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
     converters = Converters(camera("OPENMV_AE3"), cache)
     with open_bytes(tmp_path, tflite()) as (fd, digest):
         for ask in (converters.lookup, converters.convert):
@@ -177,7 +176,6 @@ def test_an_upgrade_while_mounted_converts_again(tmp_path, cache, monkeypatch):
         metadata.parent.mkdir(parents=True)
         metadata.write_text(f"Metadata-Version: 2.1\nName: ethos-u-vela\nVersion: {version}\n")
         if version == "5.2.0":
-            monkeypatch.setattr(vela, "_found", None)
             monkeypatch.syspath_prepend(packages)
             converters = Converters(camera("OPENMV_AE3"), cache)
         assert vela.installed_version() == version
