@@ -20,11 +20,14 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.fs.guard import AskAgain
-from romfsfs.fs.host import MountHost, OpenWriters, Tree
 from romfsfs.fs.tree import refuse, to_text
+
+if TYPE_CHECKING:
+    from romfsfs.session.service import LocatedTree, OpenWriters, SessionHost
+    from romfsfs.zoo import ZooTree
 
 NAME = ".romfs"
 ROOT = "/" + NAME
@@ -121,7 +124,7 @@ class ControlDirectory:
 
     def __init__(
         self,
-        host: MountHost,
+        host: SessionHost,
         open_writers: OpenWriters,
         requester: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
@@ -250,8 +253,8 @@ class ControlDirectory:
         """The names of the trees that there are."""
         return ["shadow", "base"] if self._host.zoo() is None else ["shadow", "base", "zoo"]
 
-    def _tree(self, name: str) -> Tree:
-        tree: Tree | None = None
+    def _tree(self, name: str) -> LocatedTree | ZooTree:
+        tree: LocatedTree | ZooTree | None = None
         if name == "shadow":
             tree = self._host.shadow()
         elif name == "base":

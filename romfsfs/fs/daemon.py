@@ -23,23 +23,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from romfsfs.errors import Interrupted, RomfsError, printable
 from romfsfs.fs.binding import Binding, load_binding
-from romfsfs.fs.host import MountHost
 from romfsfs.fs.mountpoint import claimed, prepare
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import END
 from romfsfs.system.errors import os_error
 from romfsfs.system.files import Progress, no_progress
 
+if TYPE_CHECKING:
+    from romfsfs.session.service import SessionHost
+
 log = logging.getLogger(__name__)
 
 #: Opens the session in the daemon, after the fork; may report progress, which the parent shows.
-HostFactory = Callable[[Progress], MountHost]
+HostFactory = Callable[[Progress], "SessionHost"]
 #: Called when the session is open; returns what is called when the kernel has mounted.
-_Begin = Callable[[MountHost], Callable[[], None]]
+_Begin = Callable[["SessionHost"], Callable[[], None]]
 _Serve = Callable[[Progress, _Begin], None]
 
 _M_ARENA_MAX = -8  # <malloc.h>
@@ -115,7 +117,7 @@ def mount(
 
 def _serve(
     binding: Binding,
-    host: MountHost,
+    host: SessionHost,
     path: str,
     fuse_options: dict[str, str | bool],
     ready: Callable[[], None],
@@ -310,7 +312,7 @@ def _let_go_of_others(channel: int) -> None:
     os.close(null)
 
 
-def _to_log(host: MountHost, send: _Sender, captured: BinaryIO) -> Callable[[], None]:
+def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[], None]:
     """Open the session's log while the mount can still be refused; what this returns is for when
     the kernel has mounted: from there on output belongs to the log. OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC

@@ -12,13 +12,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from romfsfs.fs import control
 from romfsfs.fs.calls import PUNCH_HOLE, allocate, truncate_path
 from romfsfs.fs.handles import Handle, Handles
-from romfsfs.fs.host import MountHost
 from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
+
+if TYPE_CHECKING:
+    from romfsfs.session.service import SessionHost
 
 # What the kernel asks of an open that means something for the descriptor behind it. O_APPEND
 # does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
@@ -41,7 +43,7 @@ class FileOperations:
 
     def __init__(
         self,
-        host: MountHost,
+        host: SessionHost,
         *,
         caller: Callable[[], tuple[int, int]] | None = None,
         requester: Callable[[], tuple[int, int]] | None = None,

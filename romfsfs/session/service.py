@@ -1,6 +1,8 @@
 """The session's side of a mount: what the FUSE adapter asks, and the conversions behind it.
 
-Lives in the daemon. Every method may be called from any of libfuse's threads.
+Lives in the daemon. Every method may be called from any of libfuse's threads, several at once.
+Paths are relative to the tree's root, separated by '/', without a leading one; '' is the root.
+Names that are not valid UTF-8 carry surrogates (`os.fsdecode`).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 _LOG_BYTES = 64 << 10
 #: Of a file that is not converted because it is not closed.
 OPEN_NOTE = "open for writing: converted when it is closed"
-#: As `romfsfs.fs.host` has it, which is not to be imported here.
+#: Gives the paths that are open for writing at the moment it is called.
 OpenWriters = Callable[[], list[str]]
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -59,10 +61,12 @@ class Notifier(Protocol):
 
 
 class SessionHost:
-    """Serves one mounted session. Implements `romfsfs.fs.host.MountHost`.
+    """Serves one mounted session.
 
     `start` is called in the process that serves the mount, after the fork: threads do not
-    survive one.
+    survive one. work_fd: of `work/`, which the user edits. hidden_fd: of `hidden/`, on the same
+    file system, for files that are open and have no name any more; the mount empties it when it
+    starts, as what a killed daemon left there was deleted by the user.
     """
 
     def __init__(
@@ -121,9 +125,12 @@ class SessionHost:
 
     @property
     def log_file(self) -> Path | None:
+        """Where a background mount's standard error and log records are appended."""
         return self.session.folder.log
 
     def changed(self, path: str) -> None:
+        """What is at `path` may have changed: written and closed, renamed, made, removed; of a
+        folder, all that it holds. Cheap. Called once per close, not per write."""
         self._outdated()
         if self._pool is None or self.session.excludes.matches(path):
             return
@@ -140,7 +147,9 @@ class SessionHost:
             return False
 
     def limit(self, path: str) -> int | None:
-        """A file that will be converted may be larger than the partition: its result counts."""
+        """How many bytes a file with this path may have; None: no limit. Cheap.
+
+        One that will be converted may be larger than the partition: its result counts."""
         capacity = self.session.capacity
         if (
             capacity is None
@@ -151,6 +160,7 @@ class SessionHost:
         return capacity
 
     def usage(self) -> tuple[int | None, int]:
+        """(capacity, what the image would take now) in bytes; capacity None: unlimited."""
         held = self._held()
         with self._mutex:
             now, known, snapshot = (self._generation, held), self._usage, self._snapshot
@@ -181,7 +191,8 @@ class SessionHost:
             return ""
 
     def base(self) -> LocatedTree:
-        """Made once for each base: it is asked for with every path below `.romfs/base`."""
+        """The image as last read or committed; made once for each, as it is asked for with every
+        path below `.romfs/base`."""
         held, known = self._held(), self._base
         if known is not None and known.held is held:
             return known
@@ -193,6 +204,7 @@ class SessionHost:
         return known
 
     def shadow(self) -> LocatedTree:
+        """What a commit would write now."""
         return self._current().shadow
 
     def zoo(self) -> ZooTree | None:
@@ -202,6 +214,8 @@ class SessionHost:
         return open_zoo(self.session.info.board)
 
     def control(self, command: str, open_writers: OpenWriters) -> None:
+        """Do what a line written to `.romfs/ctl` says; returns when it is done. RomfsError, which
+        makes the write fail with EIO and is logged."""
         word = command.strip()
         if word in ("discard", "keep"):  # what `umount` is about to do with the edits
             self.tells_end = word == "keep"
@@ -219,9 +233,11 @@ class SessionHost:
             log.info("commit: %d bytes, verified", report.size)
 
     def file_state(self, path: str) -> bytes:
+        """The extended attribute `user.romfs.state` of this file or folder."""
         return self._current().states.get(path, "ignored").encode()
 
     def close(self) -> None:
+        """The mount has ended; called once."""
         if self._pool is not None:
             self._pool.close()
         if self._notifier is not None:
@@ -361,7 +377,7 @@ class Leaf(NamedTuple):
 
 
 class LocatedTree:
-    """A read-only tree of stored bytes, wherever they lie. Implements `romfsfs.fs.host.Tree`."""
+    """A read-only tree of stored bytes, wherever they lie; shown below `.romfs/`."""
 
     def __init__(self, session: Session, held: BaseImage, leaves: dict[str, Leaf]) -> None:
         self._session = session
@@ -376,9 +392,11 @@ class LocatedTree:
                 self._children.setdefault(path, [])
 
     def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        """(name, whether it is a folder) of what a folder holds. KeyError."""
         return self._children[path]
 
     def stat(self, path: str) -> tuple[bool, int, int] | None:
+        """(whether it is a folder, size in bytes, modification time in ns); None: not there."""
         if path == "":
             return True, 0, self._time_ns
         leaf = self._leaves.get(path)
@@ -387,6 +405,9 @@ class LocatedTree:
         return leaf.size is None, leaf.size or 0, self._time_ns
 
     def open(self, path: str) -> tuple[int, int, int]:
+        """(descriptor, which the caller closes, offset, size in bytes) of a file's content.
+
+        KeyError; OSError EAGAIN while its conversion is pending, EIO when it failed."""
         leaf = self._leaves[path]
         if leaf.location is None:
             raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)

@@ -58,7 +58,7 @@ def _chosen_source() -> Source | None:
 
 
 class ZooTree:
-    """A zoo's models for one board. Implements `romfsfs.fs.host.Tree`; any thread."""
+    """A zoo's models for one board, as a mount shows a tree (`LocatedTree`). Any thread."""
 
     def __init__(self, zoo: Zoo, board: str | None) -> None:
         self._zoo = zoo
