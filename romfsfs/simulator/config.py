@@ -8,18 +8,17 @@ there must not be repeated by the camera that tests it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from romfsfs.errors import UsageError
 
 KIB = 1024
 MIB = 1024 * KIB
-
-#: seconds to erase 4 KiB of NOR flash on the hardware (docs/cameras.md, "Flash")
-SECTOR_ERASE_SECONDS = 0.045
-#: seconds to program 256 bytes of NOR flash, typical of SPI flash data sheets
-PAGE_PROGRAM_SECONDS = 0.0004
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class SimulatorConfig:
     partitions: tuple[PartitionConfig, ...]
     board_type: str = ""
     platform: str = "stm32"
-    mpy: int = 6 | 3 << 8 | 8 << 10  # version 6.3, armv7emdp
+    mpy: int = 6 | 3 << 8 | 8 << 10  # version 6.3, armv7emdp (7: armv7emsp, as of OPENMV2)
     release: str = "1.25.0"
     unique_id: bytes = bytes.fromhex("330034001951393337303732")
     heap_size: int = 4 * MIB
@@ -103,125 +102,43 @@ class SimulatorConfig:
     images: Mapping[int, bytes] = field(default_factory=dict)
 
 
-_H7_INTERNAL = PartitionConfig(128 * KIB, 128 * KIB, word=32, min_write=16)
-_QSPI_WEDGE = PartitionConfig(8 * MIB, wedge_tail=512)
-_ARDUINO = (PartitionConfig(4 * MIB),)
-_MPY_SP = 6 | 3 << 8 | 7 << 10  # version 6.3, armv7emsp
+_UNITS = {"B": 1, "KiB": KIB, "MiB": MIB}
 
-_PRESETS = {
-    config.board: config
-    for config in (
-        SimulatorConfig(
-            "OPENMV2",
-            "OPENMV2 with STM32F427",
-            "OMV2 F4 256 JPEG",
-            (PartitionConfig(128 * KIB, 128 * KIB, word=16, min_write=16),),
-            board_type="M4",
-            mpy=_MPY_SP,
-            heap_size=192 * KIB,
-            stdio_buffer=False,
-            missing=("ml",),
-        ),
-        SimulatorConfig(
-            "OPENMV3",
-            "OPENMV3 with STM32F765",
-            "OMV3 F7 512",
-            (PartitionConfig(256 * KIB, 256 * KIB, word=16, min_write=16),),
-            board_type="M7",
-            heap_size=384 * KIB,
-        ),
-        SimulatorConfig(
-            "OPENMV4",
-            "OPENMV4 with STM32H743",
-            "OMV4 H7 1024",
-            (_H7_INTERNAL,),
-            board_type="H7",
-            heap_size=512 * KIB,
-        ),
-        SimulatorConfig(
-            "OPENMV4P",
-            "OPENMV4P with STM32H743",
-            "OMV4P H7 32768 SDRAM",
-            (_QSPI_WEDGE,),
-            board_type="H7",
-        ),
-        SimulatorConfig(
-            "OPENMVPT",
-            "OPENMVPT with STM32H743",
-            "OPENMVPT 65536 SDRAM",
-            (_QSPI_WEDGE,),
-            board_type="H7",
-        ),
-        SimulatorConfig(
-            "OPENMV_RT1060",
-            "OpenMV IMXRT1060 with MIMXRT1062DVJ6A",
-            "OMVRT1060 32768 SDRAM",
-            (PartitionConfig(8 * MIB, access="block"),),
-            board_type="IMXRT1060",
-            platform="mimxrt",
-        ),
-        SimulatorConfig(
-            "OPENMV_AE3",
-            "OpenMV-AE3 with AE302F80F55D5AE",
-            "OPENMV AE3",
-            (
-                PartitionConfig(24 * MIB),
-                PartitionConfig(1 * MIB, 16, kind="mram", word=16, min_write=16),
-            ),
-            board_type="AE3",
-            platform="alif",
-        ),
-        SimulatorConfig(
-            "OPENMV_N6",
-            "OpenMV N6 with STM32N657X0",
-            "OpenMV N6",
-            (PartitionConfig(24 * MIB),),
-            board_type="N6",
-        ),
-        SimulatorConfig(
-            "ARDUINO_PORTENTA_H7",
-            "Arduino Portenta H7 with STM32H747",
-            "PORTENTA H7 8192 SDRAM",
-            _ARDUINO,
-            board_type="H7",
-        ),
-        SimulatorConfig(
-            "ARDUINO_GIGA",
-            "Arduino Giga with STM32H747",
-            "GIGA H7 8192 SDRAM",
-            _ARDUINO,
-            board_type="H7",
-        ),
-        SimulatorConfig(
-            "ARDUINO_NICLA_VISION",
-            "Arduino Nicla Vision with STM32H747",
-            "NICLAV H7 1024",
-            _ARDUINO,
-            board_type="H7",
-            heap_size=512 * KIB,
-        ),
-    )
-}
+
+def _values(table: dict[str, Any]) -> dict[str, Any]:
+    """An object of `cameras.json`: sizes are written as people say them."""
+    for key, value in table.items():
+        if key.endswith("size"):
+            number, unit = value.split()
+            table[key] = int(number) * _UNITS[unit]
+        elif isinstance(value, list):
+            table[key] = tuple(value)
+    return table
+
+
+@cache
+def _presets() -> dict[str, SimulatorConfig]:
+    data = files("romfsfs.simulator").joinpath("cameras.json").read_bytes()
+    presets = {}
+    for board, entry in json.loads(data, object_hook=_values).items():
+        partitions = tuple(PartitionConfig(**part) for part in entry.pop("partitions"))
+        presets[board] = SimulatorConfig(board=board, partitions=partitions, **entry)
+    return presets
 
 
 def preset_names() -> tuple[str, ...]:
-    return tuple(_PRESETS)
+    return tuple(_presets())
 
 
-def preset(board: str, *, realistic: bool = False, **changes: object) -> SimulatorConfig:
+def preset(board: str, **changes: object) -> SimulatorConfig:
     """The camera of this name (upper or lower case), with fields of SimulatorConfig changed.
 
-    realistic: erasing and programming take the time that they take on the hardware.
     Raises UsageError for a board that is not simulated.
     """
     try:
-        config = _PRESETS[board.upper()]
+        config = _presets()[board.upper()]
     except KeyError:
         raise UsageError(
-            f"no board {board} is simulated", next_step=f"one of {', '.join(_PRESETS)}"
+            f"no board {board} is simulated", next_step=f"one of {', '.join(preset_names())}"
         ) from None
-    if realistic:
-        config = replace(
-            config, erase_seconds=SECTOR_ERASE_SECONDS, program_seconds=PAGE_PROGRAM_SECONDS
-        )
     return replace(config, **changes)  # type: ignore[arg-type]
