@@ -1,7 +1,7 @@
 """What editors and file managers leave behind: accepted in the mount, never packed.
 
 Names and not contents decide, one path component at a time, so what is inside a `.git` is junk
-too. Patterns are fnmatch's, case-sensitive. See docs/converters.md, "Junk".
+too. The patterns are in `junk.txt`: fnmatch's, case-sensitive (docs/converters.md, "Junk").
 """
 
 from __future__ import annotations
@@ -9,56 +9,14 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
+from importlib import resources
 
 from romfsfs.errors import UsageError
 
 #: rsync's temporary file: `.NAME.XXXXXX`, six random letters and digits.
 RSYNC = ".*.??????"
-
-DEFAULT_PATTERNS = (
-    ".DS_Store",
-    "._*",
-    ".Trash*",
-    ".Trashes",
-    ".Spotlight-V100",
-    ".fseventsd",
-    "Thumbs.db",
-    "desktop.ini",
-    ".directory",
-    "*~",
-    ".*.sw?",
-    "#*#",
-    ".#*",
-    ".~lock.*#",
-    ".goutputstream-*",
-    ".fuse_hidden*",
-    "__pycache__",
-    "*.pyc",
-    ".git",
-    ".hg",
-    ".svn",
-    ".idea",
-    ".vscode",
-    "*:Zone.Identifier",
-    ".*.kate-swp",
-    ".*.swpx",
-    "*___jb_tmp___",
-    "*___jb_old___",
-    ".syncthing.*.tmp",
-    ".stfolder",
-    ".stversions",
-    ".unison.*.unison.tmp",
-    ".dropbox.cache",
-    ".sb-*",
-    ".xdp-*-??????",
-    ".nfs*",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-    ".ipynb_checkpoints",
-    ".ropeproject",
-    RSYNC,
-)
+_LISTED = resources.files("romfsfs.convert").joinpath("junk.txt").read_text("utf-8").splitlines()
+DEFAULT_PATTERNS = tuple(line for line in _LISTED if line and not line.startswith("# "))
 
 #: `.*.??????` read literally would take `.foo.tflite` and `.my.config`, which no status line
 #: could excuse. rsync's six are letters and digits; it is taken for rsync's when one of them is

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system.files import CHUNK, Progress, no_progress
+from romfsfs.system.files import CHUNK, Progress, no_progress, replace_atomically
 from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.members import Model, is_model, label_name
 
@@ -63,23 +61,11 @@ def add(
     total = sum(copy.size for copy in wanted)
     done = 0
     for copy in wanted:
-        _copy(zoo, copy, directory)
-        done += copy.size
-        progress("copying", done, total)
-
-
-def _copy(zoo: Zoo, copy: Copy, directory: Path) -> None:
-    # The name is one that is never packed (as rsync's temporary files, see `convert/junk.py`), so
-    # conversion starts when the file gets its own; a killed copy leaves nothing in the image.
-    temporary = directory / f".romfsfs.zoo.{secrets.token_hex(3)}"
-    try:
+        # Converted when it gets its name; what a kill leaves before is never packed (`junk.txt`).
         with (
             open(zoo.open(copy.source), "rb") as source,
-            open(temporary, "xb") as target,
+            replace_atomically(directory / copy.name, 0o666) as target,
         ):
             shutil.copyfileobj(source, target, CHUNK)
-        os.replace(temporary, directory / copy.name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        done += copy.size
+        progress("copying", done, total)
