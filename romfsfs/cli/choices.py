@@ -34,8 +34,6 @@ _PER_FILE = {
     "align": ("align", "BYTES", values.choices("16", "32", "64", "4096"),
               "Where data starts is a multiple of this, at least."),
 }  # fmt: skip
-#: those that a line of fstab may have, among the options of `-o`
-IN_FSTAB = ("convert", "optimise", "profile", "mpool", "align")
 
 
 def conversion_options(command: _Command) -> _Command:

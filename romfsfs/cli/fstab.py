@@ -12,24 +12,22 @@ import os
 import pwd
 from collections.abc import Container
 
-#: mount options of our own among those of `-o` (an fstab line has no other way to say them)
-_OWN_OPTIONS = (
-    "board",
-    "partition",
-    "new",
-    "ro",
-    "rw",
-    "commit_on_unmount",
-    "no_convert",
-    "convert",
-    "optimise",
-    "profile",
-    "mpool",
-    "align",
-    "stedgeai",
-    "notify",
-    "no_notify",
-)
+import click
+
+#: words of `-o` that are for `mount` (an fstab line has no other way to say them), and what they
+#: are to its options
+FLAGS = {
+    "ro": ("read_only", True),
+    "rw": ("read_only", False),
+    "new": ("start_new", True),
+    "commit_on_unmount": ("commit_on_unmount", True),
+    "no_convert": ("no_convert", True),
+    "notify": ("notify", True),
+    "no_notify": ("notify", False),
+}
+#: those with a value, called as the options are; of some an option takes several
+VALUES = ("board", "partition", "stedgeai")
+LISTS = ("convert", "optimise", "profile", "mpool", "align")
 
 
 def with_mount(arguments: list[str], commands: Container[str]) -> list[str]:
@@ -54,14 +52,23 @@ def _take_own_home() -> None:
             os.environ["HOME"] = home
 
 
-def split_options(options: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-    """`-o` lists: (those that are romfsfs's own, by name; the rest, for libfuse)."""
-    own: dict[str, str] = {}
+def split_options(
+    context: click.Context, option: click.Parameter, lists: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Let words of `-o` be options of `mount`'s, where these are not given; the rest, for libfuse.
+
+    A callback of click's, which must come before those of the others."""
+    own: dict[str, object] = {}
     passed = []
-    for word in (word for option in options for word in option.split(",")):
+    for word in (word for options in lists for word in options.split(",")):
         name, _, value = word.partition("=")
-        if name in _OWN_OPTIONS:
+        if name in FLAGS:
+            own.update([FLAGS[name]])
+        elif name in VALUES:
             own[name] = value
+        elif name in LISTS:
+            own[name] = [value]
         elif word:
             passed.append(word)
-    return own, passed
+    context.default_map = own
+    return tuple(passed)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from romfsfs.boards import get_board
 from romfsfs.cli.output import Output
-from romfsfs.cli.reading import image_of
+from romfsfs.cli.reading import tree_of
 from romfsfs.errors import RomfsError, printable
-from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES
-from romfsfs.session.connect import device
 from romfsfs.session.keep.folder import folder_of
-from romfsfs.session.keep.images import parse_fd
+from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.partition_map import (
     DIRECTORY,
     FILE,
@@ -29,7 +26,6 @@ from romfsfs.session.plan.partition_map import (
     partition_map,
 )  # fmt: skip
 from romfsfs.session.session import Session
-from romfsfs.system.files import Progress
 
 _DEFAULT_WIDTH = 64
 _MARKS = {HEADER: "|", RECORDS: "|", DIRECTORY: "|", GAP: "-", TRAILING: "~", FREE: "."}
@@ -42,12 +38,17 @@ def show_map(
     output: Output, source: str, board: str | None, partition: int, as_json: bool, title: str = ""
 ) -> None:
     """Print the map of SOURCE. A board that was given wins over what is known of the source."""
-    with output.progress() as progress, _image(source, board, partition, progress) as found:
-        image, known = found
-    chosen = get_board(board) if board else get_board(known.board) if known.board else None
-    index = partition if board else known.partition
+    with output.progress() as progress:
+        image, _, info = tree_of(source, board, partition, progress)
+    known = info or _remembered(source)
+    name, index, capacity = board, partition, None
+    if known is not None:
+        capacity = known.capacity
+        name, index = (board, partition) if board else (known.board, known.partition)
+    chosen = get_board(name) if name else None
     place = chosen.partition(index) if chosen else None
-    capacity = place.size if place and (board or known.capacity is None) else known.capacity
+    if place and (board or capacity is None):
+        capacity = place.size
     rows = partition_map(image, place.alignment if place else DEFAULT_RULES, capacity)
     if as_json:
         output.json({
@@ -64,41 +65,12 @@ def show_map(
     output.show("".join(line + "\n" for line in map_lines(rows, width)))
 
 
-class _Known:
-    """What is remembered of an image file, or what a camera says of itself."""
-
-    def __init__(self, board: str | None, partition: int, capacity: int | None) -> None:
-        self.board = board
-        self.partition = partition
-        self.capacity = capacity
-
-
-@contextmanager
-def _image(
-    source: str, board: str | None, partition: int, progress: Progress
-) -> Iterator[tuple[Image, _Known]]:
-    if source == "-":
-        with image_of(source, progress=progress) as (image, _, _):
-            yield image, _Known(None, 0, None)
-        return
-    if os.path.isfile(source):
-        with image_of(source, progress=progress) as (image, _, _):
-            yield image, _remembered(os.path.realpath(source))
-        return
-    with device(source, board, partition) as opened, tempfile.TemporaryFile() as copy:
-        info = opened.info()
-        opened.read_image(copy, progress)
-        copy.flush()
-        yield parse_fd(copy.fileno(), source), _Known(info.board, info.partition, info.capacity)
-
-
-def _remembered(path: str) -> _Known:
-    """The board that `new` or `mount` was given for an image file, if any."""
+def _remembered(source: str) -> SessionInfo | None:
+    """What `new` or `mount` was told of an image file, if anything."""
     try:
-        info = Session.load(folder_of(path)).info
+        return Session.load(folder_of(os.path.realpath(source))).info
     except (RomfsError, OSError):
-        return _Known(None, 0, None)
-    return _Known(info.board, info.partition, info.capacity)
+        return None
 
 
 def map_lines(rows: Sequence[Row], width: int = _DEFAULT_WIDTH) -> Iterator[str]:
@@ -123,35 +95,18 @@ def map_lines(rows: Sequence[Row], width: int = _DEFAULT_WIDTH) -> Iterator[str]
 
 
 def _marks(rows: Sequence[Row]) -> list[str]:
-    marks, number = [], 0
-    for row in rows:
-        if row.kind == FILE:
-            marks.append(_LETTERS[number % len(_LETTERS)])
-            number += 1
-        else:
-            marks.append(_MARKS[row.kind])
-    return marks
+    letters = itertools.cycle(_LETTERS)
+    return [next(letters) if row.kind == FILE else _MARKS[row.kind] for row in rows]
 
 
 def _cells(rows: Sequence[Row], marks: Sequence[str], total: int, width: int) -> str:
     """Each cell shows what takes most of it."""
     cells = []
-    first = 0
     for cell in range(width):
-        start, end = (
-            cell * total // width,
-            max((cell + 1) * total // width, cell * total // width + 1),
-        )
-        while rows[first].end <= start and first < len(rows) - 1:
-            first += 1
-        best, most = marks[first], 0
-        index = first
-        while index < len(rows) and rows[index].offset < end:
-            shared = min(end, rows[index].end) - max(start, rows[index].offset)
-            if shared > most:
-                best, most = marks[index], shared
-            index += 1
-        cells.append(best)
+        start = cell * total // width
+        end = max((cell + 1) * total // width, start + 1)
+        shared = [min(end, row.end) - max(start, row.offset) for row in rows]
+        cells.append(marks[shared.index(max(shared))])
     return "".join(cells)
 
 
@@ -159,15 +114,11 @@ def _row_line(row: Row, mark: str) -> str:
     name = _NAMES.get(row.kind) or printable(row.path) + ("/" if row.kind == DIRECTORY else "")
     align = ""
     if row.kind == FILE and row.size:
-        align = f"{_shown_alignment(row)}" + ("!" if row.misaligned else "")
+        # Beyond a page nobody asks for it.
+        align = f"{min(row.actual or 1, 4096)}" + ("!" if row.misaligned else "")
     wrong = f"  MISALIGNED, {row.wanted} wanted" if row.misaligned else ""
     last = max(row.offset, row.end - 1)
     return f"  {mark} {row.offset:#010x} {last:#010x} {row.size:>12,} B {align:>6}  {name}{wrong}"
-
-
-def _shown_alignment(row: Row) -> int:
-    """Beyond a page nobody asks for it."""
-    return min(row.actual or 1, 4096)
 
 
 def _sums(rows: Sequence[Row], total: int) -> Iterator[str]:

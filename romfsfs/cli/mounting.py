@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from romfsfs.boards import parse_board
 from romfsfs.cli import values
-from romfsfs.cli.choices import IN_FSTAB, chosen, conversion_options
+from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.parameters import (
@@ -62,13 +61,9 @@ from romfsfs.system.mount_table import is_dead
 )  # fmt: skip
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount too.")
 @click.option(
-    "-o",
-    "options",
-    multiple=True,
-    metavar="OPTS",
-    shell_complete=values.mount_options,
-    help="Mount options, as in fstab.",
-)
+    "-o", "options", multiple=True, metavar="OPTS", callback=split_options, is_eager=True,
+    shell_complete=values.mount_options, help="Mount options, as in fstab.",
+)  # fmt: skip
 @click.pass_obj
 def mount(
     output: Output, /, source: str, directory: str, options: tuple[str, ...], **given: Any
@@ -78,37 +73,22 @@ def mount(
     Edits stay in a session on this machine until they are committed; unmounting keeps them. What
     is chosen about conversions is remembered with it.
     """
-    own, passed = split_options(options)
-    read_only = given["read_only"] or "ro" in own
-    board, partition = given["board"], given["partition"]
-    if board is None and "board" in own:
-        found, number = parse_board(own["board"])
-        board, partition = found.name, number if partition is None else partition
-    if partition is None and "partition" in own:
-        if not own["partition"].isdecimal():
-            raise UsageError("not a partition number", where=f"-o partition={own['partition']}")
-        partition = int(own["partition"])
-    given["no_convert"] = given["no_convert"] or "no_convert" in own
-    given["stedgeai"] = given["stedgeai"] or own.get("stedgeai")
-    for name in IN_FSTAB:
-        given[name] = (*([own[name]] if name in own else ()), *given[name])
     options_of_session = OpenOptions(
-        board, partition, chosen(given), given["exclude"],
-        given["commit_on_unmount"] or "commit_on_unmount" in own,
-        given["start_new"] or "new" in own,
+        given["board"], given["partition"], chosen(given), given["exclude"],
+        given["commit_on_unmount"], given["start_new"],
     )  # fmt: skip
     request = MountRequest(
-        source, Path(directory), options_of_session, read_only,
-        Notifier if _notifies(output, given["notify"], own) else None,
+        source, Path(directory), options_of_session, given["read_only"],
+        Notifier if _notifies(output, given["notify"]) else None,
     )  # fmt: skip
     inside = request.mountpoint == _here()
-    wait_for(output, [source] if given["wait"] else [], partition)
+    wait_for(output, [source] if given["wait"] else [], given["partition"])
     with output.progress() as progress:
         mount_options = MountOptions(
             source=request.source,  # mount(8) would take a relative path as one from where it runs
             allow_other=given["allow_other"],
             foreground=given["foreground"],
-            extra=tuple(passed),
+            extra=options,
             progress=progress,
             mounted=request.say_where,
         )
@@ -117,10 +97,8 @@ def mount(
         _say_mounted(output, request.source, directory, inside)
 
 
-def _notifies(output: Output, chosen: bool | None, own: Mapping[str, str]) -> bool:
+def _notifies(output: Output, chosen: bool | None) -> bool:
     """Whether the mount sends notifications."""
-    if chosen is None and ("notify" in own or "no_notify" in own):
-        chosen = "no_notify" not in own
     if chosen and find_program() is None:
         output.note(f"no notifications: notify-send is not installed: {installing()}")
     return find_program() is not None and (desktop_runs() if chosen is None else chosen)

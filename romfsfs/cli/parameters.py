@@ -27,6 +27,8 @@ def _board(context: click.Context, option: click.Parameter, text: str | None) ->
 
 def _partition(context: click.Context, option: click.Parameter, number: int | None) -> int | None:
     """click looks at what was not given last: a board with a partition is known by then."""
+    if number is not None and number < 0:
+        raise click.BadParameter(f"{number} is not the number of a partition")
     if context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
         if context.meta.setdefault(_CHOSEN, number) != number:
             raise UsageError("--board and --partition name different partitions")
@@ -46,8 +48,8 @@ def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
 
 def partition(help: str = "Of a board with two. Default: 0.", **more: Any) -> Callable[[_FC], _FC]:
     return click.option(
-        "--partition", type=int, callback=_partition, shell_complete=values.partitions, help=help,
-        **more,
+        "--partition", type=int, metavar="N", callback=_partition, shell_complete=values.partitions,
+        help=help, **more,
     )  # fmt: skip
 
 

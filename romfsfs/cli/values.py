@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 from click.shell_completion import CompletionItem
 
+from romfsfs.cli import fstab
 from romfsfs.errors import RomfsError
 
 _Values = Iterable[tuple[str, str]]
@@ -148,12 +149,5 @@ models = completer(_models)
 files = completer(lambda context, word: (), "file")
 folders = completer(lambda context, word: (), "dir")
 mount_options = choices(
-    "ro",
-    "allow_other",
-    "board=",
-    "partition=",
-    "new",
-    "commit_on_unmount",
-    "notify",
-    "no_notify",
+    *fstab.FLAGS, "allow_other", *(f"{name}=" for name in (*fstab.VALUES, *fstab.LISTS))
 )
