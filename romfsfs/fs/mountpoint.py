@@ -52,10 +52,14 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
             "no such folder", where=path, next_step=f"mkdir -p {shell_word(path)}"
         )  # fmt: skip
     _check_free(path, nonempty)
-    if sys.platform.startswith("linux"):
-        _check_device(path)
-        if allow_other:
-            _check_allow_other()
+    check_device()
+    if allow_other:
+        check_allow_other()
+    if sys.platform.startswith("linux") and os.geteuid() and not os.access(path, os.W_OK):
+        raise UsageError(
+            "you can mount only on a folder that you can write to", where=path,
+            next_step="choose a folder of your own",
+        )  # fmt: skip
     return path
 
 
@@ -117,7 +121,10 @@ def _remove_dead(path: str) -> None:
         )  # fmt: skip
 
 
-def _check_device(path: str) -> None:
+def check_device() -> None:
+    """RomfsError where this user cannot mount at all."""
+    if not sys.platform.startswith("linux"):
+        return
     if not os.path.exists("/dev/fuse"):
         raise RomfsError(
             "this system has no /dev/fuse", next_step="sudo modprobe fuse; in a container start "
@@ -132,15 +139,11 @@ def _check_device(path: str) -> None:
         )  # fmt: skip
     if find_on_path("fusermount3") is None and find_on_path("fusermount") is None:
         raise RomfsError("fusermount is not installed", next_step=install_command())
-    if not os.access(path, os.W_OK):
-        raise UsageError(
-            "you can mount only on a folder that you can write to", where=path,
-            next_step="choose a folder of your own",
-        )  # fmt: skip
 
 
-def _check_allow_other() -> None:
-    if os.geteuid() == 0:
+def check_allow_other() -> None:
+    """UsageError where this user cannot mount for others too."""
+    if os.geteuid() == 0 or not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError):
         if re.search(r"^\s*user_allow_other\b", _FUSE_CONF.read_text(), re.MULTILINE):
