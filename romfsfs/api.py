@@ -37,11 +37,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from romfsfs.convert import Options, Target
+from romfsfs.convert import Options
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
-from romfsfs.session.build_many import BoardResult, boards_of, build_each, build_file, orders
+from romfsfs.session.build_many import BoardResult, boards_of, build_each, build_order, orders
 from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep.locks import Lock
 from romfsfs.session.mounting import MountRequest
@@ -242,11 +242,9 @@ def build(
     without that too, scripts become portable bytecode and models stay as they are. options: win
     over the tree's. Raises ConversionError, PlanError, CapacityError.
     """
-    place = Path(image)
-    target = Target(options=options or Options())
-    for order in orders(boards_of(directory, (board,) if board else ()), str(image), partition):
-        place, target = order.image, Target(order.board, order.partition, target.options)
-    return build_file(Path(directory), place, target, (), progress).digest
+    boards = boards_of(directory, (board,) if board else ())
+    (order,) = orders(boards, os.fspath(image), partition, options)
+    return build_order(Path(directory), order, (), progress).digest
 
 
 @worded()
@@ -266,9 +264,8 @@ def build_many(
     name = os.fspath(image)
     if len(boards) > 1 and "{" not in name:
         name = os.path.join(name, "")
-    return list(
-        build_each(Path(directory), orders(boards, name), options or Options(), (), progress)
-    )
+    wanted = orders(boards, name, options=options) if boards else []
+    return list(build_each(Path(directory), wanted, (), progress))
 
 
 @worded()

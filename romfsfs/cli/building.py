@@ -14,18 +14,10 @@ from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.output import Output, count_text, flush, write
 from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0, REPLACE
 from romfsfs.cli.reports import refuse_existing, say_warnings
-from romfsfs.convert import Options, Target
 from romfsfs.errors import EXIT_OK, UsageError
 from romfsfs.session.build import Built
 from romfsfs.session.build import build as build_image
-from romfsfs.session.build_many import (
-    Order,
-    boards_of,
-    build_each,
-    build_file,
-    build_recipe,
-    orders,
-)
+from romfsfs.session.build_many import Order, boards_of, build_each, build_order, orders
 from romfsfs.session.recipe import board_of
 
 
@@ -68,33 +60,25 @@ def build(
     boards = boards_of(directory, boards) if recipe is None else _board_of_recipe(recipe, boards)
     if recipe is not None and image == "-":
         raise UsageError("an image of a recipe is a file", where="-")
+    if len(boards) > 1 and image == "-":
+        raise UsageError("standard output takes the image of one board", where="-")
+    wanted = orders(boards, image, partition, options, Path(recipe) if recipe else None)
     if image == "-":
-        _to_standard_output(output, directory, boards, partition, options, given["exclude"])
+        _to_standard_output(output, directory, wanted[0], given["exclude"])
         return EXIT_OK
-    wanted = orders(boards, image, partition)
     refuse_existing(*(order.image for order in wanted), force=given["force"])
-    if not boards:
-        refuse_existing(image, force=given["force"])
-    if not boards:
-        with output.progress() as progress:
-            target = Target(None, None, options)
-            built = build_file(Path(directory), Path(image), target, given["exclude"], progress)
-        _report(output, image, built, as_json)
-        return EXIT_OK
     if len(wanted) > 1:
-        return _many(output, directory, wanted, options, given["exclude"], as_json)
+        return _many(output, directory, wanted, given["exclude"], as_json)
     (order,) = wanted
     if str(order.image) != image:  # a folder or a pattern: made as for several
         order.image.parent.mkdir(parents=True, exist_ok=True)
     with output.progress() as progress:
-        target = Target(order.board, order.partition, options)
-        if recipe is not None:
-            built = build_recipe(
-                Path(directory), Path(recipe), order, options, given["exclude"], progress
-            )
-        else:
-            built = build_file(Path(directory), order.image, target, given["exclude"], progress)
-    _report(output, str(order.image), built, as_json)
+        built = build_order(Path(directory), order, given["exclude"], progress)
+    say_warnings(output, built.plan.problems)
+    if as_json:
+        output.json(_record(order, built))
+    else:
+        output.say(_line(order, built))
     return EXIT_OK
 
 
@@ -110,20 +94,20 @@ def _board_of_recipe(recipe: str, given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _many(
-    output: Output, directory: str, wanted: list[Order], options: Options,
-    excludes: tuple[str, ...], as_json: bool,
-) -> int:  # fmt: skip
+    output: Output, directory: str, wanted: list[Order], excludes: tuple[str, ...], as_json: bool
+) -> int:
     worst = EXIT_OK
     records = []
     with output.progress() as progress:
-        for outcome in build_each(Path(directory), wanted, options, excludes, progress):
+        for outcome in build_each(Path(directory), wanted, excludes, progress):
             order, error = outcome.order, outcome.error
-            record: dict[str, Any] = {"board": order.board.name, "partition": order.partition.index}
+            board, _, index = order.name.partition(":")
+            record: dict[str, Any] = {"board": board, "partition": int(index or 0)}
             if outcome.built is not None:
                 say_warnings(output, outcome.built.plan.problems, f"{order.name}: ")
-                records.append({**record, "ok": True, **_record(str(order.image), outcome.built)})
+                records.append({**record, "ok": True, **_record(order, outcome.built)})
                 if not as_json:
-                    output.say(f"{order.name}: {_line(str(order.image), outcome.built)}")
+                    output.say(f"{order.name}: {_line(order, outcome.built)}")
             elif error is not None:
                 worst = max(worst, error.exit_code)
                 records.append({**record, "ok": False, "error": error.line})
@@ -135,17 +119,10 @@ def _many(
 
 
 def _to_standard_output(
-    output: Output, directory: str, boards: tuple[str, ...], partition: int, options: Options,
-    excludes: tuple[str, ...],
-) -> None:  # fmt: skip
-    if len(boards) > 1:
-        raise UsageError("standard output takes the image of one board", where="-")
-    target, capacity = Target(None, None, options), None
-    if boards:
-        (order,) = orders(boards, "-", partition)
-        target, capacity = Target(order.board, order.partition, options), order.partition.size
+    output: Output, directory: str, order: Order, excludes: tuple[str, ...]
+) -> None:
     with tempfile.TemporaryFile() as file, output.progress() as progress:
-        built = build_image(Path(directory), file, target, capacity, excludes, progress)
+        built = build_image(Path(directory), file, order.target, excludes, progress)
         say_warnings(output, built.plan.problems)
         file.seek(0)
         while data := file.read(1 << 20):
@@ -153,21 +130,13 @@ def _to_standard_output(
     flush()
 
 
-def _report(output: Output, image: str, built: Built, as_json: bool) -> None:
-    say_warnings(output, built.plan.problems)
-    if as_json:
-        output.json(_record(image, built))
-    else:
-        output.say(_line(image, built))
+def _line(order: Order, built: Built) -> str:
+    return f"{order.image}: {count_text(len(built.plan.files), 'file')}, {built.size:,} B"
 
 
-def _line(image: str, built: Built) -> str:
-    return f"{image}: {count_text(len(built.plan.files), 'file')}, {built.size:,} B"
-
-
-def _record(image: str, built: Built) -> dict[str, Any]:
+def _record(order: Order, built: Built) -> dict[str, Any]:
     return {
-        "image": image,
+        "image": str(order.image),
         "size": built.size,
         "digest": built.digest,
         "files": len(built.plan.files),

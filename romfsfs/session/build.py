@@ -54,7 +54,6 @@ def build(
     source: Path,
     out: BinaryIO,
     target: Target,
-    capacity: int | None = None,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
     order: Sequence[str] = (),
@@ -82,6 +81,7 @@ def build(
         shadow = deriver.derive(found)
         if conversions.run(shadow, progress):
             shadow = deriver.derive(found)
+        capacity = target.partition.size if target.partition is not None else None
         plan = make_plan(shadow, _NOTHING, target, capacity, order)
         raise_problems(plan, plan.errors, "build")
         sources = StoredFiles(plan, None, work_fd)

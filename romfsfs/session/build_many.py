@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from romfsfs.boards import Board, Partition, parse_board
+from romfsfs.boards import parse_board
 from romfsfs.convert import Options, Target
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.build import Built, build
@@ -18,16 +19,16 @@ from romfsfs.system.files import Progress, no_progress, replace_atomically
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An image to build. name: how to show it, `OPENMV_AE3`, or `OPENMV_AE3:1` for a partition
-    that is not the first."""
+    """An image to build. target: what for; with a recipe, the firmware's recipe says what of."""
 
-    board: Board
-    partition: Partition
+    target: Target
     image: Path
+    recipe: Path | None = None
 
     @property
     def name(self) -> str:
-        return _name(self.board, self.partition, ":")
+        """`OPENMV_AE3`, or `OPENMV_AE3:1` for a partition that is not the first."""
+        return _name(self.target, ":")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,26 @@ def boards_of(directory: str | os.PathLike[str], given: Sequence[str]) -> tuple[
     return (named,) if named is not None else tuple(given)
 
 
-def orders(boards: Sequence[str], image: str, partition: int = 0) -> list[Order]:
-    """What to build for boards given as `NAME` or `NAME:PARTITION`.
+def orders(
+    boards: Sequence[str],
+    image: str,
+    partition: int = 0,
+    options: Options | None = None,
+    recipe: Path | None = None,
+) -> list[Order]:
+    """What to build for boards given as `NAME` or `NAME:PARTITION`; one order where there is none.
 
     image: a folder, for `NAME.img` in it (`NAME.1.img` for partition 1); a pattern with `{board}`,
     and `{partition}` if there are several of a board; or, for a single board, a file. partition:
     where a board is given without one. UsageError when two orders would write the same file.
     """
-    wanted = []
+    options = options or Options()
+    wanted = [] if boards else [Order(Target(options=options), Path(image))]
     for text in boards:
         board, number = parse_board(text)
         place = board.partition(partition if number is None else number)
-        wanted.append(Order(board, place, _place(image, board, place, len(boards) == 1)))
+        target = Target(board, place, options)
+        wanted.append(Order(target, _place(image, target, len(boards) == 1), recipe))
     taken: dict[Path, Order] = {}
     for order in wanted:
         other = taken.setdefault(order.image, order)
@@ -68,12 +77,12 @@ def orders(boards: Sequence[str], image: str, partition: int = 0) -> list[Order]
     return wanted
 
 
-def _place(image: str, board: Board, partition: Partition, only_one: bool) -> Path:
+def _place(image: str, target: Target, only_one: bool) -> Path:
     if "{board}" in image or "{partition}" in image:
-        filled = image.replace("{board}", board.name)
-        return Path(filled.replace("{partition}", str(partition.index)))
+        filled = image.replace("{board}", target.name)
+        return Path(filled.replace("{partition}", str(_index(target))))
     if image.endswith(os.sep) or os.path.isdir(image):
-        return Path(image) / f"{_name(board, partition, '.')}.img"
+        return Path(image) / f"{_name(target, '.')}.img"
     if only_one:
         return Path(image)
     raise UsageError(
@@ -82,59 +91,53 @@ def _place(image: str, board: Board, partition: Partition, only_one: bool) -> Pa
     )  # fmt: skip
 
 
-def _name(board: Board, partition: Partition, separator: str) -> str:
-    return board.name + (f"{separator}{partition.index}" if partition.index else "")
+def _name(target: Target, separator: str) -> str:
+    index = _index(target)
+    return target.name + (f"{separator}{index}" if index else "")
+
+
+def _index(target: Target) -> int:
+    return target.partition.index if target.partition is not None else 0
 
 
 def build_each(
     directory: Path,
     wanted: Sequence[Order],
-    options: Options,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> Iterator[BoardResult]:
     """Build one after the other; what goes wrong with one is its outcome and stops no other."""
     for order in wanted:
-        target = Target(order.board, order.partition, options)
         try:
             order.image.parent.mkdir(parents=True, exist_ok=True)
-            built = build_file(directory, order.image, target, excludes, progress)
+            built = build_order(directory, order, excludes, progress)
         except RomfsError as error:
             yield BoardResult(order, None, error)
         else:
             yield BoardResult(order, built, None)
 
 
-def build_recipe(
-    top: Path,
-    recipe: Path,
-    wanted: Order,
-    options: Options,
-    excludes: tuple[str, ...] = (),
-    progress: Progress = no_progress,
-) -> Built:
-    """Build what a recipe of the firmware says. top: the firmware's checkout."""
-    with laid_out(recipe, top, wanted.partition.index) as laid:
-        target = Target(wanted.board, wanted.partition, options.over(laid.rules))
-        return build_file(laid.folder, wanted.image, target, excludes, progress, laid.order)
-
-
-def build_file(
+def build_order(
     directory: Path,
-    image: Path,
-    target: Target,
+    order: Order,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
-    order: Sequence[str] = (),
 ) -> Built:
-    """Build an image file. A file that is there is replaced only when all is well; it keeps its
-    permissions, and where it is a symbolic link, the link stays. order: files that come first."""
-    final = Path(os.path.realpath(image))
+    """Build an image file of a folder; with a recipe, of what that says, and the folder is the
+    firmware's checkout. A file that is there is replaced only when all is well; it keeps its
+    permissions, and where it is a symbolic link, the link stays."""
+    final = Path(os.path.realpath(order.image))
     if final.is_dir():
-        raise UsageError("a directory, not an image file", where=str(image))
-    capacity = target.partition.size if target.partition is not None else None
-    with replace_atomically(final, 0o666) as file:
-        built = build(directory, file, target, capacity, excludes, progress, order)
+        raise UsageError("a directory, not an image file", where=str(order.image))
+    with ExitStack() as stack:
+        target = order.target
+        first: tuple[str, ...] = ()
+        if order.recipe is not None:
+            laid = stack.enter_context(laid_out(order.recipe, directory, _index(target)))
+            directory, first = laid.folder, laid.order
+            target = replace(target, options=target.options.over(laid.rules))
+        file = stack.enter_context(replace_atomically(final, 0o666))
+        built = build(directory, file, target, excludes, progress, first)
         if final.exists():
             os.fchmod(file.fileno(), final.stat().st_mode & 0o7777)
-    return built
+        return built

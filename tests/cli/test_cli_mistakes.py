@@ -244,6 +244,19 @@ def test_doctor_gives_no_folder_of_the_system_away(
     assert check.remedy == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
 
 
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no /dev/fuse here")
+def test_doctor_says_what_mount_would(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """fusermount is setuid root, but libfuse opens the device as the user."""
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    monkeypatch.setattr("os.access", lambda path, mode: path != "/dev/fuse")
+    main(["doctor"])
+    said = capsys.readouterr().out
+    assert "MISSING  /dev/fuse      no permission to use /dev/fuse\n" in said
+    assert "sudo chmod a+rw /dev/fuse\n" in said
+
+
 def test_counts_read_well() -> None:
     assert [count_text(n, w) for n, w in ((1, "file"), (2, "directory"), (1000, "change"))] == [
         "1 file", "2 directories", "1,000 changes",
