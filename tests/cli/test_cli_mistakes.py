@@ -244,7 +244,7 @@ def test_doctor_gives_no_folder_of_the_system_away(
     assert check.remedy == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
 
 
-@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no /dev/fuse here")
+@pytest.mark.mount
 def test_doctor_says_what_mount_would(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
