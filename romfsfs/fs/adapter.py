@@ -54,7 +54,9 @@ class Adapter(FileOperations):
         else:
             free = max(0, capacity - used) // _BLOCK
             numbers |= {"f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_blocks": capacity // _BLOCK}
-            numbers |= {"f_bfree": free, "f_bavail": free}
+            # What is edited lies on the state folder's disk until it is committed.
+            on_disk = real.f_bavail * real.f_frsize // _BLOCK
+            numbers |= {"f_bfree": free, "f_bavail": min(free, on_disk)}
         return {**numbers, "f_namemax": 255}
 
     # -- names
@@ -109,12 +111,15 @@ class Adapter(FileOperations):
 
     def unlink(self, path: str) -> int:
         self._check_change(path, hidden=True)
+        taken = self._taken(path)
         try:
             self._tree.at(os.unlink, path)
         except FileNotFoundError:
             if hidden_name(path) is None:
                 raise
             # libfuse 3.17 removes by itself what was closed while it was hidden; `rename` had.
+        if taken:
+            self._space.give(taken)
         self._changed(path)
         return 0
 
@@ -132,7 +137,9 @@ class Adapter(FileOperations):
         hides, reveals = hidden_name(new), hidden_name(old)
         if hides is not None and stat.S_ISDIR(self._tree.stat(old).st_mode):
             raise refuse(errno.EPERM)  # libfuse hides files only: a user made this name up
+        taken = self._taken(old) + self._taken(new)
         self._tree.rename(old, new, renamer(flags))
+        self._space.give(taken - self._taken(old) - self._taken(new))
         moved: list[Handle] = []
         if hides is not None:
             if not self._handles.hide(old, hides):

@@ -135,7 +135,10 @@ def _serve(
     # Others may use it and root made it: what they create must be theirs.
     shared = "allow_other" in fuse_options and os.geteuid() == 0
     caller = binding.caller if shared else None
-    adapter = Adapter(host, caller=caller, requester=binding.caller, ready=on_ready)
+    adapter = Adapter(
+        host, caller=caller, requester=binding.caller, ready=on_ready,
+        keeps_times="noatime" in fuse_options,
+    )  # fmt: skip
     _raise_file_limit()
     _share_one_heap()
     # libfuse unmounts and returns on these, but only where it finds the default action. For SIGINT

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from romfsfs.fs import control
 from romfsfs.fs.calls import PUNCH_HOLE, allocate, truncate_path
 from romfsfs.fs.handles import Handle, Handles
+from romfsfs.fs.space import Space
 from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class FileOperations:
     caller: (user id, group id) whose request is being served, when what it creates should be
     its own (a mount by root for others); None: what is created is the daemon's user's.
     requester: the same of every request, to tell who may give commands (`control`).
-    ready: called once, when the kernel has mounted.
+    ready: called once, when the kernel has mounted. keeps_times: reading changes no access time.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class FileOperations:
         caller: Callable[[], tuple[int, int]] | None = None,
         requester: Callable[[], tuple[int, int]] | None = None,
         ready: Callable[[], None] = lambda: None,
+        keeps_times: bool = False,
     ) -> None:
         self._host = host
-        self._tree = WorkTree(host.work_fd, host.hidden_fd)
+        self._tree = WorkTree(host.work_fd, host.hidden_fd, keeps_times)
+        self._space = Space(host)
         self._handles = Handles()
         self._control = control.ControlDirectory(host, self.open_writers, requester)
         self._caller = caller
@@ -93,6 +96,7 @@ class FileOperations:
         writable = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
         if writable and self._read_only:
             raise refuse(errno.EROFS)
+        cut_off = self._taken(path) if flags & os.O_TRUNC else 0
         fd = self._tree.open(path, flags)
         try:
             handle = Handle(
@@ -106,6 +110,7 @@ class FileOperations:
             handle.path, handle.limit = None, None
         handle.changed = bool(flags & os.O_TRUNC)
         if handle.changed:
+            self._space.give(cut_off)
             self._drop_set_id(fd)
         self._opened(handle, info)
         return 0
@@ -129,8 +134,8 @@ class FileOperations:
             self._control.file(fh).write(bytes(data))
             return len(data)
         length = len(data)
-        if handle.limit is not None and offset + length > handle.limit:
-            raise refuse(errno.ENOSPC)
+        if handle.limit is not None:
+            self._grow(fh, offset + length, handle.limit, errno.ENOSPC)
         written = 0
         try:
             while written < length:  # a full disk: what fits now, the reason at the next call
@@ -150,8 +155,9 @@ class FileOperations:
             handle = self._handles.get(info.fh)
             if handle is None:
                 raise refuse(errno.EBADF)
-            if handle.limit is not None and length > handle.limit:
-                raise refuse(errno.ENOSPC)
+            if handle.limit is not None:
+                self._grow(handle.fd, length, handle.limit, errno.EFBIG)
+                self._space.give(max(0, os.fstat(handle.fd).st_size - length))
             os.ftruncate(handle.fd, length)
             handle.changed = True
         elif path is not None and self._control.owns(path):
@@ -159,10 +165,11 @@ class FileOperations:
         elif path is not None:
             self._check_change(path, hidden=True)
             limit = self._host.limit(to_text(path))
-            if limit is not None and length > limit:
-                raise refuse(errno.ENOSPC)
             fd = self._tree.open(path, _TO_TRUNCATE)
             try:
+                if limit is not None:
+                    self._grow(fd, length, limit, errno.EFBIG)
+                    self._space.give(max(0, os.fstat(fd).st_size - length))
                 (truncate_path if _BY_PATH else os.ftruncate)(fd, length)
             finally:
                 os.close(fd)
@@ -177,9 +184,8 @@ class FileOperations:
         handle = self._handles.get(info.fh)
         if handle is None:
             raise refuse(errno.EBADF)
-        longest = 0 if mode & PUNCH_HOLE else offset + length
-        if handle.limit is not None and longest > handle.limit:
-            raise refuse(errno.ENOSPC)
+        if handle.limit is not None and not mode & PUNCH_HOLE:
+            self._grow(handle.fd, offset + length, handle.limit, errno.ENOSPC)
         allocate(handle.fd, mode, offset, length)
         handle.changed = True
         return 0
@@ -225,6 +231,26 @@ class FileOperations:
         if not hidden and hidden_name(path) is not None:
             raise refuse(errno.EPERM)
 
+    def _grow(self, fd: int, length: int, limit: int, number: int) -> None:
+        """Raise what refuses this length to a file that is stored as it is.
+
+        limit: what it may have. number: the error where it alone is too large; ENOSPC where all
+        of them are."""
+        more = length - os.fstat(fd).st_size
+        if more > 0:
+            if length > limit:
+                raise refuse(number)
+            self._space.take(more, limit)
+
+    def _taken(self, path: str) -> int:
+        """How many bytes of the partition a file takes for certain."""
+        if self._host.limit(to_text(path)) is None:
+            return 0
+        with contextlib.suppress(OSError):
+            found = self._tree.stat(path)
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return 0
+
     def _changed(self, path: str) -> None:
         if hidden_name(path) is None:
             self._host.changed(to_text(path))
@@ -240,6 +266,8 @@ class FileOperations:
     def _report(self, handle: Handle) -> None:
         if handle.changed and handle.path is not None:
             handle.changed = False
+            if handle.limit is None:  # a source may take the place of what is stored as it is
+                self._space.give(0)
             self._host.changed(to_text(handle.path))
 
     def _descriptor(self, info: Any) -> int:

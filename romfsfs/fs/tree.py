@@ -14,6 +14,7 @@ otherwise is refused (EPERM), but a `mv` to one cannot be told from libfuse's ow
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -48,9 +49,11 @@ def hidden_name(path: str) -> bytes | None:
 class WorkTree:
     """Calls `os` functions on paths relative to the work tree. No state: any thread."""
 
-    def __init__(self, work_fd: int, hidden_fd: int) -> None:
+    def __init__(self, work_fd: int, hidden_fd: int, keeps_times: bool = False) -> None:
+        """keeps_times: what is opened and read keeps its access time (mount option `noatime`)."""
         self.work_fd = work_fd
         self.hidden_fd = hidden_fd
+        self._unnoticed = getattr(os, "O_NOATIME", 0) if keeps_times else 0
 
     def at(self, function: Callable[..., Any], path: str, *args: Any, **options: Any) -> Any:
         """`function(name, *args, dir_fd=...)` with the descriptor and name that mean `path`."""
@@ -69,7 +72,13 @@ class WorkTree:
         return result
 
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
-        fd: int = self.at(os.open, path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | self._unnoticed
+        try:
+            fd: int = self.at(os.open, path, flags, mode)
+        except OSError as error:
+            if error.errno != errno.EPERM or not self._unnoticed:  # a disk that has no such thing
+                raise
+            fd = self.at(os.open, path, flags & ~self._unnoticed, mode)
         return fd
 
     def rename(self, old: str, new: str, rename: Callable[..., None] = os.rename) -> None:

@@ -159,6 +159,20 @@ class SessionHost:
             return None
         return capacity
 
+    def least(self) -> int:
+        """How many bytes the files that have a `limit` are certain to take. Looks at all of them.
+
+        Not counted: what stands beside a source that may become it, as app.mpy beside app.py."""
+        files = [work for work in scan(self.work_fd) if work.kind == "file"]
+        concerns, excluded = self.session.converters.concerns, self.session.excludes.matches
+        made = {os.path.splitext(work.path)[0] for work in files if concerns(work.path)}
+        return sum(
+            work.signature.size
+            for work in files
+            if os.path.splitext(work.path)[0] not in made and not excluded(work.path)
+            if work.path != OPTIONS_NAME
+        )
+
     def usage(self) -> tuple[int | None, int]:
         """(capacity, what the image would take now) in bytes; capacity None: unlimited."""
         held = self._held()

@@ -70,6 +70,12 @@ class FakeHost:
         limits: dict[str, int] = self.settings.get("limits", {})
         return limits.get(path)
 
+    def least(self) -> int:
+        self._note("counted")
+        limits: dict[str, int] = self.settings.get("limits", {})
+        stored = [self.state / "work" / name for name in limits]
+        return sum(path.stat().st_size for path in stored if path.exists())
+
     def usage(self) -> tuple[int | None, int]:
         if "slow" in self.settings:
             self._wait()

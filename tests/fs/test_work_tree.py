@@ -273,6 +273,14 @@ def test_the_partition_in_numbers(place: Mounted) -> None:
     assert found.f_ffree > 0
 
 
+def test_no_more_is_free_than_the_disk_of_the_state_has(place: Mounted) -> None:
+    place.settings(capacity=1 << 60, used=1 << 20)
+    place.mount()
+    found, disk = os.statvfs(place.mnt), os.statvfs(place.work)
+    assert found.f_bfree * found.f_frsize == (1 << 60) - (1 << 20)
+    assert found.f_bavail * found.f_frsize <= disk.f_blocks * disk.f_frsize
+
+
 def test_without_a_capacity_the_disk_shows(mounted: Mounted) -> None:
     assert os.statvfs(mounted.mnt).f_blocks == os.statvfs(mounted.work).f_blocks > 0
 
@@ -284,12 +292,12 @@ def test_a_write_beyond_the_files_limit_gets_enospc(place: Mounted) -> None:
         file.write(bytes(100))
         with refused(errno.ENOSPC):
             file.write(b"x")
-        with refused(errno.ENOSPC):
+        with refused(errno.EFBIG):
             file.truncate(101)
         with refused(errno.ENOSPC):
             os.posix_fallocate(file.fileno(), 1, 100)
         os.posix_fallocate(file.fileno(), 0, 100)
-    with refused(errno.ENOSPC):
+    with refused(errno.EFBIG):
         os.truncate(place.mnt / "model.bin", 101)
     with (place.mnt / "part").open("wb", 0) as file:
         file.write(bytes(99))
@@ -300,6 +308,63 @@ def test_a_write_beyond_the_files_limit_gets_enospc(place: Mounted) -> None:
         (place.mnt / "model.bin").rename(place.mnt / "free")
         file.write(b"x")
     assert (place.mnt / "free").stat().st_size == 101
+
+
+def test_files_that_are_too_large_together_get_enospc(place: Mounted) -> None:
+    """What files take for certain is counted together, and what one gives up another may have."""
+    one, two, other = (place.mnt / name for name in ("one.bin", "two.bin", "model.py"))
+    place.settings(limits={"one.bin": 100, "two.bin": 100})
+    place.mount()
+    one.write_bytes(bytes(60))
+    with two.open("wb", 0) as file:
+        file.write(bytes(40))
+        for refusal in range(3):
+            with refused(errno.ENOSPC):
+                file.write(b"x")
+            with refused(errno.ENOSPC):
+                file.truncate(41 + refusal)
+            with refused(errno.ENOSPC):
+                os.posix_fallocate(file.fileno(), 0, 41)
+        assert place.calls().count("counted") == 2, "nothing had changed: not counted again"
+        other.write_bytes(bytes(1000))  # not stored as it is: nothing is certain
+        file.seek(0)
+        file.write(bytes(40))
+        os.truncate(one, 59)
+        file.write(b"x")
+        with refused(errno.ENOSPC):
+            file.write(b"x")
+        one.write_bytes(bytes(58))
+        file.write(b"x")
+        one.rename(place.mnt / "elsewhere")
+        file.write(bytes(58))
+        with refused(errno.ENOSPC):
+            (place.mnt / "elsewhere").rename(one)
+            with one.open("ab", 0) as again:
+                again.write(b"x")
+        one.unlink()
+        one.write_bytes(b"")
+    two.unlink()
+    one.write_bytes(bytes(100))
+    before = place.calls().count("counted")
+    for _ in range(5):
+        one.write_bytes(bytes(100))
+    assert place.calls().count("counted") == before, "what is cut off is room, without a count"
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "noatime")])
+def test_reading_changes_access_times_unless_told_not_to(
+    place: Mounted, options: tuple[str, ...]
+) -> None:
+    place.mount(*options)
+    file, folder = place.mnt / "a.txt", place.mnt / "lib"
+    file.write_bytes(b"a")
+    folder.mkdir()
+    for path in (file, folder):
+        os.utime(path, ns=(5, 6))
+    assert file.read_bytes() == b"a"
+    assert list(folder.iterdir()) == []
+    times = [(place.work / path.name).stat().st_atime_ns for path in (file, folder)]
+    assert times == [5, 5] if options else min(times) > 5
 
 
 def test_a_read_only_mount_refuses_every_change(place: Mounted) -> None:
