@@ -27,6 +27,12 @@ start = runner._start
 runner._start = lambda argv, *rest: start(["sleep", "600"], *rest)
 sys.exit(main(sys.argv[1:]))
 """
+#: The same; the signal is given to the thread that starts it, which wakes no other.
+GIVEN_TO_ANOTHER_THREAD = SLOW.replace(
+    "runner._start = lambda argv, *rest: ", "import signal, threading\n"
+    "runner._start = lambda argv, *rest: "
+    "signal.pthread_kill(threading.get_ident(), signal.SIGINT) or "
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -36,9 +42,9 @@ def place(make_mount: Callable[..., RealMount]) -> RealMount:
     return place
 
 
-def start(place: RealMount, *words: object) -> subprocess.Popen[str]:
+def start(place: RealMount, *words: object, program: str = SLOW) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SLOW, *map(str, words)],
+        [sys.executable, "-c", program, *map(str, words)],
         env={**place.env, **CLEAN}, cwd=place.base, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -80,6 +86,19 @@ def test_a_command_that_waits_for_a_tool(
     assert not list(tools(place))
     assert not list(place.base.rglob("*.tmp"))
     assert (place.work / "a.txt").read_text() == "edit"
+
+
+def test_a_signal_that_wakes_nobody_is_noticed_all_the_same(place: RealMount) -> None:
+    """As one that comes just before Python waits for a thread."""
+    product = place.base / "product"
+    product.mkdir()
+    (product / "app.py").write_text("x = 1\n")
+    running = start(
+        place, "build", "--force", product, place.image, program=GIVEN_TO_ANOTHER_THREAD
+    )
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert not list(tools(place))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from romfsfs.session.tree.worktree import open_file
 from romfsfs.system.files import Progress, no_progress
+from romfsfs.system.waiting import wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,9 @@ class Conversions:
         cancel = threading.Event()
         with ThreadPoolExecutor(max_workers=min(len(pending), os.cpu_count() or 1)) as pool:
             try:
-                for _ in pool.map(lambda entry: self._convert(entry, cancel), pending):
+                for each in [pool.submit(self._convert, entry, cancel) for entry in pending]:
+                    wait_for_all([each])
+                    each.result()
                     done += 1
                     progress("converting", done, len(pending))
             except BaseException:  # Ctrl-C: no tool runs on for minutes

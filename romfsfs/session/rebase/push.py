@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -41,6 +41,7 @@ from romfsfs.session.session import Session
 from romfsfs.session.settings import device_target
 from romfsfs.system.copying import copy_range
 from romfsfs.system.files import Progress, check_plain, no_progress
+from romfsfs.system.waiting import wait_for_all
 
 
 def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
@@ -182,7 +183,7 @@ def push_all(
         running = {camera: pool.submit(one_of_many, camera) for camera in wanted}
         while True:
             try:
-                wait(running.values())
+                wait_for_all(running.values())
                 break
             except KeyboardInterrupt:  # each camera is put in order first, however impatient
                 stop.set()
