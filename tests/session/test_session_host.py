@@ -219,6 +219,17 @@ def test_limits_are_of_what_is_stored_as_it_is(host: SessionHost, desk: Desk) ->
     assert host.usage() == (capacity, desk.session.base.image_size)
 
 
+def test_what_is_certain_to_be_stored_is_counted(host: SessionHost, desk: Desk) -> None:
+    before = host.least()
+    desk.write("data.bin", bytes(1000))
+    desk.write("lib/more.bin", bytes(100))
+    desk.write("app.py", b"x = 1\n")  # becomes something else
+    desk.write("app.mpy", bytes(10))  # app.py may take its place
+    desk.write("lib/junk~", bytes(10))  # never stored
+    desk.write("romfs.toml", b"")
+    assert host.least() == before + 1100
+
+
 def test_what_is_pending_when_a_session_is_resumed_is_converted(desk: Desk) -> None:
     desk.open()
     desk.write("app.py", b"x = 1\n")
