@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from measure import MIB, MPREMOTE, OPENMV_OTA, ROMFSFS, Bench, Figure, Usage, at_most, memory
+from measure import MIB, MPREMOTE, OPENMV_OTA, Bench, Figure, Task, Usage, memory
 from trees import camera_image, models, small_files
 
 
-def synced(bench: Bench, target: Path, *command: object) -> Callable[[], Usage]:
+def synced(target: Path, command: Task) -> Task:
     """A task: the command, then `sync`; what it made before is removed first."""
 
     def task() -> Usage:
@@ -21,59 +21,65 @@ def synced(bench: Bench, target: Path, *command: object) -> Callable[[], Usage]:
         target.unlink(missing_ok=True)
         os.sync()
         started = time.perf_counter()
-        usage = bench.run(*command)
+        usage = command()
         os.sync()
         return usage._replace(seconds=time.perf_counter() - started)
 
     return task
 
 
+def building(bench: Bench, tree: Path, peaks: list[int] | None = None) -> Task:
+    """Our build of a tree, synced. peaks: gets the memory that each took."""
+    out = bench.place / "out.img"
+
+    def build() -> Usage:
+        usage = bench.ours("build", tree, out, "--no-convert")
+        if peaks is not None:
+            peaks.append(usage.peak)
+        return usage
+
+    return synced(out, build)
+
+
 def build_section(bench: Bench) -> Iterator[Figure]:
     """A gigabyte of models: at most 2 x `cp -r` and sync, memory under 120 MiB."""
     size = 1024 * MIB if bench.full else 256 * MIB
     label = "1 GiB" if bench.full else "256 MiB"
-    tree, out = models(bench, size), bench.place / "out.img"
-    rounds = 3 if bench.full else bench.rounds
-    ours, copy, ota, upstream = bench.interleaved(
-        [
-            synced(bench, out, ROMFSFS, "build", tree, out, "--no-convert"),
-            synced(bench, bench.place / "copy", "cp", "-r", tree, bench.place / "copy"),
-            synced(bench, out, OPENMV_OTA, "romfs", "pack", tree, "-o", out, "-q"),
-            synced(bench, out, MPREMOTE, "romfs", "--no-mpy", "-o", out, "build", tree),
-        ],
-        rounds,
+    tree, out, copy = models(bench, size), bench.place / "out.img", bench.place / "copy"
+    peaks: list[int] = []
+    ota = synced(out, lambda: bench.run(OPENMV_OTA, "romfs", "pack", tree, "-o", out, "-q"))
+    upstream = synced(
+        out, lambda: bench.run(MPREMOTE, "romfs", "--no-mpy", "-o", out, "build", tree)
     )
-    shutil.rmtree(bench.place / "copy")
+    copied = synced(copy, lambda: bench.run("cp", "-r", tree, copy))
+    yield from bench.compared(
+        f"build {label}", building(bench, tree, peaks),
+        {"cp -r": (copied, 2.0), "openmv-ota": (ota, None), "mpremote": (upstream, None)},
+        3 if bench.full else None,
+    )  # fmt: skip
+    yield memory(f"build {label}, memory", max(peaks), 120)
+    shutil.rmtree(copy, ignore_errors=True)
     out.unlink()
-    yield at_most(f"build {label}", ours, "cp -r", copy, 2.0)
-    yield at_most(f"build {label}", ours, "openmv-ota", ota, None)
-    yield at_most(f"build {label}", ours, "mpremote", upstream, None)
-    yield memory(f"build {label}, memory", max(usage.peak for usage in ours), 120)
     if bench.full:
         shutil.rmtree(tree)
 
 
 def small_section(bench: Bench) -> Iterator[Figure]:
-    """20,000 small files: at most half of openmv-ota's time."""
+    """20,000 small files: at most 0.9 of openmv-ota's time."""
     tree, out = small_files(bench), bench.place / "out.img"
-    ours, ota = bench.interleaved(
-        [
-            synced(bench, out, ROMFSFS, "build", tree, out, "--no-convert"),
-            synced(bench, out, OPENMV_OTA, "romfs", "pack", tree, "-o", out, "-q"),
-        ]
+    ota = synced(out, lambda: bench.run(OPENMV_OTA, "romfs", "pack", tree, "-o", out, "-q"))
+    yield from bench.compared(
+        "build 20,000 files", building(bench, tree), {"openmv-ota": (ota, 0.9)}
     )
     out.unlink()
-    yield at_most("build 20,000 files", ours, "openmv-ota", ota, 0.5)
 
 
 def ls_section(bench: Bench) -> Iterator[Figure]:
     """`ls -l` of a 24 MB image: at most half of openmv-ota's time."""
     image = camera_image(bench)
-    ours, ota = bench.interleaved(
-        [
-            lambda: bench.run(ROMFSFS, "ls", "-l", image),
-            lambda: bench.run(OPENMV_OTA, "romfs", "ls", "-l", image),
-        ],
+    yield from bench.compared(
+        "ls -l, 24 MB",
+        lambda: bench.ours("ls", "-l", image),
+        {"openmv-ota": (lambda: bench.run(OPENMV_OTA, "romfs", "ls", "-l", image), 0.5)},
         2 * bench.rounds,
     )
-    yield at_most("ls -l, 24 MB", ours, "openmv-ota", ota, 0.5)

@@ -11,26 +11,50 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from measure import CHECKOUT, ROMFSFS, Bench
+from measure import CHECKOUT, Bench, Usage
 
 LOOPBACK = CHECKOUT / "tests/fs/loopback.py"
 _PATIENCE_SECONDS = 60
 
 
+class Mount(NamedTuple):
+    """What serves a mount, and what mounting took until it could be listed, its CPU included."""
+
+    pid: int
+    taken: Usage
+
+    @property
+    def cpu(self) -> float:
+        """Processor seconds that it has used so far, its ended children's included."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def peak_memory(self) -> int:
+        """The most memory that it has held so far, bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+
+
 @contextmanager
-def ours(bench: Bench, image: Path, *options: object) -> Iterator[int]:
-    """`romfsfs mount IMAGE`; the daemon's process id. Edits are thrown away at the end."""
-    bench.run(ROMFSFS, "mount", image, bench.mountpoint, *options)
+def ours(bench: Bench, source: object, *options: object) -> Iterator[Mount]:
+    """`romfsfs mount SOURCE`. Edits are thrown away at the end."""
+    started = time.perf_counter()
+    usage = bench.ours("mount", source, bench.mountpoint, *options)
+    os.listdir(bench.mountpoint)
+    seconds = time.perf_counter() - started
     try:
-        yield daemon_of(bench)
+        mount = Mount(_daemon_of(bench), usage)
+        yield mount._replace(taken=Usage(seconds, usage.cpu + mount.cpu))
     finally:
-        bench.run(ROMFSFS, "umount", "--discard", bench.mountpoint)
+        bench.ours("umount", "--discard", bench.mountpoint)
 
 
-def daemon_of(bench: Bench) -> int:
+def _daemon_of(bench: Bench) -> int:
     """Who serves the mount, as the session's lock says."""
-    for lock in (bench.place / "state/sessions").glob("*/lock"):
+    for lock in (bench.state / "sessions").glob("*/lock"):
         found = re.search(r'"pid": (\d+)', lock.read_text())
         if found and str(bench.mountpoint) in lock.read_text():
             return int(found[1])
@@ -38,14 +62,14 @@ def daemon_of(bench: Bench) -> int:
 
 
 @contextmanager
-def loopback(bench: Bench) -> Iterator[float]:
-    """The loopback over an empty folder; seconds from its start until it could be listed."""
+def loopback(bench: Bench) -> Iterator[Mount]:
+    """The loopback over an empty folder."""
     root = bench.place / "loopback-root"
     root.mkdir()
     before = bench.mountpoint.stat().st_dev
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, str(LOOPBACK), str(root), str(bench.mountpoint)],
+        [sys.executable, str(LOOPBACK), str(root), str(bench.mountpoint)], env=bench.environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     while bench.mountpoint.stat().st_dev == before:
@@ -54,9 +78,10 @@ def loopback(bench: Bench) -> Iterator[float]:
             raise RuntimeError(f"the loopback did not mount: {said}")
         time.sleep(0.001)
     os.listdir(bench.mountpoint)
-    taken = time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    mount = Mount(process.pid, Usage(seconds))
     try:
-        yield taken
+        yield mount._replace(taken=Usage(seconds, mount.cpu))
     finally:
         program = shutil.which("fusermount3") or "fusermount"
         subprocess.run([program, "-u", str(bench.mountpoint)], check=True)
@@ -64,18 +89,6 @@ def loopback(bench: Bench) -> Iterator[float]:
         if process.stderr:
             process.stderr.close()
         shutil.rmtree(root)
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a running process has used so far, user and system, its ended children included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_memory(pid: int) -> int:
-    """The most memory a running process has held so far, bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
 
 def drop_names() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from measure import ROMFSFS, Bench, Figure, at_most
+from measure import Bench, Figure, Usage
 
 
 def startup_section(bench: Bench) -> Iterator[Figure]:
@@ -15,14 +15,13 @@ def startup_section(bench: Bench) -> Iterator[Figure]:
     (tree / "main.py").write_text("print('hello')\n")
     (tree / "labels.txt").write_text("yes\nno\n")
     image = bench.place / "tiny.img"
-    bench.run(ROMFSFS, "build", tree, image)
-    nothing, asked, listed = bench.interleaved(
-        [
-            lambda: bench.run(sys.executable, "-c", "pass"),
-            lambda: bench.run(ROMFSFS, "--version"),
-            lambda: bench.run(ROMFSFS, "ls", image),
-        ],
-        4 * bench.rounds,
-    )
-    yield at_most("romfsfs --version", asked, "python -c pass", nothing, 3.0)
-    yield at_most("romfsfs ls, small image", listed, "python -c pass", nothing, 3.0)
+    bench.ours("build", tree, image)
+
+    def nothing() -> Usage:
+        return bench.run(sys.executable, "-c", "pass")
+
+    for name, words in (("--version", ("--version",)), ("ls, small image", ("ls", image))):
+        yield from bench.compared(
+            f"romfsfs {name}", lambda words=words: bench.ours(*words),  # type: ignore[misc]
+            {"python -c pass": (nothing, 3.0)}, 4 * bench.rounds,
+        )  # fmt: skip
