@@ -208,19 +208,21 @@ _FEW = 24
 _LONG = 1000
 
 
-def sync_paths(root: str | os.PathLike[str], paths: Iterable[str]) -> None:
-    """Make what was done at these paths below `root` durable: files, folders, or nothing left."""
-    files, folders = set(), {""}
-    for path in paths:
-        folder, _, _ = path.rpartition("/")
-        files.add(path)
-        while folder and folder not in folders:
-            folders.add(folder)
+def sync_paths(
+    root: str | os.PathLike[str], files: Iterable[str] = (), names: Iterable[str] = ()
+) -> None:
+    """Make the bytes of these files below `root` durable, and that something got or lost these
+    names."""
+    files, folders = set(files), set[str]()
+    for name in names:
+        folder = name
+        while folder:  # a folder above may be new too
             folder = folder.rpartition("/")[0]
-    if len(files) + len(folders) > _FEW or any(len(path) > _LONG for path in files):
+            folders.add(folder)
+    if len(files) + len(folders) > _FEW or any(len(path) > _LONG for path in files | folders):
         sync_file_system(root)
         return
-    for path in [*sorted(files - folders), *sorted(folders, key=len, reverse=True)]:
+    for path in [*sorted(files), *sorted(folders, key=len, reverse=True)]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             _sync(os.path.join(root, path), os.O_NOFOLLOW | os.O_NONBLOCK)
 

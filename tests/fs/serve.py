@@ -1,11 +1,14 @@
 """Mounts a fake host: `python serve.py STATE MOUNTPOINT [--foreground] [-o OPTIONS]...`.
 
-Prints the daemon's process id, or one line for the error, with its exit code.
+Prints the daemon's process id, or one line for the error, with its exit code. What the daemon
+syncs, and what the file holds then, goes into STATE/synced.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
@@ -16,8 +19,23 @@ from romfsfs.errors import RomfsError  # noqa: E402
 from romfsfs.fs.daemon import MountOptions, mount  # noqa: E402
 
 
+def record_syncs(log: Path) -> None:
+    def record(name: str, real: Callable[[int], None]) -> Callable[[int], None]:
+        def recorded(fd: int) -> None:
+            real(fd)
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            with log.open("a") as file:
+                print(name, os.path.relpath(path, log.parent), os.fstat(fd).st_size, file=file)
+
+        return recorded
+
+    for name in ("fsync", "fdatasync"):
+        setattr(os, name, record(name, getattr(os, name)))
+
+
 def main() -> int:
     state, mountpoint, *rest = sys.argv[1:]
+    record_syncs(Path(state, "synced"))
     extra = tuple(rest[index + 1] for index, word in enumerate(rest) if word == "-o")
     options = MountOptions(
         source=f"{state}/camera, the first.img",

@@ -44,6 +44,24 @@ def test_a_created_file_can_be_read_and_mapped_through_its_own_handle(mounted: M
     assert (mounted.mnt / "f").stat().st_mtime_ns == 2
 
 
+def test_what_a_program_syncs_is_synced_below(mounted: Mounted) -> None:
+    """Editors and sqlite trust it: each sync is one of the same file, with what was written."""
+    (mounted.mnt / "lib").mkdir()
+    fd = os.open(mounted.mnt / "lib/f", os.O_RDWR | os.O_CREAT)
+    folder = os.open(mounted.mnt / "lib", os.O_RDONLY | os.O_DIRECTORY)
+    os.write(fd, bytes(100))
+    os.fsync(fd)
+    os.write(fd, bytes(100))
+    os.fdatasync(fd)
+    os.fsync(folder)
+    lines = (mounted.state / "synced").read_text().splitlines()
+    assert lines[:2] == ["fsync work/lib/f 100", "fdatasync work/lib/f 200"]
+    assert lines[2].startswith("fsync work/lib ")
+    assert len(lines) == 3
+    os.close(fd)
+    os.close(folder)
+
+
 def test_sparse_files_stay_sparse(mounted: Mounted) -> None:
     with (mounted.mnt / "f").open("wb") as file:
         file.seek(10 << 20)

@@ -80,7 +80,7 @@ class Recall:
     def sync(self) -> None:
         """Make what was remembered durable: the work tree it came from may go then."""
         if self._written:
-            sync_paths(self.folder, self._written)
+            sync_paths(self.folder, self._written, self._written)
             self._written = []
 
     def find(self, stored_path: str, stored_digest: str) -> Recalled | None:

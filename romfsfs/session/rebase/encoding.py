@@ -81,8 +81,9 @@ def encode_plan(
     slack: Callable[[BinaryIO], None] | None = None,
     progress: Progress = no_progress,
 ) -> Encoded:
-    """Write the image to an empty file, durably, parse it back and compare all of it.
+    """Write the image to an empty file, parse it back and compare all of it.
 
+    Whoever gives the file its name syncs it (`SessionFolder.place`).
     slack: writes what follows the image in the file (a partition dump keeps its length).
     TreeChanged when files were edited meanwhile; VerifyError when what was written is not
     what was planned and they were not.
@@ -107,7 +108,6 @@ def encode_plan(
         if slack is not None:
             slack(file)
             file.flush()
-            os.fsync(fd)
         digest = hashed.result() if hashed is not None else digest_fd(fd)
         return Encoded(digest, os.fstat(fd).st_size, layout.size)
 

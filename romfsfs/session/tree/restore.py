@@ -116,7 +116,7 @@ def restore(
              folder, root_fd, edited)  # fmt: skip
 
     change_tree(folder.work, root or folder.work, change)
-    sync_paths(folder.work, wanted)
+    sync_paths(folder.work, names=wanted)
     reached("revert-restored")
 
 
@@ -135,7 +135,7 @@ def _put(
     moved = [pair for pair in zip(staged, items, strict=True) if pair[1].source is not None]
     try:
         extract(staged, root_fd)
-        sync_paths(folder.work, [beside.path for beside, _ in moved])
+        sync_paths(folder.work, files=[beside.path for beside, _ in moved])
         reached("revert-staged")
         with Climber(root_fd) as climber:
             while moved:

@@ -1,0 +1,56 @@
+"""What `scripts/mutants` does to a source file, and how it finds the place again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "benchlib"))
+
+from mutations import mutations
+
+SOURCE = b'''"""A module."""
+LIMIT: int = 3
+
+
+def sync(path, limit=2):
+    """\xc3\xa4: what it does."""
+    with locked(path):
+        if not path or (a is  not b and 1 < a):
+            raise ValueError("x")
+    log.info("nobody asserts this")
+    assert path == 1
+    total.sum += 1
+    done()
+'''
+
+
+def test_each_fault_is_one_change_of_the_text_that_still_parses() -> None:
+    found = mutations("x.py", SOURCE)
+    changed = []
+    for each in found:
+        lines = zip(SOURCE.splitlines(), each.applied(SOURCE).splitlines(), strict=True)
+        compile(each.applied(SOURCE), "x.py", "exec")
+        changed.append([after.decode().strip() for before, after in lines if before != after])
+    assert sorted(line for [line] in changed) == sorted([
+        "LIMIT: int = (3 + 1)",
+        "def sync(path, limit=(2 + 1)):",
+        "if True:",
+        "if not (not path or (a is  not b and 1 < a)):",
+        "if not path and (a is  not b and 1 < a):",
+        "if not path or (a is b and 1 < a):",
+        "if not path or (a is  not b or 1 < a):",
+        "if not path or (a is  not b and 1 >= a):",
+        "if not path or (a is  not b and 1 <= a):",
+        "if not path or (a is  not b and (1 + 1) < a):",
+        "pass",
+        "pass",
+        "pass",
+        "total.sum += (1 + 1)",
+    ])  # fmt: skip
+
+
+def test_a_fault_keeps_its_name_while_the_file_changes_elsewhere() -> None:
+    names = {each.name for each in mutations("x.py", SOURCE)}
+    assert names <= {each.name for each in mutations("x.py", b"import os\n\n" + SOURCE)}
+    assert len(names) == len(mutations("x.py", SOURCE))
