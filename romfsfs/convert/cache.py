@@ -1,16 +1,14 @@
 """Results of conversions, kept by content across mounts, sessions and processes.
 
-    results/<key[:2]>/<key>/artifact       what is stored in the image (absent: checked only)
-    results/<key[:2]>/<key>/result.json    digest and size of it, diagnostics, failed or not
-    locks/<key>                            held (flock) while that input is converted
-    work/                                  private folders of running conversions, held likewise
-    trimmed                                its time: when it was last brought down to its limit
+    results/<key[:2]>/<key>.bin     what is stored in the image (absent: checked only)
+    results/<key[:2]>/<key>.json    digest and size of it, diagnostics, failed or not
+    locks/<key>                     held (flock) while that input is converted
+    work/                           private folders of running conversions, held likewise
+    trimmed                         its time: when it was last brought down to its limit
 
-An entry appears by one rename and never changes. It is not fsynced: it can be made again, and a
-torn one is noticed, because the artifact's digest is compared before its first use in a process.
-Everything here may be deleted at any time. Safe between threads and processes.
-
-tempfile is imported where it is used: it costs time, and `status` does not need it.
+An entry is there when its record is, which a rename brings. Nothing is fsynced: it can be made
+again, and a torn entry is noticed, because the artifact's digest is compared before its first use
+in a process. Everything here may be deleted at any time. Safe between threads and processes.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ import fcntl
 import json
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -38,14 +37,13 @@ log = logging.getLogger(__name__)
 _SCHEMA = 1
 #: What the results may take, about (`keep_limit`).
 LIMIT_BYTES = 1 << 30
-_ARTIFACT = "artifact"
-_RESULT = "result.json"
+_RECORD = ".json"
 #: Entries used this recently are not trimmed: someone may be about to open them. Seconds.
 GRACE_SECONDS = 600.0
 #: What nobody holds after so many seconds was left by a crash: it is held soon after it is made.
 ABANDONED_SECONDS = 60.0
-#: Nor is an entry in the making ever so old. Seconds.
-_STAGED_SECONDS = 3600.0
+#: An artifact whose record is gone, or is yet to come, stays so long. Seconds.
+_ORPHAN_SECONDS = 3600.0
 #: After so many seconds somebody trims again, and whoever has filed this part of the limit.
 _TRIM_SECONDS = 3600.0
 _TRIM_PART = 16
@@ -82,15 +80,15 @@ class Cache:
 
     def get(self, key: str) -> Entry | None:
         """The result under `key`, or None: there is none, or it is damaged (and is forgotten)."""
-        folder = self._folder(key)
+        artifact = self._artifact(key)
         try:
-            entry = self._read(key, folder)
+            entry = self._read(key, artifact)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as caught:
             log.warning("cache entry %s is damaged and will be made again: %s", key, caught)
             return None
-        self._touch(folder)
+        self._touch(artifact.with_suffix(_RECORD))
         return entry
 
     def put(
@@ -103,32 +101,26 @@ class Cache:
     ) -> Entry:
         """File a result; `artifact` is moved. Call with the key locked, and before `work_folder`
         ends."""
-        import tempfile
-
         digest, size = "", 0
-        parent = make_private_dir(self._folder(key).parent)
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
-        try:
-            if artifact is not None:
-                digest, size = digest_file(artifact), artifact.stat().st_size
-                os.replace(artifact, staging / _ARTIFACT)
-            record = {
-                "schema": _SCHEMA,
-                "failed": failed,
-                "digest": digest,
-                "size": size,
-                "diagnostics": [asdict(each) for each in diagnostics],
-                "figures": dict(figures),
-            }
-            (staging / _RESULT).write_text(json.dumps(record), "utf-8")
-            self._replace(staging, self._folder(key))
-        except BaseException:
-            discard_folder(staging)
-            raise
+        kept = self._artifact(key)
+        make_private_dir(kept.parent)
+        if artifact is not None:
+            digest, size = digest_file(artifact), artifact.stat().st_size
+            os.replace(artifact, kept)
+        record = {
+            "schema": _SCHEMA,
+            "failed": failed,
+            "digest": digest,
+            "size": size,
+            "diagnostics": [asdict(each) for each in diagnostics],
+            "figures": dict(figures),
+        }
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
+            json.dump(record, file)
+        os.replace(file.name, kept.with_suffix(_RECORD))
         with self._mutex:
             self._filed += size
-        kept = self._folder(key) / _ARTIFACT if artifact is not None else None
-        return Entry(failed, kept, digest, size, diagnostics)
+        return Entry(failed, kept if artifact is not None else None, digest, size, diagnostics)
 
     @contextlib.contextmanager
     def lock(self, key: str, seconds: float, cancel: Cancel | None = None) -> Iterator[None]:
@@ -159,8 +151,6 @@ class Cache:
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
         """A private folder (0700) on the cache's file system, removed at the end."""
-        import tempfile
-
         parent = make_private_dir(self.directory / "work")
         folder = Path(tempfile.mkdtemp(dir=parent))
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -195,25 +185,26 @@ class Cache:
         entries = sorted(self._usage())
         total = sum(size for _, size, _ in entries)
         removed = 0
-        for used, size, folder in entries:
+        for used, size, record in entries:
             if total - removed <= max_bytes or now - used < GRACE_SECONDS:
                 break
-            self._discard(folder)
+            for path in (record, record.with_suffix(".bin")):
+                with contextlib.suppress(OSError):
+                    path.unlink()
             removed += size
         return removed
 
-    def _folder(self, key: str) -> Path:
-        return self.directory / "results" / key[:2] / key
+    def _artifact(self, key: str) -> Path:
+        return self.directory / "results" / key[:2] / f"{key}.bin"
 
-    def _read(self, key: str, folder: Path) -> Entry:
-        record = json.loads((folder / _RESULT).read_text("utf-8"))
+    def _read(self, key: str, artifact: Path) -> Entry:
+        record = json.loads(artifact.with_suffix(_RECORD).read_text("utf-8"))
         if not isinstance(record, dict) or record.get("schema") != _SCHEMA:
             raise ValueError("another schema")
         diagnostics = tuple(Diagnostic(**each) for each in record["diagnostics"])
         digest, size, failed = str(record["digest"]), int(record["size"]), bool(record["failed"])
         if not digest:
             return Entry(failed, None, "", 0, diagnostics, dict(record.get("figures", {})))
-        artifact = folder / _ARTIFACT
         status = artifact.stat()
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         if self._verified.get(key) != stamp:
@@ -223,28 +214,10 @@ class Cache:
                 self._verified[key] = stamp
         return Entry(failed, artifact, digest, size, diagnostics)
 
-    def _touch(self, folder: Path) -> None:
+    def _touch(self, record: Path) -> None:
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _TOUCH_SECONDS:
-                os.utime(folder)
-
-    def _replace(self, staging: Path, folder: Path) -> None:
-        try:
-            os.rename(staging, folder)
-        except OSError:  # a damaged entry is in the way
-            self._discard(folder)
-            os.rename(staging, folder)
-
-    def _discard(self, folder: Path) -> None:
-        """Out of sight by one rename, then removed: nobody sees half an entry."""
-        import tempfile
-
-        try:
-            grave = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-            os.rename(folder, grave / "entry")
-        except FileNotFoundError:
-            return
-        discard_folder(grave)
+            if time.time() - record.stat().st_mtime > _TOUCH_SECONDS:
+                os.utime(record)
 
     @staticmethod
     def _acquire(fd: int, key: str, deadline: float, cancel: Cancel | None) -> None:
@@ -269,20 +242,22 @@ class Cache:
         return os.path.samestat(os.fstat(fd), named)
 
     def _usage(self) -> Iterator[tuple[float, int, Path]]:
-        """Last use, bytes and folder of each entry."""
-        for folder in self.directory.glob("results/??/*"):
+        """Last use, bytes and record of each entry."""
+        for record in self.directory.glob(f"results/??/*{_RECORD}"):
             with contextlib.suppress(OSError):
-                size = sum(each.stat().st_size for each in folder.iterdir())
-                yield folder.stat().st_mtime, size, folder
+                status, artifact = record.stat(), record.with_suffix(".bin")
+                size = status.st_size + (artifact.stat().st_size if artifact.exists() else 0)
+                yield status.st_mtime, size, record
 
     def _sweep(self, now: float) -> None:
         for pattern, seconds in (
             ("work/*", ABANDONED_SECONDS),
             ("locks/*", ABANDONED_SECONDS),
-            ("results/??/.new-*", _STAGED_SECONDS),
-            ("results/??/.old-*", _STAGED_SECONDS),
+            ("results/??/*", _ORPHAN_SECONDS),
         ):
             for path in self.directory.glob(pattern):
+                if pattern.startswith("results") and path.with_suffix(_RECORD).exists():
+                    continue
                 with contextlib.suppress(OSError):  # it is held: somebody is at it
                     if path.is_symlink():  # a tool's: we make none
                         path.unlink()

@@ -65,24 +65,22 @@ class Faults:
 
     def clear(self) -> None:
         """Nothing more goes wrong; what did stays."""
-        self._program_budget: int | None = None
-        self._erase_budget: int | None = None
-        self._wire_budget: int | None = None
+        self._left: dict[str, int] = {}  # bytes until the power goes, by what is counted
         self._answers: list[_FailingAnswer] = []
         self._wire: list[_WireFault] = []
         self._stuck: dict[tuple[int, int], str] = {}
 
     def power_cut_after_programmed(self, count: int) -> None:
         """The power goes once `count` more bytes are programmed: exactly those are."""
-        self._program_budget = count
+        self._left["program"] = count
 
     def power_cut_after_erased(self, count: int) -> None:
         """The power goes once `count` more bytes are erased; the block's rest is half erased."""
-        self._erase_budget = count
+        self._left["erase"] = count
 
     def cut_after_wire_bytes(self, count: int) -> None:
         """The power goes once `count` more bytes went over the wire, in either direction."""
-        self._wire_budget = count
+        self._left["wire"] = count
 
     def fail_ioctl(
         self, nth: int = 1, answer: int = -EIO, command: int | None = None, count: int = 1
@@ -108,27 +106,20 @@ class Faults:
 
     # What follows is asked by the camera.
 
-    def program_room(self, count: int) -> int:
-        """How many of the next `count` bytes are programmed before the power goes."""
-        if self._program_budget is None:
-            return count
-        room = min(count, self._program_budget)
-        self._program_budget -= room
-        return room
-
-    def erase_room(self, count: int) -> int:
-        if self._erase_budget is None:
-            return count
-        room = min(count, self._erase_budget)
-        self._erase_budget -= room
+    def room(self, what: str, count: int) -> int:
+        """How many of the next `count` bytes pass before the power goes. what: "program", "erase"
+        or "wire"."""
+        room = min(count, self._left.get(what, count))
+        if what in self._left:
+            self._left[what] -= room
         return room
 
     def cut_now(self) -> bool:
         """Has a power cut become due? Forgets it: the next power-up works again."""
-        if self._program_budget == 0 or self._erase_budget == 0 or self._wire_budget == 0:
-            self._program_budget = self._erase_budget = self._wire_budget = None
-            return True
-        return False
+        due = 0 in self._left.values()
+        if due:
+            self._left.clear()
+        return due
 
     def is_stuck(self, partition: int, block: int, operation: str) -> bool:
         return self._stuck.get((partition, block)) in (operation, "both")
@@ -151,9 +142,7 @@ class Faults:
 
         The result is cut short where the power goes; `cut_now` tells.
         """
-        if self._wire_budget is not None:
-            data = data[: self._wire_budget]
-            self._wire_budget -= len(data)
+        data = data[: self.room("wire", len(data))]
         start = self._passed(direction)
         if direction == TO_CAMERA:
             self._statistics.wire_in += len(data)

@@ -134,7 +134,7 @@ class Partition:
     def _erase_block(self, block: int) -> None:
         size = self.config.erase_size
         start = block * size
-        room = self._faults.erase_room(size)
+        room = self._faults.room("erase", size)
         if not self._faults.is_stuck(self.index, block, "erase"):
             content = b"\xff" * room
             if room < size:
@@ -149,7 +149,7 @@ class Partition:
             raise CameraStopped
 
     def _program_page(self, offset: int, data: bytes) -> None:
-        data = data[: self._faults.program_room(len(data))]
+        data = data[: self._faults.room("program", len(data))]
         self._statistics.programmed += len(data)
         block = offset // max(self.config.erase_size, SECTOR)
         if not self._faults.is_stuck(self.index, block, "program"):

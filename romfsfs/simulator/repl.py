@@ -1,6 +1,7 @@
 """The REPL of the firmware, byte for byte: MicroPython's `shared/runtime/pyexec.c`.
 
-Friendly mode (prompt, echo, line editing of the plain kind, paste mode), raw mode and raw paste.
+Friendly mode (prompt, echo, line editing of the plain kind; not its paste mode, which no program
+uses), raw mode and raw paste.
 Pure: bytes come in through `process`, answers go out through `write`, snippets through `execute`.
 """
 
@@ -162,9 +163,6 @@ class Repl:
         elif byte == CTRL_D:
             self._write(b"\r\n")
             self._soft_reset()
-        elif byte == CTRL_E:
-            self._write(b"\r\npaste mode; Ctrl-C to cancel, Ctrl-D to finish\r\n=== ")
-            self._state = self._friendly_paste
 
     def _end_of_line(self) -> None:
         source = self._before + bytes(self._line)
@@ -176,20 +174,6 @@ class Repl:
             self._write(b"... ")
         else:
             self._run(source + b"\n", LINE, framed=False)
-
-    def _friendly_paste(self, data: bytearray) -> None:
-        byte = data.pop(0)
-        if byte == CTRL_C:
-            self._write(b"\r\n")
-            self._state = self._friendly
-            self._prompt()
-        elif byte == CTRL_D:
-            self._write(b"\r\n")
-            self._state = self._friendly
-            self._run(bytes(self._line), SNIPPET, framed=False)
-        else:
-            self._line.append(10 if byte == 13 else byte)
-            self._write(b"\r\n=== " if byte == 13 else bytes([byte]))
 
     # ---- raw
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from camera_rig import KIB, Rig, make_image, only_session
+from ota_slots import two_slots
 
 from romfsfs.session.rebase.record import Record
 from romfsfs.simulator import Simulator
 from romfsfs.simulator.config import PartitionConfig
-from romfsfs.simulator.ota import two_slots
 
 Connect = Callable[..., Simulator]
 

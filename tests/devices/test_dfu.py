@@ -14,6 +14,7 @@ from typing import Any
 import killed_push
 import pytest
 from listed import listed
+from ota_slots import two_slots
 
 import romfsfs
 from romfsfs.boards import get_board
@@ -46,7 +47,6 @@ from romfsfs.errors import (
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
-from romfsfs.simulator.ota import two_slots
 
 KIB = 1024
 #: board -> USB id of its loader, and its settings in their order with what is erased together

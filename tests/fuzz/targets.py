@@ -116,10 +116,10 @@ def session_state(data: bytes) -> None:
         for entry in history.entries(SessionFolder(folder)):
             assert isinstance(entry.number, int)
         key = "ab" * 32
-        entry_folder = folder / "results" / key[:2] / key
-        entry_folder.mkdir(parents=True)
-        (entry_folder / "result.json").write_bytes(data)
-        (entry_folder / "artifact").write_bytes(b"")
+        results = folder / "results" / key[:2]
+        results.mkdir(parents=True)
+        (results / f"{key}.json").write_bytes(data)
+        (results / f"{key}.bin").write_bytes(b"")
         found = Cache(folder).get(key)
         assert found is None or isinstance(found.diagnostics, tuple)
 

@@ -36,7 +36,7 @@ _CREATES = os.O_CREAT | os.O_TRUNC
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _TEMPORARY = (
     "*.tmp", "work.new", "work.old", "staged.img", "found.img",
-    "cache/convert/work/*", "cache/convert/locks/*", "cache/convert/results/*/.new-*",
+    "cache/convert/work/*", "cache/convert/locks/*", "cache/convert/results/*/tmp*",
     "recall/*/.tmp*", ".extracted.*", ".romfsfs.*",
 )  # fmt: skip
 _CALLS = ("write", "pwrite", "fsync", "copy_file_range", "ftruncate")
