@@ -29,8 +29,8 @@ from typing import Any
 
 from romfsfs.convert.types import Diagnostic
 from romfsfs.errors import Cancelled
+from romfsfs.system.beside import Cancel
 from romfsfs.system.files import digest_file, discard_folder, make_private_dir
-from romfsfs.system.runner import Cancel
 
 log = logging.getLogger(__name__)
 

@@ -37,8 +37,8 @@ from romfsfs.convert.types import (
     error,
 )
 from romfsfs.errors import Cancelled, RomfsError, ToolMissing
+from romfsfs.system.beside import Cancel
 from romfsfs.system.files import CHUNK
-from romfsfs.system.runner import Cancel
 
 _AS_IT_IS = described({"convert": "no"})
 #: Unfinished business that is remembered for `lookup`, at most.

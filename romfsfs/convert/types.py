@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from romfsfs.convert.options import Options
 from romfsfs.errors import RomfsError
-from romfsfs.system.runner import Cancel
+from romfsfs.system.beside import Cancel
 
 if TYPE_CHECKING:
     from romfsfs.boards import Board, Partition

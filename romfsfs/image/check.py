@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from bisect import bisect_right
 
 from romfsfs.errors import ImageFormatError, VerifyError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from romfsfs.image.layout import Layout
     from romfsfs.image.model import Image
     from romfsfs.image.rules import AlignmentRules
+    from romfsfs.system.beside import Cancel
     from romfsfs.system.files import Progress
 
 _CHUNK = 1 << 20
@@ -132,21 +132,15 @@ class _Hasher:
         self.files = files
         self.digests = digests
         self.done = 0
-        self.stop = False
-        self.error: VerifyError | OSError | None = None
         self._window = memoryview(b"")
         self._start = 0  # offset of the window in the image
 
-    def run(self, report: Callable[[], None] | None = None) -> None:
-        """Hash all; a difference ends it and is kept in `error`, so that it can run in a thread.
-        `report` is called now and then."""
-        try:
-            for path, extent in self.files:
-                if self.stop:
-                    return
-                self._check(path, extent, report)
-        except (VerifyError, OSError) as error:
-            self.error = error
+    def run(self, cancel: Cancel | None, report: Callable[[], None] | None = None) -> None:
+        """Hash all, or until `cancel` is set. `report` is called now and then. VerifyError."""
+        for path, extent in self.files:
+            if cancel is not None and cancel.is_set():
+                return
+            self._check(path, extent, report)
 
     def _check(self, path: str, extent: Extent, report: Callable[[], None] | None) -> None:
         digest = hashlib.sha256()
@@ -168,27 +162,16 @@ class _Hasher:
 
 
 def _hash_all(hashers: list[_Hasher], total: int, progress: Progress | None) -> None:
-    """Run the first here and the others beside it; raise the first error of any."""
+    """Run the first here and the others beside it. VerifyError."""
 
     def report() -> None:
         if progress is not None:
             progress("checking", sum(hasher.done for hasher in hashers), total)
 
-    threads = [threading.Thread(target=hasher.run, daemon=True) for hasher in hashers[1:]]
-    for thread in threads:
-        thread.start()
-    try:
-        hashers[0].run(report)
-        while hashers[0].error is None and any(thread.is_alive() for thread in threads):
-            report()
-            threads[0].join(0.1)
-    finally:
-        for hasher in hashers:
-            hasher.stop = True
-        for thread in threads:
-            thread.join()
-    for hasher in hashers:
-        if hasher.error is not None:
-            raise hasher.error
-    if progress is not None:
-        progress("checking", total, total)
+    from romfsfs.system.beside import Beside  # imported by who checks a written image
+
+    with Beside([hasher.run for hasher in hashers[1:]]) as beside:
+        hashers[0].run(None, report)
+        for number in range(len(hashers) - 1):
+            beside.result(number)
+    report()

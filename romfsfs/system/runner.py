@@ -25,9 +25,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Protocol
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from romfsfs.errors import Cancelled
+from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.programs import search_path
 
 if TYPE_CHECKING:
@@ -42,12 +43,6 @@ TICK_SECONDS = 0.05
 BUSY_ATTEMPTS = 100
 #: So often is looked for children that got away: each look kills all that it finds.
 STRAY_ATTEMPTS = 20
-
-
-class Cancel(Protocol):
-    """Tells a run to stop; a `threading.Event` is one."""
-
-    def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +146,20 @@ def run_tool(
 
     result: where its standard output goes, which is then no part of the outcome's text. OSError of
     writing it: for tools that do not notice a full disk themselves. on_output: gets the text's
-    pieces as they come."""
+    pieces as they come, in whichever thread."""
+
+    def run(cancel: Cancel) -> Outcome:
+        return _run(argv, folder, env, limits, cancel, result, on_output)
+
+    # A signal may interrupt the main thread where the tool has started and nobody knows of it yet.
+    with Beside([run], cancel=cancel) as beside:
+        return beside.result(0)
+
+
+def _run(
+    argv: Sequence[str], folder: Path, env: Mapping[str, str], limits: Limits, cancel: Cancel,
+    result: BinaryIO | None, on_output: Callable[[str], None] | None,
+) -> Outcome:  # fmt: skip
     import signal
 
     started = time.monotonic()
@@ -169,7 +177,7 @@ def run_tool(
         if limits.children:
             _kill_strays(folder)
         _drain(outputs)
-    if not ended and cancel is not None and cancel.is_set():
+    if not ended and cancel.is_set():
         raise Cancelled("the program was stopped", where=os.path.basename(argv[0]))
     return Outcome(status, capture.text(), not ended, time.monotonic() - started)
 
@@ -256,7 +264,7 @@ def _limit(pid: int, limits: Limits) -> bool:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], outputs: _Outputs, deadline: float, cancel: Cancel | None
+    process: subprocess.Popen[bytes], outputs: _Outputs, deadline: float, cancel: Cancel
 ) -> bool:
     """Read until the tool ends: True; False when time is up or `cancel` is set."""
     import selectors
@@ -266,7 +274,7 @@ def _follow(
             selector.register(pipe, selectors.EVENT_READ, taker)
         while True:
             left = deadline - time.monotonic()
-            if left <= 0 or (cancel is not None and cancel.is_set()):
+            if left <= 0 or cancel.is_set():
                 return False
             still_open = bool(selector.get_map())
             ready = selector.select(min(left, TICK_SECONDS)) if still_open else []

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from romfsfs.errors import DeviceError, DeviceLost
+from romfsfs.system.beside import Cancel
 from romfsfs.system.programs import find_on_path, install_command
-from romfsfs.system.runner import Cancel, Limits, Outcome, environment, run_tool
+from romfsfs.system.runner import Limits, Outcome, environment, run_tool
 
 #: for a command that moves no image, and for what a transfer needs besides its bytes
 QUICK = 20.0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from romfsfs.session.tree.worktree import open_file
+from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.files import Progress, no_progress
-from romfsfs.system.waiting import wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,18 +44,11 @@ class Conversions:
         pending = [entry for entry in entries if self._is_open(entry)]
         if not pending:
             return False
-        done = 0
-        cancel = threading.Event()
-        with ThreadPoolExecutor(max_workers=min(len(pending), os.cpu_count() or 1)) as pool:
-            try:
-                for each in [pool.submit(self._convert, entry, cancel) for entry in pending]:
-                    wait_for_all([each])
-                    each.result()
-                    done += 1
-                    progress("converting", done, len(pending))
-            except BaseException:  # Ctrl-C: no tool runs on for minutes
-                cancel.set()
-                raise
+        work = [partial(self._convert, entry) for entry in pending]
+        with Beside(work, os.cpu_count() or 1) as beside:
+            for number in range(len(work)):
+                beside.result(number)
+                progress("converting", number + 1, len(work))
         return True
 
     def _is_open(self, entry: ShadowEntry) -> bool:
@@ -65,11 +57,8 @@ class Conversions:
         asked = (entry.path, entry.source_digest) in self._results
         return entry.state == "failed" and bool(entry.source_digest) and not asked
 
-    def _convert(self, entry: ShadowEntry, cancel: threading.Event) -> None:
+    def _convert(self, entry: ShadowEntry, cancel: Cancel) -> None:
         from romfsfs.convert import Cancelled, StaleSource
-
-        if cancel.is_set():
-            return
 
         try:
             fd = open_file(self._work_fd, entry.path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
 from romfsfs.errors import RomfsError, VerifyError
@@ -15,6 +14,7 @@ from romfsfs.image.writer import Data, DataChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.stored import InBase, open_stored
+from romfsfs.system.beside import Beside
 from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
 
 
@@ -89,14 +89,15 @@ def encode_plan(
     what was planned and they were not.
     """
     fd = file.fileno()
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        try:
-            write_image(layout, file, sources.open, progress, sources.base_fd)
-        except DataChanged as error:
-            raise TreeChanged(error.what, where=error.where) from error
-        file.flush()
-        synced = pool.submit(os.fsync, fd)  # the disk writes while the processors compare
-        hashed = pool.submit(digest_fd, fd) if slack is None else None
+    try:
+        write_image(layout, file, sources.open, progress, sources.base_fd)
+    except DataChanged as error:
+        raise TreeChanged(error.what, where=error.where) from error
+    file.flush()
+    # The disk writes while the processors compare.
+    syncing: Beside[None] = Beside([lambda _: os.fsync(fd)])
+    hashing = Beside([lambda _: "" if slack else digest_fd(fd)])
+    with syncing, hashing:
         digests = {entry.path: entry.digest for entry in plan.files.values()}
         try:
             check_image(fd, layout, digests, plan.rules, progress)
@@ -104,12 +105,13 @@ def encode_plan(
             if sources.changed():
                 raise TreeChanged("a file was edited while it was stored", error.where) from error
             raise
-        synced.result()
-        if slack is not None:
-            slack(file)
-            file.flush()
-        digest = hashed.result() if hashed is not None else digest_fd(fd)
-        return Encoded(digest, os.fstat(fd).st_size, layout.size)
+        syncing.result(0)
+        digest = hashing.result(0)
+    if slack is not None:
+        slack(file)
+        file.flush()
+        digest = digest_fd(fd)
+    return Encoded(digest, os.fstat(fd).st_size, layout.size)
 
 
 def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[BinaryIO], None] | None:

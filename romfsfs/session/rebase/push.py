@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport
@@ -39,9 +38,9 @@ from romfsfs.session.rebase.transaction import (
 from romfsfs.session.rebase.trial import changed, refuse_trial, tried
 from romfsfs.session.session import Session
 from romfsfs.session.settings import device_target
+from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.copying import copy_range
 from romfsfs.system.files import Progress, check_plain, no_progress
-from romfsfs.system.waiting import wait_for_all
 
 
 def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
@@ -155,7 +154,6 @@ def push_all(
     cameras that is their outcome. OSError when the image cannot be read.
     """
     name = os.fspath(image)
-    stop = threading.Event()
 
     def one(camera: str, progress: Progress) -> PushResult:
         try:
@@ -164,30 +162,29 @@ def push_all(
         except RomfsError as error:
             return error
 
-    def one_of_many(camera: str) -> PushResult:
+    def one_of_many(camera: str, cancel: Cancel) -> None:
         def check(phase: str, done: int, total: int) -> None:
-            if stop.is_set():
+            if cancel.is_set():
                 raise KeyboardInterrupt
 
-        try:
-            check("", 0, 0)
-            return one(camera, check)
-        except KeyboardInterrupt:
-            return Interrupted("interrupted", where=camera, next_step="repeat the command")
+        with suppress(KeyboardInterrupt):
+            outcomes[camera] = one(camera, check)
 
     check_plain(name)
     wanted = list(dict.fromkeys(cameras))
     if len(wanted) == 1:
         return {wanted[0]: one(wanted[0], progress)}
-    with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
-        running = {camera: pool.submit(one_of_many, camera) for camera in wanted}
-        while True:
-            try:
-                wait_for_all(running.values())
-                break
-            except KeyboardInterrupt:  # each camera is put in order first, however impatient
-                stop.set()
-        return {camera: future.result() for camera, future in running.items()}
+    outcomes: dict[str, PushResult] = {
+        camera: Interrupted("interrupted", where=camera, next_step="repeat the command")
+        for camera in wanted
+    }
+    with (
+        suppress(KeyboardInterrupt),
+        Beside([partial(one_of_many, camera) for camera in wanted]) as beside,
+    ):
+        for number in range(len(wanted)):
+            beside.result(number)
+    return outcomes
 
 
 def _interrupted(session: Session, target: Target) -> Record | None:

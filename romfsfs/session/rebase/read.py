@@ -7,7 +7,6 @@ follows to an image that changed elsewhere. Both are transactions that write no 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +36,7 @@ from romfsfs.session.rebase.transaction import (
 from romfsfs.session.session import Session
 from romfsfs.session.tree.extraction import Item, extract
 from romfsfs.session.tree.restore import mend_torn, opened, remove_unfinished
+from romfsfs.system.beside import Beside
 from romfsfs.system.clock import wait_until_settled
 from romfsfs.system.files import (
     Progress,
@@ -188,8 +188,8 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
         base, image = target.read(folder, session.info, new, progress), folder.staged
     reached("read")
     # The disk writes while the processors extract.
-    with ThreadPoolExecutor(max_workers=1) as pool, open_image(image) as (parsed, file):
-        placed = pool.submit(folder.place, image, base.digest) if image == folder.staged else None
+    placing = [lambda _: folder.place(image, base.digest)] if image == folder.staged else []
+    with Beside(placing) as beside, open_image(image) as (parsed, file):
         if not session.has_work:
             folder.new_work.mkdir()
             folder.new_work.chmod(0o755)  # the mount's root; the session's folder keeps others out
@@ -198,8 +198,8 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
             wait_until_settled([e.signature.ctime_ns for e in entries if e.signature is not None])
         else:
             entries = _entries(parsed, file.fileno(), session.recall())
-        if placed is not None:
-            placed.result()
+        for number in range(len(placing)):
+            beside.result(number)
     reached("after-placed")
     rebase(session, target, Record(
         "read", Held(base.target_digest, base.size), replace(base, entries=entries),
