@@ -189,7 +189,7 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
     reached("read")
     # The disk writes while the processors extract.
     placing = [lambda _: folder.place(image, base.digest)] if image == folder.staged else []
-    with Beside(placing) as beside, open_image(image) as (parsed, file):
+    with open_image(image) as (parsed, file), Beside(placing) as beside:
         if not session.has_work:
             folder.new_work.mkdir()
             folder.new_work.chmod(0o755)  # the mount's root; the session's folder keeps others out
