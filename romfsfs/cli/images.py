@@ -32,7 +32,7 @@ from romfsfs.devices.file import FileDevice
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.check import lint
-from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules
+from romfsfs.image.layout import DEFAULT_RULES
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.slots import Slot, find_slots_of_file, slots_text
 from romfsfs.image.writer import encode
@@ -177,15 +177,8 @@ def _summary(
         "data": sum(node.extent.size for node in nodes if isinstance(node, FileNode)),
         "trailing": image.trailing,
         "capacity": board.partition(partition).size if board else None,
-        "notes": _notes(image, rules),
+        "notes": [note._asdict() for note in lint(image, rules)],
     }
-
-
-def _notes(image: Image, rules: AlignmentRules) -> list[dict[str, Any]]:
-    return [
-        {"code": note.code, "path": note.path, "message": note.message, "offset": note.offset}
-        for note in lint(image, rules)
-    ]
 
 
 #: What every layout of ours has: `verify` says it only when asked for more.

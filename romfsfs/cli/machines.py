@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,10 +107,7 @@ def doctor(output: Output, as_json: bool) -> int:
 
     found = list(checks())
     if as_json:
-        output.json([
-            {"name": c.name, "ok": c.ok, "needed": c.needed, "detail": c.detail, "remedy": c.remedy}
-            for c in found
-        ])  # fmt: skip
+        output.json([asdict(check) for check in found])
     else:
         for check in found:
             mark = "ok" if check.ok else "MISSING" if check.needed else "-"
@@ -174,12 +171,8 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
         architecture=info.march,
         slots=[slot.record() for slot in info.slots],
         notes=list(info.notes),
-        partitions=[
-            {"index": p.index, "size": p.size, "erase_size": p.erase_size, "state": p.state,
-             "image_size": p.image_size}
-            for p in partitions
-        ],
-    )  # fmt: skip
+        partitions=[asdict(partition) for partition in partitions],
+    )
     return record
 
 

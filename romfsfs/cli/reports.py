@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from romfsfs.cli.output import Output
@@ -97,16 +98,10 @@ def write_text(report: WriteReport, size: int) -> str:
 
 def commit_record(report: CommitReport) -> dict[str, Any]:
     """A commit as JSON."""
-    record: dict[str, Any] = {
-        "clean": report.clean,
-        "size": report.size,
-        "digest": report.digest,
-        "blocks": report.blocks,
-        "write": None,
-    }
-    if report.write is not None:
-        record["write"] = write_record(report.write)
-    return record
+    return {
+        "clean": report.clean, "size": report.size, "digest": report.digest,
+        "blocks": report.blocks, "write": report.write and write_record(report.write),
+    }  # fmt: skip
 
 
 #: `commit --json` of a session without edits; the image is on the target alone.
@@ -127,16 +122,7 @@ def idle_record(session: Session) -> dict[str, Any]:
 
 def write_record(report: WriteReport) -> dict[str, Any]:
     """A write as JSON: bytes and seconds."""
-    return {
-        "written": report.written,
-        "skipped": report.skipped,
-        "sent": report.sent,
-        "erased_blocks": report.erased_blocks,
-        "seconds": round(report.seconds, 3),
-        "verified": report.verified,
-        "notes": list(report.notes),
-        "tried": [model.record() for model in report.tried],
-    }
+    return asdict(report) | {"seconds": round(report.seconds, 3)}
 
 
 def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -334,11 +335,8 @@ def log(
             history.keep_within(session.folder, keep)
     known = history.entries(session.folder)
     if as_json:
-        output.json([
-            {"number": e.number, "kind": e.kind, "time": e.time, "size": e.size, "digest": e.digest,
-             "summary": e.summary, "restores": None if e.restores < 0 else e.restores}
-            for e in known
-        ])  # fmt: skip
+        none = {"restores": None}
+        output.json([asdict(each) | (none if each.restores < 0 else {}) for each in known])
         return
     lines = []
     for entry in known:

@@ -55,8 +55,8 @@ _PRODUCTS = ("U55", "U65", "U85")
 #: Tables visited at least and at most, whatever the size of the file. A tensor or an operator
 #: costs some ten, and takes 40 bytes or more.
 _MIN_BUDGET, _MAX_BUDGET = 1_000, 400_000
-_PAGE = 4096
-_MAX_PAGES = 64
+#: All of a model is read at once. Cameras have up to 64 MiB for it.
+MAX_BYTES = 256 << 20
 
 
 class ModelError(ValueError):
@@ -116,14 +116,20 @@ class _Tensor(NamedTuple):
 
 def read_model(read: Reader, size: int) -> Model:
     """What the model of `size` bytes that `read` gives is made of. ModelError, OSError."""
-    return _Reader(read, size).model()
+    if size < 8 or read(4, 4) != IDENTIFIER:
+        raise ModelError("not a TFLite model: no TFL3 identifier", 4)
+    if size > MAX_BYTES:
+        raise ModelError("larger than any camera's flash", 0)
+    data = read(0, size)
+    if len(data) != size:  # it became shorter meanwhile
+        raise ModelError("the file ends too early", len(data))
+    return _Reader(data).model()
 
 
 class _Reader:
-    def __init__(self, read: Reader, size: int) -> None:
-        self._read = read
-        self._size = size
-        self._pages: dict[int, bytes] = {}
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._size = size = len(data)
         self._budget = min(max(size // 4, _MIN_BUDGET), _MAX_BUDGET)
         self._custom: dict[str, int] = {}
         self._builtin: dict[int, int] = {}
@@ -131,8 +137,6 @@ class _Reader:
         self._sram = 0
 
     def model(self) -> Model:
-        if self._size < 8 or self._bytes(4, 4) != IDENTIFIER:
-            raise ModelError("not a TFLite model: no TFL3 identifier", 4)
         root = self._unsigned(0)
         codes = [self._code(each) for each in self._tables(root, _MODEL_OPERATOR_CODES)]
         buffers = self._tables(root, _MODEL_BUFFERS)
@@ -315,21 +319,7 @@ class _Reader:
     def _bytes(self, position: int, count: int) -> bytes:
         if position + count > self._size:
             raise ModelError("the file ends too early", position)
-        number, start = divmod(position, _PAGE)
-        if start + count > _PAGE:
-            data = self._read(position, count)
-        else:  # tables lie beside each other: a call of the system for each field would be slow
-            page = self._pages.get(number)
-            if page is None:
-                if len(self._pages) >= _MAX_PAGES:
-                    self._pages.clear()
-                page = self._pages[number] = self._read(
-                    number * _PAGE, min(_PAGE, self._size - number * _PAGE)
-                )
-            data = page[start : start + count]
-        if len(data) != count:  # it became shorter meanwhile
-            raise ModelError("the file ends too early", position)
-        return data
+        return self._data[position : position + count]
 
     def _spend(self, cost: int, where: int) -> None:
         self._budget -= cost

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Protocol
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
 
 from romfsfs.errors import CapacityError, ImageFormatError
 from romfsfs.image.model import Image
@@ -135,10 +135,6 @@ class OpenedModel:
     memory: int = 0
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size, is_blank
 from romfsfs.image.slots import Slot
 from romfsfs.system.clock import unsettled, wait_until_settled
+from romfsfs.system.copying import write_all
 from romfsfs.system.files import (
     CHUNK,
     Progress,
@@ -282,25 +283,13 @@ def _keep_owner(fd: int, before: os.stat_result) -> None:
 
 
 def copy_all(source: BinaryIO, target: BinaryIO, size: int, phase: str, progress: Progress) -> None:
-    """Copy `size` bytes from the start of `source` to where `target` stands.
-
-    In the kernel where it can (no copy through this process, shared extents on btrfs and XFS).
-    """
+    """Copy `size` bytes from the start of `source` to where `target` stands."""
     target.flush()
-    done = 0
-    in_kernel = True
-    while done < size:
-        want = min(size - done, 16 * CHUNK)
-        if in_kernel and hasattr(os, "copy_file_range"):
-            try:
-                count = os.copy_file_range(source.fileno(), target.fileno(), want, done)
-            except OSError:
-                in_kernel = False  # other file system, old kernel: by hand from here on
-                continue
-        else:
-            count = os.write(target.fileno(), os.pread(source.fileno(), min(want, CHUNK), done))
-        if count == 0:
+    for offset in range(0, size, CHUNK):
+        count = min(CHUNK, size - offset)
+        data = os.pread(source.fileno(), count, offset)
+        if len(data) < count:
             raise RomfsError("the file became shorter while it was read", where=str(source.name))
-        done += count
-        progress(phase, done, size)
+        write_all(target.fileno(), data)
+        progress(phase, offset + count, size)
     target.seek(0, os.SEEK_CUR)
