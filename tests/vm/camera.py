@@ -66,8 +66,12 @@ class PartitionMemory:
 class UsbCamera:
     """A camera of a board that is plugged in, pulled out, and changes between its two devices.
 
-    port: of the bus. A context manager that plugs it in.
+    port: of the bus. A context manager, within which it may be plugged in. cable_goes: the next
+    time that its firmware goes, the cable was pulled (`simulator.faults` says when); otherwise it
+    went to its loader. silent: its firmware listens to nobody.
     """
+
+    cable_goes = silent = False
 
     def __init__(
         self, board: str, port: int, micropython: Path, *, serial: str = "33004B",
@@ -93,7 +97,7 @@ class UsbCamera:
 
     def __enter__(self) -> UsbCamera:
         self.simulator.start()
-        self._attach_firmware()
+        self.simulator.unplug()
         self._watch.start()
         return self
 
@@ -111,7 +115,7 @@ class UsbCamera:
         return self.device if isinstance(self.device, DfuDevice) else None
 
     def setting(self, name: str = "ROMFS0") -> Setting:
-        return next(s for s in self.settings if s.name == name or s.name.startswith("@Ext"))
+        return next(s for s in self.settings if s.name == name or (s.name or "").startswith("@Ext"))
 
     def unplug(self) -> None:
         with self._lock:
@@ -125,7 +129,7 @@ class UsbCamera:
         """Power: the loader first, for as long as it waits, then the firmware."""
         self.port = self.port if port is None else port
         if window:
-            self._attach_loader(WINDOW)
+            self.attach_loader(WINDOW)
         else:
             self._attach_firmware()
 
@@ -133,6 +137,7 @@ class UsbCamera:
         with self._lock:
             if not self.simulator.plugged:
                 self.simulator.replug()
+            self.simulator.silence(self.silent)
             self.device = SerialDevice(
                 *self.firmware_id, self.serial, self.simulator.port, self._touched
             )
@@ -142,7 +147,8 @@ class UsbCamera:
         if self.dfu_class is DfuSeDevice:
             threading.Thread(target=self.simulator.unplug, daemon=True).start()
 
-    def _attach_loader(self, window: float | None) -> None:
+    def attach_loader(self, window: float | None = None) -> None:
+        """It starts its loader. window: seconds until that starts the firmware."""
         with self._lock:
             device = self.dfu_class(
                 *self.loader_id, self.serial, self.settings, self._loader_left,
@@ -176,10 +182,12 @@ class UsbCamera:
                     continue
                 self.device = None
             device.pull()
-            if self.simulator._camera._power_on_at is not None:
+            if self.cable_goes:
+                self.cable_goes = False
+            elif self.simulator._camera._power_on_at is not None:
                 self._later(self._wait_for_restart)
             else:
-                self._later(lambda: self._attach_loader(None))
+                self._later(self.attach_loader)
 
     def _wait_for_restart(self) -> None:
         while not self.simulator.plugged and not self._stop.wait(0.02):

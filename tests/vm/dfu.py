@@ -54,9 +54,10 @@ class Pulled(Exception):
 
 @dataclass
 class Setting:
-    """name: of the alternate setting. erase: bytes that are erased together; 0: MRAM."""
+    """name: of the alternate setting; None: it has none. erase: bytes that are erased together;
+    0: MRAM."""
 
-    name: str
+    name: str | None
     memory: Memory = field(default_factory=Ram)
     erase: int = BLOCK
     read_only: bool = False
@@ -108,10 +109,10 @@ class DfuDevice(UsbDevice):
     ) -> None:
         functional = struct.pack("<BBBHHH", 9, 0x21, self.ATTRIBUTES, 1000, BLOCK, self.VERSION)
         body = b"".join(
-            struct.pack("<9B", 9, 4, 0, number, 0, 0xFE, 1, 2, 4 + number)
-            for number in range(len(settings))
+            struct.pack("<9B", 9, 4, 0, at, 0, 0xFE, 1, 2, 0 if each.name is None else 4 + at)
+            for at, each in enumerate(settings)
         )
-        strings = ["OpenMV", "DFU", serial, *(setting.name for setting in settings)]
+        strings = ["OpenMV", "DFU", serial, *(setting.name or "" for setting in settings)]
         super().__init__(Descriptors(vid, pid, configuration(body + functional, 1), strings))
         self.settings = settings
         self.read_limit: int | None = None

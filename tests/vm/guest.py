@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,9 +16,12 @@ HOST = Path("/mnt/host")
 def main() -> None:
     for module in ("vhci-hcd", "cdc-acm", "fuse"):
         subprocess.run(["modprobe", module], check=True)
-    sys.path[:0] = [str(Path(__file__).parent)]
-    import scenarios  # noqa: F401
+    here = Path(__file__).parent
+    sys.path[:0] = [str(here), str(here.parent / "devices")]
     from lab import SCENARIOS, Lab
+
+    for path in sorted((here / "scenarios").glob("*.py")):
+        importlib.import_module(f"scenarios.{path.stem}")
 
     for name in (HOST / "wanted").read_text().split():
         started = time.monotonic()

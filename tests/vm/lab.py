@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
+import random
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 from camera import UsbCamera, tty_of, wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tests" / "devices"))
-from listed import listed  # noqa: E402
+RULES = Path("/etc/udev/rules.d/70-romfsfs.rules")
+#: as an administrator put it there, for everybody and for mount(8)
+PROGRAM = "/usr/local/bin/romfsfs"
 
 Scenario = Callable[["Lab"], None]
 SCENARIOS: dict[str, Scenario] = {}
@@ -33,44 +35,81 @@ class Lab:
         self.name, self.micropython, self.say = name, micropython, say
         self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.folder.chmod(0o755)
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": os.environ["PYTHONPATH"],
-            "PYTHONPYCACHEPREFIX": "/tmp/pyc",
-            "ROMFSFS_MICROPYTHON": str(micropython),
-        }
+        self.home = self.folder / "home"
+        self.home.mkdir(mode=0o700)
+        self.cleanup = contextlib.ExitStack()
         self._ports = iter(range(8))
-        self._cleanup = contextlib.ExitStack()
 
     def close(self) -> None:
-        self._cleanup.close()
+        self.cleanup.close()
 
-    def camera(self, board: str, *, attached: bool = True, **changes: object) -> UsbCamera:
+    def environment(self, user: str | None = None) -> dict[str, str]:
+        """root's has a home of this scenario alone."""
+        known = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(self.home),
+            "ROMFSFS_MICROPYTHON": str(self.micropython),
+        }
+        if user:
+            entry = pwd.getpwnam(user)
+            runtime = f"/run/user/{entry.pw_uid}"
+            known |= {
+                "HOME": entry.pw_dir, "USER": user, "XDG_RUNTIME_DIR": runtime,
+                "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
+            }  # fmt: skip
+        return known
+
+    def camera(self, board: str, *, plugged: bool = True, **changes: object) -> UsbCamera:
         camera = UsbCamera(board, next(self._ports), self.micropython, **changes)  # type: ignore[arg-type]
-        self._cleanup.enter_context(camera)
-        if attached:
+        self.cleanup.enter_context(camera)
+        if plugged:
+            camera.plug(window=False)
             self.say(f"{board} is on {tty_of(camera)}")
         return camera
 
-    def start(self, *words: object, user: str | None = None) -> subprocess.Popen[str]:
-        """romfsfs with a home of its own for each user."""
-        name = user or "root"
-        home = self.folder / f"home-{name}"
-        if not home.exists():
-            home.mkdir(mode=0o700)
-            if user:
-                subprocess.run(["chown", f"{user}:", home], check=True)
-        argv = [sys.executable, "-m", "romfsfs", *map(str, words)]
+    def user(self, name: str, *groups: str) -> str:
+        """Somebody new, who is gone with the scenario."""
+        self.shell(f"useradd --create-home --shell /bin/sh {name}")
+        self.cleanup.callback(self.shell, f"userdel --remove {name}", code=None)
+        for group in groups:
+            self.group(name, group)
+        return name
+
+    def group(self, user: str, group: str) -> None:
+        self.shell(f"usermod -aG {group} {user}")
+
+    def install_rule(self, user: str) -> None:
+        """What `automount --install` says that has to be done once as root."""
+        said = self.run("automount", "--install", user=user, says="once, as root:")
+        command = next(line for line in said.splitlines() if line.strip().endswith("=usb"))
+        self.cleanup.callback(RULES.unlink, missing_ok=True)
+        self.shell(command.replace("sudo ", ""))
+
+    def process(
+        self, argv: list[str], user: str | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[str]:
         if user:
             argv = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *argv]
         return subprocess.Popen(
-            argv, env={**self.env, "HOME": str(home)}, cwd=self.folder, text=True,
+            argv, env=self.environment(user), cwd=cwd or self.folder, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+    def start(self, *words: object, user: str | None = None) -> subprocess.Popen[str]:
+        """romfsfs as this user runs it."""
+        return self.process([PROGRAM, *map(str, words)], user)
+
+    def shell(self, command: str, user: str | None = None, code: int | None = 0) -> str:
+        """What it says. code: what it must end with; None: with anything."""
+        process = self.process(["sh", "-c", command], user)
+        said, _ = process.communicate(timeout=120)
+        self.say(f"{user or 'root'}$ {command} -> {process.returncode}: {said.strip()}")
+        assert code in (None, process.returncode), f"{command}: {process.returncode}: {said}"
+        return said
+
     def run(
-        self, *words: object, code: int = 0, says: str = "", user: str | None = None,
+        self, *words: object, code: int | None = 0, says: str = "", user: str | None = None,
         seconds: float = 300,
     ) -> str:  # fmt: skip
         """romfsfs to its end, which must be this exit code; what it said."""
@@ -82,7 +121,7 @@ class Lab:
             said, _ = process.communicate()
             raise AssertionError(f"{words} did not end in {seconds} s: {said}") from None
         self.say(f"$ romfsfs {' '.join(map(str, words))} -> {process.returncode}: {said.strip()}")
-        assert process.returncode == code, f"{words}: {process.returncode}, not {code}: {said}"
+        assert code in (None, process.returncode), f"{words}: {process.returncode}: {said}"
         assert "Traceback" not in said, said
         assert says in said, f"{words}: no {says!r} in {said}"
         return said
@@ -99,6 +138,8 @@ class Lab:
 
     def listed(self, content: bytes) -> Mapping[str, str] | None:
         """What MicroPython lists of a partition."""
+        from listed import listed
+
         return listed(self.micropython, self.folder, [content])[0]
 
     @contextlib.contextmanager
@@ -117,4 +158,12 @@ def digests(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
-__all__ = ["SCENARIOS", "Lab", "UsbCamera", "digests", "scenario", "tty_of", "wait_for"]
+def files(seed: int, size: int = 40 * 1024) -> dict[str, bytes]:
+    """Eight files of so many bytes together."""
+    data = random.Random(seed)
+    return {f"{seed}-{index}.bin": data.randbytes(size // 8) for index in range(8)}
+
+
+__all__ = [
+    "RULES", "SCENARIOS", "Lab", "UsbCamera", "digests", "files", "scenario", "tty_of", "wait_for",
+]  # fmt: skip
