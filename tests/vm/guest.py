@@ -11,13 +11,14 @@ import traceback
 from pathlib import Path
 
 HOST = Path("/mnt/host")
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
     (HOST / "ready").touch()
     for module in ("vhci-hcd", "cdc-acm", "fuse"):
         subprocess.run(["modprobe", module], check=True)
-    here = Path(__file__).parent
+    here = CHECKOUT / "tests" / "vm"
     sys.path[:0] = [str(here), str(here.parent / "devices")]
     from lab import SCENARIOS, Lab
 
@@ -31,7 +32,7 @@ def main() -> None:
             def say(text: str, log=log, started=started) -> None:
                 print(f"[{time.monotonic() - started:6.1f}] {text}", file=log, flush=True)
 
-            lab = Lab(name, HOST / "micropython" / "micropython", say)
+            lab = Lab(name, CHECKOUT / "micropython" / "micropython", say)
             error = ""
             try:
                 SCENARIOS[name](lab)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from camera import UsbCamera, tty_of, wait_for
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+import romfsfs
+
 RULES = Path("/etc/udev/rules.d/70-romfsfs.rules")
 #: as an administrator put it there, for everybody and for mount(8)
 PROGRAM = "/usr/local/bin/romfsfs"
@@ -133,7 +134,7 @@ class Lab:
             place = source / inside
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
-        self.run("-q", "build", source, path, "--board", board, "--no-convert")
+        romfsfs.build(source, path, board=board)
         return path
 
     def listed(self, content: bytes) -> Mapping[str, str] | None:

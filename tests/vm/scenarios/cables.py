@@ -116,6 +116,7 @@ def cable_in_serial_commits(lab: Lab) -> None:
         ("programmed", whole["programmed"] - 1), ("wire", whole["wire"] // 2),
     )  # fmt: skip
     for kind, after in cuts:
+        camera.simulator.flash.partitions[0].load(old)  # nothing is there already
         pulled_in_a_commit(lab, camera, kind, after, wanted)
 
 
