@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from romfsfs.boards import boards
 from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import JSON
 from romfsfs.desktop.installed import File, install, uninstall
-from romfsfs.desktop.units import RULE, config_home, rule, rule_command, unit, unit_path
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
+from romfsfs.desktop.notify import tell_not_mounted
+from romfsfs.desktop.units import RULE, rule, rule_command, units
+from romfsfs.devices.discovery import serial_cameras
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceBusy, RomfsError, SessionBusy, UsageError
 from romfsfs.system.files import home_dir
 from romfsfs.system.programs import find_on_path
 
 _SYSTEMCTL_SECONDS = 20
+#: seconds in which a camera that another program uses is tried again, and from one try to the next
+BUSY_SECONDS = 60.0
+_PAUSE = 2.0
 
 
 def program() -> list[str]:
@@ -45,6 +51,8 @@ def program() -> list[str]:
 )
 @click.option("--status", "what", flag_value="status", help="What is set up (the default).")
 @click.option("--rule", "what", flag_value="rule", help="Print the udev rule.")
+@click.option("--now", "what", flag_value="now", help="Mount those that are plugged in already.")
+@click.option("--plugged", "port", type=click.Path(), metavar="PORT", hidden=True)
 @click.option(
     "--dir",
     "directory",
@@ -56,40 +64,82 @@ def program() -> list[str]:
 @JSON
 @click.pass_obj
 def automount(
-    output: Output, /, what: str | None, directory: Path | None, dry_run: bool, as_json: bool
-) -> int:
+    output: Output, /, what: str | None, port: str | None, directory: Path | None, dry_run: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Mount cameras when they are plugged in, with systemd and udev. Off until --install.
 
-    The user unit is written to your own configuration; the udev rule needs root, so the command
-    that installs it is shown. Edits are kept when a camera is unplugged.
+    The user units are written to your own configuration; the udev rule needs root, so the command
+    that installs it is shown. Edits are kept when a camera is unplugged. A camera that another
+    program uses is tried again for a minute; a notification says what could not be mounted.
     """
     if sys.platform != "linux":
         raise RomfsError("automount needs systemd and udev: Linux only")
     folder = (directory or home_dir("--dir") / "cameras").absolute()
-    wanted = File(unit_path(config_home()), unit(program(), folder).encode())
+    wanted = units(program(), folder)
     text = rule(boards().values())
-    if what == "rule":
+    if port is not None:
+        _mount_plugged(port, folder)
+    elif what == "now":
+        _start_units(output)
+    elif what == "rule":
         output.show(text)
     elif what == "install" and dry_run:
-        output.show(f"# {wanted.path}\n{wanted.data.decode()}\n# {RULE}\n{text}")
+        shown = "".join(f"# {each.path}\n{each.data.decode()}\n" for each in wanted)
+        output.show(f"{shown}# {RULE}\n{text}")
     elif what == "install":
-        install([wanted])
-        output.say(f"written: {wanted.path}")
-        _reload(output)
-        if not _has_rule(text):
+        install(wanted)
+        for each in wanted:
+            output.say(f"written: {each.path}")
+        if not _systemctl("daemon-reload"):
+            output.note("takes effect at the next login")
+        if _has_rule(text):
+            _start_units(output)
+        else:
             output.say(f"one more step, once, as root:\n  {rule_command(program())}")
     elif what == "uninstall":
-        return _uninstall(output, wanted.path, dry_run)
+        return _uninstall(output, [each.path for each in wanted], dry_run)
     else:
         return _status(output, wanted, text, as_json)
     return EXIT_OK
 
 
-def _uninstall(output: Output, path: Path, dry_run: bool) -> int:
+def _mount_plugged(port: str, folder: Path) -> None:
+    """What the unit runs: whoever plugged it in sees no terminal, so a notification tells why it
+    is not mounted."""
+    from romfsfs.cli.mounting import mount
+
+    name = os.path.basename(port)
+    end = time.monotonic() + BUSY_SECONDS
+    try:
+        while True:
+            try:
+                context = click.get_current_context()
+                context.invoke(mount, source=port, directory=str(folder / name), notify=True)
+                return
+            except (DeviceBusy, SessionBusy):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_PAUSE)
+    except RomfsError as error:
+        tell_not_mounted(name, error.line)
+        raise
+
+
+def _start_units(output: Output) -> None:
+    """systemd starts none for cameras that are there before the rule, or before the login."""
+    names = [os.path.basename(camera.port) for camera in serial_cameras() if camera.vid]
+    named = [f"romfsfs@{name}.service" for name in names]
+    if named and not _systemctl("start", "--no-block", *named):
+        output.note(f"plug in again to mount: {', '.join(names)}")
+
+
+def _uninstall(output: Output, paths: list[Path], dry_run: bool) -> int:
     if dry_run:
-        output.say(f"would remove: {path}")
+        for path in paths:
+            output.say(f"would remove: {path}")
         return EXIT_OK
-    removed, left = uninstall([path])
+    removed, left = uninstall(paths)
     for each in removed:
         output.say(f"removed: {each}")
     for each in left:
@@ -97,7 +147,7 @@ def _uninstall(output: Output, path: Path, dry_run: bool) -> int:
             "it was edited since it was installed, and was left in place", where=str(each)
         )
     if removed:
-        _reload(output)
+        _systemctl("daemon-reload")
     if RULE.exists():
         output.say(f"one more step, once, as root:\n  {rule_command(program(), remove=True)}")
     elif not removed:
@@ -105,10 +155,11 @@ def _uninstall(output: Output, path: Path, dry_run: bool) -> int:
     return EXIT_OK
 
 
-def _status(output: Output, wanted: File, text: str, as_json: bool) -> int:
+def _status(output: Output, wanted: list[File], text: str, as_json: bool) -> int:
     """Exit code 1 when cameras are not mounted, so that scripts can ask."""
     record: dict[str, Any] = {
-        "unit": str(wanted.path), "unit_installed": wanted.path.exists(),
+        "unit": str(wanted[0].path),
+        "unit_installed": all(each.path.exists() for each in wanted),
         "rule": str(RULE), "rule_installed": RULE.exists(), "rule_current": _has_rule(text),
     }  # fmt: skip
     on = record["unit_installed"] and record["rule_installed"]
@@ -136,15 +187,14 @@ def _has_rule(text: str) -> bool:
         return False
 
 
-def _reload(output: Output) -> None:
-    """Let the user's systemd see the unit now; without one it will at the next login."""
-    command = ["systemctl", "--user", "daemon-reload"]
+def _systemctl(*words: str) -> bool:
+    """Tell the user's systemd; False where there is none, or it refuses."""
+    command = ["systemctl", "--user", *words]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SYSTEMCTL_SECONDS,
             check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        done = None
-    if done is None or done.returncode:
-        output.note(f"takes effect after: {' '.join(command)}, or at the next login")
+        return False
+    return done.returncode == 0

@@ -1,4 +1,5 @@
-"""Desktop notifications: of conversions that failed, and of edits that a mount leaves behind.
+"""Desktop notifications: of conversions that failed, of edits that a mount leaves behind, and of
+cameras that were plugged in and could not be mounted.
 
 The daemon that serves a mount sends them: somebody who copies a broken script with a file manager,
 or ejects the mount there, sees no terminal. A notification that cannot be shown is written to the
@@ -102,6 +103,14 @@ def show(command: Sequence[str]) -> None:
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         log.warning("no notification: %s exited with %d: %s", command[0], done.returncode, said)
+
+
+def tell_not_mounted(port: str, why: str) -> None:
+    """The camera on a port was plugged in and could not be mounted. Never raises."""
+    program = find_program()
+    if program is not None:
+        text = f"{printable(why)}\nthen plug it in again"
+        show(notification_command(program, f"the camera on {port} is not mounted", text))
 
 
 class Notifier:

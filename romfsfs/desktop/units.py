@@ -1,9 +1,10 @@
-"""Mounting a camera when it is plugged in: a systemd user unit, and the udev rule that wants it.
+"""Mounting a camera when it is plugged in: systemd user units, and the udev rule that wants one.
 
 The rule marks the serial ports of known boards, by USB id, for systemd, and lets users open the
 boards' boot loaders; that needs root, once.
-systemd then starts `romfsfs@ttyACM0.service` in the session of every user who installed the unit
-(systemd.device(5): SYSTEMD_USER_WANTS), and stops it when the device goes.
+systemd then starts `romfsfs@ttyACM0.service` in the session of every user who installed the units
+(systemd.device(5): SYSTEMD_USER_WANTS), and stops it when the device goes. It does not for devices
+that are there when the user's systemd starts: a second unit does that at login.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from romfsfs.boards import Board
-from romfsfs.desktop.installed import filled
+from romfsfs.desktop.installed import File, filled
 from romfsfs.errors import UsageError
 from romfsfs.system.files import home_dir
 
 UNIT = "romfsfs@.service"
+#: At login. A drop-in wants it: enabled, it would be a link, which `installed` does not keep.
+LOGIN = "romfsfs-login.service"
+_WANTED = "default.target.d/romfsfs.conf"
 #: After 60-serial.rules, which names the device, and before 73-seat-late.rules, which grants
 #: access to what is tagged uaccess.
 RULE = Path("/etc/udev/rules.d/70-romfsfs.rules")
@@ -29,20 +33,23 @@ RULE = Path("/etc/udev/rules.d/70-romfsfs.rules")
 PORT_GROUPS = ("dialout", "uucp")
 
 
-def unit_path(config_home: Path) -> Path:
-    return config_home / "systemd" / "user" / UNIT
-
-
-def unit(program: Sequence[str], folder: Path) -> str:
-    """The unit template; its instance is the device's kernel name (`ttyACM0`).
+def units(program: Sequence[str], folder: Path) -> list[File]:
+    """The user units: the template, whose instance is the device's kernel name (`ttyACM0`), and
+    the one at login.
 
     program: how romfsfs is called, absolute. folder: cameras are mounted in folders below it.
     UsageError for paths that a unit cannot say.
     """
     command = " ".join(_quoted(word) for word in program)
-    place = _quoted(str(folder))
-    place = f'{place[:-1]}/%i"' if place.endswith('"') else f"{place}/%i"
-    return filled(UNIT, PROGRAM=command, PLACE=place)
+    below = _quoted(str(folder))
+    place = f'{below[:-1]}/%i"' if below.endswith('"') else f"{below}/%i"
+    texts = {
+        UNIT: filled(UNIT, PROGRAM=command, FOLDER=below, PLACE=place),
+        LOGIN: filled(LOGIN, PROGRAM=command),
+        _WANTED: f"[Unit]\nWants={LOGIN}\n",
+    }
+    home = config_home() / "systemd" / "user"
+    return [File(home / name, text.encode()) for name, text in texts.items()]
 
 
 def _quoted(word: str) -> str:

@@ -7,15 +7,18 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from romfsfs.boards import boards
-from romfsfs.cli import automount, main
-from romfsfs.desktop.units import rule, unit
-from romfsfs.errors import UsageError
+from romfsfs.cli import automount, main, mounting
+from romfsfs.desktop.units import rule, units
+from romfsfs.devices.discovery import CameraPort
+from romfsfs.errors import DeviceBusy, DeviceLost, UsageError
 
-UNIT = ".config/systemd/user/romfsfs@.service"
+UNITS = ".config/systemd/user"
+UNIT = f"{UNITS}/romfsfs@.service"
 
 
 @pytest.fixture(autouse=True)
@@ -61,32 +64,115 @@ def test_udev_takes_the_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["cameras", "my cameras 100%", 'a"b$HOME'])
-def test_systemd_takes_the_unit(tmp_path: Path, folder: str) -> None:
+def test_systemd_takes_the_units(tmp_path: Path, home: Path, folder: str) -> None:
     program = tmp_path / "bin with space" / "romfsfs"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    text = unit([str(program)], tmp_path / folder)
-    assert "BindsTo=dev-%i.device" in text
-    file = tmp_path / "romfsfs@ttyACM0.service"
-    file.write_text(text)
+    files = units([str(program)], tmp_path / folder)
+    assert {str(each.path.relative_to(home / UNITS)) for each in files} == {
+        "romfsfs@.service", "romfsfs-login.service", "default.target.d/romfsfs.conf"
+    }  # fmt: skip
+    for each in files:
+        each.path.parent.mkdir(parents=True, exist_ok=True)
+        name = each.path.name.replace("@", "@ttyACM0")
+        each.path.with_name(name).write_bytes(each.data)
     if shutil.which("systemd-analyze"):
         done = subprocess.run(
-            ["systemd-analyze", "verify", "--user", "--man=no", "--recursive-errors=no", file],
-            capture_output=True, text=True, timeout=60, check=False,
+            ["systemd-analyze", "verify", "--user", "--man=yes", "--recursive-errors=no",
+             "romfsfs@ttyACM0.service", "romfsfs-login.service"],
+            capture_output=True, text=True, timeout=60, check=False, cwd=home / UNITS,
             env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
         )  # fmt: skip
-        complaints = [line for line in done.stderr.splitlines() if "romfsfs@" in line]
+        complaints = [line for line in done.stderr.splitlines() if "romfsfs" in line]
         assert not complaints, done.stderr
 
 
-def test_a_path_that_a_unit_cannot_say_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_a_unit_cannot_say_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        unit(["/bin/romfsfs"], tmp_path / "a\nExecStart=b")
+        units(["/bin/romfsfs"], tmp_path / "a\nExecStart=b")
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where systemctl and notify-send write down what they are told."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in ("systemctl", "notify-send"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >>"{folder}/{name}.said"\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def said(tools: Path, name: str) -> list[str]:
+    path = tools / f"{name}.said"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def mounts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What mounting does, from one try to the next: it works for None."""
+    outcomes: list[Any] = []
+
+    def mount(host: object, directory: str, options: object) -> None:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    monkeypatch.setattr(mounting, "mount_fuse", mount)
+    monkeypatch.setattr(mounting, "_say_mounted", lambda *words: None)
+    monkeypatch.setattr(automount, "_PAUSE", 0.0)
+    return outcomes
+
+
+def test_a_camera_in_use_is_tried_again(home: Path, tools: Path, mounts: list[Any]) -> None:
+    mounts += [DeviceBusy("in use"), DeviceBusy("in use"), None]
+    assert main(["automount", "--plugged", "/dev/ttyACM0", "--dir", str(home)]) == 0
+    assert mounts == []
+    assert said(tools, "notify-send") == []
+
+
+def test_a_camera_in_use_for_good_is_told_once(
+    home: Path, tools: Path, mounts: list[Any], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(automount, "BUSY_SECONDS", -1.0)
+    mounts += [DeviceBusy("in use by the <IDE>", next_step="end it"), None]
+    assert main(["automount", "--plugged", "/dev/ttyACM0", "--dir", str(home)]) == 5
+    assert said(tools, "notify-send")[-3:] == [
+        "the camera on ttyACM0 is not mounted", "in use by the &lt;IDE&gt;; end it",
+        "then plug it in again",
+    ]  # fmt: skip
+    assert "in use by the <IDE>; end it" in capsys.readouterr().err
+    assert len(mounts) == 1
+
+
+def test_a_camera_that_fails_is_not_tried_again(
+    home: Path, tools: Path, mounts: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mounts += [DeviceLost("it does not answer"), None]
+    assert main(["automount", "--plugged", "/dev/ttyACM0", "--dir", str(home)]) == 5
+    assert said(tools, "notify-send")[-2:] == ["it does not answer", "then plug it in again"]
+    assert len(mounts) == 1
+
+
+def test_cameras_that_are_there_at_login(
+    home: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [CameraPort("/dev/ttyACM1", 0x37C5, 0x1206), CameraPort("/tmp/simulated")]
+    monkeypatch.setattr(automount, "serial_cameras", lambda: tuple(found))
+    assert main(["automount", "--now"]) == 0
+    wanted = ["--user", "start", "--no-block", "romfsfs@ttyACM1.service"]
+    assert said(tools, "systemctl") == wanted
+    found.clear()
+    assert main(["automount", "--now"]) == 0
+    assert said(tools, "systemctl") == wanted
 
 
 def test_it_is_off_until_it_is_installed_and_gone_afterwards(
-    home: Path, rule_place: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, rule_place: Path, tools: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["automount", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["on"] is False
@@ -95,8 +181,7 @@ def test_it_is_off_until_it_is_installed_and_gone_afterwards(
     assert not (home / UNIT).exists()
 
     assert main(["automount", "--install", "--dir", str(home / "cams")]) == 0
-    said = capsys.readouterr().out
-    assert "sudo tee /etc/udev/rules.d/70-romfsfs.rules" in said
+    assert "sudo tee /etc/udev/rules.d/70-romfsfs.rules" in capsys.readouterr().out
     assert f"{home / 'cams'}/%i" in (home / UNIT).read_text()
     assert not rule_place.exists(), "never written without being asked for as root"
 
@@ -106,7 +191,7 @@ def test_it_is_off_until_it_is_installed_and_gone_afterwards(
     assert main(["automount", "--install"]) == 0, "again, with another folder"
     assert f"{home}/cameras/%i" in (home / UNIT).read_text()
     assert main(["automount", "--uninstall"]) == 0
-    assert not (home / UNIT).exists()
+    assert not any(path.is_file() for path in (home / UNITS).rglob("*"))
 
 
 def test_a_unit_of_the_users_own_is_never_touched(
