@@ -99,7 +99,8 @@ def digest(file: str) -> str:
 def test_files() -> dict[str, Path]:
     """Test files and where what they reach is kept; those that reach everything come last."""
     names = sorted(str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("tests/**/test_*.py"))
-    names.sort(key=lambda name: name.startswith(("tests/camera", "tests/trust", "tests/fuzz")))
+    last = "tests/devices", "tests/fuzz", "tests/camera", "tests/trust"
+    names.sort(key=lambda name: (name.startswith(last), name))
     ours = [name for name in names if not name.startswith(NOT_OURS)]
     return {name: MAP / f"{name.replace('/', '+')}.json" for name in ours}
 

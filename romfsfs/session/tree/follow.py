@@ -42,10 +42,12 @@ def follow(
     """
     before = {entry.source: entry for entry in old.entries}
     after = {entry.source: entry for entry in held.base.entries}
+    changed = [path for path in before.keys() | after.keys()
+               if _content(before.get(path)) != _content(after.get(path))]  # fmt: skip
     with opened(folder.work) as work_fd:
+        # Before they are compared: what is saved from here on is an edit.
+        seen = {path: _signature(work_fd, path) for path in decided or changed}
         if decided is None:
-            changed = [path for path in before.keys() | after.keys()
-                       if _content(before.get(path)) != _content(after.get(path))]  # fmt: skip
             wanted = [path for path in changed if _is_as(work_fd, path, before.get(path))]
             if not wanted:
                 return
@@ -59,7 +61,6 @@ def follow(
         there = {above for path in wanted for above in parents(path)} - set(wanted)
         taken = {path for path in there if kind_at(work_fd, path) not in ("", "dir")}
         wanted = [path for path in wanted if not is_below(path, taken)]
-        seen = {path: _signature(work_fd, path) for path in wanted}
 
         def edited(path: str) -> bool:
             """Saved since it was compared: writing a tree takes its time."""

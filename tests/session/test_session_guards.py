@@ -1,0 +1,225 @@
+"""What keeps two parties apart, and what recovery looks at before it believes its files.
+
+Each lock is shown by who must not get past it: with the lock left out these tests fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from session_desk import Desk, Flash, PowerLost, files_of
+from test_session_faults import flash_desk, push_image
+
+from romfsfs.errors import RomfsError, SessionBusy
+from romfsfs.image.writer import encode
+from romfsfs.session.keep import base_image, history, steps
+from romfsfs.session.keep.locks import Lock, holder_of
+from romfsfs.session.rebase import target as targets
+from romfsfs.session.rebase.commit import commit_to
+from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.undo import undo
+from romfsfs.session.revert import revert
+from romfsfs.session.session import Session
+
+Work = Callable[[Desk], object]
+
+OPERATIONS: dict[str, Work] = {
+    "commit": lambda desk: desk.commit(),
+    "commit --to": lambda desk: commit_to(desk.session, Flash(desk.image.parent / "to", 65536)),
+    "undo": lambda desk: undo(desk.session, desk.device),
+    "recover": lambda desk: recover(desk.session, desk.device),
+    "revert": lambda desk: revert(desk.session, ["a.txt"]),
+    "discard": lambda desk: revert(desk.session),
+    "open": lambda desk: desk.open(),
+}
+
+
+@pytest.fixture
+def edited(desk: Desk) -> Desk:
+    """Two images in the log, and an edit."""
+    desk.open()
+    desk.write("a.txt", b"second\n")
+    desk.commit()
+    desk.write("a.txt", b"third\n")
+    return desk
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_nothing_changes_a_session_that_another_process_changes(
+    edited: Desk, operation: str
+) -> None:
+    before = edited.image.read_bytes()
+    with (
+        edited.session.folder.lock_for_change("app.img", "commit"),
+        pytest.raises(SessionBusy, match=rf"app\.img is running \(process {os.getpid()}"),
+    ):
+        OPERATIONS[operation](edited)
+    assert edited.image.read_bytes() == before
+    assert (edited.work / "a.txt").read_bytes() == b"third\n"
+    OPERATIONS["recover"](edited)  # the lock is given back
+
+
+def test_nothing_is_pushed_to_a_camera_whose_session_is_changed(tmp_path: Path) -> None:
+    desk, flash = flash_desk(tmp_path)
+    before = flash.path.read_bytes()
+    with desk.session.folder.lock_for_change("camera"), pytest.raises(SessionBusy):
+        push_image(flash, encode({"other.txt": b"pushed"}))
+    assert flash.path.read_bytes() == before
+    with desk.session.folder.lock_for_mount("camera"), pytest.raises(SessionBusy):
+        push_image(flash, encode({"other.txt": b"pushed"}))
+    assert flash.path.read_bytes() == before
+    push_image(flash, encode({"other.txt": b"pushed"}))
+    assert files_of(flash.path.read_bytes()) == {"other.txt": b"pushed"}
+
+
+@pytest.mark.parametrize("operation", ["commit", "undo", "recover", "first read"])
+def test_nothing_touches_a_file_that_another_user_s_session_writes(
+    edited: Desk, operation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two state folders know nothing of each other: the file's folder is locked."""
+    monkeypatch.setattr(targets, "_FOLDER_PATIENCE", 0.0)
+    if operation == "undo":
+        revert(edited.session, ["a.txt"])
+    if operation == "recover":
+        steps.on_step = _stop_at("recorded")
+        with pytest.raises(InterruptedError):
+            edited.commit()
+        steps.on_step = lambda step: None
+    if operation == "first read":
+        monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "another"))
+    before = edited.image.read_bytes()
+    fd = os.open(edited.image.parent, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SessionBusy, match="another program keeps the folder locked"):
+            OPERATIONS[operation.replace("first read", "open")](edited)
+    finally:
+        os.close(fd)
+    assert edited.image.read_bytes() == before
+
+
+def _stop_at(step: str) -> Callable[[str], None]:
+    def stop(reached: str) -> None:
+        if reached == step:
+            raise InterruptedError
+
+    return stop
+
+
+def test_a_lock_is_one_party_s(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    assert first.acquire("commit")
+    assert not second.acquire()
+    holder = holder_of(tmp_path / "lock")
+    assert holder is not None
+    assert (holder.pid, holder.doing) == (os.getpid(), "commit")
+    assert not second.acquire(), "who looks at it does not get it"
+    first.release()
+    assert holder_of(tmp_path / "lock") is None
+    assert second.acquire()
+    second.release()
+
+
+def test_the_base_is_parsed_once_for_all_who_ask(
+    edited: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`df`, a status and a commit ask at the same time, and an image may be 24 MiB."""
+    held = Session.load(edited.session.folder).held()
+    calls = []
+    started, both = threading.Event(), threading.Event()
+
+    def slowly(real: Any) -> Any:
+        def parse(*args: Any) -> Any:
+            calls.append(args)
+            started.set()
+            both.wait(0.5)  # for who should not come
+            return real(*args)
+
+        return parse
+
+    monkeypatch.setattr(base_image, "parse_fd", slowly(base_image.parse_fd))
+    monkeypatch.setattr(base_image, "_fill_byte", slowly(base_image._fill_byte))
+    for ask in (lambda: held.extents, lambda: held.trailing_fill):
+        calls.clear()
+        started.clear()
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(ask)
+            assert started.wait(30)
+            assert ask() is first.result(30)
+        assert len(calls) == 1
+
+
+# -- recovery
+
+
+def interrupted_camera(folder: Path) -> tuple[Session, Flash]:
+    """A camera that lost power while a commit was written."""
+    desk, flash = flash_desk(folder)
+    desk.write("a.txt", b"edited\n" * 500)
+    flash.power = 100
+    with pytest.raises(PowerLost):
+        desk.commit()
+    flash.power = 1 << 40
+    return Session.load(desk.session.folder), flash
+
+
+@pytest.mark.parametrize("damage", ["garbled", "cut short", "gone"])
+def test_a_camera_is_not_written_with_what_the_disk_garbled(tmp_path: Path, damage: str) -> None:
+    session, flash = interrupted_camera(tmp_path)
+    before = flash.path.read_bytes()
+    [new] = {*session.folder.history.glob("*.img")} - {
+        session.folder.image(entry.digest) for entry in history.entries(session.folder)
+    }
+    whole = new.read_bytes()
+    new.unlink()
+    if damage != "gone":
+        new.write_bytes(whole.replace(b"edited", b"\0" * 6) if damage == "garbled" else whole[:200])
+    with pytest.raises(RomfsError, match="the image of the interrupted commit is damaged"):
+        recover(session, flash)
+    assert flash.path.read_bytes() == before
+    assert session.interrupted
+    assert recover(session, flash, rollback=True) == "rolled back"
+    assert files_of(flash.path.read_bytes()) == {"a.txt": b"mine"}
+
+
+def test_an_image_of_the_log_that_the_disk_garbled_is_not_written_back(edited: Desk) -> None:
+    revert(edited.session, ["a.txt"])
+    before = edited.image.read_bytes()
+    first = history.entries(edited.session.folder)[0]
+    image = edited.session.folder.image(first.digest)
+    whole = image.read_bytes()
+    image.unlink()
+    image.write_bytes(whole.replace(b"first", b"fjrst"))
+    with pytest.raises(RomfsError, match="the image in the log is damaged"):
+        undo(edited.session, edited.device)
+    assert edited.image.read_bytes() == before
+    assert not edited.session.interrupted
+
+
+def test_a_base_that_the_disk_garbled_is_not_committed(edited: Desk) -> None:
+    """Unchanged files are stored from it byte for byte."""
+    before = edited.image.read_bytes()
+    image = edited.session.base_image
+    whole = image.read_bytes()
+    image.unlink()
+    image.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(RomfsError, match="the session's copy of the image is damaged"):
+        edited.again().commit()
+    assert edited.image.read_bytes() == before
+
+
+def test_a_session_folder_that_was_copied_is_used(edited: Desk) -> None:
+    """Other inodes and times, the same bytes."""
+    image = edited.session.base_image
+    whole = image.read_bytes()
+    image.unlink()
+    image.write_bytes(whole)
+    edited.again().commit()
+    assert edited.stored()["a.txt"] == b"third\n"
