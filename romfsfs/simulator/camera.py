@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 TX_BUFFER = 16 * 1024
 #: seconds until the host is tried again that did not read; Linux calls a full pty writable
 STALL_SECONDS = 0.005
+#: seconds until output is dropped that the host does not take: the port goes on without it
+#: (micropython: shared/tinyusb/mp_usbd_cdc.c, MICROPY_HW_USB_CDC_TX_TIMEOUT)
+GIVE_UP_SECONDS = 0.5
 #: seconds between two interrupts of one snippet: each is a signal, and MicroPython may be torn
 #: apart by one that arrives while it deals with another
 INTERRUPT_PAUSE = 0.02
@@ -68,6 +71,7 @@ class Camera:
         self._to_pty = b""
         self._operation: tuple[Operation, int, float] | None = None
         self._stalled_until: float | None = None
+        self._taken_at = 0.0  # when the host took output last, or there was none for it
         self._interrupted_at = 0.0
         self._interrupt_due: float | None = None
         self._power_on_at: float | None = None
@@ -153,6 +157,8 @@ class Camera:
         if self._tx and self._has_output_room:
             self._out.push(self.faults.wire(TO_HOST, bytes(self._tx)), now)
             self._tx.clear()
+        if not self._to_pty:
+            self._taken_at = now
         self._to_pty += self._out.pop(now)
         if self._to_pty and self._port.speaks_ide_protocol:
             self._to_pty = b""  # nothing of the REPL in the other protocol
@@ -160,10 +166,22 @@ class Camera:
         if self._to_pty:
             written = self._port.write(self._to_pty)
             self._to_pty = self._to_pty[written:]
-            if not written:
+            if written:
+                self._taken_at = now
+            else:
                 self._stalled_until = now + STALL_SECONDS
+                self._give_up(now)
         if self.faults.cut_now():
             raise CameraStopped
+
+    def _give_up(self, now: float) -> None:
+        """What waits behind the port's own buffer is lost if the host took nothing for too long."""
+        if now - self._taken_at < GIVE_UP_SECONDS:
+            return
+        lost = bytes(self._tx) + (self._executor.read_output() if self._executor else b"")
+        self.statistics.dropped_output += len(lost)
+        self._tx.clear()
+        self._taken_at = now
 
     @property
     def _takes_input(self) -> bool:
@@ -248,7 +266,8 @@ class Camera:
             dues += [self._stalled_until, self._out.due]
             if self._rx and executor.running:
                 dues.append(now + RING_SECONDS)
-            dues.append(now if self._tx and self._has_output_room else None)
+            if self._tx:
+                dues.append(now if self._has_output_room else self._taken_at + GIVE_UP_SECONDS)
             dues += [self._operation[2] if self._operation else self._interrupt_due]
         due = min((due for due in dues if due is not None), default=None)
         poll.poll(None if due is None else max(0.0, due - now) * 1000)

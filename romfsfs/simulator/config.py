@@ -47,8 +47,8 @@ class SimulatorConfig:
     """A camera, its firmware and its link; see `preset` for the boards there are.
 
     machine, arch_string, board_type, platform, mpy, release: what the firmware says of itself.
-    heap_size: MicroPython's heap in the process that runs the snippets (on a 64-bit MicroPython
-    objects take about twice the room that they take on the camera).
+    heap_size: MicroPython's heap on the camera (openmv: boards/*/board_config.h, OMV_GC_BLOCK0_SIZE
+    and more).
     unique_id: b"" where the firmware has none.
     erase_by_range: the firmware has command 6 and the 4-argument erase; older firmware answers
     -22 to the first and takes the second for "erase the first `offset` bytes".

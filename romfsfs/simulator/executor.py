@@ -39,6 +39,9 @@ FINISHED, FAILED, SOFT_RESET = 0, 1, 2
 
 START_SECONDS = 20.0
 PAGE = 4096
+#: bytes of heap that `camera.upy` needs for itself, and objects that are larger on 64 bits: what is
+#: more than the camera has, it takes away
+OWN_HEAP = 64 << 10
 #: modules that the firmware has frozen into it, a file each
 FIRMWARE = Path(__file__).with_name("firmware")
 ENVIRONMENT = "ROMFSFS_MICROPYTHON"
@@ -87,7 +90,8 @@ class Executor:
             self._mailbox = mmap.mmap(mailbox.fileno(), size)
             self._start(mailbox.fileno(), size)
 
-    def _start(self, mailbox: int, size: int) -> None:
+    def _start(self, mailbox: int, room: int) -> None:
+        size = self._config.heap_size
         # One page: it counts as writable when it is empty, which is when more input is wanted.
         self._input_read, self._input = _pipe(PAGE)
         # The same, opened anew: the process waits in its end, and this must not.
@@ -109,10 +113,10 @@ class Executor:
                 [
                     self._micropython,
                     "-X",
-                    f"heapsize={self._config.heap_size}",
+                    f"heapsize={OWN_HEAP + size + min(size, 512 << 10)}",
                     str(Path(__file__).with_name("camera.upy")),
                     str(mailbox),
-                    str(size),
+                    str(room),
                 ],
                 stdin=self._input_read,
                 stdout=output,
@@ -156,6 +160,7 @@ class Executor:
             "unique_id": list(config.unique_id),
             "stdio_buffer": config.stdio_buffer,
             "missing": list(config.missing),
+            "heap": config.heap_size,
         }
 
     def _await_ready(self, messages: IO[bytes]) -> None:

@@ -24,9 +24,11 @@ class Statistics:
 
     wire_in: int = 0
     wire_out: int = 0
+    dropped_output: int = 0
+    """bytes that the host did not take within half a second"""
     programmed: int = 0
-    programs: int = 0
-    """calls that programmed"""
+    spans: list[tuple[int, int, int]] = field(default_factory=list)
+    """of every call that programmed: partition, and from where to where"""
     needless_pages: int = 0
     """pages of 256 bytes, or less, that held already what was programmed"""
     erased_blocks: int = 0

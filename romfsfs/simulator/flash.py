@@ -111,7 +111,8 @@ class Partition:
                 data += b"\xa5" * (word - tail)
             else:
                 data = data[: len(data) - tail]
-        self._statistics.programs += bool(data)
+        if data:
+            self._statistics.spans.append((self.index, offset, offset + len(data)))
         pages = range(offset // PAGE * PAGE, offset + len(data), PAGE)
         self._statistics.needless_pages += sum(
             self._holds(max(page, offset), data, offset, page + PAGE) for page in pages

@@ -229,7 +229,8 @@ def facts_text() -> bytes:
         "machine": "OpenMV N6 with STM32N657X0", "arch": "OMVN6",
         "omv": "4.8.1", "uid": "00" * 12, "release": "1.26.0", "mpy": 0x1F06 | 8 << 10,
         "partitions": [("memory", 65536, 4096, IMAGE[:16], 4)], "stdin": True,
-        "stdout": True, "sha256": False, "crc32": True, "poll": True, "here": ["net"],
+        "stdout": True, "sha256": False, "crc32": True, "poll": True, "heap": 100000,
+        "here": ["net"],
     }  # fmt: skip
     return repr(answer).encode() + b"\r\n"
 

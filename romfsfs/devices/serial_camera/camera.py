@@ -26,6 +26,7 @@ from romfsfs.devices.base import (
 from romfsfs.devices.discovery import usb_serial
 from romfsfs.devices.serial_camera import flash_plan, identity, snippets, trying
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
+from romfsfs.devices.serial_camera.frames import MAX_CHUNK, SMALL_CHUNK
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
 from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range, records_of
@@ -44,6 +45,8 @@ from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
 _COARSE = 65536
+#: bytes of free heap with which frames need not be small
+_PLENTY = 96 << 10
 #: bytes per second that even the slowest camera hashes
 _SLOWEST_HASH = 100_000
 
@@ -315,7 +318,8 @@ class SerialCamera:
 
     def _window(self, raw: bool) -> Window:
         facts, partition = self.facts, self._partition
-        return Window(partition.kind, partition.index, raw, facts.crc32, facts.poll)
+        chunk = MAX_CHUNK if raw and facts.free >= _PLENTY else SMALL_CHUNK
+        return Window(partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk)
 
     def _writer(self) -> Writer:
         window = self._window(self.facts.raw_input)

@@ -6,10 +6,11 @@ import binascii
 import struct
 import zlib
 
-#: payload bytes of one frame
+#: payload bytes of one frame, of one answer of the READ loop
 MAX_CHUNK = 4096
-#: the same where frames are base64: three copies of a payload exist while it is decoded
-MAX_TEXT_CHUNK = 1536
+#: the same as base64, and where memory is short (the M4's heap has 45 KiB): several copies exist
+#: while a payload is decoded. A multiple of 3.
+SMALL_CHUNK = 1536
 MARKER = 0xA5
 _HEADER = struct.Struct("<BBHIIH")
 #: bytes on the wire after which no camera waits for more of a frame: a header's 24 characters and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from romfsfs.errors import DeviceAnswer, printable
 _MOST_TEXT = 16384
 _LONGEST_WORD = 200
 _LARGEST_PARTITION = 1 << 31
+#: bytes of heap in which all of it runs: commands are compiled there, and pieces of 1.5 KiB copied
+_ROOM = 28 << 10
 #: negative errno of a call that the firmware does not have: EINVAL, ENOSYS, EOPNOTSUPP
 _UNKNOWN_CALL = (-22, -38, -95)
 #: what the parser and the conversions say to text that is no such answer; the last two: nesting
@@ -53,7 +56,7 @@ class PartitionFacts:
 @dataclass(frozen=True, slots=True)
 class CameraFacts:
     """A camera's answer to the probe. Empty strings and None where it does not say. here: see
-    `DeviceInfo`."""
+    `DeviceInfo`. free: bytes of MicroPython's heap, 0 where it does not say."""
 
     machine: str
     arch: str
@@ -68,6 +71,7 @@ class CameraFacts:
     sha256: bool
     crc32: bool
     poll: bool
+    free: int = 0
     here: tuple[str, ...] = ()
 
     @property
@@ -84,14 +88,15 @@ class CameraFacts:
 def probe(repl: RawRepl) -> CameraFacts:
     """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says.
 
-    Timers and threads go on at the prompt and may print into its answer; nothing outlives a soft
-    reset, so then it is asked once more.
+    Timers and threads go on at the prompt and may print into its answer, and what a script made
+    fills the heap; nothing outlives a soft reset, so then it is asked once more.
     """
-    try:
-        return _ask(repl)
-    except DeviceAnswer:
-        repl.soft_reset()
-        return _ask(repl)
+    with contextlib.suppress(DeviceAnswer):
+        facts = _ask(repl)
+        if not 0 < facts.free < _ROOM:
+            return facts
+    repl.soft_reset()
+    return _ask(repl)
 
 
 def _ask(repl: RawRepl) -> CameraFacts:
@@ -152,5 +157,6 @@ def _facts(answer: dict[str, Any]) -> CameraFacts:
         sha256=bool(answer["sha256"]),
         crc32=bool(answer["crc32"]),
         poll=bool(answer["poll"]),
+        free=int(answer["heap"]),
         here=tuple(_word(name) for name in answer["here"]),
     )

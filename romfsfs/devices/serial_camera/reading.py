@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from romfsfs.devices.serial_camera import snippets
+from romfsfs.devices.serial_camera.frames import MAX_CHUNK
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceLost
 from romfsfs.image.file_buffer import WindowBuffer
 
-#: bytes of one answer of the READ loop; as text a multiple of 3
-_READ_CHUNK, _READ_TEXT_CHUNK = 4096, 3072
 #: bytes that are sent at once of what holds the records of files: a small file is one such piece
 _RECORDS = 512
 #: requests on the way: covers the round trip of a USB port
@@ -35,13 +34,15 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a partition to read, and how the camera can send it."""
+    """The part of a partition to read or write, and how the camera can send it: in pieces of
+    `chunk` bytes."""
 
     kind: str
     partition: int
     raw: bool
     crc32: bool
     poll: bool
+    chunk: int = MAX_CHUNK
 
 
 def read_range(
@@ -70,7 +71,7 @@ def records_of(repl: RawRepl, window: Window, size: int) -> Iterator[WindowBuffe
     def read(start: int, least: int, most: int) -> bytes:
         data = b""
         while len(data) < least:
-            count = min(most - len(data), _READ_TEXT_CHUNK)
+            count = min(most - len(data), window.chunk)
             data += _read_piece(repl, window, start + len(data), count)
         return data
 
@@ -124,7 +125,7 @@ def _read_chunks(
     out: BinaryIO,
     done: Callable[[int], None],
 ) -> int:
-    chunk = _READ_CHUNK if window.raw else _READ_TEXT_CHUNK
+    chunk = window.chunk
     asked, failures = position, 0
     while position < end:
         while asked < end and asked < position + _READ_AHEAD * chunk:

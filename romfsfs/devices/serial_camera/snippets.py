@@ -39,7 +39,7 @@ from __future__ import annotations
 #: Says it twice: a garbled digit would make it another camera.
 PROBE = """\
 def _rf():
- import sys
+ import sys,gc
  def q(f):
   try:
    return f()
@@ -88,7 +88,8 @@ def _rf():
   'stdout':q(lambda:sys.stdout.buffer) is not None,
   'sha256':h('hashlib','sha256'),
   'crc32':h('binascii','crc32'),
-  'poll':h('select','poll')})
+  'poll':h('select','poll'),
+  'heap':q(lambda:(gc.collect(),gc.mem_free())[1]) or 0})
  print(r)
  print(r)
 _rf()

@@ -48,6 +48,7 @@ class Writer:
         self._repl = repl
         self._advice = advice
         self._raw = window.raw
+        self.chunk = window.chunk
         self._erase = b"P" if prefix else b"E"
         self._code = snippets.write_loop(
             window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll
@@ -59,10 +60,6 @@ class Writer:
         self.programmed = 0
         #: what the last erase answered: the minimum write size, 0 where it does not say
         self.erase_answer = 0
-
-    @property
-    def chunk(self) -> int:
-        return frames.MAX_CHUNK if self._raw else frames.MAX_TEXT_CHUNK
 
     def __enter__(self) -> Writer:
         self._repl.start_loop(self._code)
