@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -104,7 +104,7 @@ class Output:
         if self.quiet:
             yield no_progress
         elif draws(sys.stderr):
-            with _TerminalBars() as bars:
+            with closing(_TerminalBars()) as bars:
                 yield bars
         else:
             yield _Lines()
@@ -177,74 +177,69 @@ def _tell(line: str, colour: str | None = None) -> None:
         sys.stderr.write(f"{line}\n")
 
 
-class _Patience:
-    """Whether a phase has itself lasted long enough to be shown, whatever went before it."""
+class _Phases:
+    """A `Progress` that shows each phase once it has itself taken a moment."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
 
-    def ends(self, phase: str) -> bool:
-        now = time.monotonic()
-        return now - self._started.setdefault(phase, now) >= _SHOWN_AFTER_SECONDS
-
-
-class _Lines:
-    """One line for each phase that takes long enough to be worth one."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-        self._patience = _Patience()
-
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if phase in self._said or not self._patience.ends(phase):
-            return
-        self._said.add(phase)
-        size = f" {total:,} bytes" if total > 1 and phase != "converting" else ""
-        _tell(f"romfsfs: {phase}{size}")
+        now = time.monotonic()
+        if now - self._started.setdefault(phase, now) >= _SHOWN_AFTER_SECONDS:
+            self.show(phase, done, total)
+
+    def show(self, phase: str, done: int, total: int) -> None:
+        raise NotImplementedError
 
 
-class _TerminalBars:
-    """A bar for each phase, drawn once the phase has taken a moment."""
+class _Lines(_Phases):
+    """One line for each phase."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def show(self, phase: str, done: int, total: int) -> None:
+        if phase not in self._said:
+            self._said.add(phase)
+            size = f" {total:,} bytes" if total > 1 and phase != "converting" else ""
+            _tell(f"romfsfs: {phase}{size}")
+
+
+class _TerminalBars(_Phases):
+    """A bar for each phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._bars: Bars | None = None
         self._tasks: dict[str, Any] = {}
-        self._patience = _Patience()
 
-    def __enter__(self) -> _TerminalBars:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         if self._bars is not None:
             with suppress(OSError):
                 self._bars.stop()
 
-    def __call__(self, phase: str, done: int, total: int) -> None:
+    def show(self, phase: str, done: int, total: int) -> None:
         with suppress(OSError):  # the terminal is gone
-            self._show(phase, done, total)
+            if self._bars is None:
+                self._bars = _bars()
+                self._bars.start()
+            if phase not in self._tasks:
+                self._tasks[phase] = self._bars.add_task(phase, total=None)
+            self._bars.update(self._tasks[phase], completed=done, total=total or None)
 
-    def _show(self, phase: str, done: int, total: int) -> None:
-        if phase not in self._tasks and not self._patience.ends(phase):
-            return
-        bars = self._bars if self._bars is not None else self._draw()
-        if phase not in self._tasks:
-            self._tasks[phase] = bars.add_task(phase, total=total or None)
-        bars.update(self._tasks[phase], completed=done, total=total or None)
 
-    def _draw(self) -> Bars:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
+def _bars() -> Bars:
+    from rich import progress as rich_progress
+    from rich.console import Console
 
-        columns = (
-            TextColumn("{task.description:>12}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-        )
-        self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
-        self._bars.start()
-        return self._bars
+    columns = (
+        rich_progress.TextColumn("{task.description:>12}"),
+        rich_progress.BarColumn(),
+        rich_progress.TextColumn("{task.percentage:>3.0f}%"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    return rich_progress.Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def printable_lines(text: str) -> str:
