@@ -42,7 +42,6 @@ _PLACES = 2
 #: A request that lasts longer, in seconds, leaves its place to another thread.
 _LONG = 0.02
 _LOOKS_UNTIL_ASLEEP = 50  # at a mount that nobody uses, before it is not looked at any more
-_SPARE_THREADS = 2  # kept for the next request that lasts
 
 # <linux/fuse.h>: enum fuse_opcode, and where it is in struct fuse_in_header
 _OPCODE_OFFSET = 4
@@ -101,13 +100,9 @@ class RequestLoop:
         self.asleep = False  # the main thread wants to hear of the next request
         self.ending = False
         self.failed = False
+        self.may_go = threading.Event()
         self._bell = os.pipe()  # for the main thread: written to, it looks what is new
-        self._changed = threading.Condition()  # holds for all that follows
-        self._places = _PLACES  # that are free
-        self._waiting = 0  # threads without one
-        self._workers: set[_Worker] = set()
-        self._joining = False
-        self._may_go = threading.Event()
+        self._workers: list[_Worker] = []  # the main thread's alone
 
     def run(self) -> bool:
         """Serve until it is unmounted or a signal ends it; False: the kernel could not be heard.
@@ -136,46 +131,8 @@ class RequestLoop:
         with contextlib.suppress(BlockingIOError):  # full: it has been rung often enough
             os.write(self._bell[1], b"\0")
 
-    def _fill_places(self) -> None:
-        """Start a thread for each place that none is waiting for."""
-        with self._changed:
-            missing = self._places - self._waiting
-        for _ in range(missing):
-            worker = _Worker(self)
-            with self._changed:
-                self._workers.add(worker)
-            try:
-                worker.start()
-            except RuntimeError as error:  # the system has no more: at the next look, perhaps
-                log.warning("a request waits for a thread: %s", error)
-                self.leave(worker)
-                break
-
-    def take_place(self, worker: _Worker) -> bool:
-        """Wait for a place. False: the thread is not needed any more."""
-        with self._changed:
-            if self._waiting >= _SPARE_THREADS:
-                return False
-            self._waiting += 1
-            self._changed.wait_for(lambda: self._places or self.ending)
-            self._waiting -= 1
-            if self.ending:
-                return False
-            self._places -= 1
-            worker.has_place = True
-            return True
-
-    def leave(self, worker: _Worker) -> None:
-        """The thread's last call; returns when nobody will send it a signal any more."""
-        with self._changed:
-            if not self._joining:
-                self._workers.discard(worker)
-                return
-        worker.has_left = True
-        self._may_go.wait()
-
     def _watch(self) -> None:
-        """See to it that each place has a thread, and take it from each request that lasts."""
+        """Keep threads at all places: one with a request that lasts leaves its place to another."""
         seen: dict[_Worker, int] = {}
         quiet = 0
         while not self.ending:
@@ -189,35 +146,34 @@ class RequestLoop:
             begun = self._begun()
             quiet = quiet + 1 if begun == seen else 0
             for worker, number in begun.items():
-                if worker.busy and seen.get(worker) == number == worker.begun:
-                    self._take_place_from(worker)
+                # It may just have finished. Then it ends after the next one: no harm.
+                worker.has_place = not (worker.busy and seen.get(worker) == number == worker.begun)
             seen = begun
+
+    def _fill_places(self) -> None:
+        self._workers = [worker for worker in self._workers if not worker.has_left]
+        while len(self._begun()) < _PLACES:
+            worker = _Worker(self)
+            try:
+                worker.start()
+            except RuntimeError as error:  # the system has no more: at the next look, perhaps
+                log.warning("a request waits for a thread: %s", error)
+                break
+            self._workers.append(worker)
 
     def _begun(self) -> dict[_Worker, int]:
         """How many requests each thread that has a place has begun."""
-        with self._changed:
-            return {worker: worker.begun for worker in self._workers if worker.has_place}
-
-    def _take_place_from(self, worker: _Worker) -> None:
-        # It may just have finished. Then it notices after the next one: no harm.
-        with self._changed:
-            worker.has_place = False
-            self._places += 1
-            self._changed.notify()
+        return {worker: worker.begun for worker in self._workers if worker.has_place}
 
     def _join(self) -> None:
         """Wait for all threads: their requests end, or they are woken from waiting for one."""
-        with self._changed:
-            self._joining = True
-            workers = list(self._workers)
-            self._changed.notify_all()
-        for worker in workers:
+        for worker in self._workers:
             while not worker.has_left:
                 if not worker.busy and worker.ident is not None:
                     signal.pthread_kill(worker.ident, _NUDGE)
                 time.sleep(_NUDGE_PAUSE)
-        self._may_go.set()
-        for worker in workers:
+        self.may_go.set()
+        for worker in self._workers:
             worker.join()
 
 
@@ -228,7 +184,7 @@ class _Worker(threading.Thread):
         super().__init__(name="requests", daemon=True)
         self._loop = loop
         self._size = loop.call.bufsize(loop.channel)
-        self.has_place = False
+        self.has_place = True
         self.begun = 0  # requests
         self.busy = False  # with one
         self.has_left = False
@@ -236,13 +192,13 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         loop = self._loop
         try:
-            buffer = ctypes.create_string_buffer(self._size)
-            while loop.take_place(self):
-                if not self._serve(buffer):
-                    loop.ending = True
-                    loop.ring()
+            if not self._serve(ctypes.create_string_buffer(self._size)):
+                loop.ending = True
+                loop.ring()
         finally:
-            loop.leave(self)
+            self.has_left = True
+            if loop.ending:  # it may be about to get a signal
+                loop.may_go.wait()
 
     def _serve(self, buffer: Any) -> bool:
         """Take and answer requests until the place is taken away. False: there are no more."""
