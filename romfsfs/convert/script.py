@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -211,8 +211,6 @@ def _firmware_only(
     return error("script-error", message, shown)
 
 
-_memo: dict[tuple[str, int, int], tuple[str, tuple[int, int] | None]] = {}
-_memo_lock = threading.Lock()
 _found: Path | None = None
 
 
@@ -272,14 +270,15 @@ def _identify(path: Path) -> tuple[str, tuple[int, int] | None]:
 
     Read from the file and not asked with --version: `status` must not start programs."""
     status = path.stat()
-    key = (str(path), status.st_size, status.st_mtime_ns)
-    with _memo_lock:
-        if key not in _memo:
-            data = path.read_bytes()
-            banner = _EMITS.search(data)
-            version = (int(banner[1]), int(banner[2] or 0)) if banner else None
-            _memo[key] = (hashlib.sha256(data).hexdigest(), version)
-        return _memo[key]
+    return _read_program(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _read_program(path: Path, size: int, mtime_ns: int) -> tuple[str, tuple[int, int] | None]:
+    data = path.read_bytes()
+    banner = _EMITS.search(data)
+    version = (int(banner[1]), int(banner[2] or 0)) if banner else None
+    return hashlib.sha256(data).hexdigest(), version
 
 
 def executable(path: Path, tools: Path) -> Path:

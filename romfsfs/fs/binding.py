@@ -1,7 +1,7 @@
 """Which FUSE binding and library a mount uses, and the little that differs between them.
 
 fusepy (module `fuse`, libfuse 2) is required by this package; mfusepy, its maintained fork, comes
-with the `fuse3` extra and also speaks libfuse 3. `$ROMFSFS_FUSE` (fusepy, mfusepy or auto)
+with the `fuse3` extra and is used for libfuse 3. `$ROMFSFS_FUSE` (fusepy, mfusepy or auto)
 chooses; auto is mfusepy where it is installed and a libfuse 3 can be loaded that does not stop
 for good (see `request_loop.py`), else fusepy.
 
@@ -37,10 +37,10 @@ _OPERATIONS = (
     "statfs", "symlink", "truncate", "unlink", "utimens", "write",
 )  # fmt: skip
 
-_LIBRARIES = {
-    2: ("libfuse.so.2",),
-    3: ("libfuse3.so.4", "libfuse3.so.3"),
-}
+#: binding -> its module, the major version of libfuse that it is used for, what pip installs; the
+#: better one first
+_BINDINGS = {"mfusepy": ("mfusepy", 3, "'romfsfs[fuse3]'"), "fusepy": ("fuse", 2, "fusepy")}
+_LIBRARIES = {2: ("libfuse.so.2",), 3: ("libfuse3.so.4", "libfuse3.so.3")}
 
 # <fuse_common.h>, FUSE_CAP_...
 _AUTO_INVAL_DATA = 1 << 12
@@ -66,15 +66,15 @@ class _Operations:
             setattr(self, name, guarded(name, getattr(adapter, name)))
 
 
-class _CallableOperations(_Operations):
-    """fusepy calls the object itself; mfusepy 3 warns when it can be called."""
+class _Operations2(_Operations):
+    """For fusepy, which calls the object itself."""
 
     def __call__(self, operation: str, *args: Any) -> Any:
         return self.__dict__[operation](*args)
 
 
 class _Operations3(_Operations):
-    """With libfuse 3, which lets the connection be adjusted."""
+    """For mfusepy, and libfuse 3, which lets the connection be adjusted."""
 
     def __init__(self, adapter: Any, max_read: int | None) -> None:
         super().__init__(adapter)
@@ -112,19 +112,16 @@ class Binding:
             limit = str(options.get("max_read", ""))
             operations = _Operations3(adapter, int(limit) if limit.isdecimal() else None)
         else:
-            operations = (_CallableOperations if self.name == "fusepy" else _Operations)(adapter)
+            operations = _Operations2(adapter)
         bytewise = {
             key: _bytewise(value) if isinstance(value, str) else value
             for key, value in options.items()
         }
-        if self.name == "fusepy" and sys.platform.startswith("linux") and self.libfuse >= (2, 9):
-            add_operations_of_29(self._module)
-        fuse_class = fuse_class_of(self._module, self.libfuse[0])
         if self.libfuse < (3,):
-            # Where the binding looks for it.
-            owner = self._module._libfuse if self.name == "fusepy" else self._module
-            owner.fuse_main_real = main_2(self._module._libfuse)
-        fuse_class(
+            if sys.platform.startswith("linux") and self.libfuse >= (2, 9):
+                add_operations_of_29(self._module)
+            self._module._libfuse.fuse_main_real = main_2(self._module._libfuse)
+        fuse_class_of(self._module, self.libfuse[0])(
             operations,
             _bytewise(mountpoint),
             raw_fi=True,
@@ -145,50 +142,39 @@ def load_binding(wanted: str | None = None) -> Binding:
     Raises RomfsError with the command that installs what is missing.
     """
     wanted = wanted or os.environ.get("ROMFSFS_FUSE") or "auto"
-    if wanted not in ("auto", "fusepy", "mfusepy"):
+    if wanted != "auto" and wanted not in _BINDINGS:
         raise UsageError(
             f"no FUSE binding is called {wanted!r}", where="$ROMFSFS_FUSE",
             next_step="use fusepy, mfusepy or auto",
         )  # fmt: skip
-    installed = {
-        "fusepy": importlib.util.find_spec("fuse") is not None,
-        "mfusepy": importlib.util.find_spec("mfusepy") is not None,
-    }
-    if wanted != "auto" and not installed[wanted]:
-        package = "fusepy" if wanted == "fusepy" else "'romfsfs[fuse3]'"
-        raise RomfsError(
-            f"the FUSE binding {wanted} is not installed", next_step=f"pip install {package}"
-        )
-    unusable = None
-    for name, major in _preference(wanted, installed):
+    needed = "libfuse" if wanted == "auto" else f"libfuse {_BINDINGS[wanted][1]}"
+    problem = RomfsError(f"{needed} is not installed", next_step=install_command())
+    for name, (module, major, package) in _BINDINGS.items():
+        if wanted not in ("auto", name):
+            continue
+        installed = importlib.util.find_spec(module) is not None
+        if not installed and wanted == name:
+            raise RomfsError(
+                f"the FUSE binding {name} is not installed", next_step=f"pip install {package}"
+            )
         library = _find_library(major)
-        if library is None:
-            continue
+        if library is None or (major == 3 and not sys.platform.startswith("linux")):
+            continue  # mfusepy speaks libfuse 3 on Linux only
         path, version = library
-        if major == 3 and version < MENDED:
-            unusable = version  # its loop cannot be replaced by ours, as that of libfuse 2 is
-            continue
-        return Binding(name, _import("fuse" if name == "fusepy" else name, path), version)
-    if unusable is not None:
-        raise RomfsError(
-            f"libfuse {unusable[0]}.{unusable[1]} is not used: before {MENDED[0]}.{MENDED[1]}, "
-            "renames at the same time can stop a mount for good", next_step=install_command(),
-        )  # fmt: skip
-    other = _find_library(3)
-    if wanted == "auto" and not installed["mfusepy"] and other and other[1] >= MENDED:
-        raise RomfsError(
-            f"libfuse {other[1][0]}.{other[1][1]} is installed, but its Python binding is not",
-            next_step="pip install 'romfsfs[fuse3]' (with pipx: pipx inject romfsfs mfusepy)",
-        )
-    raise RomfsError("libfuse is not installed", next_step=install_command())
-
-
-def _preference(wanted: str, installed: Mapping[str, bool]) -> list[tuple[str, int]]:
-    """(binding, major version of libfuse) in the order to try them."""
-    linux = sys.platform.startswith("linux")  # mfusepy speaks libfuse 3 there only
-    order = [("mfusepy", 3)] if linux else []
-    order += [("fusepy", 2), ("mfusepy", 2)]
-    return [(name, major) for name, major in order if installed[name] and wanted in ("auto", name)]
+        shown = ".".join(map(str, version))
+        if major == 3 and version < MENDED:  # its loop cannot be replaced by ours
+            problem = RomfsError(
+                f"libfuse {shown} is not used: before {MENDED[0]}.{MENDED[1]}, renames at the "
+                "same time can stop a mount for good", next_step=install_command(),
+            )  # fmt: skip
+        elif not installed:
+            problem = RomfsError(
+                f"libfuse {shown} is installed, but its Python binding is not",
+                next_step=f"pip install {package} (with pipx: pipx inject romfsfs {name})",
+            )
+        else:
+            return Binding(name, _import(module, path), version)
+    raise problem
 
 
 def _find_library(major: int) -> tuple[str, tuple[int, int]] | None:

@@ -86,9 +86,8 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:  # noqa: C901 (it holds wha
     if libfuse == 3:
         methods |= {"getattr_fuse_3": fgetattr, "readdir_fuse_3": readdir_3, **_with_handles()}
     else:
-        suffix = "" if module.__name__ == "fuse" else "_fuse_2"
-        methods |= {f"getattr{suffix}": getattr_2, "fgetattr": fgetattr}
-        methods |= {f"readdir{suffix}": readdir_2, f"utimens{suffix}": utimens_2}
+        methods |= {"getattr": getattr_2, "fgetattr": fgetattr}
+        methods |= {"readdir": readdir_2, "utimens": utimens_2}
     for name in methods:
         if not hasattr(module.FUSE, name):
             raise RomfsError(

@@ -345,7 +345,7 @@ def test_a_missing_library_is_said_with_the_command_that_installs_it(
 
 def test_a_library_of_the_wrong_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSE_LIBRARY_PATH", LIBFUSE_3)
-    with pytest.raises(RomfsError, match="libfuse is not installed"):
+    with pytest.raises(RomfsError, match="libfuse 2 is not installed"):
         bindings.load_binding("fusepy")
     with pytest.raises(UsageError, match="auto"):
         bindings.load_binding("pyfuse3")
