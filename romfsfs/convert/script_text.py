@@ -65,16 +65,21 @@ def _look_alike(path: str, source: bytes) -> Diagnostic | None:
             warnings.simplefilter("ignore")  # of escapes that Python will not take in future
             ast.parse(source.decode("utf-8", "replace"))
     except SyntaxError as caught:
-        found = _INVALID.match(caught.msg or "")
-        if not found:
-            return None  # MicroPython's Python is another; its own compiler says the rest
-        character = chr(int(found[1], 16))
+        found = _INVALID.match(caught.msg)
+        number, column = caught.lineno or 1, caught.offset or 0
+        if found:
+            character = chr(int(found[1], 16))
+        else:  # before 3.11.4 Python blames a number for what is behind it
+            character = (caught.text or "")[column : column + 1]
+            if "literal" not in caught.msg or not character or character.isascii():
+                return None  # MicroPython's Python is another; its own compiler says the rest
+            column += 1
         if unicodedata.category(character) not in _CATEGORIES:
             return None
         name = unicodedata.name(character, "a control character").lower()
         shown = "" if unicodedata.category(character) in _INVISIBLE else f"{character} "
-        number, column = caught.lineno or 1, caught.offset
-        message = f"{path}:{number}: {shown}(U+{found[1]}, {name}) is no character of Python's code"
+        code = f"U+{ord(character):04X}"
+        message = f"{path}:{number}: {shown}({code}, {name}) is no character of Python's code"
         return error(
             "look-alike", f"{message}; {_instead(character)}", excerpt(source, number, column)
         )
