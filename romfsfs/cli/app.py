@@ -52,7 +52,7 @@ COMMANDS = {
     "reset": ("whole", "Restore a camera's default contents."),
     "zoo": ("zoo", "Models that can be added."),
     "automount": ("automount", "Mount cameras when they are plugged in."),
-    "desktop": ("desktop", "Commit and Status in file managers' menus."),
+    "desktop": ("desktop", "Commit, Status and image files in file managers."),
     "completion": ("completion", "The completion script for your shell."),
     "man": ("man", "The manual page."),
     "help": ("help", "What a command does and takes."),
@@ -137,15 +137,17 @@ def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
     context.obj.adjust(verbose, quiet)
 
 
-def run(arguments: list[str]) -> int:
-    """Run the group; every error of romfsfs's own becomes one line and its exit code."""
+def run(arguments: list[str], output: Output | None = None) -> int:
+    """Run the group; every error of romfsfs's own becomes one line and its exit code.
+
+    output: what says and shows it; None: on standard output and standard error."""
     # Trees of thousands of small objects and no cycles worth a name: with the usual threshold the
     # collector takes a third of the time of a large mount.
     gc.set_threshold(*_GC_THRESHOLD)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names that are not UTF-8, or that the terminal's encoding lacks, are shown and no error.
         sys.stdout.reconfigure(errors="backslashreplace")
-    output = Output()
+    output = output or Output()
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in previous.items():
         if handler is not signal.SIG_IGN:  # nohup: the terminal's end is none of ours

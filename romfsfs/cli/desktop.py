@@ -1,11 +1,14 @@
-"""`desktop`: Commit and Status in the menus of file managers."""
+"""`desktop`: Commit and Status in the menus of file managers, and image files that open."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,47 +16,63 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.automount import program
 from romfsfs.cli.output import Output
+from romfsfs.cli.parameters import PARTITION
 from romfsfs.desktop.file_managers import (
     ACTIONS,
-    DIALOGS,
     SYSTEM_UCA,
+    caches,
     dialog_command,
+    image_type,
     nautilus_scripts,
+    progress_command,
+    progress_words,
     uca_path,
     with_actions,
     without_actions,
 )
-from romfsfs.desktop.installed import install, uninstall
-from romfsfs.desktop.notify import find_program, installing, notification_command
+from romfsfs.desktop.installed import File, install, uninstall
+from romfsfs.desktop.notify import notification_command
+from romfsfs.desktop.programs import DIALOGS, PROGRAMS, find_notifier, missing
 from romfsfs.desktop.units import config_home, data_home
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
 from romfsfs.session.find import find_session
-from romfsfs.system.files import replace_atomically
+from romfsfs.system.files import Progress, home_dir, no_progress, replace_atomically
+from romfsfs.system.mount_table import is_dead
 from romfsfs.system.programs import find_on_path
-from romfsfs.system.programs import install_command as package_command
 
 _BACKUP = ".before-romfsfs"
+#: What `--run` does with an image file.
+_OPEN = "open"
+_OPEN_TITLE = "Open ROMFS image"
 
 
 @click.command()
-@click.option("--install", "what", flag_value="install", help="Put the actions into the menus.")
-@click.option("--uninstall", "what", flag_value="uninstall", help="Take them out again.")
-@click.option("--run", "action", type=click.Choice(list(ACTIONS)), hidden=True)
+@click.option("--install", "what", flag_value="install", help="Put all of that in place.")
+@click.option("--uninstall", "what", flag_value="uninstall", help="Take it away again.")
+@click.option(
+    "--run", "action", type=click.Choice([*ACTIONS, _OPEN]),
+    help="What the menus call with PATH: commit or status of the mount that it is in, open an "
+    "image file. Shown in windows.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only print what would be written, and where.")
-@click.argument("folder", required=False, shell_complete=values.folders)
+@click.argument("path", required=False, shell_complete=values.files)
+@PARTITION
 @click.pass_obj
 def desktop(
-    output: Output, /, what: str | None, action: str | None, dry_run: bool, folder: str | None
-) -> int:
-    """Commit and Status in the context menus of Nautilus and Thunar.
+    output: Output, /, what: str | None, action: str | None, dry_run: bool, path: str | None,
+    partition: int | None,
+) -> int:  # fmt: skip
+    """Commit and Status in the menus of file managers; a double click opens an image file.
 
-    Scripts for Nautilus, custom actions for Thunar, in your own configuration; what else is in
-    there stays as it is.
+    Scripts for Nautilus, custom actions for Thunar, and the type of image files, which are then
+    mounted below ~/romfs, in your own configuration; what else is in there stays as it is.
     """
     if action is not None:
-        if folder is None:
-            raise UsageError("no folder was named")
-        return _run(action, folder)
+        if path is None:
+            raise UsageError("no path was named")
+        if action == _OPEN:
+            return _open(path)
+        return _run(action, path, *(["--partition", str(partition)] if partition else []))
     if what == "install":
         _install(output, dry_run)
     elif what == "uninstall":
@@ -63,29 +82,36 @@ def desktop(
     return EXIT_OK
 
 
-def _say_missing(output: Output) -> None:
-    """Name the programs without which the actions have no window, and a mount no notifications."""
-    if not any(map(find_on_path, DIALOGS)):
-        output.note(
-            f"zenity is not installed, which shows the outcome: {package_command('zenity')}"
-        )
-    if find_program() is None:
-        output.note(f"notify-send is not installed, which tells of edits that a mount leaves: "
-                    f"{installing()}")  # fmt: skip
+def _files() -> list[File]:
+    """What is ours alone, and installed as a whole."""
+    return [*nautilus_scripts(program(), data_home()), *image_type(program(), data_home())]
+
+
+def _refresh(output: Output) -> None:
+    """Let others see what was installed; which programs are missing for that is said elsewhere."""
+    for name, *words in caches(data_home()):
+        found = find_on_path(name)
+        if found is None:
+            continue
+        done = subprocess.run([found, *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            output.note(f"{name}: {done.stderr.strip().partition(chr(10))[0]}")
 
 
 def _install(output: Output, dry_run: bool) -> None:
-    scripts = nautilus_scripts(program(), data_home())
+    files = _files()
     actions = uca_path(config_home())
     present = _present(actions)
     made = with_actions(present if present is not None else _present(SYSTEM_UCA), program())
     if dry_run:
-        for path, data in [*((file.path, file.data) for file in scripts), (actions, made)]:
+        for path, data in [*((file.path, file.data) for file in files), (actions, made)]:
             output.show(f"# {path}\n{data.decode()}\n")
         return
-    install(scripts)
-    _say_missing(output)
-    for file in scripts:
+    install(files)
+    _refresh(output)
+    for line in missing(PROGRAMS):
+        output.note(line)
+    for file in files:
         output.say(f"written: {file.path}")
     if made == present:
         return
@@ -100,14 +126,16 @@ def _install(output: Output, dry_run: bool) -> None:
 
 
 def _uninstall(output: Output, dry_run: bool) -> None:
-    scripts = [file.path for file in nautilus_scripts(program(), data_home())]
+    files = [file.path for file in _files()]
     actions = uca_path(config_home())
     present = _present(actions)
     if dry_run:
-        for path in [*(path for path in scripts if path.exists()), actions]:
+        for path in [*(path for path in files if path.exists()), actions]:
             output.say(f"would remove or clean: {path}")
         return
-    removed, left = uninstall(scripts)
+    removed, left = uninstall(files)
+    if removed:
+        _refresh(output)
     for path in removed:
         output.say(f"removed: {path}")
     for path in left:
@@ -148,44 +176,115 @@ def _write(path: Path, data: bytes) -> None:
         out.write(data)
 
 
-def _run(action: str, folder: str) -> int:
+class _InWindows(Output):
+    """What a command says is kept for a window; how far it is shows in another."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Progress]:
+        zenity = find_on_path("zenity")
+        if zenity is None:
+            yield no_progress
+            return
+        command = progress_command(zenity, self._title)
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        ) as window:
+            said = b""
+
+            def show(phase: str, done: int, total: int) -> None:
+                nonlocal said
+                words = progress_words(phase, done, total)
+                if words != said and window.stdin is not None:
+                    said = words
+                    with contextlib.suppress(OSError):  # it was closed, or could not be shown
+                        window.stdin.write(words)
+
+            try:
+                show("preparing", 0, 0)
+                yield show
+            finally:
+                window.terminate()
+
+
+def _run(action: str, path: str, *options: str) -> int:
     """Do it, and show the outcome in a window or, of `status`, in the browser; the exit code of the
     command."""
-    from romfsfs.cli import main
-
-    if action == "status" and _browse(folder):
+    if action == "status" and _browse(path):
         return EXIT_OK
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = main([action, folder])
-    text = said.getvalue().strip()
     title = ACTIONS[action][1]
-    command = _window(title, text, failed=code != EXIT_OK)
-    if command is None:
-        sys.stdout.write(text + "\n")
-        raise RomfsError("no window can be shown", next_step="install zenity")
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)  # until it is closed
+    code, text = _said(title, [action, path, *options])
+    _show(title, text, failed=code != EXIT_OK)
     return code
 
 
-def _browse(folder: str) -> bool:
-    """Open the status page of the mount that a folder lies in; whether that could be done."""
-    opener = find_on_path("xdg-open")
+def _said(title: str, arguments: list[str]) -> tuple[int, str]:
+    """The exit code of a command, and all that it said."""
+    from romfsfs.cli.app import run
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = run(arguments, _InWindows(title))
+    return code, said.getvalue().strip()
+
+
+def _show(title: str, text: str, *, failed: bool) -> None:
+    """In a window, until it is closed, else in a notification."""
+    found = next(filter(None, map(find_on_path, DIALOGS)), None)
+    notifier = find_notifier()
+    if found is not None:
+        command = dialog_command(found, title, text, failed=failed)
+    elif notifier is not None:
+        command = notification_command(notifier, title, text)
+    else:
+        sys.stdout.write(text + "\n")
+        raise RomfsError("no window can be shown", next_step="install zenity")
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+
+
+def _browse(path: str) -> bool:
+    """Open the status page of the mount that a file lies in; whether that could be done."""
     try:
-        mountpoint = find_session(folder).mountpoint
+        mountpoint = find_session(path).mountpoint
     except RomfsError:  # the command says so
         return False
-    if opener is None or mountpoint is None:
+    return mountpoint is not None and _opened(mountpoint / ".romfs" / "status.html")
+
+
+def _opened(path: Path) -> bool:
+    opener = find_on_path("xdg-open")
+    if opener is None:
         return False
-    page = str(mountpoint / ".romfs" / "status.html")
-    return subprocess.run([opener, page], stdin=subprocess.DEVNULL, check=False).returncode == 0
+    command = [opener, str(path)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def _window(title: str, text: str, *, failed: bool) -> list[str] | None:
-    """A window, else a notification, else None."""
-    for name in DIALOGS:
-        found = find_on_path(name)
-        if found is not None:
-            return dialog_command(found, title, text, failed=failed)
-    notifier = find_program()
-    return notification_command(notifier, title, text) if notifier is not None else None
+def _open(image: str) -> int:
+    """Show an image file as a folder: where it is mounted, or else below ~/romfs."""
+    mountpoint = None
+    with contextlib.suppress(RomfsError):
+        mountpoint = find_session(image).mountpoint
+    if mountpoint is None:
+        mountpoint = _free_folder(Path(image).stem)
+        code, text = _said(_OPEN_TITLE, ["mount", image, str(mountpoint)])
+        if code != EXIT_OK:
+            _show(_OPEN_TITLE, text, failed=True)
+            return code
+    if not _opened(mountpoint):
+        _show(_OPEN_TITLE, f"It is mounted at {mountpoint}", failed=False)
+    return EXIT_OK
+
+
+def _free_folder(name: str) -> Path:
+    """A folder below ~/romfs that nothing is in or mounted at; a dead mount makes room."""
+    for number in itertools.count(1):
+        folder = home_dir("$HOME") / "romfs" / (name if number == 1 else f"{name}-{number}")
+        if is_dead(folder):
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.path.ismount(folder) and not any(folder.iterdir()):
+            return folder
+    raise AssertionError("unreachable")

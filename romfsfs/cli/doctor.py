@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romfsfs.cli.automount import program
-from romfsfs.desktop.notify import installing
+from romfsfs.desktop.programs import PROGRAMS
 from romfsfs.desktop.units import PORT_GROUPS, port_group, rule_command
 from romfsfs.devices.discovery import dfu_cameras
 from romfsfs.errors import RomfsError
@@ -58,8 +58,8 @@ def checks() -> Iterator[Check]:
     yield _serial_permission()
     yield _program("dfu-util", "writes through DFU", package_command("dfu-util"))
     yield _loader_permission()
-    yield _program("notify-send", "tells the desktop of edits that a mount leaves", installing())
-    yield _program("zenity", "shows what the menus' Commit did", package_command("zenity"))
+    for name, each in PROGRAMS.items():
+        yield _program(name, each.use, each.installing)
     yield _guarded("blhost", False, "python -m pip install 'romfsfs[rt1060]'", _blhost)
     yield _guarded("micropython", False, "", _micropython)
     for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):

@@ -23,7 +23,8 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reports import say_commit, wait_for
-from romfsfs.desktop.notify import Notifier, desktop_runs, find_program, installing
+from romfsfs.desktop.notify import Notifier, desktop_runs
+from romfsfs.desktop.programs import find_notifier, missing
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
@@ -99,9 +100,10 @@ def mount(
 
 def _notifies(output: Output, chosen: bool | None) -> bool:
     """Whether the mount sends notifications."""
-    if chosen and find_program() is None:
-        output.note(f"no notifications: notify-send is not installed: {installing()}")
-    return find_program() is not None and (desktop_runs() if chosen is None else chosen)
+    if chosen:
+        for line in missing(["notify-send", "zenity"]):
+            output.note(line)
+    return find_notifier() is not None and (desktop_runs() if chosen is None else chosen)
 
 
 def _say_mounted(output: Output, source: str, directory: str, inside: bool) -> None:
@@ -193,7 +195,7 @@ def umount(
     if how is None:
         how = "commit" if session.info.commit_on_unmount else "keep"
     if how == "commit":
-        with session_device(session) as opened, output.progress() as progress:
+        with session_device(session, "commit") as opened, output.progress() as progress:
             options = CommitOptions(restart=not no_reset)
             report = commit(session, opened, options, found.mounted, progress)
         say_commit(output, session.info.name, report)

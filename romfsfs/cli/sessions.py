@@ -197,7 +197,7 @@ def commit(
             with device(elsewhere, session.info.board, session.info.partition) as opened:
                 report = commit_to(session, opened, options, found.mounted, progress, elsewhere)
         else:
-            with session_device(session) as opened:
+            with session_device(session, "commit") as opened:
                 report = commit_session(session, opened, options, found.mounted, progress)
     if as_json:
         output.json(commit_record(report))

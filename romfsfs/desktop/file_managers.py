@@ -1,12 +1,14 @@
-"""Commit and Status in the menus of file managers: scripts for Nautilus, custom actions for Thunar.
+"""Commit and Status in the menus of file managers: scripts for Nautilus, custom actions for Thunar;
+and what opens an image file that is double-clicked.
 
-Both call `romfsfs desktop --run commit|status FOLDER`, which shows the outcome in a window.
+They call `romfsfs desktop --run commit|status|open PATH`, which shows the outcome in a window.
 Thunar's `uca.xml` belongs to the user and to Thunar, which rewrites it: our actions are put into
 it and taken out of it as text, found by their unique-id, and every other byte stays.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +43,31 @@ def nautilus_scripts(program: Sequence[str], data_home: Path) -> list[File]:
         text = filled("nautilus.sh", PROGRAM=shlex.join(program), ACTION=action)
         scripts.append(File(folder / action.capitalize(), text.encode(), 0o755))
     return scripts
+
+
+def image_type(program: Sequence[str], data_home: Path) -> list[File]:
+    """The type of image files by their first bytes (docs/format.md), and what opens it."""
+    words = " ".join(map(_exec_word, program))
+    entry = filled("romfsfs.desktop", PROGRAM=words)
+    return [
+        File(data_home / "mime/packages/romfsfs.xml", filled("romfsfs.xml").encode()),
+        File(data_home / "applications/romfsfs.desktop", entry.encode()),
+    ]
+
+
+def caches(data_home: Path) -> list[list[str]]:
+    """The commands after which programs know what `image_type` has put in place, or taken away."""
+    return [
+        ["update-mime-database", str(data_home / "mime")],
+        ["update-desktop-database", str(data_home / "applications")],
+    ]
+
+
+def _exec_word(word: str) -> str:
+    """A word of the key Exec (Desktop Entry Specification): quoted, then escaped as any value."""
+    quoted = '"' + re.sub(r'(["`$\\])', r"\\\1", word) + '"'
+    escaped = quoted.replace("\\", "\\\\").replace("\n", "\\n").replace("%", "%%")
+    return word if re.fullmatch(r"[\w/.+-]+", word) else escaped
 
 
 def uca_path(config_home: Path) -> Path:
@@ -142,4 +169,13 @@ def dialog_command(program: str, title: str, text: str, *, failed: bool) -> list
     return [program, "-center", "-title", title, text]
 
 
-DIALOGS = ("zenity", "kdialog", "xmessage")
+def progress_command(zenity: str, title: str) -> list[str]:
+    """The argv of a window that shows how far something is, as it reads on standard input."""
+    return [zenity, "--progress", "--no-cancel", "--width=450", f"--title={title}", "--text="]
+
+
+def progress_words(phase: str, done: int, total: int) -> bytes:
+    """What such a window reads: where there is no total it shows that something goes on."""
+    known = total > 1
+    share = min(99, done * 100 // total) if known else 0  # at 100 it thinks that all is done
+    return f"# {phase}\npulsate:{'false' if known else 'true'}\n{share}\n".encode()

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from romfsfs.desktop.programs import find_notifier
 from romfsfs.errors import printable
-from romfsfs.system.programs import find_on_path, install_command
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +81,40 @@ def desktop_runs() -> bool:
     return bool(shown and bus)
 
 
-def installing() -> str:
-    """The command that installs notify-send."""
-    return install_command("libnotify", {"apt-get": "libnotify-bin", "zypper": "libnotify-tools"})
+def offers(program: str) -> bool:
+    """Whether it can show a button: notify-send of libnotify 0.8 and later."""
+    try:
+        done = subprocess.run(
+            [program, "--help"], stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=_PATIENCE_SECONDS, check=False, cwd="/",
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return b"--action" in done.stdout
 
 
-def find_program() -> str | None:
-    """What shows notifications on this system; None if nothing does."""
-    return find_on_path("osascript" if sys.platform == "darwin" else "notify-send")
+def offering_commit(command: Sequence[str], argument: str) -> list[str]:
+    """The argv that shows a notification by `command` with a button, for as long as it stands, and
+    commits when it is pressed. argument: how a shell names the target.
+
+    A shell waits: the notification may stand for days, and Python would take 30 MB.
+    """
+    romfsfs = f"{shlex.quote(sys.executable)} -m romfsfs"
+    script = f'test "$("$@")" = commit && exec {romfsfs} desktop --run commit {argument}'
+    button = "--action=commit=Commit"  # NAME=TEXT; implies --wait, and the name is printed
+    return ["sh", "-c", script, "sh", command[0], button, *command[1:]]
+
+
+def leave(command: Sequence[str]) -> None:
+    """Run a notifier that outlives this process. Never raises."""
+    try:
+        # Not in this process's group or session: these end with the mount.
+        subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/",
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        log.warning("no notification: %s", error)
 
 
 def show(command: Sequence[str]) -> None:
@@ -107,7 +134,7 @@ def show(command: Sequence[str]) -> None:
 
 def tell_not_mounted(port: str, why: str) -> None:
     """The camera on a port was plugged in and could not be mounted. Never raises."""
-    program = find_program()
+    program = find_notifier()
     if program is not None:
         text = f"{printable(why)}\nthen plug it in again"
         show(notification_command(program, f"the camera on {port} is not mounted", text))
@@ -116,6 +143,7 @@ def tell_not_mounted(port: str, why: str) -> None:
 class Notifier:
     """Gathers failures for a moment and shows them as one. Any thread; never raises.
 
+    argument: how a shell names the target, for a commit of what a mount leaves; "": no such offer.
     Implements `romfsfs.session.service.Notifier`.
     """
 
@@ -123,13 +151,15 @@ class Notifier:
         self,
         name: str,
         place: str = "on the camera",
+        argument: str = "",
         program: str | None = None,
         run: Callable[[Sequence[str]], None] = show,
         gather: float = GATHER_SECONDS,
     ) -> None:
         self._name = name
         self._place = place
-        self._program = program or find_program()
+        self._argument = argument
+        self._program = program or find_notifier()
         self._run = run
         self._gather = gather
         self._mutex = threading.Lock()
@@ -151,12 +181,14 @@ class Notifier:
 
     def ended(self, changes: int) -> None:
         """The mount has ended with this many files changed and not committed."""
-        if self._program is not None:
-            self._run(
-                notification_command(
-                    self._program, *wording_at_end(self._name, self._place, changes)
-                )
-            )
+        if self._program is None:
+            return
+        words = wording_at_end(self._name, self._place, changes)
+        command = notification_command(self._program, *words)
+        if self._argument and offers(self._program):
+            leave(offering_commit(command, self._argument))
+        else:
+            self._run(command)
 
     def close(self) -> None:
         """Show what is left now."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.open import is_camera, open_device
@@ -22,11 +23,16 @@ def device(source: str, board: str | None = None, partition: int | None = None) 
 
 
 @contextmanager
-def session_device(session: Session) -> Iterator[Device]:
+def session_device(session: Session, doing: str = "") -> Iterator[Device]:
     """The target of a session, on another port too. DeviceAbsent if it is on none, SessionBusy if
-    another process changes the session: the port is in its hands."""
-    session.folder.refuse_changed(session.info.name)
-    opened = _open_target(session)
+    another process changes the session: the port is in its hands.
+
+    doing: "commit", so that others can say what they wait for."""
+    with ExitStack() as stack:
+        if session.folder.changed_by() != os.getpid():
+            # While it opens the port: who comes second is told why it is in use.
+            stack.enter_context(session.folder.lock_for_change(session.info.name, doing))
+        opened = _open_target(session)
     try:
         yield opened
     finally:

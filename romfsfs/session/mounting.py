@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from romfsfs.devices.open import is_camera
@@ -25,13 +26,13 @@ def _is_word(source: str) -> bool:
 class MountRequest:
     """What to mount; `open_host` opens it in the daemon, after the fork.
 
-    notifier: makes what tells the desktop, of a target's name and where commits go
-    (`on the camera`).
+    notifier: makes what tells the desktop, of a target's name, where commits go
+    (`on the camera`), and how a shell names it.
     """
 
     def __init__(
         self, source: str, directory: Path, chosen: OpenOptions, read_only: bool,
-        notifier: Callable[[str, str], Notifier] | None = None,
+        notifier: Callable[[str, str, str], Notifier] | None = None,
     ) -> None:  # fmt: skip
         # The daemon works in `/`, and the file may be one that --new is to make.
         named = is_camera(source) and not os.path.exists(source)
@@ -56,8 +57,9 @@ class MountRequest:
         notifier = None
         if self._notifier is not None:
             place = "in the image file" if session.info.is_file else "on the camera"
-            notifier = self._notifier(session.info.title, place)
-        host = SessionHost(session, self.read_only, lambda: session_device(session), notifier)
+            notifier = self._notifier(session.info.title, place, session.info.argument)
+        target = partial(session_device, session, "commit")
+        host = SessionHost(session, self.read_only, target, notifier)
         host.start(resumed)
         self._host = host
         self._resumed = resumed

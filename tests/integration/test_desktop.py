@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,6 +15,7 @@ import pytest
 from romfsfs.cli import desktop, main
 from romfsfs.desktop.file_managers import (
     dialog_command,
+    image_type,
     nautilus_scripts,
     with_actions,
     without_actions,
@@ -20,7 +23,8 @@ from romfsfs.desktop.file_managers import (
 from romfsfs.errors import RomfsError
 from romfsfs.image.writer import encode
 
-SCRIPTS = ".local/share/nautilus/scripts/romfsfs"
+DATA = ".local/share"
+SCRIPTS = f"{DATA}/nautilus/scripts/romfsfs"
 ACTIONS = ".config/Thunar/uca.xml"
 
 #: As Thunar 4.18 writes it, with a comment, an entity and odd white space that have to survive.
@@ -92,9 +96,14 @@ def test_install_and_uninstall_leave_the_home_as_it_was(home: Path) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
+    """All but what other programs make of the types of files, where they are installed."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
         for path in folder.rglob("*")
+        if not path.is_relative_to(folder / DATA / "mime")
+        if not path.is_relative_to(folder / DATA / "applications")
+        or path.suffix == ".desktop"
+        or path.name == "romfsfs.xml"
     }
 
 
@@ -221,10 +230,11 @@ def test_a_second_commit_says_that_one_is_running(
     try:
         (cam / "b.txt").write_text("b")
         monkeypatch.setattr("romfsfs.session.connect.open_device", in_use)
-        code = (
-            "import sys; from romfsfs.session.find import find_session as f\n"
-            "with f(sys.argv[1]).session.folder.lock_for_change('x', 'commit'):\n"
-            "    print('ready', flush=True); input()"
+        code = (  # opens the port, which takes a while
+            "import sys; from romfsfs.cli import main; from romfsfs.session import connect\n"
+            "def open_device(*args, **options): print('ready', flush=True); input(); sys.exit()\n"
+            "connect.open_device = open_device\n"
+            "main(['commit', sys.argv[1]])"
         )
         with subprocess.Popen(
             [sys.executable, "-c", code, cam], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -238,6 +248,93 @@ def test_a_second_commit_says_that_one_is_running(
     said = (tmp_path / "said").read_text()
     assert "a commit of" in said
     assert "is running" in said
+
+
+@pytest.mark.program("gio", "update-mime-database", "desktop-file-validate", "dbus-run-session")
+def test_an_image_opens_by_a_double_click(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As file managers do it, by GIO; a disk image stays what it is to the system."""
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f"#!/bin/sh\nls \"$1\" > '{tmp_path}/new'; echo \"$1\" >> '{tmp_path}/new'\n"
+                      f"mv '{tmp_path}/new' '{tmp_path}/said'\n")  # fmt: skip
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    image = tmp_path / "it's $HOME.img"
+    image.write_bytes(encode({"a.txt": b"a"}))
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(4096))
+    before = type_of(disk)
+    assert type_of(image) == before
+    assert main(["desktop", "--install"]) == 0
+    entry = home / DATA / "applications/romfsfs.desktop"
+    subprocess.run(["desktop-file-validate", entry], check=True, timeout=60)
+    assert type_of(image) == "application/x-micropython-romfs"
+    assert type_of(disk) == before
+    mountpoint = home / "romfs" / image.stem
+    try:
+        for _ in range(2):  # mounted, and shown again
+            (tmp_path / "said").unlink(missing_ok=True)
+            subprocess.run(["dbus-run-session", "gio", "open", image], check=True, timeout=60)
+            until((tmp_path / "said").exists)
+            assert (tmp_path / "said").read_text() == f"a.txt\n{mountpoint}\n"
+    finally:
+        assert main(["umount", str(mountpoint)]) == 0
+    (mountpoint / "mine").touch()
+    other = tmp_path / "other" / image.name
+    other.parent.mkdir()
+    other.write_bytes(encode({"b.txt": b"b"}))
+    assert main(["desktop", "--run", "open", str(other)]) == 0
+    assert main(["umount", f"{mountpoint}-2"]) == 0
+    assert main(["desktop", "--uninstall"]) == 0
+    assert type_of(image) == before
+
+
+def type_of(file: Path) -> str:
+    done = subprocess.run(
+        ["gio", "info", "-a", "standard::content-type", file], capture_output=True, text=True,
+        check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout.rpartition("content-type: ")[2].strip()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_program_of_any_path_is_named_in_the_entry(tmp_path: Path) -> None:
+    (_, entry) = image_type(['/opt/my "romfs" $1 \\ 100%/romfsfs'], tmp_path)
+    line = next(line for line in entry.data.decode().splitlines() if line.startswith("Exec="))
+    assert line == r'Exec="/opt/my \\"romfs\\" \\$1 \\\\ 100%%/romfsfs" desktop --run open %f'
+
+
+def test_how_far_a_commit_is_shows_in_a_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zenity = tmp_path / "zenity"
+    zenity.write_text(f"""#!/bin/sh
+case $1 in --progress) exec cat > '{tmp_path}/progress' ;; esac
+printf '%s\\n' "$@" > '{tmp_path}/said'
+""")
+    zenity.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    image, cam = tmp_path / "app.img", tmp_path / "cam"
+    image.write_bytes(encode({"a.txt": b"pass\n"}))
+    cam.mkdir()
+    assert main(["mount", str(image), str(cam)]) == 0
+    try:
+        (cam / "b.bin").write_bytes(bytes(3 << 20))
+        assert main(["desktop", "--run", "commit", str(cam / "b.bin")]) == 0
+    finally:
+        assert main(["umount", "--discard", str(cam)]) == 0
+    shown = (tmp_path / "progress").read_text().splitlines()
+    assert shown[:2] == ["# preparing", "pulsate:true"]
+    assert {line for line in shown if line.startswith("# ")} > {"# writing"}
+    assert "100" not in shown
+    assert "verified" in (tmp_path / "said").read_text()
 
 
 def test_nothing_in_the_text_is_taken_for_markup() -> None:

@@ -1,0 +1,50 @@
+"""Programs of the desktop that romfsfs starts, what for, and what installs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from romfsfs.system.programs import find_on_path, install_command
+
+
+class Program(NamedTuple):
+    """use: what is missing without it. package: its name, and others' names for it."""
+
+    use: str
+    package: str
+    names: Mapping[str, str] = {}
+
+    @property
+    def installing(self) -> str:
+        """The command that installs it."""
+        return install_command(self.package, self.names)
+
+
+#: What shows windows, the best first.
+DIALOGS = ("zenity", "kdialog", "xmessage")
+PROGRAMS = {
+    "notify-send": Program(
+        "tells of edits that a mount leaves", "libnotify",
+        {"apt-get": "libnotify-bin", "zypper": "libnotify-tools"},
+    ),
+    "zenity": Program("shows how far Commit is, and what came of it", "zenity"),
+    "xdg-open": Program("opens the mounted folder and the status page", "xdg-utils"),
+    "update-mime-database": Program("makes images known by their first bytes", "shared-mime-info"),
+    "update-desktop-database": Program("lets a double click open images", "desktop-file-utils"),
+}  # fmt: skip
+
+
+def find_notifier() -> str | None:
+    """What shows notifications on this system; None if nothing does."""
+    return find_on_path("osascript" if sys.platform == "darwin" else "notify-send")
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """A line for each of these programs that is neither there nor replaced by another."""
+    return [
+        f"{name} is not installed, which {PROGRAMS[name].use}: {PROGRAMS[name].installing}"
+        for name in names
+        if not any(map(find_on_path, DIALOGS if name == "zenity" else (name,)))
+    ]
