@@ -100,8 +100,9 @@ class Both:
         for camera in self.cameras:
             for at, setting in enumerate(camera.settings):
                 start = ARDUINO_OFFSET if self.address else 0
-                kept = (self.state / f"{camera.serial}-{at}").read_bytes()
-                if setting.memory.read(start, setting.memory.size) != kept:
+                kept = self.state / f"{camera.serial}-{at}"
+                now = setting.memory.read(start, setting.memory.size)
+                if kept.exists() and kept.read_bytes() != now:
                     self.different.append(f"{' '.join(words)}: {setting.name} differs")
 
     def put(self, name: str, data: bytes) -> None:
