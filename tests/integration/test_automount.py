@@ -73,6 +73,8 @@ def test_systemd_takes_the_units(tmp_path: Path, home: Path, folder: str) -> Non
     assert {str(each.path.relative_to(home / UNITS)) for each in files} == {
         "romfsfs@.service", "romfsfs-login.service", "default.target.d/romfsfs.conf"
     }  # fmt: skip
+    # run again after `romfsfs umount`, when there is nothing to unmount: no failure of the unit
+    assert b"\nExecStop=-" in files[0].data
     for each in files:
         each.path.parent.mkdir(parents=True, exist_ok=True)
         name = each.path.name.replace("@", "@ttyACM0")

@@ -74,6 +74,8 @@ def cable_in_dfu_reads(lab: Lab) -> None:
     """Pulled while the loader is read; nothing was written, and the same again reads it."""
     image = lab.image("old", files(1), "OPENMV4P")
     camera = lab.camera("OPENMV4P", images={0: image.read_bytes()})
+    place = lab.folder / "place"
+    place.mkdir()
     camera.unplug()
     camera.attach_loader()
     for limit in (0, 20 * KIB):
@@ -83,7 +85,7 @@ def cable_in_dfu_reads(lab: Lab) -> None:
         assert not (lab.folder / "copy.img").exists()
         camera.attach_loader()
         camera.loader.read_limit = limit
-        lab.run("mount", "dfu:OPENMV4P", lab.folder, code=5, says="went away")
+        lab.run("mount", "dfu:OPENMV4P", place, code=5, says="went away")
         camera.attach_loader()
     lab.run("pull", "dfu:OPENMV4P", lab.folder / "copy.img")
     assert (lab.folder / "copy.img").read_bytes() == image.read_bytes()
@@ -137,7 +139,7 @@ def pulled_in_a_commit(
     here = lab.listed(camera.romfs())
     lab.say(f"pulled after {after:,} bytes {kind}: {here and sorted(here)}")
     assert here in (None, *wanted), here
-    lab.run("sessions", says="recover")
+    lab.run("sessions", says="interrupted commit")
     camera.plug(window=False)
     lab.run("recover", tty_of(camera))
     assert lab.listed(camera.romfs()) == wanted[1]
