@@ -80,7 +80,7 @@ def given(number: int) -> bytes:
         {"a.txt": b"first\n", "lib/b.bin": bytes(200), "app.mpy": foreign(0)},
         {"a.txt": b"other\n", "app.mpy": foreign(1), "new/c.txt": b"c"},
         {"d": b"a file", "lib/m.mpy": foreign(0)},
-        {"a.txt/x.txt": b"deep", "app.py": b"print(3)\n"},
+        {"a.txt/x.txt": b"deep", "app.py": worlds.script(9)},
         {},
     ]
     return encode(files[number], dirs=["empty"] if number == 0 else [])

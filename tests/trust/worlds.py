@@ -183,7 +183,7 @@ class World:
             return dict(clean)
         edited = self.edits()
         tree = {p: data for p, data in self.tree.items() if p in edited or junk(p)}
-        kept = {above for p in tree for above in parents(p)}
+        kept = {above for p in tree if not p.endswith(LITTER) for above in parents(p)}
         for path, data in clean.items():
             if path in edited or any(tree.get(p) is not None for p in parents(path)):
                 continue
