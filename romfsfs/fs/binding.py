@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from romfsfs.errors import RomfsError, UsageError
+from romfsfs.fs.ending import Ending
 from romfsfs.fs.fuse_class import ENCODING, add_operations_of_29, fuse_class_of
 from romfsfs.fs.guard import guarded
 from romfsfs.fs.request_loop import MENDED, main_2
@@ -76,12 +77,23 @@ class _Operations2(_Operations):
 class _Operations3(_Operations):
     """For mfusepy, and libfuse 3, which lets the connection be adjusted."""
 
-    def __init__(self, adapter: Any, max_read: int | None) -> None:
+    def __init__(self, adapter: Any, max_read: int | None, ending: Ending) -> None:
         super().__init__(adapter)
-        self.init_with_config = guarded("init", functools.partial(_init_3, adapter, max_read))
+        self.init_with_config = guarded(
+            "init", functools.partial(_init_3, adapter, max_read, ending)
+        )
+        self.destroy = guarded("destroy", functools.partial(_destroy_3, adapter, ending))
 
 
-def _init_3(adapter: Any, max_read: int | None, connection: Any, config: Any) -> None:
+def _destroy_3(adapter: Any, ending: Ending, path: str) -> None:
+    ending.forget()
+    adapter.destroy(path)
+
+
+def _init_3(
+    adapter: Any, max_read: int | None, ending: Ending, connection: Any, config: Any
+) -> None:
+    ending.begin()
     if max_read is not None:
         connection.max_read = max_read  # or libfuse ends, after it has mounted, as they differ
     # Listings with attributes would need a stat for each entry, and without them they are only
@@ -108,27 +120,36 @@ class Binding:
         libfuse says why on standard error. options: as for `-o`, True for those without a value.
         """
         operations: _Operations
+        library = self._module._libfuse
+        # Where the binding looks for libfuse's function.
+        owner = self._module if self.libfuse >= (3,) else library
+        theirs = owner.fuse_main_real
         if self.libfuse >= (3,):
             limit = str(options.get("max_read", ""))
-            operations = _Operations3(adapter, int(limit) if limit.isdecimal() else None)
+            ending = Ending(library)
+            operations = _Operations3(adapter, int(limit) if limit.isdecimal() else None, ending)
+            ours = ending.around(theirs)
         else:
             operations = _Operations2(adapter)
+            if sys.platform.startswith("linux") and self.libfuse >= (2, 9):
+                add_operations_of_29(self._module)
+            ours = main_2(library)
         bytewise = {
             key: _bytewise(value) if isinstance(value, str) else value
             for key, value in options.items()
         }
-        if self.libfuse < (3,):
-            if sys.platform.startswith("linux") and self.libfuse >= (2, 9):
-                add_operations_of_29(self._module)
-            self._module._libfuse.fuse_main_real = main_2(self._module._libfuse)
-        fuse_class_of(self._module, self.libfuse[0])(
-            operations,
-            _bytewise(mountpoint),
-            raw_fi=True,
-            encoding=ENCODING,
-            foreground=True,  # the daemon has forked already, before it started threads
-            **bytewise,
-        )
+        owner.fuse_main_real = ours
+        try:
+            fuse_class_of(self._module, self.libfuse[0])(
+                operations,
+                _bytewise(mountpoint),
+                raw_fi=True,
+                encoding=ENCODING,
+                foreground=True,  # the daemon has forked already, before it started threads
+                **bytewise,
+            )
+        finally:
+            owner.fuse_main_real = theirs
 
     def caller(self) -> tuple[int, int]:
         """(user id, group id) of the process whose request this thread is serving."""

@@ -141,8 +141,9 @@ def _serve(
     )  # fmt: skip
     _raise_file_limit()
     _share_one_heap()
-    # libfuse unmounts and returns on these, but only where it finds the default action. For SIGINT
-    # both bindings see to that, and bring back what was there before: it must not be the default.
+    # Our handlers are set where libfuse is called. Its own, for a mount without threads, only come
+    # where it finds the default action; for SIGINT both bindings see to that, and bring back what
+    # was there before: it must not be the default.
     for number in END:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     try:

@@ -50,7 +50,7 @@ _APART = frozenset({_UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2})
 
 #: The signals that end a mount.
 END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NUDGE = signal.SIGUSR1  # to a thread, which gets EINTR from the kernel
+NUDGE = signal.SIGUSR1  # to a thread, which gets EINTR from the kernel
 _NUDGE_PAUSE = 0.005  # seconds until the next: the first may come too early
 
 _Pointer = ctypes.c_void_p
@@ -78,7 +78,7 @@ def main_2(library: ctypes.CDLL) -> Callable[..., int]:
             return int(failed)
         loop = RequestLoop(call, call.get_session(fuse))
         # They stay: a second one must not cut off what comes after the loop.
-        for number in (*END, _NUDGE):
+        for number in (*END, NUDGE):
             signal.signal(number, loop.end)
         if call.start_cleanup(fuse) == 0:  # of names, for `-o remember`
             failed = not loop.run()
@@ -124,7 +124,7 @@ class RequestLoop:
 
     def end(self, number: int, _: object) -> None:
         """What a signal does."""
-        self.ending |= number != _NUDGE
+        self.ending |= number != NUDGE
 
     def ring(self) -> None:
         """Make the main thread look. Any thread."""
@@ -170,7 +170,7 @@ class RequestLoop:
         for worker in self._workers:
             while not worker.has_left:
                 if not worker.busy and worker.ident is not None:
-                    signal.pthread_kill(worker.ident, _NUDGE)
+                    signal.pthread_kill(worker.ident, NUDGE)
                 time.sleep(_NUDGE_PAUSE)
         self.may_go.set()
         for worker in self._workers:
@@ -231,19 +231,24 @@ class _Worker(threading.Thread):
         return True
 
 
+def function_of(library: ctypes.CDLL, name: str, result: Any, *types: Any) -> Callable[..., Any]:
+    """A function of libfuse. RomfsError where this one lacks it."""
+    try:
+        # An object of our own: that of `library` is the binding's, and has its types.
+        return ctypes.CFUNCTYPE(result, *types)((name, library))
+    except AttributeError:
+        raise RomfsError(
+            f"this libfuse has no {name}", where=str(library._name),
+            next_step="use libfuse 2.9, or libfuse 3 with pip install 'romfsfs[fuse3]'",
+        ) from None  # fmt: skip
+
+
 class _Functions:
     """The functions of libfuse 2 that are called here, each with its types."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        # Objects of our own: those of `library` are the binding's, and have its types.
         def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-            try:
-                return ctypes.CFUNCTYPE(result, *arguments)((name, library))
-            except AttributeError:
-                raise RomfsError(
-                    f"this libfuse has no {name}", where=str(library._name),
-                    next_step="use libfuse 2.9, or libfuse 3 with pip install 'romfsfs[fuse3]'",
-                ) from None  # fmt: skip
+            return function_of(library, name, result, *arguments)
 
         pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
         # <fuse.h>

@@ -127,10 +127,6 @@ def test_a_daemon_that_is_told_to_end_again_and_again(
     binding: str, make_mount: Callable[..., RealMount]
 ) -> None:
     """By who is impatient: what has still to be done is done, and the tools end with it."""
-    if binding == "mfusepy" and os.geteuid() != 0:
-        # libfuse 3 gives the signals back their default action before it runs fusermount3, which
-        # takes milliseconds for who is not root: a second one in these leaves the tool behind.
-        pytest.skip("only root's mount by libfuse 3 withstands a second signal as it ends")
     place = make_mount(binding)
     place.image.write_bytes(encode({}))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -143,7 +139,7 @@ def test_a_daemon_that_is_told_to_end_again_and_again(
         while not ended(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            time.sleep(0.01)
+            time.sleep(0.001)
         assert not place.is_mounted
         until(lambda: not list(tools(place)))  # killed, and gone when the kernel has done it
         place._pid = 0
