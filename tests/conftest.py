@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
+import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +100,32 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"left out: {count:4} tests: {reason}")
     if config.stash[LEFT_OUT] and config.getoption("quick"):
         terminalreporter.write_line("scripts/test --all runs everything")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """No descriptor of a file below a test's folder stays open: a daemon lives for months."""
+    used: dict[str, Any] = getattr(item, "funcargs", {})
+    folder = used.get("tmp_path")
+    yield
+    used.clear()  # what fixtures gave goes too
+    if folder is None or hasattr(sys, "last_type"):  # the traceback of a failure keeps its objects
+        return
+    end = time.monotonic() + 5
+    while (left := _open_below(folder)) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+    assert left == [], f"left open: {left}"
+
+
+def _open_below(folder: Path) -> list[str]:
+    found = []
+    with contextlib.suppress(FileNotFoundError):  # macOS has no /proc
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{fd}")
+                found += [path] if path.startswith(f"{folder}/") else []
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,11 @@ def device_target(info: DeviceInfo) -> Target:
 def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
     """What `romfs.toml` in a tree says; nothing where there is none."""
     try:
-        with open(open_file(root_fd, NAME), "rb") as file:
-            return read_tree_options(file.read(MAX_BYTES + 1), folder)
+        fd = open_file(root_fd, NAME)
+        try:
+            return read_tree_options(os.read(fd, MAX_BYTES + 1), folder)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return NO_OPTIONS
     except OSError as error:  # a folder or a link of that name, or its mode
