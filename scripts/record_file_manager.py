@@ -23,6 +23,15 @@ SIZE = (852, 516)
 _NAMESPACE = "mount -t tmpfs tmpfs /home && mkdir {home} && mount --rbind {there} {home} && exec $@"
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """Of a user with this home, whose state and cache lie beside it."""
+    return {
+        **os.environ, "HOME": str(home), "PYTHONPATH": str(CHECKOUT),
+        "XDG_CONFIG_HOME": f"{home}/.config", "XDG_DATA_HOME": f"{home}/.local/share",
+        "ROMFSFS_STATE_DIR": f"{home.parent}/state", "ROMFSFS_CACHE_DIR": f"{home.parent}/cache",
+    }  # fmt: skip
+
+
 def prepare(home: Path, environment: dict[str, str]) -> None:
     """An image with a few files in it, mounted at ~/cam, and the menu entries."""
     romfsfs = [sys.executable, "-m", "romfsfs"]
@@ -64,11 +73,7 @@ def main() -> None:
     out = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(prefix="romfsfs-record.", dir="/tmp") as folder:
         home = Path(folder) / "home"
-        environment = {
-            **os.environ, "HOME": str(home), "PYTHONPATH": str(CHECKOUT),
-            "XDG_CONFIG_HOME": f"{home}/.config", "XDG_DATA_HOME": f"{home}/.local/share",
-            "ROMFSFS_STATE_DIR": f"{folder}/state", "ROMFSFS_CACHE_DIR": f"{folder}/cache",
-        }  # fmt: skip
+        environment = environment_of(home)
         try:
             prepare(home, environment)
             namespace = _NAMESPACE.format(home=HOME, there=home).replace("$@", '"$@"')

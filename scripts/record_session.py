@@ -54,7 +54,7 @@ def run_all(words: list[str], home: Path) -> list[tuple[str, str]]:
     shown = []
     try:
         for word in words:
-            _wait_for_conversions(home)
+            wait_for_conversions(home)
             done = subprocess.run(
                 ["bash", "-c", word], cwd=home, env=environment, text=True, check=True, timeout=60,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -66,7 +66,7 @@ def run_all(words: list[str], home: Path) -> list[tuple[str, str]]:
     return shown
 
 
-def _wait_for_conversions(home: Path) -> None:
+def wait_for_conversions(home: Path) -> None:
     """As a reader would, who types slower than Vela converts."""
     status = home / "cam/.romfs/status.json"
     while status.exists() and '"pending"' in status.read_text():

@@ -25,6 +25,7 @@ from real_mount import SECONDS
 
 _ACCESSIBLE = "org.a11y.atspi.Accessible"
 _COMPONENT = "org.a11y.atspi.Component"
+_VALUE = "org.a11y.atspi.Value"
 _REGISTRY = ("org.a11y.atspi.Registry", "/org/a11y/atspi/accessible/root")
 
 
@@ -192,6 +193,13 @@ class Desktop:
         assert self._words is not None
         x, y, width, height = _call(self._words, widget.place, _COMPONENT, "GetExtents", "u", (0,))
         return x + width // 2, y + height // 2
+
+    def value(self, widget: Widget) -> float:
+        """Of a bar that shows how far something is."""
+        assert self._words is not None
+        get = ("org.freedesktop.DBus.Properties", "Get", "ss")
+        value = _call(self._words, widget.place, *get, (_VALUE, "CurrentValue"))[1]
+        return float(value)
 
     def clipboard(self, kind: str) -> str:
         """What was copied, as this kind of data; empty: nothing."""

@@ -13,13 +13,9 @@ from desktop import Crashed, Desktop
 from real_mount import CHECKOUT, RealMount
 from thunar import Thunar, version
 
-pytestmark = [pytest.mark.desktop, pytest.mark.timeout(400)]  # a crash of Thunar begins anew
+from romfsfs.desktop.file_managers import progress_command, progress_words
 
-_ZENITY = """\
-#!/bin/sh
-printf '%s\\n' "$@" > "$HOME/shown.new"
-mv "$HOME/shown.new" "$HOME/shown"
-"""
+pytestmark = [pytest.mark.desktop, pytest.mark.timeout(400)]  # a crash of Thunar begins anew
 
 
 class Story:
@@ -70,12 +66,9 @@ def test_a_model_is_copied_renamed_deleted_and_committed() -> None:
 def edits_and_commits(told: Story) -> None:
     desktop, cam, downloads = told.desktop, told.cam, told.downloads
     mnt = cam.mnt
-    romfsfs = desktop.folder / "romfsfs"
-    # The menu's commands run as Thunar's children; `zenity` would show a window and wait.
+    # The menu's commands run as Thunar's children.
     desktop.env |= {name: cam.env[name] for name in cam.env if name.startswith("ROMFSFS_")}
-    desktop.env |= {"PYTHONPATH": str(CHECKOUT), "PATH": f"{romfsfs}:{os.environ['PATH']}"}
-    (romfsfs / "zenity").write_text(_ZENITY)
-    (romfsfs / "zenity").chmod(0o755)
+    desktop.env |= {"PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-m", "romfsfs", "desktop", "--install"]
     subprocess.run(command, env=desktop.env, check=True, capture_output=True)
 
@@ -107,10 +100,9 @@ def edits_and_commits(told: Story) -> None:
     (mnt / ".goutputstream-A1B2C3").write_text("half a file")
     counted = "3 files" if version() >= (4, 20) else "2 files"  # since then what is hidden too
     thunar.status(counted)
-    thunar.choose("Commit to camera", (desktop.home / "shown").exists)
-    shown = (desktop.home / "shown").read_text()
-    assert "--info" in shown
-    assert "verified" in shown
+    thunar.choose("Commit to camera", lambda: desktop.find("label", "verified"))
+    thunar.press("OK")
+    thunar.wait_for_folder()
     stored = cam.stored()
     assert set(stored) == {"app.mpy", "lib", "person.tflite"}
     assert b"ethos-u" in (stored["person.tflite"] or b"")
@@ -128,6 +120,23 @@ def edits_and_commits(told: Story) -> None:
     assert cam.stored() == stored
     thunar.reload(counted)
     assert (mnt / "person.tflite").read_bytes() == model
+
+
+def test_how_far_a_commit_is_shows_in_a_window() -> None:
+    desktop = Desktop()
+    try:
+        command = progress_command("zenity", "Commit to camera")
+        window = desktop.start(*command, stdin=subprocess.PIPE, bufsize=0)
+        assert window.stdin is not None
+        with window.stdin:
+            window.stdin.write(progress_words("preparing", 0, 0))
+            desktop.wait_for("label", "^preparing$")
+            window.stdin.write(progress_words("writing", 42, 100))
+            desktop.wait_for("label", "^writing$")
+            bar = desktop.wait_for("progress bar", "")
+            desktop.until(lambda: desktop.value(bar) in (0.42, 42))  # of 1, or of 100
+    finally:
+        desktop.close()
 
 
 def test_what_does_not_fit_or_is_a_link_is_refused_in_words() -> None:
