@@ -48,7 +48,7 @@ COMMANDS = {
     "doctor": ("machines", "What is missing on this machine, and how to install it."),
     "simulate": ("machines", "A simulated camera, for trying and testing."),
     "pull": ("whole", "Copy a camera's whole image to a file."),
-    "push": ("whole", "Write a whole image to cameras."),
+    "push": ("pushing", "Write a whole image to cameras."),
     "reset": ("whole", "Restore a camera's default contents."),
     "zoo": ("zoo", "Models that can be added."),
     "automount": ("automount", "Mount cameras when they are plugged in."),

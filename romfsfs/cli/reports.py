@@ -15,6 +15,9 @@ from romfsfs.session.plan.plan import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
 
+#: What is said of a camera that has the image.
+HELD = "has this image already, nothing written"
+
 
 def refuse_existing(*files: str | os.PathLike[str], force: bool) -> None:
     """UsageError for a file that is there and that nobody said to replace."""

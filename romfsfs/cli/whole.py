@@ -1,11 +1,10 @@
-"""Whole images: pull, push, reset."""
+"""Whole images: pull and reset."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,37 +20,30 @@ from romfsfs.cli.parameters import (
     CAMERA_BOARD,
     IMAGE,
     JSON,
-    NO_RESET,
     OVER_ANYTHING,
     PARTITION,
     REPLACE,
     SLOT,
-    TRY,
     WAIT,
     YES,
     partition,
 )
 from romfsfs.cli.reading import known_copy
-from romfsfs.cli.reports import refuse_existing, say_tried, wait_for, write_record, write_text
+from romfsfs.cli.reports import HELD, refuse_existing, wait_for, write_record, write_text
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError, shell_word
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.connect import device
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.plan import Problem, told
-from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
+from romfsfs.session.rebase.push import PushOptions
 from romfsfs.session.rebase.push import push as push_image
 from romfsfs.session.settings import device_target
 from romfsfs.system.files import Progress, digest_fd, replace_atomically
 
 if TYPE_CHECKING:
-    from romfsfs.devices.discovery import CameraPort
     from romfsfs.ide.archive import Fetching
     from romfsfs.ide.defaults import DefaultImage
-
-
-#: What is said of a camera that has the image.
-_HELD = "has this image already, nothing written"
 
 
 @click.command()
@@ -113,102 +105,6 @@ def _pull(
     file.flush()
     found = admit_image(parse(file, camera), file, device_target(opened.info()))
     return size, digest_fd(file.fileno()), found
-
-
-@click.command()
-@IMAGE
-@click.argument("cameras", metavar="[CAMERA]...", nargs=-1, shell_complete=values.cameras)
-@click.option(
-    "--all", "everyone", is_flag=True, help="All connected cameras (of --board, if given)."
-)
-@CAMERA_BOARD
-@PARTITION
-@WAIT
-@OVER_ANYTHING
-@SLOT
-@TRY
-@NO_RESET
-@JSON
-@click.pass_obj
-def push(
-    output: Output, image: str, cameras: tuple[str, ...], everyone: bool, board: str | None,
-    partition: int | None, wait: bool, force: bool, slot: str, tries: bool, no_reset: bool,
-    as_json: bool,
-) -> int:  # fmt: skip
-    """Write a whole image to one or more cameras, verified, each with a line of its own.
-
-    What a camera held is backed up first. Cameras that hold the image already are left alone,
-    so running it again resumes with those that failed.
-    """
-    if not os.path.isfile(image):
-        what = "not an image file" if os.path.exists(image) else "no such image file"
-        raise RomfsError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
-    targets = list(cameras)
-    if everyone:
-        targets += [name for name in _connected(board) if name not in targets]
-    if not targets:
-        if everyone:
-            raise DeviceAbsent(
-                f"no camera{f' of {board}' if board else ''} is connected",
-                next_step="check the cable; romfsfs doctor says what else may be missing",
-            )
-        raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
-    wait_for(output, targets if wait else [], partition)
-    with output.progress() as progress:
-        outcomes = push_all(
-            image, targets, lambda camera: device(camera, board, partition),
-            PushOptions(force, not no_reset, tries=tries, slot=slot), progress,
-        )  # fmt: skip
-    return _report(output, image, outcomes, as_json)
-
-
-def _connected(board: str | None) -> list[str]:
-    from romfsfs.devices.discovery import serial_cameras
-
-    wanted = get_board(board).name if board else None
-    return [
-        camera.port
-        for camera in serial_cameras()
-        if wanted is None or camera.boards == (wanted,) or _may_be(camera, wanted)
-    ]
-
-
-def _may_be(camera: CameraPort, wanted: str) -> bool:
-    """Boards share USB ids, and then `--board` must choose among them, not rename them all."""
-    from romfsfs.devices.open import inspect
-
-    if camera.boards and wanted not in camera.boards:
-        return False
-    try:
-        return inspect(camera.port)[0].board in (None, wanted)
-    except RomfsError:
-        return True  # busy, say: the push will say so
-
-
-def _report(output: Output, image: str, outcomes: Mapping[str, PushResult], as_json: bool) -> int:
-    size = os.path.getsize(image)
-    code = trial = EXIT_OK
-    records = []
-    for camera, outcome in outcomes.items():
-        if isinstance(outcome, RomfsError):
-            code = max(code, outcome.exit_code)
-            records.append({"camera": camera, "ok": False, "error": outcome.line})
-            if len(outcomes) > 1 and camera not in outcome.line:
-                outcome.what = f"{camera}: {outcome.what}"
-            if not as_json:
-                output.error(outcome)
-        else:
-            record = write_record(outcome) if outcome else None
-            records.append({"camera": camera, "ok": True, "write": record})
-            text = write_text(outcome, size) if outcome else _HELD
-            if not as_json:
-                output.say(f"{camera}: {text}")
-            trial = max(trial, say_tried(output, shell_word(camera), outcome, quiet=as_json))
-    if as_json:
-        output.json(records)
-    elif code != EXIT_OK and len(outcomes) > 1:
-        output.note("repeat the command: it goes on with the cameras that failed")
-    return max(code, trial)
 
 
 @click.command()
@@ -326,7 +222,7 @@ def _restore(
         file.write(image.read())
         file.flush()
         report = push_image(opened, camera, file, image.label, replace(how, restart=last), progress)
-    text = write_text(report, image.size) if report else _HELD
+    text = write_text(report, image.size) if report else HELD
     if not as_json:
         output.say(f"{opened.info().name}, partition {image.partition}: {text}")
     return {

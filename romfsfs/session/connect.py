@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from romfsfs.devices.base import Device
+from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
+from romfsfs.session.keep.folder import folder_of
+from romfsfs.session.opening import drop
 from romfsfs.session.session import Session
 
 
@@ -20,6 +22,16 @@ def device(source: str, board: str | None = None, partition: int | None = None) 
         yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def unremembered(info: DeviceInfo) -> Iterator[None]:
+    """What a block keeps of a device is dropped at its end, unless something was known of it."""
+    folder = folder_of(info.key)
+    known = folder.info.exists()
+    yield
+    if not known and folder.path.exists():
+        drop(folder, info.name)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import signal
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from ota_slots import two_slots
 
 import romfsfs
 from romfsfs.boards import get_board
-from romfsfs.cli import doctor, main
+from romfsfs.cli import doctor, main, production
 from romfsfs.devices import discovery
 from romfsfs.devices import open as opening
 from romfsfs.devices.base import Device
@@ -135,8 +136,9 @@ def attach(install_fake: Callable[[str, str], Any]) -> Callable[..., Any]:
 def add(tool: Any, board: str, image: bytes = b"", **changes: Any) -> None:
     usb_id, erased = BOARDS[board]
     settings = []
+    mark = changes.pop("mark", "")
     for name in changes.pop("names", erased):
-        file = file_of(name)
+        file = mark + file_of(name)
         settings.append(
             {"name": name, "file": file, "size": SIZE, "erase": erased.get(name, 4096),
              "address": 0x90B00000}
@@ -234,6 +236,43 @@ def test_two_of_a_kind_are_told_apart_by_their_ports(attach: Callable[..., Any])
     assert [each["path"] for each in json.loads((tool.folder / "devices.json").read_text())] == [
         "1-2"
     ]
+
+
+def test_a_production_line_of_loaders(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Two at once, another board beside them; one comes back and is known by its number."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(production, "LOOK_SECONDS", 0.05)
+    tool = attach("OPENMV4")
+    add(tool, "OPENMV4", serial="second", path="1-3", mark="2")
+    add(tool, "OPENMV_N6", serial="third", path="1-4", mark="3")
+    image, log = tmp_path / "product.img", tmp_path / "made.csv"
+    image.write_bytes(make_image(9000))
+    noted: list[str] = []
+    note = production.Line._note
+
+    def listen(self: production.Line, name: str, outcome: Any) -> None:
+        note(self, name, outcome)
+        noted.append(name)
+        if len(noted) == 2:  # both are gone from the bus
+            add(tool, "OPENMV4", path="1-7", mark="4")
+        elif len(noted) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(production.Line, "_note", listen)
+    words = ["push", str(image), "dfu:OPENMV4", "--all", "--watch", "--no-backup"]
+    assert main([*words, "--log", str(log)]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith("2 written, 0 had it already, 0 failed\n")
+    assert "dfu:OPENMV4@1-7: OPENMV4 in DFU mode was written before: left alone" in said.err
+    assert all(tool.flash(f"{mark}ROMFS0").startswith(image.read_bytes()) for mark in ("", "2"))
+    assert all(tool.flash(f"{mark}ROMFS0") == b"\xff" * SIZE for mark in ("3", "4"))
+    rows = [line.split(",") for line in log.read_text().splitlines()[1:]]
+    assert {(row[1], row[2], row[-1]) for row in rows} == {
+        ("dfu:OPENMV4@1-2", "33004b", "written"), ("dfu:OPENMV4@1-3", "second", "written"),
+    }  # fmt: skip
 
 
 def test_waiting_for_the_boot_loader(

@@ -17,6 +17,7 @@ before 0.10, "detach_status": of a detach that works, "pause_at": the call, coun
 stops half-way}.
 """
 
+import fcntl
 import getopt
 import json
 import os
@@ -36,7 +37,9 @@ def load(name, default):
 
 
 def save(name, value):
-    (FOLDER / name).write_text(json.dumps(value))
+    made = FOLDER / f"{name}.{os.getpid()}"
+    made.write_text(json.dumps(value))
+    made.replace(FOLDER / name)
 
 
 def die(message, status=74):
@@ -46,7 +49,9 @@ def die(message, status=74):
 
 def leave(device):
     """It is gone from the bus, by itself or with its cable."""
-    save("devices.json", [each for each in load("devices.json", []) if each != device])
+    with open(FOLDER / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others may leave at the same time
+        save("devices.json", [each for each in load("devices.json", []) if each != device])
 
 
 def main():

@@ -1,0 +1,360 @@
+"""`push --all`: what is plugged in gets the image, several at once; `--watch`: for as long as it
+runs. A camera is known by its unique id, wherever it is plugged in.
+
+The main thread looks at the ports, prints, and writes the log; each camera is written in a thread
+of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import errno
+import io
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from romfsfs.boards import boards, get_board
+from romfsfs.cli.output import Output
+from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.discovery import dfu_cameras, serial_cameras
+from romfsfs.devices.open import open_device
+from romfsfs.errors import (
+    EXIT_FAILURE,
+    DeviceAbsent,
+    DeviceBusy,
+    DeviceError,
+    ImageError,
+    Interrupted,
+    RomfsError,
+    UsageError,
+)
+from romfsfs.session.connect import unremembered
+from romfsfs.session.rebase.push import PushOptions, PushResult, check_fit, push_all
+from romfsfs.system.errors import os_error
+from romfsfs.system.files import digest_fd
+
+#: seconds between two looks at the ports. A port is used when the second look shows it: at the
+#: first, its rights may not be set yet.
+LOOK_SECONDS = 0.5
+#: cameras that are written at once
+AT_ONCE = 16
+
+#: what ends the command
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: What is plugged in: the SOURCE that names it, and what changes when it is plugged in again.
+Look = Callable[[], Mapping[str, object]]
+
+
+class Log:
+    """A CSV file with a row for each camera, appended to. OSError when it cannot be written, with
+    the rows in it as they were; UsageError for a file that is something else."""
+
+    COLUMNS = ("time", "port", "id", "firmware", "digest", "outcome")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        head = _csv(self.COLUMNS)
+        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        there = os.pread(self._fd, len(head), 0) if is_file else b"?"
+        if there not in (b"", head):
+            self.close()
+            raise UsageError("not a log of push", where=path, next_step="name another file")
+        if not there:
+            self._append(head)
+
+    def row(self, port: str, info: DeviceInfo | None, digest: str, outcome: str) -> None:
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        number, firmware = (unique_id(info), info.firmware) if info else ("", "")
+        self._append(_csv((now, port, number, firmware, digest, outcome)))
+
+    def _append(self, row: bytes) -> None:
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        if end and os.pread(self._fd, 1, end - 1) != b"\n":
+            row = b"\n" + row  # whoever wrote it last did not come to its end
+        try:
+            if os.write(self._fd, row) < len(row):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._fd)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._fd, end)
+            error.filename = self._path
+            raise
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _csv(cells: tuple[str, ...]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def unique_id(info: DeviceInfo) -> str:
+    """What tells this camera from all others; '' where nothing does."""
+    return info.key.split("/")[1] if info.has_id and info.key.count("/") == 2 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be written, and where. board: cameras of others are left alone; None: none are."""
+
+    image: str
+    board: str | None
+    partition: int | None
+    options: PushOptions
+    digest: str = ""
+
+
+def every(
+    output: Output, order: Order, sources: Sequence[str], log: str | None,
+    report: Callable[[str, PushResult], int], *, watch: bool,
+) -> int:  # fmt: skip
+    """The whole of `push --all`; sources: none, or one `dfu:BOARD`. The exit code."""
+    look: Look = serial_ports
+    if sources:
+        if len(sources) > 1 or not sources[0].startswith("dfu:") or "@" in sources[0]:
+            raise UsageError(
+                "--all chooses the cameras itself", where=sources[0],
+                next_step="name cameras, or use --all alone or with one dfu:BOARD",
+            )  # fmt: skip
+        look = loaders(sources[0])
+    with open(order.image, "rb") as image:
+        size, _ = check_fit(image, order.image, DeviceInfo("serial", "", ""))
+        digest = digest_fd(image.fileno(), 0, size)
+        board = order.board or _board_of(image, order.image, sure=watch and not sources)
+    order = replace(order, digest=digest, board=None if sources else board)
+    rows = Log(log) if log else None
+    try:
+        return Line(output, order, look, rows, report).run(watch=watch)
+    finally:
+        if rows is not None:
+            rows.close()
+
+
+def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
+    """The only board where this image can work; None: there are several. sure: then UsageError."""
+    fitting = []
+    for known in boards().values():
+        for part in known.partitions:
+            about = DeviceInfo("serial", "", known.name, known.name, part.index, part.size)
+            with suppress(ImageError):
+                check_fit(image, name, about)
+                fitting.append(known.name)
+    fitting = list(dict.fromkeys(fitting))
+    if sure and len(fitting) != 1:
+        raise UsageError(
+            "the image does not say what board it is for; it may work on "
+            + (", ".join(fitting) or "none that is known"),
+            where=name, next_step="add --board BOARD: cameras of others are left alone",
+        )  # fmt: skip
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def serial_ports() -> Mapping[str, object]:
+    """The serial ports of cameras."""
+    found: dict[str, object] = {}
+    for camera in serial_cameras():
+        try:
+            there = os.stat(camera.port)
+        except OSError:
+            if camera.vid:  # listed, but no path (Windows)
+                found[camera.port] = camera.serial_number
+        else:
+            found[camera.port] = (there.st_rdev, there.st_ino)
+    return found
+
+
+def loaders(source: str) -> Look:
+    """Those of `dfu:BOARD` that are in DFU mode."""
+    board = get_board(source.removeprefix("dfu:").partition(":")[0])
+    if board.dfu_id is None:
+        raise UsageError(
+            f"the boot loaders of {board.name} cannot be told apart", where=source,
+            next_step=f"one after the other: romfsfs push IMAGE {source} --wait",
+        )  # fmt: skip
+
+    def look() -> Mapping[str, object]:
+        return {
+            f"{source}@{each.path}" if each.path else source: each.serial_number
+            for each in dfu_cameras()
+            if board.name in each.boards
+        }
+
+    return look
+
+
+class _LeftAlone(RomfsError):
+    """A camera that is not to be written: of another board, or written before."""
+
+
+class Line:
+    """Cameras get the image, each once.
+
+    report: prints one camera's outcome and returns the exit code that it means.
+    """
+
+    def __init__(
+        self, output: Output, order: Order, look: Look, log: Log | None,
+        report: Callable[[str, PushResult], int],
+    ) -> None:  # fmt: skip
+        self._output, self._order, self._look = output, order, look
+        self._log, self._report = log, report
+        self._infos: dict[str, DeviceInfo] = {}
+        self._written: set[str] = set()  # ids
+        self._codes: dict[str, int] = {}  # by id, else by port: the last one counts
+        self._counts = {"written": 0, "had it already": 0}
+        self._others: set[str] = set()
+        self._ending = False
+        self._stop = threading.Event()
+        self._code = 0
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._running: dict[Future[PushResult], str] = {}
+
+    def run(self, *, watch: bool) -> int:
+        """Until nothing is left to do; watch: until Ctrl-C, which lets what is being written end.
+        A second one, or without `watch` the first, interrupts that. For the main thread. The exit
+        code; errors of the first look."""
+
+        def end(number: int, frame: object) -> None:
+            if self._ending or not watch:
+                self._stop.set()
+            elif self._running:
+                self._output.note("finishing what is being written; Ctrl-C again interrupts it")
+            self._ending = True
+
+        # An exception might come between an outcome and its row in the log.
+        previous = {
+            number: signal.signal(number, end)
+            for number in _ENDS
+            if signal.getsignal(number) != signal.SIG_IGN  # nohup
+        }
+        try:
+            self._serve(watch)
+            while self._running:
+                self._settle()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self._pool.shutdown()
+        if watch:
+            failed = sum(code != 0 for code in self._codes.values())
+            texts = [f"{number} {what}" for what, number in self._counts.items()]
+            self._output.say(f"{', '.join(texts)}, {failed} failed")
+        return max(self._code, *self._codes.values(), 0)
+
+    def _serve(self, watch: bool) -> None:
+        there = self._look()
+        if not watch and not there:
+            board = f" of {self._order.board}" if self._order.board else ""
+            raise DeviceAbsent(
+                f"no camera{board} is connected",
+                next_step="check the cable; romfsfs doctor says what else may be missing",
+            )
+        before = {} if watch else there
+        used: dict[str, object] = {}
+        while not (self._ending or self._code):
+            busy = set(self._running.values())
+            used = {name: it for name, it in used.items() if name in busy or there.get(name) == it}
+            for name, it in there.items():
+                if name not in used and before.get(name) == it:
+                    used[name] = it
+                    self._running[self._pool.submit(self._write, name)] = name
+            if not (watch or self._running):
+                return
+            again = self._settle()
+            before = there
+            if watch:
+                used = {name: it for name, it in used.items() if name not in again}
+                with suppress(DeviceError):  # in a moment, once more
+                    there = self._look()
+
+    def _settle(self) -> list[str]:
+        """Wait a moment, and deal with what has ended; what another program had, to try again."""
+        if not self._running:
+            time.sleep(LOOK_SECONDS)
+            return []
+        again = []
+        for future in wait(self._running, LOOK_SECONDS, FIRST_COMPLETED).done:
+            name, outcome = self._running.pop(future), future.result()
+            if isinstance(outcome, DeviceBusy):
+                again.append(name)
+            self._note(name, outcome)
+        return again
+
+    def _note(self, name: str, outcome: PushResult) -> None:
+        """Count an outcome, print it, and write it down."""
+        info = self._infos.pop(name, None)
+        if isinstance(outcome, _LeftAlone):
+            self._output.note(f"{name}: {outcome.what}")
+            return
+        who = (unique_id(info) if info else "") or name
+        if isinstance(outcome, DeviceBusy) and self._codes.get(who) == outcome.exit_code:
+            return  # said already
+        if isinstance(outcome, RomfsError):
+            said = f"failed: {outcome.line}"
+        else:
+            said = "written" if outcome else "had it already"
+            self._counts[said] += 1
+            self._codes.pop(name, None)
+            if info and unique_id(info):
+                self._written.add(unique_id(info))
+            elif info:
+                self._output.note(f"{name}: {info.name} tells no unique id: it is written, and "
+                                  "counted, once each time it is plugged in")  # fmt: skip
+        self._codes[who] = self._report(name, outcome)
+        if self._log is None:
+            return
+        try:
+            digest = "" if isinstance(outcome, RomfsError) else self._order.digest
+            self._log.row(name, info, digest, said)
+        except OSError as error:
+            wrong = os_error(error)
+            wrong.next_step = f"not in the log: {name}, {said}; no more cameras are written"
+            self._output.error(wrong)
+            self._code = EXIT_FAILURE
+
+    def _write(self, name: str) -> PushResult:
+        def check(phase: str, done: int, total: int) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+
+        order = self._order
+        try:
+            check("", 0, 0)
+            return push_all(order.image, [name], self._opened, order.options, check)[name]
+        except KeyboardInterrupt:
+            return Interrupted("interrupted", where=name, next_step="repeat the command")
+        except OSError as error:
+            return os_error(error)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Device]:
+        """The camera, if it is one to write. _LeftAlone."""
+        order = self._order
+        device = open_device(name, partition=order.partition)
+        try:
+            if device.info().board is None and order.board:
+                device.close()
+                device = open_device(name, board=order.board, partition=order.partition)
+            info = self._infos[name] = device.info()
+            if order.board not in (None, info.board):
+                raise _LeftAlone(f"{info.name}, no {order.board}: left alone")
+            if unique_id(info) in self._written:
+                raise _LeftAlone(f"{info.name} was written before: left alone")
+            with nullcontext() if order.options.backup else unremembered(info):
+                yield device
+        finally:
+            device.close()

@@ -1,0 +1,146 @@
+"""`push`: a whole image to cameras."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import click
+
+from romfsfs.cli import values
+from romfsfs.cli.output import Output, flush, write
+from romfsfs.cli.parameters import (
+    CAMERA_BOARD,
+    IMAGE,
+    JSON,
+    NO_RESET,
+    OVER_ANYTHING,
+    PARTITION,
+    SLOT,
+    TRY,
+    WAIT,
+)
+from romfsfs.cli.reports import HELD, say_tried, wait_for, write_record, write_text
+from romfsfs.devices.base import Device
+from romfsfs.errors import RomfsError, UsageError, shell_word
+from romfsfs.session.connect import device, unremembered
+from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
+
+
+@click.command()
+@IMAGE
+@click.argument("cameras", metavar="[CAMERA]...", nargs=-1, shell_complete=values.cameras)
+@click.option(
+    "--all",
+    "everyone",
+    is_flag=True,
+    help="All connected cameras of the image's board; `dfu:BOARD --all`: all in its boot loader.",
+)
+@click.option("--watch", is_flag=True, help="With --all: also those that are plugged in later.")
+@click.option(
+    "--log",
+    metavar="FILE",
+    shell_complete=values.files,
+    help="With --all: append a row of CSV for each camera.",
+)
+@click.option("--no-backup", is_flag=True, help="Keep no copy of what a camera held, for `undo`.")
+@CAMERA_BOARD
+@PARTITION
+@WAIT
+@OVER_ANYTHING
+@SLOT
+@TRY
+@NO_RESET
+@JSON
+@click.pass_obj
+def push(
+    output: Output, image: str, cameras: tuple[str, ...], everyone: bool, watch: bool,
+    log: str | None, no_backup: bool, board: str | None, partition: int | None, wait: bool,
+    force: bool, slot: str, tries: bool, no_reset: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Write a whole image to one or more cameras, verified, each with a line of its own.
+
+    What a camera held is backed up first. Cameras that hold the image already are left alone,
+    so running it again resumes with those that failed.
+
+    --all --watch is a production line: each camera that is plugged in gets the image once, several
+    at a time. Ctrl-C lets what is being written end. One that failed is tried again when it is
+    plugged in again.
+    """
+    if not os.path.isfile(image):
+        what = "not an image file" if os.path.exists(image) else "no such image file"
+        raise RomfsError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
+    if (watch or log) and not everyone:
+        raise UsageError("--watch and --log need --all")
+    if not (cameras or everyone):
+        raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
+    options = PushOptions(force, not no_reset, not no_backup, tries=tries, slot=slot)
+    report = _Report(output, os.path.getsize(image), as_json, watch)
+    if no_backup:
+        output.note("no copy is kept of what a camera holds: undo cannot bring it back")
+    if everyone:
+        from romfsfs.cli.production import Order, every
+
+        order = Order(image, board, partition, options)
+        code = every(output, order, cameras, log, report, watch=watch)
+    else:
+
+        @contextmanager
+        def connect(name: str) -> Iterator[Device]:
+            with (
+                device(name, board, partition) as opened,
+                unremembered(opened.info()) if no_backup else nullcontext(),
+            ):
+                yield opened
+
+        wait_for(output, cameras if wait else [], partition)
+        with output.progress() as progress:
+            outcomes = push_all(image, cameras, connect, options, progress)
+        code = max(report(camera, outcome) for camera, outcome in outcomes.items())
+    report.end()
+    return code
+
+
+class _Report:
+    """Prints what became of each camera; watch: JSON a line each, as they come."""
+
+    def __init__(self, output: Output, size: int, as_json: bool, watch: bool) -> None:
+        self._output, self._size, self._json, self._watch = output, size, as_json, watch
+        self._records: list[dict[str, Any]] = []
+        self._failed = False
+
+    def __call__(self, camera: str, outcome: PushResult) -> int:
+        """The exit code that this outcome means."""
+        output = self._output
+        if isinstance(outcome, RomfsError):
+            self._failed = True
+            code = outcome.exit_code
+            record = {"camera": camera, "ok": False, "error": outcome.line}
+            if not self._json:
+                if camera not in outcome.line:
+                    outcome.what = f"{camera}: {outcome.what}"
+                output.error(outcome)
+        else:
+            written = write_record(outcome) if outcome else None
+            record = {"camera": camera, "ok": True, "write": written}
+            if not self._json:
+                text = write_text(outcome, self._size) if outcome else HELD
+                output.say(f"{camera}: {text}")
+            code = say_tried(output, shell_word(camera), outcome, quiet=self._json)
+        self._records.append(record)
+        if self._watch:
+            if self._json:
+                write(json.dumps(record) + "\n")
+            flush()
+        return code
+
+    def end(self) -> None:
+        if self._watch:
+            return
+        if self._json:
+            self._output.json(self._records)
+        elif self._failed and len(self._records) > 1:
+            self._output.note("repeat the command: it goes on with the cameras that failed")

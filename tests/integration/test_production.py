@@ -1,0 +1,308 @@
+"""`push --all --watch`: a production line. Cameras come, go and come back while it runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import romfsfs
+from romfsfs.cli import main, production
+from romfsfs.errors import EXIT_DEVICE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
+from romfsfs.session.session import sessions
+from romfsfs.simulator import Simulator
+from romfsfs.system.files import digest_file
+
+Camera = Callable[..., Simulator]
+LIMIT = 60.0
+
+
+@pytest.fixture
+def image(product: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "product.img"
+    romfsfs.build(product, path, board="OPENMV4P")
+    return path
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "made.csv"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(production, "LOOK_SECONDS", 0.05)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None], *, interrupts: int = 1) -> Iterator[None]:
+    """Does this beside the command in the main thread, and then presses Ctrl-C."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        for _ in range(interrupts):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join(LIMIT)
+    assert not errors, errors
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
+
+
+def rows(log: Path) -> list[dict[str, str]]:
+    with open(log, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ports(monkeypatch: pytest.MonkeyPatch, *cameras: Simulator) -> None:
+    monkeypatch.setenv("ROMFSFS_PORTS", ":".join(each.port for each in cameras))
+
+
+def holds(camera: Simulator, image: Path) -> bool:
+    return bytes(camera.flash[0].content).startswith(image.read_bytes())
+
+
+def test_cameras_come_go_and_come_back(
+    camera: Camera, image: Path, log: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One is there from the start, one comes later, one is unplugged while it is written and comes
+    back, one is of another board; what was written and comes back is not written again."""
+    first, later, cut, other = camera(), camera(), camera(), camera("OPENMV_N6")
+    later.unplug()
+    cut.faults.power_cut_after_programmed(2000)
+    ports(monkeypatch, first, later, cut, other)
+
+    def work() -> None:
+        until(lambda: log.exists() and len(rows(log)) == 2)
+        later.replug()
+        until(lambda: len(rows(log)) == 3)
+        cut.replug()
+        until(lambda: len(rows(log)) == 4)
+        first.unplug()
+        time.sleep(0.5)  # seen to be gone
+        power_ups = first.statistics.execs
+        first.replug()
+        until(lambda: first.statistics.execs > power_ups)
+        time.sleep(0.5)
+
+    words = ["push", str(image), "--all", "--watch", "--board", "OPENMV4P", "--log", str(log)]
+    with meanwhile(work):
+        assert main(words) == EXIT_OK
+    said = capsys.readouterr()
+    assert all(holds(each, image) for each in (first, later, cut))
+    assert other.statistics.programmed == 0
+    assert said.err.count(f"{other.port}: OPENMV_N6 on {other.port}, no OPENMV4P: left alone") == 1
+    assert "was written before: left alone" in said.err
+    assert said.out.splitlines()[-1] == "3 written, 0 had it already, 0 failed"
+    found = rows(log)
+    assert [row["outcome"].split(":")[0] for row in found].count("failed") == 1
+    well = [row for row in found if row["outcome"] == "written"]
+    assert {row["id"] for row in well} == {f"{n:024x}" for n in (1, 2, 3)}
+    assert {row["digest"] for row in well} == {digest_file(image)}
+    assert {row["port"] for row in found} == {each.port for each in (first, later, cut)}
+    assert all("MicroPython" in row["firmware"] for row in well)
+    assert all(row["time"][:2] == "20" for row in found)
+
+
+def test_ctrl_c_lets_what_is_being_written_end(
+    camera: Camera, tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    image = tmp_path / "large.img"
+    image.write_bytes(encode({"a.bin": bytes(range(255)) * 500}, DEFAULT_RULES))
+    cameras = [camera(rate=100_000.0) for _ in range(2)]
+    ports(monkeypatch, *cameras)
+
+    def work() -> None:
+        for each in cameras:
+            each.wait_until(lambda c: c.statistics.programmed > 0, 30)
+
+    words = ["push", str(image), "--all", "--watch", "--board", "OPENMV4P", "--log", str(log)]
+    with meanwhile(work):
+        assert main(words) == EXIT_OK
+    said = capsys.readouterr()
+    assert "finishing what is being written; Ctrl-C again interrupts it" in said.err
+    assert said.out.splitlines()[-1] == "2 written, 0 had it already, 0 failed"
+    assert all(holds(each, image) for each in cameras)
+    assert len(rows(log)) == 2
+
+
+def test_ctrl_c_twice_interrupts_it_and_the_next_run_resumes(
+    camera: Camera, tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    image = tmp_path / "large.img"
+    image.write_bytes(encode({"a.bin": bytes(range(255)) * 4000}, DEFAULT_RULES))
+    slow = camera(rate=50_000.0)  # 20 s for all of it
+    ports(monkeypatch, slow)
+    words = ["push", str(image), "--all", "--watch", "--board", "OPENMV4P", "--log", str(log)]
+    programmed = slow.statistics
+    with meanwhile(lambda: until(lambda: programmed.programmed > 0), interrupts=2):
+        assert main(words) == EXIT_INTERRUPTED
+    assert slow.statistics.programmed < 500_000
+    assert "0 written, 0 had it already, 1 failed" in capsys.readouterr().out
+    assert rows(log)[0]["outcome"].startswith("failed: interrupted")
+    small = tmp_path / "small.img"
+    small.write_bytes(encode({"a.bin": b"1"}, DEFAULT_RULES))
+    assert main(["push", str(small), "--all", "--log", str(log)]) == EXIT_OK
+    assert [row["outcome"][:7] for row in rows(log)] == ["failed:", "written"]
+
+
+def test_what_is_plugged_in_now(
+    camera: Camera, image: Path, log: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Without --watch; the log is appended to, whatever its last line lacks."""
+    one, two, other = camera(), camera(unique_id=b""), camera("OPENMV_N6")
+    ports(monkeypatch, one, two, other)
+    words = ["push", str(image), "--all", "--board", "h7plus".upper(), "--log", str(log)]
+    words[4] = "OPENMV4P"
+    assert main(words) == EXIT_OK
+    said = capsys.readouterr()
+    assert f"{two.port}: wrote" in said.out
+    assert f"OPENMV4P on {two.port} tells no unique id" in said.err
+    assert "no OPENMV4P: left alone" in said.err
+    with open(log, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.truncate()
+    assert main(words) == EXIT_OK
+    outcomes = [(row["id"], row["outcome"]) for row in rows(log)]
+    assert sorted(outcomes[:2]) == [("", "written"), ("0" * 23 + "1", "written")]
+    assert sorted(outcomes[2:]) == [("", "had it already"), ("0" * 23 + "1", "had it already")]
+    two.faults.fail_ioctl(command=4, count=100)
+    changed = image.with_name("changed.img")
+    changed.write_bytes(encode({"a.bin": b"1" * 5000}, DEFAULT_RULES))
+    capsys.readouterr()
+    assert main(["push", str(changed), *words[2:], "--json"]) == EXIT_DEVICE
+    records = {each["camera"]: each for each in json.loads(capsys.readouterr().out)}
+    assert records[one.port]["write"]["verified"] is True
+    assert records[two.port]["ok"] is False
+
+
+def test_a_camera_that_another_program_holds_is_waited_for(
+    camera: Camera, image: Path, log: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import serial
+
+    held = camera()
+    ports(monkeypatch, held)
+    holder = serial.Serial(held.port, exclusive=True)
+
+    def work() -> None:
+        until(lambda: log.exists() and len(rows(log)) == 1)
+        time.sleep(0.3)
+        holder.close()
+        until(lambda: len(rows(log)) == 2)
+
+    words = ["push", str(image), "--all", "--watch", "--board", "OPENMV4P", "--log", str(log)]
+    with meanwhile(work):
+        assert main(words) == EXIT_OK
+    assert capsys.readouterr().err.count("the serial port is in use") == 1
+    assert [row["outcome"][:7] for row in rows(log)] == ["failed:", "written"]
+
+
+def test_without_a_backup_nothing_of_a_camera_is_kept(
+    camera: Camera, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But of one that this machine knew already, what it knows stays."""
+    before = encode({"old.txt": b"old"}, DEFAULT_RULES)
+    new, known = camera(images={0: before}), camera(images={0: before})
+    assert main(["push", str(image), known.port]) == EXIT_OK
+    other = image.with_name("other.img")
+    other.write_bytes(encode({"a.bin": b"1" * 5000}, DEFAULT_RULES))
+    capsys.readouterr()
+    assert main(["push", str(other), new.port, known.port, "--no-backup"]) == EXIT_OK
+    assert "no copy is kept of what a camera holds: undo cannot bring it back" in (
+        capsys.readouterr().err
+    )
+    assert holds(new, other)
+    assert holds(known, other)
+    assert len(list(sessions())) == 1
+    assert main(["undo", known.port]) == EXIT_OK  # what the log has is there
+    assert holds(known, image)
+
+
+@pytest.mark.parametrize("when", ["at first", "later"])
+def test_a_full_disk_under_the_log(
+    camera: Camera, image: Path, log: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, when: str,
+) -> None:  # fmt: skip
+    """Nothing is written without a log; a row that cannot be written is said, and the last."""
+    only, next_one = camera(), camera()
+    next_one.unplug()
+    ports(monkeypatch, only, next_one)
+    words = ["push", str(image), "--all", "--board", "OPENMV4P", "--watch", "--log"]
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        spoiled = b"written" in data or (when == "at first" and data.startswith(b"time,"))
+        return write(fd, data[:7] if spoiled else data)
+
+    monkeypatch.setattr(production.os, "write", full)
+    assert main([*words, str(log)]) == EXIT_FAILURE
+    said = capsys.readouterr()
+    if when == "at first":
+        assert "no space left" in said.err
+        assert only.statistics.programmed == 0
+        return
+    assert rows(log) == []
+    assert f"not in the log: {only.port}, written; no more cameras are written" in said.err
+    assert "1 written" in said.out
+
+
+def test_a_row_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.csv"
+    log = production.Log(str(path))
+    log.row("/dev/ttyACM0", None, "", 'failed: a "quoted", word')
+    whole = path.read_bytes()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    with pytest.raises(OSError, match="No space left"):
+        log.row("/dev/ttyACM1", None, "", "written")
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
+    log.close()
+    assert rows(path)[0]["outcome"] == 'failed: a "quoted", word'
+
+
+def test_what_cannot_be_meant(
+    product: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*words: str) -> str:
+        assert main(["push", *words]) == EXIT_USAGE
+        return capsys.readouterr().err
+
+    assert "--watch and --log need --all" in refused(str(image), "camera", "--watch")
+    assert "it may work on" in refused(str(image), "--all", "--watch")
+    assert "--all chooses the cameras itself" in refused(str(image), "camera", "--all")
+    assert "cannot be told apart" in refused(str(image), "dfu:OPENMV_RT1060", "--all")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine\n")
+    words = (str(image), "--all", "--board", "OPENMV4P", "--log", str(notes))
+    assert "not a log of push" in refused(*words)
+    assert notes.read_text() == "mine\n"
