@@ -24,6 +24,7 @@ from romfsfs.boards.model import (
 )
 from romfsfs.boards.own import NAME as OWN
 from romfsfs.boards.own import own_entries
+from romfsfs.boards.vendors import vendor_entries
 from romfsfs.errors import UsageError
 from romfsfs.image.rules import AlignmentRules
 from romfsfs.system.files import config_dir
@@ -33,7 +34,8 @@ _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 @lru_cache(maxsize=1)
 def boards() -> Mapping[str, Board]:
-    """Every known board by its firmware name (`OPENMV4P`), the user's own first.
+    """Every known board by its firmware name (`OPENMV4P`): the user's own first, those of third
+    parties last.
 
     UsageError for a mistake in their file.
     """
@@ -48,7 +50,10 @@ def boards() -> Mapping[str, Board]:
                 f"[{name}] {error} is missing or wrong in one of its tables",
                 where=str(folder and folder / OWN), next_step="mend the file",
             ) from None  # fmt: skip
-    return MappingProxyType(known | {name: _board(name, entry) for name, entry in table.items()})
+    known |= {name: _board(name, entry) for name, entry in table.items()}
+    return MappingProxyType(
+        known | {name: _board(name, entry) for name, entry in vendor_entries(known)}
+    )
 
 
 def get_board(name: str) -> Board:
@@ -59,6 +64,11 @@ def get_board(name: str) -> Board:
     """
     wanted = re.sub(r"[-\s]+", "_", name.strip()).upper()
     known = boards()
+    if wanted == "GENERIC":
+        raise UsageError(
+            "generic stands for what is not in the table, and reports itself what it is",
+            next_step="leave --board out, or enter the board in boards.toml",
+        )
     board = known.get(wanted) or known.get(f"OPENMV_{wanted}")
     if board is None:
         from difflib import get_close_matches

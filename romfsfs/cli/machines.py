@@ -21,25 +21,42 @@ if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
 
 
+#: what is not in the table
+_GENERIC: dict[str, Any] = {
+    "name": "generic", "display_name": "any other MicroPython with ROMFS", "architecture": None,
+    "usb": [], "partitions": [],
+}  # fmt: skip
+_GENERIC_TEXT = """\
+generic: any other MicroPython with ROMFS
+  size, erase unit, bytecode and architecture as the board reports them
+  no model is compiled; no --board is needed
+  alignment, NPU, USB ids and boot loader: enter it in boards.toml (docs/cameras.md, "Own boards")
+"""
+
+
 @click.command()
 @click.argument("name", required=False, shell_complete=values.boards)
 @JSON
 @click.pass_obj
 def boards(output: Output, name: str | None, as_json: bool) -> None:
     """The boards that are known; NAME in detail."""
+    if name == "generic":
+        output.json(_GENERIC) if as_json else output.show(_GENERIC_TEXT)
+        return
     if name is not None:
         board = get_board(name)
         output.json(_board_record(board)) if as_json else output.show(_board_text(board))
         return
     known = list(all_boards().values())
     if as_json:
-        output.json([_board_record(board) for board in known])
+        output.json([*map(_board_record, known), _GENERIC])
         return
     rows = [("BOARD", "CAMERA", "ROMFS", "NPU")]
     for board in known:
         sizes = " + ".join(f"{partition.size:,}" for partition in board.partitions)
         npu = next((_npu_name(partition) for partition in board.partitions if partition.npu), "")
         rows.append((board.name, board.display_name.partition(" (")[0], f"{sizes} B", npu))
+    rows.append(("generic", "any other MicroPython with ROMFS", "as it reports", ""))
     output.show(table(rows), (("BOARD", "bright_black"),))
 
 

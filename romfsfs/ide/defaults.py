@@ -205,8 +205,13 @@ def _matching(names: Sequence[str], board: Board, partition: int, *, flat: bool)
         number = _NAME.fullmatch(parts[-1])
         if number is None or int(number[1]) != partition:
             continue
-        if flat if len(parts) == 1 else parts[-2].upper() == board.name:
+        if flat if len(parts) == 1 else _name(parts[-2]) == board.name:
             yield name
+
+
+def _name(folder: str) -> str:
+    """The board that a folder of a third party's means, too (`boards/vendors.py`)."""
+    return re.sub(r"[^A-Z0-9]+", "_", folder.upper())
 
 
 def _image(

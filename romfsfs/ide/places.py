@@ -60,7 +60,9 @@ def resource_folders() -> list[Path]:
     for candidate in _candidates():
         if candidate not in found and _has_resources(candidate):
             found.append(candidate)
-    return found
+    # what an IDE 5 was given for boards of third parties is laid out alike
+    vendors = (path for folder in found for path in sorted(folder.glob("third-party/*")))
+    return [*found, *filter(_has_resources, vendors)]
 
 
 def _has_resources(folder: Path) -> bool:

@@ -1,0 +1,95 @@
+"""Boards of third parties that an OpenMV IDE 5 was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from romfsfs.boards import boards, by_usb_id, get_board, identify
+from romfsfs.cli import main
+from romfsfs.errors import UsageError
+from romfsfs.ide.defaults import find_defaults
+from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.writer import encode
+
+ACME: dict[str, Any] = {
+    "boardDisplayName": "Acme Cam (STM32N6)", "boardFirmwareFolder": "ACME-CAM",
+    "boardArchString": "ACMECAM N6", "boardVidPid": "1234:5678", "boardPidMask": "ffff",
+    "firmware_version": "1.2.0", "bootloaderType": "openmv_dfu",
+    "romfsConfig": [
+        {"name": "Second", "index": 1, "size": 65536},
+        {"name": "First", "index": 0, "size": 4194304},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def ide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An IDE's writable resource folder."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    boards.cache_clear()
+    yield tmp_path / "OpenMV" / "openmvide"
+    boards.cache_clear()
+
+
+def add(ide: Path, vendor: str, text: str) -> Path:
+    folder = ide / "third-party" / vendor / "firmware"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text(text)
+    return folder
+
+
+def test_a_board_of_a_third_party(ide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Known by name, USB id and what its firmware says; its defaults are found."""
+    folder = add(ide, "acme", json.dumps({"boards": [ACME]}))
+    board = get_board("acme cam")
+    assert by_usb_id(0x1234, 0x5678) == (board,)
+    assert identify("", "ACMECAM N6 32768") is board
+    assert identify("ACME_CAM with STM32N6") is board
+    assert [(part.name, part.size) for part in board.partitions] == [
+        ("First", 4194304), ("Second", 65536),
+    ]  # fmt: skip
+    assert main(["boards"]) == 0
+    assert "Acme Cam" in capsys.readouterr().out
+    image = encode({"a.txt": b"a"}, DEFAULT_RULES)
+    (ide / "firmware").mkdir()
+    (folder / "ACME-CAM").mkdir()
+    (folder / "ACME-CAM" / "romfs0.img").write_bytes(image)
+    [found] = find_defaults(board)
+    assert found.read() == image
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"boards": 1}', '{"boards": [1]}', '{"boards": [{}]}', "[" * 100_000,
+        json.dumps({"boards": [{**ACME, "boardVidPid": "12345678"}]}),
+        json.dumps({"boards": [{**ACME, "romfsConfig": [{"size": "x"}]}]}),
+        json.dumps({"boards": [{**ACME, "romfsConfig": []}]}),
+        json.dumps({"boards": [{**ACME, "boardFirmwareFolder": "openmv4p"}]}),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_boards_changes_nothing(ide: Path, text: str) -> None:
+    """Nor can it take the name of a board that is known. Another vendor's list counts still."""
+    add(ide, "acme", text)
+    beta = {**ACME, "boardFirmwareFolder": "BETA", "boardArchString": ""}
+    add(ide, "beta", json.dumps({"boards": [beta]}))
+    assert get_board("OPENMV4P").display_name.startswith("OpenMV")
+    assert get_board("beta").partition(0).size == 4194304
+    with pytest.raises(UsageError, match="unknown board"):
+        get_board("acme-cam")
+
+
+def test_generic_is_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["boards"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "generic"
+    assert main(["boards", "generic"]) == 0
+    assert "as the board reports them" in capsys.readouterr().out
+    assert main(["boards", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[-1]["name"] == "generic"
+    assert main(["new", "a.img", "--board", "generic"]) == 2
+    assert "leave --board out" in capsys.readouterr().err
