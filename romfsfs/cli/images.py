@@ -38,7 +38,7 @@ from romfsfs.image.slots import Slot, find_slots_of_file, slots_text
 from romfsfs.image.writer import encode
 from romfsfs.session.build import extract_image
 from romfsfs.session.find import find_session
-from romfsfs.session.keep.folder import make_folder
+from romfsfs.session.keep.folder import folder_of, make_folder
 from romfsfs.session.plan.admission import admit_image, image_figures
 from romfsfs.session.plan.plan import ERROR, told
 from romfsfs.session.rebase.read import OpenOptions, session_for
@@ -120,7 +120,12 @@ def info(
     with output.progress() as progress:
         if is_camera(source):  # of which only the tree is read
             image, digest, found = tree_of(source, None, partition, progress, digested=True)
-            slots = found.slots if found else ()
+            if found is not None:
+                slots = found.slots
+                copy = folder_of(found.key).image(digest)  # its session's, which is never changed
+                if copy.exists():
+                    with open(copy, "rb") as file:
+                        models = image_figures(image, file)
         else:
             with image_of(source, progress=progress) as (image, file, _):
                 digest = digest_fd(file.fileno(), 0, image.size)

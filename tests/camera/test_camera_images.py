@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session
+from convert.convert_helpers import make_model
 
+from romfsfs.boards import get_board
 from romfsfs.devices.serial_camera.camera import SerialCamera
+from romfsfs.image.writer import encode
 from romfsfs.session.rebase.push import push as push_image
 from romfsfs.simulator import Simulator, preset
 from romfsfs.simulator.config import PartitionConfig
@@ -237,6 +240,23 @@ def test_reset_keeps_a_backup(rig: Rig, connect: Connect) -> None:
     assert bytes(camera.flash[0].content).startswith(OTHER)
     rig.ok("undo", "camera")
     assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_info_tells_of_models_that_its_session_has(rig: Rig, connect: Connect) -> None:
+    """What the camera holds is known by its digest: nothing of the models is sent."""
+    shape = [1, 4, 4]
+    model = make_model(
+        [(0, [0, 2], [1])], [(9, shape, 0), (9, shape, 0), (9, shape, 1)], [0], [1],
+        buffers=(bytes(200_000),),
+    )  # fmt: skip
+    image = encode({"a.tflite": model}, get_board("OPENMV4P").partition().alignment)
+    camera = connect("OPENMV4P", images={0: image})
+    rig.prepare("camera")
+    before = camera.statistics.wire_out
+    told = json.loads(rig.ok("info", "camera", "--json"))
+    assert camera.statistics.wire_out - before < 12 * KIB
+    (rig.folder / "same.img").write_bytes(image)
+    assert told["models"] == json.loads(rig.ok("info", "same.img", "--json"))["models"] != {}
 
 
 def test_push_to_several_cameras(rig: Rig, connect: Connect) -> None:
