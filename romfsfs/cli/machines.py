@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: what is not in the table
 _GENERIC: dict[str, Any] = {
-    "name": "generic", "display_name": "any other MicroPython", "architecture": None,
+    "name": "generic", "display_name": "other MicroPythons", "architecture": None,
     "usb": [], "partitions": [],
 }  # fmt: skip
 _GENERIC_TEXT = """\
@@ -56,7 +56,7 @@ def boards(output: Output, name: str | None, as_json: bool) -> None:
         sizes = " + ".join(f"{partition.size:,}" for partition in board.partitions)
         npu = next((_npu_name(partition) for partition in board.partitions if partition.npu), "")
         rows.append((board.name, board.display_name.partition(" (")[0], f"{sizes} B", npu))
-    rows.append(("generic", "any other MicroPython", "as it reports", ""))
+    rows.append(("generic", "other MicroPythons", "as it reports", ""))
     output.show(table(rows), (("BOARD", "bright_black"),))
 
 
