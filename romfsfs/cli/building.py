@@ -59,9 +59,9 @@ def build(
     options, recipe = chosen(given), given["recipe"]
     boards = boards_of(directory, boards) if recipe is None else _board_of_recipe(recipe, boards)
     if recipe is not None and image == "-":
-        raise UsageError("an image of a recipe is a file", where="-")
+        raise UsageError("a recipe's image cannot go to standard output", where="-")
     if len(boards) > 1 and image == "-":
-        raise UsageError("standard output takes the image of one board", where="-")
+        raise UsageError("only one board's image can go to standard output", where="-")
     wanted = orders(boards, image, partition, options, Path(recipe) if recipe else None)
     if image == "-":
         _to_standard_output(output, directory, wanted[0], given["exclude"])
@@ -86,9 +86,9 @@ def _board_of_recipe(recipe: str, given: tuple[str, ...]) -> tuple[str, ...]:
     named = given or tuple(filter(None, [board_of(Path(recipe))]))
     if len(named) != 1:
         raise UsageError(
-            "which board is the recipe for?",
+            "the recipe does not say which board it is for",
             where=recipe,
-            next_step="say it with one --board BOARD",
+            next_step="add one --board BOARD",
         )
     return named
 

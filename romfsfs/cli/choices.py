@@ -28,11 +28,11 @@ _PER_FILE = {
     "optimise": ("optimise", "HOW", values.choices("Performance", "Size", "0", "1", "2", "3"),
                  "Models: Performance or Size (AE3), 0 to 3 (N6)."),
     "profile": ("profile", "[NAME@]FILE", values.files,
-                "Models for the N6: a neuralart JSON of yours."),
-    "mpool": ("mpool", "FILE", values.files, "Models for the N6: a memory pool file of yours."),
-    "arg": ("arguments", "ARG", None, "Models: an argument for Vela or ST Edge AI."),
+                "Models for the N6: your own neuralart JSON."),
+    "mpool": ("mpool", "FILE", values.files, "Models for the N6: your own memory pool file."),
+    "arg": ("arguments", "ARG", None, "Models: an extra argument for Vela or ST Edge AI."),
     "align": ("align", "BYTES", values.choices("16", "32", "64", "4096"),
-              "Where data starts is a multiple of this, at least."),
+              "Align the data to this many bytes, at least."),
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def checks() -> Iterator[Check]:
         _stedgeai,
     )
     yield _serial_permission()
-    yield _program("dfu-util", "writes through DFU", package_command("dfu-util"))
+    yield _program("dfu-util", "writes to cameras in DFU mode", package_command("dfu-util"))
     yield _loader_permission()
     for name, each in PROGRAMS.items():
         yield _program(name, each.use, each.installing)
@@ -158,7 +158,9 @@ def _loader_permission() -> Check:
     found = dfu_cameras() if find_on_path("dfu-util") else ()
     denied = [" or ".join(camera.boards) for camera in found if not camera.settings]
     if denied:
-        return Check(name, False, False, f"{denied[0]} is in DFU mode, closed to you", remedy)
+        return Check(
+            name, False, False, f"{denied[0]} is in DFU mode, but you may not open it", remedy
+        )
     for folder in _RULES:
         for path in sorted(Path(folder).glob("*.rules")):
             text = path.read_text("utf-8", "replace")

@@ -10,7 +10,7 @@ from romfsfs.ide.archive import Fetching
 from romfsfs.system.files import Progress
 
 OFFLINE = click.option(
-    "--offline", is_flag=True, help="Fetch nothing: only what is on this machine."
+    "--offline", is_flag=True, help="Download nothing: use what is on this machine."
 )
 
 
@@ -20,7 +20,7 @@ def fetching(
     """As the user allows it."""
 
     def agree(what: str) -> None:
-        if not yes and not confirmed(output, f"There is no OpenMV IDE here. Fetch {what}?"):
-            raise RomfsError("nothing was fetched", next_step="name another place with --from")
+        if not yes and not confirmed(output, f"No OpenMV IDE is installed. Download {what}?"):
+            raise RomfsError("nothing was downloaded", next_step="name another place with --from")
 
     return Fetching(agree, offline, update, progress)

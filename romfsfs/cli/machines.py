@@ -39,7 +39,7 @@ generic: any other MicroPython with a ROMFS
 @JSON
 @click.pass_obj
 def boards(output: Output, name: str | None, as_json: bool) -> None:
-    """The boards that are known; NAME in detail."""
+    """The known boards, or NAME in detail."""
     if name == "generic":
         output.json(_GENERIC) if as_json else output.show(_GENERIC_TEXT)
         return

@@ -129,13 +129,13 @@ def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
         yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
     if capacity is not None and found.session.base.image_size > capacity:
-        yield (f"its image is larger than {info.board}'s {capacity:,} B: "
+        yield (f"the image is larger than the {capacity:,} B of {info.board}: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
     held = found.session.held()
     problems = admit_files(held.extents.items(), held.fd, found.session.target)
     wrong = [problem for problem in problems if problem.severity == ERROR]
     if wrong and info.board:
-        yield (f"{count_text(len(wrong), 'file')} of its image cannot work on {info.board}: "
+        yield (f"{count_text(len(wrong), 'file')} in the image cannot work on {info.board}: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
     holder = found.session.folder.mounted_at()
     if holder is not None and holder.resumed:
@@ -207,7 +207,7 @@ def umount(
         _after(output, session, how)
         return
     output.note(f"programs still use the mount that was at {directory}; its process ends when they "
-                "do, and it cannot be mounted again before")  # fmt: skip
+                "do; until then it cannot be mounted again")  # fmt: skip
     then = "the edits are kept"
     if how == "discard":
         then += f"; when it has ended, drop them: romfsfs revert {session.info.argument}"

@@ -46,7 +46,9 @@ def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
     )
 
 
-def partition(help: str = "Of a board with two. Default: 0.", **more: Any) -> Callable[[_FC], _FC]:
+def partition(
+    help: str = "Which one, of a board with several. Default: 0.", **more: Any
+) -> Callable[[_FC], _FC]:
     return click.option(
         "--partition", type=int, metavar="N", callback=_partition, shell_complete=values.partitions,
         help=help, **more,
@@ -62,23 +64,28 @@ PARTITION_0 = partition(default=0)
 CAMERA_BOARD = board("For a camera that cannot be identified.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 REPLACE = force("Replace an existing file.")
-OVER_ANYTHING = force("Also over contents that are not an image.")
+OVER_ANYTHING = force("Overwrite contents that are not an image too.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
-WAIT = click.option("--wait", is_flag=True, help="For `dfu:BOARD` to appear; says how it does.")
+WAIT = click.option(
+    "--wait", is_flag=True, help="Wait for `dfu:BOARD` to appear, and say how to get it there."
+)
 SLOT = click.option(
     "--slot", type=click.Choice(("A", "B")), callback=lambda context, option, value: value or "",
-    help="Of an openmv-ota camera: with --force it is written, which breaks its signature.",
+    help="The slot of an openmv-ota camera to write: needs --force, and breaks its signature.",
 )  # fmt: skip
 TRY = click.option(
     "--try", "tries", is_flag=True, help="Have the camera open the models that changed."
 )
-YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 STEDGEAI = click.option(
     "--stedgeai", metavar="PATH", shell_complete=values.files,
     help="ST Edge AI: the program or its folder.",
 )  # fmt: skip
 EXCLUDE = click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Never store these; '!P' drops a default."
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Names that are never stored; '!PATTERN' removes a default.",
 )
 
 SOURCE = click.argument("source", shell_complete=values.sources)

@@ -324,7 +324,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 def log(
     output: Output, where: str | None, keep: int | None, partition: int | None, as_json: bool
 ) -> None:
-    """The images that the target held, newest last; * marks the present one.
+    """The images that the target held, newest last; * marks the current one.
 
     Each read, commit, undo and push enters it. Without DIR or SOURCE: of the mount that the current
     folder is in, or else of the only session with edits.

@@ -143,7 +143,7 @@ def reset(
         if not as_json:
             for image in chosen:
                 output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
-        if not yes and not confirmed(output, f"Replace all that {info.name} holds?"):
+        if not yes and not confirmed(output, f"Replace everything on {info.name}?"):
             return EXIT_FAILURE
         restore = partial(
             _restore, output, camera, how=PushOptions(force, kind="reset", slot=slot),

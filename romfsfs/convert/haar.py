@@ -72,7 +72,7 @@ class HaarConverter:
             return Decision(State.PENDING, path[: -len(".xml")] + ".cascade")
         if kind:
             message = (
-                f"is a cascade of {kind} features, and the camera runs Haar cascades alone; use "
+                f"is a cascade of {kind} features, and the camera runs only Haar cascades; use "
             )
             message += "one of OpenCV's haarcascade_*.xml"
             return unchanged(path, warning("cascade-unsupported", message))
@@ -89,9 +89,9 @@ class HaarConverter:
         if not made.tilted:
             return Product(output)
         message = (
-            f"{made.tilted} of its {made.features} features are tilted, the camera takes them "
+            f"{made.tilted} of its {made.features} features are tilted, the camera treats them "
         )
-        message += "for upright ones and detects worse; try it, or use a cascade without"
+        message += "as upright and detects worse; try it, or use a cascade without them"
         return Product(output, (warning("cascade-tilted", message),))
 
 

@@ -119,7 +119,7 @@ class _Reader:
         if isinstance(table, dict):
             return True
         if pattern in OPTIONS:
-            what = f'{pattern} stands above every table; below ["*"] it is for all files'
+            what = f'{pattern} is in no table; below ["*"] it applies to all files'
         else:
             what = f"there is no {pattern!r}; there are board, exclude and tables of patterns"
         self._complain(what, "", pattern)

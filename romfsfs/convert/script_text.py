@@ -79,7 +79,7 @@ def _look_alike(path: str, source: bytes) -> Diagnostic | None:
         name = unicodedata.name(character, "a control character").lower()
         shown = "" if unicodedata.category(character) in _INVISIBLE else f"{character} "
         code = f"U+{ord(character):04X}"
-        message = f"{path}:{number}: {shown}({code}, {name}) is no character of Python's code"
+        message = f"{path}:{number}: {shown}({code}, {name}) is not valid in Python code"
         return error(
             "look-alike", f"{message}; {_instead(character)}", excerpt(source, number, column)
         )

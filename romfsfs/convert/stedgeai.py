@@ -300,7 +300,7 @@ def make_settings(ours: str, chosen: FileOptions) -> Settings:
         if isinstance(named, str) and not chosen.mpool:
             pool = _read(where.parent / named)
     elif profile != ours:
-        raise SettingsError(f"there is no profile {profile}, but {ours}; or give NAME@FILE")
+        raise SettingsError(f"there is no profile {profile}, only {ours}; or give NAME@FILE")
     else:
         entry = {"options": _figures()["options"]}
         document = {"Globals": {}, "Profiles": {profile: entry}}

@@ -151,7 +151,7 @@ class VelaConverter:
             fd = file.fileno()
             model = look_into(lambda at, count: os.pread(fd, count, at), size)
         if isinstance(model, Diagnostic):
-            message = f"Vela made of it what is {model.message}"
+            message = f"the output of Vela is {model.message}"
             return Product(None, (error("tool-failed", message, outcome.output),), cacheable=False)
         found: list[Diagnostic] = []
         told = figures(summary(output.parent), outcome.output, size)
@@ -305,7 +305,7 @@ def explain(outcome: Outcome) -> Diagnostic:
     if refusal and outcome.status > 0:
         why = " ".join(re.sub(r"\.?\n -", ":", refusal["why"]).split()).rstrip(" ,.")
         remedy = "quantise the model to int8" if _FLOAT.search(why) else "change that operator"
-        remedy += ", or have it stored as it is, for the CPU: --convert PATTERN=no"
+        remedy += ", or store the model as it is, for the CPU: --convert PATTERN=no"
         return error("model-unsupported", f"Vela: {why}; {remedy}", outcome.output)
     return failure("Vela", outcome)
 

@@ -153,7 +153,7 @@ def _serve(
             raise RomfsError(
                 _COULD_NOT_MOUNT,
                 where=path,
-                next_step="leave out -o OPTIONS that it refuses; see romfsfs doctor",
+                next_step="remove the -o options that it refuses; see romfsfs doctor",
             ) from error
         # libfuse 3 returns this after a signal; what else it may mean it has said itself.
         log.info("libfuse ended with code %s", error)

@@ -104,7 +104,7 @@ class Zip:
         where = f"{self.name}, {info.filename}"
         if info.file_size > MAX_FILE_BYTES:
             raise RomfsError(
-                f"a file of {info.file_size:,} bytes: no camera takes that much", where=where
+                f"a file of {info.file_size:,} bytes: no camera can hold that", where=where
             )
         left = info.file_size
         with replace_atomically(path) as out, self._worded(where):

@@ -48,13 +48,13 @@ def resource_folders() -> list[Path]:
     """The resource folders on this machine, those kept up to date first; [] without an IDE.
 
     A folder holds `firmware/BOARD/...` or `models/...`; which of them, the caller looks.
-    `$ROMFSFS_IDE_RESOURCES` replaces the search: UsageError if it names no folder.
+    `$ROMFSFS_IDE_RESOURCES` replaces the search: UsageError if it is not a folder.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
         folder = Path(os.path.expanduser(chosen)).absolute()
         if not folder.is_dir():
-            raise UsageError(f"${VARIABLE} names no folder", where=chosen)
+            raise UsageError(f"${VARIABLE} is not a folder", where=chosen)
         return [folder]
     found: list[Path] = []
     for candidate in _candidates():

@@ -61,7 +61,7 @@ def _newest(fetching: Fetching, size: str) -> str:
         return known
     if fetching.offline:
         raise RomfsError(
-            "nothing has been fetched yet", where=WHERE, next_step="repeat without --offline"
+            "nothing has been downloaded yet", where=WHERE, next_step="repeat without --offline"
         )
     if not known:
         fetching.agree(f"{size} from {WHERE}")
@@ -70,7 +70,7 @@ def _newest(fetching: Fetching, size: str) -> str:
     text = fetch_text(VERSION_URL, 100)
     found = _VERSION.fullmatch(text)
     if found is None:
-        raise RomfsError(f"no version but {text[:40]!r}", where=VERSION_URL)
+        raise RomfsError(f"not a version number: {text[:40]!r}", where=VERSION_URL)
     with replace_atomically(zip_folder(VERSION_URL) / "version") as file:
         file.write(found[1].encode())
     return found[1]

@@ -198,8 +198,8 @@ class _Remote:
         with _answer(self._session, self.url, headers) as response:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {first}-"):
                 raise RomfsError(
-                    "the server does not send the part of it that was asked for", where=self.url,
-                    next_step="download all of it, and name the file with --from",
+                    "the server does not send parts of a file", where=self.url,
+                    next_step="download the whole file, and name it with --from",
                 )  # fmt: skip
             yield response
 

@@ -61,7 +61,7 @@ class Catalog:
         if _named(text, self._models):
             raise UsageError(
                 f"{text!r} is not for {board}, says the zoo's index.csv",
-                next_step="add it all the same with --all",
+                next_step="add it anyway with --all",
             )
         raise UsageError(f"the zoo has no model {text!r}", next_step=_suggestion(text, shown))
 

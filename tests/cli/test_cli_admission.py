@@ -85,4 +85,4 @@ def test_a_mount_for_another_board_says_so(tmp_path: Path, mounts: Mounts) -> No
     cam.mkdir()
     mounts.directories.append(cam)
     done = mounts.shell("mount", image, cam, "--board", "OPENMV_AE3")
-    assert "1 file of its image cannot work on OPENMV_AE3: romfsfs status" in done.err
+    assert "1 file in the image cannot work on OPENMV_AE3: romfsfs status" in done.err

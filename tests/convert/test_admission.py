@@ -189,7 +189,7 @@ def test_names_that_are_no_promise():
         (b"M\x06\x21\x1f", ["warning mpy-version", "is bytecode 6.1"]),
         (b"M\x06\x2b\x1f", ["error mpy-version", "holds native code for xtensawin"]),
         (b"M\x06\x3f\x1f", ["error mpy-version", "holds native code for number 15"]),
-        (b"x = 1\n", ["error mpy-version", "is no compiled script"]),
+        (b"x = 1\n", ["error mpy-version", "is not a compiled script"]),
         (b"", ["error mpy-version"]),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_good_file() -> None:
         ("board = 'OPENMV_AE3:x'", "line 1: not a partition number: 'x'"),
         ("#\nexclude = [\n 'a/b',\n]", "line 2: exclude pattern 'a/b' has a '/'"),
         ("exclude = 'a'", "line 1: exclude is 'a'; it is a list of patterns"),
-        ("optimise = 'Size'", 'line 1: optimise stands above every table; below ["*"]'),
+        ("optimise = 'Size'", 'line 1: optimise is in no table; below ["*"]'),
         ("boards = 1", "line 1: there is no 'boards'"),
         ("['*']\n\n#\nalign = 5", "line 4: align is 5; it can be a power of two"),
         ("['a']\nalign = 4\n['b']\nalign = 3", "line 4: align is 3"),

@@ -343,7 +343,7 @@ def test_doctor_looks_at_boot_loaders_too(
     check = doctor._loader_permission()
     assert check.ok == (there == "rule")
     assert ("udevadm trigger" in check.remedy) != check.ok
-    assert ("closed to you" in check.detail) == (there == "loader")
+    assert ("you may not open it" in check.detail) == (there == "loader")
 
 
 def test_a_running_camera_is_not_sent_where_it_could_not_be_opened(

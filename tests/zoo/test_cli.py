@@ -91,7 +91,7 @@ def test_a_source_that_is_none_is_not_remembered(
     resources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["zoo", "list", "--all"]) == 2
-    assert "There is no OpenMV IDE here. Fetch" in capsys.readouterr().err
+    assert "No OpenMV IDE is installed. Download" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["zoo", "list", "--all", "--from", str(tmp_path / "empty")]) == 1
     assert main(["zoo", "list", "--all", "--from", str(tmp_path / "absent")]) == 2

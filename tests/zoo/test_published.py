@@ -98,12 +98,12 @@ def test_it_is_asked_once_before_anything_is_sent(
     monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
     assert main(["zoo", "list", "--all"]) == (answer != "y")
     asked = capsys.readouterr().err
-    assert "Fetch a list of less than 1 MB from github.com/openmv? [y/N]" in asked
+    assert "Download a list of less than 1 MB from github.com/openmv? [y/N]" in asked
     if answer == "y":
         assert main(["zoo", "list", "--all"]) == 0
         assert "Fetch" not in capsys.readouterr().err
     else:
-        assert "nothing was fetched" in asked
+        assert "nothing was downloaded" in asked
         assert published.server.requests == []
 
 
@@ -114,7 +114,7 @@ def test_nobody_is_there_to_be_asked(
     assert main(["zoo", "list", "--all"]) == 2
     assert "add --yes" in capsys.readouterr().err
     assert main(["zoo", "list", "--all", "--offline"]) == 1
-    assert "nothing has been fetched yet" in capsys.readouterr().err
+    assert "nothing has been downloaded yet" in capsys.readouterr().err
     assert open_zoo(None) is None
     assert published.server.requests == []
 
@@ -326,7 +326,7 @@ def test_no_network_at_all(published: Published, monkeypatch: pytest.MonkeyPatch
 def test_a_version_that_is_none(published: Published) -> None:
     published.publish("4.8.1")
     published.server.files["/version-v2.txt"] = b"<html>Welcome to our hotel</html>"
-    with pytest.raises(RomfsError, match="no version but '<html>Welcome"):
+    with pytest.raises(RomfsError, match="not a version number: '<html>Welcome"):
         found()
     assert places.known_version() == ""
 
@@ -355,14 +355,14 @@ def test_a_camera_is_reset_without_an_ide(
     monkeypatch.setenv(ENVIRONMENT, str(micropython))
     with Simulator(preset("OPENMV_N6")) as camera:
         assert main(["reset", camera.port, "--force", "--yes", "--offline"]) == 1
-        assert "nothing has been fetched yet" in capsys.readouterr().err
+        assert "nothing has been downloaded yet" in capsys.readouterr().err
         firmware = open_device(camera.port).info().firmware if known else "9.9.9"
         version = find_version(firmware)
         assert version is not None
         published.publish(version_text(version), OPENMV_N6__0=IMAGE)
         published.publish("99.0.1", OPENMV_N6__0=OLDER)
         assert main(["reset", camera.port, "--force"]) == 2
-        assert "Fetch up to 25.2 MB from github.com/openmv?" in capsys.readouterr().err
+        assert "Download up to 25.2 MB from github.com/openmv?" in capsys.readouterr().err
         assert published.server.requests == []
         assert main(["reset", camera.port, "--force", "--yes"]) == 0
         holds = bytes(camera.flash[0].content)

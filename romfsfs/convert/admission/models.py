@@ -118,9 +118,7 @@ def _misfit(what: str) -> Diagnostic:
 
 
 def _uncompiled(target: Target) -> Diagnostic:
-    message = (
-        f"{target.name} runs models that ST Edge AI compiled and no others; let it be converted"
-    )
+    message = f"{target.name} runs only models that ST Edge AI has compiled; have it converted"
     return error("model-unsupported", message)
 
 

@@ -42,7 +42,7 @@ def name_findings(path: str, read: Reader, size: int, target: Target) -> tuple[D
         return ()  # it takes the built-in one by its u name: an extension, made to be found first
     message = (
         f"hides the firmware's {module} from every `import {module}`; rename it, unless that is "
-        f"what it is for (`import u{module}` gets the built-in one)"
+        f"intended (`import u{module}` gets the built-in one)"
     )
     return (warning("hides-module", message),)
 

@@ -18,7 +18,7 @@ def bytecode_findings(head: bytes, target: Target) -> tuple[Diagnostic, ...]:
     for a warning only."""
     header = mpy.parse_header(head)
     if header is None:
-        message = "is no compiled script; copy the .py, or compile it with mpy-cross"
+        message = "is not a compiled script; copy the .py, or compile it with mpy-cross"
         return (error("mpy-version", message),)
     remedy = "copy the .py instead of the .mpy"
     architecture = target.architecture
@@ -33,7 +33,7 @@ def bytecode_findings(head: bytes, target: Target) -> tuple[Diagnostic, ...]:
     if not problem:
         return ()
     say = error if told else warning
-    whose = "the camera loads" if told else "firmware of today loads"
+    whose = "the camera loads" if told else "current firmware loads"
     return (say("mpy-version", f"{problem}, {whose} {mpy.version_text(expected)}; {remedy}"),)
 
 
