@@ -32,8 +32,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +42,7 @@ from romfsfs.devices.base import Device
 from romfsfs.devices.open import open_device
 from romfsfs.errors import SessionBusy, UsageError
 from romfsfs.session.build_many import BoardResult, boards_of, build_each, build_order, orders
+from romfsfs.session.connect import device as connected
 from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep.locks import Lock
 from romfsfs.session.mounting import MountRequest
@@ -101,13 +102,9 @@ class Editor:
     @worded()
     def commit_to(self, source: str, *, progress: Progress = no_progress) -> CommitReport:
         """Write the same to another file or camera; this session stays as it is."""
-        device = open_device(
-            source, board=self.session.info.board, partition=self.session.info.partition
-        )
-        try:
+        info = self.session.info
+        with connected(source, info.board, info.partition) as device:
             return commit_to(self.session, device, progress=progress, source=source)
-        finally:
-            device.close()
 
     @worded()
     def revert(self, paths: Sequence[str] = ()) -> list[str]:
@@ -289,12 +286,7 @@ def push(
     models that changed; `tried` of the report has what it said.
     """
 
-    @contextmanager
-    def connect(camera: str) -> Iterator[Device]:
-        device = open_device(camera, board=board, partition=partition)
-        try:
-            yield device
-        finally:
-            device.close()
+    def connect(camera: str) -> AbstractContextManager[Device]:
+        return connected(camera, board, partition)
 
     return push_all(image, cameras, connect, PushOptions(force, reset, tries=tries), progress)

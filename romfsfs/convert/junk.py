@@ -31,8 +31,7 @@ class Excludes:
     """Which paths are never packed. Any thread may ask.
 
     rules: the user's additions; `!PATTERN` drops the pattern, or, when there is none spelled
-    so, keeps the names that match it. patterns and kept say what is in force. UsageError for a
-    pattern with a `/`.
+    so, keeps the names that match it. UsageError for a pattern with a `/`.
     """
 
     def __init__(self, rules: Iterable[str] = ()) -> None:
@@ -48,10 +47,8 @@ class Excludes:
                 patterns.remove(rule[1:])
             else:
                 kept.append(rule[1:])
-        self.patterns = tuple(patterns)
-        self.kept = tuple(kept)
-        self._junk = _compile(self.patterns)
-        self._kept = _compile(self.kept)
+        self._junk = _compile(patterns)
+        self._kept = _compile(kept)
 
     def matches(self, path: str) -> bool:
         """Whether `path` (relative, with `/`), or a folder it is in, is junk."""

@@ -129,4 +129,4 @@ class WorkerPool:
 
 
 def _failed(path: str, diagnostic: Diagnostic) -> Conversion:
-    return Conversion(State.FAILED, path, path, diagnostics=(diagnostic,))
+    return Conversion(State.FAILED, path, diagnostics=(diagnostic,))

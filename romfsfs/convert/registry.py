@@ -35,6 +35,7 @@ from romfsfs.convert.types import (
     State,
     Target,
     error,
+    unchanged,
 )
 from romfsfs.errors import Cancelled, RomfsError, ToolMissing
 from romfsfs.system.beside import Cancel
@@ -103,7 +104,7 @@ class Converters:
         converter = self._find(path)
         size = os.fstat(source_fd).st_size
         if converter is None:
-            return _as_is(path, path, source_digest, size), ""
+            return _settled(unchanged(path), source_digest, size), ""
         read = _reader(source_fd)
         wrong = impostor(path, read)
         if wrong is not None:
@@ -113,16 +114,16 @@ class Converters:
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing)), ""
         if decision.state is not State.PENDING:
-            return _settled(path, decision, source_digest, size), ""
+            return _settled(decision, source_digest, size), ""
         key = _key(converter, decision, source_digest)
         entry = self._cache.get(key)
         if entry is not None:
-            return _filed(path, decision, entry, source_digest, size), key
+            return _filed(decision, entry, source_digest, size), key
         with self._mutex:
             unfiled = self._unfiled.get(key)
         if unfiled is not None:
             return _failed(path, *unfiled), key
-        return Conversion(State.PENDING, path, decision.stored_path), key
+        return Conversion(State.PENDING, decision.stored_path), key
 
     def convert(
         self, path: str, source_fd: int, source_digest: str, cancel: Cancel | None = None
@@ -161,7 +162,7 @@ class Converters:
             with _opened(source) as copy:
                 decision = converter.decide(path, _reader(copy), size)
             if decision.state is not State.PENDING:
-                return _settled(path, decision, digest, size)
+                return _settled(decision, digest, size)
             key = _key(converter, decision, digest)
             try:
                 with self._cache.lock(key, seconds, cancel):
@@ -183,7 +184,7 @@ class Converters:
                 message = f"another process has been converting this file for {seconds:g} s; retry"
                 return self._remember(key, path, Product(None, (error("time-out", message),)))
         self._cache.keep_limit()
-        return _filed(path, decision, entry, digest, size)
+        return _filed(decision, entry, digest, size)
 
     def _find(self, path: str) -> Converter | None:
         converter = self._concerned(path)
@@ -263,30 +264,21 @@ def _io(caught: OSError, cache: Path) -> Diagnostic:
     return error("io", f"could not convert: {caught.strerror or caught}{where}; {remedy}")
 
 
-def _failed(path: str, *diagnostics: Diagnostic) -> Conversion:
-    return Conversion(State.FAILED, path, path, diagnostics=diagnostics)
+def _failed(stored: str, *diagnostics: Diagnostic) -> Conversion:
+    return Conversion(State.FAILED, stored, diagnostics=diagnostics)
 
 
-def _as_is(
-    path: str, stored: str, digest: str, size: int, diagnostics: tuple[Diagnostic, ...] = ()
-) -> Conversion:
-    return Conversion(State.READY, path, stored, None, digest, size, diagnostics)
-
-
-def _settled(path: str, decision: Decision, digest: str, size: int) -> Conversion:
+def _settled(decision: Decision, digest: str, size: int) -> Conversion:
     if decision.state is State.FAILED:
-        return Conversion(
-            State.FAILED, path, decision.stored_path, diagnostics=decision.diagnostics
-        )
-    return _as_is(path, decision.stored_path, digest, size, decision.diagnostics)
+        return _failed(decision.stored_path, *decision.diagnostics)
+    return Conversion(State.READY, decision.stored_path, None, digest, size, decision.diagnostics)
 
 
-def _filed(path: str, decision: Decision, entry: Entry, digest: str, size: int) -> Conversion:
-    stored, diagnostics = decision.stored_path, entry.diagnostics
+def _filed(decision: Decision, entry: Entry, digest: str, size: int) -> Conversion:
     if entry.failed:
-        return Conversion(State.FAILED, path, stored, diagnostics=diagnostics)
-    if entry.artifact is None:
-        return _as_is(path, stored, digest, size, diagnostics)
+        return _failed(decision.stored_path, *entry.diagnostics)
+    if entry.artifact is not None:
+        digest, size = entry.digest, entry.size
     return Conversion(
-        State.READY, path, stored, entry.artifact, entry.digest, entry.size, diagnostics
+        State.READY, decision.stored_path, entry.artifact, digest, size, entry.diagnostics
     )

@@ -97,7 +97,6 @@ class Conversion:
     """
 
     state: State
-    source_path: str
     stored_path: str
     artifact: Path | None = None
     digest: str = ""

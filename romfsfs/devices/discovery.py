@@ -172,10 +172,8 @@ def pick_camera(
     return chosen[0]
 
 
-def port_of(board: Board, cameras: tuple[CameraPort, ...] | None = None) -> CameraPort:
+def port_of(board: Board) -> CameraPort:
     """The only connected camera that can be this board; errors as `pick_camera`."""
-    cameras = serial_cameras() if cameras is None else cameras
-    return pick_camera(
-        None,
-        tuple(camera for camera in cameras if not camera.boards or board.name in camera.boards),
-    )
+    cameras = serial_cameras()
+    fit = (camera for camera in cameras if not camera.boards or board.name in camera.boards)
+    return pick_camera(None, tuple(fit))

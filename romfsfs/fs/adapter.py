@@ -148,9 +148,9 @@ class Adapter(FileOperations):
         elif reveals is not None:
             moved = self._handles.reveal(reveals, new)
         elif flags & RENAME_EXCHANGE:
-            moved = self._handles.exchange(old, new)
+            moved = self._handles.move({old: new, new: old})
         else:
-            moved = self._handles.rename(old, new)
+            moved = self._handles.move({old: new})
         for handle in moved:
             if handle.writable and handle.path is not None:
                 handle.limit = self._host.limit(to_text(handle.path))

@@ -74,15 +74,8 @@ class Handles:
                 handle.path, handle.hidden = path, None
             return found
 
-    def rename(self, old: str, new: str) -> list[Handle]:
-        """A file or folder moved. Returns the handles that moved with it."""
-        return self._move({old: new})
-
-    def exchange(self, one: str, other: str) -> list[Handle]:
-        """Two names were swapped. Returns the handles that moved."""
-        return self._move({one: other, other: one})
-
-    def _move(self, moves: dict[str, str]) -> list[Handle]:
+    def move(self, moves: dict[str, str]) -> list[Handle]:
+        """Files or folders have new names. Returns the handles that moved with them."""
         moved = []
         with self._lock:
             for handle in self._open.values():

@@ -23,7 +23,7 @@ from romfsfs.system.runner import run_tool
 
 
 def ready(path: str) -> Conversion:
-    return Conversion(State.READY, path, path)
+    return Conversion(State.READY, path)
 
 
 class Results:
@@ -31,7 +31,7 @@ class Results:
         self.all: list[Conversion] = []
 
     def __call__(self, path: str, result: Conversion) -> None:
-        assert result.source_path == path
+        assert result.stored_path == path
         self.all.append(result)
 
 
@@ -56,7 +56,7 @@ def test_every_path_is_done_once_on_a_bounded_number_of_threads(results):
     for number in range(60):
         pool.submit(f"{number}.py")
     assert pool.wait_idle(20)
-    assert sorted(each.source_path for each in results.all) == sorted(f"{n}.py" for n in range(60))
+    assert sorted(each.stored_path for each in results.all) == sorted(f"{n}.py" for n in range(60))
     assert 1 < most <= 3
     assert pool.pending() == frozenset()
     pool.close()
@@ -72,7 +72,7 @@ def test_submitting_a_queued_path_again_changes_nothing(results):
     assert not pool.wait_idle(0.05)
     gate.set()
     assert pool.wait_idle(20)
-    assert [each.source_path for each in results.all] == ["first.py", "second.py"]
+    assert [each.stored_path for each in results.all] == ["first.py", "second.py"]
     pool.close()
 
 
@@ -86,7 +86,7 @@ def test_newer_contents_supersede_the_work_in_progress(results):
         if seen == "old":
             assert cancel.wait(20)
             raise Cancelled("stopped")
-        return Conversion(State.READY, path, path, digest=seen)
+        return Conversion(State.READY, path, digest=seen)
 
     pool = WorkerPool(work, results)
     pool.submit("app.py")
@@ -106,7 +106,7 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
         runs.append(path)
         started.set()
         gate.wait(20)
-        return Conversion(State.READY, path, path, digest=str(len(runs)))
+        return Conversion(State.READY, path, digest=str(len(runs)))
 
     pool = WorkerPool(work, results, workers=2)
     pool.submit("app.py")
@@ -145,7 +145,7 @@ def test_a_thread_that_could_not_be_started_takes_no_place(results, monkeypatch)
         assert pool.pending() == {"first.py"}
     pool.submit("second.py")
     assert pool.wait_idle(20)
-    assert {each.source_path for each in results.all} == {"first.py", "second.py"}
+    assert {each.stored_path for each in results.all} == {"first.py", "second.py"}
 
 
 def test_a_path_is_made_sure_of_without_stopping_what_runs(results):
@@ -167,7 +167,7 @@ def test_a_path_is_made_sure_of_without_stopping_what_runs(results):
         pool.ensure(path)
     go_on.set()
     assert pool.wait_idle(20)
-    assert [each.source_path for each in results.all] == ["running.py", "queued.py", "lost.py"]
+    assert [each.stored_path for each in results.all] == ["running.py", "queued.py", "lost.py"]
     assert stopped == []
 
 

@@ -134,7 +134,7 @@ def test_two_names_of_a_model_that_fails(tmp_path, install, n6):
     install.plan(act="no-compiler")
     results = {name: convert(n6, tmp_path, name, ONNX) for name in ("a.onnx", "b.onnx")}
     for name, result in results.items():
-        assert result.source_path == name
+        assert result.stored_path == name
         assert lookup(n6, tmp_path, name, ONNX) == result
 
 

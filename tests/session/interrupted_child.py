@@ -53,7 +53,7 @@ class Slow:
 
     def convert(self, path: str, fd: int, digest: str, cancel: Cancel) -> Conversion:
         tool(self.folder, cancel)
-        return Conversion(State.FAILED, path, path)
+        return Conversion(State.FAILED, path)
 
 
 def conversions(folder: Path, count: int) -> None:

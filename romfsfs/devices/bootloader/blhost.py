@@ -59,29 +59,13 @@ sys.exit(1)
 """
 
 
-def property_argv(tool: str) -> list[str]:
-    return [tool, "-u", _USB_ID, "get-property", "1"]
+def blhost_argv(tool: str, *words: str) -> list[str]:
+    return [tool, "-u", _USB_ID, *words]
 
 
 def wait_argv(python: str, seconds: float) -> list[str]:
     """A process that waits for the loader and keeps it; says that it is ready first."""
     return [python, "-c", _WAIT, _USB_ID.replace(",", ":"), f"{seconds:g}"]
-
-
-def read_argv(tool: str, address: int, length: int, file: str) -> list[str]:
-    return [tool, "-u", _USB_ID, "read-memory", hex(address), str(length), file]
-
-
-def erase_argv(tool: str, address: int, length: int) -> list[str]:
-    return [tool, "-u", _USB_ID, "flash-erase-region", hex(address), str(length)]
-
-
-def write_argv(tool: str, address: int, file: str) -> list[str]:
-    return [tool, "-u", _USB_ID, "write-memory", hex(address), file]
-
-
-def reset_argv(tool: str) -> list[str]:
-    return [tool, "-u", _USB_ID, "reset"]
 
 
 def succeeded(outcome: Outcome) -> bool:
@@ -103,14 +87,14 @@ class BlhostLoader:
         target = partition.imx
         assert target is not None
         self._tool = tool
-        self._address = target.address
+        self._at = hex(target.address)
         self.capacity = min(target.size, partition.size)
         self.name = f"{board.name} in its boot loader"
 
     def read(self, path: Path, length: int, progress: Progress) -> None:
         path.unlink(missing_ok=True)
         progress("reading", 0, length)
-        self._run(read_argv(self._tool, self._address, length, str(path)), "read", length)
+        self._run("read", length, "read-memory", self._at, str(length), str(path))
         progress("reading", length, length)
 
     def write(self, path: Path, progress: Progress) -> None:
@@ -119,23 +103,24 @@ class BlhostLoader:
             # the loader's flash driver wants whole pages; FF leaves the rest erased
             file.write(b"\xff" * (-size % _PAGE))
         progress("writing", 0, size)
-        self._run(write_argv(self._tool, self._address, str(path)), "write", size)
+        self._run("write", size, "write-memory", self._at, str(path))
         progress("writing", size, size)
 
     def erase(self, length: int, progress: Progress) -> None:
         progress("erasing", 0, length)
         whole = -(-length // _SECTOR) * _SECTOR
-        self._run(erase_argv(self._tool, self._address, whole), "erase", length)
+        self._run("erase", length, "flash-erase-region", self._at, str(whole))
 
     def reset(self) -> None:
-        argv = reset_argv(self._tool)
+        argv = blhost_argv(self._tool, "reset")
         outcome = run(argv, QUICK)
         if not succeeded(outcome):
             raise failed(
                 argv, outcome, "reset the camera", "what was written is verified; replug it"
             )
 
-    def _run(self, argv: list[str], what: str, length: int) -> None:
+    def _run(self, what: str, length: int, *words: str) -> None:
+        argv = blhost_argv(self._tool, *words)
         outcome = run(argv, transfer_limit(length))
         if not succeeded(outcome):
             raise failed(argv, outcome, f"{what} the ROMFS", _RETRY)
@@ -158,7 +143,7 @@ def find_loader(
     if target.imx is None:
         raise UsageError(f"{board.name} has no i.MX boot loader")
     loader = BlhostLoader(tool, board, target)
-    if succeeded(run(property_argv(tool), QUICK)):
+    if succeeded(run(blhost_argv(tool, "get-property", "1"), QUICK)):
         return loader, False
     if enter is None or not _enter(tool, enter, limit):
         raise DeviceAbsent(
