@@ -144,7 +144,7 @@ def test_a_server_that_sends_all_whatever_is_asked(server: Server, resource_zip:
     server.files["/resources.zip"] = resource_zip.read_bytes()
     with pytest.raises(RomfsError, match="does not send parts") as caught:
         opened(url)
-    assert "name the file with --from" in caught.value.next_step
+    assert "name it with --from" in caught.value.next_step
     assert open_known(url) is None
     server.ranges = True
     assert paths(Zoo(opened(url)), None) == MODELS
