@@ -123,7 +123,7 @@ class Options:
             chosen = _NOTHING
             for rule in self.rules:
                 if rule.names(path):
-                    chosen = rule.options.over(chosen)
+                    chosen = rule.options if chosen is _NOTHING else rule.options.over(chosen)
             self._known[path] = chosen
         return chosen
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from romfsfs.image.layout import Layout
     from romfsfs.image.model import Image
     from romfsfs.image.rules import AlignmentRules
+    from romfsfs.image.writer import Data
     from romfsfs.system.beside import Cancel
     from romfsfs.system.files import Progress
 
 _CHUNK = 1 << 20
-#: from this many bytes on, two threads hash (hashlib lets go of the interpreter while it works)
+#: from this many bytes on, two threads read (reading and hashing let go of the interpreter)
 _TWO_THREADS = 8 << 20
 
 
@@ -57,14 +58,16 @@ def check_image(
     digests: Mapping[str, str],
     rules: AlignmentRules,
     progress: Progress | None = None,
+    open_source: Callable[[str], Data] | None = None,
 ) -> None:
     """Parse the image file open as `fd` and compare it with its plan: every path, size, place,
-    alignment and SHA-256 (`digests`, lower-case hexadecimal by path).
+    alignment and the data, by its SHA-256 (`digests`, lower-case hexadecimal by path), or byte for
+    byte with what `open_source` gives for a path that has none there.
 
     VerifyError names the path and offset of the first difference. Nothing of the encoder is used
     but the layout's result. Read with pread: memory stays flat for any size, and the file's
-    position is left alone. Large images are hashed by two threads. `progress` is called from this
-    thread with "checking", bytes done, all.
+    position is left alone. Large images are read by two threads, which both call `open_source`.
+    `progress` is called from this thread with "checking", bytes done, all.
     """
     size = os.fstat(fd).st_size
     if size != layout.size:
@@ -74,14 +77,15 @@ def check_image(
     except ImageFormatError as error:
         raise VerifyError("the image that was written cannot be read", where=error.line) from None
     extents = _compare_tree(image, layout, rules)
-    if missing := [path for path in extents if path not in digests]:
+    missing = [] if open_source else [path for path in extents if path not in digests]
+    if missing:
         raise VerifyError("there is no digest to compare with", where=missing[0])
     todo = sorted(extents.items(), key=lambda item: item[1])
     parts = [todo]
     if size >= _TWO_THREADS:
         middle = bisect_right(todo, size // 2, key=lambda item: item[1].offset)
         parts = [todo[:middle], todo[middle:]]
-    _hash_all([_Hasher(fd, part, digests) for part in parts], size, progress)
+    _run_all([_Reader(fd, part, digests, open_source) for part in parts], size, progress)
 
 
 def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[str, Extent]:
@@ -122,27 +126,52 @@ def _difference(what: str, path: str, offset: int) -> VerifyError:
     )
 
 
-class _Hasher:
-    """Hashes files that follow each other in an image, in one pass of large reads."""
+class _Reader:
+    """Compares files that follow each other in an image, in one pass of large reads."""
 
     def __init__(
-        self, fd: int, files: list[tuple[str, Extent]], digests: Mapping[str, str]
-    ) -> None:
+        self, fd: int, files: list[tuple[str, Extent]], digests: Mapping[str, str],
+        open_source: Callable[[str], Data] | None,
+    ) -> None:  # fmt: skip
         self.fd = fd
         self.files = files
         self.digests = digests
+        self.open_source = open_source
         self.done = 0
         self._window = memoryview(b"")
         self._start = 0  # offset of the window in the image
 
     def run(self, cancel: Cancel | None, report: Callable[[], None] | None = None) -> None:
-        """Hash all, or until `cancel` is set. `report` is called now and then. VerifyError."""
+        """Compare all, or until `cancel` is set. `report` is called now and then. VerifyError; what
+        `open_source` raises."""
         for path, extent in self.files:
             if cancel is not None and cancel.is_set():
                 return
-            self._check(path, extent, report)
+            wanted = self.digests.get(path)
+            if wanted is None and self.open_source is not None:
+                self._compare(path, extent, self.open_source(path), report)
+            else:
+                self._hash(path, extent, wanted, report)
 
-    def _check(self, path: str, extent: Extent, report: Callable[[], None] | None) -> None:
+    def _compare(
+        self, path: str, extent: Extent, source: Data, report: Callable[[], None] | None
+    ) -> None:
+        try:
+            for done in range(0, extent.size, _CHUNK):
+                count = min(_CHUNK, extent.size - done)
+                data = os.pread(self.fd, count, extent.offset + done)
+                if len(data) < count or data != os.pread(source.fd, count, source.offset + done):
+                    raise _difference("the data differs", path, extent.offset)
+                self.done += count
+                if report is not None:
+                    report()
+        finally:
+            if source.owned:
+                os.close(source.fd)
+
+    def _hash(
+        self, path: str, extent: Extent, wanted: str | None, report: Callable[[], None] | None
+    ) -> None:
         digest = hashlib.sha256()
         position = extent.offset
         while position < extent.end:
@@ -157,21 +186,21 @@ class _Hasher:
             digest.update(data)
             position += len(data)
             self.done += len(data)
-        if digest.hexdigest() != self.digests[path]:
+        if digest.hexdigest() != wanted:
             raise _difference("the data differs", path, extent.offset)
 
 
-def _hash_all(hashers: list[_Hasher], total: int, progress: Progress | None) -> None:
+def _run_all(readers: list[_Reader], total: int, progress: Progress | None) -> None:
     """Run the first here and the others beside it. VerifyError."""
 
     def report() -> None:
         if progress is not None:
-            progress("checking", sum(hasher.done for hasher in hashers), total)
+            progress("checking", sum(reader.done for reader in readers), total)
 
     from romfsfs.system.beside import Beside  # imported by who checks a written image
 
-    with Beside([hasher.run for hasher in hashers[1:]]) as beside:
-        hashers[0].run(None, report)
-        for number in range(len(hashers) - 1):
+    with Beside([reader.run for reader in readers[1:]]) as beside:
+        readers[0].run(None, report)
+        for number in range(len(readers) - 1):
             beside.result(number)
     report()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: pieces are gathered to writes of this size
 _BATCH = 1 << 18
 #: from this size on a file is copied by the kernel instead of through the batch
-_LARGE = 1 << 16
+LARGE = 1 << 16
 _CHUNK = 1 << 20
 
 #: what `copy_file_range` answers where it does not work: other file systems, pipes, append mode
@@ -64,6 +64,7 @@ def write_image(
     open_source: Callable[[str], Data],
     progress: Progress | None = None,
     base: int | None = None,
+    digests: dict[str, str] | None = None,
 ) -> None:
     """Write the image to `out`, from its present position on; closes nothing but owned sources.
 
@@ -74,6 +75,9 @@ def write_image(
 
     base: descriptor of the image that a stable layout was made for. Without it, padding records
     are filled with 0xFF: the same image to any reader, but with more blocks that differ.
+
+    digests: by path, for `check_image`; gets those of small files that it does not have yet, as
+    they are read.
     """
     sink = _Sink(out)
     done = 0
@@ -81,7 +85,7 @@ def write_image(
         if isinstance(piece, FilePiece):
             source = open_source(piece.path)
             try:
-                _copy(piece, source, sink)
+                _copy(piece, source, sink, digests)
             finally:
                 if source.owned:
                     os.close(source.fd)
@@ -199,18 +203,22 @@ class _Sink:
         return done
 
 
-def _copy(piece: FilePiece, source: Data, sink: _Sink) -> None:
+def _copy(
+    piece: FilePiece, source: Data, sink: _Sink, digests: dict[str, str] | None = None
+) -> None:
     """Copy one file's data."""
     path, size = piece
-    if size < _LARGE:
+    if size < LARGE:
         # One byte more than needed shows a file that grew, without another system call.
         data = os.pread(source.fd, size + source.owned, source.offset)
         if len(data) == size:
             sink.write(data)
+            if digests is not None and path not in digests:
+                digests[path] = _digest(data)
             return
         if len(data) > size:
             raise _changed(path, size, "more")
-    done = sink.copy(piece, source) if size >= _LARGE else 0
+    done = sink.copy(piece, source) if size >= LARGE else 0
     while done < size:
         data = os.pread(source.fd, min(_CHUNK, size - done), source.offset + done)
         if not data:
@@ -219,6 +227,12 @@ def _copy(piece: FilePiece, source: Data, sink: _Sink) -> None:
         done += len(data)
     if source.owned and os.pread(source.fd, 1, source.offset + size):
         raise _changed(path, size, "more")
+
+
+def _digest(data: bytes) -> str:
+    import hashlib  # longer to import than `ls` takes
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _changed(path: str, expected: int, found: str) -> DataChanged:

@@ -25,7 +25,7 @@ from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
 from romfsfs.session.plan.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
-from romfsfs.session.plan.shadow import Convert, Deriver, Digest, ShadowEntry
+from romfsfs.session.plan.shadow import Convert, Deriver, ShadowEntry
 from romfsfs.session.plan.status import Status, make_status
 from romfsfs.session.plan.stored import InWork, Stored, open_stored
 from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
@@ -171,9 +171,11 @@ class Session:
         self,
         convert: Convert | None = None,
         held: BaseImage | None = None,
-        digest: Digest | None = None,
+        *,
+        quick: bool = False,
     ) -> list[ShadowEntry]:
-        """The shadow tree now. Runs no conversion unless `convert` does."""
+        """The shadow tree now. Runs no conversion unless `convert` does. quick: see `Deriver`; what
+        is stored is not checked either."""
         settings, held = self.settings(), held or self.held()
 
         def check(entry: ShadowEntry) -> ShadowEntry:
@@ -186,13 +188,14 @@ class Session:
                 settings.converters.concerns,
                 convert or settings.converters.lookup,
                 settings.excludes.matches,
-                digest or (lambda path, fd: self.digests.digest(fd)),
+                lambda path, fd: self.digests.digest(fd),
                 settings.tree.problems,
-                check if digest is None else None,
+                None if quick else check,
                 settings.converters.made_for,
+                quick,
             )
             shadow = deriver.derive(scan(fd))
-        if digest is None:  # all there is was asked for: what nobody asked for is gone
+        if not quick:  # all there is was asked for: what nobody asked for is gone
             self.digests.keep(entry.signature for entry in shadow)
             settings.admission.keep(shadow)
         return shadow
@@ -227,13 +230,8 @@ class Session:
         (file managers do, and glibc where it allocates by writing), and a file may be terabytes of
         holes.
         """
-        concerns = self.converters.concerns
-
-        def digest(path: str, fd: int) -> tuple[str, Signature | None]:
-            return self.digests.digest(fd) if concerns(path) else ("", None)
-
         held = held or self.held()
-        shadow = self.derive(None, held, digest)
+        shadow = self.derive(None, held, quick=True)
         return self.capacity, self.plan(shadow, held).size
 
     def _notes(self, plan: Plan, held: BaseImage) -> list[Problem]:

@@ -169,9 +169,9 @@ def test_the_status_is_worked_out_once_for_each_change(
     looks = []
     derive: Callable[..., object] = type(desk.session).derive
 
-    def counted(*args: object) -> object:
+    def counted(*args: object, **options: object) -> object:
         looks.append(args)
-        return derive(*args)
+        return derive(*args, **options)
 
     monkeypatch.setattr(type(desk.session), "derive", counted)
     host.changed("a.txt")

@@ -50,7 +50,9 @@ class Admission:
             try:
                 read = _reader(fd, offset, size)
                 found = admit(entry.stored_as, read, size, self._converters.target)
-                figures = self._converters.figures(entry.stored_as, read, size, entry.digest)
+                figures = None
+                if entry.digest:  # a build shows none
+                    figures = self._converters.figures(entry.stored_as, read, size, entry.digest)
             finally:
                 os.close(fd)
             known = found, figures

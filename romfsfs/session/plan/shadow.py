@@ -31,8 +31,8 @@ Convert = Callable[[str, int, str], "Conversion"]
 #: an entry -> the same with the problems of the bytes that it stores
 Check = Callable[["ShadowEntry"], "ShadowEntry"]
 
-#: (work path, open descriptor) -> its digest ('' to leave that for later), and its signature if
-#: that can be trusted to change with the file
+#: (work path, open descriptor) -> its digest, and its signature if that can be trusted to change
+#: with the file
 Digest = Callable[[str, int], "tuple[str, Signature | None]"]
 
 
@@ -90,9 +90,11 @@ class Deriver:
         tree_problems: tuple[Diagnostic, ...] = (),
         check: Check | None = None,
         made_for: Callable[[str], str | None] = lambda path: None,
+        quick: bool = False,
     ) -> None:
         """tree_problems: what is wrong with the tree's own options, in `romfs.toml`. made_for: what
-        the bytes of a path are made for now; what was made for something else is stale."""
+        the bytes of a path are made for now; what was made for something else is stale. quick: what
+        is stored as it is, by its name, is not even opened; its digest stays ''."""
         self._work_fd = work_fd
         self._base = base
         self._concerns = concerns
@@ -102,6 +104,7 @@ class Deriver:
         self._tree_problems = tree_problems
         self._check = check
         self._made_for = made_for
+        self._quick = quick
         self._by_source = {entry.source: entry for entry in base.entries}
 
     def derive(self, found: Iterable[WorkFile]) -> list[ShadowEntry]:
@@ -145,17 +148,16 @@ class Deriver:
             known = base is not None and base.is_dir
             change = Change.UNCHANGED if known else Change.ADDED
             return ShadowEntry(work.path, change, True, work.path)
-        if work.kind == "other":
-            return _unusable(work.path, "only files and folders can be stored: remove it")
-        if work.kind == "closed":
-            return _unusable(work.path, "the folder may not be read: change its mode")
-        if work.signature.size > MAX_VALUE:  # not even read: it may be terabytes of holes
-            return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
+        if (unusable := _unusable_kind(work)) is not None:
+            return unusable
         if base is not None and base.is_dir:
             base = None
         stale = "" if base is None else self._stale(base)
         if base is not None and base.signature == work.signature and not stale:
             return _unchanged(base)
+        change = Change.ADDED if base is None else Change.MODIFIED
+        if self._quick and not self._concerns(work.path):
+            return self._as_it_is(work, change, "", work.signature)
         try:
             fd = open_file(self._work_fd, work.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -167,7 +169,6 @@ class Deriver:
             same = base is not None and digest == base.source_digest
             if base is not None and same and not stale:
                 return _unchanged(base)._replace(signature=signature)
-            change = Change.ADDED if base is None else Change.MODIFIED
             entry = self._converted(work, change, fd, digest, signature)
             if base is None or not same:
                 return entry
@@ -192,13 +193,10 @@ class Deriver:
     def _converted(
         self, work: WorkFile, change: Change, fd: int, digest: str, signature: Signature | None
     ) -> ShadowEntry:
+        if not self._concerns(work.path):
+            return self._as_it_is(work, change, digest, signature)
         location: Stored = InWork(work.path)
         stored_digest, size = digest, work.signature.size
-        if not self._concerns(work.path):
-            return ShadowEntry(
-                work.path, change, False, work.path, size, size, digest, "ready", location, (),
-                digest, signature, "", self._made_for(work.path),
-            )  # fmt: skip
         conversion = self._convert(work.path, fd, digest)
         ready = conversion.state.value == "ready"
         if conversion.artifact is not None:
@@ -220,6 +218,25 @@ class Deriver:
             "",
             self._made_for(work.path),
         )
+
+    def _as_it_is(
+        self, work: WorkFile, change: Change, digest: str, signature: Signature | None
+    ) -> ShadowEntry:
+        path, size = work.path, work.signature.size
+        return ShadowEntry(
+            path, change, False, path, size, size, digest, "ready", InWork(path), (), digest,
+            signature, "", self._made_for(path),
+        )  # fmt: skip
+
+
+def _unusable_kind(work: WorkFile) -> ShadowEntry | None:
+    if work.kind == "other":
+        return _unusable(work.path, "only files and folders can be stored: remove it")
+    if work.kind == "closed":
+        return _unusable(work.path, "the folder may not be read: change its mode")
+    if work.signature.size > MAX_VALUE:  # not even read: it may be terabytes of holes
+        return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
+    return None
 
 
 def _unusable(path: str, why: str) -> ShadowEntry:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import BinaryIO, NamedTuple
 
 from romfsfs.errors import RomfsError, VerifyError
 from romfsfs.image.check import check_image
 from romfsfs.image.layout import Layout
-from romfsfs.image.writer import Data, DataChanged, write_image
+from romfsfs.image.writer import LARGE, Data, DataChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
+from romfsfs.session.keep.state import Signature
 from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.stored import InBase, open_stored
-from romfsfs.system.beside import Beside
+from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
+
+#: How soon the hashing thread notices that nothing more is written, seconds.
+_TICK = 0.05
 
 
 class Encoded(NamedTuple):
@@ -42,14 +48,32 @@ class StoredFiles:
         self._work_fd = work_fd
 
     def open(self, path: str) -> Data:
-        """Where the bytes of a file of the plan are. TreeChanged if it is gone since."""
+        """Where the bytes of a file of the plan are. TreeChanged if it is gone since; RomfsError
+        if it cannot be read."""
         location = self._plan.files[path].location
         if isinstance(location, InBase) and self._held is not None:
             return Data(self._held.fd, self._held.extents[location.path].offset)
         if location is not None:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 return Data(open_stored(location, self._work_fd, None)[0], owned=True)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise RomfsError(
+                    f"cannot be read: {error.strerror}", where=path,
+                    next_step="nothing was written; see who may: ls -l",
+                ) from error  # fmt: skip
         raise TreeChanged("a file is gone since it was planned", where=path)
+
+    def digests(self) -> dict[str, str]:
+        """What is known of the files, but for large ones of the base: a comparison with the base
+        says as much as a digest, in a fraction of the time."""
+        return {
+            path: entry.digest
+            for path, entry in self._plan.files.items()
+            if entry.digest
+            and not (isinstance(entry.location, InBase) and (entry.size or 0) >= LARGE)
+        }
 
     @property
     def base_fd(self) -> int | None:
@@ -66,11 +90,35 @@ class StoredFiles:
             except TreeChanged:
                 return True
             try:
-                if digest_fd(source.fd) != entry.digest:
+                if not entry.digest:  # a build does not know it
+                    if Signature.of(os.fstat(source.fd)) != entry.shadow.signature:
+                        return True
+                elif digest_fd(source.fd) != entry.digest:
                     return True
             finally:
                 os.close(source.fd)
         return False
+
+
+def _hashing(fd: int, sizes: SimpleQueue[int | None]) -> Callable[[Cancel], str]:
+    """Work for `Beside`: the digest of a file while it is written, from its start to its end.
+
+    sizes: how much of it will not change any more; None: it is whole."""
+
+    def run(cancel: Cancel) -> str:
+        digest, offset = hashlib.sha256(), 0
+        while not cancel.is_set():
+            with contextlib.suppress(Empty):
+                size = sizes.get(timeout=_TICK)
+                if size is None:
+                    break
+                while offset < size:
+                    data = os.pread(fd, min(CHUNK, size - offset), offset)
+                    digest.update(data)
+                    offset += len(data)
+        return digest.hexdigest()
+
+    return run
 
 
 def encode_plan(
@@ -89,29 +137,38 @@ def encode_plan(
     what was planned and they were not.
     """
     fd = file.fileno()
-    try:
-        write_image(layout, file, sources.open, progress, sources.base_fd)
-    except DataChanged as error:
-        raise TreeChanged(error.what, where=error.where) from error
-    file.flush()
-    # The disk writes while the processors compare.
-    syncing: Beside[None] = Beside([lambda _: os.fsync(fd)])
-    hashing = Beside([lambda _: "" if slack else digest_fd(fd)])
-    with syncing, hashing:
-        digests = {entry.path: entry.digest for entry in plan.files.values()}
+    digests = sources.digests()
+    sizes: SimpleQueue[int | None] = SimpleQueue()
+
+    def written(phase: str, done: int, total: int) -> None:
+        sizes.put(os.fstat(fd).st_size)
+        progress(phase, done, total)
+
+    with Beside([_hashing(fd, sizes)]) as hashing:
         try:
-            check_image(fd, layout, digests, plan.rules, progress)
-        except VerifyError as error:
-            if sources.changed():
-                raise TreeChanged("a file was edited while it was stored", error.where) from error
-            raise
-        syncing.result(0)
-        digest = hashing.result(0)
-    if slack is not None:
-        slack(file)
+            write_image(layout, file, sources.open, written, sources.base_fd, digests)
+        except DataChanged as error:
+            raise TreeChanged(error.what, where=error.where) from error
         file.flush()
-        digest = digest_fd(fd)
-    return Encoded(digest, os.fstat(fd).st_size, layout.size)
+        sizes.put(layout.size)
+        # The disk writes while the processors compare.
+        syncing: Beside[None] = Beside([lambda _: os.fsync(fd)])
+        with syncing:
+            try:
+                check_image(fd, layout, digests, plan.rules, progress, sources.open)
+            except VerifyError as error:
+                if sources.changed():
+                    what = "a file was edited while it was stored"
+                    raise TreeChanged(what, error.where) from error
+                raise
+            syncing.result(0)
+        if slack is not None:
+            slack(file)
+            file.flush()
+        size = os.fstat(fd).st_size
+        sizes.put(size)
+        sizes.put(None)
+        return Encoded(hashing.result(0), size, layout.size)
 
 
 def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[BinaryIO], None] | None:

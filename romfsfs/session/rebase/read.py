@@ -36,11 +36,12 @@ from romfsfs.session.rebase.transaction import (
 from romfsfs.session.session import Session
 from romfsfs.session.tree.extraction import Item, extract
 from romfsfs.session.tree.restore import mend_torn, opened, remove_unfinished
-from romfsfs.system.beside import Beside
+from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.clock import wait_until_settled
 from romfsfs.system.files import (
     Progress,
     digest_fd,
+    digest_file,
     make_private_dir,
     no_progress,
     remove_folder,
@@ -187,24 +188,31 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
     else:
         base, image = target.read(folder, session.info, new, progress), folder.staged
     reached("read")
-    # The disk writes while the processors extract.
-    placing = [lambda _: folder.place(image, base.digest)] if image == folder.staged else []
-    with open_image(image) as (parsed, file), Beside(placing) as beside:
+
+    def place(_: Cancel) -> Base:
+        """Under its digest, unless it is there already."""
+        if image != folder.staged:
+            return base
+        digest = base.digest or digest_file(image)
+        folder.place(image, digest)
+        return replace(base, digest=digest, target_digest=base.target_digest if new else digest)
+
+    # One thread hashes the image and syncs it, while this one extracts it.
+    with open_image(image) as (parsed, file), Beside([place]) as beside:
         if not session.has_work:
             folder.new_work.mkdir()
             folder.new_work.chmod(0o755)  # the mount's root; the session's folder keeps others out
             entries = _extracted(parsed, file.fileno(), folder.new_work, session.recall(), progress)
-            # So that any later edit shows in its file's signature.
-            wait_until_settled([e.signature.ctime_ns for e in entries if e.signature is not None])
         else:
             entries = _entries(parsed, file.fileno(), session.recall())
-        for number in range(len(placing)):
-            beside.result(number)
+        base = beside.result(0)
     reached("after-placed")
     rebase(session, target, Record(
         "read", Held(base.target_digest, base.size), replace(base, entries=entries),
         session.tree_base, "as found on the target", writes=False,
     ))  # fmt: skip
+    # So that any later edit shows in its file's signature. Nobody edits before this returns.
+    wait_until_settled([e.signature.ctime_ns for e in entries if e.signature is not None])
 
 
 def _still_holds_base(session: Session, target: Target) -> bool:

@@ -99,7 +99,8 @@ class Target(Protocol):
 
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
              progress: Progress = no_progress) -> Base:  # fmt: skip
-        """Copy its image to `folder.staged`; the base without entries. new: an empty one."""
+        """Copy its image to `folder.staged`; the base without entries, and without the digest of
+        what was read. new: an empty one."""
         ...
 
     def write(self, image: Path, old: Path | None, before: Held,
@@ -214,7 +215,7 @@ class FileTarget:
                 if not device.read_image(file, progress):
                     _fill(file, length)  # erased flash as a file: it keeps its length
                 file.flush()
-                target = digest_fd(file.fileno())
+                target = ""
             if device.stamp() != stamp:
                 raise DeviceBusy(
                     "the file is being changed by another program",
@@ -223,8 +224,7 @@ class FileTarget:
                 )
             image = parse(file, info.name, f"{WHOLE_COPY} mount --new starts empty")
             size = os.fstat(file.fileno()).st_size
-        digest = EMPTY_DIGEST if new else str(target)
-        return Base(digest, size, image.size, target, stamp, (), new)
+        return Base(EMPTY_DIGEST if new else "", size, image.size, target, stamp, (), new)
 
     def write(self, image: Path, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
@@ -247,6 +247,8 @@ class FileTarget:
         if self.device.written_stamp is not None:
             return self.device.written_stamp
         stamp = self.device.settled_stamp()
+        if stamp is not None and stamp == base.stamp:  # of what was read
+            return stamp
         if stamp is None or self.device.digest(stamp[2]) != base.target_digest:
             return None
         return stamp if self.device.stamp() == stamp else None
@@ -338,12 +340,11 @@ class CameraTarget:
         with folder.create(folder.staged) as file:
             size = 0 if new else self.device.read_image(file, progress)
             file.flush()
-            digest = digest_fd(file.fileno())
             advice = (
                 "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
             )
             image = parse(file, info.name, advice)
-        return Base(digest, size, image.size, "" if new else digest, None, (), new)
+        return Base(EMPTY_DIGEST if new else "", size, image.size, "", None, (), new)
 
     def write(self, image: Path, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip

@@ -110,10 +110,13 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
     """Write the record's image to the target. A target that was left as it was is forgotten."""
     folder, image = session.folder, session.folder.image(record.base.digest)
     held = folder.image(record.before.digest) if record.before.digest else None
+    written = False
     try:
-        return target.write(
+        report = target.write(
             image, held if held is not None and held.exists() else None, record.before, progress
         )
+        written = True
+        return report
     except (VerifyError, DeviceError) as error:
         if isinstance(error, DeviceAnswer) and _is_untouched(target, held):
             forget(folder)
@@ -133,7 +136,7 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
             next_step=_ways_on(session, record),
         ) from None
     finally:
-        if target.atomic and not _may_be_written(target, image):
+        if target.atomic and not written and not _may_be_written(target, image):
             forget(folder)
 
 
