@@ -73,7 +73,7 @@ def pull(
                 flush()
             _say_found(output, found)
             return
-        with replace_atomically(os.path.realpath(image), 0o644) as file:
+        with replace_atomically(os.path.realpath(image), 0o666) as file:
             size, digest, found = _pull(opened, file, camera, progress)
     if as_json:
         problems = [each.record() for each in found]

@@ -195,7 +195,7 @@ class FileDevice:
         self, image: BinaryIO, size: int, progress: Progress, last_look: Callable[[], None]
     ) -> None:
         before = os.stat(self.path) if os.path.exists(self.path) else None
-        mode = stat.S_IMODE(before.st_mode) if before else 0o666 & ~_umask()
+        mode = stat.S_IMODE(before.st_mode) if before else 0o666
         with replace_atomically(self.path, mode) as file:
             if before is not None:
                 _keep_owner(file.fileno(), before)
@@ -268,12 +268,6 @@ def _stamp(status: os.stat_result) -> Stamp:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _keep_owner(fd: int, before: os.stat_result) -> None:

@@ -16,7 +16,6 @@ import errno
 import itertools
 import os
 import stat
-import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -136,7 +135,6 @@ class ControlDirectory:
         self._listings: dict[int, list[tuple[str, bool]]] = {}
         self._snapshots: dict[str, tuple[float, bytes, int]] = {}
         self._kinds: dict[str, bool] = {}  # whether it was a folder, of paths asked for
-        self._lock = threading.Lock()
         self._started = time.time_ns()
         self._owner = os.getuid(), os.getgid()
 
@@ -192,9 +190,8 @@ class ControlDirectory:
             entries += [(file, False) for file in (*_TEXTS, _CTL)]
         else:
             entries = list(_found(self._tree(name).list, to_text("/" + rest)))
-        with self._lock:
-            handle = next(self._numbers)
-            self._listings[handle] = entries
+        handle = next(self._numbers)
+        self._listings[handle] = entries
         return handle
 
     def listing(self, handle: int) -> list[tuple[str, bool]]:
@@ -224,9 +221,8 @@ class ControlDirectory:
         else:
             fd, offset, size = _found(self._tree(name).open, to_text("/" + rest))
             file = _Reading(attributes._replace(st_size=size), b"", fd, offset, size)
-        with self._lock:
-            handle = next(self._numbers)
-            self._files[handle] = file
+        handle = next(self._numbers)
+        self._files[handle] = file
         return handle
 
     def file(self, handle: int) -> _Reading:
@@ -236,8 +232,7 @@ class ControlDirectory:
             raise refuse(errno.EBADF) from None
 
     def close(self, handle: int) -> None:
-        with self._lock:
-            file = self._files.pop(handle, None)
+        file = self._files.pop(handle, None)
         if file is not None:
             file.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
 import sys
 from collections.abc import Callable
@@ -44,6 +45,27 @@ def test_new_makes_an_empty_image_and_remembers_the_board(run: Run, tmp_path: Pa
     code, _, err = run("new", tmp_path / "x.img", "--board", "OPENMV5")
     assert code == 2
     assert not (tmp_path / "x.img").exists()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_a_new_image_is_for_whom_the_umask_says(
+    run: Run, tree: Path, tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        assert run("new", tmp_path / "new.img", "--board", "OPENMV4")[0] == 0
+        assert run("build", tree, tmp_path / "built.img", "--board", "OPENMV4")[0] == 0
+        assert run("pull", tmp_path / "new.img", tmp_path / "pulled.img")[0] == 0
+        assert run("commit", tmp_path / "new.img", "--to", tmp_path / "to.img")[0] in (0, 1)
+        (tmp_path / "kept.img").write_bytes(encode({}))
+        (tmp_path / "kept.img").chmod(0o604)
+        assert run("build", tree, tmp_path / "kept.img", "--force")[0] == 0
+    finally:
+        assert os.umask(before) == mask, "asking for it must not change it"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("*.img")}
+    assert modes.pop("kept.img") == 0o604
+    assert {"new.img", "built.img", "pulled.img"} <= set(modes)
+    assert set(modes.values()) == {mode}
 
 
 def test_build_makes_the_same_bytes_every_time(run: Run, tree: Path, tmp_path: Path) -> None:

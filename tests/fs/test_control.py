@@ -31,6 +31,13 @@ def test_it_is_there_for_who_knows_it(trees: Mounted) -> None:
         "base", "ctl", "log", "shadow", "status", "status.html", "status.json",
         "writers", "zoo",
     ]  # fmt: skip
+    with os.scandir(trees.mnt / ".romfs") as entries:  # by what the listing itself says
+        folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+    assert folders == {"base", "shadow", "zoo"}
+    with os.scandir(trees.mnt / ".romfs/base") as entries:
+        assert {e.name: e.is_dir(follow_symlinks=False) for e in entries} == {
+            "lib": True, "x.pending": False,
+        }  # fmt: skip
     trees.sh('touch a; rm -r ./*; test -d .romfs; test -z "$(find . -mindepth 1)"')
     with refused(errno.EEXIST):
         (trees.mnt / ".romfs").mkdir()

@@ -64,6 +64,21 @@ def test_it_is_ready_when_mount_returns_and_ended_when_unmount_does(place: Mount
         mountpoint.unmount(place.mnt)
 
 
+def test_the_folder_in_which_it_was_started_can_go(place: Mounted, tmp_path: Path) -> None:
+    """A stick could not be taken away, as a mount had been started on it."""
+    here = tmp_path / "stick"
+    here.mkdir()
+    before = os.getcwd()
+    os.chdir(here)
+    try:
+        place.mount()
+    finally:
+        os.chdir(before)
+    assert os.readlink(f"/proc/{place.pid}/cwd") == "/"
+    opened = [os.readlink(each) for each in Path(f"/proc/{place.pid}/fd").iterdir()]
+    assert not [path for path in opened if path.startswith(str(here))]
+
+
 def test_work_is_there_again_after_the_next_mount(place: Mounted) -> None:
     place.mount()
     (place.mnt / "f").write_text("x")

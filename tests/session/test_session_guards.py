@@ -223,3 +223,28 @@ def test_a_session_folder_that_was_copied_is_used(edited: Desk) -> None:
     image.write_bytes(whole)
     edited.again().commit()
     assert edited.stored()["a.txt"] == b"third\n"
+
+
+@pytest.mark.parametrize("operation", ["commit", "recover", "open"])
+def test_temporary_files_of_killed_processes_go_and_no_others(edited: Desk, operation: str) -> None:
+    """Of the image and of the session's own files; what is being written now is locked."""
+    folder, image = edited.session.folder, edited.image
+    if operation == "recover":
+        steps.on_step = _stop_at("recorded")
+        with pytest.raises(InterruptedError):
+            edited.commit()
+        steps.on_step = lambda step: None
+    old = [image.with_name(f"app.img.romfsfs-{'0a' * 8}.tmp"),
+           folder.path / f"base.json.romfsfs-{'1b' * 8}.tmp",
+           folder.path / f"rebase.json.romfsfs-{'2c' * 8}.tmp"]  # fmt: skip
+    kept = [image.with_name(f"other.img.romfsfs-{'0a' * 8}.tmp"), image.with_name("app.img.tmp")]
+    busy = image.with_name(f"app.img.romfsfs-{'3d' * 8}.tmp")
+    for path in (*old, *kept, busy):
+        path.write_bytes(b"half of it")
+    with busy.open("rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        OPERATIONS[operation](edited)
+    # `open` reads the image and leaves its folder as it is.
+    gone = old[1:] if operation == "open" else old
+    assert [path.name for path in gone if path.exists()] == []
+    assert all(path.exists() for path in (*kept, busy))

@@ -56,6 +56,28 @@ def test_a_rename_moves_the_bytes(desk: Desk) -> None:
     assert desk.stored() == {"libs/b.bin": bytes(range(200)), "z.txt": b"first\n"}
 
 
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (["m.tflite", "m.txt"], False), (["m.tflite"], False), (["m.v8.tflite"], False),
+        (["m.v8.tflite", "m.txt"], False), (["m.v8.tflite", "m.v8.txt"], True),
+        (["m.v8.lite", "m.v8.txt"], True), (["m.v8.tflite", "m.v8.txt", "m.txt"], False),
+        (["m.v8.txt"], False), (["m.v8.bin", "m.v8.txt"], False), (["m.tflite/m.txt"], False),
+    ],
+)  # fmt: skip
+def test_labels_that_would_not_be_found_are_warned_of_and_no_others(
+    desk: Desk, names: list[str], warned: bool
+) -> None:
+    desk.open()
+    for name in names:
+        desk.write(name, b"x")
+    found = problems(desk).get("labels")
+    assert (found is not None) == warned
+    if found is not None:
+        assert found.severity == "warning"
+        assert found.message.startswith("ml.Model looks for labels in m.txt, not m.v8.txt: ")
+
+
 def test_touch_and_chmod_change_nothing(desk: Desk) -> None:
     desk.open()
     os.utime(desk.work / "a.txt")

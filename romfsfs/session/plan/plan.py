@@ -231,7 +231,7 @@ def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
         if entry.is_dir or not dot or suffix.lower() not in ("tflite", "lite"):
             continue
         looked_for = labels_name(path)
-        if f"{stem}.txt" in chosen and looked_for != f"{stem}.txt" and looked_for not in chosen:
+        if f"{stem}.txt" in chosen and looked_for not in chosen:
             message = (
                 f"ml.Model looks for labels in {looked_for}, not {stem}.txt: rename the model and "
                 "labels without inner dots"
