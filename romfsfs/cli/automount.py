@@ -79,7 +79,7 @@ def automount(
     wanted = units(program(), folder)
     text = rule(boards().values())
     if port is not None:
-        _mount_plugged(port, folder)
+        _mount_plugged(output, port, folder)
     elif what == "now":
         _start_units(output)
     elif what == "rule":
@@ -104,22 +104,26 @@ def automount(
     return EXIT_OK
 
 
-def _mount_plugged(port: str, folder: Path) -> None:
+def _mount_plugged(output: Output, port: str, folder: Path) -> None:
     """What the unit runs: whoever plugged it in sees no terminal, so a notification tells why it
     is not mounted."""
     from romfsfs.cli.mounting import mount
 
     name = os.path.basename(port)
+    context = click.get_current_context()
     end = time.monotonic() + BUSY_SECONDS
+    said = ""
     try:
         while True:
             try:
-                context = click.get_current_context()
                 context.invoke(mount, source=port, directory=str(folder / name), notify=True)
                 return
-            except (DeviceBusy, SessionBusy):
+            except (DeviceBusy, SessionBusy) as error:
                 if time.monotonic() > end:
                     raise
+                if error.line != said:
+                    output.note(f"{error.line}; it is tried again")
+                    said = error.line
                 time.sleep(_PAUSE)
     except RomfsError as error:
         tell_not_mounted(name, error.line)

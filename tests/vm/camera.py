@@ -195,13 +195,13 @@ class UsbCamera:
         self._attach_firmware()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Until it holds; TimeoutError."""
+def wait_for(condition: Callable[[], object], seconds: float = 30.0, every: float = 0.05) -> None:
+    """Until it holds, which is looked at every so many seconds; TimeoutError."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError("not in time")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def tty_of(camera: UsbCamera, seconds: float = 30.0) -> str:

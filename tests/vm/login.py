@@ -61,7 +61,7 @@ class Desk:
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait; what is not so in time is said with what systemd and the units said."""
         with contextlib.suppress(TimeoutError):
-            wait_for(condition, PATIENCE)
+            wait_for(condition, PATIENCE, every=0.5)
             return
         self.lab.shell("systemctl --user --no-pager status 'romfsfs*'", self.name, code=None)
         self.lab.shell("mount | grep romfsfs; ls -l /dev/ttyACM*", code=None)
@@ -92,10 +92,13 @@ class Desk:
         self.until(lambda: not place.exists(), f"there is no {place}")
 
     def failed_units(self) -> str:
-        return self.shell("systemctl --user list-units --failed --no-legend --plain 'romfsfs*'")
+        command = "systemctl --user list-units --failed --no-legend --plain 'romfsfs*'"
+        said, _ = self.lab.process(["sh", "-c", command], self.name).communicate(timeout=60)
+        return said
 
     def journal(self) -> str:
-        return self.lab.shell(f"journalctl --no-pager -o cat _UID={self.uid} | tail -n 60")
+        argv = ["journalctl", "--no-pager", "-o", "cat", "-n", "60", f"_UID={self.uid}"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
     # ---- notifications
 
