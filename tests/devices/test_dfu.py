@@ -478,10 +478,11 @@ def test_half_an_image_is_not_what_undo_brings_back(
     assert tool.flash("ROMFS0").startswith(old)
 
 
-def test_cable_pulled_in_a_read(attach: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("after", [0, 4096])
+def test_cable_pulled_in_a_read(attach: Callable[..., Any], after: int) -> None:
     tool = attach("OPENMV_N6", make_image(9000))
     device = open_device("dfu:OPENMV_N6")
-    tool.fault(pull_read=True)
+    tool.fault(pull_read=after)
     with pytest.raises(DeviceLost, match="went away while it was read"):
         device.read_image(io.BytesIO())
     device.close()
@@ -611,7 +612,8 @@ def test_a_failing_tool(attach: Callable[..., Any], mode: str, what: str) -> Non
     work = device.read_image if mode == "U" else device.write_image
     with pytest.raises(DeviceError, match=f"could not {what}") as caught:
         work(io.BytesIO(make_image(9000)))
-    assert "LIBUSB" in caught.value.detail or "dfu abort" in caught.value.detail
+    why = "LIBUSB_ERROR_PIPE" if mode == "U" else "Device is unable to write memory"
+    assert why in caught.value.detail
 
 
 @pytest.mark.parametrize("length", [-1, 0, 5])

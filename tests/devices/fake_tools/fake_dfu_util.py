@@ -1,16 +1,21 @@
-"""A dfu-util that keeps its devices in a folder; what of dfu-util 0.11 is used, and no kinder.
+"""A dfu-util that keeps its devices in a folder: what of dfu-util 0.11 is used, and no kinder.
+
+That it says and does what the real one does, with its exit codes, is a scenario of `scripts/vm`
+(tests/vm/scenarios/tools.py).
 
 $FAKE_DFU/devices.json: [{"vid", "pid", "serial", "path", "denied", "settings": [{"name", "file",
-"size", "erase", "address"}]}]; each file is a partition. Calls are logged to $FAKE_DFU/calls.
+"size", "erase", "address", "read_only"}]}]; each file is a partition. Calls are logged to
+$FAKE_DFU/calls.
 
 As OpenMV's loaders: blocks of 4,096 B from the partition's start on; `erase` bytes are erased when
 the first of them is written; programming clears bits, page by page (erase 16: MRAM, which is
-replaced); a read runs to the end of the partition and 4 bytes further. As dfu-util: `-w` waits for
-ever; `--reset -e` fails when the device has left; a device that may not be opened is a line of
-`-l`, which ends with 0.
+replaced); a read runs to the end of the partition and 4 bytes further. Arduino's (DfuSe): all that
+is to be written is erased first. As dfu-util: `-w` waits for ever; `--reset -e` fails when the
+device has left; a device that may not be opened is a line of `-l`, which ends with 0; a setting
+that is not there is a device that is not there.
 
 $FAKE_DFU/faults.json: {"appear_after": listings until the devices are there, "fail": "U"|"D",
-"stop_after": bytes written before the cable is pulled, "pull_read": the cable is pulled in a read,
+"stop_after": bytes written before the cable is pulled, "pull_read": bytes of a read before it is,
 "spoil_writes": how many downloads drop a byte, "short": bytes of a read that end up in the file,
 -1: there is none, "stuck_after": bytes of a read after which nothing more comes, "no_detach": as
 before 0.10, "detach_status": of a detach that works, "pause_at": the call, counted from 1, that
@@ -29,6 +34,21 @@ from pausing import pause
 
 FOLDER = Path(os.environ["FAKE_DFU"])
 BLOCK, PAGE = 4096, 256
+USAGE, NO_INPUT, CANNOT_CREATE, IO_ERROR = 64, 66, 73, 74
+NO_DEVICE = "No DFU capable USB device available"
+ARDUINO = "2341"
+HEAD = """\
+dfu-util 0.11
+
+Copyright 2005-2009 Weston Schmidt, Harald Welte and OpenMoko Inc.
+Copyright 2010-2021 Tormod Volden and Stefan Schmidt
+This program is Free Software and has ABSOLUTELY NO WARRANTY
+Please report bugs to http://sourceforge.net/p/dfu-util/tickets/
+"""
+IDLE = "DFU state(2) = dfuIDLE, status(0) = No error condition is present"
+#: of a loader that refuses a block
+TOO_FAR = "status(8) = Cannot program memory due to received address that is out of range"
+NOT_WRITABLE = "status(3) = Device is unable to write memory"
 
 
 def load(name, default):
@@ -42,9 +62,22 @@ def save(name, value):
     made.replace(FOLDER / name)
 
 
-def die(message, status=74):
-    print(message, file=sys.stderr)
+def say(text, end="\n"):
+    print(text, end=end, flush=True)
+
+
+def warn(message):
+    print(f"dfu-util: {message}", file=sys.stderr, flush=True)
+
+
+def die(message, status=IO_ERROR):
+    warn(message)
     sys.exit(status)
+
+
+def bar(what, done, total):
+    share = done / total if total else 1.0
+    say(f"\r{what:8}\t[{'=' * int(25 * share):25}] {int(100 * share):3}% {done:12} bytes", end="")
 
 
 def leave(device):
@@ -63,13 +96,13 @@ def main():
             sys.argv[1:], "lwd:p:a:U:D:s:eRS:", ["list", "reset", "detach"]
         )
     except getopt.GetoptError as error:
-        die(f"Error: {error}", 64)
+        die(f"Error: {error}", USAGE)
     given = {name.lstrip("-"): value for name, value in options}
     if rest:
-        die(f"Error: Unexpected argument: {rest[0]}", 64)
+        die(f"Error: Unexpected argument: {rest[0]}", USAGE)
     if "S" in given:
-        die("-S waits for ever", 64)
-    print("dfu-util 0.11\n")
+        die("-S waits for ever", USAGE)
+    say(HEAD)
     devices = load("devices.json", [])
     if faults.get("appear_after", 0) > 0:
         if "l" in given:
@@ -82,73 +115,115 @@ def main():
         list_devices(devices)
         return
     if not {"U", "D", "e"} & set(given):
-        die("Error: You need to specify one of -D or -U", 64)
+        die("You need to specify one of -D or -U", USAGE)
+    data = content_of(given["D"]) if "D" in given else b""
     device = choose(devices, given)
-    alt = int(given["a"])
-    if alt >= len(device["settings"]):
-        die("No such Alternate Setting")
-    resets = {"reset", "R"} & set(given) or "leave" in given.get("s", "")
+    setting = device["settings"][int(given["a"])]
+    begin(device, given["a"])
+    resets = {"reset", "R"} & set(given)
     if "U" in given:
-        upload(device, device["settings"][alt], given, faults)
+        upload(device, setting, given, faults)
     elif "D" in given:
-        download(device, device["settings"][alt], given, faults)
+        download(device, setting, given, faults, data)
     elif faults.get("no_detach"):
         die("Unsupported mode: 5", 1)
     if "e" in given or resets:
-        (FOLDER / "resets").open("a").write("reset\n")
-        leave(device)
-    if "e" in given:
-        if resets:
-            die("dfu-util: can't detach", 251)
-        sys.exit(faults.get("detach_status", 0))
+        end(device, given, resets, faults)
+
+
+def end(device, given, resets, faults):
+    (FOLDER / "resets").open("a").write("reset\n")
+    leave(device)
+    if resets:
+        say("Resetting USB to switch back to Run-Time mode")
+        if "e" in given:
+            warn("can't detach")
+        sys.exit(251)
+    sys.exit(faults.get("detach_status", 0))
+
+
+def content_of(name):
+    try:
+        data = Path(name).read_bytes()
+    except OSError as error:
+        die(f"Could not open file {name} for reading: {error.strerror}", NO_INPUT)
+    warn("Warning: Invalid DFU suffix signature")
+    warn("A valid DFU suffix will be required in a future dfu-util release")
+    return data
 
 
 def choose(devices, given):
     vid, pid = given["d"].lstrip(",").split(":")
-    found = [d for d in devices if (d["vid"], d["pid"]) == (vid, pid) and not d.get("denied")]
-    if "p" in given:
-        found = [d for d in found if d["path"] == given["p"]]
+
+    def matching(devices):
+        return [
+            d for d in devices
+            if (d["vid"], d["pid"]) == (vid, pid) and given.get("p", d["path"]) == d["path"]
+            and not d.get("denied") and int(given["a"]) < len(d["settings"])
+        ]  # fmt: skip
+
+    complain(devices)
+    found = matching(devices)
     while not found and "w" in given:
-        found = wait_for(vid, pid)
+        found = matching(wait_for())
     if not found:
-        die("dfu-util: No DFU capable USB device available")
+        die(NO_DEVICE)
     if len(found) > 1:
-        die("dfu-util: More than one DFU capable USB device found!", 69)
+        die("More than one DFU capable USB device found! Try `--list' and specify the serial "
+            "number or disconnect all but one device")  # fmt: skip
     return found[0]
 
 
-def wait_for(vid, pid):
-    """Until one is there that may be opened; of one that may not it complains each time."""
-    print("Waiting for device, exit with ctrl-C", flush=True)
+def wait_for():
+    """What is there after a moment; of one that may not be opened it complains each time."""
+    say("Waiting for device, exit with ctrl-C")
     time.sleep(0.05)
     faults = load("faults.json", {})
     if faults.get("appear_after", 0) > 0:
         save("faults.json", {**faults, "appear_after": faults["appear_after"] - 1})
         return []
-    list_devices([d for d in load("devices.json", []) if d.get("denied")])
-    return [
-        d for d in load("devices.json", [])
-        if (d["vid"], d["pid"]) == (vid, pid) and not d.get("denied")
-    ]  # fmt: skip
+    devices = load("devices.json", [])
+    complain(devices)
+    return devices
+
+
+def complain(devices):
+    for device in devices:
+        if device.get("denied"):
+            warn(f"Cannot open DFU device {device['vid']}:{device['pid']} found on "
+                 "devnum 12 (LIBUSB_ERROR_ACCESS)")  # fmt: skip
 
 
 def list_devices(devices):
-    print("Found Runtime: [1d6b:0002] ver=0100, devnum=1, cfg=1, intf=0, path=\"1-0\", alt=0, "
-          'name="UNKNOWN", serial="X"')  # fmt: skip
+    complain(devices)
     for device in devices:
-        if device.get("denied"):
-            print(
-                f"dfu-util: Cannot open DFU device {device['vid']}:{device['pid']} found on "
-                "devnum 12 (LIBUSB_ERROR_ACCESS)",
-                file=sys.stderr,
-            )
-            continue
         for alt, setting in reversed(list(enumerate(device["settings"]))):
-            print(
+            if device.get("denied"):
+                continue
+            say(
                 f"Found DFU: [{device['vid']}:{device['pid']}] ver=0200, devnum=12, cfg=1, intf=0, "
-                f'path="{device["path"]}", alt={alt}, name="{setting["name"]}", '
+                f'path="{device["path"]}", alt={alt}, name="{setting["name"] or "UNKNOWN"}", '
                 f'serial="{device["serial"]}"'
             )
+
+
+def begin(device, alt):
+    version = "011a" if device["vid"] == ARDUINO else "0101"
+    say(f"""\
+Opening DFU capable USB device...
+Device ID {device["vid"]}:{device["pid"]}
+Device DFU version {version}
+Claiming USB DFU Interface...
+Setting Alternate Interface #{alt} ...
+Determining device status...
+{IDLE}
+DFU mode device DFU version {version}
+Device returned transfer size {BLOCK}""")
+
+
+def memory(device, setting):
+    if device["vid"] == ARDUINO:
+        say(f'DfuSe interface name: "{setting["name"].lstrip("@").partition("/")[0]}"')
 
 
 def span(setting, given):
@@ -160,11 +235,13 @@ def span(setting, given):
 
 
 def upload(device, setting, given, faults):
-    if faults.get("fail") == "U":
-        die("error during upload (LIBUSB_ERROR_PIPE)")
     target = Path(given["U"])
-    if target.exists() and target.stat().st_size:
-        die(f"{target}: File exists")
+    if target.exists():
+        die(f"Cannot open file {target} for writing: File exists", CANNOT_CREATE)
+    memory(device, setting)
+    arduino = device["vid"] == ARDUINO
+    if not arduino:
+        say("Copying data from DFU device to PC")
     offset, length = span(setting, given)
     content = (FOLDER / setting["file"]).read_bytes()
     data = content[offset:] if length is None else content[offset : offset + length]
@@ -173,33 +250,76 @@ def upload(device, setting, given, faults):
     if faults.get("short", 0) < 0:
         return
     data = data[: faults.get("short", len(data))]
+    bar("Upload", 0, 1)
     with open(target, "wb", buffering=0) as file:
         for start in range(0, len(data), BLOCK):
-            file.write(data[start : start + BLOCK])
-            if faults.get("pull_read"):
+            if faults.get("fail") == "U":
+                cut(arduino, start, "PIPE")
+            if start >= faults.get("pull_read", 1 << 30):
                 leave(device)
-                die("dfu-util: error during upload (LIBUSB_ERROR_NO_DEVICE)")
+                cut(arduino, start, "NO_DEVICE")
+            file.write(data[start : start + BLOCK])
             if start + BLOCK >= faults.get("stuck_after", 1 << 30):
                 time.sleep(600)
-    print("Upload\t[=========================] 100%")
+    bar("Upload", len(data), len(data))
+    say("\nUpload done.")
+    if not arduino:
+        say(f"Received a total of {len(data)} bytes")
+    if "leave" in given.get("s", ""):
+        say("Submitting leave request...")
+        (FOLDER / "resets").open("a").write("reset\n")
+        leave(device)
+        if not faults.get("detach_status", IO_ERROR):
+            sys.exit(0)
+        die("Error during download get_status", faults.get("detach_status", IO_ERROR))
 
 
-def download(device, setting, given, faults):
-    if faults.get("fail") == "D":
-        die("Error sending dfu abort request")
-    data = Path(given["D"]).read_bytes()
+def cut(arduino, done, error):
+    """A read has ended that way after so many bytes."""
+    if arduino:
+        number = {"NO_DEVICE": -4, "PIPE": -9}[error]
+        die(f"dfuse_upload: libusb_control_transfer returned {number} (LIBUSB_ERROR_{error})")
+    warn(f"\nError during upload (LIBUSB_ERROR_{error})")
+    if not done:
+        say("\nFailed.")
+    else:
+        say(f"\nReceived a total of {done} bytes")
+    sys.exit(IO_ERROR)
+
+
+def download(device, setting, given, faults, data):
+    memory(device, setting)
+    arduino = device["vid"] == ARDUINO
     offset, _ = span(setting, given)
-    if offset + len(data) > setting["size"]:
-        die("dfu-util: Address out of range")
     path = FOLDER / setting["file"]
     flash = bytearray(path.read_bytes())
-    stop = faults.get("stop_after")
     erase = setting["erase"]
+    if arduino:
+        start = setting["address"] + offset
+        say(f"Downloading element to address = 0x{start:08x}, size = {len(data)}")
+        last = start + len(data) - 1
+        if not 0 <= offset <= setting["size"] - len(data):
+            die(f"Last page at 0x{last:08x} is not writeable", USAGE)
+        bar("Erase", 0, 1)
+        for place in range(offset, offset + len(data), erase):
+            flash[place : place + erase] = b"\xff" * min(erase, len(flash) - place)
+        bar("Erase", len(data), len(data))
+        say("\nErase    done.")
+    else:
+        say("Copying data from PC to DFU device")
+    bar("Download", 0, 1)
+    if faults.get("fail") == "D" or setting.get("read_only"):
+        refused(NOT_WRITABLE)
+    stop = faults.get("stop_after")
     for start in range(0, len(data), BLOCK):
         place = offset + start
-        if erase > 16 and place % erase == 0:
+        block = data[start : start + BLOCK]
+        if place + len(block) > setting["size"]:
+            path.write_bytes(flash)
+            refused(TOO_FAR)
+        if erase > 16 and place % erase == 0 and not arduino:
             flash[place : place + erase] = b"\xff" * min(erase, len(flash) - place)
-        program(device, path, flash, place, data[start : start + BLOCK], erase, start, stop)
+        program(device, path, flash, place, block, erase, start, stop)
         if start <= len(data) // 2 < start + BLOCK:
             path.write_bytes(flash)
             pause(FOLDER, faults)
@@ -211,7 +331,14 @@ def download(device, setting, given, faults):
     if stop is not None:
         faults["stop_after"] = stop - len(data)
         save("faults.json", faults)
-    print("Download\t[=============            ]  50%\rDownload\t[=====] 100%\nDone!")
+    bar("Download", len(data), len(data))
+    say("\nDownload done.")
+    say("File downloaded successfully" if arduino else f"{IDLE}\nDone!")
+
+
+def refused(status):
+    say(f" failed!\nDFU state(10) = dfuERROR, {status}")
+    sys.exit(IO_ERROR)
 
 
 def program(device, path, flash, place, block, erase, done, stop):
@@ -221,9 +348,8 @@ def program(device, path, flash, place, block, erase, done, stop):
         if stop is not None and done + page >= stop:
             path.write_bytes(flash)
             leave(device)
-            if device["vid"] == "2341":  # what it says with DfuSe
-                die("Error during download get_status")
-            die("dfu-util: error sending download packet (LIBUSB_ERROR_NO_DEVICE)")
+            end = "" if device["vid"] == ARDUINO else " (LIBUSB_ERROR_NO_DEVICE)"
+            die(f"Error during download get_status{end}")
         for index, byte in enumerate(block[page : page + unit], place + page):
             flash[index] = byte if erase <= 16 else flash[index] & byte
 
