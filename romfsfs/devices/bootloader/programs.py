@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from romfsfs.errors import DeviceError, DeviceLost
+from romfsfs.errors import DeviceError, DeviceLost, printable
 from romfsfs.system.beside import Cancel
 from romfsfs.system.programs import find_on_path, install_command
 from romfsfs.system.runner import Limits, Outcome, environment, run_tool
@@ -20,6 +20,8 @@ QUICK = 20.0
 _TRANSFER_START = 60.0
 #: bytes per second that even the slowest board keeps up, erasing included
 _SLOWEST = 20_000
+#: characters of a tool's last line that an error repeats
+_WORDS = 160
 #: what a tool may know of our environment, besides what every program gets: blhost is a Python
 #: program that may be installed for this user alone
 _INHERITED = ("HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "LOCALAPPDATA", "APPDATA")
@@ -76,9 +78,12 @@ def described(argv: Sequence[str], outcome: Outcome) -> str:
 
 
 def failed(argv: Sequence[str], outcome: Outcome, what: str, next_step: str) -> DeviceError:
-    """The error for a tool that ended with something else than success."""
+    """The error for a tool that did not end with success, with its own word for why."""
+    lines = [line.strip() for line in outcome.output.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    why = f": {printable((errors or lines)[-1][:_WORDS])}" if lines else ""
     return DeviceError(
-        f"{os.path.basename(argv[0])} could not {what} (status {outcome.status})",
+        f"{os.path.basename(argv[0])} could not {what} (status {outcome.status}{why})",
         next_step=next_step,
         detail=described(argv, outcome),
     )
