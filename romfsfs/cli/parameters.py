@@ -41,6 +41,7 @@ _CHOSEN = "romfsfs.partition"
 
 
 def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
+    """The option that names a board."""
     return click.option(
         "--board", metavar="BOARD", callback=_board, shell_complete=values.boards, help=help, **more
     )
@@ -49,6 +50,7 @@ def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
 def partition(
     help: str = "Which one, of a board with several. Default: 0.", **more: Any
 ) -> Callable[[_FC], _FC]:
+    """The option that names a partition."""
     return click.option(
         "--partition", type=int, metavar="N", callback=_partition, shell_complete=values.partitions,
         help=help, **more,
@@ -56,6 +58,7 @@ def partition(
 
 
 def force(help: str) -> Callable[[_FC], _FC]:
+    """The option that does what is refused without it."""
     return click.option("--force", is_flag=True, help=help)
 
 

@@ -47,6 +47,7 @@ def completer(values: Callable[[click.Context, str], _Values], otherwise: str = 
 
 
 def choices(*words: str) -> Completer:
+    """A completer of these words."""
     return completer(lambda context, word: [(each, "") for each in words])
 
 

@@ -72,6 +72,8 @@ class LockTimeout(Exception):
 
 
 class Cache:
+    """Results by key, below one folder. Any thread, and any number of processes."""
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._filed = 0

@@ -51,11 +51,15 @@ class Feature(NamedTuple):
 
 
 class Stage(NamedTuple):
+    """Weak classifiers whose sum must reach the threshold."""
+
     threshold: float
     features: tuple[Feature, ...]
 
 
 class HaarConverter:
+    """OpenCV's cascades to the firmware's own form."""
+
     name = "haar"
     version = 2
     source_name = "cascade.xml"

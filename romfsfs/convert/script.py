@@ -65,6 +65,8 @@ class Compiler(NamedTuple):
 
 
 class ScriptConverter:
+    """Scripts to bytecode of the board's version."""
+
     name = "script"
     version = 3
     source_name = "script.py"

@@ -85,6 +85,8 @@ class SettingsError(ValueError):
 
 
 class NeuralArtConverter:
+    """Models for the N6's NPU, by ST's tool."""
+
     name = "stedgeai"
     version = 1
     source_name = "model"

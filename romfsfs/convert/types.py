@@ -216,14 +216,17 @@ class StaleSource(RomfsError):
 
 
 def error(code: str, message: str, detail: str = "") -> Diagnostic:
+    """What cannot work. message: on one line."""
     return Diagnostic("error", code, " ".join(message.split()), detail)
 
 
 def warning(code: str, message: str, detail: str = "") -> Diagnostic:
+    """What may not work. message: on one line."""
     return Diagnostic("warning", code, " ".join(message.split()), detail)
 
 
 def info(code: str, message: str, detail: str = "") -> Diagnostic:
+    """What is worth knowing. message: on one line."""
     return Diagnostic("info", code, " ".join(message.split()), detail)
 
 

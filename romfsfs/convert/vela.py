@@ -82,6 +82,8 @@ _MAX_SUMMARY_BYTES = 1 << 20
 
 
 class VelaConverter:
+    """Models for the AE3's Ethos-U, by Vela."""
+
     name = "vela"
     version = 4
     source_name = "model.tflite"

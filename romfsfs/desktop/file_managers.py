@@ -71,6 +71,7 @@ def _exec_word(word: str) -> str:
 
 
 def uca_path(config_home: Path) -> Path:
+    """Where Thunar keeps its user's own actions."""
     return config_home / "Thunar" / "uca.xml"
 
 

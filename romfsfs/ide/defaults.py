@@ -99,6 +99,7 @@ def find_version(text: str) -> Version | None:
 
 
 def version_text(version: Version) -> str:
+    """As people write it."""
     return ".".join(map(str, version))
 
 

@@ -50,6 +50,7 @@ class Slot:
 
 
 def slot_size(partition_size: int) -> int:
+    """Bytes of each of the two slots."""
     return partition_size // 2 // BLOCK * BLOCK
 
 

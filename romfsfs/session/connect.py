@@ -85,6 +85,7 @@ def _open_target(session: Session) -> Device:
 
 
 def not_connected(session: Session) -> DeviceAbsent:
+    """What to say of a session whose camera is on no port."""
     return DeviceAbsent(
         "the camera is not connected",
         where=session.info.name,

@@ -136,6 +136,7 @@ def _is_edit(entry: ShadowEntry) -> bool:
 
 
 def refuse_unknown(session: Session, shadow: Sequence[ShadowEntry], paths: Sequence[str]) -> None:
+    """UsageError for a path that is neither in the work tree nor in the base."""
     known = {entry.path for entry in shadow} | {entry.source for entry in session.base.entries}
     for path in paths:
         if path not in known and not any(other.startswith(path + "/") for other in known):

@@ -127,6 +127,7 @@ def _presets() -> dict[str, SimulatorConfig]:
 
 
 def preset_names() -> tuple[str, ...]:
+    """The boards that can be simulated."""
     return tuple(_presets())
 
 

@@ -362,6 +362,7 @@ def _lock(fd: int, path: str) -> bool:
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:
+    """The SHA-256 by which images, sources and results are known."""
     return hashlib.sha256(data).hexdigest()
 
 

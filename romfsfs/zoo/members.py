@@ -41,6 +41,7 @@ class Model(NamedTuple):
 
 
 def is_model(path: str) -> bool:
+    """By its name."""
     return path.lower().endswith(MODEL_SUFFIXES)
 
 

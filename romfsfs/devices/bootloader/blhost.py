@@ -60,6 +60,7 @@ sys.exit(1)
 
 
 def blhost_argv(tool: str, *words: str) -> list[str]:
+    """blhost on the loader's USB device."""
     return [tool, "-u", _USB_ID, *words]
 
 

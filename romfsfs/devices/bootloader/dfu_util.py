@@ -115,6 +115,7 @@ def choose_setting(
 
 
 def no_access(what: str) -> DeviceError:
+    """What to say where the system keeps a USB device from its user."""
     return DeviceError(
         f"this user may not open {what}",
         next_step="romfsfs doctor has the command that allows it",
@@ -146,6 +147,7 @@ def how_to_enter(board: Board) -> str:
 
 
 def list_argv(tool: str) -> list[str]:
+    """Lists what is in DFU mode."""
     return [tool, "-l"]
 
 

@@ -54,6 +54,7 @@ def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tup
 def choose_partition(
     port: str, facts: CameraFacts, board: Board | None, index: int
 ) -> PartitionFacts:
+    """The partition of this number. NoRomfsAccess, UsageError where there is none."""
     if not facts.partitions:
         raise NoRomfsAccess(port, board)
     for partition in facts.partitions:
@@ -95,6 +96,7 @@ def describe(
     notes: tuple[str, ...],
     usb_serial: str = "",
 ) -> DeviceInfo:
+    """What the camera's answers say of it."""
     size, erase_size = _table(partition, board)
     if board is not None and size is not None and size != partition.size:
         notes += (
@@ -144,6 +146,7 @@ def boot_loader(board: Board | None, index: int) -> str:
 
 
 def partition_state(partition: PartitionFacts, board: Board | None) -> PartitionState:
+    """What a partition holds, by its header alone."""
     state, size = "foreign", 0
     if is_blank(partition.header):
         state = "blank"
@@ -158,6 +161,7 @@ def partition_state(partition: PartitionFacts, board: Board | None) -> Partition
 
 
 def not_writable(name: str, board: Board | None, index: int) -> DeviceAnswer:
+    """What to say of firmware without `rom_ioctl`'s writing calls."""
     loader = boot_loader(board, index)
     return DeviceAnswer(
         "this camera's firmware cannot write its ROMFS",
@@ -170,6 +174,7 @@ def not_writable(name: str, board: Board | None, index: int) -> DeviceAnswer:
 
 
 def wrong_answer(port: str, text: str) -> DeviceAnswer:
+    """What to say of output that is no answer of ours."""
     return DeviceAnswer(
         "the camera's answer makes no sense",
         where=port,

@@ -172,6 +172,7 @@ def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> byte
 
 
 def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:
+    """What to say when no attempt came through whole."""
     return DeviceLost(
         f"bytes keep getting lost on the way ({ATTEMPTS} attempts)",
         where=f"{repl.port.name}, {where}",

@@ -26,6 +26,8 @@ _REMEDIES = {
 
 
 class Extracted(NamedTuple):
+    """A file as it was written."""
+
     digest: str
     signature: Signature
 
