@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from xml.parsers import expat
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from romfsfs.desktop.installed import File, filled
@@ -31,6 +31,11 @@ ACTIONS = {
 #: Where Thunar takes its actions from as long as the user has no file of their own.
 SYSTEM_UCA = Path("/etc/xdg/Thunar/uca.xml")
 
+_OUR_IDS = [f"romfsfs-{action}" for action in ACTIONS]
+_OURS = re.compile(
+    rb"<action>(?:(?!</action>).)*?<unique-id>\s*(?:%s)\s*</unique-id>.*?</action>\n?"
+    % "|".join(_OUR_IDS).encode(), re.S,
+)  # fmt: skip
 _EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
 
 
@@ -81,18 +86,15 @@ def with_actions(present: bytes | None, program: Sequence[str]) -> bytes:
     present: what the file holds, None: there is none. RomfsError if it is not what Thunar writes.
     """
     text = without_actions(present if present is not None else _EMPTY_UCA)
-    end = _parse(text).end_of_actions
+    end = text.rfind(b"</actions>")
     block = b"".join(_action(program, action) for action in ACTIONS)
-    made = text[:end] + block + text[end:]
-    _parse(made)
-    return made
+    return _checked(text[:end] + block + text[end:], [*_ids(text), *_OUR_IDS])
 
 
 def without_actions(present: bytes) -> bytes:
-    """`uca.xml` without our actions; every other byte as it was."""
-    for start, end in reversed(_parse(present).ours):
-        present = present[:start] + present[end:]
-    return present
+    """`uca.xml` without our actions; every other byte as it was. RomfsError as `with_actions`."""
+    others = [each for each in _ids(present) if each not in _OUR_IDS]
+    return _checked(_OURS.sub(b"", present), others)
 
 
 def _action(program: Sequence[str], action: str) -> bytes:
@@ -107,54 +109,22 @@ def _action(program: Sequence[str], action: str) -> bytes:
     ).encode()  # fmt: skip
 
 
-class _Places:
-    """Byte offsets in an `uca.xml`. ours: start and end of each action of ours with the line break
-    after it. end_of_actions: where the closing tag of the root begins."""
-
-    def __init__(self) -> None:
-        self.ours: list[tuple[int, int]] = []
-        self.end_of_actions = 0
-
-
-def _parse(data: bytes) -> _Places:
-    places = _Places()
-    parser = expat.ParserCreate()
-    path: list[str] = []
-    start = 0
-    unique_id = ""
-
-    def began(name: str, attributes: dict[str, str]) -> None:
-        nonlocal start, unique_id
-        path.append(name)
-        if path == ["actions", "action"]:
-            start, unique_id = parser.CurrentByteIndex, ""
-
-    def text(characters: str) -> None:
-        nonlocal unique_id
-        if path == ["actions", "action", "unique-id"]:
-            unique_id += characters
-
-    def ended(name: str) -> None:
-        if path == ["actions", "action"] and unique_id.strip() in _IDS:
-            end = data.index(b">", parser.CurrentByteIndex) + 1
-            places.ours.append((start, end + (data[end : end + 1] == b"\n")))
-        if path == ["actions"]:
-            places.end_of_actions = parser.CurrentByteIndex
-        path.pop()
-
-    parser.StartElementHandler = began
-    parser.CharacterDataHandler = text
-    parser.EndElementHandler = ended
+def _ids(data: bytes) -> list[str]:
+    """The unique-id of each action."""
     try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
+        root = ElementTree.fromstring(data)  # noqa: S314 (the user's own)
+    except ElementTree.ParseError as error:
         raise RomfsError(f"Thunar's actions cannot be read: {error}", where="uca.xml") from None
-    if not places.end_of_actions or data[places.end_of_actions :][:2] != b"</":
+    if root.tag != "actions":
         raise RomfsError("not a file of Thunar's actions", where="uca.xml")
-    return places
+    return [(each.findtext("unique-id") or "").strip() for each in root.iter("action")]
 
 
-_IDS = {f"romfsfs-{action}" for action in ACTIONS}
+def _checked(made: bytes, ids: list[str]) -> bytes:
+    """What was made, if it has just these actions: a comment may look like one."""
+    if _ids(made) != ids:
+        raise RomfsError("Thunar's actions cannot be edited", where="uca.xml")
+    return made
 
 
 def dialog_command(program: str, title: str, text: str, *, failed: bool) -> list[str]:
