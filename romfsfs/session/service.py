@@ -150,14 +150,10 @@ class SessionHost:
         """How many bytes a file with this path may have; None: no limit. Cheap.
 
         One that will be converted may be larger than the partition: its result counts."""
-        capacity = self.session.capacity
-        if (
-            capacity is None
-            or self.session.converters.concerns(path)
-            or self.session.excludes.matches(path)
-        ):
+        settings = self.session.settings()  # once: it looks whether the tree's options changed
+        if settings.converters.concerns(path) or settings.excludes.matches(path):
             return None
-        return capacity
+        return settings.capacity
 
     def least(self) -> int:
         """How many bytes the files that have a `limit` are certain to take. Looks at all of them.

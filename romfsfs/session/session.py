@@ -140,10 +140,8 @@ class Session:
 
     @property
     def capacity(self) -> int | None:
-        """Bytes that the partition holds, None when unlimited: the camera's word, then ours."""
-        if self.info.capacity is not None:
-            return self.info.capacity
-        return self.target.partition.size if self.target.partition else None
+        """As `Settings.capacity`."""
+        return self.settings().capacity
 
     @property
     def erase_size(self) -> int | None:

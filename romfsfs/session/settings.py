@@ -33,6 +33,13 @@ class Settings(NamedTuple):
     converters: Converters
     admission: Admission
 
+    @property
+    def capacity(self) -> int | None:
+        """Bytes that the partition holds, None when unlimited: the camera's word, then ours."""
+        if self.info.capacity is not None:
+            return self.info.capacity
+        return self.target.partition.size if self.target.partition else None
+
 
 def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings:
     """The settings that these two mean. KeyError, TypeError, ValueError when `info.options` are
