@@ -77,7 +77,7 @@ def status(
         return watch(output, found, as_json=as_json, verbose=verbose)
     if found.mountpoint is not None and (as_html or not verbose):
         # The daemon knows more: which conversions run, and what failed without being kept.
-        clean = bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
+        clean = not exit_code or bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
         kind = ".json" if as_json else ".html" if as_html else ""
         told = _told(found.mountpoint, f"status{kind}")
     else:

@@ -25,7 +25,8 @@ from romfsfs.fs.guard import AskAgain
 from romfsfs.fs.tree import refuse, to_text
 
 if TYPE_CHECKING:
-    from romfsfs.session.service import LocatedTree, OpenWriters, SessionHost
+    from romfsfs.session.service import OpenWriters, SessionHost
+    from romfsfs.session.snapshot import LocatedTree
     from romfsfs.zoo import ZooTree
 
 NAME = ".romfs"

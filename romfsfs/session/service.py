@@ -8,15 +8,13 @@ Names that are not valid UTF-8 carry surrogates (`os.fsdecode`).
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from romfsfs.convert import Cancelled, Conversion, State, WorkerPool
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
@@ -24,12 +22,12 @@ from romfsfs.devices.base import Device
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.settling import settle
-from romfsfs.session.plan.shadow import Change
 from romfsfs.session.plan.status import Status
-from romfsfs.session.plan.stored import InBase, Stored
+from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session
+from romfsfs.session.snapshot import Leaf, LocatedTree, Snapshot
 from romfsfs.session.tree.worktree import Climber, kind_at, open_file, scan
 
 if TYPE_CHECKING:
@@ -82,11 +80,12 @@ class SessionHost:
         self._mutex = threading.Lock()
         self._deriving = threading.Lock()
         self._generation = 0
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._base: LocatedTree | None = None
         self._seen: BaseImage | None = None
         self._usage: tuple[tuple[int, BaseImage], tuple[int | None, int]] | None = None
         self._pool: WorkerPool | None = None
+        self._ended: set[str] = set()  # converted since the pool was idle
         self._notifier = notifier
         #: Whether the mount's end is told of: not when it never began, or its edits are dropped.
         self.tells_end = False
@@ -297,6 +296,10 @@ class SessionHost:
 
     def _converted(self, path: str, result: Conversion) -> None:
         self._outdated()
+        with self._mutex:
+            self._ended.add(path)
+            if self._pool is None or self._pool.pending() <= {path}:
+                self._ended.clear()
         if result.state is State.FAILED:
             log.warning("%s: %s", path, result.message)
             if self._notifier is not None:
@@ -320,7 +323,7 @@ class SessionHost:
         return self._current().status
 
     def _explained(self, open_writers: OpenWriters) -> Status:
-        """The status, saying of what is not converted yet what it waits for.
+        """The status, saying of what is not converted yet what it waits for, and how far it is.
 
         A file is converted when it is closed. One that is closed and that no worker has is a
         conversion that was lost, to a trimmed cache say: it is asked for again.
@@ -332,17 +335,21 @@ class SessionHost:
         status = self._status()  # after `working`: what ended meanwhile is done
         if not status.pending or self._pool is None:
             return status
-        entries = []
+        entries, waiting = [], set()
         for entry in status.entries:
+            if entry.state == "pending":
+                waiting.add(entry.path)
             if entry.state == "pending" and entry.path not in working:
                 if entry.path in writing:
                     entry = entry._replace(note=OPEN_NOTE)
                 else:
                     self._pool.ensure(entry.path)
             entries.append(entry)
-        return replace(status, entries=tuple(entries))
+        with self._mutex:
+            done = len(self._ended - waiting)
+        return replace(status, entries=tuple(entries), converting=(done + 1, done + len(waiting)))
 
-    def _current(self) -> _Snapshot:
+    def _current(self) -> Snapshot:
         """The session's state now, computed at most once for each change of the tree."""
         with self._deriving:  # a second caller waits here, and finds the first one's result
             with self._mutex:
@@ -352,84 +359,7 @@ class SessionHost:
                 return known
             known = self._snapshot = None  # of a large tree there need not be two in memory
             status = self.session.status(held)
-            snapshot = _Snapshot(
-                generation, held, status, self._shadow_tree(held, status), _states(status)
-            )
+            snapshot = Snapshot(generation, held, status, self.session)
             with self._mutex:
                 self._snapshot = snapshot
             return snapshot
-
-    def _shadow_tree(self, held: BaseImage, status: Status) -> LocatedTree:
-        leaves = {
-            entry.stored_as: Leaf(
-                None if entry.is_dir else entry.size or 0, entry.location, entry.state
-            )
-            for entry in status.entries
-            if entry.stored_as is not None and entry.change not in (Change.DELETED, Change.IGNORED)
-        }
-        return LocatedTree(self.session, held, leaves)
-
-
-def _states(status: Status) -> dict[str, str]:
-    return {
-        entry.path: "ignored" if entry.change is Change.IGNORED else entry.state
-        for entry in status.entries
-        if entry.change is not Change.DELETED
-    }
-
-
-class Leaf(NamedTuple):
-    """size in bytes, None: a folder. location: None while there is nothing to show."""
-
-    size: int | None
-    location: Stored | None
-    state: str
-
-
-class LocatedTree:
-    """A read-only tree of stored bytes, wherever they lie; shown below `.romfs/`."""
-
-    def __init__(self, session: Session, held: BaseImage, leaves: dict[str, Leaf]) -> None:
-        self._session = session
-        self.held = held
-        self._leaves = leaves
-        self._time_ns = time.time_ns()
-        self._children: dict[str, list[tuple[str, bool]]] = {"": []}
-        for path, leaf in leaves.items():
-            folder, _, name = path.rpartition("/")
-            self._children.setdefault(folder, []).append((name, leaf.size is None))
-            if leaf.size is None:
-                self._children.setdefault(path, [])
-
-    def list(self, path: str) -> Iterable[tuple[str, bool]]:
-        """(name, whether it is a folder) of what a folder holds. KeyError."""
-        return self._children[path]
-
-    def stat(self, path: str) -> tuple[bool, int, int] | None:
-        """(whether it is a folder, size in bytes, modification time in ns); None: not there."""
-        if path == "":
-            return True, 0, self._time_ns
-        leaf = self._leaves.get(path)
-        if leaf is None:
-            return None
-        return leaf.size is None, leaf.size or 0, self._time_ns
-
-    def open(self, path: str) -> tuple[int, int, int]:
-        """(descriptor, which the caller closes, offset, size in bytes) of a file's content.
-
-        KeyError; OSError EAGAIN while its conversion is pending, EIO when it failed."""
-        leaf = self._leaves[path]
-        if leaf.location is None:
-            raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)
-        try:
-            return self._session.open_location(leaf.location, self.held)
-        except RomfsError as error:
-            raise OSError(errno.EIO, str(error)) from error
-
-
-class _Snapshot(NamedTuple):
-    generation: int
-    held: BaseImage
-    status: Status
-    shadow: LocatedTree
-    states: dict[str, str]

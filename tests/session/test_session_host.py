@@ -10,10 +10,13 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from session_desk import Desk
 
+from romfsfs.convert import Conversion, Converters
 from romfsfs.devices.base import Device
 from romfsfs.errors import ConversionError, RomfsError, UsageError
 from romfsfs.session import session
@@ -60,6 +63,44 @@ def test_a_saved_script_is_compiled_in_the_background(host: SessionHost, desk: D
     finally:
         os.close(fd)
     assert "A app.py -> app.mpy" in host.status_text(no_writers)
+
+
+def test_the_status_says_how_far_the_conversions_are(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that were copied at once: what is done already counts until all are."""
+    begun: SimpleQueue[str] = SimpleQueue()
+    go_on: SimpleQueue[None] = SimpleQueue()
+    convert = Converters.convert
+
+    def gated(self: Converters, path: str, *rest: Any) -> Conversion:
+        begun.put(path)
+        go_on.get(timeout=LIMIT)
+        return convert(self, path, *rest)
+
+    monkeypatch.setattr(Converters, "convert", gated)
+    monkeypatch.setattr("romfsfs.convert.pool._MAX_WORKERS", 1)
+    desk.open(board="OPENMV4")
+    host = SessionHost(desk.session, False, lambda: on(desk.device))
+    host.start()
+    for number in range(5):
+        desk.write(f"m{number}.py", b"x = %d  # how far\n" % number)
+        host.changed(f"m{number}.py")
+    for number in range(5):
+        begun.get(timeout=LIMIT)
+        told = f"converting {number + 1} of 5"
+        assert f", {told}\n" in host.status_text(no_writers)
+        assert told in host.status_html(no_writers)
+        go_on.put(None)
+    settled(host)
+    assert "converting" not in host.status_text(no_writers)
+    desk.write("m0.py", b"x = 'counted anew'\n")
+    host.changed("m0.py")
+    begun.get(timeout=LIMIT)
+    assert ", converting 1 of 1\n" in host.status_text(no_writers)
+    go_on.put(None)
+    settled(host)
+    host.close()
 
 
 def test_a_folder_renamed_into_place_is_converted_too(host: SessionHost, desk: Desk) -> None:

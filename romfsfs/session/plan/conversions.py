@@ -45,6 +45,7 @@ class Conversions:
         if not pending:
             return False
         work = [partial(self._convert, entry) for entry in pending]
+        progress("converting", 0, len(work))
         with Beside(work, os.cpu_count() or 1) as beside:
             for number in range(len(work)):
                 beside.result(number)

@@ -24,7 +24,9 @@ _NAME_WIDTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """used: bytes the image would take. capacity: of the partition, None when unlimited."""
+    """used: bytes the image would take. capacity: of the partition, None when unlimited.
+    converting: the number of the conversion that is under way and of all that were asked for at
+    once, None where nobody is at it."""
 
     info: SessionInfo
     target: Target
@@ -33,6 +35,7 @@ class Status:
     used: int
     capacity: int | None
     clean: bool
+    converting: tuple[int, int] | None = None
 
     @property
     def pending(self) -> bool:
@@ -139,6 +142,8 @@ def headline(status: Status) -> str:
         what = "nothing to commit"
     waiting = sum(entry.state == "pending" for entry in status.entries)
     more = [f"{waiting:,} still to convert"] if waiting else []
+    if status.converting is not None:
+        more = ["converting {:,} of {:,}".format(*status.converting)]
     return f"{info.name} ({board}): {', '.join([what, *counted(status.problems), *more])}"
 
 
