@@ -64,12 +64,18 @@ class Log:
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
         head = _csv(self.COLUMNS)
         is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
         there = os.pread(self._fd, len(head), 0) if is_file else b"?"
         if there not in (b"", head):
-            self.close()
-            raise UsageError("not a log of push", where=path, next_step="name another file")
+            raise UsageError("not a log of push", where=self._path, next_step="name another file")
         if not there:
             self._append(head)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,6 @@ from romfsfs.errors import DeviceAnswer, printable
 _MOST_TEXT = 16384
 _LONGEST_WORD = 200
 _LARGEST_PARTITION = 1 << 31
-#: bytes of heap in which all of it runs: commands are compiled there, and pieces of 1.5 KiB copied
-_ROOM = 28 << 10
 #: negative errno of a call that the firmware does not have: EINVAL, ENOSYS, EOPNOTSUPP
 _UNKNOWN_CALL = (-22, -38, -95)
 #: what the parser and the conversions say to text that is no such answer; the last two: nesting
@@ -89,14 +86,13 @@ def probe(repl: RawRepl) -> CameraFacts:
     """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says.
 
     Timers and threads go on at the prompt and may print into its answer, and what a script made
-    fills the heap; nothing outlives a soft reset, so then it is asked once more.
+    may fill the heap; nothing outlives a soft reset, so then it is asked once more.
     """
-    with contextlib.suppress(DeviceAnswer):
-        facts = _ask(repl)
-        if not 0 < facts.free < _ROOM:
-            return facts
-    repl.soft_reset()
-    return _ask(repl)
+    try:
+        return _ask(repl)
+    except DeviceAnswer:
+        repl.soft_reset()
+        return _ask(repl)
 
 
 def _ask(repl: RawRepl) -> CameraFacts:

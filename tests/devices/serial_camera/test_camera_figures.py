@@ -91,12 +91,13 @@ def test_few_and_large_calls_carry_what_is_programmed(
 def test_cameras_with_little_memory(
     simulate: Callable[..., Simulator], raw: bool, heap: int
 ) -> None:
-    """The M4's heap has 45 KiB; the same with less of it left. What a script holds is freed."""
+    """The M4's heap has 45 KiB; the same with less of it left, filled by a script."""
     image = make_image(64 * KIB)
-    hog = "import gc\nhog=bytearray(gc.mem_free()-9000)\nwhile 1:pass\n"
+    hog = "import gc\nhog=bytearray(gc.mem_free()-9000)\nprint('full')\nwhile 1:pass\n"
     with simulate(
         "OPENMV2", stdio_buffer=raw, heap_size=heap * KIB, main_script=hog, images={0: image}
     ) as simulator:
+        simulator.wait_until(lambda camera: camera.statistics.wire_out > 0)
         camera = SerialCamera.open(simulator.port)
         tree = camera.read_tree()
         assert tree is not None
