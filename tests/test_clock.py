@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.session.keep.state import Signature
-from romfsfs.session.tree.digests import settled
+from romfsfs.session.tree.digests import certain
 from romfsfs.system import clock
 
 SECOND = 1_000_000_000
@@ -21,7 +21,7 @@ def test_a_change_after_the_wait_has_another_time(tmp_path: Path) -> None:
     for number in range(50):
         path.write_bytes(bytes([number]))
         before = path.stat().st_ctime_ns
-        clock.wait_until_settled([before])
+        clock.wait_until_certain([before])
         path.write_bytes(b"x")
         assert path.stat().st_ctime_ns != before
 
@@ -36,20 +36,20 @@ def test_a_clock_of_file_times_that_is_late(
     status = path.stat()
     monkeypatch.setattr(clock, "clock_ns", lambda: status.st_ctime_ns)
     time.sleep(0.05)
-    assert not settled(Signature.of(os.stat(path)))
+    assert not certain(Signature.of(os.stat(path)))
     monkeypatch.setattr(clock, "clock_ns", lambda: status.st_ctime_ns + SECOND // 10)
-    assert settled(Signature.of(status)) == (status.st_ctime_ns % SECOND != 0)
+    assert certain(Signature.of(status)) == (status.st_ctime_ns % SECOND != 0)
 
 
 def test_whole_seconds_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_700_000_000 * SECOND
     monkeypatch.setattr(clock, "clock_ns", lambda: now + SECOND)
-    assert clock.unsettled(now) > 1
-    assert clock.unsettled(now + 1) < 0
+    assert clock.uncertain_for(now) > 1
+    assert clock.uncertain_for(now + 1) < 0
 
 
 def test_a_clock_that_was_set_back_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
     monkeypatch.setattr(clock, "_LONGEST_WAIT", 0.1)
-    clock.wait_until_settled([time.time_ns() + 3600 * SECOND + 1])
+    clock.wait_until_certain([time.time_ns() + 3600 * SECOND + 1])
     assert time.monotonic() - begun < 30

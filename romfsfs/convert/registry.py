@@ -104,7 +104,7 @@ class Converters:
         converter = self._find(path)
         size = os.fstat(source_fd).st_size
         if converter is None:
-            return _settled(unchanged(path), source_digest, size), ""
+            return _decided(unchanged(path), source_digest, size), ""
         read = _reader(source_fd)
         wrong = impostor(path, read)
         if wrong is not None:
@@ -114,7 +114,7 @@ class Converters:
         except ToolMissing as missing:
             return _failed(path, _tool_missing(missing)), ""
         if decision.state is not State.PENDING:
-            return _settled(decision, source_digest, size), ""
+            return _decided(decision, source_digest, size), ""
         key = _key(converter, decision, source_digest)
         entry = self._cache.get(key)
         if entry is not None:
@@ -162,7 +162,7 @@ class Converters:
             with _opened(source) as copy:
                 decision = converter.decide(path, _reader(copy), size)
             if decision.state is not State.PENDING:
-                return _settled(decision, digest, size)
+                return _decided(decision, digest, size)
             key = _key(converter, decision, digest)
             try:
                 with self._cache.lock(key, seconds, cancel):
@@ -268,7 +268,7 @@ def _failed(stored: str, *diagnostics: Diagnostic) -> Conversion:
     return Conversion(State.FAILED, stored, diagnostics=diagnostics)
 
 
-def _settled(decision: Decision, digest: str, size: int) -> Conversion:
+def _decided(decision: Decision, digest: str, size: int) -> Conversion:
     if decision.state is State.FAILED:
         return _failed(decision.stored_path, *decision.diagnostics)
     return Conversion(State.READY, decision.stored_path, None, digest, size, decision.diagnostics)

@@ -26,7 +26,7 @@ from romfsfs.errors import (
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size, is_blank
 from romfsfs.image.slots import Slot
-from romfsfs.system.clock import unsettled, wait_until_settled
+from romfsfs.system.clock import uncertain_for, wait_until_certain
 from romfsfs.system.copying import write_all
 from romfsfs.system.files import (
     CHUNK,
@@ -74,7 +74,7 @@ class FileDevice:
         """The file's identity without reading it; None if it is not there.
 
         Equal stamps mean equal content where the first is older than a tick of the kernel's
-        clock (`settled_stamp`): the change time cannot be set by a program.
+        clock (`certain_stamp`): the change time cannot be set by a program.
         """
         try:
             return _stamp(os.stat(self.path))
@@ -83,7 +83,7 @@ class FileDevice:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def settled_stamp(self) -> Stamp | None:
+    def certain_stamp(self) -> Stamp | None:
         """A stamp that any later change of the file will alter; waits for that, 20 ms at most, two
         seconds where times have no fraction.
 
@@ -91,9 +91,9 @@ class FileDevice:
         """
         for _ in range(3):
             stamp = self.stamp()
-            if stamp is None or unsettled(stamp[4]) <= 0:
+            if stamp is None or uncertain_for(stamp[4]) <= 0:
                 return stamp
-            wait_until_settled([stamp[4]])
+            wait_until_certain([stamp[4]])
         return None
 
     @property
@@ -205,7 +205,7 @@ class FileDevice:
             os.fsync(file.fileno())
             self._read_back(file.fileno(), image, size)
             compared = _stamp(os.fstat(file.fileno()))
-            wait_until_settled([compared[4]])
+            wait_until_certain([compared[4]])
             last_look()
         now = self.stamp()
         # The rename changes the change time, and nothing else.

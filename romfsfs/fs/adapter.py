@@ -90,7 +90,7 @@ class Adapter(FileOperations):
     def mkdir(self, path: str, mode: int) -> int:
         self._check_change(path)
         self._tree.at(os.mkdir, path, mode)
-        self._settle(path, mode)
+        self._hand_over(path, mode)
         self._changed(path)
         return 0
 
@@ -99,7 +99,7 @@ class Adapter(FileOperations):
         if not stat.S_ISREG(mode):
             raise refuse(errno.EPERM)
         os.close(self._tree.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(mode)))
-        self._settle(path, mode)
+        self._hand_over(path, mode)
         self._changed(path)
         return 0
 

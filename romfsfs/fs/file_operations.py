@@ -76,7 +76,7 @@ class FileOperations:
         flags = os.O_RDWR | os.O_CREAT | (info.flags & (os.O_EXCL | os.O_TRUNC))
         fd = self._tree.open(path, flags, stat.S_IMODE(mode))
         try:
-            self._settle(path, mode, fd)
+            self._hand_over(path, mode, fd)
             # Who asked for reading alone, as flock(1) does of its lock, cannot write.
             writable = info.flags & os.O_ACCMODE != os.O_RDONLY
             handle = Handle(fd, path, writable, self._host.limit(to_text(path)))
@@ -286,7 +286,7 @@ class FileOperations:
             if mode & dropped:
                 os.fchmod(fd, stat.S_IMODE(mode) & ~dropped)
 
-    def _settle(self, path: str, mode: int, fd: int | None = None) -> None:
+    def _hand_over(self, path: str, mode: int, fd: int | None = None) -> None:
         """Give something just made the mode and owner that its maker asked for."""
         mode = stat.S_IMODE(mode)
         lost = self._umask

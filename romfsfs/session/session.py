@@ -29,7 +29,7 @@ from romfsfs.session.plan.shadow import Convert, Deriver, ShadowEntry
 from romfsfs.session.plan.status import Status, make_status
 from romfsfs.session.plan.stored import InWork, Stored, open_stored
 from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
-from romfsfs.session.tree.digests import DigestCache, settled
+from romfsfs.session.tree.digests import DigestCache, certain
 from romfsfs.session.tree.worktree import scan
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Session:
             tree = options_below(self.work)
         with as_ours(self.folder.info):
             made = make_settings(self._remembered, tree)
-        if signature is None or settled(signature):
+        if signature is None or certain(signature):
             self._settings = signature, made
         return made
 

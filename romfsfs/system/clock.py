@@ -23,14 +23,14 @@ def clock_ns() -> int:
     return time.clock_gettime_ns(_LINUX_CLOCK) if sys.platform == "linux" else time.time_ns()
 
 
-def unsettled(changed_ns: int) -> float:
+def uncertain_for(changed_ns: int) -> float:
     """Seconds until a later change must leave another time than this one; not above 0: it must."""
     wanted = _TICK_SECONDS + (0.0 if changed_ns % 1_000_000_000 else _COARSE_SECONDS)
     return min(wanted, wanted - (clock_ns() - changed_ns) / 1e9)
 
 
-def wait_until_settled(times: Collection[int]) -> None:
+def wait_until_certain(times: Collection[int]) -> None:
     """Return when a later change must leave another time than any of these."""
     end = time.monotonic() + _LONGEST_WAIT
-    while (left := max(map(unsettled, times), default=0.0)) > 0 and time.monotonic() < end:
+    while (left := max(map(uncertain_for, times), default=0.0)) > 0 and time.monotonic() < end:
         time.sleep(max(left, _PAUSE))

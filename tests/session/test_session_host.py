@@ -226,7 +226,7 @@ def test_a_long_life_is_not_remembered(
     host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was known of contents that are gone goes: a daemon may live for months."""
-    monkeypatch.setattr("romfsfs.session.tree.digests.unsettled", lambda changed_ns: 0)
+    monkeypatch.setattr("romfsfs.session.tree.digests.uncertain_for", lambda changed_ns: 0)
     for number in range(10):
         desk.write("data.bin", bytes([number]) * 100)
         desk.write(f"passing{number}", b"x")

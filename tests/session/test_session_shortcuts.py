@@ -1,6 +1,6 @@
 """Files that did not change are told by their signatures, and not opened: the shortcut itself.
 
-A file that was written just now has no signature that proves anything (`digests.settled`), so
+A file that was written just now has no signature that proves anything (`digests.certain`), so
 these tests let their files grow older than a tick of the kernel's clock before they are committed.
 """
 
@@ -18,8 +18,8 @@ from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.session import Session
 from romfsfs.session.tree import digests, restore
-from romfsfs.session.tree.digests import settled
-from romfsfs.system.clock import wait_until_settled
+from romfsfs.session.tree.digests import certain
+from romfsfs.system.clock import wait_until_certain
 
 
 class Stop(Exception):
@@ -27,7 +27,7 @@ class Stop(Exception):
 
 
 def age(desk: Desk) -> None:
-    wait_until_settled([path.stat().st_ctime_ns for path in desk.work.rglob("*")])
+    wait_until_certain([path.stat().st_ctime_ns for path in desk.work.rglob("*")])
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_file_that_was_changed_just_now_is_read_each_time(aged: Desk, hashed: 
     aged.write("a.txt", b"2.5")
     found = os.stat(aged.work / "a.txt")
     again = aged.again()
-    while settled(digests.Signature.of(found)):  # a slow machine: anew
+    while certain(digests.Signature.of(found)):  # a slow machine: anew
         aged.write("a.txt", b"2.5")
         found = os.stat(aged.work / "a.txt")
     again.changes()

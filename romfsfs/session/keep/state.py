@@ -27,7 +27,7 @@ class Signature(NamedTuple):
     """The identity of a file's content as `stat` sees it, as git's index does.
 
     The change time cannot be set by a program, so equal signatures mean equal bytes, but for a
-    write within the same clock tick as the one before it (see `digests.settled`).
+    write within the same clock tick as the one before it (see `digests.certain`).
     """
 
     inode: int

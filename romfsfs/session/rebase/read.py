@@ -37,7 +37,7 @@ from romfsfs.session.session import Session
 from romfsfs.session.tree.extraction import Item, extract
 from romfsfs.session.tree.restore import mend_torn, opened, remove_unfinished
 from romfsfs.system.beside import Beside, Cancel
-from romfsfs.system.clock import wait_until_settled
+from romfsfs.system.clock import wait_until_certain
 from romfsfs.system.files import (
     Progress,
     digest_fd,
@@ -212,7 +212,7 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
         session.tree_base, "as found on the target", writes=False,
     ))  # fmt: skip
     # So that any later edit shows in its file's signature. Nobody edits before this returns.
-    wait_until_settled([e.signature.ctime_ns for e in entries if e.signature is not None])
+    wait_until_certain([e.signature.ctime_ns for e in entries if e.signature is not None])
 
 
 def _still_holds_base(session: Session, target: Target) -> bool:

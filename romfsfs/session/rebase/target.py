@@ -170,10 +170,10 @@ class FileTarget:
             return stamp is None and digest is None
         if self._seen == (digest, stamp):
             return True
-        settled = self.device.settled_stamp()
-        found = self.device.digest((settled or stamp)[2])
-        if settled is not None and settled == self.device.stamp():
-            self._seen = found, settled
+        certain = self.device.certain_stamp()
+        found = self.device.digest((certain or stamp)[2])
+        if certain is not None and certain == self.device.stamp():
+            self._seen = found, certain
         return found == digest
 
     def holds(self, image: Path) -> bool:
@@ -187,7 +187,7 @@ class FileTarget:
         """All of its bytes, whatever they are."""
         if not self.device.exists():
             return Held(None, 0)
-        stamp = self.device.settled_stamp()
+        stamp = self.device.certain_stamp()
         with folder.create(folder.found) as file:
             size = self.device.read_bytes(file, progress)
             file.flush()
@@ -199,7 +199,7 @@ class FileTarget:
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
              progress: Progress = no_progress) -> Base:  # fmt: skip
         device = self.device
-        stamp = device.settled_stamp()
+        stamp = device.certain_stamp()
         if not device.exists() and not new:
             raise DeviceAbsent(
                 "no such image file",
@@ -246,7 +246,7 @@ class FileTarget:
     def stamp_of(self, base: Base) -> Stamp | None:
         if self.device.written_stamp is not None:
             return self.device.written_stamp
-        stamp = self.device.settled_stamp()
+        stamp = self.device.certain_stamp()
         if stamp is not None and stamp == base.stamp:  # of what was read
             return stamp
         if stamp is None or self.device.digest(stamp[2]) != base.target_digest:

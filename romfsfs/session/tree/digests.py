@@ -6,18 +6,18 @@ import os
 from collections.abc import Iterable
 
 from romfsfs.session.keep.state import Signature
-from romfsfs.system.clock import unsettled
+from romfsfs.system.clock import uncertain_for
 from romfsfs.system.files import digest_fd
 
 
-def settled(signature: Signature) -> bool:
+def certain(signature: Signature) -> bool:
     """Whether a later change of the file must change this signature.
 
     A file that was changed just before it was hashed may be changed again within the same tick of
     the kernel's clock and keep its signature: git calls such an entry racy. Its signature proves
     nothing, so it is not kept.
     """
-    return unsettled(signature.ctime_ns) <= 0
+    return uncertain_for(signature.ctime_ns) <= 0
 
 
 class DigestCache:
@@ -36,7 +36,7 @@ class DigestCache:
         known = self._known.get(signature)
         if known is not None:
             return known, signature
-        trusted = settled(signature)
+        trusted = certain(signature)
         digest = digest_fd(fd)
         if not trusted:
             return digest, None
