@@ -109,9 +109,11 @@ class Editor:
     @worded()
     def revert(self, paths: Sequence[str] = ()) -> list[str]:
         """Bring paths, or everything, back to the base; which ones changed."""
+        changed = revert(
+            self.session, paths, connect=lambda _: contextlib.nullcontext(self._device)
+        )
         if paths:
-            return revert(self.session, paths)
-        changed = revert(self.session)
+            return changed
         make_ready(self.session, self._device)
         return changed
 

@@ -1,27 +1,43 @@
-"""The devices that sources and sessions mean, opened for the length of a block."""
+"""The devices that sources and sessions mean, opened for the length of a block; and which session
+a camera has, as far as USB tells."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.opening import drop
-from romfsfs.session.session import Session
+from romfsfs.session.session import Session, sessions
 
 
 @contextmanager
 def device(source: str, board: str | None = None, partition: int | None = None) -> Iterator[Device]:
-    """An open device, closed at the end of the block."""
+    """An open device, closed at the end of the block. SessionBusy, and the port is not touched,
+    while another process changes what the camera holds."""
+    if is_camera(source) and not source.startswith("dfu:"):
+        _refuse_changed(source)
     opened = open_device(source, board=board, partition=partition)
     try:
         yield opened
     finally:
         opened.close()
+
+
+def _refuse_changed(source: str) -> None:
+    """Root may open a port that is in use, and what is sent there would spoil a commit."""
+    try:
+        port = _port(source)
+    except RomfsError:  # the opening says what is wrong
+        return
+    for session in _of_cameras():
+        if _is_on(session, port):
+            session.folder.refuse_changed(session.info.name)
 
 
 @contextmanager
@@ -110,3 +126,53 @@ def _on_another_port(session: Session) -> Device | None:
             return opened
         opened.close()
     return None
+
+
+def known_session(source: str, partition: int) -> Session | None:
+    """The only session of the camera that SOURCE names, None if that is not clear from here.
+
+    By the USB serial number; where there is none, the one that is in use now on that port.
+    UsageError when SOURCE may mean several cameras that are connected.
+    """
+    if source.startswith("dfu:"):
+        return None
+    try:
+        port = _port(source)
+    except DeviceAbsent:
+        return unplugged_session(source, partition)
+    if not os.path.exists(port.port):
+        return unplugged_session(source, partition)
+    return _only(partition, lambda session: _is_on(session, port))
+
+
+def unplugged_session(source: str, partition: int) -> Session | None:
+    """The only session that was opened by this name, for a camera that is not there now."""
+    return _only(partition, lambda session: source in (session.info.source, session.info.name))
+
+
+def _only(partition: int, is_it: Callable[[Session], bool]) -> Session | None:
+    found = [each for each in _of_cameras() if each.info.partition == partition and is_it(each)]
+    return found[0] if len(found) == 1 else None
+
+
+def _of_cameras() -> Iterator[Session]:
+    return (session for session in sessions() if not session.info.is_file)
+
+
+def _port(source: str) -> CameraPort:
+    if source == "camera" or source.startswith("camera:"):
+        return pick_camera(source.partition(":")[2] or None)
+    return camera_port(source)
+
+
+def _is_on(session: Session, port: CameraPort) -> bool:
+    info = session.info
+    if not info.is_serial or (port.boards and info.board and info.board not in port.boards):
+        return False
+    number = telling(port.serial_number)
+    if number or info.usb_serial:
+        return number.casefold() == info.usb_serial.casefold()
+    was_on = info.name.rpartition(" on ")[2]
+    return os.path.realpath(was_on) == os.path.realpath(port.port) and not (
+        session.folder.mounted_at() is None and session.folder.changed_by() is None
+    )

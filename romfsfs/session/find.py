@@ -8,14 +8,12 @@ certain enough to write by: what writes opens the camera, and asks it who it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
-from romfsfs.session.connect import device
+from romfsfs.session.connect import device, known_session, unplugged_session
 from romfsfs.session.keep.folder import find_mounted, folder_of
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
@@ -221,58 +219,3 @@ def as_found(session: Session) -> Found:
     if holder is None or not holder.mountpoint or session.folder.out_of_reach():
         return Found(session, None)
     return Found(session, Path(holder.mountpoint))
-
-
-def known_session(source: str, partition: int) -> Session | None:
-    """The only session of the camera that SOURCE names, None if that is not clear from here.
-
-    By the USB serial number; where there is none, the one that is mounted now from that port.
-    UsageError when SOURCE may mean several cameras that are connected.
-    """
-    if source.startswith("dfu:"):
-        return None
-    try:
-        port = _port(source)
-    except DeviceAbsent:
-        return unplugged_session(source, partition)
-    if not os.path.exists(port.port):
-        return unplugged_session(source, partition)
-    return _only(each for each in _of_cameras(partition) if _is_on(each, port))
-
-
-def unplugged_session(source: str, partition: int) -> Session | None:
-    """The only session that was opened by this name, for a camera that is not there now."""
-    return _only(
-        each for each in _of_cameras(partition) if source in (each.info.source, each.info.name)
-    )
-
-
-def _only(found: Iterable[Session]) -> Session | None:
-    all_of_them = list(found)
-    return all_of_them[0] if len(all_of_them) == 1 else None
-
-
-def _of_cameras(partition: int) -> Iterator[Session]:
-    for session in sessions():
-        if not session.info.is_file and session.info.partition == partition:
-            yield session
-
-
-def _port(source: str) -> CameraPort:
-    if source == "camera" or source.startswith("camera:"):
-        return pick_camera(source.partition(":")[2] or None)
-    return camera_port(source)
-
-
-def _is_on(session: Session, port: CameraPort) -> bool:
-    info = session.info
-    if not info.is_serial or (port.boards and info.board and info.board not in port.boards):
-        return False
-    number = telling(port.serial_number)
-    if number or info.usb_serial:
-        return number.casefold() == info.usb_serial.casefold()
-    was_on = info.name.rpartition(" on ")[2]
-    return (
-        os.path.realpath(was_on) == os.path.realpath(port.port)
-        and session.folder.mounted_at() is not None
-    )

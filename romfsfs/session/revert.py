@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
+from romfsfs.devices.base import Device
 from romfsfs.errors import UsageError
+from romfsfs.session.connect import session_device
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.shadow import SUPERSEDED, Change, ShadowEntry
 from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.sources import secure
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import is_litter
 from romfsfs.session.tree.restore import is_below, restore, selected
@@ -22,14 +27,23 @@ from romfsfs.system.files import remove_folder, sync_dir
 log = logging.getLogger(__name__)
 
 
-def revert(session: Session, paths: Sequence[str] = (), root: Path | None = None) -> list[str]:
+def revert(
+    session: Session,
+    paths: Sequence[str] = (),
+    root: Path | None = None,
+    connect: Callable[[Session], AbstractContextManager[Device]] = session_device,
+) -> list[str]:
     """Bring paths (all, if none is given) back to what was last read or committed; which changed.
 
+    What was interrupted is finished first, for which `connect` opens the target.
     root: the mountpoint when the session is mounted; SessionBusy if it is and that was not said.
     UsageError for a path that is neither in the work tree nor in the base. Not mounted and no
     path: the edits are dropped as a whole (files that are never packed stay), and the next mount
     reads the target anew.
     """
+    if session.interrupted:
+        with connect(session) as device:
+            recover(session, device, mounted=Mounted(root))
     if root is not None:
         with session.folder.lock_for_change(session.info.name):
             return _revert(session, paths, root)

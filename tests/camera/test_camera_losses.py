@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -269,3 +271,51 @@ def test_a_camera_that_goes_silent(
         assert time.monotonic() - started < 30
     camera.replug()
     rig.ok("commit", "camera")
+
+
+def test_a_revert_finishes_the_commit_first(rig: Rig, connect: Connect) -> None:
+    """Else the edits would go, and the next command would bring half of them back."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    (session.work / "later.txt").write_text("not committed")
+    camera.unplug()
+    done = rig.run("revert", "camera", "--yes")
+    assert done.code == 5
+    assert (session.work / "later.txt").exists()
+    camera.replug()
+    assert "later.txt" in rig.ok("revert", "camera", "--yes")
+    assert not session.interrupted
+    assert is_new(camera)
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from romfsfs.session.keep.folder import SessionFolder
+with SessionFolder(Path(sys.argv[1])).lock_for_change("camera", "commit"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("words", ["push given.img", "commit", "pull copy.img", "mount mnt"])
+def test_a_port_that_a_commit_uses_is_left_alone(rig: Rig, connect: Connect, words: str) -> None:
+    """Root may open it all the same, and what is sent there would spoil the commit."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (rig.folder / "given.img").write_bytes(make_image("OPENMV4P", other_txt=b"other"))
+    (rig.folder / "mnt").mkdir()
+    command, *rest = words.split()
+    places = [*rest, "camera"] if command == "push" else ["camera", *rest]
+    asked = camera.statistics.execs
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, session.directory], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        done = rig.run(command, *places)
+        holder.communicate()
+    assert done.code == 1
+    assert "is running" in done.error
+    assert camera.statistics.execs == asked

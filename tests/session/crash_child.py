@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,9 +59,9 @@ def run(operation: str, wanted: str, source: str) -> None:
     elif operation == "undo":
         undo(session, device)
     elif operation == "revert":
-        revert(session, ["a.txt", "lib"])
+        revert(session, ["a.txt", "lib"], connect=lambda _: nullcontext(device))
     elif operation == "discard":
-        revert(session)
+        revert(session, connect=lambda _: nullcontext(device))
     elif operation == "recover":
         recover(session, device)
 

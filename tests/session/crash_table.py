@@ -18,6 +18,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,9 @@ class Scene:
             elif operation in ("recover", "rollback"):
                 recover(session, device, rollback=operation == "rollback")
             elif operation == "revert":
-                revert(session, ["a.txt", "lib"])
+                revert(session, ["a.txt", "lib"], connect=lambda _: nullcontext(device))
             elif operation == "discard":
-                revert(session)
+                revert(session, connect=lambda _: nullcontext(device))
             elif operation == "umount" and session.has_work:
                 with session.folder.lock_unmounted("app.img"):
                     leave_work(session)

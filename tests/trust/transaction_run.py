@@ -189,7 +189,8 @@ class Run:
     def succeeded(self, step: Step, led: list[World], before: tuple[Held, Tree | None],
                   after: tuple[Held, Tree | None], refused: list[str]) -> None:  # fmt: skip
         found, wrong = [], [f"it should have been refused: {reason}" for reason in refused]
-        alone = step[0].split()[0] in ("umount", "revert")  # of these the target knows nothing
+        # Of these the target knows nothing; but a revert finishes what was interrupted.
+        alone = step[0] == "umount" or (step[0].startswith("revert") and self.settled)
         if alone and not self.settled and (before == after or after[1] is not None):
             self.edited(before[1] or {}, after[1] or {})  # what was interrupted is finished later
             return
@@ -237,11 +238,14 @@ class Run:
         if not allowed and not broken and not held.is_as(before[0]):
             raise Fault(f"{step[0]} was hurt, and the target is neither old nor new: {held.tree}")
         name = step[0].split()[0]
-        if name == "revert":  # nobody finishes it: what is there is there
+        if name == "revert" and self.settled:  # nobody finishes it: what is there is there
             if before[1] is not None:
                 self.reverted_in_part(step, led, tree)
             return
-        dropped = name == "umount" and any(world.tree is None for world in led)
+        if name == "revert":  # it may have gone: nobody knows which of the edits
+            chosen = (step[1],) if step[0] == "revert" else ()
+            self.vague |= {p for w in self.worlds for p in worlds.reverted(w, chosen)}
+        dropped = name in ("umount", "revert") and any(world.tree is None for world in led)
         for world in self.worlds:
             lost = [p for p in world.edits() | set(filter(junk, world.tree or {}))
                     if p not in self.vague and not p.endswith(worlds.LITTER)

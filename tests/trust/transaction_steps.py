@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,8 @@ class Place:
         elif name in ("recover", "rollback"):
             recover(session, device, rollback=name == "rollback")
         elif name.startswith("revert"):
-            revert(session, [path] if name == "revert" else [])
+            paths = [path] if name == "revert" else []
+            revert(session, paths, connect=lambda _: nullcontext(device))
         elif session.has_work:
             with session.folder.lock_unmounted("app.img"):
                 leave_work(session)
