@@ -14,7 +14,7 @@ from pathlib import Path
 from lab import Lab, UsbCamera, tty_of, wait_for
 
 #: seconds in which systemd, udev and romfsfs have done what they do at a plug; emulation is slow
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Desk:

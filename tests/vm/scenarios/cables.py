@@ -54,7 +54,7 @@ def cable_in_dfu_commits(lab: Lab) -> None:
             (place / "new.bin").write_bytes(NEW["new.bin"])
             setting.programmed, setting.pull_after = 0, after
             lab.run("commit", place, code=5, says="went away")
-        assert setting.programmed == after
+        assert after <= setting.programmed < after + 256
         here = lab.listed(camera.romfs())
         lab.say(f"pulled after {after} of {whole} bytes: {here and sorted(here)}")
         assert here in (None, *wanted), here
