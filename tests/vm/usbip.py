@@ -7,11 +7,13 @@ control, bulk and interrupt. Facts: docs/cameras.md, "Emulated USB devices (virt
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +75,19 @@ def configuration(interfaces: bytes, count: int) -> bytes:
     return struct.pack("<BBHBBBBB", 9, 2, 9 + len(interfaces), count, 1, 0, 0x80, 250) + interfaces
 
 
+def _write(path: Path, line: str) -> None:
+    """To the driver, which is busy for as long as it takes the port's last device away."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            path.write_text(line)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
+
+
 @dataclass(slots=True)
 class Urb:
     """A transfer that the kernel waits for."""
@@ -123,8 +138,7 @@ class UsbDevice:
         self._socket = mine
         self._wake_read, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._serve, name=f"usb {port}", daemon=True)
-        line = f"{port} {kernels.fileno()} {port + 1} {FULL_SPEED}"
-        (VHCI / "attach").write_text(line)
+        _write(VHCI / "attach", f"{port} {kernels.fileno()} {port + 1} {FULL_SPEED}")
         kernels.close()
         self._thread.start()
 

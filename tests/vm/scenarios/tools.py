@@ -88,19 +88,23 @@ class Both:
         fake = self._run([sys.executable, str(FAKE), *words], "fake")
         self.lab.say(f"dfu-util {' '.join(words)} -> {real}")
         if real != fake:
-            self.different.append(f"{' '.join(words)}:\n  real {real}\n  fake {fake}")
+            self.differs(f"{' '.join(words)}:\n  real {real}\n  fake {fake}")
         read = [folder / "read" for folder in self.folders.values()]
         contents = [path.read_bytes() if path.exists() else None for path in read]
         if contents[0] != contents[1]:  # of what was read before the cable went, too
             sizes = [None if each is None else len(each) for each in contents]
-            self.different.append(f"{' '.join(words)}: the files have {sizes} bytes")
+            self.differs(f"{' '.join(words)}: the files have {sizes} bytes")
         for path in read:
             path.unlink(missing_ok=True)
         for camera in self.cameras:
             for at, setting in enumerate(camera.settings):
                 kept = self.state / f"{camera.serial}-{at}"
                 if kept.exists() and kept.read_bytes() != self.content(setting):
-                    self.different.append(f"{' '.join(words)}: {setting.name} differs")
+                    self.differs(f"{' '.join(words)}: {setting.name} differs")
+
+    def differs(self, what: str) -> None:
+        self.lab.say(f"DIFFERENT: {what}")
+        self.different.append(what)
 
     def content(self, setting: Setting) -> bytes:
         """Nothing of what no call is about, and what is large."""
