@@ -116,7 +116,8 @@ def _mount_plugged(output: Output, port: str, folder: Path) -> None:
     try:
         while True:
             try:
-                context.invoke(mount, source=port, directory=str(folder / name), notify=True)
+                place = str(folder / name)
+                context.invoke(mount, source=port, directory=place, notify=True, foreground=True)
                 return
             except (DeviceBusy, SessionBusy) as error:
                 if time.monotonic() > end:

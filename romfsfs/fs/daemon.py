@@ -110,7 +110,7 @@ def mount(
             host.close()
 
     if options.foreground:
-        serve(options.progress, lambda host: lambda: None)
+        serve(options.progress, _log_too)
         return 0
     return _in_background(serve, path, options.progress)
 
@@ -287,7 +287,24 @@ class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
         with contextlib.suppress(OSError):
-            shorten(2)
+            shorten(self.stream.fileno())
+
+
+def _log_too(host: SessionHost) -> Callable[[], None]:
+    """In the foreground: the session's log besides standard error, which hears no more than before.
+    OSError."""
+    if host.log_file is not None:
+        root = logging.getLogger()
+        if not root.handlers:
+            root.addHandler(logging.StreamHandler())  # as logging does where there is none
+        for handler in root.handlers:
+            handler.setLevel(max(handler.level, root.getEffectiveLevel()))
+        stream = open(host.log_file, "a+", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+        handler = _LogHandler(stream)
+        handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+        root.addHandler(handler)
+        root.setLevel(min(root.getEffectiveLevel(), logging.INFO))
+    return lambda: None
 
 
 def shorten(fd: int) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,28 @@ def test_a_script_that_is_still_being_written_is_told_apart(mounts: Mounts, imag
         assert "app.py" in done.err
     done = mounts.command("commit", cam)
     assert done.code == 0, done.err
+
+
+def test_a_mount_in_the_foreground_keeps_the_log_too(mounts: Mounts, image: Path) -> None:
+    """As `automount` mounts: whoever looks for the reason looks there."""
+    cam = mounts.folder / "cam"
+    cam.mkdir()
+    mounts.directories.append(cam)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "romfsfs", "mount", "--foreground", image, cam],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + LIMIT
+    while find_mount(str(cam)) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    (cam / "bad.py").write_text("def f(:\n")
+    while "SyntaxError" not in (cam / ".romfs/log").read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert mounts.command("umount", cam).code == 0
+    said, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert "SyntaxError" in said, "and standard error as before"
+    assert "INFO" not in said
 
 
 def test_a_commit_that_fails_leaves_it_mounted(mounts: Mounts, image: Path) -> None:

@@ -75,6 +75,8 @@ def test_systemd_takes_the_units(tmp_path: Path, home: Path, folder: str) -> Non
     }  # fmt: skip
     # run again after `romfsfs umount`, when there is nothing to unmount: no failure of the unit
     assert b"\nExecStop=-" in files[0].data
+    # one process, and SIGTERM to it alone: fusermount3 must not be ended with the mount
+    assert b"\nType=exec\nKillMode=mixed\n" in files[0].data
     for each in files:
         each.path.parent.mkdir(parents=True, exist_ok=True)
         name = each.path.name.replace("@", "@ttyACM0")
