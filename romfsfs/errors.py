@@ -128,7 +128,7 @@ class ToolMissing(ConversionError):
 
 
 class Cancelled(RomfsError):
-    """A conversion or another program was told to stop; nobody is shown this."""
+    """A conversion or another program was told to stop; users never see this."""
 
 
 class ImageError(RomfsError):

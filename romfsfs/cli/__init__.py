@@ -1,7 +1,6 @@
 """The command line. The only part of romfsfs that prints.
 
 app        the click group; commands are imported when they are called
-sources    what DIR or SOURCE means
 output     results, errors, progress; mistakes: errors of click, in our form
 mounting, sessions, unfinished, images, building, machines, whole, zoo    the commands
 watch      `status --watch`; maps: `info --map`

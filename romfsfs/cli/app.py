@@ -150,7 +150,7 @@ def run(arguments: list[str], output: Output | None = None) -> int:
     output = output or Output()
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in previous.items():
-        if handler is not signal.SIG_IGN:  # nohup: the terminal's end is none of ours
+        if handler is not signal.SIG_IGN:  # nohup: the terminal's end does not matter
             signal.signal(number, _terminate)
     try:
         return finish(output, _run(output, arguments))
@@ -183,7 +183,7 @@ def _run(output: Output, arguments: list[str]) -> int:
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError) and reader_has_gone():
-            return EXIT_OK  # who reads has seen enough: `| head`
+            return EXIT_OK  # the reader has seen enough: `| head`
         output.error(os_error(error))
         return EXIT_FAILURE
 

@@ -1,4 +1,4 @@
-"""`romfsfs help COMMAND`, for who does not think of --help."""
+"""`romfsfs help COMMAND`, for people who do not think of --help."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Output:
     def progress(self) -> Iterator[Progress]:
         """A `Progress` callback for the work in this block, which never fails.
 
-        Work does not stop half-way because nobody looks at it any more.
+        Work does not stop half-way because its terminal is gone.
         """
         if self.quiet:
             yield no_progress

@@ -76,7 +76,7 @@ def known_copy(opened: Device) -> Path | None:
     try:
         tree = opened.read_tree() if kept else None
     except ImageFormatError:
-        return None  # whoever reads all of it says what is wrong
+        return None  # reading all of it says what is wrong
     if tree is None or tree.size not in kept.values():
         return None  # not worth the camera's time, which hashes a megabyte in a second or so
     digest = opened.digest(tree.size)
@@ -91,7 +91,7 @@ def tree_of(
     *,
     digested: bool = False,
 ) -> tuple[Image, str, DeviceInfo | None]:
-    """As `image_of`, for who needs no file's content: the tree, and if asked for its digest.
+    """As `image_of`, without the content of files: the tree, and if asked for its digest.
 
     Of a camera little more than the records of files and folders is read; it hashes by itself.
     """

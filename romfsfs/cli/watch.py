@@ -65,7 +65,7 @@ def watch(
 
 
 def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:
-    """The status now, at each look; ends when what was mounted is mounted no more."""
+    """The status now, at each look; ends when what was mounted is unmounted."""
     mountpoint = found.mountpoint
     while True:
         if mountpoint is None:

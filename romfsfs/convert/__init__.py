@@ -6,7 +6,6 @@
     script, vela, stedgeai, haar    the converters; mpy and flatbuffer read formats
     admission   will what is stored run there?
     cache       results by content, across processes
-    tools       the one place that runs programs
     pool        background workers
     junk        what is never packed
 

@@ -44,7 +44,7 @@ GRACE_SECONDS = 600.0
 ABANDONED_SECONDS = 60.0
 #: An artifact whose record is gone, or is yet to come, stays so long. Seconds.
 _ORPHAN_SECONDS = 3600.0
-#: After so many seconds somebody trims again, and whoever has filed this part of the limit.
+#: It is trimmed after so many seconds, or when a process has filed this part of the limit.
 _TRIM_SECONDS = 3600.0
 _TRIM_PART = 16
 #: How often a use is noted, seconds: trimming needs no finer order.
@@ -128,26 +128,18 @@ class Cache:
     def lock(self, key: str, seconds: float, cancel: Cancel | None = None) -> Iterator[None]:
         """Hold `key` against every other thread and process. LockTimeout, Cancelled.
 
-        The lock file is removed while the lock is held, so whoever gets a lock has to look
-        whether the file it locked is still the one with that name.
-        """
+        The lock file is removed while the lock is held. Who was waiting for it and who then makes
+        another may hold the key together: each looks for the result first, and finds it."""
         path = make_private_dir(self.directory / "locks") / key
-        deadline = time.monotonic() + seconds
-        while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                self._acquire(fd, key, deadline, cancel)
-                if self._is_current(fd, path):
-                    break
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            yield
+            self._acquire(fd, key, time.monotonic() + seconds, cancel)
+            try:
+                yield
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
             os.close(fd)
 
     @contextlib.contextmanager
@@ -234,14 +226,6 @@ class Cache:
             if time.monotonic() >= deadline:
                 raise LockTimeout(key)
             time.sleep(_LOCK_POLL_SECONDS)
-
-    @staticmethod
-    def _is_current(fd: int, path: Path) -> bool:
-        try:
-            named = os.stat(path)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(os.fstat(fd), named)
 
     def _usage(self) -> Iterator[tuple[float, int, Path]]:
         """Last use, bytes and record of each entry."""

@@ -162,7 +162,7 @@ class FileDevice:
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
         self._written = None
-        # The rename asks for the folder's permission alone: who protected the file meant it.
+        # The rename asks for the folder's permission alone: a user who protected the file meant it.
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             raise DeviceError(
                 "the file is read-only",

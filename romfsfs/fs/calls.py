@@ -56,7 +56,7 @@ def allocate(fd: int, mode: int, offset: int, length: int) -> None:
     place = ctypes.c_int64(offset), ctypes.c_int64(length)
     while _FALLOCATE(fd, mode, *place) != 0:
         number = ctypes.get_errno()
-        if number != errno.EINTR:  # a signal that this process got is none of the caller's
+        if number != errno.EINTR:  # a signal to this process does not concern the caller
             raise refuse(number)
 
 

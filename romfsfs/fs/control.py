@@ -1,4 +1,4 @@
-"""The control directory `.romfs/`: there for who knows its name, in no listing of the root.
+"""The control directory `.romfs/`: reached by its name, in no listing of the root.
 
     shadow/  base/  zoo/            read-only trees of the host
     status  status.json  status.html  log    text, as it was when the file was opened

@@ -318,8 +318,8 @@ def shorten(fd: int) -> None:
 
 
 def _let_go_of_others(channel: int) -> None:
-    """What the caller has open besides: a lock on it would last as long as the mount, and who reads
-    the other end of a pipe would wait as long.
+    """What the caller has open besides: a lock on it would last as long as the mount, and a
+    program at the other end of a pipe would wait as long.
 
     The numbers stay taken: an object of the caller's that closes its own must not close ours.
     """

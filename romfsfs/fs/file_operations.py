@@ -30,8 +30,6 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
 _BY_PATH = hasattr(os, "O_PATH") and os.path.exists("/proc/self/fd")
 _TO_TRUNCATE = getattr(os, "O_PATH", 0) if _BY_PATH else os.O_WRONLY
 
-_HAS_PREADV = hasattr(os, "preadv")  # not on macOS before 11
-
 
 class FileOperations:
     """The half of a mount's operations that deals with files' content, and what both share.
@@ -72,12 +70,12 @@ class FileOperations:
 
     def create(self, path: str, mode: int, info: Any) -> int:
         self._check_change(path)
-        # Always for reading too: who opened it for writing only may still map it later.
+        # Always for reading too: a program that opened it for writing only may map it later.
         flags = os.O_RDWR | os.O_CREAT | (info.flags & (os.O_EXCL | os.O_TRUNC))
         fd = self._tree.open(path, flags, stat.S_IMODE(mode))
         try:
             self._hand_over(path, mode, fd)
-            # Who asked for reading alone, as flock(1) does of its lock, cannot write.
+            # A program that asked for reading alone, as flock(1) does of its lock, cannot write.
             writable = info.flags & os.O_ACCMODE != os.O_RDONLY
             handle = Handle(fd, path, writable, self._host.limit(to_text(path)))
         except BaseException:
@@ -118,12 +116,9 @@ class FileOperations:
     def read(self, space: memoryview, offset: int, info: Any) -> int:
         """Fill `space` as far as there is something to read; returns bytes read."""
         fh = info.fh
-        if fh < control.FIRST_HANDLE and _HAS_PREADV:
-            return os.preadv(fh, [space], offset)
         if fh < control.FIRST_HANDLE:
-            data = os.pread(fh, len(space), offset)
-        else:
-            data = self._control.file(fh).read(len(space), offset)
+            return os.preadv(fh, [space], offset)
+        data = self._control.file(fh).read(len(space), offset)
         space[: len(data)] = data
         return len(data)
 
@@ -178,7 +173,7 @@ class FileOperations:
 
     def fallocate(self, path: str | None, mode: int, offset: int, length: int, info: Any) -> int:
         """Without this, glibc's posix_fallocate reads and writes a byte of every block, and fails
-        for who opened the file for writing only."""
+        where the file was opened for writing only."""
         if info.fh >= control.FIRST_HANDLE:
             raise refuse(errno.EOPNOTSUPP)
         handle = self._handles.get(info.fh)

@@ -4,10 +4,10 @@ libfuse's own is not used, for two reasons.
 
 It can stop for good. libfuse before 3.13 locks the path of every request. One with two paths
 (rename, link) that has to wait may hold one of them already; another that takes a name away
-(rmdir, unlink, rename) then waits for it, and shuts out who comes later, that same rename too. No
+(rmdir, unlink, rename) then waits for it, and shuts out later ones, that same rename too. No
 request that comes near the two is ever answered (https://github.com/libfuse/libfuse/issues/695).
-Here these are let into libfuse one at a time, by a lock that is taken before libfuse's own: who
-waits there holds nothing. All others run beside them and beside each other.
+Here these are let into libfuse one at a time, by a lock that is taken before libfuse's own: a
+request that waits there holds nothing. All others run beside them and beside each other.
 
 And with several clients its threads, each with a request, spend their time handing the
 interpreter's lock around: eight are served three times faster by two threads. So only so many

@@ -2,7 +2,7 @@
 
 `remotezip` reads the zip; here is where it gets its ranges from. The directory's stay in the zip's
 folder, so that it can be listed without a network; a member's goes once the member is extracted,
-and until then is resumed by whoever asks next.
+and until then the next command that asks resumes it.
 
 What servers do (docs/cameras.md, "Default contents"): GitHub redirects to another host, with an
 address that is signed for one method and expires, so each request begins at the URL itself, and

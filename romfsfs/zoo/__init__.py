@@ -4,7 +4,6 @@
     index      `index.csv`, which board a model is for; patterns: the program that says so
     catalog    the models of a zoo for a board, and finding one by what people type
     sources    a folder, a zip, or a listing of files at a URL
-    download   files over HTTP: resumed, bounded, verified, kept
     choose     which source: option, environment, what was remembered, the OpenMV IDE
     tree       the zoo as `.romfs/zoo/` in a mount
     adding     a model and its labels into a directory

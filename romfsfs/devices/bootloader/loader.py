@@ -15,7 +15,7 @@ class BootLoader(Protocol):
     as the loader can. capacity: of the partition. header_unit: bytes that the image header has to
     be written together with, since writing it erases them, or since they are one page.
     Every call raises DeviceLost when the camera went away, DeviceError for other failures. The
-    image header is in the first bytes, so whoever writes keeps it for the last.
+    image header is in the first bytes, so a caller writes them last.
     """
 
     kind: str
