@@ -15,7 +15,6 @@ new one, or none (the block with the image header is invalidated first and progr
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -24,7 +23,7 @@ from romfsfs.errors import CapacityError, ImageFormatError
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size
 from romfsfs.image.slots import Slot
-from romfsfs.system.files import Progress, no_progress
+from romfsfs.system.files import Progress, digest_fd, no_progress
 
 #: bytes of the image header that say how long the image is (docs/format.md)
 HEADER_SIZE = 16
@@ -152,7 +151,8 @@ class PartitionState:
 
 
 class Device(Protocol):
-    """A target of images; see the module's docstring for the rules that all share."""
+    """A target of images; see the module's docstring for the rules that all share. What has an
+    answer here is inherited by devices that can do no better."""
 
     def info(self) -> DeviceInfo:
         """What the device is; asks nothing of it that opening did not."""
@@ -170,21 +170,22 @@ class Device(Protocol):
 
         None: it cannot tell without sending everything (DFU, RT1060): read it.
         """
-        ...
+        found = self.digest(size)
+        return None if found is None else digest_fd(image.fileno(), 0, size) == found
 
     def read_tree(self) -> Image | None:
         """The tree of the image there, of which little more than the records was moved.
 
         None: blank, or it takes as much as reading the image (`read_image`). ImageFormatError.
         """
-        ...
+        return None
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         """The slots of openmv-ota that a write of the first `size` bytes may break, () if none.
 
         A boot loader reads up to the trailers for it: half of the partition, or all of it.
         """
-        ...
+        return ()
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         """Write to `out` (from its position) the image there, and return its size in bytes.
@@ -212,32 +213,15 @@ class Device(Protocol):
 
         The first call after a write restarts it. None: it cannot be asked that.
         """
-        ...
+        return None
 
     def restart(self) -> None:
         """Restart the camera so that it mounts what it now holds; does nothing for a file."""
-        ...
+        return
 
     def close(self) -> None:
         """Leave the device as it was found. May be called twice."""
-        ...
-
-
-def matches_by_digest(device: Device, image: BinaryIO, size: int) -> bool | None:
-    """`Device.matches` for devices whose `digest` answers; leaves the position of `image` moved."""
-    found = device.digest(size)
-    if found is None:
-        return None
-    digest = hashlib.sha256()
-    image.seek(0)
-    left = size
-    while left:
-        data = image.read(min(left, 1 << 20))
-        if not data:
-            return False
-        digest.update(data)
-        left -= len(data)
-    return digest.hexdigest() == found
+        return
 
 
 def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from romfsfs.devices.base import DeviceInfo, WriteReport, matches_by_digest
+from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.errors import (
     DeviceAbsent,
     DeviceError,
@@ -23,9 +23,7 @@ from romfsfs.errors import (
     VerifyError,
     shell_word,
 )
-from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size, is_blank
-from romfsfs.image.slots import Slot
 from romfsfs.system.clock import uncertain_for, wait_until_certain
 from romfsfs.system.copying import write_all
 from romfsfs.system.files import (
@@ -46,7 +44,7 @@ Stamp = tuple[int, int, int, int, int]
 _FROM_DISK = 64 << 20
 
 
-class FileDevice:
+class FileDevice(Device):
     """An image file, which may not exist yet. Errors are DeviceError with the path."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -104,16 +102,6 @@ class FileDevice:
     def digest(self, size: int) -> str | None:
         with self._open() as file:
             return digest_fd(file.fileno(), 0, size)
-
-    def matches(self, image: BinaryIO, size: int) -> bool | None:
-        return matches_by_digest(self, image, size)
-
-    def read_tree(self) -> Image | None:
-        return None
-
-    def slots(self, size: int) -> tuple[Slot, ...]:
-        """Nothing runs a file: it may be replaced."""
-        return ()
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         """The whole file, with whatever follows the image in it; 0 for an empty or blank one."""
@@ -230,15 +218,6 @@ class FileDevice:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
             sync_dir(os.path.dirname(self.path))
-
-    def restart(self) -> None:
-        """A file needs none."""
-
-    def open_model(self, path: str) -> None:
-        """Nobody runs there."""
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _open(self) -> BinaryIO:
         try:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from romfsfs.devices.base import Device, DeviceInfo, WriteReport, matches_by_digest
+from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import ImageFormatError, VerifyError
 from romfsfs.image.model import FileNode, walk
@@ -118,7 +118,7 @@ def tree_of(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-class Flash:
+class Flash(Device):
     """A camera's partition in a file: erased bytes are FF, the header is programmed last.
 
     It can be told to lose power after so many bytes were programmed.
@@ -141,12 +141,6 @@ class Flash:
 
     def digest(self, size: int) -> str | None:
         return hashlib.sha256(self.path.read_bytes()[:size]).hexdigest()
-
-    def matches(self, image: BinaryIO, size: int) -> bool | None:
-        return matches_by_digest(self, image, size)
-
-    def slots(self, size: int) -> tuple[()]:
-        return ()
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         data = self.path.read_bytes()
@@ -180,12 +174,6 @@ class Flash:
         self.power -= len(allowed)
         if len(allowed) < len(data):
             raise PowerLost
-
-    def restart(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class PowerLost(Exception):

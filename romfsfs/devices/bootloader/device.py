@@ -19,6 +19,7 @@ from typing import BinaryIO
 from romfsfs.boards import Board, Partition
 from romfsfs.devices.base import (
     HEADER_SIZE,
+    Device,
     DeviceInfo,
     WriteReport,
     declared_size,
@@ -26,7 +27,6 @@ from romfsfs.devices.base import (
 )
 from romfsfs.devices.bootloader.loader import BootLoader
 from romfsfs.errors import DeviceError, DeviceLost, VerifyError
-from romfsfs.image.model import Image
 from romfsfs.image.reader import is_blank
 from romfsfs.image.slots import MOST_TRAILER, Slot, find_slots, trailer_places
 from romfsfs.system.files import Progress, no_progress
@@ -35,7 +35,7 @@ from romfsfs.system.files import Progress, no_progress
 _PAGE = 256
 
 
-class BootLoaderDevice:
+class BootLoaderDevice(Device):
     """One ROMFS partition through a boot loader. What was read is kept until it is written: nobody
     else writes to a camera in its loader."""
 
@@ -73,9 +73,6 @@ class BootLoaderDevice:
             return None
         image.seek(0)
         return image.read(size) == self._seen[:size]
-
-    def read_tree(self) -> Image | None:
-        return None
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         first, second = trailer_places(self._loader.capacity)
@@ -185,9 +182,6 @@ class BootLoaderDevice:
         """Start the firmware."""
         self._leave = False
         self._loader.reset()
-
-    def open_model(self, path: str) -> None:
-        """Nobody runs there."""
 
     def close(self) -> None:
         """The tools open the camera for each command; it may have to be restarted."""

@@ -15,12 +15,12 @@ from typing import BinaryIO, TypeVar
 from romfsfs.boards import Board
 from romfsfs.devices.base import (
     HEADER_SIZE,
+    Device,
     DeviceInfo,
     OpenedModel,
     PartitionState,
     WriteReport,
     declared_size,
-    matches_by_digest,
     size_to_write,
 )
 from romfsfs.devices.discovery import usb_serial
@@ -67,7 +67,7 @@ def _said_twice(text: str) -> bytes | None:
         return None
 
 
-class SerialCamera:
+class SerialCamera(Device):
     """An opened camera; `open` identifies it. A `Device`."""
 
     def __init__(
@@ -156,7 +156,7 @@ class SerialCamera:
         if size > self._geometry.readable:
             return False
         if self.facts.sha256:
-            return matches_by_digest(self, image, size)
+            return super().matches(image, size)
         if not self.facts.crc32:
             return None
         return self._same_checksums(image, 0, size)
