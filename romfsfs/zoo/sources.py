@@ -52,14 +52,14 @@ class Source(Protocol):
 
     def fetch(self, members: Sequence[Member]) -> None:
         """Bring these onto this machine, over one connection. RomfsError, OSError."""
-        ...
+        return
 
     def is_here(self, member: Member) -> bool:
         """Whether `open` would fetch nothing."""
-        ...
+        return True
 
 
-class FolderSource:
+class FolderSource(Source):
     """A folder on this machine: `models/`, one that holds it, or where an IDE is installed."""
 
     def __init__(self, folder: Path) -> None:
@@ -104,14 +104,8 @@ class FolderSource:
     def open(self, member: Member) -> int:
         return os.open(self.root / member.path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def fetch(self, members: Sequence[Member]) -> None:
-        pass
 
-    def is_here(self, member: Member) -> bool:
-        return True
-
-
-class ZipSource:
+class ZipSource(Source):
     """A zip on this machine or at a URL; its files are kept in the cache when they are opened."""
 
     def __init__(self, archive: Zip) -> None:
