@@ -40,10 +40,9 @@ _SHOWN_AFTER_SECONDS = 0.3
 class Output:
     """How much to say. verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log)."""
 
-    def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
+    def __init__(self) -> None:
         self.verbose = 0
         self.quiet = False
-        self.adjust(verbose, quiet)
 
     def adjust(self, verbose: int = 0, quiet: bool = False) -> None:
         """Say more, or less, as an option behind the command asks."""

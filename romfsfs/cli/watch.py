@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.cli.output import (
@@ -33,10 +33,7 @@ SECONDS = 0.5
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
-def watch(
-    output: Output, found: Found, *, as_json: bool = False, verbose: bool = False,
-    wait: Callable[[float], None] = time.sleep,
-) -> int:  # fmt: skip
+def watch(output: Output, found: Found, *, as_json: bool, verbose: bool) -> int:
     """Show the status at every change until Ctrl-C or until the session is unmounted. Exit code 0.
 
     On a terminal the screen is drawn anew; elsewhere each status is a block of its own, ended by
@@ -55,7 +52,7 @@ def watch(
                 flush()
             if reader_has_gone():  # while nothing changes nothing is written, which would find out
                 return EXIT_OK
-            wait(SECONDS)
+            time.sleep(SECONDS)
     except KeyboardInterrupt:
         if drawing:
             output.show("\n")

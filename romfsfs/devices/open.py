@@ -76,12 +76,12 @@ def _is_port(source: str) -> bool:
         return source.startswith("/dev/") and not source.startswith("/dev/shm/")  # noqa: S108
 
 
-def inspect(port: str, board: str | None = None) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
+def inspect(port: str) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
     """What the camera on a port is, and what its partitions hold; a script that runs there is
     interrupted. Errors as for opening."""
     from romfsfs.devices.serial_camera.camera import SerialCamera
 
-    camera = SerialCamera.open(port, board=board)
+    camera = SerialCamera.open(port)
     try:
         return camera.info(), camera.partitions()
     finally:

@@ -30,6 +30,7 @@ _BUSY_SECONDS = 2.0
 _BUSY_PAUSE_SECONDS = 0.05
 #: A mount that nobody uses ends at once, though it was taken away lazily.
 _LAZY_SECONDS = 2.0
+_END_SECONDS = 60.0
 
 
 def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: bool) -> str:
@@ -156,13 +157,9 @@ def check_allow_other() -> None:
 
 
 def unmount(
-    mountpoint: str | os.PathLike[str],
-    *,
-    pid: int | None = None,
-    lazy: bool = False,
-    timeout: float = 60.0,
+    mountpoint: str | os.PathLike[str], *, pid: int | None = None, lazy: bool = False
 ) -> bool:
-    """Unmount and wait until the daemon `pid` has ended, at most `timeout` seconds.
+    """Unmount and wait until the daemon `pid` has ended, a minute at most.
 
     lazy: take the mountpoint away even though it is in use; only when the user asks for it. False
     when programs still use it then: the daemon serves them to their end.
@@ -191,11 +188,11 @@ def unmount(
             )  # fmt: skip
         said = output.splitlines()
         raise RomfsError(f"cannot unmount: {said[-1] if said else 'no reason given'}", where=path)
-    if pid is not None and not wait_for_exit(pid, _LAZY_SECONDS if lazy else timeout):
+    if pid is not None and not wait_for_exit(pid, _LAZY_SECONDS if lazy else _END_SECONDS):
         if lazy:
             return False
         raise RomfsError(
-            f"unmounted, but its process {pid} has not ended in {timeout:.0f} s", where=path,
+            f"unmounted, but its process {pid} has not ended in {_END_SECONDS:.0f} s", where=path,
             next_step="see its log",
         )  # fmt: skip
     return True
