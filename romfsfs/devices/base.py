@@ -15,6 +15,7 @@ new one, or none (the block with the image header is invalidated first and progr
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -23,7 +24,7 @@ from romfsfs.errors import CapacityError, ImageFormatError
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size
 from romfsfs.image.slots import Slot
-from romfsfs.system.files import Progress, digest_fd, no_progress
+from romfsfs.system.files import CHUNK, Progress, no_progress
 
 #: bytes of the image header that say how long the image is (docs/format.md)
 HEADER_SIZE = 16
@@ -171,7 +172,14 @@ class Device(Protocol):
         None: it cannot tell without sending everything (DFU, RT1060): read it.
         """
         found = self.digest(size)
-        return None if found is None else digest_fd(image.fileno(), 0, size) == found
+        if found is None:
+            return None
+        image.seek(0)
+        digest, left = hashlib.sha256(), size
+        while data := image.read(min(left, CHUNK)):
+            digest.update(data)
+            left -= len(data)
+        return digest.hexdigest() == found
 
     def read_tree(self) -> Image | None:
         """The tree of the image there, of which little more than the records was moved.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_a_model_that_opens_tells_its_memory_and_its_ends(simulate: Simulate) ->
     (said,) = opened(simulate, "OPENMV4P", {"models/a.tflite": model(dtype=INT16)})
     ends = (Tensor((1, 4, 4), "h"),)
     assert said == OpenedModel("models/a.tflite", "", "", 64 + 512, ends, ends)
-    assert json.loads(json.dumps(said.record()))["inputs"] == [{"shape": [1, 4, 4], "dtype": "h"}]
+    assert json.loads(json.dumps(asdict(said)))["inputs"] == [{"shape": [1, 4, 4], "dtype": "h"}]
 
 
 def test_what_tensorflow_lite_micro_refuses(simulate: Simulate) -> None:
