@@ -24,6 +24,7 @@ from romfsfs.errors import (
     shell_word,
 )
 from romfsfs.image.reader import image_size, is_blank
+from romfsfs.system.beside import Beside
 from romfsfs.system.clock import uncertain_for, wait_until_certain
 from romfsfs.system.copying import write_all
 from romfsfs.system.files import (
@@ -190,8 +191,13 @@ class FileDevice(Device):
                 os.fchmod(file.fileno(), mode)
             copy_all(image, file, size, "writing", progress)
             file.flush()
-            os.fsync(file.fileno())
-            self._read_back(file.fileno(), image, size)
+            fd = file.fileno()
+            with Beside([lambda _: os.fsync(fd)]) as syncing:
+                if size <= _FROM_DISK:
+                    syncing.result(0)
+                    _drop_from_memory(fd)
+                self._read_back(fd, image, size)
+                syncing.result(0)
             compared = _stamp(os.fstat(file.fileno()))
             wait_until_certain([compared[4]])
             last_look()
@@ -200,9 +206,6 @@ class FileDevice(Device):
         self._written = now if now is not None and now[:4] == compared[:4] else None
 
     def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
-        advise = getattr(os, "posix_fadvise", None)  # not on macOS
-        if size <= _FROM_DISK and advise:
-            advise(fd, 0, 0, getattr(os, "POSIX_FADV_DONTNEED", 4))  # from the disk, not memory
         offset = 0
         while offset < size:
             mine = os.pread(fd, CHUNK, offset)
@@ -247,6 +250,13 @@ def _stamp(status: os.stat_result) -> Stamp:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
+
+
+def _drop_from_memory(fd: int) -> None:
+    """What is read next comes from the disk."""
+    advise = getattr(os, "posix_fadvise", None)  # not on macOS
+    if advise:
+        advise(fd, 0, 0, getattr(os, "POSIX_FADV_DONTNEED", 4))
 
 
 def _keep_owner(fd: int, before: os.stat_result) -> None:
