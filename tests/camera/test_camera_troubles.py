@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session
 
+from romfsfs.boards import get_board
 from romfsfs.simulator import TO_CAMERA, TO_HOST, Simulator
 
 Connect = Callable[..., Simulator]
@@ -23,8 +24,12 @@ def test_more_than_the_partition_holds(rig: Rig, connect: Connect) -> None:
         file.write(bytes(200 * KIB))
     assert caught.value.errno == errno.ENOSPC
     (cam / "huge").unlink()
-    for number in range(3):
+    for number in range(2):
         (cam / f"large{number}").write_bytes(bytes(40 * KIB))
+    with pytest.raises(OSError, match="No space left"):
+        (cam / "large2").write_bytes(bytes(40 * KIB))  # the three together
+    size = get_board("OPENMV2").partitions[0].size
+    (cam / "large2").write_bytes(bytes(size - 3 * 40 * KIB - len(b"old\n")))  # but for the names
     done = rig.run("commit", cam)
     assert done.code == 4
     assert camera.statistics.programmed == camera.statistics.erased_blocks == 0
