@@ -222,7 +222,6 @@ class Line:
         self._written: set[str] = set()  # ids
         self._codes: dict[str, int] = {}  # by id, else by port: the last one counts
         self._counts = {"written": 0, "had it already": 0}
-        self._others: set[str] = set()
         self._ending = False
         self._stop = threading.Event()
         self._code = 0
@@ -237,8 +236,6 @@ class Line:
         def end(number: int, frame: object) -> None:
             if self._ending or not watch:
                 self._stop.set()
-            elif self._running:
-                self._output.note("finishing what is being written; Ctrl-C again interrupts it")
             self._ending = True
 
         # An exception might come between an outcome and its row in the log.
@@ -249,6 +246,8 @@ class Line:
         }
         try:
             self._serve(watch)
+            if watch and self._running:
+                self._output.note("finishing what is being written; Ctrl-C again interrupts it")
             while self._running:
                 self._settle()
         finally:
@@ -269,6 +268,8 @@ class Line:
                 f"no camera{board} is connected",
                 next_step="check the cable; romfsfs doctor says what else may be missing",
             )
+        if watch:
+            self._output.note("waiting for cameras; Ctrl-C ends it, when what is begun is written")
         before = {} if watch else there
         used: dict[str, object] = {}
         while not (self._ending or self._code):

@@ -75,6 +75,8 @@ def push(
         raise RomfsError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
     if (watch or log) and not everyone:
         raise UsageError("--watch and --log need --all")
+    if wait and everyone:
+        raise UsageError("--wait is for one boot loader", next_step="--all --watch waits for all")
     if not (cameras or everyone):
         raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
     options = PushOptions(force, not no_reset, not no_backup, tries=tries, slot=slot)

@@ -298,6 +298,7 @@ def test_what_cannot_be_meant(
         return capsys.readouterr().err
 
     assert "--watch and --log need --all" in refused(str(image), "camera", "--watch")
+    assert "--all --watch waits" in refused(str(image), "dfu:OPENMV4", "--all", "--wait")
     assert "it may work on" in refused(str(image), "--all", "--watch")
     assert "--all chooses the cameras itself" in refused(str(image), "camera", "--all")
     assert "cannot be told apart" in refused(str(image), "dfu:OPENMV_RT1060", "--all")
