@@ -24,12 +24,17 @@ from romfsfs.devices.base import (
     size_to_write,
 )
 from romfsfs.devices.discovery import usb_serial
-from romfsfs.devices.serial_camera import flash_plan, identity, snippets, trying
+from romfsfs.devices.serial_camera import flash_plan, frames, identity, snippets, trying
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
-from romfsfs.devices.serial_camera.frames import MAX_CHUNK, SMALL_CHUNK
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
-from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range, records_of
+from romfsfs.devices.serial_camera.reading import (
+    Window,
+    bytes_lost,
+    read_range,
+    records_of,
+    said_twice,
+)
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.devices.serial_camera.writing import Writer
 from romfsfs.errors import (
@@ -45,26 +50,14 @@ from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
 _COARSE = 65536
-#: bytes of free heap with which frames need not be small
-_PLENTY = 96 << 10
 #: bytes per second that even the slowest camera hashes
 _SLOWEST_HASH = 100_000
-
 
 _Answer = TypeVar("_Answer")
 
 
 def _part(image: BinaryIO, start: int, length: int, end: int) -> bytes:
     return flash_plan.block_at(image, start, min(start + length, end))
-
-
-def _said_twice(text: str) -> bytes | None:
-    """The bytes of hex digits that were printed twice, None if the two differ."""
-    words = text.split()
-    try:
-        return bytes.fromhex(words[0]) if len(words) == 2 and words[0] == words[1] else None
-    except ValueError:
-        return None
 
 
 class SerialCamera(Device):
@@ -131,7 +124,7 @@ class SerialCamera(Device):
             progress("verifying", done - start, end - start)
 
         code = snippets.digest(self._partition.kind, self._partition.index, start, end)
-        return self._query(code, lambda text: _said_twice(text.replace(".", "")), dot).hex()
+        return self._query(code, lambda text: said_twice(text.replace(".", "")), dot).hex()
 
     def _query(
         self,
@@ -140,9 +133,11 @@ class SerialCamera(Device):
         heartbeat: Callable[[bytes], None] | None = None,
         limit: float = ANSWER_LIMIT,
     ) -> _Answer:
-        """Run a command that changes nothing; ask once more when `parse` makes nothing of it."""
-        for _ in (1, 2):
-            text = self._repl.run(code, limit, heartbeat).strip()
+        """Run a command that changes nothing; ask once more when the answer makes no sense."""
+        for nothing in (contextlib.suppress(DeviceAnswer), contextlib.nullcontext()):
+            text = ""
+            with nothing:
+                text = self._repl.run(code, limit, heartbeat).strip()
             answer = parse(text)
             if answer is not None:
                 return answer
@@ -192,7 +187,7 @@ class SerialCamera(Device):
 
     def _peek(self, *ranges: tuple[int, int]) -> bytes:
         code = snippets.peek(self._partition.kind, self._partition.index, *ranges)
-        return self._query(code, _said_twice)
+        return self._query(code, said_twice)
 
     def _look_for_slots(self) -> None:
         """One short question to a camera without openmv-ota."""
@@ -318,7 +313,7 @@ class SerialCamera(Device):
 
     def _window(self, raw: bool) -> Window:
         facts, partition = self.facts, self._partition
-        chunk = MAX_CHUNK if raw and facts.free >= _PLENTY else SMALL_CHUNK
+        chunk = frames.chunk(raw=raw, free=facts.free)
         return Window(partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk)
 
     def _writer(self) -> Writer:

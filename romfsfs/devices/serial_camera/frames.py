@@ -8,14 +8,21 @@ import zlib
 
 #: payload bytes of one frame, of one answer of the READ loop
 MAX_CHUNK = 4096
-#: the same as base64, and where memory is short (the M4's heap has 45 KiB): several copies exist
-#: while a payload is decoded. A multiple of 3.
+#: the same as base64, and where memory is short (the heaps of M4 and M7 have 45 and 52 KiB):
+#: several copies exist while a payload is decoded. A multiple of 3.
 SMALL_CHUNK = 1536
+#: bytes of free heap with which frames need not be small
+_PLENTY = 96 << 10
 MARKER = 0xA5
 _HEADER = struct.Struct("<BBHIIH")
 #: bytes on the wire after which no camera waits for more of a frame: a header's 24 characters and
 #: a payload of which every byte is written as two
 LONGEST = 24 + 2 * MAX_CHUNK
+
+
+def chunk(*, raw: bool, free: int) -> int:
+    """Bytes of a piece, for a camera with so much free heap (0: it does not say)."""
+    return MAX_CHUNK if raw and free >= _PLENTY else SMALL_CHUNK
 
 
 def frame(

@@ -171,6 +171,15 @@ def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> byte
     return data if len(data) == count and check == expected else None
 
 
+def said_twice(text: str) -> bytes | None:
+    """The bytes of hex digits that were printed twice, None if the two differ."""
+    words = text.split()
+    try:
+        return bytes.fromhex(words[0]) if len(words) == 2 and words[0] == words[1] else None
+    except ValueError:
+        return None
+
+
 def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:
     """What to say when no attempt came through whole."""
     return DeviceLost(

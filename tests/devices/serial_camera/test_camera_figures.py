@@ -91,7 +91,7 @@ def test_few_and_large_calls_carry_what_is_programmed(
 def test_cameras_with_little_memory(
     simulate: Callable[..., Simulator], raw: bool, heap: int
 ) -> None:
-    """The M4's heap has 45 KiB; the same with less of it left, filled by a script."""
+    """The M4's heap has 45 KiB, the M7's 52; the same with less of it left, filled by a script."""
     image = make_image(64 * KIB)
     hog = "import gc\nhog=bytearray(gc.mem_free()-9000)\nprint('full')\nwhile 1:pass\n"
     with simulate(
