@@ -252,7 +252,7 @@ class Desk:
         elif operation == "zoo":
             model = tree.pop("m.tflite", None)
             right = tree in edits and model in (None, self.model)
-            tree = {path: data for path, data in tree.items() if "zoo" not in path}
+            tree = {path: data for path, data in tree.items() if not path.endswith(".tmp")}
             right = right or tree in edits
         elif operation == "undo":
             tree.pop(".git", None)
