@@ -12,7 +12,8 @@ from measure import CHECKOUT
 
 PLACE = CHECKOUT / ".cache/mutants"
 #: In namespaces of its own: everything but the copy and a private /tmp can only be read.
-ISOLATED = (
+ISOLATED = (  # without copies of mounts, which would keep their daemons alive
+    "umount -a -l -t fuse,fuse.romfsfs; "
     'mount --bind "$1" /tmp && mount --bind "$2" "$2" && mount -o remount,bind,ro / && cd "$2"'
     ' && shift 2 && { "$@"; exit $?; }'
 )

@@ -261,7 +261,8 @@ def _read_only(folder: Path) -> tuple[str, ...]:
     """What to put before a command for whom this folder is to be mounted read-only."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a plain directory read-only")
-    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    # Its copies of others' mounts would keep those, and their daemons, alive.
+    script = 'umount -a -l -t fuse,fuse.romfsfs; mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     return "unshare", "--mount", "sh", "-c", script, str(folder)
 
 
