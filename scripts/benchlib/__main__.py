@@ -51,7 +51,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), type=Path,
                         help="two checkouts, one against the other, in turns")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="the figures, to keep")
-    parser.add_argument("--write", metavar="FILE.md", type=Path, help="the table into a document")
+    parser.add_argument("--write", metavar="DOCUMENT", type=Path, help="the table into a document")
     parser.add_argument("--dir", metavar="DIR", help="where to work (the temporary folder)")
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.sections) - set(SECTIONS)
@@ -97,6 +97,7 @@ def main() -> int:
                 print(Figure.row(figure.cells), flush=True)
                 figures.append(figure)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("interrupted")
         return 130
     finally:
