@@ -79,7 +79,7 @@ def push(
         raise UsageError("--wait is for one boot loader", next_step="--all --watch waits for all")
     if not (cameras or everyone):
         raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
-    options = PushOptions(force, not no_reset, not no_backup, tries=tries, slot=slot)
+    options = PushOptions(force, not no_reset, tries, slot, not no_backup)
     report = _Report(output, os.path.getsize(image), as_json, watch)
     if no_backup:
         output.note("no copy is kept of what a camera holds: undo cannot bring it back")

@@ -191,7 +191,7 @@ def commit(
         else:
             output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
         return EXIT_OK
-    options = CommitOptions(force, compact, dry_run, not no_reset, tries, slot)
+    options = CommitOptions(force, not no_reset, tries, slot, compact, dry_run)
     with output.progress() as progress:
         if elsewhere is not None:
             with device(elsewhere, session.info.board, session.info.partition) as opened:

@@ -30,11 +30,34 @@ from romfsfs.system.files import CHUNK, Progress, no_progress
 HEADER_SIZE = 16
 
 
-class OfKind:
-    """What the `kind` of a device means to those above it: nobody else compares it."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What of a device is remembered too, when it is not open.
 
-    __slots__ = ()
+    kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
+    real path of a file, 'board/unique id/partition' of a camera, with the board that it says it
+    is, whatever it is used as. name: how to show it.
+    capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
+    be erased together. mpy_version (version, sub-version) and march: what the camera's own
+    firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
+    usb_serial: of the port's USB device, '' where there is none: it is seen without opening it.
+    here: the camera's current folder, and the modules (and folders) there, found before /rom's.
+    """
+
     kind: str
+    key: str
+    name: str
+    board: str | None = None
+    partition: int = 0
+    capacity: int | None = None
+    erase_size: int | None = None
+    mpy_version: tuple[int, int] | None = None
+    march: str | None = None
+    notes: tuple[str, ...] = ()
+    usb_serial: str = ""
+    here: tuple[str, ...] = ()
+
+    # What the kind means to those above: nobody else compares it.
 
     @property
     def is_file(self) -> bool:
@@ -49,40 +72,20 @@ class OfKind:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceInfo(OfKind):
+class DeviceInfo(Known):
     """What is known of an open device.
 
-    kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
-    real path of a file, 'board/unique id/partition' of a camera, with the board that it says it
-    is, whatever it is used as. name: how to show it.
-    capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
-    be erased together. mpy_version (version, sub-version) and march: what the camera's own
-    firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
-    usb_serial: of the port's USB device, '' where there is none. has_id: the camera says a unique
-    id; without one the key ends in the port, and what the camera holds decides whether it is the
-    one that is meant.
-    here: the camera's current folder, and the modules (and folders) there, found before /rom's.
+    has_id: the camera says a unique id; without one the key ends in the port, and what the camera
+    holds decides whether it is the one that is meant.
     slots: of openmv-ota, where opening told (`Device.slots` tells of all).
     header_unit: bytes that can only be written after the image header, 0 where the header is last:
     a write that is cut between leaves the header without them.
     """
 
-    kind: str
-    key: str
-    name: str
-    board: str | None = None
-    partition: int = 0
-    capacity: int | None = None
-    erase_size: int | None = None
-    mpy_version: tuple[int, int] | None = None
-    march: str | None = None
     firmware: str = ""
-    notes: tuple[str, ...] = ()
-    usb_serial: str = ""
     header_unit: int = 0
     has_id: bool = True
     slots: tuple[Slot, ...] = ()
-    here: tuple[str, ...] = ()
 
     def may_be(self, key: str) -> bool:
         """Whether nothing but its contents says that this is not the device of that key."""

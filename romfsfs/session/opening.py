@@ -18,9 +18,6 @@ from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress, remove_folder
 
-#: The log of a mount is cut to its end when it has grown beyond this, bytes.
-_LOG_BYTES = 1 << 20
-_LOG_KEPT = 1 << 18
 #: A session without edits whose file has been gone for so long is dropped.
 _ABANDONED_SECONDS = 90 * 86400
 
@@ -41,7 +38,6 @@ def enter(
         session = session_for(device, source, chosen)
         resumed = make_ready(session, device, new=chosen.new, progress=progress)
         with contextlib.suppress(OSError, RomfsError):  # of no use to this mount
-            _cut_log(folder)
             drop_abandoned()
     except BaseException:
         with lock:
@@ -51,14 +47,6 @@ def enter(
                 remove_folder(folder.path)  # nothing was read: there is nothing to remember
         raise
     return session, lock, resumed
-
-
-def _cut_log(folder: SessionFolder) -> None:
-    if folder.log.exists() and folder.log.stat().st_size > _LOG_BYTES:
-        with open(folder.log, "rb") as file:
-            file.seek(-_LOG_KEPT, os.SEEK_END)
-            file.readline()
-            save(folder.log, file.read())
 
 
 def drop_abandoned() -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from romfsfs.boards import get_board, parse_board
 from romfsfs.convert import Converters, Excludes, Options, Target
 from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options, unreadable
-from romfsfs.devices.base import DeviceInfo
+from romfsfs.devices.base import Known
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.tree.worktree import open_file
@@ -48,20 +48,17 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
         named, number = parse_board(tree.board)
         at = info.partition if not info.is_file or number is None else number
         info = replace(info, board=named.name, partition=at)
-    board = get_board(info.board) if info.board else None
-    partition = board.partition(info.partition) if board else None
-    options = Options.from_record(info.options).over(tree.rules)
-    target = Target(board, partition, options, info.mpy_version, info.march, info.here)
+    target = device_target(info, Options.from_record(info.options).over(tree.rules))
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
     return Settings(info, tree, target, excludes, converters, Admission(converters))
 
 
-def device_target(info: DeviceInfo) -> Target:
-    """What a whole image on an open device has to run on."""
+def device_target(info: Known, options: Options | None = None) -> Target:
+    """What is to run on this device."""
     board = get_board(info.board) if info.board else None
     partition = board.partition(info.partition) if board else None
-    return Target(board, partition, Options(), info.mpy_version, info.march, info.here)
+    return Target(board, partition, options or Options(), info.mpy_version, info.march, info.here)
 
 
 def options_of_tree(root_fd: int, folder: str) -> TreeOptions:

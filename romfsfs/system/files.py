@@ -266,8 +266,11 @@ def sync_file_system(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Iterator[BinaryIO]:
-    """A file to write; when the block ends without an exception it becomes `path`, durably.
+def replace_atomically(
+    path: str | os.PathLike[str], mode: int = 0o600, *, durable: bool = True
+) -> Iterator[BinaryIO]:
+    """A file to write; when the block ends without an exception it becomes `path`, durably (or
+    not yet: one of many, in a folder that is not searched for what was left each time).
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
     `path` is the old file or the new one. The temporary file is removed on failure, and with the
@@ -282,14 +285,16 @@ def replace_atomically(path: str | os.PathLike[str], mode: int = 0o600) -> Itera
         with named(target), open(fd, "w+b") as file:
             yield cast(BinaryIO, file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    remove_temporaries(folder or ".", name)
-    sync_dir(folder or ".")
+    if durable:
+        remove_temporaries(folder or ".", name)
+        sync_dir(folder or ".")
 
 
 #: What `replace_atomically` calls a file until it is whole: nobody else makes such names.

@@ -282,7 +282,7 @@ SETTINGS = json.dumps({
 
 
 def _state() -> list[bytes]:
-    info = SessionInfo("key", "file", "a.img", "a.img", "OPENMV4", 0, options={"convert": True})
+    info = SessionInfo("file", "key", "a.img", "OPENMV4", source="a.img", options={"convert": True})
     entry = BaseEntry("a.mpy", 3, "0" * 64, "a.py", "1" * 64, Signature(1, 2, 3, 4))
     base = Base("0" * 64, 100, 80, None, (1, 2, 3), (entry,))
     commit = {

@@ -15,10 +15,8 @@ from session_desk import Desk, Flash, PowerLost, files_of, image_of, tree_of
 
 from romfsfs.cli import main
 from romfsfs.devices import file as file_device
-from romfsfs.devices.file import FileDevice
 from romfsfs.errors import RomfsError, TargetChanged
 from romfsfs.image.writer import encode
-from romfsfs.session import opening
 from romfsfs.session.keep import history, recall, steps
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import drop_abandoned
@@ -437,21 +435,6 @@ def test_edits_and_files_that_are_there_are_never_forgotten(desk: Desk) -> None:
     desk.image.unlink()
     assert drop_abandoned() == []
     assert (desk.work / "a.txt").exists()
-
-
-def test_the_log_of_mounts_does_not_grow_for_ever(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(opening, "_LOG_BYTES", 1000)
-    monkeypatch.setattr(opening, "_LOG_KEPT", 100)
-    desk.open()
-    desk.session.folder.log.write_bytes(b"".join(b"line %d\n" % n for n in range(500)))
-    session, lock, _ = opening.enter(FileDevice(desk.image), str(desk.image), opening.OpenOptions())
-    with lock:
-        lines = session.folder.log.read_text().splitlines()
-    assert lines[-1] == "line 499"
-    assert all(line.startswith("line ") for line in lines)
-    assert session.folder.log.stat().st_size <= 100
 
 
 def test_what_is_remembered_of_sources_is_trimmed_with_them(desk: Desk) -> None:

@@ -13,17 +13,17 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.system.copying import copy_range, write_all
+from romfsfs.system.copying import copy_range
 from romfsfs.system.files import (
     digest_bytes,
     digest_fd,
     make_private_dir,
     named,
+    replace_atomically,
     state_dir,
     sync_paths,
 )
@@ -64,16 +64,17 @@ class Recall:
         objects = make_private_dir(make_private_dir(self.folder) / "objects")
         copy = objects / source_digest
         if not _is_whole(copy, source_digest):
-            with _appearing(copy) as out:
-                if copy_range(fd, 0, os.fstat(fd).st_size, out) != source_digest:
+            # Synced with all others; what a power cut leaves of it is noticed by its digest.
+            with replace_atomically(copy, durable=False) as out:
+                if copy_range(fd, 0, os.fstat(fd).st_size, out.fileno()) != source_digest:
                     raise ChangedMeanwhile
         index = make_private_dir(self.folder / "index")
         self._written.append(f"objects/{source_digest}")
         kept = {"name": name, "digest": source_digest, "made_for": made_for}
         for session in (self._session, ""):
             record = index / _key(stored_path, stored_digest, session)
-            with _appearing(record) as out:
-                write_all(out, json.dumps(kept).encode())
+            with replace_atomically(record, durable=False) as out:
+                out.write(json.dumps(kept).encode())
             self._written.append(f"index/{record.name}")
         self._index = None
 
@@ -156,25 +157,6 @@ def _latest_first(folder: Path) -> list[tuple[os.DirEntry[str], os.stat_result]]
 def _forget(entry: os.DirEntry[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(entry.path)
-
-
-@contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[int]:
-    """A descriptor to write to; the file appears at `path` when the block ends well.
-
-    Not synced here (`Recall.sync`); what a power cut leaves of it is noticed by its digest.
-    """
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with named(path):
-            yield fd
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
 
 
 def _is_whole(path: Path, digest: str) -> bool:

@@ -12,11 +12,11 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from romfsfs.devices.base import OfKind
+from romfsfs.devices.base import Known
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.system.files import replace_atomically
 
@@ -133,35 +133,20 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionInfo(OfKind):
-    """What the user chose. source: how to open the target again; name: how to show it.
+class SessionInfo(Known):
+    """What is remembered of the target as it was last opened, and what the user chose.
 
-    key: the target's identity (`DeviceInfo.key`). capacity and erase_size in bytes, as the
-    camera itself reported them; None where only the board table knows. history_bytes: what the
-    images of the log may take together, None for the default. usb_serial: the USB serial number
-    of the camera, '' where there is none: it can be seen without opening the port. notes: of the
-    device as it was last opened (`DeviceInfo.notes`). slots: of openmv-ota, as text. here: as in
-    `DeviceInfo`.
+    board and partition of a file, and the board of a camera that does not say it, are the user's.
+    source: how to open the target again. history_bytes: what the images of the log may take
+    together, None for the default. slots: of openmv-ota, as text.
     """
 
-    key: str
-    kind: str
-    source: str
-    name: str
-    board: str | None = None
-    partition: int = 0
-    capacity: int | None = None
-    erase_size: int | None = None
-    mpy_version: tuple[int, int] | None = None
-    march: str | None = None
+    source: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
     commit_on_unmount: bool = False
     history_bytes: int | None = None
-    usb_serial: str = ""
-    notes: tuple[str, ...] = ()
     slots: str = ""
-    here: tuple[str, ...] = ()
 
     @property
     def argument(self) -> str:
@@ -180,7 +165,7 @@ class SessionInfo(OfKind):
         return not self.is_file and self.partition > 0
 
     def dump(self) -> bytes:
-        record = {name: getattr(self, name) for name in self.__slots__}
+        record = {each.name: getattr(self, each.name) for each in fields(self)}
         return json.dumps({"version": VERSION, **record}, indent=1).encode()
 
     @classmethod
@@ -195,7 +180,7 @@ class SessionInfo(OfKind):
             if record["mpy_version"] is not None:
                 major, minor = record["mpy_version"]
                 record["mpy_version"] = int(major), int(minor)
-            return cls(**{name: record[name] for name in cls.__slots__ if name in record})
+            return cls(**{each.name: record[each.name] for each in fields(cls)})
 
 
 #: what a field of a state file may be

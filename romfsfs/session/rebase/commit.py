@@ -31,6 +31,7 @@ from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
     Mounted,
+    WriteOptions,
     look,
     no_space,
     rebase,
@@ -46,18 +47,12 @@ DEFAULT_ERASE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class CommitOptions:
-    """force: over a target that changed elsewhere, and over unknown data after the image. compact:
-    the canonical layout on a camera too. dry_run: all but the write. restart: the camera
-    afterwards. tries: the camera opens the models that changed. slot: of openmv-ota,
-    with force: written although that breaks its signature."""
+class CommitOptions(WriteOptions):
+    """force: over unknown data after the image too. compact: the canonical layout on a camera too.
+    dry_run: all but the write."""
 
-    force: bool = False
     compact: bool = False
     dry_run: bool = False
-    restart: bool = True
-    tries: bool = False
-    slot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ def commit(
     TargetChanged (7), SessionBusy and RomfsError (1); edits are never touched, and a target that
     was being written is finished or restored by `recovery`.
     """
-    target = target_of(device, options.slot if options.force else "")
+    target = options.target(device)
     folder = session.folder
     if options.tries:
         refuse_trial(device.info())
@@ -235,9 +230,7 @@ def commit_to(
                     _refuse_other_files(folder.found, found.name, held, options.force)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
-                how = PushOptions(
-                    options.force, options.restart, tries=options.tries, slot=options.slot
-                )
+                how = PushOptions(options.force, options.restart, options.tries, options.slot)
                 with open(folder.staged, "rb") as image:
                     write = push(device, source or found.name, image, session.info.name, how,
                                  progress)  # fmt: skip
@@ -273,7 +266,7 @@ def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layo
     if lead and not compact:
         layout = canonical(plan.tree(), plan.rules, lead)
         return layout if plan.capacity is None or layout.size <= plan.capacity else plan.layout
-    if compact or not target.stable or not session.base.image_size:
+    if compact or target.atomic or not session.base.image_size:
         return plan.layout
     from romfsfs.image.stable import stable
 
@@ -287,7 +280,7 @@ def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layo
 
 def _differing_blocks(session: Session, target: Target) -> int | None:
     """How many erase blocks of the partition a new image changes, as far as the host knows."""
-    block = session.erase_size if target.stable else None
+    block = None if target.atomic else session.erase_size
     if not block:
         return None
     count, old = 0, session.held()

@@ -28,8 +28,9 @@ from romfsfs.session.plan.plan import ERROR, WARNING, told
 from romfsfs.session.rebase.read import base_of, session_for
 from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.recovery import recover_locked
-from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.target import Held, Target
 from romfsfs.session.rebase.transaction import (
+    WriteOptions,
     look,
     no_space,
     rebase,
@@ -74,18 +75,11 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
 
 
 @dataclass(frozen=True, slots=True)
-class PushOptions:
-    """force: over something that is no image. restart: the camera afterwards. backup: keep what it
-    held in the log. kind: what the log calls it, 'push' or 'reset'. tries: the camera opens the
-    models that changed. slot: of openmv-ota, with force: written although that breaks its
-    signature."""
+class PushOptions(WriteOptions):
+    """backup: keep what it held in the log. kind: what the log calls it, 'push' or 'reset'."""
 
-    force: bool = False
-    restart: bool = True
     backup: bool = True
     kind: str = "push"
-    tries: bool = False
-    slot: str = ""
 
 
 def push(
@@ -109,10 +103,7 @@ def push(
     if folder.mounted_at() is not None:  # nor must its session change
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
     with folder.lock_for_change(info.name):
-        session, target = (
-            session_for(device, source),
-            target_of(device, options.slot if options.force else ""),
-        )
+        session, target = session_for(device, source), options.target(device)
         with target.alone():
             interrupted = _interrupted(session, target)
             there = device.matches(image, size)

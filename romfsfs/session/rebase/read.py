@@ -7,13 +7,13 @@ follows to an image that changed elsewhere. Both are transactions that write no 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.boards import get_board, parse_board
 from romfsfs.convert import Options
-from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.base import Device, DeviceInfo, Known
 from romfsfs.errors import RomfsError
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.slots import slots_text
@@ -106,23 +106,11 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
 
 def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
     """What the device says of itself now, over what was remembered."""
-    info = replace(info, kind=found.kind, name=found.name)
     if info.is_file:
-        return replace(info, source=found.key)
-    return replace(
-        info,
-        source=source,
-        board=found.board or info.board,
-        partition=found.partition,
-        capacity=found.capacity,
-        erase_size=found.erase_size,
-        mpy_version=found.mpy_version,
-        march=found.march,
-        usb_serial=found.usb_serial,
-        notes=found.notes,
-        slots=slots_text(found.slots),
-        here=found.here,
-    )
+        return replace(info, name=found.name, source=found.key)
+    says = {each.name: getattr(found, each.name) for each in fields(Known)}
+    says |= {"key": info.key, "board": found.board or info.board}
+    return replace(info, **says, source=source, slots=slots_text(found.slots))
 
 
 def make_ready(

@@ -10,10 +10,11 @@ import contextlib
 import fcntl
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from romfsfs.devices.base import HEADER_SIZE, Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
@@ -58,65 +59,59 @@ class Held(NamedTuple):
     unseen: bool = False
 
 
-class Target(Protocol):
+class Target(ABC):
     """What a transaction asks of a target. Raises as `Device` does."""
 
-    #: the slot of openmv-ota that may be written, '' for none
-    slot: str
+    #: Whether a write that fails leaves what was there. Where not, few blocks are to be written:
+    #: unchanged files keep their offsets.
+    atomic = False
 
-    @property
-    def device(self) -> Device: ...
+    def __init__(self, device: Device, slot: str = "") -> None:
+        """slot: of openmv-ota, that may be written; '' for none."""
+        self.device = device
+        self.slot = slot
 
-    @property
-    def atomic(self) -> bool:
-        """Whether a write that fails leaves what was there."""
-        ...
-
-    @property
-    def stable(self) -> bool:
-        """Whether unchanged files keep their offsets, so that few blocks are written."""
-        ...
-
-    def refuse_slots(self, size: int) -> None:
+    def refuse_slots(self, size: int) -> None:  # noqa: B027 (nothing runs a file)
         """RomfsError if a write of so many bytes would break a slot that nobody gave up."""
-        ...
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
         """While the block lasts, no other session writes to this target."""
-        ...
+        yield  # a camera's port is ours alone while the device is open
 
+    @abstractmethod
     def unchanged_since(self, base: BaseImage) -> bool:
         """Does it still hold what the session last read from it or wrote to it?"""
-        ...
 
+    @abstractmethod
     def holds(self, image: Path) -> bool:
         """Does it hold just this image?"""
-        ...
 
+    @abstractmethod
     def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
         """Copy what it holds now to `folder.found`."""
-        ...
 
+    @abstractmethod
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
              progress: Progress = no_progress) -> Base:  # fmt: skip
         """Copy its image to `folder.staged`; the base without entries, and without the digest of
         what was read. new: an empty one."""
-        ...
 
+    @abstractmethod
     def write(self, image: Path, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
         """Make it hold this image, verified. TargetChanged if it is not what it held `before`.
 
         old: an image that it is believed to hold."""
-        ...
 
     def clear(self) -> None:
         """Leave no image, as before: no file, or a blank camera. Raises as `write` does."""
-        ...
+        self.refuse_slots(HEADER_SIZE)
+        self.device.clear()
 
     def stamp_of(self, base: Base) -> Stamp | None:
         """A cheap sign that it still holds `base`'s image, None where there is none."""
-        ...
+        return None
 
 
 def target_of(device: Device, slot: str = "") -> Target:
@@ -124,20 +119,15 @@ def target_of(device: Device, slot: str = "") -> Target:
     return FileTarget(device) if isinstance(device, FileDevice) else CameraTarget(device, slot)
 
 
-class FileTarget:
+class FileTarget(Target):
     """An image file."""
 
     atomic = True
-    stable = False
-
-    slot = ""
+    device: FileDevice
 
     def __init__(self, device: FileDevice) -> None:
-        self.device = device
+        super().__init__(device)
         self._seen: tuple[str | None, Stamp] | None = None  # digest and stamp of what was there
-
-    def refuse_slots(self, size: int) -> None:
-        """Nothing runs a file."""
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -240,9 +230,6 @@ class FileTarget:
         with open(image, "rb") as file:
             return self.device.write_image(file, None, progress, last_look)
 
-    def clear(self) -> None:
-        self.device.clear()
-
     def stamp_of(self, base: Base) -> Stamp | None:
         if self.device.written_stamp is not None:
             return self.device.written_stamp
@@ -254,15 +241,8 @@ class FileTarget:
         return stamp if self.device.stamp() == stamp else None
 
 
-class CameraTarget:
+class CameraTarget(Target):
     """A partition of a camera."""
-
-    atomic = False
-    stable = True
-
-    def __init__(self, device: Device, slot: str = "") -> None:
-        self.device = device
-        self.slot = slot
 
     def refuse_slots(self, size: int) -> None:
         slots = self.device.slots(size)
@@ -289,10 +269,6 @@ class CameraTarget:
                 size=size, capacity=slots[0].room, where=name,
                 next_step="nothing was written; remove files",
             )  # fmt: skip
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        yield  # its port is ours alone while the device is open
 
     def unchanged_since(self, base: BaseImage) -> bool:
         held = base.base
@@ -353,13 +329,6 @@ class CameraTarget:
             believed = stack.enter_context(open(old, "rb")) if old is not None else None
             file = stack.enter_context(open(image, "rb"))
             return self.device.write_image(file, believed, progress)
-
-    def clear(self) -> None:
-        self.refuse_slots(HEADER_SIZE)
-        self.device.clear()
-
-    def stamp_of(self, base: Base) -> Stamp | None:
-        return None
 
 
 def _lock_folder(fd: int, folder: str) -> None:

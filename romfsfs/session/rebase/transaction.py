@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +37,25 @@ from romfsfs.session.keep.settling import mark
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase import sources
 from romfsfs.session.rebase.record import Record, forget
-from romfsfs.session.rebase.target import Held, Target
+from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import follow
 from romfsfs.system.files import Progress, no_progress, sync_dir
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How an image is written to a target. force: over one that changed elsewhere, or that holds
+    no image. restart: the camera afterwards. tries: it then opens the models that changed. slot:
+    of openmv-ota, with force: written although that breaks its signature."""
+
+    force: bool = False
+    restart: bool = True
+    tries: bool = False
+    slot: str = ""
+
+    def target(self, device: Device) -> Target:
+        return target_of(device, self.slot if self.force else "")
 
 
 class Mounted(NamedTuple):
