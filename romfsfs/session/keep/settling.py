@@ -10,11 +10,10 @@ zeros, and it is put back from the base's image, which is always synced.
 from __future__ import annotations
 
 import logging
-import os
 
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.locks import boot_id
-from romfsfs.system.files import named, sync_dir, sync_file_system
+from romfsfs.system.files import replace_atomically, sync_dir, sync_file_system
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +24,8 @@ _UNKNOWN = "unknown"
 def mark(folder: SessionFolder) -> None:
     """Say that the tree is not settled. Durable with the folder's next sync; a mark that lost
     its text is one of an earlier run."""
-    path = folder.unsettled
-    path.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with named(path), open(os.open(path, flags, 0o600), "w") as file:
-        file.write(boot_id() or _UNKNOWN)
+    with replace_atomically(folder.unsettled, durable=False) as file:
+        file.write((boot_id() or _UNKNOWN).encode())
 
 
 def lost_power(folder: SessionFolder) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from romfsfs.boards import get_board, parse_board
 from romfsfs.convert import Options
@@ -215,40 +214,25 @@ def _still_holds_base(session: Session, target: Target) -> bool:
     return target.unchanged_since(held)
 
 
-class _Placed(NamedTuple):
-    """An entry of the image, and what stands for it in the work tree (its source, if recalled)."""
-
-    path: str
-    size: int | None
-    digest: str
-    item: Item
-    source_digest: str = ""
-    made_for: str | None = None
-
-
 def _extracted(
     image: Image, fd: int, folder: Path, recall: Recall, progress: Progress
 ) -> tuple[BaseEntry, ...]:
     """Extract an image into an empty folder, sources recalled; what each file became."""
-    placed = _place(image, fd, recall, hashed=recall.knows_any)
+    placed = _placed(image, fd, recall, hashed=recall.knows_any)
     with opened(folder) as root_fd:
-        written = extract([entry.item for entry in placed], root_fd, progress)
+        written = extract([item for _, item in placed], root_fd, progress)
     return tuple([
-        BaseEntry(entry.path, None, "", entry.item.path, "", None)
-        if done is None
-        else BaseEntry(entry.path, entry.size, entry.digest or done.digest, entry.item.path,
-                       done.digest, done.signature, entry.made_for)
-        for entry, done in zip(placed, written, strict=True)
+        entry if done is None else entry._replace(
+            digest=entry.digest or done.digest, source_digest=done.digest,
+            signature=done.signature,
+        )
+        for (entry, _), done in zip(placed, written, strict=True)
     ])  # fmt: skip
 
 
 def _entries(image: Image, fd: int, recall: Recall) -> tuple[BaseEntry, ...]:
     """The same, nothing extracted."""
-    return tuple([
-        BaseEntry(entry.path, entry.size, entry.digest, entry.item.path, entry.source_digest, None,
-                  entry.made_for)
-        for entry in _place(image, fd, recall, hashed=True)
-    ])  # fmt: skip
+    return tuple([entry for entry, _ in _placed(image, fd, recall, hashed=True)])
 
 
 def base_of(path: Path, recall: Recall) -> Base:
@@ -259,25 +243,24 @@ def base_of(path: Path, recall: Recall) -> Base:
         return Base(digest, size, image.size, digest, None, _entries(image, fd, recall))
 
 
-def _place(image: Image, fd: int, recall: Recall, hashed: bool) -> list[_Placed]:
+def _placed(image: Image, fd: int, recall: Recall, hashed: bool) -> list[tuple[BaseEntry, Item]]:
+    """Each entry of the image, and what stands for it in the work tree: its source, if that is
+    known. Without `hashed` the digests are left out, and no source is looked for."""
     placed = []
     nodes = list(walk(image))
     paths = {path for path, _ in nodes}
     for path, node in nodes:
         if not isinstance(node, FileNode):
-            placed.append(_Placed(path, None, "", Item(path, None, 0, 0)))
+            placed.append((BaseEntry(path, None, "", path, "", None), Item(path, None, 0, 0)))
             continue
         offset, size = node.extent
-        made = _Placed(path, size, "", Item(path, fd, offset, size))
-        if hashed:
-            digest = digest_fd(fd, offset, size)
-            source = recall.find(path, digest)
-            shown = shown_as(path, source, paths)
-            made = made._replace(digest=digest, source_digest=digest)
-            if source is not None and shown is not None:
-                item = Item(shown, source.file, 0, source.file.stat().st_size)
-                made = made._replace(
-                    item=item, source_digest=source.digest, made_for=source.made_for
-                )
-        placed.append(made)
+        item, made_for = Item(path, fd, offset, size), None
+        digest = source_digest = digest_fd(fd, offset, size) if hashed else ""
+        source = recall.find(path, digest) if hashed else None
+        shown = shown_as(path, source, paths)
+        if source is not None and shown is not None:
+            item = Item(shown, source.file, 0, source.file.stat().st_size)
+            source_digest, made_for = source.digest, source.made_for
+        entry = BaseEntry(path, size, digest, item.path, source_digest, None, made_for)
+        placed.append((entry, item))
     return placed
