@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import needs
 import pytest
 
@@ -54,6 +55,9 @@ def _make_environment_known() -> None:
 
 
 _make_environment_known()
+# How long one example takes says how busy the machine is.
+hypothesis.settings.register_profile("romfsfs", deadline=None)
+hypothesis.settings.load_profile("romfsfs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
