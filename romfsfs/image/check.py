@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from romfsfs.errors import ImageFormatError, VerifyError
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.model import Extent, FileNode, Note, walk
 from romfsfs.image.reader import read_image
+from romfsfs.system.beside import Beside, Cancel
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from romfsfs.image.layout import Layout
     from romfsfs.image.model import Image
     from romfsfs.image.rules import AlignmentRules
     from romfsfs.image.writer import Data
-    from romfsfs.system.beside import Cancel
     from romfsfs.system.files import Progress
 
 _CHUNK = 1 << 20
@@ -196,8 +195,6 @@ def _run_all(readers: list[_Reader], total: int, progress: Progress | None) -> N
     def report() -> None:
         if progress is not None:
             progress("checking", sum(reader.done for reader in readers), total)
-
-    from romfsfs.system.beside import Beside  # imported by who checks a written image
 
     with Beside([reader.run for reader in readers[1:]]) as beside:
         readers[0].run(None, report)

@@ -8,15 +8,10 @@ be told.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import overload
 
 from romfsfs.errors import ImageFormatError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import overload
-else:
-    overload = lambda function: function  # noqa: E731  typing takes longer to import than `ls`
 
 #: bytes that are read at once: the records of small files lie side by side
 _WINDOW = 32 << 10
@@ -42,8 +37,8 @@ class WindowBuffer:
     @overload
     def __getitem__(self, key: int) -> int: ...
     @overload
-    def __getitem__(self, key: slice) -> bytes: ...  # noqa: F811  not typing's own
-    def __getitem__(self, key: int | slice) -> int | bytes:  # noqa: F811
+    def __getitem__(self, key: slice) -> bytes: ...
+    def __getitem__(self, key: int | slice) -> int | bytes:
         if isinstance(key, slice):
             first, stop, step = key.indices(self._size)
             return self._read(first, stop)[::step]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.image.layout import directory_head, file_head
 from romfsfs.image.model import Extent
 from romfsfs.image.tree import Branch, Leaf
-from romfsfs.image.tuples import NamedTuple
 from romfsfs.image.varuint import encode, encode_to
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from romfsfs.image.model import FileNode, Node
     from romfsfs.image.rules import AlignmentRules
 

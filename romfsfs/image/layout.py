@@ -16,16 +16,14 @@ last suffix of a name (`rules.AlignmentRules`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
 from romfsfs.errors import CapacityError
 from romfsfs.image.model import Extent
 from romfsfs.image.rules import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.tree import Branch, Leaf, TreeEntry, build
-from romfsfs.image.tuples import NamedTuple
 from romfsfs.image.varuint import MAGIC, MAX_VALUE, encode, encode_to, padding_head
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "DEFAULT_RULES", "AlignmentRules", "BasePiece", "FilePiece", "Layout", "TreeEntry", "canonical",

@@ -7,11 +7,8 @@ walk it with `walk`; comparing, hashing, printing or pickling a whole tree recur
 
 from __future__ import annotations
 
-from romfsfs.image.tuples import NamedTuple
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 
 class Extent(NamedTuple):

@@ -33,6 +33,8 @@ Bytes in memory will do, and a `WindowBuffer`, of which only what holds records 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from romfsfs.errors import ImageFormatError
 from romfsfs.image.model import DirNode, Extent, FileNode, Image, Note
 from romfsfs.image.varuint import (
@@ -46,7 +48,6 @@ from romfsfs.image.varuint import (
     decode,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from romfsfs.image.model import Node
     from romfsfs.image.varuint import Buffer

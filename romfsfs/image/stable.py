@@ -24,16 +24,16 @@ do not grow for ever, it is also chosen when gaps make up half of the image.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
 from romfsfs.image.fitting import Kept, Slot, fit
 from romfsfs.image.layout import BasePiece, FilePiece, Layout, canonical_tree, emit, image_header
 from romfsfs.image.model import DirNode, Extent, FileNode, walk
 from romfsfs.image.tree import Branch, Leaf, build
 from romfsfs.image.varuint import HEADER_KIND, decode, padding_head
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
     from romfsfs.image.layout import AlignmentRules, TreeEntry
     from romfsfs.image.model import Image, Node
     from romfsfs.image.varuint import Buffer

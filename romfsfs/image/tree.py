@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from romfsfs.errors import PlanError
-from romfsfs.image.tuples import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from romfsfs.errors import PlanError
 
 
 class TreeEntry(NamedTuple):

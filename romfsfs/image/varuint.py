@@ -6,9 +6,10 @@ Leading 0x80 bytes add nothing to the value: that is how payloads are moved to t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from romfsfs.errors import ImageFormatError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from romfsfs.image.file_buffer import WindowBuffer
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from romfsfs.errors import RomfsError
 from romfsfs.image.layout import (
@@ -15,13 +18,8 @@ from romfsfs.image.layout import (
     TreeEntry,
     canonical,
 )
-from romfsfs.image.tuples import NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import BinaryIO
-
     from romfsfs.image.layout import Layout
     from romfsfs.system.files import Progress
 
@@ -214,7 +212,7 @@ def _copy(
         if len(data) == size:
             sink.write(data)
             if digests is not None and path not in digests:
-                digests[path] = _digest(data)
+                digests[path] = hashlib.sha256(data).hexdigest()
             return
         if len(data) > size:
             raise _changed(path, size, "more")
@@ -227,12 +225,6 @@ def _copy(
         done += len(data)
     if source.owned and os.pread(source.fd, 1, source.offset + size):
         raise _changed(path, size, "more")
-
-
-def _digest(data: bytes) -> str:
-    import hashlib  # longer to import than `ls` takes
-
-    return hashlib.sha256(data).hexdigest()
 
 
 def _changed(path: str, expected: int, found: str) -> DataChanged:

@@ -259,20 +259,6 @@ def test_a_gigabyte_costs_no_memory(tmp_path: Path) -> None:
     assert int(done.stdout) < 2048  # KiB
 
 
-def test_importing_the_reader_and_writer_stays_cheap() -> None:
-    script = (
-        "import sys; before = set(sys.modules)\n"
-        "import romfsfs.image.reader, romfsfs.image.layout, romfsfs.image.writer\n"
-        "print(*(set(sys.modules) - before))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    heavy = {"dataclasses", "inspect", "re", "logging", "typing", "pathlib", "hashlib"}
-    assert not heavy & set(done.stdout.split())
-
-
 @given(st.binary(max_size=60), st.booleans())
 @example(b"\x05\x03\x81", True)
 def test_garbage_is_read_or_refused_and_never_anything_else(garbage: bytes, framed: bool) -> None:
