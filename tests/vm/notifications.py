@@ -17,7 +17,7 @@ NAME = "org.freedesktop.Notifications"
 
 
 def main(path: str) -> None:
-    connection = open_dbus_connection(bus="SESSION")
+    connection = open_dbus_connection(bus="SESSION", auth_timeout=60)
     connection.send_and_get_reply(message_bus.RequestName(NAME))
     print("ready", flush=True)
     count = 0
