@@ -50,7 +50,9 @@ class Desk:
             process.terminate()
             process.wait(30)
         self._processes.clear()
-        self.lab.shell(f"systemctl stop user@{self.uid}.service", code=None)
+        self.lab.shell(f"loginctl terminate-user {self.uid}", code=None)
+        # logind does not start another one for who is still leaving
+        wait_for(lambda: not Path(f"/run/user/{self.uid}").exists(), PATIENCE, every=0.5)
 
     def shell(self, command: str, code: int | None = 0) -> str:
         return self.lab.shell(command, self.name, code)
