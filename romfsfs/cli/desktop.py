@@ -19,6 +19,7 @@ from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import PARTITION
 from romfsfs.desktop.file_managers import (
     ACTIONS,
+    EMPTY_UCA,
     SYSTEM_UCA,
     caches,
     dialog_command,
@@ -40,7 +41,6 @@ from romfsfs.system.files import Progress, home_dir, no_progress, replace_atomic
 from romfsfs.system.mount_table import is_dead
 from romfsfs.system.programs import find_on_path
 
-_BACKUP = ".before-romfsfs"
 #: What `--run` does with an image file.
 _OPEN = "open"
 _OPEN_TITLE = "Open ROMFS image"
@@ -115,10 +115,6 @@ def _install(output: Output, dry_run: bool) -> None:
         output.say(f"written: {file.path}")
     if made == present:
         return
-    if present is not None and without_actions(present) == present:
-        with replace_atomically(_backup(actions)) as out:
-            out.write(present)
-        output.say(f"kept: {_backup(actions)}")
     _write(actions, made)
     output.say(f"written: {actions}")
     # It reads them once, when it starts, and then stays to serve further windows.
@@ -142,22 +138,12 @@ def _uninstall(output: Output, dry_run: bool) -> None:
         output.note(f"{path} was edited since it was installed, and was left in place")
     if present is None or (cleaned := without_actions(present)) == present:
         return
-    if not _backup(actions).exists() and cleaned in (_present(SYSTEM_UCA), _without_any()):
-        actions.unlink()  # there was none before, and nobody added to it
+    if cleaned in (_present(SYSTEM_UCA), EMPTY_UCA):  # nobody has added to it
+        actions.unlink()
         output.say(f"removed: {actions}")
         return
     _write(actions, cleaned)
     output.say(f"cleaned: {actions}")
-    if _present(_backup(actions)) == cleaned:
-        _backup(actions).unlink()
-
-
-def _without_any() -> bytes:
-    return without_actions(with_actions(None, ["romfsfs"]))
-
-
-def _backup(path: Path) -> Path:
-    return path.with_name(path.name + _BACKUP)
 
 
 def _present(path: Path) -> bytes | None:

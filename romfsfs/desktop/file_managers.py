@@ -36,7 +36,7 @@ _OURS = re.compile(
     rb"<action>(?:(?!</action>).)*?<unique-id>\s*(?:%s)\s*</unique-id>.*?</action>\n?"
     % "|".join(_OUR_IDS).encode(), re.S,
 )  # fmt: skip
-_EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
+EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
 
 
 def nautilus_scripts(program: Sequence[str], data_home: Path) -> list[File]:
@@ -85,7 +85,7 @@ def with_actions(present: bytes | None, program: Sequence[str]) -> bytes:
 
     present: what the file holds, None: there is none. RomfsError if it is not what Thunar writes.
     """
-    text = without_actions(present if present is not None else _EMPTY_UCA)
+    text = without_actions(present if present is not None else EMPTY_UCA)
     end = text.rfind(b"</actions>")
     block = b"".join(_action(program, action) for action in ACTIONS)
     return _checked(text[:end] + block + text[end:], [*_ids(text), *_OUR_IDS])

@@ -87,7 +87,6 @@ def test_install_and_uninstall_leave_the_home_as_it_was(home: Path) -> None:
     assert tree(home) == before
     assert main(["desktop", "--install"]) == 0
     assert {file.name for file in (home / SCRIPTS).iterdir()} == {"Commit", "Status"}
-    assert (home / ACTIONS).with_name("uca.xml.before-romfsfs").read_bytes() == MINE
     assert main(["desktop", "--install"]) == 0
     assert main(["desktop", "--uninstall"]) == 0
     assert tree(home) == before
