@@ -193,7 +193,7 @@ def unmount(
             return False
         raise RomfsError(
             f"unmounted, but its process {pid} has not ended in {_END_SECONDS:.0f} s", where=path,
-            next_step="see its log",
+            next_step="a container that was started meanwhile may hold a copy of it; see its log",
         )  # fmt: skip
     return True
 
