@@ -218,7 +218,8 @@ def _said(title: str, arguments: list[str]) -> tuple[int, str]:
 
 
 def _show(title: str, text: str, *, failed: bool) -> None:
-    """In a window, until it is closed, else in a notification."""
+    """In a window, until it is closed, else in a notification; and where it was called."""
+    sys.stdout.write(text + "\n")
     found = next(filter(None, map(find_on_path, DIALOGS)), None)
     notifier = find_notifier()
     if found is not None:
@@ -226,7 +227,6 @@ def _show(title: str, text: str, *, failed: bool) -> None:
     elif notifier is not None:
         command = notification_command(notifier, title, text)
     else:
-        sys.stdout.write(text + "\n")
         raise RomfsError("no window can be shown", next_step="install zenity")
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
