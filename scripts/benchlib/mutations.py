@@ -91,12 +91,12 @@ def _walk(
         body = getattr(node, "body", None)
         last = body[0].lineno - 1 if body else node.end_lineno
         lines = (node.lineno, max(node.lineno, last or 0))
-    for start, end, new in _faults(node, source, span):
-        yield *lines, start, end, new
     if isinstance(node, ast.Assert) or (
         isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     ):
         return
+    for start, end, new in _faults(node, source, span):
+        yield *lines, start, end, new
     for name, value in ast.iter_fields(node):
         if name not in UNREAD:
             for child in value if isinstance(value, list) else [value]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.cli import app, main
-from romfsfs.cli.doctor import _folder
+from romfsfs.cli.doctor import _folder, checks
 from romfsfs.cli.output import _Lines, count_text
 from romfsfs.cli.reports import write_text
 from romfsfs.devices.base import WriteReport
@@ -242,6 +242,11 @@ def test_doctor_gives_no_folder_of_the_system_away(
     check = _folder("state folder", place / "state")
     assert not check.ok
     assert check.remedy == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
+
+
+def test_doctor_tells_what_mounts_need_from_what_some_want() -> None:
+    needed = {check.name for check in checks() if check.needed}
+    assert needed == {"libfuse", "/dev/fuse", "mpy-cross", "vela"}
 
 
 @pytest.mark.mount

@@ -698,3 +698,13 @@ def test_listing() -> None:
     assert parse_list(text + denied) == DfuListing(found, ((0x37C5, 0x96E3),))
     assert percentage("Download [==   ]  12%   100 bytes\r [=== ]  40%") == 40
     assert percentage("nothing") is None
+
+
+def test_a_board_shows_that_may_be_opened_or_may_not() -> None:
+    board = get_board("OPENMV4")
+    listed = DfuSetting(*board.dfu_id, "1-2", 3, "ROMFS0", "1")
+    other = (board.dfu_id[0], board.dfu_id[1] + 1)
+    assert DfuListing((listed,)).shows(board)
+    assert DfuListing((), (board.dfu_id,)).shows(board)
+    assert not DfuListing(()).shows(board)
+    assert not DfuListing((DfuSetting(*other, "1-2", 3, "ROMFS0", "1"),), (other,)).shows(board)

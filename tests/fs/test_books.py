@@ -35,8 +35,8 @@ def test_open_files(tmp_path: Path) -> None:
             assert not handles.add(Handle(file.fileno(), f"/{number}", True, None))
         assert handles.add(Handle(files[0].fileno(), "/0", False, None)), "it is being written"
         assert handles.writers() == ["/1"]
-        handles.rename("/1", "/2")
-        handles.exchange("/0", "/2")
+        handles.move({"/1": "/2"})
+        handles.move({"/0": "/2", "/2": "/0"})
         assert handles.hide("/2", b"hidden")
         handles.reveal(b"hidden", "/3")
         for file in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -9,10 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mounts import SECONDS, Mounted, ended, until
 
+from romfsfs.fs import ending, request_loop
 from romfsfs.system.mount_table import answers
 
 STATE = "user.romfs.state"
@@ -171,3 +175,48 @@ def test_a_signal_lets_a_request_end_that_lasts(
     mounted.wait_for_end()
     assert not os.path.ismount(mounted.mnt)
     assert mounted.calls()[-1] == "close"
+
+
+def test_a_signal_in_a_worker_s_wait_ends_no_mount() -> None:
+    """The kernel gives a process's signal to whatever thread it likes: one that waits for requests
+    waits on, unless the mount is to end."""
+    answers = iter([-errno.EINTR, 40, -errno.EINTR, 40, 0])
+    done: list[int] = []
+    call = SimpleNamespace(
+        receive=lambda *args: next(answers), process=lambda *args: done.append(args[2])
+    )
+    loop = SimpleNamespace(
+        call=call,
+        session=0,
+        channel=0,
+        apart=threading.Lock(),
+        asleep=0,
+        ending=False,
+        failed=False,
+    )
+    worker: Any = SimpleNamespace(_loop=loop, _size=64, has_place=True, begun=0, busy=False)
+    buffer = ctypes.create_string_buffer(64)
+    assert not request_loop._Worker._serve(worker, buffer)
+    assert (done, worker.begun, loop.failed) == ([40, 40], 2, False), "0: it was unmounted"
+    loop.ending, answers = True, iter([-errno.EINTR, 40])
+    assert not request_loop._Worker._serve(worker, buffer)
+    assert (worker.begun, loop.failed) == (2, False)
+    loop.ending, answers = False, iter([-errno.EIO])
+    assert not request_loop._Worker._serve(worker, buffer)
+    assert loop.failed
+
+
+def test_only_the_nudge_interrupts_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait for fusermount3 that a second Ctrl-C cut short would leave the mount behind."""
+    chosen: dict[int, bool] = {}
+    kept = {number: signal.getsignal(number) for number in (*ending.END, ending.NUDGE)}
+    made = ending.Ending.__new__(ending.Ending)
+    made._over = threading.Event()
+    monkeypatch.setattr(made, "_watch", lambda reading: os.close(reading), raising=False)
+    monkeypatch.setattr(ending.signal, "siginterrupt", lambda n, flag: chosen.update({n: flag}))
+    try:
+        assert made.around(lambda: 7)() == 7
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert chosen == {**dict.fromkeys(ending.END, False), ending.NUDGE: True}

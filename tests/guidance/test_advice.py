@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.cli import main
+from romfsfs.errors import shell_word
 from romfsfs.image.model import Extent
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
@@ -55,7 +56,7 @@ def test_misaligned_data_is_said_and_repaired(session: Session) -> None:
     assert "x.bin: misaligned in the image: its data is at 0xe" in session.status()
     assert "the next commit repairs it" in session.status()
     (work / "edit.txt").unlink()
-    assert f"romfsfs commit --compact {session.image}" in session.status()
+    assert f"romfsfs commit --compact {shell_word(str(session.image))}" in session.status()
     assert main(["verify", str(session.image), "--board", "OPENMV4P"]) == 4
     assert main(["commit", "--compact", str(session.image)]) == 0
     assert "misaligned in the image" not in session.status()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.cli import main
+from romfsfs.errors import shell_word
 from romfsfs.image.writer import encode
 
 #: Elements without an end (HTML Standard, "Void elements").
@@ -86,7 +87,7 @@ def test_it_says_what_a_commit_would_do(
         assert page.text.index("SyntaxError") < page.text.index("Files"), "problems come first"
         assert "1,234 B" in page.text
         assert "FAILED" in page.text
-        assert f"romfsfs commit {cam}" in page.text
+        assert f"romfsfs commit {shell_word(str(cam))}" in page.text
         assert page.classes["touched"] == 2 + 1, "old.bin, gone.bin and the legend"
         assert page.classes["deleted"] == 1
         assert page.classes["free"] == 1 + 1
@@ -98,7 +99,10 @@ def test_it_says_what_a_commit_would_do(
         assert main(["umount", str(cam)]) == 0
     capsys.readouterr()
     assert main(["status", "--html", str(tmp_path / "app.img")]) == 0
-    assert f"romfsfs commit {tmp_path / 'app.img'}" in Page(capsys.readouterr().out).text
+    assert (
+        f"romfsfs commit {shell_word(str(tmp_path / 'app.img'))}"
+        in Page(capsys.readouterr().out).text
+    )
 
 
 def record(cam: Path) -> dict[str, list[dict[str, str]]]:

@@ -162,6 +162,10 @@ def test_all_bad_paths_are_named() -> None:
     with pytest.raises(PlanError) as caught:
         canonical([TreeEntry("..", 1), TreeEntry(".", 1), TreeEntry("ok", 1)])
     assert caught.value.detail.count("\n") == 1
+    assert caught.value.what.endswith("a camera cannot use this name and 1 more")
+    with pytest.raises(PlanError) as caught:
+        canonical([TreeEntry("..", 1)])
+    assert caught.value.what == "'..': a camera cannot use this name"
 
 
 def test_an_image_is_smaller_than_4_gib() -> None:

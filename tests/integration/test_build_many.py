@@ -29,6 +29,15 @@ def test_each_board_gets_its_own_image(
     assert single.read_bytes() == (out / "OPENMV_AE3.1.img").read_bytes()
 
 
+def test_a_folder_is_told_by_its_slash_or_by_being_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    places = {f"{tmp_path}/there": "there/OPENMV4P.img", f"{tmp_path}/new/": "new/OPENMV4P.img",
+              f"{tmp_path}/new": "new"}  # fmt: skip
+    for given, made in places.items():
+        [order] = orders(["OPENMV4P"], given)
+        assert order.image == tmp_path / made
+
+
 def test_a_board_that_is_too_small_fails_alone(
     product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,48 @@
+"""What a camera says of itself, and lines that come together."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from romfsfs.devices.serial_camera.probe import CameraFacts
+from romfsfs.devices.serial_camera.repl import RawRepl
+
+
+@pytest.mark.parametrize(
+    ("openmv", "release", "shown"),
+    [
+        ("4.8.1", "1.26.0", "OpenMV 4.8.1, MicroPython 1.26.0"),
+        ("", "1.26.0", "MicroPython 1.26.0"),
+        ("4.8.1", "", "OpenMV 4.8.1"),
+        ("", "", ""),
+    ],
+)
+def test_the_firmware_is_shown_with_what_is_known_of_it(
+    openmv: str, release: str, shown: str
+) -> None:
+    facts = CameraFacts(
+        "OpenMV Cam", "", openmv, "", release, None, None, (), False, False, False, False, False
+    )
+    assert facts.firmware == shown
+
+
+def test_lines_that_come_in_one_piece_are_read_one_by_one() -> None:
+    """And in many: where a piece ends says nothing of the lines."""
+    for pieces in ([b"one\ntwo\n\nthree\n"], [b"on", b"e\nt", b"wo\n\n", b"three\n"]):
+        waiting = list(pieces)
+
+        def unread(data: Any, waiting: list[bytes] = waiting) -> None:
+            waiting.insert(0, bytes(data)) if data else None
+
+        def read_some(deadline: float, waiting: list[bytes] = waiting) -> bytes:
+            return waiting.pop(0) if waiting else b""
+
+        port: Any = SimpleNamespace(read_some=read_some, unread=unread, name="port")
+        repl = RawRepl(port)
+        begun = time.monotonic()
+        assert [repl.read_line(30) for _ in range(4)] == [b"one", b"two", b"", b"three"]
+        assert time.monotonic() - begun < 30
