@@ -23,10 +23,10 @@ from romfsfs.errors import (
     VerifyError,
     shell_word,
 )
-from romfsfs.image.reader import image_size, is_blank
+from romfsfs.image.reader import image_size
 from romfsfs.system.beside import Beside
 from romfsfs.system.clock import uncertain_for, wait_until_certain
-from romfsfs.system.copying import write_all
+from romfsfs.system.copying import fill_byte, write_all
 from romfsfs.system.files import (
     CHUNK,
     Progress,
@@ -109,7 +109,7 @@ class FileDevice(Device):
         with self._open() as file:
             size = os.fstat(file.fileno()).st_size
             header = os.pread(file.fileno(), 16, 0)
-            if size == 0 or (is_blank(header) and self._is_erased(file.fileno())):
+            if size == 0 or fill_byte(file.fileno()) == 0xFF:
                 return 0
             try:
                 image_size(header)
@@ -129,14 +129,6 @@ class FileDevice(Device):
             size = os.fstat(file.fileno()).st_size
             copy_all(file, out, size, "reading", progress)
             return size
-
-    def _is_erased(self, fd: int) -> bool:
-        offset = 0
-        while data := os.pread(fd, CHUNK, offset):
-            if data.count(0xFF) != len(data):
-                return False
-            offset += len(data)
-        return True
 
     def write_image(
         self,

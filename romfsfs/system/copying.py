@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import BinaryIO
 
 from romfsfs.system.files import CHUNK
 
@@ -32,3 +33,22 @@ def write_all(fd: int, data: bytes) -> None:
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, memoryview(data)[written:])
+
+
+def fill(out: BinaryIO, byte: int, size: int) -> None:
+    """Write `size` times this byte (nothing where that is below 0)."""
+    while size > 0:
+        count = min(size, CHUNK)
+        out.write(bytes([byte]) * count)
+        size -= count
+
+
+def fill_byte(fd: int, offset: int = 0) -> int | None:
+    """The one byte that fills an open file from `offset` on; None: others are there, or nothing."""
+    first = data = os.pread(fd, 16, offset)  # what is no fill tells so at once
+    while data:
+        if data.count(first[:1]) != len(data):
+            return None
+        offset += len(data)
+        data = os.pread(fd, CHUNK, offset)
+    return first[0] if first else None

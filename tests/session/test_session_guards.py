@@ -27,6 +27,7 @@ from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
+from romfsfs.system.copying import fill_byte
 
 Work = Callable[[Desk], object]
 
@@ -145,7 +146,7 @@ def test_the_base_is_parsed_once_for_all_who_ask(
         return parse
 
     monkeypatch.setattr(base_image, "parse_fd", slowly(base_image.parse_fd))
-    monkeypatch.setattr(base_image, "_fill_byte", slowly(base_image._fill_byte))
+    monkeypatch.setattr(base_image, "fill_byte", slowly(fill_byte))
     for ask in (lambda: held.extents, lambda: held.trailing_fill):
         calls.clear()
         started.clear()

@@ -18,7 +18,8 @@ from romfsfs.image.model import Extent, FileNode, walk
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.state import Base, SessionInfo, save
-from romfsfs.system.files import CHUNK, digest_fd
+from romfsfs.system.copying import fill_byte
+from romfsfs.system.files import digest_fd
 
 #: Between the two looks, at the record and at the image, commits may replace and trim both.
 _LOOKS = 3
@@ -54,19 +55,8 @@ class BaseImage:
         """The one byte that fills the file after the image; None: other data is there."""
         with self._mutex:
             if self._fill == -1:
-                self._fill = _fill_byte(self.fd, self.base.image_size)
+                self._fill = fill_byte(self.fd, self.base.image_size)
             return self._fill
-
-
-def _fill_byte(fd: int, offset: int) -> int | None:
-    data = os.pread(fd, CHUNK, offset)
-    first = data[:1]
-    while data:
-        if data.count(first) != len(data):
-            return None
-        offset += len(data)
-        data = os.pread(fd, CHUNK, offset)
-    return first[0] if first else None
 
 
 def image_id(status: os.stat_result) -> tuple[int, int, int]:

@@ -9,10 +9,9 @@ from typing import BinaryIO
 
 from romfsfs.errors import ImageFormatError
 from romfsfs.image.file_buffer import FileBuffer
-from romfsfs.image.layout import HEADER_SIZE
 from romfsfs.image.model import DirNode, Extent, Image
 from romfsfs.image.reader import read_image
-from romfsfs.system.files import CHUNK
+from romfsfs.system.copying import fill_byte
 
 #: The usual reasons for a file that is no image.
 WHOLE_COPY = "is it the right file, and copied whole?"
@@ -30,7 +29,7 @@ def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
     the records are read: memory does not grow with the file's size.
     """
     size = os.fstat(fd).st_size
-    if size == 0 or is_erased(fd):
+    if size == 0 or fill_byte(fd) == 0xFF:
         return Image(DirNode("", (), Extent(0, 0)), 0, (), size)
     try:
         return read_image(FileBuffer(fd, size))
@@ -38,16 +37,6 @@ def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
         raise ImageFormatError(
             error.reason, error.offset, where=name, next_step=next_step
         ) from None
-
-
-def is_erased(fd: int) -> bool:
-    """Whether a file holds nothing but FF, as erased flash does; an empty one does not."""
-    offset = 0
-    while data := os.pread(fd, CHUNK if offset else HEADER_SIZE, offset):
-        if data.count(0xFF) != len(data):
-            return False
-        offset += len(data)
-    return offset > 0
 
 
 @contextmanager

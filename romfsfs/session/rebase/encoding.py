@@ -18,6 +18,7 @@ from romfsfs.session.keep.state import Signature
 from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.stored import InBase, open_stored
 from romfsfs.system.beside import Beside, Cancel
+from romfsfs.system.copying import fill
 from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
 
 #: How soon the hashing thread notices that nothing more is written, seconds.
@@ -177,27 +178,19 @@ def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[Binary
     drop: leave out data that is unknown where the new image would lie over it.
     """
     base = held.base
-    fill = held.trailing_fill
-    if base.trailing == 0 or (fill is None and image_size > base.image_size and drop):
+    byte = held.trailing_fill
+    if base.trailing == 0 or (byte is None and image_size > base.image_size and drop):
         return None
 
     def append(out: BinaryIO) -> None:
         out.seek(0, os.SEEK_END)
-        if fill is not None:
-            _fill(out, fill, base.size)
+        if byte is not None:
+            fill(out, byte, base.size - out.tell())
             return
-        _fill(out, 0xFF, base.image_size)
+        fill(out, 0xFF, base.image_size - out.tell())
         offset = base.image_size
         while data := os.pread(held.fd, CHUNK, offset):
             out.write(data)
             offset += len(data)
 
     return append
-
-
-def _fill(out: BinaryIO, byte: int, until: int) -> None:
-    left = until - out.tell()
-    while left > 0:
-        count = min(left, CHUNK)
-        out.write(bytes([byte]) * count)
-        left -= count

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from romfsfs.devices.base import HEADER_SIZE, Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
@@ -35,8 +35,8 @@ from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import WHOLE_COPY, parse
 from romfsfs.session.keep.state import Base, SessionInfo
+from romfsfs.system.copying import fill
 from romfsfs.system.files import (
-    CHUNK,
     EMPTY_DIGEST,
     Progress,
     digest_fd,
@@ -203,7 +203,7 @@ class FileTarget(Target):
             else:
                 length = os.stat(device.path).st_size
                 if not device.read_image(file, progress):
-                    _fill(file, length)  # erased flash as a file: it keeps its length
+                    fill(file, 0xFF, length)  # erased flash as a file: it keeps its length
                 file.flush()
                 target = ""
             if device.stamp() != stamp:
@@ -347,10 +347,3 @@ def _lock_folder(fd: int, folder: str) -> None:
             time.sleep(0.02)
         except OSError:  # a file system without such locks
             return
-
-
-def _fill(file: BinaryIO, size: int) -> None:
-    while size > 0:
-        count = min(size, CHUNK)
-        file.write(b"\xff" * count)
-        size -= count
