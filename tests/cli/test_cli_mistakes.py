@@ -246,7 +246,9 @@ def test_doctor_gives_no_folder_of_the_system_away(
 
 def test_doctor_tells_what_mounts_need_from_what_some_want() -> None:
     needed = {check.name for check in checks() if check.needed}
-    assert needed == {"libfuse", "/dev/fuse", "mpy-cross", "vela"}
+    assert needed == {
+        "libfuse", "/dev/fuse", "mpy-cross", "vela", "state folder", "cache folder",
+    }  # fmt: skip
 
 
 @pytest.mark.mount
