@@ -26,7 +26,7 @@ NOT_QUICK = {
     "slow": "long runs",
 }
 #: what shows and works windows for tests/trust/desktop.py
-DESKTOP = ("Xvfb", "xfwm4", "thunar", "xdotool", "xclip", "dbus-daemon")
+DESKTOP = ("Xvfb", "xfwm4", "thunar", "xdotool", "xclip", "dbus-daemon", "zenity")
 
 
 def find_program(name: str) -> str | None:
