@@ -65,11 +65,11 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
     if errors:
         raise ImageError(
             f"{len(errors)} file{'s' if len(errors) > 1 else ''} cannot work on {board or 'it'}, "
-            f"the first: {errors[0].text}",
+            f"the first: {errors[0].text.partition('; ')[0]}",  # with one advice, for all
             where=name,
             detail="\n".join(problem.text for problem in told(errors)),
-            next_step=f"nothing was written; romfsfs extract {shell_word(name)} DIR, mend it, "
-            f"romfsfs build DIR IMAGE --board {board or 'BOARD'}",
+            next_step=f"nothing was written; to build it for that board: romfsfs extract "
+            f"{shell_word(name)} DIR, romfsfs build DIR IMAGE --board {board or 'BOARD'}",
         )
     return parsed.size, tuple(each.text for each in told(found) if each.severity == WARNING)
 
