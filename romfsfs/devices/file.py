@@ -26,7 +26,7 @@ from romfsfs.errors import (
 from romfsfs.image.reader import image_size
 from romfsfs.system.beside import Beside
 from romfsfs.system.clock import uncertain_for, wait_until_certain
-from romfsfs.system.copying import fill_byte, write_all
+from romfsfs.system.copying import copy_in_kernel, fill_byte
 from romfsfs.system.files import (
     CHUNK,
     Progress,
@@ -258,13 +258,19 @@ def _keep_owner(fd: int, before: os.stat_result) -> None:
 
 
 def copy_all(source: BinaryIO, target: BinaryIO, size: int, phase: str, progress: Progress) -> None:
-    """Copy `size` bytes from the start of `source` to where `target` stands."""
+    """Copy `size` bytes from the start of `source` to where `target` stands, in the kernel where
+    it can."""
     target.flush()
-    for offset in range(0, size, CHUNK):
-        count = min(CHUNK, size - offset)
-        data = os.pread(source.fileno(), count, offset)
-        if len(data) < count:
-            raise RomfsError("the file became shorter while it was read", where=str(source.name))
-        write_all(target.fileno(), data)
-        progress(phase, offset + count, size)
-    target.seek(0, os.SEEK_CUR)
+    start, done = target.tell(), 0
+    while done < size:
+        want = min(size - done, 16 * CHUNK)
+        count = copy_in_kernel(source.fileno(), done, target.fileno(), start + done, want)
+        if not count:
+            data = os.pread(source.fileno(), min(want, CHUNK), done)
+            if not data:
+                what = "the file became shorter while it was read"
+                raise RomfsError(what, where=str(source.name))
+            count = os.pwrite(target.fileno(), data, start + done)
+        done += count
+        progress(phase, done, size)
+    target.seek(start + size)

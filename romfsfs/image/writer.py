@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -18,6 +17,7 @@ from romfsfs.image.layout import (
     TreeEntry,
     canonical,
 )
+from romfsfs.system.copying import copy_in_kernel
 
 if TYPE_CHECKING:
     from romfsfs.image.layout import Layout
@@ -28,16 +28,6 @@ _BATCH = 1 << 18
 #: from this size on a file is copied by the kernel instead of through the batch
 LARGE = 1 << 16
 _CHUNK = 1 << 20
-
-#: what `copy_file_range` answers where it does not work: other file systems, pipes, append mode
-_NO_KERNEL_COPY = (
-    errno.ENOSYS,
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.EBADF,
-    errno.EPERM,
-)
 
 
 class DataChanged(RomfsError):
@@ -178,25 +168,12 @@ class _Sink:
 
     def copy(self, piece: FilePiece, source: Data) -> int:
         """Let the kernel copy; the bytes it copied, all or none or (source too short) some."""
-        if self.fd < 0 or not hasattr(os, "copy_file_range"):
+        if self.fd < 0:
             return 0
         self.flush()
         self.out.flush()
         start = self.out.tell()
-        done = 0
-        while done < piece.size:
-            try:
-                count = os.copy_file_range(
-                    source.fd, self.fd, piece.size - done, source.offset + done, start + done
-                )
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-                self.fd = -1
-                break
-            if count == 0:  # the end, or a file system whose files look empty to the kernel
-                break
-            done += count
+        done = copy_in_kernel(source.fd, source.offset, self.fd, start, piece.size)
         self.out.seek(start + done)
         return done
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -16,6 +17,7 @@ import pytest
 from session_desk import Desk, files_of
 
 from romfsfs.convert import Target
+from romfsfs.devices.file import copy_all
 from romfsfs.errors import RomfsError, VerifyError
 from romfsfs.image import check
 from romfsfs.image.layout import TreeEntry, canonical
@@ -24,6 +26,7 @@ from romfsfs.image.writer import LARGE, Data, encode
 from romfsfs.session.build import build
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.encoding import TreeChanged
+from romfsfs.system.files import no_progress
 
 MIB = 1 << 20
 
@@ -203,3 +206,34 @@ def test_the_base_that_an_unchanged_file_comes_from_is_compared(
     with pytest.raises(VerifyError, match="the data differs"):
         desk.commit()
     assert desk.image.read_bytes() == before
+
+
+@pytest.mark.parametrize("answer", [None, errno.EXDEV, errno.ENOSYS])
+def test_a_file_is_copied_whether_or_not_the_kernel_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int | None
+) -> None:
+    """Where it does, files may share blocks, and nothing passes through this process."""
+    data = random.Random(16).randbytes(17 * MIB + 5)
+    (tmp_path / "from").write_bytes(data)
+    by_hand = []
+    pwrite = os.pwrite
+
+    def written(*how: Any) -> int:
+        by_hand.append(how)
+        return pwrite(*how)
+
+    def refuses(*_: Any) -> int:
+        raise OSError(answer, "not here")
+
+    if answer is not None:
+        monkeypatch.setattr(os, "copy_file_range", refuses)
+    monkeypatch.setattr(os, "pwrite", written)
+    with open(tmp_path / "from", "rb") as source, open(tmp_path / "to", "w+b") as target:
+        target.write(b"before")
+        copy_all(source, target, len(data), "copying", no_progress)
+        target.write(b"after")
+        with pytest.raises(RomfsError, match="became shorter"):
+            copy_all(source, target, len(data) + 1, "copying", no_progress)
+    copied = (tmp_path / "to").read_bytes()
+    assert copied.startswith(b"before" + data + b"after")
+    assert bool(by_hand) == (answer is not None)
