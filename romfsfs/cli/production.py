@@ -171,15 +171,10 @@ def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
 
 def serial_ports() -> Mapping[str, object]:
     """The serial ports of cameras."""
-    found: dict[str, object] = {}
+    found = {}
     for camera in serial_cameras():
-        try:
-            there = os.stat(camera.port)
-        except OSError:
-            if camera.vid:  # listed, but no path (Windows)
-                found[camera.port] = camera.serial_number
-        else:
-            found[camera.port] = (there.st_rdev, there.st_ino)
+        with suppress(OSError):
+            found[camera.port] = os.stat(camera.port).st_ino
     return found
 
 

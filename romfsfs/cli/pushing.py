@@ -13,7 +13,6 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush, write
 from romfsfs.cli.parameters import (
-    CAMERA_BOARD,
     IMAGE,
     JSON,
     NO_RESET,
@@ -22,6 +21,7 @@ from romfsfs.cli.parameters import (
     SLOT,
     TRY,
     WAIT,
+    board,
 )
 from romfsfs.cli.reports import HELD, say_tried, wait_for, write_record, write_text
 from romfsfs.devices.base import Device
@@ -47,7 +47,7 @@ from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
     help="With --all: append a row of CSV for each camera.",
 )
 @click.option("--no-backup", is_flag=True, help="Keep no copy of what a camera held, for `undo`.")
-@CAMERA_BOARD
+@board("For a camera that cannot be identified; with --all: those of others are left alone.")
 @PARTITION
 @WAIT
 @OVER_ANYTHING
