@@ -189,9 +189,9 @@ class World:
                 continue
             if data is None or path not in kept:
                 tree[path] = data
-        for path in kept - tree.keys():
-            if path not in edited:
-                tree[path] = None
+        for path in [each for each in tree if not each.endswith(LITTER)]:
+            for above in parents(path):  # a folder that was removed too, where a file came into it
+                tree.setdefault(above, None)
         return tree
 
     def stands_on(self, held: Held, *, extract: bool = False) -> World:
