@@ -11,7 +11,8 @@ from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
-from romfsfs.session.keep.folder import folder_of
+from romfsfs.session.keep.folder import SessionFolder, all_sessions, folder_of
+from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
 from romfsfs.session.session import Session, sessions
 
@@ -33,11 +34,11 @@ def _refuse_changed(source: str) -> None:
     """Root may open a port that is in use, and what is sent there would spoil a commit."""
     try:
         port = _port(source)
-    except RomfsError:  # the opening says what is wrong
+        here = [each for each in all_sessions() if _is_on(*each, port)]
+    except (RomfsError, OSError):  # the opening says what is wrong; or there is no place for state
         return
-    for session in _of_cameras():
-        if _is_on(session, port):
-            session.folder.refuse_changed(session.info.name)
+    for folder, info in here:
+        folder.refuse_changed(info.name)
 
 
 @contextmanager
@@ -142,7 +143,7 @@ def known_session(source: str, partition: int) -> Session | None:
         return unplugged_session(source, partition)
     if not os.path.exists(port.port):
         return unplugged_session(source, partition)
-    return _only(partition, lambda session: _is_on(session, port))
+    return _only(partition, lambda session: _is_on(session.folder, session.info, port))
 
 
 def unplugged_session(source: str, partition: int) -> Session | None:
@@ -151,12 +152,9 @@ def unplugged_session(source: str, partition: int) -> Session | None:
 
 
 def _only(partition: int, is_it: Callable[[Session], bool]) -> Session | None:
-    found = [each for each in _of_cameras() if each.info.partition == partition and is_it(each)]
+    cameras = (each for each in sessions() if not each.info.is_file)
+    found = [each for each in cameras if each.info.partition == partition and is_it(each)]
     return found[0] if len(found) == 1 else None
-
-
-def _of_cameras() -> Iterator[Session]:
-    return (session for session in sessions() if not session.info.is_file)
 
 
 def _port(source: str) -> CameraPort:
@@ -165,8 +163,7 @@ def _port(source: str) -> CameraPort:
     return camera_port(source)
 
 
-def _is_on(session: Session, port: CameraPort) -> bool:
-    info = session.info
+def _is_on(folder: SessionFolder, info: SessionInfo, port: CameraPort) -> bool:
     if not info.is_serial or (port.boards and info.board and info.board not in port.boards):
         return False
     number = telling(port.serial_number)
@@ -174,5 +171,5 @@ def _is_on(session: Session, port: CameraPort) -> bool:
         return number.casefold() == info.usb_serial.casefold()
     was_on = info.name.rpartition(" on ")[2]
     return os.path.realpath(was_on) == os.path.realpath(port.port) and not (
-        session.folder.mounted_at() is None and session.folder.changed_by() is None
+        folder.mounted_at() is None and folder.changed_by() is None
     )

@@ -319,3 +319,11 @@ def test_a_port_that_a_commit_uses_is_left_alone(rig: Rig, connect: Connect, wor
     assert done.code == 1
     assert "is running" in done.error
     assert camera.statistics.execs == asked
+
+
+def test_a_camera_is_listed_where_there_is_no_place_for_state(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect("OPENMV4P", images={0: BEFORE})
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", "/proc/none")
+    assert "notes.txt" in rig.ok("ls", "camera")

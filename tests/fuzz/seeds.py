@@ -15,7 +15,7 @@ from fuzz_camera import DIVIDER, IMAGE, entering, running
 
 from romfsfs.image.varuint import MAGIC
 from romfsfs.image.writer import encode
-from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, Signature
+from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, Signature, dump
 
 DATA = Path(os.environ.get("ROMFSFS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 #: Whole conversations with simulated cameras, see `record_camera.py`.
@@ -294,7 +294,7 @@ def _state() -> list[bytes]:
         {"severity": "error", "code": "io", "message": "m", "detail": ""}]}  # fmt: skip
     lock = {"pid": 1, "mountpoint": "/m"}
     others = [json.dumps(each).encode() for each in (commit, past, result, lock)]
-    return [info.dump(), base.dump(), *others]
+    return [dump(info), dump(base), *others]
 
 
 def _zips() -> list[bytes]:

@@ -33,7 +33,7 @@ from romfsfs.ide import archive, defaults
 from romfsfs.session.keep import history
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.locks import _read_record
-from romfsfs.session.keep.state import Base, SessionInfo
+from romfsfs.session.keep.state import Base, SessionInfo, dump
 from romfsfs.session.rebase.record import Record
 from romfsfs.system.runner import Outcome
 from romfsfs.zoo import sources
@@ -100,8 +100,8 @@ def session_state(data: bytes) -> None:
         for file in ("session.json", "base.json", "rebase.json", "lock"):
             (folder / file).write_bytes(data)
         loads: tuple[Callable[[], object], ...] = (
-            lambda: SessionInfo.load(folder / "session.json").dump(),
-            lambda: Base.load(folder / "base.json").dump(),
+            lambda: dump(SessionInfo.load(folder / "session.json")),
+            lambda: dump(Base.load(folder / "base.json")),
             lambda: Record.load(SessionFolder(folder)),
         )
         for load in loads:

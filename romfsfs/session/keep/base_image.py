@@ -17,7 +17,7 @@ from romfsfs.errors import RomfsError
 from romfsfs.image.model import Extent, FileNode, walk
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import parse_fd
-from romfsfs.session.keep.state import Base, SessionInfo, save
+from romfsfs.session.keep.state import Base, SessionInfo, dump, save
 from romfsfs.system.copying import fill_byte
 from romfsfs.system.files import digest_fd
 
@@ -101,4 +101,4 @@ def _damaged(folder: SessionFolder, base: Base) -> RomfsError:
 def switch(folder: SessionFolder, base: Base) -> None:
     """Make this the base: the one moment in which it changes. Its image is in its place."""
     identity = image_id(os.stat(folder.image(base.digest)))
-    save(folder.base, replace(base, image_id=identity).dump())
+    save(folder.base, dump(replace(base, image_id=identity)))

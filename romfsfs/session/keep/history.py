@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
-from romfsfs.session.keep.state import Base, SessionInfo, save
+from romfsfs.session.keep.state import Base, SessionInfo, dump, save
 from romfsfs.system.files import make_private_dir
 
 #: What the images of one session may take together; the oldest go first, the last two stay.
@@ -80,7 +80,7 @@ def add(
 def keep_within(folder: SessionFolder, budget: int) -> None:
     """Remember how many bytes the log may take, and trim it to that now."""
     info = replace(SessionInfo.load(folder.info), history_bytes=budget)
-    save(folder.info, info.dump())
+    save(folder.info, dump(info, 1))
     trim(folder)
 
 

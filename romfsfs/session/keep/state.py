@@ -88,23 +88,6 @@ class Base:
     def trailing(self) -> int:
         return self.size - self.image_size
 
-    def record(self) -> dict[str, Any]:
-        """As it is written in JSON."""
-        return {
-            "version": VERSION,
-            "digest": self.digest,
-            "size": self.size,
-            "image_size": self.image_size,
-            "target_digest": self.target_digest,
-            "stamp": self.stamp,
-            "entries": [list(entry) for entry in self.entries],
-            "fresh": self.fresh,
-            "image_id": self.image_id,
-        }
-
-    def dump(self) -> bytes:
-        return json.dumps(self.record(), separators=(",", ":")).encode()
-
     @classmethod
     def load(cls, path: Path) -> Base:
         record = load_json(path)
@@ -113,23 +96,16 @@ class Base:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Base:
-        """Of what `record` gave. KeyError, TypeError, ValueError for anything else."""
+        """Of what `dump` wrote. KeyError, TypeError, ValueError for anything else."""
         check_types(record, _BASE_TYPES)
         entries = tuple([
             BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None, what)
             for p, size, digest, source, source_digest, s, what in record["entries"]
         ])  # fmt: skip
-        stamp, image_id = record["stamp"], record["image_id"]
-        return cls(
-            record["digest"],
-            record["size"],
-            record["image_size"],
-            record["target_digest"],
-            tuple(stamp) if stamp else None,
-            entries,
-            record["fresh"],
-            tuple(image_id) if image_id else None,
-        )
+        known = {each.name: record[each.name] for each in fields(cls)} | {"entries": entries}
+        for name in ("stamp", "image_id"):
+            known[name] = tuple(known[name]) if known[name] else None
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +139,6 @@ class SessionInfo(Known):
     @property
     def _is_second(self) -> bool:
         return not self.is_file and self.partition > 0
-
-    def dump(self) -> bytes:
-        record = {each.name: getattr(self, each.name) for each in fields(self)}
-        return json.dumps({"version": VERSION, **record}, indent=1).encode()
 
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
@@ -233,6 +205,18 @@ def load_json(path: Path) -> dict[str, Any]:
             "beside it",
         )
     return record
+
+
+def dump(state: Any, indent: int | None = None) -> bytes:
+    """A dataclass of ours, and those in it, as JSON objects of their fields."""
+    separators = None if indent else (",", ":")
+    return json.dumps(
+        _fields(state), default=_fields, indent=indent, separators=separators
+    ).encode()
+
+
+def _fields(state: Any) -> dict[str, Any]:
+    return {"version": VERSION, **{each.name: getattr(state, each.name) for each in fields(state)}}
 
 
 def save(path: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.recall import Recall, shown_as
 from romfsfs.session.keep.settling import lost_power, settle
-from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, as_ours, save
+from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, as_ours, dump, save
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.record import Record
@@ -98,7 +98,7 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
         info, excludes=(*info.excludes, *more), commit_on_unmount=chosen.commit_on_unmount
     )
     session = Session(folder, info)  # what it refuses must not be remembered
-    save(folder.info, info.dump())
+    save(folder.info, dump(info, 1))
     reached("open-info")
     return session
 

@@ -6,15 +6,14 @@ Whoever finds it, the next command on that target or `recover`, finishes or roll
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
-from romfsfs.session.keep.state import VERSION, Base, Types, as_ours, check_types, load_json, save
+from romfsfs.session.keep.state import Base, Types, as_ours, check_types, dump, load_json, save
 from romfsfs.session.rebase.target import Held
 from romfsfs.system.files import sync_dir
 
@@ -50,14 +49,7 @@ class Record:
     pid: int = field(default_factory=os.getpid)
 
     def save(self, folder: SessionFolder) -> None:
-        record = {
-            "version": VERSION, "kind": self.kind, "before": self.before,
-            "base": self.base.record(), "summary": self.summary, "restores": self.restores,
-            "stood_on": self.stood_on and self.stood_on.record(), "writes": self.writes,
-            "follows": self.follows, "logged": self.logged, "slot": self.slot,
-            "pid": self.pid,
-        }  # fmt: skip
-        save(folder.record, json.dumps(record, separators=(",", ":")).encode())
+        save(folder.record, dump(self))
 
     @classmethod
     def load(cls, folder: SessionFolder) -> Record:
@@ -69,12 +61,11 @@ class Record:
     def _of(cls, record: Mapping[str, Any]) -> Record:
         check_types(record, _TYPES)
         follows, stood_on = record["follows"], record["stood_on"]
-        return cls(
-            record["kind"], Held(*record["before"]), Base.of(record["base"]),
-            Base.of(stood_on) if stood_on else None, record["summary"], record["restores"],
-            record["writes"], None if follows is None else tuple(follows),
-            record["logged"], record["slot"], record["pid"],
-        )  # fmt: skip
+        known = {each.name: record[each.name] for each in fields(cls)}
+        known |= {"before": Held(*record["before"]), "base": Base.of(record["base"])}
+        known["stood_on"] = Base.of(stood_on) if stood_on else None
+        known["follows"] = None if follows is None else tuple(follows)
+        return cls(**known)
 
     def is_switched(self, folder: SessionFolder) -> bool:
         """Whether the base is the new one already: what is left are our own books."""
