@@ -203,6 +203,20 @@ def test_what_is_plugged_in_now(
     assert records[two.port]["ok"] is False
 
 
+def test_an_image_that_works_on_one_board_alone_chooses_it(
+    camera: Camera, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By what is in it, here its size: more than any partition but those of 32 MiB."""
+    image = tmp_path / "large.img"
+    image.write_bytes(encode({"a.bin": bytes(25 << 20)}, DEFAULT_RULES))
+    only = camera(images={0: encode({"old.txt": b"old"}, DEFAULT_RULES)})
+    ports(monkeypatch, only)
+    assert main(["push", str(image), "--all"]) == EXIT_OK
+    assert f"OPENMV4P on {only.port}, no MPS3_AN547: left alone" in capsys.readouterr().err
+    assert only.statistics.programmed == 0
+
+
 def test_a_camera_that_another_program_holds_is_waited_for(
     camera: Camera, image: Path, log: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
