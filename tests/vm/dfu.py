@@ -20,6 +20,8 @@ DETACH, DNLOAD, UPLOAD, GETSTATUS, CLRSTATUS, GETSTATE, ABORT = range(7)
 IDLE, SYNC, BUSY, DNLOAD_IDLE, MANIFEST_SYNC, UPLOAD_IDLE, ERROR = 2, 3, 4, 5, 6, 9, 10
 OK, ERR_WRITE, ERR_ADDRESS, ERR_STALLED = 0, 3, 8, 15
 BLOCK, PAGE = 4096, 256
+#: bytes that MRAM takes at a time
+WORD = 16
 
 
 class Memory(Protocol):
@@ -71,8 +73,9 @@ class Setting:
             return ERR_ADDRESS
         if erases and self.erase and offset % self.erase == 0:
             self.clear(offset)
-        for start in range(0, len(data), PAGE):
-            page = data[start : start + PAGE]
+        unit = PAGE if self.erase else WORD
+        for start in range(0, len(data), unit):
+            page = data[start : start + unit]
             if self.pull_after is not None and self.programmed >= self.pull_after:
                 self.pull_after = None
                 raise Pulled

@@ -77,7 +77,7 @@ def die(message, status=IO_ERROR):
 
 def bar(what, done, total):
     share = done / total if total else 1.0
-    say(f"\r{what:8}\t[{'=' * int(25 * share):25}] {int(100 * share):3}% {done:12} bytes", end="")
+    say(f"\r{what}\t[{'=' * int(25 * share):25}] {int(100 * share):3}% {done:12} bytes", end="")
 
 
 def leave(device):
@@ -170,7 +170,7 @@ def choose(devices, given):
         die(NO_DEVICE)
     if len(found) > 1:
         die("More than one DFU capable USB device found! Try `--list' and specify the serial "
-            "number or disconnect all but one device")  # fmt: skip
+            "number or disconnect all but one device\n")  # fmt: skip
     return found[0]
 
 
@@ -281,7 +281,7 @@ def cut(arduino, done, error):
         die(f"dfuse_upload: libusb_control_transfer returned {number} (LIBUSB_ERROR_{error})")
     warn(f"\nError during upload (LIBUSB_ERROR_{error})")
     if not done:
-        say("\nFailed.")
+        say("\n\nFailed.")
     else:
         say(f"\nReceived a total of {done} bytes")
     sys.exit(IO_ERROR)
@@ -300,10 +300,10 @@ def download(device, setting, given, faults, data):
         last = start + len(data) - 1
         if not 0 <= offset <= setting["size"] - len(data):
             die(f"Last page at 0x{last:08x} is not writeable", USAGE)
-        bar("Erase", 0, 1)
+        bar("Erase   ", 0, 1)
         for place in range(offset, offset + len(data), erase):
             flash[place : place + erase] = b"\xff" * min(erase, len(flash) - place)
-        bar("Erase", len(data), len(data))
+        bar("Erase   ", len(data), len(data))
         say("\nErase    done.")
     else:
         say("Copying data from PC to DFU device")
