@@ -13,13 +13,14 @@ NEW = {"new.bin": random.Random(3).randbytes(60_000)}
 @scenario
 def cable_in_dfu_writes(lab: Lab) -> None:
     """Pulled at every pass of a push: the old files, the new, or none; the same again mends it."""
-    boards = (("ARDUINO_GIGA", 40, 4), ("OPENMV_N6", 110, 64), ("OPENMV_AE3", 40, 4))
-    for board, size, gap in boards:
+    # the N6 at every place, the others where each pass is
+    boards = (("ARDUINO_GIGA", 40, 4, 3), ("OPENMV_N6", 110, 64, 1), ("OPENMV_AE3", 40, 4, 3))
+    for board, size, gap, step in boards:
         trees = [files(1, 20 * KIB), files(2, size * KIB)]
         old, new = (lab.image(f"{board}{i}", tree, board) for i, tree in enumerate(trees))
         camera = lab.camera(board, images={0: old.read_bytes()})
         length = new.stat().st_size
-        for after in (0, 256, 4096, length // 2, length - 256, length, length + 256):
+        for after in (0, 256, 4096, length // 2, length - 256, length, length + 256)[::step]:
             camera.simulator.flash.partitions[0].load(old.read_bytes())
             setting = camera.setting()
             setting.programmed, setting.pull_after = 0, after
@@ -58,7 +59,8 @@ def cable_in_dfu_commits(lab: Lab) -> None:
         here = lab.listed(camera.romfs())
         lab.say(f"pulled after {after} of {whole} bytes: {here and sorted(here)}")
         assert here in (None, *wanted), here
-        lab.run("recover", "dfu:OPENMV_N6", code=5)  # nothing is plugged in
+        if not after:
+            lab.run("recover", "dfu:OPENMV_N6", code=5)  # nothing is plugged in
         camera.plug(window=False)
         tty_of(camera)
         lab.run("recover", "dfu:OPENMV_N6")
@@ -143,8 +145,6 @@ def pulled_in_a_commit(
     camera.plug(window=False)
     lab.run("recover", tty_of(camera))
     assert lab.listed(camera.romfs()) == wanted[1]
-    with lab.mounted(tty_of(camera)) as place:
-        assert (place / "new.bin").read_bytes() == NEW["new.bin"]
     lab.run("undo", tty_of(camera))
     assert lab.listed(camera.romfs()) == wanted[0]
 
