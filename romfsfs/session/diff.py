@@ -15,6 +15,7 @@ from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import BaseEntry
 from romfsfs.session.plan.shadow import Change
 from romfsfs.session.session import Session
+from romfsfs.session.tree.restore import shown_item
 from romfsfs.session.tree.worktree import open_file
 from romfsfs.system.files import digest_bytes, digest_fd
 
@@ -97,12 +98,11 @@ def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[
 def _stored(entry: BaseEntry | None, held: BaseImage, recall: Recall) -> Side | None:
     if entry is None:
         return None
-    if entry.source_digest != entry.digest:
-        source = recall.find(entry.path, entry.digest)
-        if source is not None:
-            with open(source.file, "rb") as file:
-                return side(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    return side(held.fd, *held.extents[entry.path])
+    item = shown_item(entry, held, recall)
+    if isinstance(item.source, int):
+        return side(item.source, item.offset, item.size)
+    with open(item.source or "", "rb") as file:
+        return side(file.fileno(), 0, item.size)
 
 
 def _work(work_fd: int, path: str) -> Side | None:

@@ -102,7 +102,7 @@ def restore(
     be left.
     """
     wanted = set(paths)
-    items = [_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
+    items = [shown_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
     files = {item.path for item in items if item.source is not None and item.path in wanted}
 
     def change(root_fd: int) -> None:
@@ -226,7 +226,8 @@ def _remove(root_fd: int, path: str) -> None:
         ) from error
 
 
-def _item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
+def shown_item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
+    """What the tree shows of an entry of the base: its source, where that is known."""
     if entry.is_dir:
         return Item(entry.source, None, 0, 0)
     offset, size = held.extents[entry.path]
