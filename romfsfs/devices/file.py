@@ -26,7 +26,7 @@ from romfsfs.errors import (
 from romfsfs.image.reader import image_size
 from romfsfs.system.beside import Beside
 from romfsfs.system.clock import uncertain_for, wait_until_certain
-from romfsfs.system.copying import copy_in_kernel, fill_byte
+from romfsfs.system.copying import copy_in_kernel, difference, fill_byte
 from romfsfs.system.files import (
     CHUNK,
     Progress,
@@ -198,16 +198,13 @@ class FileDevice(Device):
         self._written = now if now is not None and now[:4] == compared[:4] else None
 
     def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
-        offset = 0
-        while offset < size:
-            mine = os.pread(fd, CHUNK, offset)
-            if not mine or mine != os.pread(image.fileno(), CHUNK, offset):
-                raise VerifyError(
-                    "what was read back differs from what was written; the file is unchanged",
-                    where=f"{self.given}, offset {offset:#x}",
-                    next_step="the disk may be failing; commit --to a file on another one",
-                )
-            offset += len(mine)
+        wrong = difference(fd, 0, image.fileno(), 0, size)
+        if wrong is not None:
+            raise VerifyError(
+                "what was read back differs from what was written; the file is unchanged",
+                where=f"{self.given}, offset {wrong:#x}",
+                next_step="the disk may be failing; commit --to a file on another one",
+            )
 
     def clear(self) -> None:
         with contextlib.suppress(FileNotFoundError):

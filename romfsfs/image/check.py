@@ -13,6 +13,7 @@ from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.model import Extent, FileNode, Note, walk
 from romfsfs.image.reader import read_image
 from romfsfs.system.beside import Beside, Cancel
+from romfsfs.system.copying import difference
 
 if TYPE_CHECKING:
     from romfsfs.image.layout import Layout
@@ -156,17 +157,17 @@ class _Reader:
         self, path: str, extent: Extent, source: Data, report: Callable[[], None] | None
     ) -> None:
         try:
-            for done in range(0, extent.size, _CHUNK):
-                count = min(_CHUNK, extent.size - done)
-                data = os.pread(self.fd, count, extent.offset + done)
-                if len(data) < count or data != os.pread(source.fd, count, source.offset + done):
-                    raise _difference("the data differs", path, extent.offset)
-                self.done += count
-                if report is not None:
-                    report()
+            if (
+                difference(self.fd, extent.offset, source.fd, source.offset, extent.size)
+                is not None
+            ):
+                raise _difference("the data differs", path, extent.offset)
         finally:
             if source.owned:
                 os.close(source.fd)
+        self.done += extent.size
+        if report is not None:
+            report()
 
     def _hash(
         self, path: str, extent: Extent, wanted: str | None, report: Callable[[], None] | None

@@ -58,6 +58,22 @@ def copy_in_kernel(source: int, offset: int, target: int, start: int, size: int)
     return done
 
 
+#: Two buffers of this size are taken from the same memory again and again; of a mebibyte each is
+#: asked of the system anew, which takes three times as long as the comparison.
+_COMPARED = 256 << 10
+
+
+def difference(one: int, offset: int, other: int, other_offset: int, size: int) -> int | None:
+    """Where `size` bytes of two open files differ, counted from their offsets and rounded down;
+    None: nowhere. What is not there differs. OSError."""
+    for done in range(0, size, _COMPARED):
+        count = min(_COMPARED, size - done)
+        data = os.pread(one, count, offset + done)
+        if len(data) < count or data != os.pread(other, count, other_offset + done):
+            return done
+    return None
+
+
 def write_all(fd: int, data: bytes) -> None:
     """All of `data`, whatever `write` takes at a time."""
     written = os.write(fd, data)

@@ -26,6 +26,7 @@ from romfsfs.image.writer import LARGE, Data, encode
 from romfsfs.session.build import build
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.encoding import TreeChanged
+from romfsfs.system.copying import difference
 from romfsfs.system.files import no_progress
 
 MIB = 1 << 20
@@ -237,3 +238,19 @@ def test_a_file_is_copied_whether_or_not_the_kernel_does_it(
     copied = (tmp_path / "to").read_bytes()
     assert copied.startswith(b"before" + data + b"after")
     assert bool(by_hand) == (answer is not None)
+
+
+def test_where_two_files_differ(tmp_path: Path) -> None:
+    data = random.Random(17).randbytes(MIB)
+    (tmp_path / "one").write_bytes(b"skipped" + data)
+    (tmp_path / "same").write_bytes(data)
+    (tmp_path / "short").write_bytes(data[:-1])
+    (tmp_path / "other").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with open(tmp_path / "one", "rb") as one:
+        found = []
+        for name in ("same", "short", "other"):
+            with open(tmp_path / name, "rb") as other:
+                found.append(difference(one.fileno(), 7, other.fileno(), 0, MIB))
+                assert difference(other.fileno(), 0, one.fileno(), 7, MIB) == found[-1]
+        assert difference(one.fileno(), 7, one.fileno(), 7, MIB + 1) == MIB  # neither has it
+    assert found == [None, MIB * 3 // 4, MIB * 3 // 4]
