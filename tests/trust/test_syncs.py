@@ -64,3 +64,16 @@ def test_what_is_read_back_was_on_the_disk(tmp_path: Path, monkeypatch: pytest.M
         FileDevice(tmp_path / "app.img").write_image(file)
     size = image.stat().st_size
     assert calls[:2] == [("fsync", size), ("posix_fadvise", size)]
+
+
+def test_a_file_that_is_taken_back_is_gone_for_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a commit made where no file was, and a rollback takes away."""
+    image = tmp_path / "app.img"
+    image.write_bytes(b"")
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    FileDevice(image).clear()
+    assert not image.exists()
+    assert synced == [str(tmp_path)]
