@@ -222,8 +222,9 @@ class Camera:
                 elif mark in piece:
                     executor.leftover()  # what was in the ring, and in front of it, is gone
                     piece = piece[piece.rindex(mark) + 1 :]
-            if piece:
-                executor.feed(piece)
+            if piece and not executor.feed(piece):
+                self._rx[:0] = piece
+                return
 
     def _note_interrupt(self, now: float) -> None:
         self.statistics.interrupts += 1

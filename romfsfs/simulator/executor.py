@@ -217,9 +217,13 @@ class Executor:
         """Ctrl-C in the snippet that runs."""
         self._process.send_signal(signal.SIGINT)
 
-    def feed(self, data: bytes) -> None:
-        """Give the snippet input; not more than there is `room` for."""
-        os.write(self._input, data)
+    def feed(self, data: bytes) -> bool:
+        """Give the snippet input; not more than there is `room` for. False: not now, as a pipe
+        takes nothing behind the end of a page that was not read to its end."""
+        try:
+            return os.write(self._input, data) > 0
+        except BlockingIOError:
+            return False
 
     @property
     def room(self) -> int:
