@@ -328,6 +328,21 @@ def test_a_write_beyond_the_files_limit_gets_enospc(place: Mounted) -> None:
     assert (place.mnt / "free").stat().st_size == 101
 
 
+def test_what_a_removed_file_took_another_may_have(place: Mounted) -> None:
+    """Also where it was refused before: the tree is counted again."""
+    one, two = place.mnt / "one.bin", place.mnt / "two.bin"
+    place.settings(limits={"one.bin": 100, "two.bin": 100})
+    place.mount()
+    one.write_bytes(bytes(60))
+    with two.open("wb", 0) as file:
+        file.write(bytes(40))
+        with refused(errno.ENOSPC):
+            file.write(b"x")
+        one.unlink()
+        file.write(bytes(60))
+    assert two.stat().st_size == 100
+
+
 def test_files_that_are_too_large_together_get_enospc(place: Mounted) -> None:
     """What files take for certain is counted together, and what one gives up another may have."""
     one, two, other = (place.mnt / name for name in ("one.bin", "two.bin", "model.py"))
