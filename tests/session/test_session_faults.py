@@ -446,3 +446,26 @@ def test_what_is_remembered_of_sources_is_trimmed_with_them(desk: Desk) -> None:
     memory.trim(0)
     assert not list((memory.folder / "index").iterdir())
     assert not list((memory.folder / "objects").iterdir())
+
+
+def test_a_push_after_a_read_that_was_given_up_shows_what_was_pushed(tmp_path: Path) -> None:
+    """Not the tree that the read had extracted: a commit would write the old files back."""
+    flash = Flash(tmp_path / "flash", 65536)
+    image = encode({"old.txt": b"old"})
+    flash.path.write_bytes(image + b"\xff" * (65536 - len(image)))
+    desk = Desk(flash, "camera")
+
+    def stop(step: str) -> None:
+        if step == "recorded":
+            raise KeyboardInterrupt
+
+    steps.on_step = stop
+    with pytest.raises(KeyboardInterrupt):
+        desk.open()
+    steps.on_step = lambda name: None
+    with open(tmp_path / "new.img", "w+b") as file:
+        file.write(encode({"new.txt": b"new"}))
+        file.flush()
+        push(flash, "camera", file, "new.img")
+    desk.open()
+    assert tree_of(desk.work) == {"new.txt": b"new"}

@@ -210,7 +210,8 @@ def finish(session: Session, target: Target, record: Record, root: Path | None =
 def _bring_tree_along(session: Session, record: Record, root: Path | None) -> None:
     folder = session.folder
     if not session.has_work:
-        if folder.new_work.exists():  # extracted by a read
+        # Extracted by this read; what another left that was given up is of another image.
+        if not record.writes and folder.new_work.exists():
             mark(folder)
             sync_dir(folder.path)
             os.rename(folder.new_work, folder.work)
