@@ -121,7 +121,8 @@ def tree_of(folder: Path) -> dict[str, bytes | None]:
 class Flash(Device):
     """A camera's partition in a file: erased bytes are FF, the header is programmed last.
 
-    It can be told to lose power after so many bytes were programmed.
+    It can be told to lose power after so many bytes were programmed: in whole write units, of
+    which the header is one, as the firmware programs it.
     """
 
     def __init__(self, path: Path, size: int, erase_size: int = 4096) -> None:
@@ -168,7 +169,7 @@ class Flash(Device):
         self._program(0, b"\xff" * HEADER)
 
     def _program(self, offset: int, data: bytes) -> None:
-        allowed = data[: self.power]
+        allowed = data if len(data) <= self.power else data[: self.power // HEADER * HEADER]
         with open(self.path, "r+b") as file:
             os.pwrite(file.fileno(), allowed, offset)
         self.power -= len(allowed)
