@@ -25,8 +25,9 @@ Record = Callable[[str, object], None]
 ROUNDS = 3
 MIB = 1 << 20
 
-#: What libfuse keeps waiting (10 in both versions), the one that waits for signals, the workers.
-THREADS = 10 + 1 + min(4, os.cpu_count() or 1) + 1
+#: What libfuse keeps waiting (10 in both versions) and one that it ends with its next request; the
+#: main thread, the one that waits for signals, the workers.
+THREADS = 10 + 1 + 2 + min(4, os.cpu_count() or 1)
 
 #: Stressors of stress-ng that concern files and folders. Not those of what a ROMFS mount refuses
 #: (link, symlink, mknod, xattr, acl, chattr, verity) or has none of (fiemap, quotas, bind mounts).
