@@ -91,6 +91,7 @@ class UsbCamera:
                 self.settings.append(Setting(name, Ram(BLOCK * 16), BLOCK, read_only=True))
         self.dfu_class = DfuSeDevice if arduino else DfuDevice
         self.device: UsbDevice | None = None
+        self._changes = 0  # of what is on the bus; what was to come later is overtaken by one
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._watch_firmware, daemon=True)
@@ -119,6 +120,7 @@ class UsbCamera:
 
     def unplug(self) -> None:
         with self._lock:
+            self._changes += 1
             device, self.device = self.device, None
         if device is not None:
             device.pull()
@@ -135,6 +137,7 @@ class UsbCamera:
 
     def _attach_firmware(self) -> None:
         with self._lock:
+            self._changes += 1
             if not self.simulator.plugged:
                 self.simulator.replug()
             self.simulator.silence(self.silent)
@@ -150,6 +153,7 @@ class UsbCamera:
     def attach_loader(self, window: float | None = None) -> None:
         """It starts its loader. window: seconds until that starts the firmware."""
         with self._lock:
+            self._changes += 1
             device = self.dfu_class(
                 *self.loader_id, self.serial, self.settings, self._loader_left,
                 self._loader_pulled, window,
@@ -165,8 +169,11 @@ class UsbCamera:
         self.device = None
 
     def _later(self, action: Callable[[], None]) -> None:
+        """Do that when it has started, unless something else is on the bus by then."""
+        changes = self._changes
+
         def run() -> None:
-            if not self._stop.wait(START_SECONDS):
+            if not self._stop.wait(START_SECONDS) and changes == self._changes:
                 action()
 
         threading.Thread(target=run, daemon=True).start()

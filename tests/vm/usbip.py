@@ -138,15 +138,15 @@ class UsbDevice:
         self._socket = mine
         self._wake_read, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._serve, name=f"usb {port}", daemon=True)
-        _write(VHCI / "attach", f"{port} {kernels.fileno()} {port + 1} {FULL_SPEED}")
-        kernels.close()
+        with kernels:
+            _write(VHCI / "attach", f"{port} {kernels.fileno()} {port + 1} {FULL_SPEED}")
         self._thread.start()
 
     def pull(self) -> None:
         """Take the cable away, whatever is on the way."""
         self.leaving = True
         os.write(self._wake, b"!")
-        if threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(30)
 
     def _serve(self) -> None:
