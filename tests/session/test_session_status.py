@@ -87,6 +87,9 @@ def test_a_converted_model_is_told_by_its_processor() -> None:
         "m.tflite", Change.ADDED, stored_as="m.tflite", size=240464, location=cached
     )
     assert becomes("OPENMV_AE3", model) == "Ethos-U"
+    waiting = model._replace(state="pending", location=None)
+    assert becomes("OPENMV_AE3", waiting) == "Ethos-U"
+    assert becomes("OPENMV4P", waiting) == ""
     assert becomes("OPENMV_N6", model) == "Neural-ART"
     face = ShadowEntry(
         "face.xml", Change.ADDED, stored_as="face.cascade", size=10280, location=cached

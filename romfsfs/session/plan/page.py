@@ -133,9 +133,10 @@ def _fate(entry: ShadowEntry, status: Status) -> tuple[str, str]:
         return entry.note or "not stored", ""
     if entry.state == "failed":
         return "FAILED", ""
+    size = f"{entry.size or 0:,} B"
     if entry.state == "pending":
-        return entry.stored_as or "?", _text(entry.note or "not converted yet")
-    return what_it_becomes(entry, status.target), f"{entry.size or 0:,} B"
+        size = _text(entry.note or "not converted yet")
+    return what_it_becomes(entry, status.target), size
 
 
 def _commands(status: Status, place: str) -> Iterable[str]:

@@ -162,23 +162,23 @@ def _entry_cells(entry: ShadowEntry, target: Target, mounted: bool) -> tuple[str
         return line, ""
     if entry.change is Change.IGNORED:
         return line, f"({entry.note or 'not stored'})"
-    if entry.state == "pending":
-        waits = entry.note or ("converting" if mounted else "converted when it is committed")
-        return f"{line} -> {entry.stored_as or '?'}", waits
     if entry.state == "failed":
         return line, "FAILED"
+    size = f"{entry.size or 0:,} B"
+    if entry.state == "pending":
+        size = entry.note or ("converting" if mounted else "converted when it is committed")
     becomes = what_it_becomes(entry, target)
-    return f"{line} -> {becomes}" if becomes else line, f"{entry.size:,} B"
+    return f"{line} -> {becomes}" if becomes else line, size
 
 
 def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
     """How a stored file differs from its source: another name, another form, '' if neither."""
     if entry.stored_as != entry.path:
         return (entry.stored_as or "").rpartition("/")[2]
-    if not isinstance(entry.location, InCache):
-        return ""
     # Of what keeps its name, only models are converted, for the partition's NPU.
     npu = target.partition.npu if target.partition is not None else None
+    if npu is None or not (entry.state == "pending" or isinstance(entry.location, InCache)):
+        return ""
     return "Ethos-U" if isinstance(npu, VelaNpu) else "Neural-ART"
 
 
