@@ -63,6 +63,7 @@ class Run:
             self.place = SerialPlace(self.folder) if serial else Place(self.folder, camera)
             self.place.put(given(step[2]))
             self.worlds = [World(self.place.held(), self.place.camera)]
+            self.behind: list[World] = []
             self.last = self.place.held()
         elif name == "elsewhere":
             self.elsewhere(step[1], step[2])
@@ -151,7 +152,7 @@ class Run:
         if self.place.session is None:
             raise Refused("no session")
         if name in ("recover", "rollback"):
-            return [world]
+            return [world, *(self.behind if name == "rollback" and not self.settled else ())]
         if name == "umount" and world.tree is None:
             return [world]
         if world.base is None:
@@ -255,8 +256,9 @@ class Run:
                     continue
                 raise Fault(f"{step[0]} was hurt, and edits are lost: {lost}")
         both = [*self.worlds, *(world for world in led if world not in self.worlds)]
-        if not self.place.camera:  # a file is the one or the other
-            both = [world for world in both if world.target.is_as(held)] or both
+        if not self.place.camera:  # a file is the one or the other; a rollback turns it back
+            self.behind = [world for world in both if not world.target.is_as(held)]
+            both = [world for world in both if world not in self.behind] or both
         self.worlds = both
         self.settled = settled
 
