@@ -6,6 +6,9 @@ Read from the source, so that imports inside functions and under `TYPE_CHECKING`
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -224,3 +227,15 @@ def test_the_rule_sees_imports_wherever_they_are() -> None:
         "romfsfs.errors.RomfsError",
         "romfsfs.fs.daemon",
     ]
+
+
+def test_what_the_scripts_import_is_there() -> None:
+    """Each section of the bench and each long run begins: nothing else imports them."""
+    folder = CHECKOUT / "scripts" / "benchlib"
+    names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__main__")
+    assert "camera" in names
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    subprocess.run(
+        [sys.executable, "-c", code, *names], check=True, timeout=120, cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": f"{folder}:{CHECKOUT}"},
+    )  # fmt: skip

@@ -17,11 +17,12 @@ from measure import CHECKOUT, MIB, MPREMOTE, Bench, Figure, Subject, Task, shown
 from romfsfs.boards import get_board
 from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator, preset
-from romfsfs.simulator.config import SECTOR_ERASE_SECONDS, PartitionConfig
+from romfsfs.simulator.config import PartitionConfig
 
 BOARD = "OPENMV4P"
 RATE = 1_000_000
 SECTOR = 4096
+SECTOR_ERASE_SECONDS = 0.045
 
 
 class Cost(NamedTuple):
