@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 #: How soon a signal is noticed that came just before a wait, seconds.
 _TICK = 0.05
-#: Who began a piece of work, instead of the number of a thread: nobody, and nobody will.
-_WITHDRAWN = -1
+#: Who began a piece of work, instead of a thread: nobody, and nobody will.
+_WITHDRAWN = object()
 
 
 class Cancel(Protocol):
@@ -47,7 +47,7 @@ class Beside(Generic[T]):
         self._threads = min(len(work), threads or len(work))
         self._cancel = cancel
         self._stopped = False
-        self._begun_by: dict[int, int] = {}  # setdefault: who comes first has it
+        self._begun_by: dict[int, object] = {}  # setdefault: who comes first has it
         self._outcomes: dict[int, tuple[T, None] | tuple[None, BaseException]] = {}
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -88,7 +88,7 @@ class Beside(Generic[T]):
                 begun = [
                     number
                     for number in range(len(self._work))
-                    if self._begun_by.setdefault(number, _WITHDRAWN) != _WITHDRAWN
+                    if self._begun_by.setdefault(number, _WITHDRAWN) is not _WITHDRAWN
                 ]
                 self._wait(begun)
                 break
@@ -106,9 +106,9 @@ class Beside(Generic[T]):
 
     def _run(self) -> None:
         """A thread: begin whatever nobody has begun."""
-        me = _thread.get_ident()
+        me = object()  # no number of the system's: that of a thread that ended is given again
         for number, function in enumerate(self._work):
-            if self._begun_by.setdefault(number, me) != me:
+            if self._begun_by.setdefault(number, me) is not me:
                 continue
             try:
                 self._outcomes[number] = function(self), None
