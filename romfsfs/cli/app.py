@@ -55,7 +55,7 @@ COMMANDS = {
     "desktop": ("desktop", "Commit, Status and image files in file managers."),
     "completion": ("completion", "The completion script for your shell."),
     "man": ("man", "The manual page."),
-    "help": ("help", "What a command does and takes."),
+    "help": ("help", "Help for a command, or the list of commands."),
 }
 
 #: What people also type.
@@ -122,7 +122,7 @@ def _global_options() -> list[click.Option]:
     "conflicting or too large, 5 device absent, busy or lost, 6 verification mismatch, 7 target "
     "changed elsewhere, 130 interrupted.",
 )
-@click.option("-v", "--verbose", count=True, help="Say more; twice: the log too.")
+@click.option("-v", "--verbose", count=True, help="Say more; twice: show the log as well.")
 @click.option("-q", "--quiet", is_flag=True, help="Only results and errors, no progress.")
 @click.version_option(__version__, message="romfsfs %(version)s")
 @click.pass_context
@@ -132,7 +132,7 @@ def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
     SOURCE is an image file, `camera` (the only one connected), `camera:SERIAL`, a serial port,
     or `dfu:BOARD`. Nothing touches the file or camera before a commit.
 
-    -v and -q may follow the command too.
+    -v and -q can also follow the command.
     """
     context.obj.adjust(verbose, quiet)
 

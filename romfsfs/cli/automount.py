@@ -47,7 +47,7 @@ def program() -> list[str]:
     "--uninstall",
     "what",
     flag_value="uninstall",
-    help="Stop that; remove the unit.",
+    help="Stop that; remove the units.",
 )
 @click.option("--status", "what", flag_value="status", help="What is set up (the default).")
 @click.option("--rule", "what", flag_value="rule", help="Print the udev rule.")
@@ -58,7 +58,7 @@ def program() -> list[str]:
     "directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where: each camera in a folder of its own, named by its port. Default: ~/cameras.",
+    help="Mount each camera in a folder below DIR, named after its port. Default: ~/cameras.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be written, and where.")
 @JSON

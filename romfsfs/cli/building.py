@@ -30,7 +30,7 @@ from romfsfs.session.recipe import board_of
     multiple=True,
     metavar="BOARD[:PARTITION]",
     shell_complete=values.boards,
-    help="Convert and align for it; several make an image each. Without: portable bytecode.",
+    help="Convert and align for this board; may be repeated. Without it: portable bytecode.",
 )
 @PARTITION_0
 @click.option(

@@ -47,12 +47,12 @@ _OPEN_TITLE = "Open ROMFS image"
 
 
 @click.command()
-@click.option("--install", "what", flag_value="install", help="Put all of that in place.")
-@click.option("--uninstall", "what", flag_value="uninstall", help="Take it away again.")
+@click.option("--install", "what", flag_value="install", help="Install all of that.")
+@click.option("--uninstall", "what", flag_value="uninstall", help="Remove it again.")
 @click.option(
     "--run", "action", type=click.Choice([*ACTIONS, _OPEN]),
-    help="What the menus call with PATH: commit or status of the mount that it is in, open an "
-    "image file. Shown in windows.",
+    help="What the menus call: commit or show the status of the mount that PATH is in, or open the "
+    "image file PATH. The outcome is shown in a window.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only print what would be written, and where.")
 @click.argument("path", required=False, shell_complete=values.files)
@@ -64,8 +64,8 @@ def desktop(
 ) -> int:  # fmt: skip
     """Commit and Status in the menus of file managers; a double click opens an image file.
 
-    Scripts for Nautilus, custom actions for Thunar, and the type of image files, which are then
-    mounted below ~/romfs, in your own configuration; what else is in there stays as it is.
+    Installed in your own configuration: scripts for Nautilus, custom actions for Thunar, and a
+    file type for images, which then open below ~/romfs. Nothing else in there is changed.
     """
     if action is not None:
         if path is None:

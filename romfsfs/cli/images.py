@@ -197,7 +197,7 @@ _USUAL = frozenset({"padding"})
 @JSON
 @click.pass_obj
 def verify(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> int:
-    """Check SOURCE as the camera would read it; exit code 4 if it is not fit."""
+    """Check SOURCE as the camera would read it; exit code 4 if it is invalid or does not fit."""
     chosen = get_board(board) if board else None
     with (
         output.progress() as progress,

@@ -135,7 +135,9 @@ def doctor(output: Output, as_json: bool) -> int:
 
 
 @click.command()
-@click.option("--open/--no-open", "ask", default=True, help="Ask each camera what it is and holds.")
+@click.option(
+    "--open/--no-open", "ask", default=True, help="Ask each camera what it holds (default)."
+)
 @JSON
 @click.pass_obj
 def cameras(output: Output, ask: bool, as_json: bool) -> None:
@@ -261,21 +263,21 @@ def _id_of(place: str) -> bytes:
     help="The image in partition 0 at the start.",
 )
 @click.option(
-    "--rate", type=float, metavar="BYTES", help="Link speed in bytes a second; default: unlimited."
+    "--rate", type=float, metavar="BYTES", help="Link speed in bytes/second. Default: unlimited."
 )
 @click.option(
-    "--latency", type=float, default=0.0, metavar="SECONDS", help="Of the link, each way."
+    "--latency", type=float, default=0.0, metavar="SECONDS", help="Delay of the link, each way."
 )
 @click.option(
     "--erase-time",
     type=float,
     default=0.0,
     metavar="SECONDS",
-    help="For each 4 KiB (hardware: 0.045).",
+    help="To erase 4 KiB (hardware: 0.045).",
 )
-@click.option("--old-firmware", is_flag=True, help="Without command 6: erases from the start only.")
+@click.option("--old-firmware", is_flag=True, help="Firmware that can erase from the start only.")
 @click.option(
-    "--cut-after", type=int, metavar="BYTES", help="Power cut once so many bytes are programmed."
+    "--cut-after", type=int, metavar="BYTES", help="Cut the power after programming BYTES."
 )
 @click.pass_obj
 def simulate(

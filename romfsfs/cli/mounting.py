@@ -153,7 +153,7 @@ _AFTER = ("commit", "discard", "keep")
 )
 @click.option("--discard", is_flag=True, help="Throw the edits away.")
 @click.option("--keep", is_flag=True, help="Keep the edits for the next mount (the default).")
-@click.option("--lazy", is_flag=True, help="Take the mountpoint away even while it is in use.")
+@click.option("--lazy", is_flag=True, help="Detach the mountpoint even while it is in use.")
 @NO_RESET
 @click.pass_obj
 def umount(
@@ -162,7 +162,7 @@ def umount(
 ) -> None:  # fmt: skip
     """Unmount DIR, or the mount of SOURCE. Without an option the edits are kept for the next mount.
 
-    --discard also drops the edits that SOURCE, unmounted, still has.
+    Where SOURCE is not mounted, --discard drops the edits that were kept for it.
     """
     asked = [name for name, on in zip(_AFTER, (save, discard, keep), strict=True) if on]
     if len(asked) > 1:

@@ -48,7 +48,7 @@ def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
 
 
 def partition(
-    help: str = "Which one, of a board with several. Default: 0.", **more: Any
+    help: str = "The partition, on boards with several. Default: 0.", **more: Any
 ) -> Callable[[_FC], _FC]:
     """The option that names a partition."""
     return click.option(
@@ -67,7 +67,7 @@ PARTITION_0 = partition(default=0)
 CAMERA_BOARD = board("For a camera that cannot be identified.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 REPLACE = force("Replace an existing file.")
-OVER_ANYTHING = force("Overwrite contents that are not an image too.")
+OVER_ANYTHING = force("Overwrite even contents that are not an image.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for `dfu:BOARD` to appear, and say how to get it there."

@@ -47,7 +47,7 @@ from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
     help="With --all: append a row of CSV for each camera.",
 )
 @click.option("--no-backup", is_flag=True, help="Keep no copy of what a camera held, for `undo`.")
-@board("For a camera that cannot be identified; with --all: those of others are left alone.")
+@board("For a camera that cannot be identified; with --all: only cameras of this board.")
 @PARTITION
 @WAIT
 @OVER_ANYTHING
@@ -61,14 +61,14 @@ def push(
     log: str | None, no_backup: bool, board: str | None, partition: int | None, wait: bool,
     force: bool, slot: str, tries: bool, no_reset: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Write a whole image to one or more cameras, verified, each with a line of its own.
+    """Write a whole image to one or more cameras, verified, and report each on a line.
 
     What a camera held is backed up first. Cameras that hold the image already are left alone,
     so running it again resumes with those that failed.
 
     --all --watch is a production line: each camera that is plugged in gets the image once, several
-    at a time. Ctrl-C lets what is being written end. One that failed is tried again when it is
-    plugged in again.
+    at a time. Ctrl-C stops after the writes in progress. A camera that failed is tried again
+    when it is plugged in again.
     """
     if not os.path.isfile(image):
         what = "not an image file" if os.path.exists(image) else "no such image file"

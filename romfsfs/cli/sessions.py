@@ -247,11 +247,10 @@ def undo(
     output: Output, where: str, number: int | None, dry_run: bool, slot: str, force: bool,
     no_reset: bool, partition: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the image before the present one back, or image N of the log.
+    """Write the previous image back, or image N of the log.
 
-    An undo is a step forward: it enters the log too, so that another undo goes further back, and
-    `undo --to N` returns to any image. Edits that are not committed have to be committed or
-    reverted first.
+    An undo is entered in the log too: another undo goes further back, and `undo --to N` returns to
+    any image. Commit or revert edits first.
     """
     found = find_session(where, partition)
     session = found.session
@@ -316,7 +315,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option(
     "--keep", metavar="SIZE", callback=_bytes,
     shell_complete=values.choices("200M", "1G", "5G"),
-    help="What the images may take together (default 1G), from now on; the last two always stay.",
+    help="Keep at most this much from now on (default 1G); the last two images always stay.",
 )  # fmt: skip
 @PARTITION
 @JSON
@@ -326,8 +325,8 @@ def log(
 ) -> None:
     """The images that the target held, newest last; * marks the current one.
 
-    Each read, commit, undo and push enters it. Without DIR or SOURCE: of the mount that the current
-    folder is in, or else of the only session with edits.
+    Each read, commit, undo and push adds one. Without DIR or SOURCE: the log of the mount that the
+    current folder is in, or else of the only session with edits.
     """
     session = find_session(where, partition, only_looks=keep is None).session
     if keep is not None:

@@ -31,8 +31,8 @@ from romfsfs.session.session import sessions as all_sessions
 def sessions(output: Output, forget: tuple[str, ...], yes: bool, as_json: bool) -> int:
     """Sessions with their targets, where they are mounted, and whether they hold edits.
 
-    Below each is its folder, with its files in `work`. One without edits whose file has been gone
-    for 90 days is dropped by itself.
+    The line below each names its folder; the files are in `work` there. A session without edits
+    whose image file has been gone for 90 days is dropped automatically.
     """
     if forget:
         return _forget(output, forget, yes)
@@ -105,13 +105,13 @@ def _session_record(session: Session) -> dict[str, Any]:
 
 @click.command()
 @where("[DIR or SOURCE]", required=False)
-@click.option("--rollback", is_flag=True, help="Bring back what the target held before.")
+@click.option("--rollback", is_flag=True, help="Restore what the target held before.")
 @PARTITION
 @click.pass_obj
 def recover(output: Output, where: str | None, rollback: bool, partition: int | None) -> int:
-    """Finish what was interrupted while it wrote, or bring back what the target held before.
+    """Finish a write that was interrupted, or restore what the target held before it.
 
-    Without DIR or SOURCE: everything that was interrupted. Edits are never touched.
+    Without DIR or SOURCE: every interrupted write. Edits are never touched.
     """
     if where is not None:
         pending = [find_session(where, partition)]

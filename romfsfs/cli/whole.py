@@ -126,10 +126,10 @@ def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
     wait: bool, yes: bool, offline: bool, force: bool, slot: str, as_json: bool,
 ) -> int:  # fmt: skip
-    """Restore a camera's default contents, as its firmware came with them.
+    """Restore the contents that came with a camera's firmware.
 
     Without --from: those of an OpenMV IDE installed on this machine, else those that OpenMV
-    publishes; of the camera's firmware version if there are such, else the newest.
+    publishes; for the camera's firmware version if there are any, else the newest.
     """
     wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition) as opened:
