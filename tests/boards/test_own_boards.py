@@ -41,7 +41,10 @@ def test_a_board_of_the_user(file: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["boards"]) == 0
     assert "MY_BOARD" in capsys.readouterr().out
     assert main(["boards", "MY_BOARD"]) == 0
-    assert "what the camera reports" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "what the camera reports" in said
+    for number, partition in enumerate(board.partitions):
+        assert f"  partition {number} ({partition.name}): {partition.size:,} B, erased by " in said
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from romfsfs.devices.file import FileDevice
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import steps
+from romfsfs.session.keep import history, steps
 from romfsfs.session.keep.folder import folder_of, make_folder
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
@@ -52,6 +52,20 @@ def test_the_way_of_an_edit(run: Run, session: Session, image: Path) -> None:
     assert out.splitlines()[0].startswith("back to image 0: ")
     assert out.splitlines()[1] == "  M a.txt"
     assert run("cat", image, "a.txt")[1] == "first\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [("500", 500), ("500b", 500), ("2k", 2048), ("200M", 200 << 20), ("1GiB", 1 << 30)],
+)
+def test_how_much_the_images_of_the_log_may_take(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch, size: str,
+    wanted: int,
+) -> None:  # fmt: skip
+    kept: list[int] = []
+    monkeypatch.setattr(history, "keep_within", lambda folder, most: kept.append(most))
+    assert run("log", image, "--keep", size)[0] == 0
+    assert kept == [wanted]
 
 
 def test_a_file_that_was_moved_away_and_linked_to(

@@ -185,6 +185,7 @@ def test_a_camera_is_not_left_in_its_boot_loader(
             device = open_device(simulator.port)
             assert device.read_image(io.BytesIO()) == 0
             assert not tool.was_reset
+            assert not simulator.plugged
             device.close()
         else:
             with pytest.raises(DeviceError, match="offers no ROMFS0"):

@@ -59,6 +59,22 @@ def test_write_read_reset(blhost: Any) -> None:
     assert blhost.was_reset
 
 
+def test_how_far_it_is(blhost: Any) -> None:
+    """blhost tells nothing while it works: each step is shown when it begins, and as done."""
+    image = make_image(50_001)
+    told: list[tuple[str, int, int]] = []
+    open_it().write_image(io.BytesIO(image), None, lambda *step: told.append(step))
+    open_it().read_image(io.BytesIO(), lambda *step: told.append(step))
+    size = len(image)
+    assert [step for step in told if step[0] != "writing"] == [
+        ("erasing", 0, size), ("verifying", 0, size), ("verifying", size, size),
+        ("reading", 0, size), ("reading", size, size),
+    ]  # fmt: skip
+    writing = [step[1:] for step in told if step[0] == "writing"]
+    assert [done for done, _ in writing[::2]] == [0, 0]
+    assert all(done == total for done, total in writing[1::2])
+
+
 def test_the_header_goes_in_last(blhost: Any) -> None:
     device = open_it()
     device.write_image(io.BytesIO(make_image(50_000)))

@@ -38,6 +38,19 @@ def test_a_folder_is_told_by_its_slash_or_by_being_one(tmp_path: Path) -> None:
         assert order.image == tmp_path / made
 
 
+def test_a_warning_names_the_board_that_it_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "main.py").write_text("x = 1\n")
+    words = ["build", str(folder), f"{tmp_path}/out/", "--board", "OPENMV4P", "--board", "OPENMV2"]
+    assert main(words) == EXIT_OK
+    said = capsys.readouterr().err.splitlines()
+    for line, board in zip(said, ("OPENMV4P", "OPENMV2"), strict=True):
+        assert line.startswith(f"romfsfs: warning: {board}: main.py: stock firmware starts ")
+
+
 def test_a_board_that_is_too_small_fails_alone(
     product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,7 +71,10 @@ def test_actions_are_found_after_thunar_has_written_the_file_anew() -> None:
     assert names(without_actions(rewritten)) == ["Open Terminal & More"]
 
 
-@pytest.mark.parametrize("data", [b"", b"<actions>", b"<other></other>", b"not xml"])
+@pytest.mark.parametrize("data", [
+    b"", b"<actions>", b"<other></other>", b"not xml",
+    b"<actions>\n</actions>\n<!-- kept: </actions> -->",  # they would land in the comment
+])  # fmt: skip
 def test_what_is_no_action_file_is_left_alone(data: bytes) -> None:
     with pytest.raises(RomfsError):
         with_actions(data, ["romfsfs"])

@@ -240,17 +240,22 @@ def test_a_camera_that_another_program_holds_is_waited_for(
     assert [row["outcome"][:7] for row in rows(log)] == ["failed:", "written"]
 
 
+@pytest.mark.parametrize("named", [True, False])
 def test_without_a_backup_nothing_of_a_camera_is_kept(
-    camera: Camera, image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    camera: Camera, image: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, named: bool,
+) -> None:  # fmt: skip
     """But of one that this machine knew already, what it knows stays."""
     before = encode({"old.txt": b"old"}, DEFAULT_RULES)
     new, known = camera(images={0: before}), camera(images={0: before})
-    assert main(["push", str(image), known.port]) == EXIT_OK
+    ports(monkeypatch, known)
+    assert main(["push", str(image), *([known.port] if named else ["--all"])]) == EXIT_OK
+    ports(monkeypatch, new, known)
     other = image.with_name("other.img")
     other.write_bytes(encode({"a.bin": b"1" * 5000}, DEFAULT_RULES))
     capsys.readouterr()
-    assert main(["push", str(other), new.port, known.port, "--no-backup"]) == EXIT_OK
+    cameras = [new.port, known.port] if named else ["--all"]
+    assert main(["push", str(other), *cameras, "--no-backup"]) == EXIT_OK
     assert "no copy is kept of what a camera holds: undo cannot bring it back" in (
         capsys.readouterr().err
     )

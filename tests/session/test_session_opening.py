@@ -22,7 +22,9 @@ from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, locks, settling
 from romfsfs.session.keep.folder import find_mounted, make_folder
 from romfsfs.session.keep.locks import MountedAt
+from romfsfs.session.opening import enter
 from romfsfs.session.rebase.commit import commit_to
+from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 
@@ -254,6 +256,17 @@ def test_the_dead_mount_at_a_place_is_the_last_one(
 def test_an_unknown_board_is_a_usage_error(desk: Desk) -> None:
     with pytest.raises(UsageError):
         desk.open(board="OPENMV99")
+
+
+def test_edits_whose_books_are_gone_stay_when_a_mount_fails(desk: Desk) -> None:
+    """A mount that fails takes away the folder that it made for that, and only that one."""
+    desk.open()
+    desk.write("a.txt", b"mine\n")
+    for book in (desk.session.folder.info, desk.session.folder.base):
+        book.unlink()
+    with pytest.raises(UsageError):
+        enter(desk.device, desk.source, OpenOptions(board="OPENMV99"))
+    assert (desk.work / "a.txt").read_bytes() == b"mine\n"
 
 
 @pytest.mark.parametrize("left", [b"", bytes(range(100)), bytes(200), None])

@@ -111,19 +111,15 @@ class Deriver:
         """One entry for each work file and for each file of the base that is gone."""
         entries = []
         seen = set()
-        junk_folders: set[str] = set()
         for work in found:
             base = self._by_source.get(work.path)
-            folder = work.path.rpartition("/")[0]
             if base is None and work.path == OPTIONS_NAME:
                 problems, note = self._tree_problems, "the options of this tree"
                 entries.append(
                     ShadowEntry(work.path, Change.IGNORED, diagnostics=problems, note=note)
                 )
                 continue
-            if base is None and (folder in junk_folders or self._is_junk(work.path)):
-                if work.kind == "dir":
-                    junk_folders.add(work.path)
+            if base is None and self._is_junk(work.path):
                 entries.append(ShadowEntry(work.path, Change.IGNORED, work.kind == "dir"))
                 continue
             seen.add(work.path)

@@ -134,6 +134,12 @@ def test_a_garbled_answer_is_asked_for_again_and_not_believed() -> None:
             trying.open_model(FakeRepl(nonsense, nonsense), "a.tflite")
 
 
+def test_firmware_that_tells_nothing_of_a_model_that_opens() -> None:
+    nothing = dict.fromkeys(["ram", "input_shape", "input_dtype", "output_shape", "output_dtype"])
+    said = trying.open_model(FakeRepl(f"{nothing}\n{nothing}\n"), "a.tflite")
+    assert said == OpenedModel("a.tflite", "", "", 0, (), ())
+
+
 @pytest.mark.parametrize("arguments", ["path,postprocess", "path,*,load_to_fb=False"])
 def test_present_and_older_firmware(micropython: Path, arguments: str) -> None:
     """A second argument came with the present one, which cannot do without it."""

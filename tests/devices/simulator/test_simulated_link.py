@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_the_link_follows_the_camera_and_replaces_no_file(camera, connect, tmp_p
     ):
         pass
     assert link.read_text() == "mine"
+
+
+def test_a_call_of_the_camera_takes_its_time_and_ends_with_the_camera(camera):
+    """As on a busy machine: unplugging waits for what the camera does just now."""
+    simulator = camera()
+    done = threading.Event()
+    simulator._call(lambda: done.wait(0.5))
+    simulator._call(done.set)
+    assert done.is_set()
+    simulator.close()
+    with pytest.raises(RuntimeError, match="the simulated camera has ended"):
+        simulator.unplug()
 
 
 def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path):
