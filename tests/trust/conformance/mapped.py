@@ -73,6 +73,9 @@ def beyond_the_end_in_a_mapping(c: Case) -> None:
             c.do("size", os.fstat, fd)
             c.do("content", lambda: Path("f").read_bytes().count(b"y"))
             view[200:204] = bytes(4)
+            # Nothing is left for the kernel to write back by itself (a sync(2) by anybody): Linux
+            # 6.18 clears what lies behind the old end then, a write on its way there included.
+            synced(view[:PAGE])
             c.do(name, longer, fd)
             c.do("size", os.fstat, fd)
             c.note("the mapping", any(view[100 : PAGE - 3]))
@@ -140,7 +143,7 @@ def times_of_mappings(c: Case) -> None:
         view[5] = 5
         synced(view)
         os.utime("f", ns=(1, 2))
-        view[5] = 6
+        # With nothing to be written back: that may set the times whenever the kernel likes.
         with c.changes("reading a mapping", "f"):
             c.note("read", view[6])
     os.close(fd)
