@@ -107,13 +107,14 @@ def test_the_current_folder_is_gone(mounts: Mounts, image: Path) -> None:
     cam = mounts.mount(image)
     gone = mounts.folder / "gone"
     gone.mkdir()
-    script = f"""
-        cd {gone} && rmdir {gone} && romfsfs() {{ {sys.executable} -m romfsfs "$@"; }}
-        romfsfs umount {cam} && romfsfs mount {image} {cam} && romfsfs status {cam}; romfsfs ls x
+    script = """
+        cd "$1" && rmdir "$1" && romfsfs() { "$python" -m romfsfs "$@"; }
+        romfsfs umount "$2" && romfsfs mount "$3" "$2" && romfsfs status "$2"; romfsfs ls x
     """
     done = subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+        ["sh", "-c", script, "sh", gone, cam, image], env=os.environ | {"python": sys.executable},
+        capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
     assert f"{image} is mounted at {cam}\n{image} (no board): nothing to commit" in done.stdout
     assert done.stderr.endswith("error: the current folder is gone; go to another one: cd\n")
 

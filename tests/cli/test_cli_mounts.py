@@ -17,6 +17,7 @@ import pytest
 from cli_mounts import LIMIT, Mounts, Ran
 
 from romfsfs import api
+from romfsfs.errors import shell_word
 from romfsfs.fs.mountpoint import wait_for_exit
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.folder import find_mounted
@@ -62,7 +63,7 @@ def test_a_plain_umount_keeps_the_edits_and_says_how_to_go_on(mounts: Mounts, im
     (cam / "a.txt").write_text("edited\n")
     done = mounts.command("umount", cam)
     assert done.code == 0
-    assert f"1 change kept; continue: romfsfs mount {image} DIR" in done.out
+    assert f"1 change kept; continue: romfsfs mount {shell_word(image)} DIR" in done.out
     assert image.read_bytes() == before
     cam = mounts.mount(image)
     assert (cam / "a.txt").read_text() == "edited\n"
@@ -140,7 +141,7 @@ def test_umount_of_a_folder_inside_names_the_mountpoint(mounts: Mounts, image: P
     cam = mounts.mount(image)
     done = mounts.command("umount", cam / "lib")
     assert done.code == 2
-    assert f"romfsfs umount {cam}" in done.error
+    assert f"romfsfs umount {shell_word(cam)}" in done.error
     assert (cam / "a.txt").exists()
 
 

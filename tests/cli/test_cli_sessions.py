@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.devices.file import FileDevice
+from romfsfs.errors import shell_word
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
 from romfsfs.session.keep.folder import folder_of, make_folder
@@ -247,7 +248,7 @@ def test_without_edits_there_is_nothing_to_do_and_no_error(
     assert run("revert", image)[1].endswith("nothing to revert\n")
     code, _, err = run("commit", image, "--to", image.parent / "other.img")
     assert code == 1
-    assert f"not mounted and has no edits; romfsfs mount {image} DIR" in err
+    assert f"not mounted and has no edits; romfsfs mount {shell_word(image)} DIR" in err
 
 
 def test_a_file_that_is_read_only_is_not_replaced(
@@ -259,7 +260,7 @@ def test_a_file_that_is_read_only_is_not_replaced(
     monkeypatch.setattr("romfsfs.devices.file.os.access", lambda path, mode: False)  # root may all
     code, _, err = run("commit", image)
     assert code == 5
-    assert f"the file is read-only ({image}); allow it: chmod u+w {image}" in err
+    assert f"the file is read-only ({image}); allow it: chmod u+w {shell_word(image)}" in err
     assert image.read_bytes() == before
     monkeypatch.undo()
 
@@ -317,7 +318,7 @@ def test_undo_at_the_end_says_how_to_redo(run: Run, session: Session, image: Pat
     assert run("undo", image)[0] == 0
     code, _, err = run("undo", image)
     assert code == 1
-    assert f"a later one too: romfsfs undo {image} --to N" in err
+    assert f"a later one too: romfsfs undo {shell_word(image)} --to N" in err
     assert run("undo", image, "--to", 1)[0] == 0
 
 

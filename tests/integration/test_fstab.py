@@ -14,6 +14,7 @@ import pytest
 
 from romfsfs.cli.app import COMMANDS
 from romfsfs.cli.fstab import with_mount
+from romfsfs.errors import shell_word
 from romfsfs.image.writer import encode
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -23,25 +24,25 @@ CHECKOUT = Path(__file__).parent.parent.parent
 SCRIPT = """
 umount -a -l -t fuse,fuse.romfsfs  # copies, which would keep others' mounts alive
 set -eu
-mount --bind {programs} /usr/local/bin
-mount -T fstab {folder}/cam
-grep -F ' {folder}/cam fuse.romfsfs rw,' /proc/self/mounts
+mount --bind "$PWD/programs" /usr/local/bin
+mount -T fstab "$PWD/cam"
+grep -F '/cam fuse.romfsfs rw,' /proc/self/mounts
 cat cam/main.py
 echo 'print(2)' > cam/new.py
-romfsfs status --json {folder}/cam > status.json
+romfsfs status --json "$PWD/cam" > status.json
 umount cam
 for i in $(seq 100); do romfsfs sessions | grep -q mounted || break; sleep 0.05; done
-mount -T fstab {folder}/again
-grep -F ' {folder}/again fuse.romfsfs ro,' /proc/self/mounts
+mount -T fstab "$PWD/again"
+grep -F '/again fuse.romfsfs ro,' /proc/self/mounts
 cat again/new.py
 if touch again/x 2>/dev/null; then exit 9; fi
 umount again
-! mount -t fuse.romfsfs -o noauto {folder}/missing.img cam
+! mount -t fuse.romfsfs -o noauto "$PWD/missing.img" cam
 """
 
 FSTAB = """
 {folder}/app.img {folder}/cam fuse.romfsfs user,noauto,nofail,x-systemd.automount,board=OPENMV4P 0 0
-{programs}/romfsfs#{folder}/app.img {folder}/again fuse ro,noauto,noexec,comment=x 0 0
+{folder}/programs/romfsfs#{folder}/app.img {folder}/again fuse ro,noauto,noexec,comment=x 0 0
 """
 
 
@@ -50,7 +51,8 @@ def program(tmp_path: Path) -> Path:
     folder = tmp_path / "programs"
     folder.mkdir()
     script = folder / "romfsfs"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -m romfsfs "$@"\n')
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={shell_word(CHECKOUT)} '
+                      f'exec {shell_word(sys.executable)} -m romfsfs "$@"\n')  # fmt: skip
     script.chmod(0o755)
     return folder
 
@@ -60,11 +62,10 @@ def test_lines_of_fstab_mount(tmp_path: Path, program: Path) -> None:
     for name in ("cam", "again"):
         (tmp_path / name).mkdir()
     (tmp_path / "app.img").write_bytes(encode({"main.py": b"print(1)\n"}))
-    (tmp_path / "fstab").write_text(FSTAB.format(folder=tmp_path, programs=program))
+    (tmp_path / "fstab").write_text(FSTAB.format(folder=str(tmp_path).replace(" ", "\\040")))
     as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
-        ["unshare", *as_root, "--mount", "sh", "-c",
-         SCRIPT.format(folder=tmp_path, programs=program)],
+        ["unshare", *as_root, "--mount", "sh", "-c", SCRIPT],
         cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
         stdin=subprocess.DEVNULL, env=os.environ | {"PATH": f"{os.environ['PATH']}:{program}"},
     )  # fmt: skip
