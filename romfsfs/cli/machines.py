@@ -12,7 +12,7 @@ import click
 from romfsfs.boards import Board, Partition, VelaNpu, get_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli import values
-from romfsfs.cli.output import Output, flush, table
+from romfsfs.cli.output import Output, flush
 from romfsfs.cli.parameters import JSON, board
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
 from romfsfs.system.files import digest_bytes
@@ -51,13 +51,17 @@ def boards(output: Output, name: str | None, as_json: bool) -> None:
     if as_json:
         output.json([*map(_board_record, known), _GENERIC])
         return
-    rows = [("BOARD", "CAMERA", "ROMFS", "NPU")]
+    lines = [_row("BOARD", "CAMERA", "ROMFS", "NPU")]
     for board in known:
         sizes = " + ".join(f"{partition.size:,}" for partition in board.partitions)
         npu = next((_npu_name(partition) for partition in board.partitions if partition.npu), "")
-        rows.append((board.name, board.display_name.partition(" (")[0], f"{sizes} B", npu))
-    rows.append(("generic", "other MicroPythons", "as it reports", ""))
-    output.show(table(rows), (("BOARD", "bright_black"),))
+        lines.append(_row(board.name, board.display_name.partition(" (")[0], f"{sizes} B", npu))
+    lines.append(_row("generic", "other MicroPythons", "as it reports", ""))
+    output.show("".join(lines), (("BOARD", "bright_black"),))
+
+
+def _row(name: str, camera: str, size: str, npu: str) -> str:
+    return f"{name:20}  {camera:20}  {size:>24}  {npu}".rstrip() + "\n"
 
 
 def _npu_name(partition: Partition) -> str:
@@ -68,48 +72,34 @@ def _npu_name(partition: Partition) -> str:
 
 def _board_record(board: Board) -> dict[str, Any]:
     return {
-        "name": board.name,
-        "display_name": board.display_name,
+        "name": board.name, "display_name": board.display_name,
         "architecture": board.march or None,
         "usb": [f"{vid:04x}:{pid:04x}" for vid, pid in board.runtime_ids],
         "partitions": [
-            {
-                "index": partition.index,
-                "name": partition.name,
-                "size": partition.size,
-                "erase_size": partition.erase_size,
-                "alignment": {
-                    "default": partition.alignment.default,
-                    **dict(partition.alignment.suffixes),
-                },
-                "npu": _npu_name(partition) or None,
-            }
-            for partition in board.partitions
+            {"index": part.index, "name": part.name, "size": part.size,
+             "erase_size": part.erase_size,
+             "alignment": {"default": part.alignment.default, **dict(part.alignment.suffixes)},
+             "npu": _npu_name(part) or None}
+            for part in board.partitions
         ],
-    }
+    }  # fmt: skip
 
 
 def _board_text(board: Board) -> str:
     usb = ", ".join(f"{vid:04x}:{pid:04x}" for vid, pid in board.runtime_ids) or "none"
-    lines = [
-        f"{board.name}: {board.display_name}",
-        f"  scripts for {board.march or 'what the camera reports'}, USB {usb}",
-    ]
-    for partition in board.partitions:
-        rules = ", ".join(f"{suffix} {size}" for suffix, size in partition.alignment.suffixes)
-        lines.append(
-            f"  partition {partition.index} ({partition.name}): {partition.size:,} B, "
-            f"erased by {partition.erase_size:,} B"
-        )
-        lines.append(f"    alignment {partition.alignment.default}, {rules}")
-        if isinstance(partition.npu, VelaNpu):
-            lines.append(
-                f"    models for Ethos-U ({partition.npu.accelerator_config}), "
-                f"{partition.npu.sram_heap_bytes:,} B of SRAM"
-            )
-        elif partition.npu is not None:
-            lines.append(f"    models for Neural-ART ({partition.npu.target}), with ST Edge AI")
-    return "\n".join(lines) + "\n"
+    text = f"{board.name}: {board.display_name}\n"
+    text += f"  scripts for {board.march or 'what the camera reports'}, USB {usb}\n"
+    for part in board.partitions:
+        rules = ", ".join(f"{suffix} {size}" for suffix, size in part.alignment.suffixes)
+        text += f"  partition {part.index} ({part.name}): {part.size:,} B, "
+        text += f"erased by {part.erase_size:,} B\n"
+        text += f"    alignment {part.alignment.default}, {rules}\n"
+        if isinstance(part.npu, VelaNpu):
+            text += f"    models for Ethos-U ({part.npu.accelerator_config}), "
+            text += f"{part.npu.sram_heap_bytes:,} B of SRAM\n"
+        elif part.npu is not None:
+            text += f"    models for Neural-ART ({part.npu.target}), with ST Edge AI\n"
+    return text
 
 
 @click.command()
@@ -159,21 +149,13 @@ def cameras(output: Output, ask: bool, as_json: bool) -> None:
 
 
 def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
+    unknown = dict.fromkeys(("board", "firmware", "bytecode", "architecture", "error"))
     record: dict[str, Any] = {
-        "kind": "serial",
-        "port": camera.port,
+        "kind": "serial", "port": camera.port,
         "usb": f"{camera.vid:04x}:{camera.pid:04x}" if camera.vid else None,
-        "serial_number": camera.serial_number or None,
-        "boards": list(camera.boards),
-        "board": None,
-        "firmware": None,
-        "bytecode": None,
-        "architecture": None,
-        "partitions": [],
-        "slots": [],
-        "notes": [],
-        "error": None,
-    }
+        "serial_number": camera.serial_number or None, "boards": list(camera.boards),
+        "partitions": [], "slots": [], "notes": [], **unknown,
+    }  # fmt: skip
     if not ask:
         return record
     from romfsfs.devices.open import inspect
@@ -225,23 +207,15 @@ def _camera_text(record: dict[str, Any]) -> str:
     if record["error"]:
         lines.append(f"  {record['error']}")
     if record["firmware"]:
-        lines.append(
-            f"  firmware {record['firmware']}, bytecode {record['bytecode']}, "
-            f"{record['architecture']}"
-        )
+        known = (record[name] for name in ("firmware", "bytecode", "architecture"))
+        lines.append("  firmware {}, bytecode {}, {}".format(*known))
     for partition in record["partitions"]:
-        held = (
-            f"image of {partition['image_size']:,} B"
-            if partition["state"] == "image"
-            else partition["state"]
-        )
+        held = partition["state"]
+        if held == "image":
+            held += f" of {partition['image_size']:,} B"
         lines.append(f"  partition {partition['index']}: {partition['size']:,} B, {held}")
     lines += [f"  note: {note}" for note in record["notes"]]
     return "\n".join(lines) + "\n"
-
-
-def _id_of(place: str) -> bytes:
-    return bytes.fromhex(digest_bytes(os.fsencode(os.path.abspath(place))))[:12]
 
 
 @click.command()
@@ -250,60 +224,40 @@ def _id_of(place: str) -> bytes:
     "--link", metavar="PATH", shell_complete=values.files, help="A symbolic link to its port."
 )
 @click.option(
-    "--flash",
-    "flash_file",
-    metavar="FILE",
-    shell_complete=values.files,
+    "--flash", metavar="FILE", shell_complete=values.files,
     help="Keeps its flash from one run to the next.",
-)
+)  # fmt: skip
 @click.option(
-    "--image",
-    metavar="IMAGE",
-    type=click.Path(exists=True),
+    "--image", metavar="IMAGE", type=click.Path(exists=True),
     help="The image in partition 0 at the start.",
-)
+)  # fmt: skip
 @click.option(
     "--rate", type=float, metavar="BYTES", help="Link speed in bytes/second. Default: unlimited."
 )
 @click.option(
-    "--latency", type=float, default=0.0, metavar="SECONDS", help="Delay of the link, each way."
-)
-@click.option(
-    "--erase-time",
-    type=float,
-    default=0.0,
-    metavar="SECONDS",
+    "--erase-time", type=float, default=0.0, metavar="SECONDS",
     help="To erase 4 KiB (hardware: 0.045).",
-)
-@click.option("--old-firmware", is_flag=True, help="Firmware that can erase from the start only.")
-@click.option(
-    "--cut-after", type=int, metavar="BYTES", help="Cut the power after programming BYTES."
-)
+)  # fmt: skip
 @click.pass_obj
 def simulate(
-    output: Output, board: str, link: str | None, flash_file: str | None, image: str | None,
-    rate: float | None, latency: float, erase_time: float, old_firmware: bool,
-    cut_after: int | None,
+    output: Output, board: str, link: str | None, flash: str | None, image: str | None,
+    rate: float | None, erase_time: float,
 ) -> None:  # fmt: skip
     """A simulated camera on a pty, until Ctrl-C: for trying and testing without hardware."""
     from romfsfs.simulator import Simulator, preset
     from romfsfs.simulator.server import run_simulator
 
     images = {0: Path(image).read_bytes()} if image else {}
-    config = preset(
-        get_board(board).name, images=images, rate=rate, latency=latency, erase_seconds=erase_time,
-        erase_by_range=not old_firmware,
-    )  # fmt: skip
-    place = flash_file or link
+    config = preset(get_board(board).name, images=images, rate=rate, erase_seconds=erase_time)
+    place = flash or link
     if place is not None:  # two are two cameras, and one in the same place again is the same
-        config = replace(config, unique_id=_id_of(place))
+        digest = digest_bytes(os.fsencode(os.path.abspath(place)))
+        config = replace(config, unique_id=bytes.fromhex(digest)[:12])
 
     def ready(camera: Simulator) -> None:
-        if cut_after is not None:
-            camera.faults.power_cut_after_programmed(cut_after)
         output.say(f"{board} on {camera.port}; try: romfsfs mount {shell_word(camera.port)} DIR")
         flush()
 
-    done = run_simulator(config, link=link, flash_file=flash_file, ready=ready)
+    done = run_simulator(config, link=link, flash_file=flash, ready=ready)
     output.note(f"programmed {done.programmed:,} B, erased {done.erased_blocks} blocks, "
                 f"received {done.wire_in:,} B, sent {done.wire_out:,} B")  # fmt: skip

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -103,10 +103,10 @@ class Output:
         if self.quiet:
             yield no_progress
         elif draws(sys.stderr):
-            with closing(_TerminalBars()) as bars:
-                yield bars
+            with _phase_bars() as progress:
+                yield progress
         else:
-            yield _Lines()
+            yield phase_lines()
 
 
 def _page(lines: Iterable[str]) -> None:
@@ -176,56 +176,53 @@ def _tell(line: str, colour: str | None = None) -> None:
         sys.stderr.write(f"{line}\n")
 
 
-class _Phases:
-    """A `Progress` that shows each phase once it has itself taken a moment."""
+def _after_a_moment(show: Progress) -> Progress:
+    """A `Progress` that passes each phase on to `show` once it has itself taken a moment."""
+    started: dict[str, float] = {}
 
-    def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
+    def progress(phase: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._started.setdefault(phase, now) >= _SHOWN_AFTER_SECONDS:
-            self.show(phase, done, total)
+        if now - started.setdefault(phase, now) >= _SHOWN_AFTER_SECONDS:
+            show(phase, done, total)
 
-    def show(self, phase: str, done: int, total: int) -> None:
-        raise NotImplementedError
+    return progress
 
 
-class _Lines(_Phases):
+def phase_lines() -> Progress:
     """One line for each phase."""
+    said: set[str] = set()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: set[str] = set()
-
-    def show(self, phase: str, done: int, total: int) -> None:
-        if phase not in self._said:
-            self._said.add(phase)
+    def show(phase: str, done: int, total: int) -> None:
+        if phase not in said:
+            said.add(phase)
             size = f" {total:,} bytes" if total > 1 and phase != "converting" else ""
             _tell(f"romfsfs: {phase}{size}")
 
+    return _after_a_moment(show)
 
-class _TerminalBars(_Phases):
+
+@contextmanager
+def _phase_bars() -> Iterator[Progress]:
     """A bar for each phase."""
+    bars: Bars | None = None
+    tasks: dict[str, Any] = {}
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._bars: Bars | None = None
-        self._tasks: dict[str, Any] = {}
-
-    def close(self) -> None:
-        if self._bars is not None:
-            with suppress(OSError):
-                self._bars.stop()
-
-    def show(self, phase: str, done: int, total: int) -> None:
+    def show(phase: str, done: int, total: int) -> None:
+        nonlocal bars
         with suppress(OSError):  # the terminal is gone
-            if self._bars is None:
-                self._bars = _bars()
-                self._bars.start()
-            if phase not in self._tasks:
-                self._tasks[phase] = self._bars.add_task(phase, total=None)
-            self._bars.update(self._tasks[phase], completed=done, total=total or None)
+            if bars is None:
+                bars = _bars()
+                bars.start()
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=None)
+            bars.update(tasks[phase], completed=done, total=total or None)
+
+    try:
+        yield _after_a_moment(show)
+    finally:
+        with suppress(OSError):
+            if bars is not None:
+                bars.stop()
 
 
 def _bars() -> Bars:
@@ -254,30 +251,10 @@ def fitted(line: str) -> str:
     return line[: columns - 3] + "..." if len(line) > columns else line
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned columns; columns of numbers and sizes to the right."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if is_right else cell.ljust(width)
-            for cell, width, is_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    return "".join(f"{line}\n" for line in lines)
-
-
 def count_text(count: int, noun: str) -> str:
     """`1 file`, `2 files`."""
     plural = noun if count == 1 else noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{count:,} {plural}"
-
-
-def size_text(size: int) -> str:
-    """Bytes for people: exact, with separators."""
-    return f"{size:,} B"
 
 
 def confirmed(output: Output, question: str) -> bool:

@@ -15,7 +15,7 @@ import click
 from romfsfs.boards import get_board
 from romfsfs.cli import values
 from romfsfs.cli.fetching import OFFLINE, fetching
-from romfsfs.cli.output import Output, size_text
+from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import JSON, YES, board
 from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
@@ -101,7 +101,7 @@ def list_models(
         for each in group:
             labels = "  + labels" if each["labels"] else ""
             output.show(
-                f"  {size_text(each['size']):>12}  {each['fits']:9}  {each['input'] or '?':18}  "
+                f"  {each['size']:>10,} B  {each['fits']:9}  {each['input'] or '?':18}  "
                 f"{printable(each['path'])}{labels}\n"
             )
     if not models:
@@ -153,7 +153,7 @@ def add_model(
     with output.progress() as progress:
         add(opened, wanted, _root(found) / folder, force=force, progress=progress)
     for copy in wanted:
-        output.say(f"{copy.source} -> {folder / copy.name}, {size_text(copy.size)}")
+        output.say(f"{copy.source} -> {folder / copy.name}, {copy.size:,} B")
 
 
 def _input(opened: Zoo, model: Model) -> str:
@@ -246,7 +246,7 @@ def _check_capacity(found: Found, folder: Path, wanted: list[Copy]) -> None:
             and not session.converters.concerns(str(folder / copy.name))
         ):
             raise CapacityError(
-                f"larger than the partition: {size_text(copy.size)} of {size_text(capacity)}",
+                f"larger than the partition: {copy.size:,} B of {capacity:,} B",
                 size=copy.size, capacity=capacity, where=copy.source,
                 next_step="choose a smaller one: romfsfs zoo list",
             )  # fmt: skip

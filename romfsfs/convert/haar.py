@@ -116,14 +116,11 @@ def convert_cascade(xml: bytes) -> Cascade:
         raise CascadeError("the root element is not opencv_storage")
     for node in root:
         if node.find("stageNum") is not None:
-            return _encode(_new_window(node), _new_stages(node))
+            width, height = (_integer(_text(node, side), side) for side in ("width", "height"))
+            return _encode((width, height), _new_stages(node))
         if node.find("stages") is not None and node.find("size") is not None:
             return _encode(_old_window(node), _old_stages(node))
     raise CascadeError("no cascade in it")
-
-
-def _new_window(node: Element) -> tuple[int, int]:
-    return _integer(_text(node, "width"), "width"), _integer(_text(node, "height"), "height")
 
 
 def _new_stages(node: Element) -> list[Stage]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from romfsfs.boards import parse_board
@@ -75,7 +74,7 @@ class _Reader:
     """Reads a document that is TOML, and remembers what is wrong with it."""
 
     def __init__(self, text: str, folder: str) -> None:
-        self._lines = dict(_lines(text))
+        self._text = text
         self._folder = folder
         self._problems: list[Diagnostic] = []
 
@@ -89,9 +88,8 @@ class _Reader:
         ]
         return TreeOptions(board, excludes, tuple(rules), tuple(self._problems))
 
-    def _complain(self, what: str, table: str, key: str = "") -> None:
-        line = self._lines.get((table, key)) or self._lines.get((table, ""), 0)
-        self._problems.append(_problem(line, what))
+    def _complain(self, what: str, table: str, key: str) -> None:
+        self._problems.append(_problem(_line(self._text, table, key), what))
 
     def _board(self, value: object) -> str | None:
         if value is None:
@@ -147,29 +145,23 @@ def _problem(line: int, what: str) -> Diagnostic:
     return error("options", f"line {line}: {what}" if line else what)
 
 
-def _lines(text: str) -> Iterator[tuple[tuple[str, str], int]]:
-    """((table, key), number of its line), key "" for the table's own: TOML's reader does not say.
+def _line(text: str, table: str, key: str) -> int:
+    """The line of a key, else that of its table; 0: neither is found. TOML's reader does not say.
 
-    Each line is read by itself, so that one inside a text of several lines may be taken for what
-    it is not; the line of a problem is then wrong, and nothing else.
+    Each line is looked at by itself, so that one inside a text of several lines may be taken for
+    what it is not; the line of a problem is then wrong, and nothing else.
     """
-    table = ""
+
+    def begins(line: str, name: str) -> bool:
+        return re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[.=]", line) is not None
+
+    found, inside = 0, ""
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            found = tomllib.loads(line)
-        except (tomllib.TOMLDecodeError, RecursionError):
-            key = line.partition("=")[0].strip().strip("\"'")  # of a list that goes on, say
-            yield (table, key), number
-            continue
-        for key in found:
-            if line.lstrip().startswith("["):
-                table = key
-                yield (table, ""), number
-                inner = found[key]
-                if isinstance(inner, dict):
-                    for each in inner:
-                        yield (table, each), number
-            else:
-                yield (table, key), number
+        if line.lstrip().startswith("["):
+            inside = table if table and table in line else line
+            found = number if inside == table else found
+        elif inside == table and begins(line, key):
+            return number
+        elif not inside and begins(line, table):  # as a table within its line
+            found = number
+    return found

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -290,7 +289,7 @@ def make_settings(ours: str, chosen: FileOptions) -> Settings:
     ours: what our profile is called. `%` in the compiler options becomes `--optimization N`, as in
     the IDE. A user's profile may name its own pool file, relative to itself; the option `mpool`
     wins over it."""
-    pool = ours_pool()
+    pool = _ours(_POOL)
     profile = chosen.profile or ours
     file = profile_file(profile)
     if file:
@@ -304,7 +303,7 @@ def make_settings(ours: str, chosen: FileOptions) -> Settings:
     elif profile != ours:
         raise SettingsError(f"there is no profile {profile}, only {ours}; or give NAME@FILE")
     else:
-        entry = {"options": _figures()["options"]}
+        entry = json.loads(_ours("neural_art.json"))
         document = {"Globals": {}, "Profiles": {profile: entry}}
     if chosen.mpool:
         pool = _read(Path(chosen.mpool))
@@ -312,17 +311,6 @@ def make_settings(ours: str, chosen: FileOptions) -> Settings:
     if isinstance(entry.get("options"), str):
         entry["options"] = entry["options"].replace("%", f"--optimization {chosen.level}")
     return Settings(profile, json.dumps(document, indent=1), pool)
-
-
-def ours_pool() -> str:
-    """The memory pool file for the OpenMV N6."""
-    figures = _figures()
-    size = {
-        "paramname": "max_onchip_sram_size",
-        "value": str(figures["max_onchip_sram_kbytes"]),
-        "magnitude": "KBYTES",
-    }
-    return json.dumps({"params": {"param": [size]}, "memory": figures["memory"]}, indent=1)
 
 
 def _entry(document: Any, profile: str, where: Path) -> dict[str, Any]:
@@ -384,7 +372,5 @@ def _kind(path: str) -> str:
     return ".onnx" if suffix(path) == ".onnx" else ".tflite"
 
 
-@lru_cache(maxsize=1)
-def _figures() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files(__package__).joinpath("neural_art.json").read_bytes())
-    return table
+def _ours(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("ascii")

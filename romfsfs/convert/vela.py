@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
-import json
 import os
 import re
 import shlex
@@ -118,7 +117,9 @@ class VelaConverter:
             return refused(path, *found)  # Vela changes neither types nor schema
         parameters = (
             installed_version(),
-            configuration(npu),
+            configuration(),
+            npu.system_config,
+            npu.memory_mode,
             npu.accelerator_config,
             str(npu.sram_heap_bytes),
             chosen.strategy,
@@ -127,7 +128,7 @@ class VelaConverter:
         return Decision(State.PENDING, path, parameters)
 
     def convert(self, job: Job) -> Product:
-        (job.folder / _CONFIGURATION).write_text(configuration(self._npu), "ascii")
+        (job.folder / _CONFIGURATION).write_text(configuration(), "ascii")
         chosen = self._options.for_path(job.path)
         argv = vela_argv(self._npu, chosen, job.source.name)
         limits = Limits(self._options.timeout_seconds, memory_bytes=8 * GIB)
@@ -221,20 +222,10 @@ def python_environment() -> dict[str, str]:
     return found
 
 
-def configuration(npu: VelaNpu) -> str:
-    """The INI that Vela reads: this NPU's system configuration and memory mode.
-
-    The figures are in `vela.json`."""
-    table = _figures()
-    lines: list[str] = []
-    for section, kind, name in (
-        ("System_Config", "system_config", npu.system_config),
-        ("Memory_Mode", "memory_mode", npu.memory_mode),
-    ):
-        lines.append(f"[{section}.{name}]")
-        lines += [f"{key}={value}" for key, value in table[kind][name].items()]
-        lines.append("")
-    return "\n".join(lines)
+@lru_cache(maxsize=1)
+def configuration() -> str:
+    """The INI that Vela reads: the system configurations and memory modes of all boards."""
+    return files(__package__).joinpath(_CONFIGURATION).read_text("ascii")
 
 
 def summary(folder: Path) -> dict[str, str]:
@@ -310,14 +301,6 @@ def explain(outcome: Outcome) -> Diagnostic:
         remedy += ", or store the model as it is, for the CPU: --convert PATTERN=no"
         return error("model-unsupported", f"Vela: {why}; {remedy}", outcome.output)
     return failure("Vela", outcome)
-
-
-@lru_cache(maxsize=1)
-def _figures() -> dict[str, dict[str, dict[str, str]]]:
-    table: dict[str, dict[str, dict[str, str]]] = json.loads(
-        files(__package__).joinpath("vela.json").read_bytes()
-    )
-    return table
 
 
 def installed_version() -> str:

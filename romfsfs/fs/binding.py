@@ -16,7 +16,6 @@ not valid UTF-8 would end in EINVAL.
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
 import importlib.util
 import os
@@ -79,31 +78,27 @@ class _Operations3(_Operations):
 
     def __init__(self, adapter: Any, max_read: int | None, ending: Ending) -> None:
         super().__init__(adapter)
-        self.init_with_config = guarded(
-            "init", functools.partial(_init_3, adapter, max_read, ending)
-        )
-        self.destroy = guarded("destroy", functools.partial(_destroy_3, adapter, ending))
 
+        def init(connection: Any, config: Any) -> None:
+            ending.begin()
+            if max_read is not None:
+                connection.max_read = max_read  # or libfuse ends once mounted, as they differ
+            # Listings with attributes would need a stat for each entry, and without them they are
+            # only longer. mfusepy cannot fill in attributes anyway.
+            connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO)
+            # The kernel would drop a file's pages whenever it sees a new time of change, in the
+            # middle of a write too: what is read back then, before the write is here, is old, and
+            # a mapping of it writes that over the new. `auto_cache` looks when a file is opened,
+            # as with libfuse 2.
+            connection.want &= ~_AUTO_INVAL_DATA
+            adapter.init("/")
 
-def _destroy_3(adapter: Any, ending: Ending, path: str) -> None:
-    ending.forget()
-    adapter.destroy(path)
+        def destroy(path: str) -> None:
+            ending.forget()
+            adapter.destroy(path)
 
-
-def _init_3(
-    adapter: Any, max_read: int | None, ending: Ending, connection: Any, config: Any
-) -> None:
-    ending.begin()
-    if max_read is not None:
-        connection.max_read = max_read  # or libfuse ends, after it has mounted, as they differ
-    # Listings with attributes would need a stat for each entry, and without them they are only
-    # longer. mfusepy cannot fill in attributes anyway.
-    connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO)
-    # The kernel would drop a file's pages whenever it sees a new time of change, in the middle of
-    # a write too: what is read back then, before the write is here, is old, and a mapping of it
-    # writes that over the new. `auto_cache` looks when a file is opened, as with libfuse 2.
-    connection.want &= ~_AUTO_INVAL_DATA
-    adapter.init("/")
+        self.init_with_config = guarded("init", init)
+        self.destroy = guarded("destroy", destroy)
 
 
 class Binding:

@@ -19,6 +19,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.fs.guard import AskAgain
@@ -36,6 +37,7 @@ _BELOW = ROOT + "/"
 #: Handles of this directory start here; those of real files are descriptors, which are small.
 FIRST_HANDLE = 1 << 32
 
+_TREES, _ZOO = ("shadow", "base"), "zoo"  # of models: there may be none
 _TEXTS = ("status", "status.json", "status.html", "log", "writers")
 _CTL = "ctl"
 _SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
@@ -60,22 +62,21 @@ class Attributes(NamedTuple):
     st_ctime_ns: int
 
 
+@dataclass
 class _Reading:
     """An open text or tree file: `size` bytes of `data`, or of `fd` from `offset`."""
 
-    def __init__(self, attributes: Attributes, data: bytes = b"", fd: int = -1,
-                 offset: int = 0, size: int = 0) -> None:  # fmt: skip
-        self.attributes = attributes
-        self._data = data
-        self._fd = fd
-        self._offset = offset
-        self._size = size
+    attributes: Attributes
+    data: bytes = b""
+    fd: int = -1
+    offset: int = 0
+    size: int = 0
 
     def read(self, size: int, offset: int) -> bytes:
-        if self._fd < 0:
-            return self._data[offset : offset + size]
-        size = min(size, self._size - offset)
-        return os.pread(self._fd, size, self._offset + offset) if size > 0 else b""
+        if self.fd < 0:
+            return self.data[offset : offset + size]
+        size = min(size, self.size - offset)
+        return os.pread(self.fd, size, self.offset + offset) if size > 0 else b""
 
     def write(self, data: bytes) -> None:
         raise refuse(errno.EBADF)
@@ -84,8 +85,8 @@ class _Reading:
         pass
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 class _Commands(_Reading):
@@ -148,9 +149,7 @@ class ControlDirectory:
         name, _, rest = path[len(_BELOW) :].partition("/")
         if not name:
             return self._made_up(path, stat.S_IFDIR | 0o500, 0, self._started)
-        if not rest and name in ("shadow", "base"):
-            return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
-        if not rest and name == "zoo" and self._host.zoo() is not None:
+        if not rest and (name in _TREES or (name == _ZOO and self._host.zoo() is not None)):
             return self._made_up(path, stat.S_IFDIR | 0o555, 0, self._started)
         if not rest and name == _CTL:
             return self._made_up(path, stat.S_IFREG | 0o200, 0, self._started)
@@ -187,7 +186,8 @@ class ControlDirectory:
         self._check_requester()
         name, _, rest = path[len(_BELOW) :].partition("/")
         if not name:
-            entries = [(tree, True) for tree in self._trees()]
+            zoo = () if self._host.zoo() is None else (_ZOO,)
+            entries = [(tree, True) for tree in (*_TREES, *zoo)]
             entries += [(file, False) for file in (*_TEXTS, _CTL)]
         else:
             entries = list(_found(self._tree(name).list, to_text("/" + rest)))
@@ -245,18 +245,10 @@ class ControlDirectory:
     def _run(self, command: str) -> None:
         self._host.control(command, self._open_writers)
 
-    def _trees(self) -> list[str]:
-        """The names of the trees that there are."""
-        return ["shadow", "base"] if self._host.zoo() is None else ["shadow", "base", "zoo"]
-
     def _tree(self, name: str) -> LocatedTree | ZooTree:
-        tree: LocatedTree | ZooTree | None = None
-        if name == "shadow":
-            tree = self._host.shadow()
-        elif name == "base":
-            tree = self._host.base()
-        elif name == "zoo":
-            tree = self._host.zoo()
+        host = self._host
+        trees = {"shadow": host.shadow, "base": host.base, _ZOO: host.zoo}
+        tree: LocatedTree | ZooTree | None = trees[name]() if name in trees else None
         if tree is None:
             raise refuse(errno.ENOENT)
         return tree
@@ -267,35 +259,22 @@ class ControlDirectory:
         known = self._snapshots.get(name)
         if known is not None and not fresh and now - known[0] < _SNAPSHOT_SECONDS:
             return known[1:]
-        if name == "log":
-            text = self._host.log_text()
-        elif name == "writers":
-            text = "".join(path + "\0" for path in self._open_writers())
-        else:
-            asked = {
-                "status": self._host.status_text,
-                "status.json": self._host.status_json,
-                "status.html": self._host.status_html,
-            }
-            text = asked[name](self._open_writers)
+        host = self._host
+        asked: dict[str, Callable[[OpenWriters], str]] = {
+            "status": host.status_text, "status.json": host.status_json,
+            "status.html": host.status_html, "log": lambda _: host.log_text(),
+            "writers": lambda writers: "".join(path + "\0" for path in writers()),
+        }  # fmt: skip
+        text = asked[name](self._open_writers)
         made = (now, text.encode("utf-8", "surrogateescape"), time.time_ns())
         self._snapshots[name] = made
         return made[1:]
 
     def _made_up(self, path: str, mode: int, size: int, mtime: int) -> Attributes:
-        uid, gid = self._owner
+        number = 1 << 48 | zlib.crc32(path.encode("latin-1"))  # unlike any real one
+        links, blocks = 2 if stat.S_ISDIR(mode) else 1, (size + 511) // 512
         return Attributes(
-            st_mode=mode,
-            st_ino=1 << 48 | zlib.crc32(path.encode("latin-1")),  # unlike any real one
-            st_nlink=2 if stat.S_ISDIR(mode) else 1,
-            st_uid=uid,
-            st_gid=gid,
-            st_size=size,
-            st_blocks=(size + 511) // 512,
-            st_blksize=4096,
-            st_atime_ns=mtime,
-            st_mtime_ns=mtime,
-            st_ctime_ns=mtime,
+            mode, number, links, *self._owner, size, blocks, 4096, mtime, mtime, mtime
         )
 
 

@@ -22,7 +22,7 @@ ENCODING = "latin-1"
 _READABLE, _WRITABLE = 0x100, 0x200
 
 
-def fuse_class_of(module: Any, libfuse: int) -> Any:  # noqa: C901 (it holds what libfuse calls)
+def fuse_class_of(module: Any, libfuse: int) -> Any:
     """The binding's FUSE, quicker where it counts, and with what mfusepy drops for libfuse 3.
 
     Attributes are filled in field by field, where both bindings go through a dictionary, for as
@@ -37,19 +37,6 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:  # noqa: C901 (it holds wha
     view.restype = ctypes.py_object
     view.argtypes = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 
-    def fgetattr(self: Any, path: bytes | None, buffer: Any, info: Any) -> int:
-        try:
-            found = self.operations.getattr(
-                None if path is None else path.decode(ENCODING), info.contents if info else None
-            )
-        except FileNotFoundError:  # the answer before anything is created
-            return -errno.ENOENT
-        _fill(buffer.contents, found)
-        return 0
-
-    def getattr_2(self: Any, path: bytes, buffer: Any) -> int:
-        return fgetattr(self, path, buffer, None)
-
     def write(self: Any, path: Any, buffer: Any, size: int, offset: int, info: Any) -> int:
         written: int = self.operations.write(view(buffer, size, _READABLE), offset, info.contents)
         return written
@@ -61,33 +48,23 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:  # noqa: C901 (it holds wha
     def fallocate(self: Any, path: Any, mode: int, offset: int, length: int, info: Any) -> Any:
         return self.operations.fallocate(None, mode, offset, length, info.contents)
 
-    def utimens_2(self: Any, path: bytes, times: Any) -> Any:
-        return self.operations.utimens(path.decode(ENCODING), times or None)
-
-    def readdir_2(self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any) -> int:
-        entry = module.c_stat()
-        pointer = ctypes.pointer(entry)
-        for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
-            if filler(buffer, name, pointer, 0) != 0:
-                break
-        return 0
-
-    def readdir_3(
-        self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any, flags: int
+    def readdir(
+        self: Any, path: Any, buffer: Any, filler: Any, offset: int, info: Any, *flags: int
     ) -> int:
         entry = module.c_stat()
         pointer = ctypes.pointer(entry)
+        rest = (0, *(0 for _ in flags))  # libfuse 3 has flags here, and of each entry
         for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
-            if filler(buffer, name, pointer, 0, 0) != 0:
+            if filler(buffer, name, pointer, *rest) != 0:
                 break
         return 0
 
     methods: dict[str, Any] = {"read": read, "write": write}
     if libfuse == 3:
-        methods |= {"getattr_fuse_3": fgetattr, "readdir_fuse_3": readdir_3, **_with_handles()}
+        methods |= {"getattr_fuse_3": _getattr, "readdir_fuse_3": readdir, **_OF_LIBFUSE_3}
     else:
-        methods |= {"getattr": getattr_2, "fgetattr": fgetattr}
-        methods |= {"readdir": readdir_2, "utimens": utimens_2}
+        methods |= {"getattr": _getattr, "fgetattr": _getattr}
+        methods |= {"readdir": readdir, "utimens": _utimens}
     for name in methods:
         if not hasattr(module.FUSE, name):
             raise RomfsError(
@@ -116,8 +93,22 @@ def add_operations_of_29(fusepy: Any) -> None:
     fusepy.fuse_operations = type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
 
 
-def _fill(entry: Any, found: Attributes | os.stat_result) -> None:
-    """Fill in a C `struct stat`, which libfuse has zeroed."""
+def _text(path: bytes | None) -> str | None:
+    return None if path is None else path.decode(ENCODING)
+
+
+def _handle(info: Any) -> Any:
+    return info.contents if info else None
+
+
+def _getattr(self: Any, path: bytes | None, buffer: Any, info: Any = None) -> int:
+    try:
+        found: Attributes | os.stat_result = self.operations.getattr(
+            None if path is None else path.decode(ENCODING), info.contents if info else None
+        )
+    except FileNotFoundError:  # the answer before anything is created
+        return -errno.ENOENT
+    entry = buffer.contents  # a C `struct stat`, which libfuse has zeroed
     entry.st_mode = found.st_mode
     entry.st_ino = found.st_ino
     entry.st_nlink = found.st_nlink
@@ -132,42 +123,36 @@ def _fill(entry: Any, found: Attributes | os.stat_result) -> None:
         (entry.st_ctimespec, found.st_ctime_ns),
     ):
         time.tv_sec, time.tv_nsec = divmod(nanoseconds, 1_000_000_000)
+    return 0
 
 
-def _with_handles() -> dict[str, Any]:
-    """Methods of mfusepy's FUSE for libfuse 3, passing on what mfusepy drops.
+# libfuse 3 gives these the open file instead of its path (nullpath_ok) and gives rename flags;
+# mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of two files
+# would remove one of them.
 
-    libfuse 3 gives these calls the open file instead of its path (nullpath_ok) and gives rename
-    flags; mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of
-    two files would remove one of them.
-    """
 
-    def handle(info: Any) -> Any:
-        return info.contents if info else None
+def _truncate(self: Any, path: bytes | None, length: int, info: Any) -> Any:
+    return self.operations.truncate(_text(path), length, _handle(info))
 
-    def text(path: bytes | None) -> str | None:
-        return None if path is None else path.decode(ENCODING)
 
-    def truncate(self: Any, path: bytes | None, length: int, info: Any) -> Any:
-        return self.operations.truncate(text(path), length, handle(info))
+def _chmod(self: Any, path: bytes | None, mode: int, info: Any) -> Any:
+    return self.operations.chmod(_text(path), mode, _handle(info))
 
-    def chmod(self: Any, path: bytes | None, mode: int, info: Any) -> Any:
-        return self.operations.chmod(text(path), mode, handle(info))
 
-    def chown(self: Any, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
-        ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
-        return self.operations.chown(text(path), *ids, handle(info))
+def _chown(self: Any, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
+    ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
+    return self.operations.chown(_text(path), *ids, _handle(info))
 
-    def utimens(self: Any, path: bytes | None, times: Any, info: Any) -> Any:
-        return self.operations.utimens(text(path), times or None, handle(info))
 
-    def rename(self: Any, old: bytes, new: bytes, flags: int) -> Any:
-        return self.operations.rename(text(old), text(new), flags)
+def _utimens(self: Any, path: bytes | None, times: Any, info: Any = None) -> Any:
+    return self.operations.utimens(_text(path), times or None, _handle(info))
 
-    return {
-        "truncate_fuse_3": truncate,
-        "chmod_fuse_3": chmod,
-        "chown_fuse_3": chown,
-        "utimens_fuse_3": utimens,
-        "rename_fuse_3": rename,
-    }
+
+def _rename(self: Any, old: bytes, new: bytes, flags: int) -> Any:
+    return self.operations.rename(_text(old), _text(new), flags)
+
+
+_OF_LIBFUSE_3 = {
+    "truncate_fuse_3": _truncate, "chmod_fuse_3": _chmod, "chown_fuse_3": _chown,
+    "utimens_fuse_3": _utimens, "rename_fuse_3": _rename,
+}  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from romfsfs.cli import app, main
 from romfsfs.cli.doctor import _folder, checks
-from romfsfs.cli.output import _Lines, count_text
+from romfsfs.cli.output import count_text, phase_lines
 from romfsfs.cli.reports import write_text
 from romfsfs.devices.base import WriteReport
 from romfsfs.errors import (
@@ -162,7 +162,7 @@ def test_a_phase_is_shown_when_it_has_itself_lasted(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("romfsfs.cli.output.time.monotonic", lambda: now[0])
-    progress = _Lines()
+    progress = phase_lines()
     for second, phase, done in [(0.0, "writing", 0), (5.0, "reading", 0), (5.1, "reading", 16),
                                 (6.0, "verifying", 0), (6.4, "verifying", 9)]:  # fmt: skip
         now[0] = second

@@ -20,6 +20,7 @@ from convert_helpers import (
     tflite,
 )
 
+from romfsfs.boards import VelaNpu, boards
 from romfsfs.convert import Converters, FileOptions, State, vela
 from romfsfs.convert.admission.models import mebibytes
 from romfsfs.convert.flatbuffer import Model, Npu, read_model
@@ -192,13 +193,13 @@ def test_command_line_and_configuration():
         "--system-config RTSS_HE_SRAM_MRAM --accelerator-config ethos-u55-128 --memory-mode "
         "Shared_Sram --optimise Size --config vela.ini --output-dir out model.tflite"
     )
-    ini = vela.configuration(npu).splitlines()
-    assert ini[:3] == [
-        "[System_Config.RTSS_HE_SRAM_MRAM]",
-        "core_clock=160e6",
-        "axi0_port=Sram",
-    ]
-    assert "[Memory_Mode.Shared_Sram]" in ini
+    ini = vela.configuration().splitlines()
+    at = ini.index("[System_Config.RTSS_HE_SRAM_MRAM]")
+    assert ini[at + 1 : at + 3] == ["core_clock=160e6", "axi0_port=Sram"]
+    parts = [part for board in boards().values() for part in board.partitions]
+    for each in (part.npu for part in parts if isinstance(part.npu, VelaNpu)):
+        assert f"[System_Config.{each.system_config}]" in ini
+        assert f"[Memory_Mode.{each.memory_mode}]" in ini
 
 
 def test_optimisation_is_part_of_what_is_cached(tmp_path, cache):
