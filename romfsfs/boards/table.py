@@ -14,14 +14,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from romfsfs.boards.model import (
-    Board,
-    DfuTarget,
-    ImxTarget,
-    NeuralArtNpu,
-    Partition,
-    VelaNpu,
-)
+from romfsfs.boards.model import Board, DfuTarget, ImxTarget, NeuralArtNpu, Partition, VelaNpu
 from romfsfs.boards.own import NAME as OWN
 from romfsfs.boards.own import own_entries
 from romfsfs.boards.vendors import vendor_entries

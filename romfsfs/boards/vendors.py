@@ -17,11 +17,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_WRITABLE = (
-    "{config}/OpenMV/*",
-    "~/Library/Application Support/OpenMV/*",
-    "~/AppData/*/OpenMV/*",
-)
+_WRITABLE = ("{config}/OpenMV/*", "~/Library/Application Support/OpenMV/*", "~/AppData/*/OpenMV/*")
 _LIST = "third-party/*/firmware/settings.json"
 
 

@@ -43,12 +43,7 @@ def program() -> list[str]:
 
 @click.command()
 @click.option("--install", "what", flag_value="install", help="Mount cameras from now on.")
-@click.option(
-    "--uninstall",
-    "what",
-    flag_value="uninstall",
-    help="Stop that; remove the units.",
-)
+@click.option("--uninstall", "what", flag_value="uninstall", help="Stop that; remove the units.")
 @click.option("--status", "what", flag_value="status", help="What is set up (the default).")
 @click.option("--rule", "what", flag_value="rule", help="Print the udev rule.")
 @click.option("--now", "what", flag_value="now", help="Mount those that are plugged in already.")

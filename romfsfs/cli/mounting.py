@@ -14,14 +14,7 @@ from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
-from romfsfs.cli.parameters import (
-    DIRECTORY,
-    NO_RESET,
-    PARTITION,
-    SOURCE,
-    WAIT,
-    board,
-)
+from romfsfs.cli.parameters import DIRECTORY, NO_RESET, PARTITION, SOURCE, WAIT, board
 from romfsfs.cli.reports import say_commit, wait_for
 from romfsfs.desktop.notify import Notifier, desktop_runs
 from romfsfs.desktop.programs import find_notifier, missing

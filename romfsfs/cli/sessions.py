@@ -123,9 +123,7 @@ def diff(
     else:
         old, new = (undo_target(found.session, number).digest for number in images)
         lines = diff_images(
-            found.session.folder.image(old),
-            found.session.folder.image(new),
-            is_wanted,
+            found.session.folder.image(old), found.session.folder.image(new), is_wanted
         )
     first = next(lines, None)
     if first is not None:

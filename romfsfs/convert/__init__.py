@@ -17,14 +17,7 @@ from romfsfs.convert.junk import DEFAULT_PATTERNS, Excludes
 from romfsfs.convert.options import FileOptions, Options, Rule
 from romfsfs.convert.pool import WorkerPool
 from romfsfs.convert.registry import Converters
-from romfsfs.convert.types import (
-    Conversion,
-    Diagnostic,
-    StaleSource,
-    State,
-    Target,
-    labels_name,
-)
+from romfsfs.convert.types import Conversion, Diagnostic, StaleSource, State, Target, labels_name
 from romfsfs.errors import Cancelled
 
 __all__ = [

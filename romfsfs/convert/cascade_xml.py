@@ -34,18 +34,10 @@ def sniff(read: Reader, size: int) -> str:
     if not read(0, _SNIFF_BYTES).lstrip().startswith(_BEGINS):
         return ""
     watcher = _Sniffer()
+    parts = (read(at, _SNIFF_BYTES) for at in range(0, size, _SNIFF_BYTES))
     with contextlib.suppress(CascadeError, _Known):
-        _feed((read(at, _SNIFF_BYTES) for at in range(0, size, _SNIFF_BYTES)), watcher)
+        _feed(parts, watcher)
     return watcher.kind
-
-
-def parse(xml: bytes) -> Element:
-    """The root element. CascadeError."""
-    from xml.etree.ElementTree import TreeBuilder
-
-    builder = TreeBuilder()
-    _feed([xml], builder)
-    return builder.close()
 
 
 class _Known(Exception):
@@ -90,40 +82,49 @@ class _Sniffer:
             raise _Known
 
 
-class _Plain:
-    """Passes on elements and text to `sink`; what else XML may have, and nesting without end, is
-    refused."""
+def parse(xml: bytes) -> Element:
+    """The root element. CascadeError."""
+    from xml.etree.ElementTree import TreeBuilder
 
-    def __init__(self, sink: TreeBuilder | _Sniffer) -> None:
-        self._sink = sink
-        self._depth = 0
-        self.data = sink.data
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise CascadeError(f"elements nested more than {_MAX_DEPTH} deep")
-        self._sink.start(tag, attributes)
-
-    def end(self, tag: str) -> None:
-        self._depth -= 1
-        self._sink.end(tag)
-
-    def doctype(self, *_: object) -> None:
-        raise CascadeError("a document type declaration, which OpenCV never writes")
+    builder = TreeBuilder()
+    _feed([xml, b""], builder)
+    return builder.close()
 
 
 def _feed(parts: Iterable[bytes], sink: TreeBuilder | _Sniffer) -> None:
-    from xml.etree.ElementTree import ParseError, XMLParser
+    """Parse XML into `sink`; an empty part ends it. CascadeError: not well formed, or more than
+    plain elements."""
+    from xml.parsers import expat
 
-    parser = XMLParser(target=_Plain(sink))
+    parser = expat.ParserCreate()
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise CascadeError(f"elements nested more than {_MAX_DEPTH} deep")
+        sink.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        sink.end(tag)
+
+    def refuse(*_: object) -> None:
+        raise CascadeError("a document type declaration, which OpenCV never writes")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = sink.data
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
     try:
         for part in parts:
-            parser.feed(part)
-        parser.close()
-    except CascadeError:
-        raise
-    except ParseError as caught:
+            parser.Parse(part, not part)
+    except expat.ExpatError as caught:
         raise CascadeError(f"not well-formed XML: {caught}") from None
     except (LookupError, ValueError) as caught:  # encodings that Python lacks or expat cannot use
+        if isinstance(caught, CascadeError):
+            raise
         raise CascadeError(f"unreadable XML: {caught}") from None

@@ -28,15 +28,7 @@ import remotezip
 import requests
 
 from romfsfs.errors import RomfsError
-from romfsfs.ide.archive import (
-    DAMAGED,
-    MAX_FILE_BYTES,
-    Fetching,
-    Missing,
-    Zip,
-    locked,
-    zip_folder,
-)
+from romfsfs.ide.archive import DAMAGED, MAX_FILE_BYTES, Fetching, Missing, Zip, locked, zip_folder
 from romfsfs.system.files import replace_atomically
 
 #: Seconds until there is a connection, and without a byte.
