@@ -81,11 +81,11 @@ def status(
         kind = ".json" if as_json else ".html" if as_html else ""
         told = _told(found.mountpoint, f"status{kind}")
     else:
-        held = found.session.held()
-        result = found.session.status(held)
+        look = found.session.look(found.session.held())
+        result = found.session.status(look)
         clean = result.clean
         if as_html:
-            told = found.session.page(result, held)
+            told = found.session.page(result, look.held)
         else:
             mounted = found.mountpoint is not None
             told = result.json() if as_json else result.text(verbose, mounted=mounted)

@@ -204,8 +204,8 @@ def _board(
             raise
         session = None
     if session is not None and board in (None, session.info.board):
-        capacity, used = session.usage()
-        room = None if capacity is None else (capacity, max(0, capacity - used))
+        plan = session.look(session.held(), quick=True).plan
+        room = None if plan.capacity is None else (plan.capacity, max(0, plan.capacity - plan.size))
         return session.info.board, room
     if board is None:
         output.note("no board is mounted: models for all boards; choose one with --board")

@@ -31,6 +31,8 @@ __all__ = [
 
 #: where the root's records start in images that romfsfs writes
 HEADER_SIZE = 16
+#: a padding record that ends the root where the length would be odd
+_TO_EVEN = b"\x01\x01\xff"
 
 
 class FilePiece(NamedTuple):
@@ -96,18 +98,27 @@ def canonical_tree(
 ) -> Layout:
     """`canonical` for a tree that is built already."""
     measure(branches, rules, lead)
-    root = branches[0]
+    return laid_out(branches[0], [branch.path for branch in branches[1:]], lead)
+
+
+def image_size(root: Branch, lead: int = HEADER_SIZE) -> int:
+    """Of the image in canonical layout whose measured root this is, bytes."""
+    size = lead + root.content_size
+    return size if size % 2 == 0 else size + len(_TO_EVEN)
+
+
+def laid_out(root: Branch, directories: Sequence[str], lead: int = HEADER_SIZE) -> Layout:
+    """The canonical layout of a measured tree. CapacityError above 4 GiB."""
     placements: dict[str, Extent] = {}
     pieces: list[bytes | FilePiece | BasePiece] = [b""]
     if lead > HEADER_SIZE:
         pieces.append(padding_head(lead - HEADER_SIZE).ljust(lead - HEADER_SIZE, b"\xff"))
     emit(root, lead, pieces, placements)
-    size = lead + root.content_size
-    if size % 2:
-        pieces.append(b"\x01\x01\xff")
-        size += 3
+    size = image_size(root, lead)
+    if size > lead + root.content_size:
+        pieces.append(_TO_EVEN)
     pieces[0] = image_header(size, HEADER_SIZE)
-    return Layout(size, placements, [branch.path for branch in branches[1:]], pieces)
+    return Layout(size, placements, directories, pieces)
 
 
 def image_header(size: int, header_size: int) -> bytes:

@@ -18,13 +18,13 @@ from romfsfs.session.keep.state import Base
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.plan.plan import Plan, make_plan
-from romfsfs.session.plan.shadow import Deriver
+from romfsfs.session.plan.shadow import Deriver, flat
 from romfsfs.session.plan.stored import open_stored
 from romfsfs.session.rebase.encoding import StoredFiles, encode_plan
 from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree
 from romfsfs.session.tree.extraction import Extracted, Item, extract
-from romfsfs.session.tree.worktree import scan
+from romfsfs.session.tree.worktree import scan_folders
 from romfsfs.system.files import (
     EMPTY_DIGEST,
     Progress,
@@ -77,12 +77,12 @@ def build(
             work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk,
             lambda path, fd: (digest_fd(fd), None), tree.problems, check, quick=True,
         )  # fmt: skip
-        found = scan(work_fd)
-        shadow = deriver.derive(found)
-        if conversions.run(shadow, progress):
-            shadow = deriver.derive(found)
+        found = scan_folders(work_fd)
+        folders = deriver.derive(found)
+        if conversions.run(flat(folders), progress):
+            folders = deriver.derive(found)
         capacity = target.partition.size if target.partition is not None else None
-        plan = make_plan(shadow, _NOTHING, target, capacity, order)
+        plan = make_plan(folders, _NOTHING, target, capacity, order)
         raise_problems(plan, plan.errors, "build")
         sources = StoredFiles(plan, None, work_fd)
         encoded = encode_plan(plan, plan.layout, sources, out, progress=progress)

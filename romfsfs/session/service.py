@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,7 +26,7 @@ from romfsfs.session.plan.status import Status
 from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.transaction import Mounted
-from romfsfs.session.session import Session
+from romfsfs.session.session import Look, Session
 from romfsfs.session.snapshot import Leaf, LocatedTree, Snapshot
 from romfsfs.session.tree.worktree import Climber, kind_at, open_file, scan
 
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: `.romfs/log` shows this much of the log's end.
 _LOG_BYTES = 64 << 10
+#: So many paths are remembered between two looks at the tree; after more, all of it is looked at.
+_MOST_TOUCHED = 10_000
 #: Of a file that is not converted because it is not closed.
 OPEN_NOTE = "open for writing: converted when it is closed"
 #: Gives the paths that are open for writing at the moment it is called.
@@ -80,6 +82,8 @@ class SessionHost:
         self._mutex = threading.Lock()
         self._deriving = threading.Lock()
         self._generation = 0
+        self._touched: set[str] | None = None
+        self._look: Look | None = None
         self._snapshot: Snapshot | None = None
         self._base: LocatedTree | None = None
         self._seen: BaseImage | None = None
@@ -130,7 +134,7 @@ class SessionHost:
     def changed(self, path: str) -> None:
         """What is at `path` may have changed: written and closed, renamed, made, removed; of a
         folder, all that it holds. Cheap. Called once per close, not per write."""
-        self._outdated()
+        self._outdated([path])
         if self._pool is None or self.session.excludes.matches(path):
             return
         if path == OPTIONS_NAME:  # any file may have to be converted anew
@@ -176,7 +180,14 @@ class SessionHost:
         if snapshot is not None and (snapshot.generation, snapshot.held) == now:
             return snapshot.status.capacity, snapshot.status.used
         if known is None or known[0] != now:
-            known = now, self.session.usage(held)
+            if self._deriving.acquire(blocking=False):
+                try:
+                    plan = self._look_again(held, quick=True).plan
+                finally:
+                    self._deriving.release()
+            else:  # a status may be reading gigabytes, and programs ask this between two writes
+                plan = self.session.look(held, quick=True).plan
+            known = now, (plan.capacity, plan.size)
             with self._mutex:
                 self._usage = known
         return known[1]
@@ -257,6 +268,7 @@ class SessionHost:
         os.close(self.hidden_fd)
 
     def _tell_end(self, notifier: Notifier) -> None:
+        self._outdated()  # commands change the tree in place again
         try:
             changes = self._status().changes
         except (RomfsError, OSError) as error:  # the disk of the session fails, say
@@ -295,7 +307,7 @@ class SessionHost:
         return self.session.converters.concerns(path) and not self.session.excludes.matches(path)
 
     def _converted(self, path: str, result: Conversion) -> None:
-        self._outdated()
+        self._outdated([path])
         with self._mutex:
             self._ended.add(path)
             if self._pool is None or self._pool.pending() <= {path}:
@@ -307,9 +319,32 @@ class SessionHost:
         else:
             log.info("%s is %s, %d bytes", path, result.stored_path, result.size)
 
-    def _outdated(self) -> None:
+    def _outdated(self, paths: Iterable[str] | None = None) -> None:
+        """What is at these paths may have changed; without them, anything."""
         with self._mutex:
             self._generation += 1
+            if self._touched is not None:
+                self._touched.update(paths or ())
+            if paths is None or (self._touched and len(self._touched) > _MOST_TOUCHED):
+                self._touched = None
+
+    def _look_again(self, held: BaseImage, quick: bool = False) -> Look:
+        """A look at what was touched since the last one; `_deriving` is held.
+
+        That is all that can have changed: while the mount can be written to, whoever changes the
+        tree does it through the mount, our own commands too (`restore.change_tree`), and
+        `changed` is called after each change. What is written and not closed is told of by
+        `_explained`. A change of the base or of the settings makes all anew.
+        """
+        with self._mutex:
+            before, touched = self._look, self._touched
+            self._look, self._touched = None, set()  # where this fails, nothing is known
+        if self._read_only or touched is None:  # commands change the tree beside such a mount
+            before = None
+        look = self.session.look(held, quick, before, touched or ())
+        with self._mutex:
+            self._look = look
+        return look
 
     def _held(self) -> BaseImage:
         """The base. What was made of an earlier one goes: it keeps that one's image on the disk."""
@@ -317,6 +352,7 @@ class SessionHost:
         with self._mutex:
             if self._seen is not held:
                 self._seen, self._snapshot, self._usage, self._base = held, None, None, None
+                self._look = None
         return held
 
     def _status(self) -> Status:
@@ -331,7 +367,7 @@ class SessionHost:
         working = self._pool.pending() if self._pool is not None else frozenset()
         writing = set(open_writers())
         if writing:
-            self._outdated()  # what is being written is told of at its close
+            self._outdated(writing)  # what is being written is told of at its close
         status = self._status()  # after `working`: what ended meanwhile is done
         if not status.pending or self._pool is None:
             return status
@@ -357,8 +393,7 @@ class SessionHost:
             held = self._held()
             if known is not None and known.generation == generation and known.held is held:
                 return known
-            known = self._snapshot = None  # of a large tree there need not be two in memory
-            status = self.session.status(held)
+            status = self.session.status(self._look_again(held))
             snapshot = Snapshot(generation, held, status, self.session)
             with self._mutex:
                 self._snapshot = snapshot

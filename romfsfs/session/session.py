@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
@@ -24,15 +25,43 @@ from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
-from romfsfs.session.plan.plan import INFO, WARNING, Plan, Problem, make_plan, trailing_problem
-from romfsfs.session.plan.shadow import Convert, Deriver, ShadowEntry
+from romfsfs.session.plan.plan import (
+    INFO,
+    WARNING,
+    Plan,
+    Problem,
+    make_plan,
+    trailing_problem,
+)
+from romfsfs.session.plan.shadow import (
+    NOTHING,
+    Convert,
+    Deriver,
+    Folders,
+    ShadowEntry,
+    flat,
+    untouched,
+)
 from romfsfs.session.plan.status import Status, make_status
 from romfsfs.session.plan.stored import InWork, Stored, open_stored
 from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
 from romfsfs.session.tree.digests import DigestCache, certain
-from romfsfs.session.tree.worktree import scan
+from romfsfs.session.tree.worktree import scan_folders
 
 log = logging.getLogger(__name__)
+
+
+class Look(NamedTuple):
+    """A look at the work tree: what it was made with, its shadow tree, and the plan of that."""
+
+    settings: Settings
+    held: BaseImage
+    folders: Folders
+    plan: Plan
+
+    @property
+    def shadow(self) -> list[ShadowEntry]:
+        return flat(self.folders)
 
 
 class Session:
@@ -165,16 +194,20 @@ class Session:
         finally:
             os.close(fd)
 
-    def derive(
+    def derive(self, held: BaseImage | None = None) -> list[ShadowEntry]:
+        """The shadow tree now, by path in each folder. Runs no conversion."""
+        return flat(self._derived(self.settings(), held or self.held()))
+
+    def _derived(
         self,
-        convert: Convert | None = None,
-        held: BaseImage | None = None,
-        *,
+        settings: Settings,
+        held: BaseImage,
+        known: Folders = NOTHING,
         quick: bool = False,
-    ) -> list[ShadowEntry]:
-        """The shadow tree now. Runs no conversion unless `convert` does. quick: see `Deriver`; what
-        is stored is not checked either."""
-        settings, held = self.settings(), held or self.held()
+        convert: Convert | None = None,
+    ) -> Folders:
+        """known: the folders that are as they were when they were derived. quick: see `Deriver`;
+        what is stored is not checked either."""
 
         def check(entry: ShadowEntry) -> ShadowEntry:
             return settings.admission.checked(entry, lambda place: self.open_location(place, held))
@@ -192,25 +225,42 @@ class Session:
                 settings.converters.made_for,
                 quick,
             )
-            shadow = deriver.derive(scan(fd))
+            found = scan_folders(fd, {folder: each.inside for folder, each in known.items()})
+            folders = deriver.derive(found, known)
         if not quick:  # all there is was asked for: what nobody asked for is gone
-            self.digests.keep(entry.signature for entry in shadow)
-            settings.admission.keep(shadow)
-        return shadow
+            entries = flat(folders)
+            self.digests.keep(entry.signature for entry in entries)
+            settings.admission.keep(entries)
+        return folders
 
-    def plan(self, shadow: list[ShadowEntry], held: BaseImage | None = None) -> Plan:
-        """What a commit of this shadow tree would write. held: the base that it was derived from,
-        where it may have been replaced since."""
-        held, target = held or self.held(), self.target
-        extents = held.extents if target.options.rules else None
-        return make_plan(shadow, held.base, target, self.capacity, extents=extents)
+    def look(
+        self, held: BaseImage, quick: bool = False, before: Look | None = None,
+        touched: Collection[str] = (), convert: Convert | None = None,
+    ) -> Look:  # fmt: skip
+        """The tree now, and what a commit would make of it.
 
-    def status(self, held: BaseImage | None = None) -> Status:
-        """What would be committed now; conversions that have not run are 'pending'."""
-        held = held or self.held()  # one for all: another process may be committing
-        shadow = self.derive(None, held)
-        plan = self.plan(shadow, held)
-        return make_status(self.info, self.target, shadow, plan, self._notes(plan, held))
+        held: one for all, as another process may be committing. quick: only what it would take:
+        no file is read that would be stored as it is. before: an earlier look, where all that was
+        `touched` since is known for certain; then no other folder is looked at. convert: gives
+        results; without it conversions that have not run are 'pending'.
+        """
+        settings = self.settings()
+        known: Folders = NOTHING
+        if before is not None and before.settings is settings and before.held is held:
+            known = untouched(before.folders, touched, quick)
+        folders = self._derived(settings, held, known, quick, convert)
+        extents = held.extents if settings.target.options.rules else None
+        plan = make_plan(
+            folders, held.base, settings.target, settings.capacity, extents=extents,
+            before=before.plan if before is not None and known else None,
+        )  # fmt: skip
+        return Look(settings, held, folders, plan)
+
+    def status(self, look: Look | None = None) -> Status:
+        """What would be committed, now or at the time of a look."""
+        look = look or self.look(self.held())
+        settings, notes = look.settings, self._notes(look)
+        return make_status(settings.info, settings.target, look.shadow, look.plan, notes)
 
     def page(self, status: Status, held: BaseImage) -> str:
         """The status as a web page. held: the base that it was made with."""
@@ -221,19 +271,9 @@ class Session:
         place = shell_word(mountpoint) if mountpoint else self.info.argument
         return page(status, held.base, parse_fd(held.fd, "the base's image"), place)
 
-    def usage(self, held: BaseImage | None = None) -> tuple[int | None, int]:
-        """(capacity, what the image would take if committed now) in bytes, for `df`.
-
-        Reads no file that would be stored as it is: programs ask for this between two writes
-        (file managers do, and glibc where it allocates by writing), and a file may be terabytes of
-        holes.
-        """
-        held = held or self.held()
-        shadow = self.derive(None, held, quick=True)
-        return self.capacity, self.plan(shadow, held).size
-
-    def _notes(self, plan: Plan, held: BaseImage) -> list[Problem]:
+    def _notes(self, look: Look) -> list[Problem]:
         """What is worth saying about the session itself."""
+        settings, held, _, plan = look
         notes = []
         trailing = trailing_problem(plan, held)
         if trailing is not None:
@@ -241,28 +281,27 @@ class Session:
         if held.base.fresh and held.base.target_digest is not None:
             message = "started empty (mount --new): the commit replaces all that the target holds"
             notes.append(Problem("new", "", message, INFO))
-        if self.info.slots:
+        if settings.info.slots:
             message = (
-                f"an openmv-ota camera: {self.info.slots}; this is slot A, and a commit, which "
+                f"an openmv-ota camera: {settings.info.slots}; this is slot A, and a commit, which "
                 "breaks its signature, needs --slot A --force"
             )
             notes.append(Problem("slots", "", message, WARNING))
         if self.interrupted and self.folder.changed_by() is None:
-            message = (
-                f"a commit was interrupted; finish it with: romfsfs recover {self.info.argument}"
-            )
+            way_on = f"romfsfs recover {settings.info.argument}"
+            message = f"a commit was interrupted; finish it with: {way_on}"
             notes.append(Problem("interrupted", "", message, WARNING))
-        for rule in self.settings().tree.rules:
+        for rule in settings.tree.rules:
             if not any(rule.names(entry.source) for entry in plan.files.values()):
                 message = f'no file is named by ["{rule.pattern}"]'
                 notes.append(Problem("options", OPTIONS_NAME, message, INFO))
-        if self.target.board is None:
+        if settings.target.board is None:
             message = (
                 "no board chosen: scripts become portable bytecode, models are stored as they are "
                 "(aligned to 16), no limit of size is known; choose one with: mount --board BOARD"
             )
             notes.append(Problem("no-board", "", message, INFO))
-        return notes + advice(plan, held.extents, self.info.argument)
+        return notes + advice(plan, held, settings.info.argument)
 
     def open_location(
         self, location: Stored, held: BaseImage | None = None

@@ -15,7 +15,7 @@ from romfsfs.errors import CapacityError, ConversionError, PlanError, TargetChan
 from romfsfs.image.writer import encode
 from romfsfs.session.diff import diff_session
 from romfsfs.session.plan.plan import Problem, make_plan
-from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.shadow import Change, Derived, ShadowEntry
 from romfsfs.session.plan.stored import InWork
 from romfsfs.session.revert import leave_work
 from romfsfs.system.files import digest_bytes
@@ -404,12 +404,12 @@ def test_unknown_data_after_the_image_stays_where_it_is(tmp_path: Path) -> None:
 def test_more_than_the_format_holds_is_a_problem_and_not_an_error(desk: Desk) -> None:
     desk.open()
     session = desk.session
-    large = [
+    large = tuple(
         ShadowEntry(name, Change.ADDED, False, name, 3 << 30, digest="0", location=InWork(name))
         for name in ("a", "b")
-    ]
+    )
     for capacity in (None, 8 << 20):
-        plan = make_plan(large, session.base, session.target, capacity)
+        plan = make_plan({"": Derived(large)}, session.base, session.target, capacity)
         assert [problem.code for problem in plan.errors] == ["capacity"]
         assert plan.size > 6 << 30
     desk.write("hole.bin", b"")

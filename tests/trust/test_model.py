@@ -9,6 +9,7 @@ what the shadow tree showed, and what the plain directory holds.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -209,6 +210,17 @@ class Model(RuleBasedStateMachine):
             self.kill()
         if what in ("remount", "kill"):
             self.count(what)
+
+    @rule()
+    def ask(self) -> None:
+        """The daemon, which looks at what was touched, and a command, which looks at everything."""
+        if any(twin.writable for twin in self.open):
+            return
+        settled_shadow(self.place.mnt)
+        assert json.loads(self.place.run("status", "--json", self.place.mnt)) == json.loads(
+            self.place.run("status", "--json", "-v", self.place.mnt)
+        )
+        self.count("answer")
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from romfsfs.errors import RomfsError
 from romfsfs.image.model import Extent, FileNode, walk
+from romfsfs.image.rules import AlignmentRules
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.state import Base, SessionInfo, dump, save
@@ -36,6 +37,7 @@ class BaseImage:
         self.fd = fd
         self._close = weakref.finalize(self, os.close, fd)
         self._extents: Mapping[str, Extent] | None = None
+        self._misaligned: tuple[AlignmentRules, list[tuple[str, int, int]]] | None = None
         self._fill: int | None = -1
         self._mutex = threading.Lock()
 
@@ -49,6 +51,17 @@ class BaseImage:
                     path: node.extent for path, node in walk(image) if isinstance(node, FileNode)
                 }
             return self._extents
+
+    def misaligned(self, rules: AlignmentRules) -> list[tuple[str, int, int]]:
+        """(path, offset, alignment) of each file whose data does not lie where `rules` want it."""
+        if self._misaligned is None or self._misaligned[0] != rules:
+            wrong = [
+                (path, extent.offset, alignment)
+                for path, extent in self.extents.items()
+                if extent.size and extent.offset % (alignment := rules.for_path(path))
+            ]
+            self._misaligned = rules, wrong
+        return self._misaligned[1]
 
     @property
     def trailing_fill(self) -> int | None:

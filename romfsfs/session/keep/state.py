@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ class BaseEntry(NamedTuple):
         return self.size is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Base:
     """The image that the work tree started from.
 
@@ -88,6 +89,21 @@ class Base:
     def trailing(self) -> int:
         return self.size - self.image_size
 
+    @cached_property
+    def by_source(self) -> dict[str, BaseEntry]:
+        """By the path in the work tree."""
+        return {entry.source: entry for entry in self.entries}
+
+    @cached_property
+    def folders(self) -> dict[str, list[BaseEntry]]:
+        """What lies in each folder of the image ('' is the root), in its order."""
+        return _by_folder(self.entries, [entry.path for entry in self.entries])
+
+    @cached_property
+    def source_folders(self) -> dict[str, list[BaseEntry]]:
+        """What was made of what lies in each folder of the work tree."""
+        return _by_folder(self.entries, [entry.source for entry in self.entries])
+
     @classmethod
     def load(cls, path: Path) -> Base:
         record = load_json(path)
@@ -106,6 +122,13 @@ class Base:
         for name in ("stamp", "image_id"):
             known[name] = tuple(known[name]) if known[name] else None
         return cls(**known)
+
+
+def _by_folder(entries: Iterable[BaseEntry], paths: Iterable[str]) -> dict[str, list[BaseEntry]]:
+    folders: dict[str, list[BaseEntry]] = {}
+    for entry, path in zip(entries, paths, strict=True):
+        folders.setdefault(path.rpartition("/")[0], []).append(entry)
+    return folders
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from romfsfs.image.model import Extent, FileNode, Image, walk
 from romfsfs.session.plan.plan import SEVERITIES, Problem, alignment_rules
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import Stored
+from romfsfs.session.tree.digests import SPARE
 from romfsfs.system.files import cache_dir, digest_fd
 
 #: A descriptor (the asker closes it), the offset and the size of stored bytes.
@@ -31,6 +32,7 @@ class Admission:
     def __init__(self, converters: Converters) -> None:
         self._converters = converters
         self._known: dict[tuple[str, str], tuple[tuple[Diagnostic, ...], Figures | None]] = {}
+        self._most = SPARE
 
     def checked(self, entry: ShadowEntry, open_location: OpenLocation) -> ShadowEntry:
         """The entry with the problems of the bytes that it stores, and a model's figures; failed
@@ -70,11 +72,13 @@ class Admission:
             figures=figures,
         )
 
-    def keep(self, entries: list[ShadowEntry]) -> None:
-        """Forget all but these entries."""
-        keys = {(entry.stored_as or "", entry.digest) for entry in entries}
-        for key in self._known.keys() - keys:
-            self._known.pop(key, None)
+    def keep(self, entries: Iterable[ShadowEntry]) -> None:
+        """Forget all but these entries, once there are twice as many."""
+        if len(self._known) > self._most:
+            keys = {(entry.stored_as or "", entry.digest) for entry in entries}
+            for key in self._known.keys() - keys:
+                self._known.pop(key, None)
+            self._most = 2 * len(self._known) + SPARE
 
 
 def _there_already(found: Diagnostic) -> Diagnostic:

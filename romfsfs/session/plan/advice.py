@@ -6,11 +6,10 @@ Pure functions; nothing is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from romfsfs.errors import printable
-from romfsfs.image.model import Extent
-from romfsfs.image.rules import AlignmentRules
+from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.plan.plan import INFO, LARGEST_SHOWN, WARNING, Plan, PlanEntry, Problem
 from romfsfs.session.plan.stored import InBase
 
@@ -21,13 +20,15 @@ _WORTH_NAMING = 4096
 _PROBLEMS_SHOWN = 5
 
 
-def advice(plan: Plan, extents: Mapping[str, Extent], source: str) -> list[Problem]:
-    """All of it. extents: where the base's files lie; source: how commands name the target."""
-    kept = {
-        entry.location.path for entry in plan.files.values() if isinstance(entry.location, InBase)
-    }
+def advice(plan: Plan, held: BaseImage, source: str) -> list[Problem]:
+    """All of it. held: the base of the plan; source: how commands name the target."""
+    # What was changed gets a place of its own anyway.
+    wrong = [
+        each for each in held.misaligned(plan.rules)
+        if each[0] in plan.files and isinstance(plan.files[each[0]].location, InBase)
+    ]  # fmt: skip
     problems = misaligned(
-        extents, plan.rules, kept, "the next commit repairs it" if plan.changed
+        wrong, "the next commit repairs it" if plan.changed
         else f"repair it with: romfsfs commit --compact {source}",
     )  # fmt: skip
     for found in (nearly_full(plan), duplicates(plan)):
@@ -36,23 +37,8 @@ def advice(plan: Plan, extents: Mapping[str, Extent], source: str) -> list[Probl
     return problems
 
 
-def misaligned(
-    extents: Mapping[str, Extent],
-    rules: AlignmentRules,
-    kept: Collection[str] | None = None,
-    remedy: str = "the next commit repairs it",
-) -> list[Problem]:
-    """Files of the image whose data does not lie where `rules` want it, as warnings.
-
-    extents: of the image's files. kept: those that still are as they were in the image (None:
-    all); what was changed gets a place of its own anyway.
-    """
-    wrong = [
-        (path, extent.offset, rules.for_path(path))
-        for path, extent in extents.items()
-        if (kept is None or path in kept) and extent.size
-        if extent.offset % rules.for_path(path)
-    ]
+def misaligned(wrong: Sequence[tuple[str, int, int]], remedy: str) -> list[Problem]:
+    """Warnings of files of the image (`BaseImage.misaligned`)."""
     problems = [
         Problem(
             "misaligned", path,
@@ -80,8 +66,8 @@ def nearly_full(plan: Plan) -> Problem | None:
 def duplicates(plan: Plan) -> Problem | None:
     """Files with the same bytes: ROMFS stores each of them in full."""
     groups: dict[str, list[PlanEntry]] = {}
-    for entry in plan.files.values():
-        if entry.digest and (entry.size or 0) >= _WORTH_NAMING:
+    for entry in (entry for part in plan.parts.values() for entry in part.entries):
+        if (entry.size or 0) >= _WORTH_NAMING and entry.digest:
             groups.setdefault(entry.digest, []).append(entry)
     copies = sorted(
         (group for group in groups.values() if len(group) > 1),

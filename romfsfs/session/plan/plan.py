@@ -8,14 +8,25 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from romfsfs.convert import Target, labels_name
-from romfsfs.errors import CapacityError, printable
-from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
+from romfsfs.convert import Options, Target, labels_name
+from romfsfs.errors import printable
+from romfsfs.image.layout import (
+    DEFAULT_RULES,
+    AlignmentRules,
+    Layout,
+    TreeEntry,
+    image_size,
+    laid_out,
+    measure,
+)
 from romfsfs.image.model import Extent
-from romfsfs.session.keep.state import Base
-from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.image.tree import Branch, Leaf
+from romfsfs.image.varuint import MAX_VALUE
+from romfsfs.session.keep.state import Base, BaseEntry
+from romfsfs.session.plan.shadow import Change, Derived, Folders, ShadowEntry
 from romfsfs.session.plan.stored import InBase, Stored
 
 if TYPE_CHECKING:
@@ -65,68 +76,143 @@ class Problem:
 
 
 class PlanEntry(NamedTuple):
-    """A file or folder as it will be stored. size None: a folder. alignment in bytes."""
+    """A file or folder as it will be stored. size None: a folder."""
 
     path: str
     source: str
     size: int | None
     digest: str
-    alignment: int
     location: Stored | None
     shadow: ShadowEntry
 
 
-@dataclass(frozen=True, slots=True)
+class Part(NamedTuple):
+    """The plan of one folder, from what lies in it alone.
+
+    shadow: what it was made of. entries: in the order of the image. inside: the folders of these.
+    aligned: what the user wants for single files, by path. left_out: something cannot be stored.
+    differs: the base holds anything else here, or in another order.
+    """
+
+    shadow: Derived
+    entries: tuple[PlanEntry, ...]
+    inside: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    aligned: Mapping[str, int]
+    left_out: bool
+    differs: bool
+
+
+@dataclass(frozen=True)
 class Plan:
-    """entries: in the order of the image. problems: most severe first. layout: canonical.
+    """problems: most severe first. size: of the image in canonical layout, bytes. parts, branches:
+    by folder of the image, those that it will hold, parents first; laid out canonically.
 
     changed: whether the work tree says anything else than the base does, be it what cannot be
     stored.
     """
 
-    entries: tuple[PlanEntry, ...]
     problems: tuple[Problem, ...]
-    layout: Layout
+    size: int
     capacity: int | None
     rules: AlignmentRules
     changed: bool
-    files: Mapping[str, PlanEntry] = field(repr=False, default_factory=dict)
+    parts: Mapping[str, Part] = field(repr=False)
+    branches: Mapping[str, Branch] = field(repr=False)
+
+    @cached_property
+    def entries(self) -> tuple[PlanEntry, ...]:
+        """In the order of the image: parents before children."""
+        ordered = []
+        pending = list(reversed(self.parts[""].entries))
+        while pending:
+            entry = pending.pop()
+            ordered.append(entry)
+            if entry.size is None:
+                pending.extend(reversed(self.parts[entry.path].entries))
+        return tuple(ordered)
+
+    @cached_property
+    def files(self) -> Mapping[str, PlanEntry]:
+        return {entry.path: entry for entry in self.entries if entry.size is not None}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Canonical. CapacityError above 4 GiB, which is among the problems."""
+        directories = [entry.path for entry in self.entries if entry.size is None]
+        return laid_out(self.branches[""], directories)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.severity == ERROR)
 
-    @property
-    def size(self) -> int:
-        """Of the image in canonical layout, bytes."""
-        return self.layout.size
-
     def tree(self) -> list[TreeEntry]:
         return [TreeEntry(entry.path, entry.size) for entry in self.entries]
 
 
-def alignment_rules(target: Target, chosen: Mapping[str, ShadowEntry]) -> AlignmentRules:
-    """The partition's rules, and what the user wants for single files; without a board 16 bytes
-    for models, as every board wants at least. chosen: by path in the image."""
+def alignment_rules(target: Target, wanted: Mapping[str, int]) -> AlignmentRules:
+    """The partition's rules, and what the user wants for single files, by path in the image;
+    without a board 16 bytes for models, as every board wants at least."""
     rules = target.partition.alignment if target.partition is not None else DEFAULT_RULES
-    wanted = {
-        path: target.options.for_path(entry.path).align
-        for path, entry in (chosen.items() if target.options.rules else ())
-        if not entry.is_dir
-    }
-    return rules._replace(paths={path: align for path, align in wanted.items() if align})
+    return rules._replace(paths=wanted)
 
 
 def make_plan(
-    shadow: Sequence[ShadowEntry], base: Base, target: Target, capacity: int | None,
+    folders: Folders, base: Base, target: Target, capacity: int | None,
     order: Sequence[str] = (), extents: Mapping[str, Extent] | None = None,
+    before: Plan | None = None,
 ) -> Plan:  # fmt: skip
-    """Order, check and measure what the work tree becomes.
+    """Order, check and measure what the folders of the work tree become.
 
     order: files that come first, as the tree calls them; then follows what the base has. extents:
-    where the base's files lie."""
-    problems = [problem for entry in shadow for problem in _entry_problems(entry)]
-    chosen, conflicts = _choose(shadow)
+    where the base's files lie. before: an earlier plan for the same base and target; what was made
+    of folders that are the same objects is taken from there."""
+    known = before.parts if before is not None else {}
+    rank = {path: number for number, path in enumerate(order)}
+    every: dict[str, Part] = {}
+    for folder, shadow in folders.items():
+        part = known.get(folder)
+        if part is None or part.shadow is not shadow:
+            part = _part(shadow, base.folders.get(folder, ()), target.options, rank)
+        every[folder] = part
+    nothing = Part(Derived(()), (), (), (), {}, False, False)
+    parts: dict[str, Part] = {}
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        parts[folder] = every.get(folder, nothing)  # it is gone since its own folder was listed
+        pending.extend(reversed(parts[folder].inside))
+    wanted: dict[str, int] = {}
+    for part in parts.values():
+        wanted.update(part.aligned)
+    rules = alignment_rules(target, wanted)
+    branches = _measured(parts, rules, before if before and before.rules == rules else None)
+    size = image_size(branches[""])
+    problems = [problem for part in every.values() for problem in part.problems]
+    most = min(MAX_VALUE, MAX_VALUE if capacity is None else capacity)
+    if size > most:
+        entries = [entry for part in parts.values() for entry in part.entries]
+        problems.append(_capacity_problem(entries, size, most))
+    return Plan(
+        by_severity(problems),
+        size,
+        capacity,
+        rules,
+        base.fresh
+        or any(part.left_out for part in every.values())
+        or any(part.differs for part in parts.values())
+        or _misplaced(parts, rules, extents or {}),
+        parts,
+        branches,
+    )
+
+
+def _part(
+    shadow: Derived, base: Sequence[BaseEntry], options: Options, first: Mapping[str, int]
+) -> Part:
+    """base: what it has in this folder. first: the numbers of files that come first."""
+    problems = [problem for entry in shadow.entries for problem in _entry_problems(entry)]
+    chosen, conflicts = _choose(shadow.entries)
     problems += conflicts
     left_out = bool(conflicts)
     for path in list(chosen):
@@ -136,36 +222,47 @@ def make_plan(
                 del chosen[path]
                 left_out = True
     problems += _label_problems(chosen)
-    rules = alignment_rules(target, chosen)
-    entries = tuple(
+    aligned = {
+        path: align
+        for path, entry in (chosen.items() if options.rules else ())
+        if not entry.is_dir and (align := options.for_path(entry.path).align)
+    }
+    entries = tuple([
         PlanEntry(
             path,
             entry.path,
             None if entry.is_dir else (entry.size if entry.size is not None else entry.estimate),
             entry.digest,
-            1 if entry.is_dir else rules.for_path(path),
             entry.location,
             entry,
         )
-        for path, entry in _ordered(chosen, base, order)
-    )
-    most = capacity
-    try:
-        layout = canonical([TreeEntry(entry.path, entry.size) for entry in entries], rules)
-    except CapacityError as error:  # beyond what the format holds: a layout to measure, no more
-        layout = Layout(error.size, {}, (), ())
-        most = min(error.capacity, capacity or error.capacity)
-    if most is not None and layout.size > most:
-        problems.append(_capacity_problem(entries, layout.size, most))
-    return Plan(
-        entries,
-        by_severity(problems),
-        layout,
-        capacity,
-        rules,
-        left_out or _differs(entries, base) or _misplaced(entries, rules, extents or {}),
-        {entry.path: entry for entry in entries if entry.size is not None},
-    )
+        for path, entry in _ordered(chosen, base, first)
+    ])  # fmt: skip
+    inside = tuple([entry.path for entry in entries if entry.size is None])
+    differs = _differs(entries, base)
+    return Part(shadow, entries, inside, tuple(problems), aligned, left_out, differs)
+
+
+def _measured(
+    parts: dict[str, Part], rules: AlignmentRules, before: Plan | None
+) -> dict[str, Branch]:
+    """Where everything goes within each folder, inner ones first. before: a plan with the same
+    rules: a folder in which nothing differs is not measured again."""
+    branches: dict[str, Branch] = {}
+    for folder in reversed(parts):
+        part = parts[folder]
+        if before is not None and before.parts.get(folder) is part:
+            known = before.branches
+            if all(known[path] is branches[path] for path in part.inside):
+                branches[folder] = known[folder]
+                continue
+        branch = branches[folder] = Branch(folder, folder.rpartition("/")[2].encode())
+        branch.children = [
+            branches[path] if size is None else Leaf(path, path.rpartition("/")[2].encode(), size)
+            for path, _, size, *_ in part.entries
+        ]
+        measure([branch], rules)
+    return branches
 
 
 def _entry_problems(entry: ShadowEntry) -> list[Problem]:
@@ -241,50 +338,39 @@ def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
 
 
 def _ordered(
-    chosen: Mapping[str, ShadowEntry], base: Base, order: Sequence[str]
+    chosen: Mapping[str, ShadowEntry], base: Sequence[BaseEntry], first: Mapping[str, int]
 ) -> list[tuple[str, ShadowEntry]]:
-    """Base order first, new names after it in code point order; parents before children."""
-    stored_as = {entry.path: path for path, entry in chosen.items()} if order else {}
-    known = [*(stored_as.get(name, name) for name in order), *(e.path for e in base.entries)]
-    rank = {path: number for number, path in enumerate(known)}
-    last = len(rank)
-    children: dict[str, list[str]] = {}
-    for path in chosen:
-        children.setdefault(path.rpartition("/")[0], []).append(path)
-    for paths in children.values():
-        paths.sort(key=lambda path: (rank.get(path, last), path.rpartition("/")[2]))
-    ordered = []
-    pending = list(reversed(children.get("", [])))
-    while pending:
-        path = pending.pop()
-        entry = chosen[path]
-        ordered.append((path, entry))
-        if entry.is_dir:
-            pending.extend(reversed(children.get(path, [])))
-    return ordered
+    """What comes first, then base order, then new names in code point order."""
+    rank = {entry.path: len(first) + number for number, entry in enumerate(base)}
+    last = len(first) + len(rank)
+
+    def place(item: tuple[str, ShadowEntry]) -> tuple[int, str]:
+        path, entry = item
+        known = rank.get(path, last)
+        return first.get(entry.path, first.get(path, known)), path
+
+    return sorted(chosen.items(), key=place)
 
 
-def _differs(entries: Sequence[PlanEntry], base: Base) -> bool:
-    """Whether the image would hold anything else, or in another order, than the base does."""
-    if base.fresh or len(entries) != len(base.entries):
-        return True
-    return any(
+def _differs(entries: Sequence[PlanEntry], base: Sequence[BaseEntry]) -> bool:
+    """Whether a folder would hold anything else, or in another order, than the base does."""
+    return len(entries) != len(base) or any(
         mine.path != theirs.path
         or mine.size != theirs.size
         or (mine.digest != theirs.digest and not isinstance(mine.location, InBase))
-        for mine, theirs in zip(entries, base.entries, strict=True)
+        for mine, theirs in zip(entries, base, strict=True)
     )
 
 
 def _misplaced(
-    entries: Sequence[PlanEntry], rules: AlignmentRules, extents: Mapping[str, Extent]
+    parts: Mapping[str, Part], rules: AlignmentRules, extents: Mapping[str, Extent]
 ) -> bool:
     """Whether a file of the base lies where the user does not want it (option `align`)."""
-    wanted = rules.paths if rules.paths and extents else {}
     return any(
-        extents[entry.location.path].offset % entry.alignment
-        for entry in entries
-        if entry.path in wanted and entry.size and isinstance(entry.location, InBase)
+        extents[entry.location.path].offset % rules.for_path(entry.path)
+        for part in (parts.values() if extents else ())
+        for entry in (part.entries if part.aligned else ())
+        if entry.path in part.aligned and entry.size and isinstance(entry.location, InBase)
     )
 
 

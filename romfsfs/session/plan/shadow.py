@@ -8,8 +8,9 @@ callers that may wait). Called from any thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert.options import difference
@@ -18,6 +19,7 @@ from romfsfs.convert.types import Diagnostic
 from romfsfs.image.varuint import MAX_VALUE
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
 from romfsfs.session.plan.stored import InBase, InCache, InWork, Stored
+from romfsfs.session.tree.restore import is_below
 from romfsfs.session.tree.worktree import WorkFile, open_file
 from romfsfs.system.files import EMPTY_DIGEST
 
@@ -76,6 +78,45 @@ class ShadowEntry(NamedTuple):
     figures: Figures | None = None
 
 
+class Derived(NamedTuple):
+    """What became of all that lies in one folder of the work tree, or did.
+
+    inside: the folders in it. passing: to be derived anew at the next look, as conversions end and
+    their results may be trimmed. quick: not all was read.
+    """
+
+    entries: tuple[ShadowEntry, ...]
+    inside: tuple[str, ...] = ()
+    passing: bool = False
+    quick: bool = False
+
+
+#: A shadow tree by the folders of the work tree ('' is the root), parents first.
+Folders = Mapping[str, Derived]
+NOTHING: Folders = MappingProxyType({})
+
+
+def flat(folders: Folders) -> list[ShadowEntry]:
+    """All entries of a shadow tree."""
+    return [entry for each in folders.values() for entry in each.entries]
+
+
+def untouched(known: Folders, touched: Collection[str], quick: bool) -> dict[str, Derived]:
+    """The folders of a shadow tree that are still as they were when these paths were touched.
+
+    What becomes of a file depends on it, on the base and on what lies beside it: a source takes
+    the place of what was compiled, labels belong to a model. touched: files, and folders that were
+    made, moved or removed with all that is in them. quick: whether what was not read will do."""
+    above = {path.rpartition("/")[0] for path in touched}
+    moved = {path for path in touched if path in known}
+    return {
+        folder: each
+        for folder, each in known.items()
+        if not each.passing and (quick or not each.quick) and folder not in above
+        if not moved or (folder not in moved and not is_below(folder, moved))
+    }
+
+
 class Deriver:
     """Derives shadow entries for one session; holds nothing but its helpers."""
 
@@ -105,14 +146,23 @@ class Deriver:
         self._check = check
         self._made_for = made_for
         self._quick = quick
-        self._by_source = {entry.source: entry for entry in base.entries}
 
-    def derive(self, found: Iterable[WorkFile]) -> list[ShadowEntry]:
-        """One entry for each work file and for each file of the base that is gone."""
+    def derive(
+        self, found: Mapping[str, Sequence[WorkFile] | None], known: Folders = NOTHING
+    ) -> dict[str, Derived]:
+        """What each folder becomes that was found (`scan_folders`), and what was in those of the
+        base. Those with None are taken from `known`."""
+        folders: dict[str, Derived] = {}
+        for folder in sorted(found.keys() | self._base.source_folders.keys()):
+            listed = found.get(folder, ())
+            folders[folder] = known[folder] if listed is None else self._folder(folder, listed)
+        return folders
+
+    def _folder(self, folder: str, found: Sequence[WorkFile]) -> Derived:
         entries = []
         seen = set()
         for work in found:
-            base = self._by_source.get(work.path)
+            base = self._base.by_source.get(work.path)
             if base is None and work.path == OPTIONS_NAME:
                 problems, note = self._tree_problems, "the options of this tree"
                 entries.append(
@@ -122,22 +172,22 @@ class Deriver:
             if base is None and self._is_junk(work.path):
                 entries.append(ShadowEntry(work.path, Change.IGNORED, work.kind == "dir"))
                 continue
-            seen.add(work.path)
             entry = self._entry(work, base)
-            if entry is None:
-                seen.discard(work.path)
-            else:
+            if entry is not None:
+                seen.add(work.path)
                 entries.append(entry)
         entries = _superseded(entries)
         if self._check is not None:
             entries = [self._check(entry) for entry in entries]
         replaced = {entry.stored_as for entry in entries if entry.stored_as is not None}
-        for base in self._base.entries:
+        for base in self._base.source_folders.get(folder, ()):
             if base.source not in seen and base.path not in replaced:
                 entries.append(
                     ShadowEntry(base.source, Change.DELETED, base.is_dir, base.path, base.size)
                 )
-        return entries
+        inside = tuple([work.path for work in found if work.kind == "dir"])
+        passing = any(e.state != "ready" or isinstance(e.location, InCache) for e in entries)
+        return Derived(tuple(entries), inside, passing, self._quick)
 
     def _entry(self, work: WorkFile, base: BaseEntry | None) -> ShadowEntry | None:
         if work.kind == "dir":

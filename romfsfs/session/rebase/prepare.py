@@ -114,9 +114,10 @@ def converted_plan(
     with session.work_fd() as work_fd:
         conversions = Conversions(session.converters, work_fd)
         for _ in range(_ATTEMPTS):
-            shadow = session.derive(conversions.lookup)
+            look = session.look(session.held(), convert=conversions.lookup)
+            shadow = look.shadow
             if not conversions.run(shadow, progress) and _is_whole(session, work_fd, shadow):
-                return shadow, session.plan(shadow)
+                return shadow, look.plan
     raise _keeps_changing()
 
 

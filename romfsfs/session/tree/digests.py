@@ -9,6 +9,9 @@ from romfsfs.session.keep.state import Signature
 from romfsfs.system.clock import uncertain_for
 from romfsfs.system.files import digest_fd
 
+#: What is no more of use is looked for when there is more of it than this.
+SPARE = 100
+
 
 def certain(signature: Signature) -> bool:
     """Whether a later change of the file must change this signature.
@@ -25,6 +28,7 @@ class DigestCache:
 
     def __init__(self) -> None:
         self._known: dict[Signature, str] = {}
+        self._most = SPARE
 
     def digest(self, fd: int) -> tuple[str, Signature | None]:
         """The digest of an open file, and its signature if that can be trusted later on.
@@ -44,6 +48,9 @@ class DigestCache:
         return digest, signature
 
     def keep(self, signatures: Iterable[Signature | None]) -> None:
-        """Forget all others: files that are gone, or were changed since."""
+        """Forget all others, files that are gone or were changed since, once there are twice as
+        many."""
         known = self._known
-        self._known = {each: known[each] for each in signatures if each in known}
+        if len(known) > self._most:
+            self._known = {each: known[each] for each in signatures if each in known}
+            self._most = 2 * len(self._known) + SPARE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from romfsfs.session.keep.state import Signature
@@ -31,33 +32,49 @@ class WorkFile(NamedTuple):
 
 def scan(root_fd: int) -> list[WorkFile]:
     """Every file and folder below `root_fd`, parents first, siblings in code point order."""
-    found: list[WorkFile] = []
+    return [work for found in scan_folders(root_fd).values() for work in found or ()]
+
+
+def scan_folders(
+    root_fd: int, known: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[WorkFile] | None]:
+    """The same by the folder that they are in ('' is the root), parents first.
+
+    known: the folders in each folder that need not be listed: these have None."""
+    found: dict[str, list[WorkFile] | None] = {}
     closed = set()
     with Climber(root_fd) as climber:
         pending = [""]
         while pending:
             folder = pending.pop()
+            inside = known.get(folder) if known is not None else None
+            if inside is not None:
+                found[folder] = None
+                pending.extend(reversed(inside))
+                continue
             try:
-                inside = _list(climber.enter(folder))
+                listed = _list(climber.enter(folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue  # removed since it was listed
             except PermissionError:  # not to be listed, or not to be entered
                 closed.add(folder)
                 continue
             prefix = folder + "/" if folder else ""
-            folders = []
-            for name, status in inside:
-                path = prefix + name
-                if stat.S_ISDIR(status.st_mode):
-                    kind = "dir"
-                    folders.append(path)
-                else:
-                    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
-                found.append(WorkFile(path, kind, Signature.of(status), status.st_mode))
-            pending.extend(reversed(folders))
-    if closed:
-        return [each._replace(kind="closed") if each.path in closed else each for each in found]
+            found[folder] = here = [
+                WorkFile(prefix + name, _kind(status), Signature.of(status), status.st_mode)
+                for name, status in listed
+            ]
+            pending.extend(work.path for work in reversed(here) if work.kind == "dir")
+    for path in closed:
+        beside = found.get(path.rpartition("/")[0]) or []
+        beside[:] = [each._replace(kind="closed") if each.path == path else each for each in beside]
     return found
+
+
+def _kind(status: os.stat_result) -> str:
+    if stat.S_ISDIR(status.st_mode):
+        return "dir"
+    return "file" if stat.S_ISREG(status.st_mode) else "other"
 
 
 def _list(fd: int) -> list[tuple[str, os.stat_result]]:
@@ -159,9 +176,7 @@ def kind_at(root_fd: int, path: str) -> str:
             status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    if stat.S_ISDIR(status.st_mode):
-        return "dir"
-    return "file" if stat.S_ISREG(status.st_mode) else "other"
+    return _kind(status)
 
 
 def remove_tree(root_fd: int, path: str) -> None:
