@@ -1,7 +1,5 @@
 """What a board is. Sizes and addresses in bytes; everything immutable, shared between threads."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from romfsfs.errors import UsageError

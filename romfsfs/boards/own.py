@@ -8,8 +8,6 @@
 The fields are those of `boards.json`; all but the size of a partition may be left out.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Collection, Iterator

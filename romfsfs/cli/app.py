@@ -1,7 +1,5 @@
 """The click group: global options, lazily imported commands, errors to exit codes."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import io

@@ -1,7 +1,5 @@
 """`automount`: cameras are mounted when they are plugged in."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

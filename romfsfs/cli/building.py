@@ -1,7 +1,5 @@
 """`build`: a directory to an image, for one board or for several."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ bash splits words at colons too, so that `camera:SERIAL` arrives as three; and a
 has to be quoted. What can stand where is in `values`.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`romfsfs help COMMAND`, for people who do not think of --help."""
 
-from __future__ import annotations
-
 import click
 
 from romfsfs.cli.output import Output

@@ -1,7 +1,5 @@
 """Commands on images without mounting: new, extract, info, verify."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from dataclasses import replace

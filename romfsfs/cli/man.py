@@ -1,7 +1,5 @@
 """`romfsfs man`: the manual page. Its chapters are what `--help` says of each command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import click

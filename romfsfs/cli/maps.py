@@ -1,7 +1,5 @@
 """`info --map`: what lies where, drawn as people look at disks."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

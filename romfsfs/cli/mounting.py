@@ -1,7 +1,5 @@
 """`mount` and `umount`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Options and arguments that several commands share, each said once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """`push`: a whole image to cameras."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

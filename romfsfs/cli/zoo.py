@@ -1,7 +1,5 @@
 """`zoo list` and `zoo add`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import textwrap

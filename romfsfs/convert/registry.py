@@ -8,8 +8,6 @@ and the tool works on a private copy whose digest has been compared: a changed f
 given the result of what it was before.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

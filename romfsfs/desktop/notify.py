@@ -6,8 +6,6 @@ or ejects the mount there, sees no terminal. A notification that cannot be shown
 log and forgotten.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

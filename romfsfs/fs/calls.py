@@ -1,7 +1,5 @@
 """System calls whose special arguments Python's `os` cannot express."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

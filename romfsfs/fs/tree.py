@@ -11,8 +11,6 @@ renamed, and are never in the work tree that gets packed. These names are libfus
 otherwise is refused (EPERM), but a `mv` to one cannot be told from libfuse's own and removes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

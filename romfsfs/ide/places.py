@@ -7,8 +7,6 @@ versions `qtcreator`; so on macOS too), and what its installers write. The zoo a
 images share it.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A model and its labels, copied into a directory: a mount, or a session's work tree."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -5,8 +5,6 @@ A source is written as people give it: `ide`, a folder, a zip on this machine, o
 daemon needs to know it too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
