@@ -17,7 +17,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit code (see `romfsfs.errors`)."""
     _open_closed_streams()
     try:
-        return _main(argv)
+        if argv is None and (question := os.environ.get("_ROMFSFS_COMPLETE")):
+            from romfsfs.cli.completion import answer
+
+            return answer(question)
+        from romfsfs.cli.app import run
+
+        return run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # while modules are imported too: there is no handler of `app` yet
         from romfsfs.errors import EXIT_INTERRUPTED
 
@@ -40,14 +46,3 @@ def _open_closed_streams() -> None:
     for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
-
-
-def _main(argv: list[str] | None) -> int:
-    arguments = sys.argv[1:] if argv is None else argv
-    if argv is None and (question := os.environ.get("_ROMFSFS_COMPLETE")):
-        from romfsfs.cli.completion import answer
-
-        return answer(question)
-    from romfsfs.cli.app import run
-
-    return run(arguments)

@@ -9,7 +9,7 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
-from romfsfs.cli.output import Output, count_text, flush, write
+from romfsfs.cli.output import Output, count_text, write_all
 from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0, REPLACE
 from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.errors import EXIT_OK, UsageError
@@ -122,10 +122,7 @@ def _to_standard_output(
     with tempfile.TemporaryFile() as file, output.progress() as progress:
         built = build_image(Path(directory), file, order.target, excludes, progress)
         say_warnings(output, built.plan.problems)
-        file.seek(0)
-        while data := file.read(1 << 20):
-            write(data)
-    flush()
+        write_all(file)
 
 
 def _line(order: Order, built: Built) -> str:

@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
 from romfsfs.system.errors import os_error
-from romfsfs.system.files import Progress, named, no_progress
+from romfsfs.system.files import CHUNK, Progress, named, no_progress
 from romfsfs.system.programs import find_on_path
 
 if TYPE_CHECKING:
@@ -139,6 +139,14 @@ def write(data: str | bytes) -> None:
             sys.stdout.write(data)
         else:
             sys.stdout.buffer.write(data)
+
+
+def write_all(file: BinaryIO) -> None:
+    """An open file to standard output, from its start, until it has arrived."""
+    file.seek(0)
+    with named(STANDARD_OUTPUT):
+        shutil.copyfileobj(file, sys.stdout.buffer, CHUNK)
+    flush()
 
 
 def flush() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SOURCE
 from romfsfs.errors import ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.session.keep.images import WHOLE_COPY, parse
-from romfsfs.system.files import Progress, digest_fd, digest_file, no_progress
+from romfsfs.system.files import CHUNK, Progress, digest_fd, digest_file, no_progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +51,7 @@ def image_of(
     info = None
     with tempfile.TemporaryFile() as copy:
         if source == "-":
-            while data := sys.stdin.buffer.read(1 << 20):
-                copy.write(data)
+            shutil.copyfileobj(sys.stdin.buffer, copy, CHUNK)
         else:
             with device(source, board, partition) as opened:
                 info = opened.info()
@@ -131,14 +131,11 @@ def ls(
         else:
             image, _, _ = tree_of(source, board, partition, progress)
     if below and all(found != below for found, _ in walk(image)):
-        raise UsageError(
-            "no such file in the image", where=f"{source}: {path}",
-            next_step=f"romfsfs ls {shell_word(source)}",
-        )  # fmt: skip
+        raise _no_file(source, path or "")
     if as_json:
         output.json(records)
     else:
-        output.show(_lines(image, long, below))
+        output.show("".join(f"{line}\n" for line in _lines(image, long, below)))
 
 
 def _below(path: str, folder: str) -> bool:
@@ -173,27 +170,22 @@ def cat(
         for path in paths:
             node = nodes.get(path.strip("/"))
             if not isinstance(node, FileNode):
-                what = "a directory" if node is not None else "no such file in the image"
-                raise UsageError(
-                    what, where=f"{source}: {path}", next_step=f"romfsfs ls {shell_word(source)}"
-                )
-            _copy_out(file.fileno(), *node.extent)
+                what = "no such file in the image" if node is None else "a directory"
+                raise _no_file(source, path, what)
+            offset, end = node.extent.offset, sum(node.extent)
+            while offset < end:
+                data = os.pread(file.fileno(), min(CHUNK, end - offset), offset)
+                write(data)
+                offset += len(data)
     flush()
 
 
-def _copy_out(fd: int, offset: int, size: int) -> None:
-    end = offset + size
-    while offset < end:
-        data = os.pread(fd, min(1 << 20, end - offset), offset)
-        write(data)
-        offset += len(data)
+def _no_file(source: str, path: str, what: str = "no such file in the image") -> UsageError:
+    next_step = f"romfsfs ls {shell_word(source)}"
+    return UsageError(what, where=f"{source}: {path}", next_step=next_step)
 
 
-def _lines(image: Image, long: bool, below: str) -> str:
-    return "".join(line + "\n" for line in _each_line(image, long, below))
-
-
-def _each_line(image: Image, long: bool, below: str) -> Iterator[str]:
+def _lines(image: Image, long: bool, below: str) -> Iterator[str]:
     for path, node in walk(image):
         if not _below(path, below):
             continue

@@ -14,7 +14,7 @@ import click
 from romfsfs.boards import get_board
 from romfsfs.cli import values
 from romfsfs.cli.fetching import OFFLINE, fetching
-from romfsfs.cli.output import Output, confirmed, flush, write
+from romfsfs.cli.output import Output, confirmed, write_all
 from romfsfs.cli.parameters import (
     CAMERA,
     CAMERA_BOARD,
@@ -67,10 +67,7 @@ def pull(
         if image == "-":
             with tempfile.TemporaryFile() as file:
                 size, digest, found = _pull(opened, file, camera, progress)
-                file.seek(0)
-                while data := file.read(1 << 20):
-                    write(data)
-                flush()
+                write_all(file)
             _say_found(output, found)
             return
         with replace_atomically(os.path.realpath(image), 0o666) as file:
