@@ -101,10 +101,7 @@ def _take_everywhere(command: click.Command) -> None:
 def _global_options() -> list[click.Option]:
     def heard(context: click.Context, option: click.Parameter, value: int) -> None:
         if isinstance(context.obj, Output):  # not while a shell completes
-            if option.name == "quiet":
-                context.obj.adjust(quiet=bool(value))
-            else:
-                context.obj.adjust(verbose=value)
+            context.obj.adjust(**{option.name or "": value})
 
     hidden: dict[str, Any] = {"hidden": True, "expose_value": False, "callback": heard}
     return [
@@ -149,7 +146,9 @@ def run(arguments: list[str], output: Output | None = None) -> int:
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in previous.items():
         if handler is not signal.SIG_IGN:  # nohup: the terminal's end does not matter
-            signal.signal(number, _terminate)
+            # A polite kill, or the end of the terminal, unwinds as Ctrl-C does: temporary files
+            # go, tools end, locks are released.
+            signal.signal(number, signal.default_int_handler)
     try:
         return finish(output, _run(output, arguments))
     finally:
@@ -184,9 +183,3 @@ def _run(output: Output, arguments: list[str]) -> int:
             return EXIT_OK  # the reader has seen enough: `| head`
         output.error(os_error(error))
         return EXIT_FAILURE
-
-
-def _terminate(number: int, frame: object) -> None:
-    """A polite kill, or the end of the terminal, unwinds as Ctrl-C does: temporary files go, tools
-    end, locks are released."""
-    raise KeyboardInterrupt

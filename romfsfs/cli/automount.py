@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,12 @@ def _mount_plugged(output: Output, port: str, folder: Path) -> None:
     from romfsfs.cli.mounting import mount
 
     name = os.path.basename(port)
-    context = click.get_current_context()
+    context, place = click.get_current_context(), str(folder / name)
     end = time.monotonic() + BUSY_SECONDS
     said = ""
     try:
         while True:
             try:
-                place = str(folder / name)
                 context.invoke(mount, source=port, directory=place, notify=True, foreground=True)
                 return
             except (DeviceBusy, SessionBusy) as error:
@@ -134,16 +134,14 @@ def _start_units(output: Output) -> None:
 
 def _uninstall(output: Output, paths: list[Path], dry_run: bool) -> int:
     if dry_run:
-        for path in paths:
-            output.say(f"would remove: {path}")
+        output.say("\n".join(f"would remove: {path}" for path in paths))
         return EXIT_OK
     removed, left = uninstall(paths)
     for each in removed:
         output.say(f"removed: {each}")
     for each in left:
-        raise UsageError(
-            "it was edited since it was installed, and was left in place", where=str(each)
-        )
+        what = "it was edited since it was installed, and was left in place"
+        raise UsageError(what, where=str(each))
     if removed:
         _systemctl("daemon-reload")
     if RULE.exists():
@@ -168,9 +166,8 @@ def _status(output: Output, wanted: list[File], text: str, as_json: bool) -> int
             state = "installed" if record[f"{name}_installed"] else "not installed"
             output.show(f"{name}: {state} ({record[name]})\n")
         if record["rule_installed"] and not record["rule_current"]:
-            output.note(
-                f"the installed rule is from another version; update it: {rule_command(program())}"
-            )
+            what = "the installed rule is from another version; update it"
+            output.note(f"{what}: {rule_command(program())}")
         elif record["unit_installed"] and not record["rule_installed"]:
             output.note(f"as root: {rule_command(program())}")
         elif not record["unit_installed"]:
@@ -179,20 +176,18 @@ def _status(output: Output, wanted: list[File], text: str, as_json: bool) -> int
 
 
 def _has_rule(text: str) -> bool:
-    try:
+    with suppress(OSError):
         return RULE.read_text() == text
-    except OSError:
-        return False
+    return False
 
 
 def _systemctl(*words: str) -> bool:
     """Tell the user's systemd; False where there is none, or it refuses."""
     command = ["systemctl", "--user", *words]
-    try:
-        done = subprocess.run(
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SYSTEMCTL_SECONDS,
-            check=False,
+            check=True,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+        return True
+    return False

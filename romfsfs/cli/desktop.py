@@ -15,20 +15,8 @@ from romfsfs.cli import values
 from romfsfs.cli.automount import program
 from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import PARTITION
-from romfsfs.desktop.file_managers import (
-    ACTIONS,
-    EMPTY_UCA,
-    SYSTEM_UCA,
-    caches,
-    dialog_command,
-    image_type,
-    nautilus_scripts,
-    progress_command,
-    progress_words,
-    uca_path,
-    with_actions,
-    without_actions,
-)
+from romfsfs.desktop import file_managers as menus
+from romfsfs.desktop.file_managers import ACTIONS
 from romfsfs.desktop.installed import File, install, uninstall
 from romfsfs.desktop.notify import notification_command
 from romfsfs.desktop.programs import DIALOGS, PROGRAMS, find_notifier, missing
@@ -82,12 +70,15 @@ def desktop(
 
 def _files() -> list[File]:
     """What is ours alone, and installed as a whole."""
-    return [*nautilus_scripts(program(), data_home()), *image_type(program(), data_home())]
+    return [
+        *menus.nautilus_scripts(program(), data_home()),
+        *menus.image_type(program(), data_home()),
+    ]
 
 
 def _refresh(output: Output) -> None:
     """Let others see what was installed; which programs are missing for that is said elsewhere."""
-    for name, *words in caches(data_home()):
+    for name, *words in menus.caches(data_home()):
         found = find_on_path(name)
         if found is None:
             continue
@@ -98,9 +89,10 @@ def _refresh(output: Output) -> None:
 
 def _install(output: Output, dry_run: bool) -> None:
     files = _files()
-    actions = uca_path(config_home())
+    actions = menus.uca_path(config_home())
     present = _present(actions)
-    made = with_actions(present if present is not None else _present(SYSTEM_UCA), program())
+    before = present if present is not None else _present(menus.SYSTEM_UCA)
+    made = menus.with_actions(before, program())
     if dry_run:
         for path, data in [*((file.path, file.data) for file in files), (actions, made)]:
             output.show(f"# {path}\n{data.decode()}\n")
@@ -121,7 +113,7 @@ def _install(output: Output, dry_run: bool) -> None:
 
 def _uninstall(output: Output, dry_run: bool) -> None:
     files = [file.path for file in _files()]
-    actions = uca_path(config_home())
+    actions = menus.uca_path(config_home())
     present = _present(actions)
     if dry_run:
         for path in [*(path for path in files if path.exists()), actions]:
@@ -134,9 +126,9 @@ def _uninstall(output: Output, dry_run: bool) -> None:
         output.say(f"removed: {path}")
     for path in left:
         output.note(f"{path} was edited since it was installed, and was left in place")
-    if present is None or (cleaned := without_actions(present)) == present:
+    if present is None or (cleaned := menus.without_actions(present)) == present:
         return
-    if cleaned in (_present(SYSTEM_UCA), EMPTY_UCA):  # nobody has added to it
+    if cleaned in (_present(menus.SYSTEM_UCA), menus.EMPTY_UCA):  # nobody has added to it
         actions.unlink()
         output.say(f"removed: {actions}")
         return
@@ -145,10 +137,9 @@ def _uninstall(output: Output, dry_run: bool) -> None:
 
 
 def _present(path: Path) -> bytes | None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
+    return None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -173,15 +164,14 @@ class _InWindows(Output):
         if zenity is None:
             yield no_progress
             return
-        command = progress_command(zenity, self._title)
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
-        ) as window:
+        command = menus.progress_command(zenity, self._title)
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        with subprocess.Popen(command, stdin=pipe, stderr=nowhere, bufsize=0) as window:
             said = b""
 
             def show(phase: str, done: int, total: int) -> None:
                 nonlocal said
-                words = progress_words(phase, done, total)
+                words = menus.progress_words(phase, done, total)
                 if words != said and window.stdin is not None:
                     said = words
                     with contextlib.suppress(OSError):  # it was closed, or could not be shown
@@ -221,7 +211,7 @@ def _show(title: str, text: str, *, failed: bool) -> None:
     found = next(filter(None, map(find_on_path, DIALOGS)), None)
     notifier = find_notifier()
     if found is not None:
-        command = dialog_command(found, title, text, failed=failed)
+        command = menus.dialog_command(found, title, text, failed=failed)
     elif notifier is not None:
         command = notification_command(notifier, title, text)
     else:
@@ -242,8 +232,7 @@ def _opened(path: Path) -> bool:
     opener = find_on_path("xdg-open")
     if opener is None:
         return False
-    command = [opener, str(path)]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    return subprocess.run([opener, path], stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _open(image: str) -> int:

@@ -1,13 +1,15 @@
 """`info --map`: what lies where, drawn as people look at disks."""
 
+import contextlib
 import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 
 from romfsfs.boards import get_board
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, count_text
 from romfsfs.cli.reading import tree_of
+from romfsfs.devices.base import DeviceInfo
 from romfsfs.errors import RomfsError, printable
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.session.keep.folder import folder_of
@@ -38,7 +40,9 @@ def show_map(
     """Print the map of SOURCE. A board that was given wins over what is known of the source."""
     with output.progress() as progress:
         image, _, info = tree_of(source, board, partition, progress)
-    known = info or _remembered(source)
+    known: DeviceInfo | SessionInfo | None = info
+    with contextlib.suppress(RomfsError, OSError):  # what `new` or `mount` was told of an image
+        known = known or Session.load(folder_of(os.path.realpath(source))).info
     name, index, capacity = board, partition, None
     if known is not None:
         capacity = known.capacity
@@ -63,14 +67,6 @@ def show_map(
     output.show("".join(line + "\n" for line in map_lines(rows, width)))
 
 
-def _remembered(source: str) -> SessionInfo | None:
-    """What `new` or `mount` was told of an image file, if anything."""
-    try:
-        return Session.load(folder_of(os.path.realpath(source))).info
-    except (RomfsError, OSError):
-        return None
-
-
 def map_lines(rows: Sequence[Row], width: int = _DEFAULT_WIDTH) -> Iterator[str]:
     """The drawing: one bar of the whole, a line for each stretch worth one, and what it adds up to.
 
@@ -80,7 +76,8 @@ def map_lines(rows: Sequence[Row], width: int = _DEFAULT_WIDTH) -> Iterator[str]
     if not total:
         yield "  empty"
         return
-    marks = _marks(rows)
+    letters = itertools.cycle(_LETTERS)
+    marks = [next(letters) if row.kind == FILE else _MARKS[row.kind] for row in rows]
     cells = _cells(rows, marks, total, width)
     yield f"  [{cells}]  {total / width:,.0f} B a cell"
     yield ""
@@ -90,11 +87,6 @@ def map_lines(rows: Sequence[Row], width: int = _DEFAULT_WIDTH) -> Iterator[str]
             yield _row_line(row, mark)
     yield ""
     yield from _sums(rows, total)
-
-
-def _marks(rows: Sequence[Row]) -> list[str]:
-    letters = itertools.cycle(_LETTERS)
-    return [next(letters) if row.kind == FILE else _MARKS[row.kind] for row in rows]
 
 
 def _cells(rows: Sequence[Row], marks: Sequence[str], total: int, width: int) -> str:
@@ -131,4 +123,4 @@ def _sums(rows: Sequence[Row], total: int) -> Iterator[str]:
     yield "  " + ", ".join(parts)
     wrong = sum(row.misaligned for row in rows)
     if wrong:
-        yield f"  {wrong} file{'' if wrong == 1 else 's'} misaligned: mount, then commit --compact"
+        yield f"  {count_text(wrong, 'file')} misaligned: mount, then commit --compact"

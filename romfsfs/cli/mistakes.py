@@ -15,17 +15,14 @@ def usage_error(error: click.UsageError) -> UsageError:
     """A wrong command line: what is wrong with it, and the help that says what would be right."""
     path = error.ctx.command_path if error.ctx else "romfsfs"
     what = " ".join(error.format_message().split()).rstrip(".")
-    unknown = re.fullmatch(r"No such command '(.*?)'.*", what)
+    what = what[0].lower() + what[1:]
+    unknown = re.fullmatch(r"no such command '(.*?)'.*", what)
     if unknown:
         known = []
         if error.ctx is not None and isinstance(error.ctx.command, click.Group):
             known = error.ctx.command.list_commands(error.ctx)
         like = difflib.get_close_matches(unknown[1], known, 1)
         what = f"no such command '{unknown[1]}'" + (f", did you mean {like[0]}?" if like else "")
-    elif isinstance(error, click.MissingParameter):
-        what = what[0].lower() + what[1:]
-        if error.param is not None and error.param.name == "board":
-            return UsageError(what, next_step="romfsfs boards lists them")
-    else:
-        what = what[0].lower() + what[1:]
+    elif isinstance(error, click.MissingParameter) and getattr(error.param, "name", "") == "board":
+        return UsageError(what, next_step="romfsfs boards lists them")
     return UsageError(what, next_step=f"{path} --help")

@@ -44,10 +44,10 @@ class Output:
         self.verbose = 0
         self.quiet = False
 
-    def adjust(self, verbose: int = 0, quiet: bool = False) -> None:
+    def adjust(self, verbose: int = 0, quiet: int = 0) -> None:
         """Say more, or less, as an option behind the command asks."""
         self.verbose += verbose
-        self.quiet |= quiet
+        self.quiet |= bool(quiet)
         if self.verbose > 1:
             logging.basicConfig(
                 level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr
@@ -160,15 +160,10 @@ def drawn(text: str, colours: Colours) -> str:
     nothing in them commands a terminal; only we do, and only where there is one."""
     lines = printable_lines(text).split("\n")
     if colours and draws(sys.stdout) and not os.environ.get("NO_COLOR"):
-        lines = [_in_colour(line, colours) for line in lines]
+        for number, line in enumerate(lines):
+            colour = next((colour for begins, colour in colours if line.startswith(begins)), None)
+            lines[number] = click.style(line, fg=colour) if colour else line
     return "\n".join(lines)
-
-
-def _in_colour(line: str, colours: Colours) -> str:
-    for beginning, colour in colours:
-        if line.startswith(beginning):
-            return click.style(line, fg=colour)
-    return line
 
 
 def draws(stream: TextIO) -> bool:
@@ -268,11 +263,8 @@ def count_text(count: int, noun: str) -> str:
 def confirmed(output: Output, question: str) -> bool:
     """Whether the user says yes. UsageError where nobody can be asked."""
     if not sys.stdin.isatty():
-        raise UsageError(
-            "standard input is not a terminal, so nobody can be asked",
-            where=question,
-            next_step="add --yes",
-        )
+        what = "standard input is not a terminal, so nobody can be asked"
+        raise UsageError(what, where=question, next_step="add --yes")
     if click.confirm(printable(question), err=True):
         return True
     output.note("nothing was changed")
@@ -286,25 +278,20 @@ def reader_has_gone() -> bool:
     return any(events & select.POLLERR for _, events in looker.poll(0))
 
 
-def _give_up(stream: TextIO) -> None:
-    """Nobody takes what is left in it: the interpreter's last flush must not fail."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
-
-
 def finish(output: Output, code: int) -> int:
     """The exit code, once what was written has arrived: a full disk behind it is a failure, a
     reader that has gone is none."""
-    try:
-        flush()
-    except OSError as error:
-        _give_up(sys.stdout)
-        if not isinstance(error, BrokenPipeError) and code == EXIT_OK:
-            output.error(os_error(error))
-            code = EXIT_FAILURE
-    try:
-        sys.stderr.flush()
-    except OSError:
-        _give_up(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            with named(STANDARD_OUTPUT):
+                stream.flush()
+        except OSError as error:
+            # Nobody takes what is left in it: the interpreter's last flush must not fail.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+            lost = stream is sys.stdout and not isinstance(error, BrokenPipeError)
+            if lost and code == EXIT_OK:
+                output.error(os_error(error))
+                code = EXIT_FAILURE
     return code

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import Output, count_text
 from romfsfs.devices.base import Tensor, WriteReport
 from romfsfs.devices.open import open_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError
@@ -21,10 +21,8 @@ def refuse_existing(*files: str | os.PathLike[str], force: bool) -> None:
     """UsageError for a file that is there and that nobody said to replace."""
     for file in files if not force else ():
         if os.path.isfile(file):
-            raise UsageError(
-                "the file exists", where=os.fspath(file),
-                next_step="choose another name, or replace it with --force",
-            )  # fmt: skip
+            next_step = "choose another name, or replace it with --force"
+            raise UsageError("the file exists", where=os.fspath(file), next_step=next_step)
 
 
 STATUS_COLOURS = (
@@ -89,9 +87,7 @@ def write_text(report: WriteReport, size: int) -> str:
     # Flash is programmed in whole pages: the end of the last one is no part of the image.
     parts = [f"wrote {min(report.written, size):,} of {size:,} B"]
     if report.erased_blocks:
-        parts.append(
-            f"{report.erased_blocks} erase block{'' if report.erased_blocks == 1 else 's'}"
-        )
+        parts.append(count_text(report.erased_blocks, "erase block"))
     parts.append(f"{report.seconds:.2f} s")
     parts.append("verified" if report.verified else "NOT verified")
     return ", ".join(parts) + "".join(f"; {note}" for note in report.notes)

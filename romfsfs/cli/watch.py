@@ -11,16 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from romfsfs.cli.output import (
-    Output,
-    drawn,
-    draws,
-    fitted,
-    flush,
-    printable_lines,
-    reader_has_gone,
-    write,
-)
+from romfsfs.cli import output as out
+from romfsfs.cli.output import Output
 from romfsfs.cli.reports import STATUS_COLOURS
 from romfsfs.errors import EXIT_OK
 from romfsfs.session.find import Found
@@ -37,18 +29,18 @@ def watch(output: Output, found: Found, *, as_json: bool, verbose: bool) -> int:
     On a terminal the screen is drawn anew; elsewhere each status is a block of its own, ended by
     an empty line; with as_json each is one line of JSON.
     """
-    drawing = draws(sys.stdout) and not as_json
+    drawing = out.draws(sys.stdout) and not as_json
     last = None
     try:
         for text in _texts(found, as_json, verbose):
             if text != last:
                 last = text
                 if drawing:
-                    write(_screen(text))
+                    out.write(_screen(text))
                 else:
                     output.show(text + ("" if as_json else "\n"))
-                flush()
-            if reader_has_gone():  # while nothing changes nothing is written, which would find out
+                out.flush()
+            if out.reader_has_gone():  # which a write would find out, at the next change
                 return EXIT_OK
             time.sleep(SECONDS)
     except KeyboardInterrupt:
@@ -92,9 +84,9 @@ def _from_daemon(mountpoint: Path, name: str) -> str:
 def _screen(text: str) -> str:
     """As much of the text as fits, lines cut rather than wrapped, at the top of an empty screen."""
     rows = shutil.get_terminal_size().lines
-    lines = [fitted(line) for line in printable_lines(text).splitlines()]
+    lines = [out.fitted(line) for line in out.printable_lines(text).splitlines()]
     if len(lines) > rows - 1:
         # The last line says how full it is: that stays.
         left_out = len(lines) - (rows - 2)
         lines = [*lines[: rows - 3], f"  ... {left_out} lines more", lines[-1]]
-    return _HOME_AND_CLEAR + drawn("\n".join(lines) + "\n", STATUS_COLOURS)
+    return _HOME_AND_CLEAR + out.drawn("\n".join(lines) + "\n", STATUS_COLOURS)

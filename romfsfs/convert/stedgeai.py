@@ -7,6 +7,7 @@ moved between versions, so it is searched for. See docs/converters.md; figures: 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -141,15 +142,13 @@ class NeuralArtConverter:
         (job.folder / _PROFILE).write_text(settings.profile, "utf-8")
         (job.folder / _POOL).write_text(settings.pool, "utf-8")
         limits = Limits(self._options.timeout_seconds, memory_bytes=32 * GIB, file_bytes=4 * GIB)
-        outcome = run_tool(
-            generate_argv(
-                tool, model.name, self._npu.target, settings.name, chosen.arguments or ()
-            ),
-            folder=job.folder,
-            env=tool_environment(tool, core_folder(tool, self._options.stedgeai), job.folder),
-            limits=limits,
-            cancel=job.cancel,
-        )
+        arguments = chosen.arguments or ()
+        argv = generate_argv(tool, model.name, self._npu.target, settings.name, arguments)
+        env = environment(
+            job.folder, STEDGEAI_CORE_DIR=core_folder(tool, self._options.stedgeai),
+            PATH=os.pathsep.join((str(tool.parent), search_path())),
+        )  # fmt: skip
+        outcome = run_tool(argv, folder=job.folder, env=env, limits=limits, cancel=job.cancel)
         if outcome.timed_out:
             problem = time_out("ST Edge AI", outcome, limits.seconds)
             return Product(None, (problem,), cacheable=False)
@@ -182,18 +181,9 @@ def generate_argv(
     """The command line, for a folder that holds the model, the profile and the pool.
 
     The user's arguments come first: of an option given twice the tool takes the last."""
-    return [
-        str(tool),
-        "generate",
-        *arguments,
-        "--model",
-        model,
-        "--relocatable",
-        "--target",
-        target,
-        "--st-neural-art",
-        f"{profile}@{_PROFILE}",
-    ]
+    ours = ["--model", model, "--relocatable", "--target", target]
+    settings = f"{profile}@{_PROFILE}"
+    return [str(tool), "generate", *arguments, *ours, "--st-neural-art", settings]
 
 
 def core_folder(tool: Path, option: str | None) -> str:
@@ -207,19 +197,13 @@ def core_folder(tool: Path, option: str | None) -> str:
     return os.path.abspath(named) if named else install  # the tool runs in another folder
 
 
-def tool_environment(tool: Path, core: str, folder: Path) -> dict[str, str]:
-    """`STEDGEAI_CORE_DIR` is `core`; the tool's folder is on PATH."""
-    path = os.pathsep.join((str(tool.parent), search_path()))
-    return environment(folder, STEDGEAI_CORE_DIR=core, PATH=path)
-
-
 def find_tool(option: str | None) -> Path:
     """The stedgeai program: by the option, STEDGEAI_CORE_DIR, PATH, an OpenMV or ST install.
 
     ToolMissing says where to get it; also when the option names something that is not there,
     rather than to use another version than the user asked for."""
     if option:
-        found = _in_install(_user_path(option))
+        found = _in_install(Path(os.path.expanduser(option)))
         if found is None:
             raise ToolMissing(
                 "ST Edge AI is not where --stedgeai says",
@@ -243,20 +227,14 @@ def find_tool(option: str | None) -> Path:
 
 def _search_installs() -> Path | None:
     for pattern in _INSTALLS:
-        expanded = _user_path(pattern)
-        if not expanded.is_absolute():  # no home folder
+        expanded = os.path.expanduser(pattern)
+        if not os.path.isabs(expanded):  # no home folder
             continue
-        relative = expanded.relative_to(expanded.anchor)
-        for folder in sorted(Path(expanded.anchor).glob(str(relative)), reverse=True):
-            found = _in_install(folder)
+        for folder in sorted(glob.glob(expanded), reverse=True):
+            found = _in_install(Path(folder))
             if found is not None:
                 return found
     return None
-
-
-def _user_path(text: str) -> Path:
-    """`~` as the shell has it. pathlib raises where nobody has that home; then it stays."""
-    return Path(os.path.expanduser(text))
 
 
 def _in_install(place: Path) -> Path | None:

@@ -115,17 +115,11 @@ class VelaConverter:
         found = tuple(tflm_findings(model))
         if any(each.severity == "error" for each in found):
             return refused(path, *found)  # Vela changes neither types nor schema
-        parameters = (
-            installed_version(),
-            configuration(),
-            npu.system_config,
-            npu.memory_mode,
-            npu.accelerator_config,
-            str(npu.sram_heap_bytes),
-            chosen.strategy,
-            *(chosen.arguments or ()),
-        )
-        return Decision(State.PENDING, path, parameters)
+        heap = str(npu.sram_heap_bytes)
+        return Decision(
+            State.PENDING, path,
+            (installed_version(), configuration(), heap, *vela_argv(npu, chosen, "")[3:]),
+        )  # fmt: skip
 
     def convert(self, job: Job) -> Product:
         (job.folder / _CONFIGURATION).write_text(configuration(), "ascii")
@@ -141,11 +135,8 @@ class VelaConverter:
         if outcome.status != 0 or size is None:
             # Else it may be this machine: short of memory, a damaged package. Then a repair helps.
             problem = explain(outcome)
-            cacheable = outcome.status > 0 and problem.code in (
-                "model-invalid",
-                "model-unsupported",
-            )
-            return Product(None, (problem,), cacheable=cacheable)
+            blamed = outcome.status > 0 and problem.code in ("model-invalid", "model-unsupported")
+            return Product(None, (problem,), cacheable=blamed)
         return self._judge(output, size, outcome, chosen.strategy)
 
     def _judge(self, output: Path, size: int, outcome: Outcome, strategy: str) -> Product:
@@ -183,25 +174,13 @@ def vela_argv(npu: VelaNpu, chosen: FileOptions, model: str) -> list[str]:
     """The command line, for a folder that holds the model and the configuration.
 
     The user's arguments come first: of an option given twice Vela takes the last."""
-    return [
-        sys.executable,
-        "-m",
-        "ethosu.vela",
-        *(chosen.arguments or ()),
-        "--system-config",
-        npu.system_config,
-        "--accelerator-config",
-        npu.accelerator_config,
-        "--memory-mode",
-        npu.memory_mode,
-        "--optimise",
-        chosen.strategy,
-        "--config",
-        _CONFIGURATION,
-        "--output-dir",
-        _OUTPUT,
-        model,
-    ]
+    npu_words = [
+        "--system-config", npu.system_config, "--accelerator-config", npu.accelerator_config,
+        "--memory-mode", npu.memory_mode,
+    ]  # fmt: skip
+    ours = ["--optimise", chosen.strategy, "--config", _CONFIGURATION, "--output-dir", _OUTPUT]
+    words = (*(chosen.arguments or ()), *npu_words, *ours)
+    return [sys.executable, "-m", "ethosu.vela", *words, model]
 
 
 def python_environment() -> dict[str, str]:
@@ -247,14 +226,9 @@ def figures(row: Mapping[str, str], output: str, size: int) -> Figures:
     summary's `row`, the operators in what it prints."""
     sram, seconds = (_number(row.get(name)) for name in ("sram_memory_used", "inference_time"))
     found = {match["where"]: int(match["count"]) for match in _OPERATORS.finditer(output)}
-    npu, cpu = found.get("NPU"), found.get("CPU")
-    return Figures(
-        npu,
-        npu + cpu if npu is not None and cpu is not None else None,
-        None if sram is None else int(sram * 1024),
-        size,
-        seconds if npu else None,
-    )
+    npu, total = found.get("NPU"), sum(found.values()) if len(found) == 2 else None
+    needed = None if sram is None else int(sram * 1024)
+    return Figures(npu, total, needed, size, seconds if npu else None)
 
 
 def _number(text: str | None) -> float | None:
