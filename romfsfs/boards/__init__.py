@@ -4,16 +4,6 @@ from romfsfs.boards.model import Board, DfuTarget, ImxTarget, NeuralArtNpu, Part
 from romfsfs.boards.table import boards, by_dfu_id, by_usb_id, get_board, identify, parse_board
 
 __all__ = [
-    "Board",
-    "DfuTarget",
-    "ImxTarget",
-    "NeuralArtNpu",
-    "Partition",
-    "VelaNpu",
-    "boards",
-    "by_dfu_id",
-    "by_usb_id",
-    "get_board",
-    "identify",
-    "parse_board",
-]
+    "Board", "DfuTarget", "ImxTarget", "NeuralArtNpu", "Partition", "VelaNpu", "boards",
+    "by_dfu_id", "by_usb_id", "get_board", "identify", "parse_board",
+]  # fmt: skip

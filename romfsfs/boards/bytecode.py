@@ -4,17 +4,6 @@
 #: an `.mpy` file and in `sys.implementation._mpy` (MicroPython, py/persistentcode.h); 0 is "no
 #: native code".
 ARCHITECTURES = (
-    "",
-    "x86",
-    "x64",
-    "armv6",
-    "armv6m",
-    "armv7m",
-    "armv7em",
-    "armv7emsp",
-    "armv7emdp",
-    "xtensa",
-    "xtensawin",
-    "rv32imc",
-    "rv64imc",
-)
+    "", "x86", "x64", "armv6", "armv6m", "armv7m", "armv7em", "armv7emsp", "armv7emdp", "xtensa",
+    "xtensawin", "rv32imc", "rv64imc",
+)  # fmt: skip

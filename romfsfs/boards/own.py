@@ -86,6 +86,5 @@ def _check(path: Path, place: str, table: object, fields: dict[str, type]) -> No
 
 
 def _mistake(path: Path, place: str, what: str) -> UsageError:
-    return UsageError(
-        f"[{place}] {what}" if place else what, where=str(path), next_step="mend the file"
-    )
+    what = f"[{place}] {what}" if place else what
+    return UsageError(what, where=str(path), next_step="mend the file")

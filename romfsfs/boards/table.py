@@ -140,34 +140,22 @@ def _partition(index: int, entry: dict[str, Any]) -> Partition:
         npu = VelaNpu(vela["system"], vela["accelerator"], vela["memory"], _size(vela["sram_heap"]))
     elif neural_art := entry.get("neural_art"):
         npu = NeuralArtNpu(**neural_art)
-    dfu = entry.get("dfu")
-    erase_size = _size(entry["erase"])
-    imx = entry.get("imx")
-    return Partition(
-        index=index,
-        name=entry["name"],
-        size=_size(entry["size"]),
-        erase_size=erase_size,
-        alignment=AlignmentRules(4, suffixes),
-        npu=npu,
-        dfu=_dfu(dfu, erase_size) if dfu else None,
-        imx=ImxTarget(int(imx["address"], 16), _size(imx["size"])) if imx else None,
-    )
-
-
-def _dfu(entry: dict[str, Any], erase_size: int) -> DfuTarget:
-    """erase_size: of the partition, where the loader does not erase more at a time."""
-    size = _size(entry["erase"]) if "erase" in entry else erase_size
-    return DfuTarget(entry["alt"], size, entry.get("name"), _address(entry.get("address")))
+    dfu: DfuTarget | None = None
+    if loader := entry.get("dfu"):
+        erased = _size(loader.get("erase", entry["erase"]))  # it may erase more at a time
+        address = int(loader["address"], 16) if "address" in loader else None
+        dfu = DfuTarget(loader["alt"], erased, loader.get("name"), address)
+    imx: ImxTarget | None = None
+    if loader := entry.get("imx"):
+        imx = ImxTarget(int(loader["address"], 16), _size(loader["size"]))
+    size, erase_size = _size(entry["size"]), _size(entry["erase"])
+    rules = AlignmentRules(4, suffixes)
+    return Partition(index, entry["name"], size, erase_size, rules, npu, dfu, imx)
 
 
 def _size(text: str) -> int:
     number, unit = text.split()
     return int(number) * _UNITS[unit]
-
-
-def _address(text: str | None) -> int | None:
-    return int(text, 16) if text else None
 
 
 def _usb_id(text: str) -> tuple[int, int]:

@@ -41,13 +41,8 @@ def _lists() -> list[str]:
     chosen = os.environ.get("ROMFSFS_IDE_RESOURCES")
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     places = (chosen,) if chosen else _WRITABLE
-    return [
-        path
-        for place in places
-        for path in sorted(
-            glob.glob(os.path.join(os.path.expanduser(place.format(config=config)), _LIST))
-        )
-    ]
+    folders = (os.path.expanduser(place.format(config=config)) for place in places)
+    return [path for each in folders for path in sorted(glob.glob(os.path.join(each, _LIST)))]
 
 
 def _entry(board: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -58,20 +53,14 @@ def _entry(board: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{usb} is no USB id")
     arch = str(board.get("boardArchString", ""))
     parts = sorted(board.get("romfsConfig", []), key=lambda part: int(part.get("index", 0)))
+    partitions = [
+        {"name": str(part.get("name", f"ROMFS{number}")), "size": f"{int(part['size'])} B",
+         "erase": "4 KiB", "align": {"16": "tflite lite bin"}}
+        for number, part in enumerate(parts)
+        if int(part["size"]) > 0
+    ]  # fmt: skip
+    says = [text for text in (arch, name) if re.search(r"\w", text)]
     return name, {
-        "title": str(board.get("boardDisplayName") or name),
-        "arch": arch,
-        "says": [text for text in (arch, name) if re.search(r"\w", text)],
-        "march": "",
-        "usb": [usb],
-        "partitions": [
-            {
-                "name": str(part.get("name", f"ROMFS{number}")),
-                "size": f"{int(part['size'])} B",
-                "erase": "4 KiB",
-                "align": {"16": "tflite lite bin"},
-            }
-            for number, part in enumerate(parts)
-            if int(part["size"]) > 0
-        ],
-    }
+        "title": str(board.get("boardDisplayName") or name), "arch": arch, "says": says,
+        "march": "", "usb": [usb], "partitions": partitions,
+    }  # fmt: skip

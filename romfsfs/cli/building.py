@@ -83,11 +83,8 @@ def build(
 def _board_of_recipe(recipe: str, given: tuple[str, ...]) -> tuple[str, ...]:
     named = given or tuple(filter(None, [board_of(Path(recipe))]))
     if len(named) != 1:
-        raise UsageError(
-            "the recipe does not say which board it is for",
-            where=recipe,
-            next_step="add one --board BOARD",
-        )
+        what = "the recipe does not say which board it is for"
+        raise UsageError(what, where=recipe, next_step="add one --board BOARD")
     return named
 
 
@@ -130,9 +127,7 @@ def _line(order: Order, built: Built) -> str:
 
 
 def _record(order: Order, built: Built) -> dict[str, Any]:
+    files = len(built.plan.files)
     return {
-        "image": str(order.image),
-        "size": built.size,
-        "digest": built.digest,
-        "files": len(built.plan.files),
-    }
+        "image": str(order.image), "size": built.size, "digest": built.digest, "files": files
+    }  # fmt: skip

@@ -62,11 +62,8 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
             file.flush()
             device.write_image(file)
         session_for(device, image, OpenOptions(chosen.name, partition))
-    size = chosen.partition(partition).size
-    output.say(
-        f"{image}: empty, for {chosen.name}, {size:,} B; mount it: romfsfs mount "
-        f"{shell_word(image)} DIR"
-    )
+    what = f"empty, for {chosen.name}, {chosen.partition(partition).size:,} B"
+    output.say(f"{image}: {what}; mount it: romfsfs mount {shell_word(image)} DIR")
 
 
 @click.command()
@@ -131,13 +128,8 @@ def info(
                 slots = _slots_of(file)
     record = _summary(image, digest, source, get_board(board) if board else None, partition)
     if as_json:
-        output.json(
-            {
-                **record,
-                "slots": [slot.record() for slot in slots],
-                "models": {path: each._asdict() for path, each in models.items()},
-            }
-        )
+        record["models"] = {path: each._asdict() for path, each in models.items()}
+        output.json({**record, "slots": [slot.record() for slot in slots]})
         return
     counts = f"{count_text(record['files'], 'file')}, "
     counts += count_text(record["directories"], "directory")
@@ -152,8 +144,11 @@ def info(
     for path, figures in models.items():
         output.show(f"  {printable(path)}: {figures.text}\n")
     for note in record["notes"]:
-        place = f"{printable(note['path'])}: " if note["path"] else ""
-        output.show(f"  {note['code']}: {place}{note['message']} (offset {note['offset']:#x})\n")
+        output.show(f"  {note['code']}: {_said(note)} (offset {note['offset']:#x})\n")
+
+
+def _said(note: dict[str, Any]) -> str:
+    return f"{printable(note['path'])}: {note['message']}" if note["path"] else note["message"]
 
 
 def _slots_of(file: BinaryIO) -> tuple[Slot, ...]:
@@ -211,9 +206,8 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         record["problems"] = [each.record() for each in found]
         failures = [problem.text for problem in told(found) if problem.severity == ERROR]
         if record["capacity"] is not None and record["size"] > record["capacity"]:
-            over = record["size"] - record["capacity"]
-            more = f"{over:,} bytes more than the {record['capacity']:,} of {record['board']}"
-            failures.append(more)
+            over, limit = record["size"] - record["capacity"], record["capacity"]
+            failures.append(f"{over:,} bytes more than the {limit:,} of {record['board']}")
     if as_json:
         output.json({**record, "ok": not failures, "failures": failures})
     else:
@@ -221,8 +215,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
             if note["code"] == "misaligned":
                 continue  # among the problems, with what to do
             if output.verbose or note["code"] not in _USUAL:
-                place = f"{printable(note['path'])}: " if note["path"] else ""
-                output.note(f"{source}: {place}{note['message']}")
+                output.note(f"{source}: {_said(note)}")
         if slots:
             output.note(f"{source}: an openmv-ota image: {slots_text(slots)}")
         say_warnings(output, found, f"{source}: ")

@@ -76,14 +76,11 @@ def mount(
     inside = request.mountpoint == _here()
     wait_for(output, [source] if given["wait"] else [], given["partition"])
     with output.progress() as progress:
+        # request.source: mount(8) would take a relative path as one from where it runs.
         mount_options = MountOptions(
-            source=request.source,  # mount(8) would take a relative path as one from where it runs
-            allow_other=given["allow_other"],
-            foreground=given["foreground"],
-            extra=options,
-            progress=progress,
-            mounted=request.say_where,
-        )
+            request.source, given["allow_other"], given["foreground"], options, progress,
+            request.say_where,
+        )  # fmt: skip
         mount_fuse(request.open_host, directory, mount_options)
     if not given["foreground"]:
         _say_mounted(output, request.source, directory, inside)
@@ -133,10 +130,6 @@ def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
         yield f"it has edits that are not committed: romfsfs status {shell_word(directory)}"
 
 
-#: What umount may do with the edits.
-_AFTER = ("commit", "discard", "keep")
-
-
 @click.command()
 @click.argument("directory", metavar="DIR or SOURCE", shell_complete=values.mounts)
 @click.option(
@@ -155,12 +148,10 @@ def umount(
 
     Where SOURCE is not mounted, --discard drops the edits that were kept for it.
     """
-    asked = [name for name, on in zip(_AFTER, (save, discard, keep), strict=True) if on]
+    asked = [name for name, on in (("commit", save), ("discard", discard), ("keep", keep)) if on]
     if len(asked) > 1:
-        raise UsageError(
-            "only one of these can be given", where=" ".join(f"--{name}" for name in asked),
-            next_step="choose one",
-        )  # fmt: skip
+        given = " ".join(f"--{name}" for name in asked)
+        raise UsageError("only one of these can be given", where=given, next_step="choose one")
     how = asked[0] if asked else None
     found = find_session(directory, stuck=True)
     if not found.inside and is_stuck(found):
@@ -244,8 +235,7 @@ def _here() -> str:
 
 def _leave(path: str) -> None:
     """This process must not be the one that is in the way."""
-    here = _here()
-    if here == path or here.startswith(path + "/"):
+    if f"{_here()}/".startswith(path + "/"):
         os.chdir("/")
 
 

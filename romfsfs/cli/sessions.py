@@ -119,10 +119,9 @@ def diff(
     if images is None:
         lines = diff_session(found.session, is_wanted)
     else:
-        old, new = (undo_target(found.session, number).digest for number in images)
-        lines = diff_images(
-            found.session.folder.image(old), found.session.folder.image(new), is_wanted
-        )
+        digests = (undo_target(found.session, number).digest for number in images)
+        old, new = map(found.session.folder.image, digests)
+        lines = diff_images(old, new, is_wanted)
     first = next(lines, None)
     if first is not None:
         output.show_exactly(itertools.chain([first], lines), DIFF_COLOURS)
@@ -260,18 +259,12 @@ def undo(
         return
     with session_device(session) as opened, output.progress() as progress:
         entry, report = undo_session(
-            session,
-            opened,
-            number,
-            restart=not no_reset,
-            slot=slot if force else "",
-            mounted=found.mounted,
-            progress=progress,
-        )
+            session, opened, number, restart=not no_reset, slot=slot if force else "",
+            mounted=found.mounted, progress=progress,
+        )  # fmt: skip
+    record = {"restored": entry.number, "digest": entry.digest, "write": write_record(report)}
     if as_json:
-        output.json(
-            {"restored": entry.number, "digest": entry.digest, "write": write_record(report)}
-        )
+        output.json(record)
     else:
         # Now that it is true.
         _say_undone(output, wanted, changes)
@@ -293,8 +286,6 @@ def _say_undone(
 #: Changes that an undo names; a screen should hold them.
 _SHOWN = 20
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
 
 def _bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """`200M` and the like as bytes."""
@@ -303,7 +294,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     found = re.fullmatch(r"(\d+)([kmg]?)(i?b)?", value.strip().lower())
     if found is None:
         raise click.BadParameter(f"{value!r} is no size; 500K, 200M and 2G are")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(found[1]) << 10 * " kmg".index(found[2] or " ")
 
 
 @click.command()

@@ -56,11 +56,9 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
             session.info.source, session.info.name, session.info.title, str(session.directory)
         }]  # fmt: skip
         if len(found) != 1:
-            raise UsageError(
-                "several sessions have this name" if found else "there is no session for it",
-                where=name,
-                next_step="name its folder; romfsfs sessions lists them",
-            )
+            what = "several sessions have this name" if found else "there is no session for it"
+            next_step = "name its folder; romfsfs sessions lists them"
+            raise UsageError(what, where=name, next_step=next_step)
         session = found[0]
         edited = session.has_work or session.interrupted
         question = f"Drop the log of {session.info.title}, and what is edited of it?"
@@ -88,17 +86,13 @@ def _session_record(session: Session) -> dict[str, Any]:
             state = "clean" if session.status().clean else "edits"
         except RomfsError as error:
             state = f"damaged: {error.what}"
+    info = session.info
     return {
-        "name": session.info.name,
-        "source": session.info.source,
-        "board": session.info.board,
-        "partition": session.info.partition,
-        "state": state,
-        "interrupted": session.interrupted,
-        "mountpoint": holder.mountpoint if holder else None,
-        "pid": holder.pid if holder else None,
+        "name": info.name, "source": info.source, "board": info.board,
+        "partition": info.partition, "state": state, "interrupted": session.interrupted,
+        "mountpoint": holder.mountpoint if holder else None, "pid": holder.pid if holder else None,
         "directory": str(session.directory),
-    }
+    }  # fmt: skip
 
 
 @click.command()

@@ -174,10 +174,8 @@ def _tell_of_version(output: Output, firmware: str, chosen: list[DefaultImage]) 
     other = {image.version for image in chosen if image.version} - {wanted}
     if wanted and other:
         names = " and ".join(version_text(version) for version in sorted(other))
-        output.note(
-            f"the camera's firmware is {version_text(wanted)}; its default contents were not "
-            f"found, those of {names} are used"
-        )
+        output.note(f"the camera's firmware is {version_text(wanted)}; its default contents were "
+                    f"not found, those of {names} are used")  # fmt: skip
 
 
 def _defaults(
@@ -187,15 +185,11 @@ def _defaults(
     from romfsfs.ide.defaults import find_defaults
 
     if info.is_file:
-        raise UsageError(
-            "an image file, not a camera",
-            where=camera,
-            next_step="to empty it: romfsfs new --force",
-        )
+        next_step = "to empty it: romfsfs new --force"
+        raise UsageError("an image file, not a camera", where=camera, next_step=next_step)
     if info.board is None:
-        raise UsageError(
-            "the board cannot be identified", where=camera, next_step="add --board BOARD"
-        )
+        what = "the board cannot be identified"
+        raise UsageError(what, where=camera, next_step="add --board BOARD")
     if place and "://" not in place and not os.path.exists(place):
         raise UsageError("no such file or folder", where=place)
     known = get_board(info.board)

@@ -110,10 +110,7 @@ def list_models(
 
 
 def _fits(size: int, capacity: int, free: int) -> str:
-    """Whether a file of this size fits into a partition."""
-    if size > capacity:
-        return "too large"
-    return "fits" if size <= free else "no room"
+    return "too large" if size > capacity else "no room" if size > free else "fits"
 
 
 @zoo.command("add")
@@ -168,24 +165,16 @@ def _input(opened: Zoo, model: Model) -> str:
 
 
 def _open(
-    output: Output,
-    progress: Progress,
-    *,
-    source: str | None,
-    update: bool,
-    offline: bool,
+    output: Output, progress: Progress, *, source: str | None, update: bool, offline: bool,
     yes: bool,
-) -> Zoo:
+) -> Zoo:  # fmt: skip
     """The zoo that was chosen; a source given here is remembered once it has proved to be one."""
     text = absolute(source) if source else chosen()
     allowed = fetching(output, progress, offline=offline, yes=yes, update=update)
     opened = Zoo(open_source(text, allowed))
     if not opened.catalog().models(None):
-        raise RomfsError(
-            "no models there",
-            where=opened.name,
-            next_step="name a resource folder, a zip, or a URL with --from",
-        )
+        next_step = "name a resource folder, a zip, or a URL with --from"
+        raise RomfsError("no models there", where=opened.name, next_step=next_step)
     if source:
         remember(text)
     return opened
@@ -216,13 +205,11 @@ def _root(found: Found) -> Path:
     """Where files are put: through the mount, so that it notices, or into the work tree."""
     if found.mountpoint is not None:
         return found.mountpoint
-    session = found.session
-    if not session.has_work:
-        raise UsageError(
-            f"{session.info.name} is not mounted and has no edits",
-            next_step=f"romfsfs mount {session.info.argument} DIR",
-        )
-    return session.work
+    info = found.session.info
+    if not found.session.has_work:
+        next_step = f"romfsfs mount {info.argument} DIR"
+        raise UsageError(f"{info.name} is not mounted and has no edits", next_step=next_step)
+    return found.session.work
 
 
 def _inside(found: Found, into: str) -> Path:
@@ -235,14 +222,11 @@ def _inside(found: Found, into: str) -> Path:
 
 def _check_capacity(found: Found, folder: Path, wanted: list[Copy]) -> None:
     """A file stored as it is that is larger than the partition is refused before it is copied."""
-    session = found.session
+    capacity, converters = found.session.capacity, found.session.converters
     for copy in wanted:
-        capacity = session.capacity
-        if (
-            capacity is not None
-            and copy.size > capacity
-            and not session.converters.concerns(str(folder / copy.name))
-        ):
+        if capacity is None or copy.size <= capacity:
+            continue
+        if not converters.concerns(str(folder / copy.name)):
             raise CapacityError(
                 f"larger than the partition: {copy.size:,} B of {capacity:,} B",
                 size=copy.size, capacity=capacity, where=copy.source,

@@ -21,19 +21,7 @@ from romfsfs.convert.types import Conversion, Diagnostic, StaleSource, State, Ta
 from romfsfs.errors import Cancelled
 
 __all__ = [
-    "DEFAULT_PATTERNS",
-    "Cancelled",
-    "Conversion",
-    "Converters",
-    "Diagnostic",
-    "Excludes",
-    "FileOptions",
-    "Options",
-    "Rule",
-    "StaleSource",
-    "State",
-    "Target",
-    "WorkerPool",
-    "admit",
+    "DEFAULT_PATTERNS", "Cancelled", "Conversion", "Converters", "Diagnostic", "Excludes",
+    "FileOptions", "Options", "Rule", "StaleSource", "State", "Target", "WorkerPool", "admit",
     "labels_name",
-]
+]  # fmt: skip

@@ -18,13 +18,10 @@ from romfsfs.errors import RomfsError
 
 #: action -> (icon, what the menu says, its explanation)
 ACTIONS = {
-    "commit": (
-        "document-save",
-        "Commit to camera",
-        "Write the edits to the camera or image file, verified",
-    ),
+    "commit": ("document-save", "Commit to camera",
+               "Write the edits to the camera or image file, verified"),
     "status": ("dialog-information", "ROMFS status", "What would be committed"),
-}
+}  # fmt: skip
 
 #: Where Thunar takes its actions from as long as the user has no file of their own.
 SYSTEM_UCA = Path("/etc/xdg/Thunar/uca.xml")
@@ -39,13 +36,10 @@ EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
 
 def nautilus_scripts(program: Sequence[str], data_home: Path) -> list[File]:
     """A script for each action, in the submenu Scripts > romfsfs."""
-    folder = data_home / "nautilus" / "scripts" / "romfsfs"
-    scripts = []
-    for action in ACTIONS:
-        # Nautilus starts it in the folder shown; its Python must not import what lies there.
-        text = filled("nautilus.sh", PROGRAM=shlex.join(program), ACTION=action)
-        scripts.append(File(folder / action.capitalize(), text.encode(), 0o755))
-    return scripts
+    folder, words = data_home / "nautilus" / "scripts" / "romfsfs", shlex.join(program)
+    # Nautilus starts them in the folder shown; their Python must not import what lies there.
+    texts = {action: filled("nautilus.sh", PROGRAM=words, ACTION=action) for action in ACTIONS}
+    return [File(folder / each.capitalize(), text.encode(), 0o755) for each, text in texts.items()]
 
 
 def image_type(program: Sequence[str], data_home: Path) -> list[File]:

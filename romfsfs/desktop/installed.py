@@ -21,6 +21,8 @@ from romfsfs.system.files import (
     state_dir,
 )
 
+_MANIFEST = "installed.json"
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -69,43 +71,31 @@ def uninstall(paths: list[Path]) -> tuple[list[Path], list[Path]]:
         present = _digest_of(path)
         if written is None or present is None:
             continue
-        if present == written:
-            path.unlink()
-            _remove_empty(path.parent)
-            removed.append(path)
-        else:
+        if present != written:
             left.append(path)
+            continue
+        path.unlink()
+        removed.append(path)
+        if path.parent.name == "romfsfs":
+            with contextlib.suppress(OSError):  # there is something else in it
+                path.parent.rmdir()
     _save(known)
     return removed, left
 
 
-def _remove_empty(folder: Path) -> None:
-    """The folder of a removed file, if it is romfsfs's own and nothing else is in it."""
-    if folder.name == "romfsfs":
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
 def _digest_of(path: Path) -> str | None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return digest_file(path)
-    except FileNotFoundError:
-        return None
-
-
-def _manifest() -> Path:
-    return state_dir() / "installed.json"
+    return None
 
 
 def _known() -> dict[str, str]:
-    try:
-        record = json.loads(_manifest().read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return {str(path): str(digest) for path, digest in record.items()}
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        record = json.loads((state_dir() / _MANIFEST).read_bytes())
+        return {str(path): str(digest) for path, digest in record.items()}
+    return {}
 
 
 def _save(known: dict[str, str]) -> None:
-    make_private_dir(state_dir())
-    with replace_atomically(_manifest()) as file:
+    with replace_atomically(make_private_dir(state_dir()) / _MANIFEST) as file:
         file.write(json.dumps(known, indent=1).encode())

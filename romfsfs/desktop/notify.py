@@ -108,12 +108,10 @@ def offering_commit(command: Sequence[str], argument: str) -> list[str]:
 
 def leave(command: Sequence[str]) -> None:
     """Run a notifier that outlives this process. Never raises."""
+    nowhere = subprocess.DEVNULL
     try:
         # Not in this process's group or session: these end with the mount.
-        subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/",
-            start_new_session=True,
-        )  # fmt: skip
+        subprocess.Popen(command, stdin=nowhere, stdout=nowhere, cwd="/", start_new_session=True)
     except OSError as error:
         log.warning("no notification: %s", error)
 
@@ -121,22 +119,18 @@ def leave(command: Sequence[str]) -> None:
 def show(command: Sequence[str]) -> None:
     """Run a notifier. Never raises: what goes wrong is logged."""
     try:
-        done = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, timeout=_PATIENCE_SECONDS, check=False, cwd="/",
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_SECONDS,
+            check=True, cwd="/",
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("no notification: %s", error)
-        return
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        log.warning("no notification: %s exited with %d: %s", command[0], done.returncode, said)
+        said = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").strip()
+        log.warning("no notification: %s %s", error, said)
 
 
 def tell_not_mounted(port: str, why: str) -> None:
     """The camera on a port was plugged in and could not be mounted. Never raises."""
-    program = find_notifier()
-    if program is not None:
+    if (program := find_notifier()) is not None:
         text = f"{printable(why)}\nthen plug it in again"
         show(notification_command(program, f"the camera on {port} is not mounted", text))
 
@@ -149,14 +143,10 @@ class Notifier:
     """
 
     def __init__(
-        self,
-        name: str,
-        place: str = "on the camera",
-        argument: str = "",
-        program: str | None = None,
-        run: Callable[[Sequence[str]], None] = show,
+        self, name: str, place: str = "on the camera", argument: str = "",
+        program: str | None = None, run: Callable[[Sequence[str]], None] = show,
         gather: float = GATHER_SECONDS,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._name = name
         self._place = place
         self._argument = argument

@@ -69,31 +69,18 @@ def rule(boards: Iterable[Board]) -> str:
             named.setdefault(ids, []).append(board.name)
         for ids in (*board.runtime_ids, *board.loader_ids):
             loaders.setdefault(ids, []).append(board.name)
-    lines = [
-        "# Written by `romfsfs automount`: cameras' serial ports start romfsfs@PORT.service of",
-        "# users who installed it. ModemManager must not talk to them. Cameras and their boot",
-        "# loaders may be opened by who sits at the machine, and by who may open serial ports.",
-        'ACTION=="remove", GOTO="romfsfs_end"',
-        'SUBSYSTEM=="tty", GOTO="romfsfs_tty"',
-        'SUBSYSTEM!="usb|hidraw", GOTO="romfsfs_end"',
-    ]
-    for ids, names in sorted(loaders.items()):
-        lines += [
-            f"# {', '.join(names)}",
-            f'{_match(ids)}, TAG+="uaccess", MODE="0660", GROUP="{port_group()}"',
-        ]
-    lines += ['GOTO="romfsfs_end"', 'LABEL="romfsfs_tty"']
-    for ids, names in sorted(named.items()):
-        lines += [
-            f"# {', '.join(names)}",
-            f'{_match(ids)}, TAG+="systemd", TAG+="uaccess", ENV{{ID_MM_DEVICE_IGNORE}}="1", '
-            'ENV{SYSTEMD_USER_WANTS}+="romfsfs@%k.service"',
-        ]
-    return "\n".join([*lines, 'LABEL="romfsfs_end"']) + "\n"
+    opened = f'TAG+="uaccess", MODE="0660", GROUP="{port_group()}"'
+    mounted = 'TAG+="systemd", TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1", '
+    mounted += 'ENV{SYSTEMD_USER_WANTS}+="romfsfs@%k.service"'
+    return filled("romfsfs.rules", LOADERS=_each(loaders, opened), PORTS=_each(named, mounted))
 
 
-def _match(ids: tuple[int, int]) -> str:
-    return f'ATTRS{{idVendor}}=="{ids[0]:04x}", ATTRS{{idProduct}}=="{ids[1]:04x}"'
+def _each(found: dict[tuple[int, int], list[str]], actions: str) -> str:
+    return "\n".join(
+        f"# {', '.join(names)}\n"
+        f'ATTRS{{idVendor}}=="{vid:04x}", ATTRS{{idProduct}}=="{pid:04x}", {actions}'
+        for (vid, pid), names in sorted(found.items())
+    )
 
 
 def port_group() -> str:
