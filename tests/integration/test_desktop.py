@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from romfsfs.cli import desktop, main
+from romfsfs.cli import main
+from romfsfs.desktop import file_managers
 from romfsfs.desktop.file_managers import (
     dialog_command,
     image_type,
@@ -49,7 +50,7 @@ MINE = b"""<?xml version="1.0" encoding="UTF-8"?>
 @pytest.fixture(autouse=True)
 def no_system_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "system-uca.xml"
-    monkeypatch.setattr(desktop, "SYSTEM_UCA", place)
+    monkeypatch.setattr(file_managers, "SYSTEM_UCA", place)
     return place
 
 
