@@ -72,13 +72,17 @@ def test_actions_are_found_after_thunar_has_written_the_file_anew() -> None:
     assert names(without_actions(rewritten)) == ["Open Terminal & More"]
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"<actions>", b"<other></other>", b"not xml",
-    b"<actions>\n</actions>\n<!-- kept: </actions> -->",  # they would land in the comment
-])  # fmt: skip
+@pytest.mark.parametrize("data", [b"", b"<actions>", b"<other></other>", b"not xml"])
 def test_what_is_no_action_file_is_left_alone(data: bytes) -> None:
     with pytest.raises(RomfsError):
         with_actions(data, ["romfsfs"])
+
+
+def test_what_would_take_an_action_of_the_users_along_is_not_done() -> None:
+    """`</action >` is XML too, which Thunar does not write."""
+    made = with_actions(MINE.replace(b"</action>", b"</action >"), ["romfsfs"])
+    with pytest.raises(RomfsError, match="cannot be edited"):
+        without_actions(made)
 
 
 def test_install_and_uninstall_leave_the_home_as_it_was(home: Path) -> None:
