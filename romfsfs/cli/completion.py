@@ -1,7 +1,8 @@
-"""Shell completion: click's own, with two things that its bash part lacks.
+"""Shell completion: click's own, with what its parts for bash and fish lack.
 
-bash splits words at colons too, so that `camera:SERIAL` arrives as three; and a value with a space
-has to be quoted. What can stand where is in `values`.
+bash splits words at colons too, so that `camera:SERIAL` arrives as three; and click's script takes
+backslashes out of names, expands them as patterns, and leaves them unquoted. For fish it cuts them
+at a comma. What can stand where is in `values`.
 """
 
 import re
@@ -11,6 +12,7 @@ import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    FishComplete,
     add_completion_class,
     get_completion_class,
     shell_complete,
@@ -27,19 +29,44 @@ eval "$(romfsfs completion zsh)"           # in ~/.zshrc, after compinit
 romfsfs completion fish > ~/.config/fish/completions/romfsfs.fish"""
 
 
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' type value
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain)
+                COMPREPLY+=("$value")
+                # readline then quotes it as it does files, or not where a quote is open
+                [[ $value != *[^[:alnum:]_@%%+=:,./~-]* ]] || compopt -o filenames ;;
+        esac
+    done < <(COMP_CWORD=$COMP_CWORD COMP_WORDS="${COMP_WORDS[*]}" %(complete_var)s=bash_complete $1)
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
 @add_completion_class
 class _Bash(BashComplete):
+    source_template = _BASH
+    _cut = 0  # so much of a value stands before the colon, where bash has put it already
+
     def get_completion_args(self) -> tuple[list[str], str]:
         args, word = super().get_completion_args()
         joined = re.sub("\n?:\n?", ":", "\n".join([*args, word])).split("\n")
+        whole = ":" in word[1:]  # in quotes bash does not split
+        self._cut = 0 if whole else joined[-1].rfind(":") + 1
         return joined[:-1], joined[-1]
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
-        if item.type != "plain":
-            return super().format_completion(item)
-        _, word = self.get_completion_args()
-        value = item.value[word.rfind(":") + 1 :]  # bash replaces only what follows the colon
-        return "plain," + re.sub(r"([^\w@%+=:,./~-])", r"\\\1", value)
+        return f"{item.type},{item.value[self._cut :]}"
+
+
+@add_completion_class
+class _Fish(FishComplete):
+    source_template = FishComplete.source_template.replace('split ","', 'split -m1 ","')
 
 
 def answer(instruction: str) -> int:

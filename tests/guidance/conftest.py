@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from romfsfs.errors import shell_word
+
 CHECKOUT = Path(__file__).parent.parent.parent
 
 
@@ -24,7 +26,8 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
     script = programs / "romfsfs"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -m romfsfs "$@"\n')
+    python = f"PYTHONPATH={shell_word(CHECKOUT)} exec {shell_word(sys.executable)}"
+    script.write_text(f'#!/bin/sh\n{python} -m romfsfs "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
 

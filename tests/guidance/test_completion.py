@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -111,7 +113,7 @@ def test_connected_cameras_are_offered(
 ) -> None:
     monkeypatch.setenv("ROMFSFS_PORTS", str(tmp_path / "cam0"))
     place = str(tmp_path).replace(" ", "\\ ")
-    assert offers("none", f"romfsfs push x.img {place}/c") == [f"{place}/cam0"]
+    assert offers("none", f"romfsfs push x.img {place}/c") == [f"{tmp_path}/cam0"]
     assert offers("none", "romfsfs pull cam") == ["camera"]
     # bash breaks words at colons, and puts back what stands before one itself
     assert offers("none", "romfsfs pull dfu:OPENMV_N") == ["OPENMV_N6"]
@@ -125,10 +127,10 @@ def test_mounted_directories_and_sessions_are_offered(
     (folder,) = (folder for folder, _ in all_sessions())
     with folder.lock_for_mount("new.img") as lock:
         lock.write(MountedAt(1, str(tmp_path / "cam ä")))
-        assert offers("none", "romfsfs umount c") == ["cam\\ ä"]
+        assert offers("none", "romfsfs umount c") == ["cam ä"]
         assert len(offers("none", "romfsfs status ")) == 2
         place = str(tmp_path).replace(" ", "\\ ")
-        assert offers("none", f"romfsfs umount {place}/c") == [f"{place}/cam\\ ä"]
+        assert offers("none", f"romfsfs umount {place}/c") == [f"{tmp_path}/cam ä"]
     assert offers("none", "romfsfs commit ") == ["new.img"]
 
 
@@ -187,13 +189,56 @@ def test_the_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["completion", "tcsh"]) == 2
 
 
-def test_values_are_quoted_as_bash_takes_them(
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("ls a", ["ls", "a b.img"]),
+        ('ls "a', ["ls", "a b.img"]),
+        ("cat a\\ b.img c", ["cat", "a b.img", "c,d 'e'*.txt"]),
+        ('cat "a b.img" "c,', ["cat", "a b.img", "c,d 'e'*.txt"]),
+        ("pull dfu:OPENMV_N", ["pull", "dfu:OPENMV_N6"]),
+        ('pull "dfu:OPENMV_N', ["pull", "dfu:OPENMV_N6"]),
+        ("bui", ["build"]),
+    ],
+)
+def test_bash_quotes_what_it_completes(
+    keys: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a terminal, as a user presses the keys; the shell then runs just these words."""
+    (tmp_path / "a b.img").write_bytes(encode({"c,d 'e'*.txt": b"c"}))
+    (tmp_path / "build").mkdir()
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "rc").write_text(
+        f"""{capsys.readouterr().out}
+        romfsfs() {{
+            if [ "$_ROMFSFS_COMPLETE" ]; then command romfsfs; else printf '<%s>' "$@"; fi
+        }}
+        PS1='ready> '
+        bind 'set enable-bracketed-paste off'
+        """
+    )
+    terminal, shells = os.openpty()
+    with subprocess.Popen(
+        ["bash", "--rcfile", "rc", "-i"], stdin=shells, stdout=shells, stderr=shells, cwd=tmp_path,
+        start_new_session=True,
+    ):  # fmt: skip
+        os.close(shells)
+        said = b""
+        with contextlib.suppress(OSError):  # the shell has ended
+            while chunk := os.read(terminal, 4096):
+                before, said = said, said + chunk
+                if b"ready> " in said and b"ready> " not in before:
+                    os.write(terminal, f"romfsfs {keys}\t\nexit\n".encode())
+        os.close(terminal)
+    assert "".join(f"<{word}>" for word in words) in said.decode()
+
+
+@pytest.mark.program("fish")
+def test_fish_completes_names_with_commas(
     offers: Callable[[str, str], list[str]], tmp_path: Path
 ) -> None:
-    (tmp_path / "a b$.img").write_bytes(b"")
-    (tmp_path / "two\nlines.img").write_bytes(b"")
-    assert offers("none", "romfsfs ls a") == ["a\\ b\\$.img"]
-    assert offers("none", "romfsfs ls two") == []
+    (tmp_path / "app.img").write_bytes(encode({"c,d (1).txt": b"c"}))
+    assert offers("fish", "romfsfs cat app.img c") == ["c,d (1).txt"]
 
 
 def test_commands_are_offered_without_importing_them(
