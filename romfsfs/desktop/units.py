@@ -38,6 +38,8 @@ def units(program: Sequence[str], folder: Path) -> list[File]:
     program: how romfsfs is called, absolute. folder: cameras are mounted in folders below it.
     UsageError for paths that a unit cannot say.
     """
+    if any(c in program[0] for c in "\"'\\$"):
+        raise UsageError("systemd starts no program of such a path", where=program[0])
     command = " ".join(_quoted(word) for word in program)
     below = _quoted(str(folder))
     place = f'{below[:-1]}/%i"' if below.endswith('"') else f"{below}/%i"

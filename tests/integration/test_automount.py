@@ -95,6 +95,9 @@ def test_systemd_takes_the_units(tmp_path: Path, home: Path, folder: str) -> Non
 def test_a_path_that_a_unit_cannot_say_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         units(["/bin/romfsfs"], tmp_path / "a\nExecStart=b")
+    for character in "\"'\\$":  # systemd 252: "Executable name contains special characters"
+        with pytest.raises(UsageError, match="systemd starts no program"):
+            units([f"/opt/it{character}s/romfsfs"], tmp_path)
 
 
 @pytest.fixture
