@@ -221,15 +221,14 @@ def test_bash_quotes_what_it_completes(
     with subprocess.Popen(
         ["bash", "--rcfile", "rc", "-i"], stdin=shells, stdout=shells, stderr=shells, cwd=tmp_path,
         start_new_session=True,
-    ):  # fmt: skip
+    ), open(terminal, "r+b", buffering=0) as screen:  # fmt: skip
         os.close(shells)
         said = b""
         with contextlib.suppress(OSError):  # the shell has ended
-            while chunk := os.read(terminal, 4096):
+            while chunk := screen.read(4096):
                 before, said = said, said + chunk
                 if b"ready> " in said and b"ready> " not in before:
-                    os.write(terminal, f"romfsfs {keys}\t\nexit\n".encode())
-        os.close(terminal)
+                    screen.write(f"romfsfs {keys}\t\nexit\n".encode())
     assert "".join(f"<{word}>" for word in words) in said.decode()
 
 
