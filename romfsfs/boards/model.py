@@ -1,13 +1,13 @@
 """What a board is. Sizes and addresses in bytes; everything immutable, shared between threads."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from romfsfs.errors import UsageError
 from romfsfs.image.rules import AlignmentRules
 
 
-@dataclass(frozen=True, slots=True)
-class DfuTarget:
+class DfuTarget(NamedTuple):
     """A partition as the DFU boot loader offers it.
 
     alt: number of the alternate setting. name: what that setting is called, to be checked before
@@ -26,16 +26,14 @@ class DfuTarget:
 IMX_LOADER_ID = (0x15A2, 0x0073)
 
 
-@dataclass(frozen=True, slots=True)
-class ImxTarget:
+class ImxTarget(NamedTuple):
     """A partition in the address space of the i.MX RT boot loader."""
 
     address: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class VelaNpu:
+class VelaNpu(NamedTuple):
     """An Arm Ethos-U: the arguments that Vela takes for it.
 
     sram_heap_bytes: what the firmware has for a model's working memory.
@@ -47,8 +45,7 @@ class VelaNpu:
     sram_heap_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class NeuralArtNpu:
+class NeuralArtNpu(NamedTuple):
     """An ST Neural-ART: the arguments that ST Edge AI takes for it."""
 
     target: str

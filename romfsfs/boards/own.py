@@ -9,18 +9,13 @@ The fields are those of `boards.json`; all but the size of a partition may be le
 """
 
 import re
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from romfsfs.boards.bytecode import ARCHITECTURES
 from romfsfs.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from romfsfs.system.toml import parse_toml
 
 NAME = "boards.toml"
 _BOARD: dict[str, type] = {
@@ -45,10 +40,10 @@ def own_entries(path: Path, taken: Collection[str]) -> Iterator[tuple[str, dict[
     taken: the names that mean other boards. UsageError names the file and the place in it.
     """
     try:
-        document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        document = parse_toml(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         return
-    except (OSError, ValueError, RecursionError) as error:  # tomllib says the line
+    except (OSError, ValueError, RecursionError) as error:  # which says the line
         raise _mistake(path, "", f"it cannot be read: {error}") from None
     for name, entry in document.items():
         if not re.fullmatch(r"[A-Z0-9_]+", name):

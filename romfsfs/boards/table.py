@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -30,7 +30,7 @@ def boards() -> Mapping[str, Board]:
 
     UsageError for a mistake in their file.
     """
-    table = json.loads(files("romfsfs.boards").joinpath("boards.json").read_bytes())
+    table = json.loads(Path(__file__).with_name("boards.json").read_bytes())
     folder = config_dir()
     known = {}
     for name, entry in own_entries(folder / OWN, table) if folder is not None else ():

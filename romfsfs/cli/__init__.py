@@ -9,13 +9,19 @@ parameters options that several commands share; values: what shells complete for
 completion, man, help    for people who look for the words
 """
 
+import gc
 import os
 import sys
+
+_GC_THRESHOLD = (100_000, 20, 20)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit code (see `romfsfs.errors`)."""
     _open_closed_streams()
+    # Modules, and trees of thousands of small objects, with no cycles worth a name: with the usual
+    # threshold the collector takes a tenth of the time of a start, and a third of a large mount.
+    gc.set_threshold(*_GC_THRESHOLD)
     try:
         if argv is None and (question := os.environ.get("_ROMFSFS_COMPLETE")):
             from romfsfs.cli.completion import answer

@@ -1,6 +1,5 @@
 """The click group: global options, lazily imported commands, errors to exit codes."""
 
-import gc
 import importlib
 import io
 import signal
@@ -19,8 +18,6 @@ from romfsfs.system.errors import os_error
 
 #: Click 8.2's error for a group without a command; its text is the help.
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
-
-_GC_THRESHOLD = (100_000, 20, 20)
 
 #: command -> (module of this package, one line for `romfsfs --help`)
 COMMANDS = {
@@ -136,9 +133,6 @@ def run(arguments: list[str], output: Output | None = None) -> int:
     """Run the group; every error of romfsfs's own becomes one line and its exit code.
 
     output: what says and shows it; None: on standard output and standard error."""
-    # Trees of thousands of small objects and no cycles worth a name: with the usual threshold the
-    # collector takes a third of the time of a large mount.
-    gc.set_threshold(*_GC_THRESHOLD)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names that are not UTF-8, or that the terminal's encoding lacks, are shown and no error.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -322,7 +321,7 @@ def log(
     known = history.entries(session.folder)
     if as_json:
         none = {"restores": None}
-        output.json([asdict(each) | (none if each.restores < 0 else {}) for each in known])
+        output.json([each._asdict() | (none if each.restores < 0 else {}) for each in known])
         return
     lines = []
     for entry in known:

@@ -20,10 +20,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from romfsfs.convert.types import Diagnostic
 from romfsfs.errors import Cancelled
@@ -50,8 +49,7 @@ _TOUCH_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A result. artifact None: it failed, or the source is stored and was only checked.
 
     digest and size are the artifact's, "" and 0 without one. figures: what else is kept (see
@@ -62,7 +60,7 @@ class Entry:
     digest: str
     size: int
     diagnostics: tuple[Diagnostic, ...]
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] | None = None
 
 
 class LockTimeout(Exception):
@@ -112,7 +110,7 @@ class Cache:
             "failed": failed,
             "digest": digest,
             "size": size,
-            "diagnostics": [asdict(each) for each in diagnostics],
+            "diagnostics": [each._asdict() for each in diagnostics],
             "figures": dict(figures),
         }
         with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:

@@ -7,13 +7,13 @@ too. The patterns are in `junk.txt`: fnmatch's, case-sensitive (docs/converters.
 import fnmatch
 import re
 from collections.abc import Iterable
-from importlib import resources
+from pathlib import Path
 
 from romfsfs.errors import UsageError
 
 #: rsync's temporary file: `.NAME.XXXXXX`, six random letters and digits.
 RSYNC = ".*.??????"
-_LISTED = resources.files("romfsfs.convert").joinpath("junk.txt").read_text("utf-8").splitlines()
+_LISTED = Path(__file__).with_name("junk.txt").read_text("utf-8").splitlines()
 DEFAULT_PATTERNS = tuple(line for line in _LISTED if line and not line.startswith("# "))
 
 #: `.*.??????` read literally would take `.foo.tflite` and `.my.config`, which no status line

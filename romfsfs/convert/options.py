@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from romfsfs.system.files import digest_file
@@ -34,8 +34,7 @@ class OptionError(ValueError):
     """A value that an option cannot have: a phrase that says what it can be."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileOptions:
+class FileOptions(NamedTuple):
     """What is chosen for one file; None: nothing, so that the default applies.
 
     convert: False stores the file as it is. optimise: `Performance` or `Size`, Vela's strategies,
@@ -59,7 +58,7 @@ class FileOptions:
 
     def record(self) -> dict[str, Any]:
         """What is chosen, by name; `FileOptions(**record)` is the same again."""
-        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        values = self._asdict().items()
         return {name: value for name, value in values if value is not None}
 
     @property

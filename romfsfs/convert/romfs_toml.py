@@ -12,7 +12,6 @@ someone else's image says must not choose how programs are called here.
 """
 
 import re
-import sys
 from typing import Any, NamedTuple
 
 from romfsfs.boards import parse_board
@@ -20,11 +19,7 @@ from romfsfs.convert.junk import Excludes
 from romfsfs.convert.options import OPTIONS, FileOptions, OptionError, Rule, check
 from romfsfs.convert.types import Diagnostic, error
 from romfsfs.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from romfsfs.system.toml import parse_toml
 
 NAME = "romfs.toml"
 MAX_BYTES = 1 << 20
@@ -47,7 +42,7 @@ def read_tree_options(data: bytes, folder: str) -> TreeOptions:
         if len(data) > MAX_BYTES:
             raise OptionError(f"it is larger than {MAX_BYTES >> 20} MiB")
         text = data.decode("utf-8-sig")
-        document = tomllib.loads(text)
+        document = parse_toml(text)
     except UnicodeDecodeError as caught:
         line = data.count(b"\n", 0, caught.start) + 1
         return unreadable("not UTF-8; save it as UTF-8", line)
@@ -55,7 +50,7 @@ def read_tree_options(data: bytes, folder: str) -> TreeOptions:
         return unreadable(str(caught))
     except RecursionError:
         return unreadable("lists or tables are nested too deep")
-    except tomllib.TOMLDecodeError as caught:
+    except ValueError as caught:
         place = _AT_LINE.search(str(caught))
         what = str(caught)[: place.start()] if place else str(caught)
         line = int(place[1]) if place and place[1] else text.count("\n") + 1

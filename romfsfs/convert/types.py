@@ -66,8 +66,7 @@ class State(str, Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One thing to tell the user.
 
     code: stable, for scripts (`script-error`, `firmware-constant`, `encoding`, `byte-order-mark`,
@@ -86,8 +85,7 @@ class Diagnostic:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NamedTuple):
     """What became of one file.
 
     artifact: the file in the cache to store; None: the source itself is stored (READY), or
@@ -111,8 +109,7 @@ class Conversion:
         return first.message if first is not None else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What is to be done with a file, found without running a tool.
 
     state READY: store it unchanged. FAILED: it cannot be used. PENDING: convert it to
@@ -157,8 +154,7 @@ class Figures(NamedTuple):
         return ", ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(NamedTuple):
     """What a converter made. artifact: a file in the job's folder, None when it failed.
 
     cacheable: the same input will give the same again (False: time-out, missing tool). figures: of
@@ -174,8 +170,7 @@ class Product:
         return any(each.severity == "error" for each in self.diagnostics)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One conversion at work. folder: private to it (0700), removed afterwards. source: a copy
     of the file in it, whose bytes have been compared with the digest they are filed under."""
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from romfsfs.boards import Board, by_dfu_id, by_usb_id
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
@@ -19,8 +18,7 @@ from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 _LOOKS, _PAUSE = 5, 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class CameraPort:
+class CameraPort(NamedTuple):
     """A serial port that is a camera's. boards: names of those that use its USB id (there may be
     several; the camera tells when it is opened). vid and pid: 0 where there is no USB."""
 
@@ -38,8 +36,7 @@ class CameraPort:
         return f"{self.port} ({name}{number})"
 
 
-@dataclass(frozen=True, slots=True)
-class DfuCamera:
+class DfuCamera(NamedTuple):
     """A board in DFU mode. boards: those with its USB id; Arduino's loaders share one.
     settings: names of its alternate settings, in their order; none where this user may not open
     it."""

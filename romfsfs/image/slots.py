@@ -11,8 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 BLOCK = 4096
 MAGIC = b"OMVR"
@@ -27,8 +26,7 @@ Read = Callable[[int, int], bytes]
 Digest = Callable[[int, int], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """name: 'A' or 'B', '' where a file is one slot. size: bytes of all of it. counter: the higher
     one is newer, None where its status says none. whole: the body is what the trailer says."""
 
@@ -46,7 +44,7 @@ class Slot:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return self._asdict()
 
 
 def slot_size(partition_size: int) -> int:

@@ -8,8 +8,8 @@ certain enough to write by: what writes opens the camera, and asks it who it is.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
@@ -20,8 +20,7 @@ from romfsfs.session.session import Session, sessions
 from romfsfs.system.mount_table import answers, is_dead
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A session, and where it is mounted (None: it is not). inside: the path below the mount
     that was named, '' for the mount itself."""
 

@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -383,7 +382,7 @@ class SessionHost:
             entries.append(entry)
         with self._mutex:
             done = len(self._ended - waiting)
-        return replace(status, entries=tuple(entries), converting=(done + 1, done + len(waiting)))
+        return status._replace(entries=tuple(entries), converting=(done + 1, done + len(waiting)))
 
     def _current(self) -> Snapshot:
         """The session's state now, computed at most once for each change of the tree."""

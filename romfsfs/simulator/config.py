@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from romfsfs.errors import UsageError
@@ -118,7 +118,7 @@ def _values(table: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _presets() -> dict[str, SimulatorConfig]:
-    data = files("romfsfs.simulator").joinpath("cameras.json").read_bytes()
+    data = Path(__file__).with_name("cameras.json").read_bytes()
     presets = {}
     for board, entry in json.loads(data, object_hook=_values).items():
         partitions = tuple(PartitionConfig(**part) for part in entry.pop("partitions"))

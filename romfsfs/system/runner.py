@@ -23,9 +23,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple
 
 from romfsfs.errors import Cancelled
 from romfsfs.system.beside import Beside, Cancel
@@ -45,8 +44,7 @@ BUSY_ATTEMPTS = 100
 STRAY_ATTEMPTS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """seconds: from start to end. memory_bytes: address space. file_bytes: of any file.
 
     children: whether the tool may have started others, to be looked for when it has ended (that
@@ -59,8 +57,7 @@ class Limits:
     children: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a tool ended. status: exit status, -N when signal N killed it. output: both outputs (or
     the second, when the first is its result), shortened in the middle when long. timed_out: it was
     stopped because its time was up."""

@@ -66,7 +66,7 @@ def camera(name: str, partition: int = 0, heap: int | None = None, **options: An
     board = get_board(name)
     chosen = board.partition(partition)
     if heap is not None:
-        chosen = replace(chosen, npu=replace(chosen.npu, sram_heap_bytes=heap))
+        chosen = replace(chosen, npu=chosen.npu._replace(sram_heap_bytes=heap))
     of_all = {key: options.pop(key) for key in ("stedgeai", "timeout_seconds") if key in options}
     return Target(board, chosen, Options((Rule("*", FileOptions(**options)),), **of_all))
 

@@ -8,7 +8,7 @@ Ethos-U beside it (docs/converters.md; firmware lib/tflm/tflm_backend.cc).
 import json
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.boards import NeuralArtNpu, VelaNpu
@@ -37,7 +37,7 @@ class Operators(NamedTuple):
 @lru_cache(maxsize=1)
 def operators() -> Operators:
     """What the firmware registers; in `tflm.json` a minus stands before what it does not."""
-    table = json.loads(files("romfsfs.convert").joinpath("tflm.json").read_bytes())
+    table = json.loads(Path(__file__).parent.with_name("tflm.json").read_bytes())
     marked = " ".join(table["builtin"]).split()
     registered = {name for name in marked if not name.startswith("-")}
     names = tuple(name.removeprefix("-") for name in marked)
@@ -87,6 +87,7 @@ def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[
     return tuple(_on_tflm(model, target, npu if isinstance(npu, VelaNpu) else None))
 
 
+@lru_cache(maxsize=1)  # of what is stored: what speaks against it, then its figures
 def look_into(read: Reader, size: int) -> Model | Diagnostic:
     """A TFLite model, or why it is none: before a compiler is run on it."""
     try:

@@ -11,7 +11,8 @@ import contextlib
 import json
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
@@ -23,8 +24,7 @@ BUDGET_BYTES = 1 << 30
 _ALWAYS_KEPT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """kind: 'read' (found on the target), 'commit', 'undo', 'push' or 'reset'.
 
     time: seconds since the epoch. restores: the number that an undo brought back, else -1.
@@ -74,7 +74,7 @@ def add(
         return
     number = known[-1].number + 1 if known else 0
     entry = HistoryEntry(number, kind, time.time(), digest, size, summary, restores)
-    save(folder.history / f"{number:06d}.json", json.dumps(asdict(entry)).encode())
+    save(folder.history / f"{number:06d}.json", json.dumps(entry._asdict()).encode())
 
 
 def keep_within(folder: SessionFolder, budget: int) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import BinaryIO
 
 from romfsfs.convert import Converters, Diagnostic, Target, admit
@@ -84,7 +83,7 @@ class Admission:
 def _there_already(found: Diagnostic) -> Diagnostic:
     if found.severity != "error":
         return found
-    return replace(found, severity="warning", message=f"already in the image: {found.message}")
+    return found._replace(severity="warning", message=f"already in the image: {found.message}")
 
 
 def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) -> list[Problem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from importlib import resources
+from pathlib import Path
 from string import Template
 
 from romfsfs.errors import printable
@@ -40,7 +40,7 @@ def page(status: Status, base: Base, image: Image, place: str) -> str:
     )
     changed = {entry.path for entry in status.entries if entry.change in _CHANGED}
     touched = {entry.path for entry in base.entries if entry.source in changed}
-    template = (resources.files("romfsfs.session.plan") / "status.html").read_text("utf-8")
+    template = Path(__file__).with_name("status.html").read_text("utf-8")
     return Template(template).substitute(
         title=_text(headline(status)),
         problems="\n".join(map(_problem, told(status.problems))),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,8 +50,7 @@ HIDDEN_NAME = ".romfs"
 PLAN_CODES = ("conflict", "name", "capacity", "unsupported", "trailing")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """code: stable, for scripts. message: one line with the remedy. detail: a tool's output."""
 
     code: str
@@ -431,7 +430,7 @@ def _together(group: Sequence[Problem]) -> Problem:
         return first
     names = ", ".join(problem.path for problem in group[:TOLD_FILES])
     more = ", ..." if len(group) > TOLD_FILES else ""
-    return replace(first, path=f"{len(group):,} files ({names}{more})")
+    return first._replace(path=f"{len(group):,} files ({names}{more})")
 
 
 def counted(problems: Iterable[Problem]) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from romfsfs.boards import VelaNpu
 from romfsfs.convert import Target
@@ -22,8 +21,7 @@ _BAR_WIDTH = 24
 _NAME_WIDTH = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """used: bytes the image would take. capacity: of the partition, None when unlimited.
     converting: the number of the conversion that is under way and of all that were asked for at
     once, None where nobody is at it."""

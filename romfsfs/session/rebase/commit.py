@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.errors import CapacityError, ImageFormatError, RomfsError, UsageError
@@ -55,8 +56,7 @@ class CommitOptions(WriteOptions):
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CommitReport:
+class CommitReport(NamedTuple):
     """clean: there was nothing to commit, and nothing was written. size: of the image, bytes.
 
     blocks: erase blocks of the partition that change, None for a file.
