@@ -178,9 +178,11 @@ class Cache:
         for used, size, record in entries:
             if total - removed <= max_bytes or now - used < GRACE_SECONDS:
                 break
-            for path in (record, record.with_suffix(".bin")):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            with contextlib.suppress(OSError):
+                if record.stat().st_mtime > used:
+                    continue  # somebody took it meanwhile
+                record.unlink()
+                record.with_suffix(".bin").unlink()
             removed += size
         return removed
 

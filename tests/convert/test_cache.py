@@ -150,18 +150,27 @@ def test_different_files_are_converted_side_by_side(tmp_path, cache, runs):
         assert {each.result().state for each in work} == {State.READY}
 
 
+#: Says when it runs the tool, and when it waits for who does; the tool ends when all do either.
 CHILD = """
-import os, sys
+import os, sys, time
 from pathlib import Path
-from romfsfs.convert import Converters, Target, script
-real = script.run_tool
-def logged(*args, **kwargs):
-    with open(sys.argv[3], "a") as log:
-        log.write("run\\n")
+from types import SimpleNamespace
+from romfsfs.convert import Converters, Target, cache, script
+log = Path(sys.argv[3])
+def say(what):
+    with log.open("a") as file:
+        file.write(f"{what} {os.getpid()}\\n")
+def wait(seconds):
+    say("waits")
+    time.sleep(seconds)
+def run(*args, **kwargs):
+    say("runs")
+    while len({line.split()[1] for line in log.read_text().splitlines()}) < 3:
+        time.sleep(0.01)
     return real(*args, **kwargs)
-script.run_tool = logged
+real, script.run_tool = script.run_tool, run
+cache.time = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=wait)
 fd = os.open(sys.argv[2], os.O_RDONLY)
-sys.stdin.read()
 print(Converters(Target(), Path(sys.argv[1])).convert("app.py", fd, sys.argv[4]).digest)
 """
 
@@ -175,23 +184,16 @@ def test_two_processes_never_convert_the_same_at_once(tmp_path, cache):
         children = [
             subprocess.Popen(
                 [sys.executable, "-c", CHILD, *arguments],
-                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=Path(__file__).parents[2],
             )
             for _ in range(3)
         ]
-        for child in children:  # all wait at the start line until their input is closed
-            assert child.stdin is not None
-            child.stdin.close()
-        outputs = {child.stdout.read() for child in children if child.stdout}
-        for child in children:
-            assert child.wait(60) == 0
-            assert child.stdout is not None
-            child.stdout.close()
+        outputs = {child.communicate(timeout=60)[0] for child in children}
+        assert [child.returncode for child in children] == [0, 0, 0]
     assert len(outputs) == 1
-    assert log.read_text() == "run\n"
+    assert sum(line.startswith("runs") for line in log.read_text().splitlines()) == 1
 
 
 def hold(directory: str, key: str, held, release) -> None:
@@ -300,6 +302,26 @@ def test_trim_removes_the_longest_unused_first(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "GRACE_SECONDS", -1)
     assert store.trim(0) == 2 * size
     assert not entries(store.directory)
+
+
+def test_trim_leaves_what_another_takes_just_then(tmp_path, monkeypatch):
+    """A commit may have looked its result up when the list of what is old was made already."""
+    trimming, using = (Cache(tmp_path / "cache") for _ in range(2))
+    with using.work_folder() as folder:
+        for key in ("used", "old"):
+            (folder / key).write_bytes(bytes(1000))
+            using.put(key, folder / key, False, ())
+            os.utime(record_of(using, key), (1, 1))
+    real = trimming._usage
+
+    def listed():
+        yield from list(real())
+        assert using.get("used") is not None
+
+    monkeypatch.setattr(trimming, "_usage", listed)
+    trimming.trim(0)
+    assert using.get("used").artifact.read_bytes() == bytes(1000)
+    assert using.get("old") is None
 
 
 def test_trim_sweeps_what_crashes_left_and_nothing_that_is_in_use(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import serial
 from serial.tools import list_ports_linux
 
 from romfsfs.cli import main
@@ -22,7 +24,7 @@ from romfsfs.devices.discovery import (
     serial_cameras,
 )
 from romfsfs.devices.open import inspect, is_camera, open_device, send_to_loader
-from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
+from romfsfs.errors import DeviceAbsent, DeviceBusy, DeviceError, UsageError
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator, preset
@@ -89,6 +91,26 @@ def test_a_simulated_camera_by_path_and_by_listing(
             device.close()
         _, partitions = inspect(simulator.port)
         assert partitions[0].state == "blank"
+
+
+def test_who_holds_a_port_is_named(micropython: Path) -> None:
+    """Another program, where /proc tells; of ourselves it would be no help."""
+    code = "import sys, serial\nport = serial.Serial(sys.argv[1], exclusive=True)\nprint()\ninput()"
+    with Simulator(preset("OPENMV4P"), micropython=micropython) as simulator:
+        argv = [sys.executable, "-c", code, simulator.port]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"\n"
+            with pytest.raises(DeviceBusy) as caught:
+                open_device(simulator.port)
+            command = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+            by_whom = f" by {command} (pid {holder.pid})" if hasattr(os, "O_PATH") else ""
+            assert caught.value.what == f"the serial port is in use{by_whom}"
+            holder.communicate(b"\n")
+        with serial.Serial(simulator.port, exclusive=True), pytest.raises(DeviceBusy) as caught:
+            open_device(simulator.port)
+        assert caught.value.what == "the serial port is in use"
+        open_device(simulator.port).close()
 
 
 def test_files_and_ports(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from romfsfs.errors import EXIT_DEVICE, RomfsError, UsageError
 from romfsfs.fs import binding as bindings
 from romfsfs.fs import daemon, mountpoint
 from romfsfs.fs.daemon import _fail, _rebuilt, _Sender, shorten
+from romfsfs.fs.fuse_class import fuse_class_of
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import main_2
 from romfsfs.system.mount_table import find_mount, is_dead
@@ -394,6 +395,14 @@ def test_a_library_of_the_wrong_version_is_not_used(monkeypatch: pytest.MonkeyPa
         bindings.load_binding("fusepy")
     with pytest.raises(UsageError, match="auto"):
         bindings.load_binding("pyfuse3")
+
+
+@pytest.mark.parametrize("libfuse", [2, 3])
+def test_a_binding_that_calls_no_method_of_ours_is_refused(libfuse: int) -> None:
+    """What we put in the place of its methods would never be called."""
+    module = SimpleNamespace(__name__="mfusepy", FUSE=type("FUSE", (), {"read": None}))
+    with pytest.raises(RomfsError, match=r"mfusepy is not supported \(it has no FUSE\.write"):
+        fuse_class_of(module, libfuse)
 
 
 def test_a_libfuse_2_that_lacks_a_function_is_refused() -> None:

@@ -17,6 +17,23 @@ BANNER = (
 )
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("1 + \\", "1", "2"), ("(1,", "2)", "(1, 2)"), ("[1,", "2]", "[1, 2]"),
+        ("{1:", "2}", "{1: 2}"), ('"""a', 'b"""', r"'a\nb'"), ("'''a", "b'''", r"'a\nb'"),
+    ],
+)  # fmt: skip
+def test_an_input_of_two_lines(camera, connect, first, second, said):
+    host = connect(camera(), raw=False)
+    host.send(b"\x02")
+    host.until(b">>> ")
+    host.send(f"{first}\r".encode())
+    host.until(b"... ")
+    host.send(f"{second}\r".encode())
+    assert host.until(b">>> ") == f"{second}\r\n{said}\r\n>>> ".encode()
+
+
 def test_a_user_types_at_the_prompt_and_is_echoed(camera, connect):
     host = connect(camera(), raw=False)
     host.send(b"\x02")
