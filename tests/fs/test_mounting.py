@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 
+import pytest
 from mounts import SECONDS, Mounted, until
 
 from romfsfs.system.mount_table import find_mount, mounts
@@ -64,12 +65,17 @@ def test_two_mounts_at_once_do_not_lie_on_each_other(place: Mounted) -> None:
 def test_what_the_caller_has_open_is_not_taken_along(place: Mounted) -> None:
     """A lock would last as long as the mount, and who reads a pipe to its end wait as long."""
     reading, writing = os.pipe()
+    standard, typed = os.pipe()
     done = subprocess.run(
-        place.command(), env=place.environment(), stdin=subprocess.DEVNULL, capture_output=True,
+        place.command(), env=place.environment(), stdin=standard, capture_output=True,
         text=True, timeout=SECONDS, check=True, pass_fds=[writing],
     )  # fmt: skip
     os.close(writing)
+    os.close(standard)
     place.pid = int(done.stdout.split()[-1])
+    with pytest.raises(BrokenPipeError):
+        os.write(typed, b"for whoever reads next")
+    os.close(typed)
     assert select.select([reading], [], [], SECONDS)[0]
     assert os.read(reading, 1) == b""
     os.close(reading)

@@ -453,6 +453,18 @@ def test_the_session_hears_of_each_change_once_per_close(mounted: Mounted) -> No
     assert since(7) == ["n"]
 
 
+def test_the_session_hears_of_what_can_no_longer_be_read(mounted: Mounted) -> None:
+    """And of what can again. Whether a file may be executed changes nothing of it."""
+    (mounted.mnt / "d").mkdir()
+    (mounted.mnt / "d/f").write_text("x")
+    for path, mode in (("d/f", 0o744), ("d/f", 0o300), ("d/f", 0o600), ("d", 0o600), ("d", 0o700)):
+        (mounted.mnt / path).chmod(mode)
+    with (mounted.mnt / "d/f").open() as file:
+        for mode in (0o700, 0o200):
+            os.fchmod(file.fileno(), mode)
+    assert mounted.changes()[2:] == ["d/f", "d/f", "d", "d", "d/f"]
+
+
 def test_a_link_put_there_by_hand_does_not_hide_the_others(mounted: Mounted) -> None:
     (mounted.mnt / "file").touch()
     (mounted.work / "circle").symlink_to("circle")
