@@ -257,7 +257,9 @@ def test_a_second_commit_says_that_one_is_running(
     assert "is running" in said
 
 
-@pytest.mark.program("gio", "update-mime-database", "desktop-file-validate", "dbus-run-session")
+@pytest.mark.program(
+    "gio", "update-mime-database", "desktop-file-validate", "dbus-run-session", "xdg-mime"
+)
 def test_an_image_opens_by_a_double_click(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +280,9 @@ def test_an_image_opens_by_a_double_click(
     subprocess.run(["desktop-file-validate", entry], check=True, timeout=60)
     assert type_of(image) == "application/x-micropython-romfs"
     assert type_of(disk) == before
+    monkeypatch.setenv("XDG_CURRENT_DESKTOP", "XFCE")
+    assert xdg_mime("filetype", image) == "application/x-micropython-romfs"
+    assert xdg_mime("default", "application/x-micropython-romfs") == "romfsfs.desktop"
     mountpoint = home / "romfs" / image.stem
     try:
         for _ in range(2):  # mounted, and shown again
@@ -295,6 +300,14 @@ def test_an_image_opens_by_a_double_click(
     assert main(["umount", f"{mountpoint}-2"]) == 0
     assert main(["desktop", "--uninstall"]) == 0
     assert type_of(image) == before
+    assert xdg_mime("default", "application/x-micropython-romfs") == ""
+
+
+def xdg_mime(*words: str | Path) -> str:
+    """What xdg-open would do, and scripts that ask for it."""
+    return subprocess.run(
+        ["xdg-mime", "query", *words], capture_output=True, text=True, check=False, timeout=60
+    ).stdout.strip()
 
 
 def type_of(file: Path) -> str:

@@ -179,6 +179,9 @@ class Desktop:
         """In the middle of something shown."""
         self.click_at(*self.middle(widget), button)
 
+    def double_click(self, widget: Widget) -> None:
+        self._xdotool("mousemove", *self.middle(widget), "click", "--repeat", 2, "--delay", 90, 1)
+
     def click_at(self, x: int, y: int, button: int = 1) -> None:
         self._xdotool("mousemove", x, y, "click", button)
 

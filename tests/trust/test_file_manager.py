@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from real_mount import CHECKOUT, RealMount
 from thunar import Thunar, version
 
 from romfsfs.desktop.file_managers import progress_command, progress_words
+from romfsfs.image.writer import encode
 
 pytestmark = [pytest.mark.desktop, pytest.mark.timeout(400)]  # a crash of Thunar begins anew
 
@@ -34,6 +36,19 @@ class Story:
         subprocess.run([sys.executable, CHECKOUT / "scripts/example_model.py", model], check=True)
         (self.downloads / "model.txt").write_text("no person\nperson\n")
         (self.downloads / "app.py").write_text("print('hello')\n")
+
+    def install(self) -> None:
+        """What romfsfs gives to file managers, whose children its commands are."""
+        names = [name for name in self.cam.env if name.startswith("ROMFSFS_")]
+        self.desktop.env |= {name: self.cam.env[name] for name in names}
+        self.desktop.env |= {"PYTHONPATH": str(CHECKOUT)}
+        self.romfsfs("desktop", "--install")
+
+    def romfsfs(self, *words: object) -> str:
+        command = [sys.executable, "-m", "romfsfs", *map(str, words)]
+        return subprocess.run(
+            command, env=self.desktop.env, check=True, capture_output=True, text=True
+        ).stdout
 
     def close(self) -> None:
         if self.cam.is_mounted:
@@ -66,12 +81,7 @@ def test_a_model_is_copied_renamed_deleted_and_committed() -> None:
 def edits_and_commits(told: Story) -> None:
     desktop, cam, downloads = told.desktop, told.cam, told.downloads
     mnt = cam.mnt
-    # The menu's commands run as Thunar's children.
-    desktop.env |= {name: cam.env[name] for name in cam.env if name.startswith("ROMFSFS_")}
-    desktop.env |= {"PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-m", "romfsfs", "desktop", "--install"]
-    subprocess.run(command, env=desktop.env, check=True, capture_output=True)
-
+    told.install()
     thunar = Thunar(desktop, downloads)
     model = (downloads / "model.tflite").read_bytes()
     for name in ("model.tflite", "model.txt", "app.py"):
@@ -121,6 +131,52 @@ def edits_and_commits(told: Story) -> None:
     assert cam.stored() == stored
     thunar.reload(counted)
     assert (mnt / "person.tflite").read_bytes() == model
+
+
+def test_an_image_opens_by_a_double_click_and_tells_its_status() -> None:
+    tell(opens_and_tells)
+
+
+def opens_and_tells(told: Story) -> None:
+    """With xdg-open, and a browser that keeps what it is shown."""
+    desktop, downloads = told.desktop, told.downloads
+    desktop.env["XDG_CURRENT_DESKTOP"] = "XFCE"
+    applications = desktop.home / ".local/share/applications"
+    applications.mkdir(parents=True)
+    page = desktop.folder / "page"
+    (desktop.folder / "browser").write_text(
+        f'#!/bin/sh\ncat "$1" > {page}.new; mv {page}.new {page}'
+    )
+    (desktop.folder / "browser").chmod(0o755)
+    (applications / "browser.desktop").write_text(
+        f"[Desktop Entry]\nType=Application\nName=Browser\nExec={desktop.folder}/browser %f\n"
+        "MimeType=text/html;\n"
+    )
+    config = desktop.home / ".config"
+    config.mkdir(exist_ok=True)
+    (config / "mimeapps.list").write_text("[Default Applications]\ntext/html=browser.desktop\n")
+    told.install()
+    image = downloads / "my 100% app.img"
+    image.write_bytes(encode({"a.txt": b"a"}))
+    folder = desktop.home / "romfs" / image.stem
+
+    thunar = Thunar(desktop, downloads)
+    named = f"^{re.escape(image.name)}$"
+    # As a list: of its icons Thunar tells AT-SPI nothing.
+    thunar.press_key("ctrl+2", lambda: desktop.find("table cell", named))
+    row = desktop.wait_for("table cell", named)
+    try:
+        thunar.do(lambda: desktop.double_click(row), (folder / "a.txt").exists)
+        thunar.folder = folder
+        thunar.wait_for_folder()  # in a window of its own, in front
+        desktop.wait_for("table cell", "^a.txt$")
+        (folder / "new.py").write_text("print(1)\n")
+        thunar.choose("ROMFS status", page.exists)
+        assert "new.py" in page.read_text()
+    finally:
+        if folder.is_mount():
+            told.romfsfs("umount", "--discard", "--lazy", folder)
+            told.romfsfs("sessions", "--yes", "--forget", image)
 
 
 def test_how_far_a_commit_is_shows_in_a_window() -> None:
