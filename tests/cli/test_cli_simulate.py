@@ -18,11 +18,16 @@ def test_two_simulated_cameras_are_two(
 
     def no_run(config: Any, **given: Any) -> SimpleNamespace:
         ids.append(config.unique_id)
-        return SimpleNamespace(programmed=0, erased_blocks=0, wire_in=0, wire_out=0)
+        return SimpleNamespace(programmed=65536, erased_blocks=2, wire_in=70000, wire_out=9)
 
     monkeypatch.setattr("romfsfs.simulator.server.run_simulator", no_run)
     for words in (("--link", "a"), ("--link", "b"), ("--link", "./a"), ("--flash", "c")):
-        assert run("simulate", *words).code == 0
+        done = run("simulate", *words)
+        assert done.code == 0
+        assert (
+            done.err
+            == "romfsfs: programmed 65,536 B, erased 2 blocks, received 70,000 B, sent 9 B\n"
+        )
     first, second, again, other = ids
     assert first == again
     assert len({first, second, other}) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -83,7 +84,12 @@ def test_it_says_what_a_commit_would_do(
         (cam / "gone.bin").unlink()
         while any(entry["state"] == "pending" for entry in record(cam)["entries"]):
             pass
-        page = Page((cam / ".romfs/status.html").read_text())
+        text = (cam / ".romfs/status.html").read_text()
+        letters = re.findall(r'<tr class="(\w+)[^"]*"><td>(\w*)</td>', text)
+        assert set(letters) == {
+            ("added", "A"), ("modified", "M"), ("deleted", "D"), ("unchanged", ""),
+        }  # fmt: skip
+        page = Page(text)
         assert page.text.index("SyntaxError") < page.text.index("Files"), "problems come first"
         assert "1,234 B" in page.text
         assert "FAILED" in page.text
