@@ -35,7 +35,6 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from romfsfs.convert import Options
 from romfsfs.devices.base import Device
@@ -137,12 +136,7 @@ class Editor:
     def __enter__(self) -> Editor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

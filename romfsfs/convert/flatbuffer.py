@@ -37,6 +37,7 @@ _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER = 0, 1, 2
 _BUFFER_DATA, _BUFFER_SIZE = 0, 2
 _CODE_DEPRECATED, _CODE_CUSTOM, _CODE_BUILTIN = 0, 1, 3
 _MAX_NAME = 256
+_MAX_ELEMENTS = 1 << 40
 #: TensorType: its name and how many bits an element takes (0: not in the tensor arena).
 _TYPES = (
     ("float32", 32), ("float16", 16), ("int32", 32), ("uint8", 8), ("int64", 64), ("string", 0),
@@ -141,34 +142,27 @@ class _Reader:
         subgraphs = self._tables(root, _MODEL_SUBGRAPHS)
         if not subgraphs:
             raise ModelError("a model without subgraphs", root)
-        inputs: tuple[str, ...] | None = None
-        outputs: tuple[str, ...] = ()
-        shape: tuple[int, ...] = ()
+        ends = []
         for subgraph in subgraphs:
-            tensors = [
-                self._tensor(each, buffers) for each in self._tables(subgraph, _SUBGRAPH_TENSORS)
-            ]
+            tables = self._tables(subgraph, _SUBGRAPH_TENSORS)
+            tensors = [self._tensor(each, buffers) for each in tables]
             for operator in self._tables(subgraph, _SUBGRAPH_OPERATORS):
                 self._operator(operator, codes, tensors)
-            ins = self._named(subgraph, _SUBGRAPH_INPUTS, tensors)
-            outs = self._named(subgraph, _SUBGRAPH_OUTPUTS, tensors)
-            if inputs is None:  # the others are called by operators
-                inputs = tuple(each.type for each in ins)
-                outputs = tuple(each.type for each in outs)
-                shape = ins[0].shape if ins else ()
-        version = self._number(root, _MODEL_VERSION)
+            kinds = (_SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS)
+            ends.append([self._named(subgraph, kind, tensors) for kind in kinds])
+        ins, outs = ends[0]  # the others are called by operators
+        inputs, outputs = (tuple(each.type for each in side) for side in (ins, outs))
+        version, shape = self._number(root, _MODEL_VERSION), ins[0].shape if ins else ()
         return Model(
-            version, self._custom, self._builtin, frozenset(self._npus), inputs or (), outputs,
+            version, self._custom, self._builtin, frozenset(self._npus), inputs, outputs,
             self._sram, shape,
         )  # fmt: skip
 
     def _tensor(self, table: int, buffers: list[int]) -> _Tensor:
         number = self._number(table, _TENSOR_BUFFER)
-        buffer = 0
-        if number or buffers:
-            if number >= len(buffers):
-                raise ModelError(f"a tensor in buffer {number} of {len(buffers)}", table)
-            buffer = buffers[number]
+        if number >= max(len(buffers), 1):
+            raise ModelError(f"a tensor in buffer {number} of {len(buffers)}", table)
+        buffer = buffers[number] if buffers else 0
         field = self._field(table, _TENSOR_TYPE)
         kind = self._bytes(field, 1)[0] if field else 0
         name, bits = _TYPES[kind] if kind < len(_TYPES) else (f"type {kind}", 0)
@@ -178,11 +172,9 @@ class _Reader:
         shape = self._numbers(table, _TENSOR_SHAPE)
         for dimension in shape:
             count *= max(dimension, 0)
-            if count > self._MAX_ELEMENTS:
+            if count > _MAX_ELEMENTS:
                 raise ModelError("a tensor of more than 2^40 elements", table)
         return _Tensor(name, (count * bits + 7) // 8, buffer, shape)
-
-    _MAX_ELEMENTS = 1 << 40
 
     def _is_constant(self, buffer: int) -> bool:
         data = self._field(buffer, _BUFFER_DATA)
@@ -196,10 +188,8 @@ class _Reader:
             raise ModelError(f"operator code {index} of {len(codes)}", table)
         code = codes[index]
         ins = self._named(table, _OPERATOR_INPUTS, tensors)
-        used = {id(each): each.size for each in ins}
-        used.update(
-            (id(each), each.size) for each in self._named(table, _OPERATOR_OUTPUTS, tensors)
-        )
+        outs = self._named(table, _OPERATOR_OUTPUTS, tensors)
+        used = {id(each): each.size for each in (*ins, *outs)}
         if isinstance(code, int):
             self._builtin[code] = self._builtin.get(code, 0) + 1
         else:
@@ -267,10 +257,8 @@ class _Reader:
         """The tables in the vector that field `number` of `table` holds; [] without it."""
         vector, count = self._vector(table, number)
         offsets = struct.unpack(f"<{count}I", self._bytes(vector + 4, 4 * count)) if count else ()
-        return [
-            self._checked(vector + 4 + 4 * index + offset, vector)
-            for index, offset in enumerate(offsets)
-        ]
+        places = (vector + 4 + 4 * index + offset for index, offset in enumerate(offsets))
+        return [self._checked(each, vector) for each in places]
 
     def _vector(self, table: int, number: int) -> tuple[int, int]:
         """Where a vector of four-byte entries is, and how many it has."""
@@ -296,10 +284,8 @@ class _Reader:
         if entry + 2 > length:
             return 0
         (offset,) = struct.unpack("<H", self._bytes(vtable + entry, 2))
-        if offset >= extent:
-            if offset:
-                raise ModelError("a field outside of its table", table)
-            return 0
+        if offset and offset >= extent:
+            raise ModelError("a field outside of its table", table)
         return table + offset if offset else 0
 
     def _follow(self, field: int) -> int:

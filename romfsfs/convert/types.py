@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from romfsfs.convert.options import Options
 from romfsfs.errors import RomfsError
@@ -210,19 +211,12 @@ class StaleSource(RomfsError):
     """The file is not (or no longer) the bytes it was said to be: hash it again and retry."""
 
 
-def error(code: str, message: str, detail: str = "") -> Diagnostic:
-    """What cannot work. message: on one line."""
-    return Diagnostic("error", code, " ".join(message.split()), detail)
+def _diagnostic(severity: Severity, code: str, message: str, detail: str = "") -> Diagnostic:
+    return Diagnostic(severity, code, " ".join(message.split()), detail)
 
 
-def warning(code: str, message: str, detail: str = "") -> Diagnostic:
-    """What may not work. message: on one line."""
-    return Diagnostic("warning", code, " ".join(message.split()), detail)
-
-
-def info(code: str, message: str, detail: str = "") -> Diagnostic:
-    """What is worth knowing. message: on one line."""
-    return Diagnostic("info", code, " ".join(message.split()), detail)
+#: What cannot work, what may not, and what is worth knowing.
+error, warning, info = (partial(_diagnostic, each) for each in get_args(Severity))
 
 
 def unchanged(path: str, *diagnostics: Diagnostic) -> Decision:

@@ -27,6 +27,8 @@ _NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _NO_ATTRIBUTE = getattr(errno, "ENOATTR", errno.ENODATA)
 _OWNER_LOOKS = stat.S_IRUSR | stat.S_IXUSR
 _BLOCK = 512  # bytes; of statfs for a partition
+_OF_STATFS = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree",
+              "f_favail")  # fmt: skip
 
 
 class Adapter(FileOperations):
@@ -44,12 +46,8 @@ class Adapter(FileOperations):
     def statfs(self, path: str) -> dict[str, int]:
         real = os.fstatvfs(self._host.work_fd)
         capacity, used = self._host.usage()
-        numbers = {"f_files": real.f_files, "f_ffree": real.f_ffree, "f_favail": real.f_favail}
-        if capacity is None:
-            numbers |= {"f_bsize": real.f_bsize, "f_frsize": real.f_frsize}
-            numbers |= {"f_blocks": real.f_blocks, "f_bfree": real.f_bfree}
-            numbers |= {"f_bavail": real.f_bavail}
-        else:
+        numbers = {name: getattr(real, name) for name in _OF_STATFS}
+        if capacity is not None:
             free = max(0, capacity - used) // _BLOCK
             numbers |= {"f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_blocks": capacity // _BLOCK}
             # What is edited lies on the state folder's disk until it is committed.
@@ -232,24 +230,19 @@ class Adapter(FileOperations):
         # An entry without a number would be skipped: 0 means deleted.
         number = control.FIRST_HANDLE
         folder, file = stat.S_IFDIR, stat.S_IFREG
-        entries = [(b".", folder, number), (b"..", folder, number)]
         if handle >= number:
-            entries += [
+            return [
                 (name.encode(*_NAMES), folder if is_dir else file, number)
-                for name, is_dir in self._control.listing(handle)
+                for name, is_dir in ((".", True), ("..", True), *self._control.listing(handle))
             ]
-            return entries
-        entries[0] = (b".", folder, os.fstat(handle).st_ino)
+        entries = [(b".", folder, os.fstat(handle).st_ino), (b"..", folder, number)]
         with os.scandir(handle) as found:
             entries += [
-                (
-                    entry.name.encode(*_NAMES),
-                    # A link, put into the work tree by hand, may lead in a circle.
-                    folder if entry.is_dir(follow_symlinks=False) else file,
-                    entry.inode(),
-                )
+                # A link, put into the work tree by hand, may lead in a circle.
+                (entry.name.encode(*_NAMES),
+                 folder if entry.is_dir(follow_symlinks=False) else file, entry.inode())
                 for entry in found
-            ]
+            ]  # fmt: skip
         return entries
 
     def releasedir(self, path: str | None, handle: int) -> int:

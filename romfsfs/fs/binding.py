@@ -168,9 +168,8 @@ def load_binding(wanted: str | None = None) -> Binding:
             continue
         installed = importlib.util.find_spec(module) is not None
         if not installed and wanted == name:
-            raise RomfsError(
-                f"the FUSE binding {name} is not installed", next_step=f"pip install {package}"
-            )
+            what = f"the FUSE binding {name} is not installed"
+            raise RomfsError(what, next_step=f"pip install {package}")
         library = _find_library(major)
         if library is None or (major == 3 and not sys.platform.startswith("linux")):
             continue  # mfusepy speaks libfuse 3 on Linux only

@@ -96,16 +96,11 @@ def mount(
                     release()
                     announce()
 
-                _serve(
-                    binding,
-                    host,
-                    path,
-                    fuse_options(
-                        binding.libfuse, options.source, extra, read_only=host.read_only,
-                        allow_other=allow_other, nonempty=nonempty,
-                    ),
-                    ready,
+                of_libfuse = fuse_options(
+                    binding.libfuse, options.source, extra, read_only=host.read_only,
+                    allow_other=allow_other, nonempty=nonempty,
                 )  # fmt: skip
+                _serve(binding, host, path, of_libfuse, ready)
         finally:
             host.close()
 
@@ -116,12 +111,9 @@ def mount(
 
 
 def _serve(
-    binding: Binding,
-    host: SessionHost,
-    path: str,
-    fuse_options: dict[str, str | bool],
+    binding: Binding, host: SessionHost, path: str, fuse_options: dict[str, str | bool],
     ready: Callable[[], None],
-) -> None:
+) -> None:  # fmt: skip
     """Mount `path` and answer until it is unmounted or this process gets a signal to end."""
     from romfsfs.fs.adapter import Adapter
 
@@ -150,11 +142,8 @@ def _serve(
         binding.run(adapter, path, fuse_options)
     except RuntimeError as error:
         if not mounted:
-            raise RomfsError(
-                _COULD_NOT_MOUNT,
-                where=path,
-                next_step="remove the -o options that it refuses; see romfsfs doctor",
-            ) from error
+            next_step = "remove the -o options that it refuses; see romfsfs doctor"
+            raise RomfsError(_COULD_NOT_MOUNT, where=path, next_step=next_step) from error
         # libfuse 3 returns this after a signal; what else it may mean it has said itself.
         log.info("libfuse ended with code %s", error)
     finally:
@@ -219,11 +208,9 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> int:
             if isinstance(error, KeyboardInterrupt):
                 raise Interrupted("interrupted while mounting", where=path) from None
             raise
-    raise RomfsError(
-        "the mount's process ended and gave no reason",
-        where=path,
-        next_step="romfsfs -vv mount --foreground shows what it does",
-    )
+    what = "the mount's process ended and gave no reason"
+    next_step = "romfsfs -vv mount --foreground shows what it does"
+    raise RomfsError(what, where=path, next_step=next_step)
 
 
 def _daemon(serve: _Serve, channel: int) -> None:

@@ -47,18 +47,14 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
     if not os.path.isdir(path):
         if os.path.lexists(path):
             raise UsageError("not a folder", where=path, next_step="choose an empty folder")
-        raise UsageError(
-            "no such folder", where=path, next_step=f"mkdir -p {shell_word(path)}"
-        )  # fmt: skip
+        raise UsageError("no such folder", where=path, next_step=f"mkdir -p {shell_word(path)}")
     _check_free(path, nonempty)
     check_device()
     if allow_other:
         check_allow_other()
     if sys.platform.startswith("linux") and os.geteuid() and not os.access(path, os.W_OK):
-        raise UsageError(
-            "you can mount only on a folder that you can write to", where=path,
-            next_step="choose a folder of your own",
-        )  # fmt: skip
+        what = "you can mount only on a folder that you can write to"
+        raise UsageError(what, where=path, next_step="choose a folder of your own")
     return path
 
 
@@ -76,10 +72,8 @@ def claimed(path: str, *, nonempty: bool) -> Iterator[Callable[[], None]]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
-                "another mount is being made there", where=path,
-                next_step="choose another folder",
-            ) from None  # fmt: skip
+            what = "another mount is being made there"
+            raise UsageError(what, where=path, next_step="choose another folder") from None
         except OSError:  # a file system without locks
             pass
         _check_free(path, nonempty)
@@ -89,15 +83,12 @@ def claimed(path: str, *, nonempty: bool) -> Iterator[Callable[[], None]]:
 def _check_free(path: str, nonempty: bool) -> None:
     mounted = find_mount(path)
     if mounted is not None and mounted.kind == FILE_SYSTEM:
-        raise UsageError(
-            f"{mounted.source} is mounted there already",
-            where=path, next_step=f"romfsfs umount {shell_word(path)}",
-        )  # fmt: skip
+        what = f"{mounted.source} is mounted there already"
+        raise UsageError(what, where=path, next_step=f"romfsfs umount {shell_word(path)}")
     if not nonempty and os.listdir(path):
-        raise UsageError(
-            "the folder is not empty, and what is in it would be hidden",
-            where=path, next_step="choose an empty folder, or add -o nonempty",
-        )  # fmt: skip
+        what = "the folder is not empty, and what is in it would be hidden"
+        next_step = "choose an empty folder, or add -o nonempty"
+        raise UsageError(what, where=path, next_step=next_step)
 
 
 def _remove_dead(path: str) -> None:
@@ -105,10 +96,8 @@ def _remove_dead(path: str) -> None:
         return
     mounted = find_mount(path)
     if mounted is not None and mounted.kind != FILE_SYSTEM:
-        raise UsageError(
-            f"a file system that does not answer is mounted there ({mounted.kind})",
-            where=path, next_step=f"fusermount3 -u {shell_word(path)}",
-        )  # fmt: skip
+        what = f"a file system that does not answer is mounted there ({mounted.kind})"
+        raise UsageError(what, where=path, next_step=f"fusermount3 -u {shell_word(path)}")
     # Lazily if need be: nothing can be written to a mount without a daemon.
     code, output = _run([*_unmounter(), path])
     if code != 0:
@@ -133,9 +122,7 @@ def check_device() -> None:
         return
     # libfuse opens the device itself, even where fusermount, which is setuid root, then mounts.
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise RomfsError(
-            "no permission to use /dev/fuse", next_step="sudo chmod a+rw /dev/fuse",
-        )  # fmt: skip
+        raise RomfsError("no permission to use /dev/fuse", next_step="sudo chmod a+rw /dev/fuse")
     if find_on_path("fusermount3") is None and find_on_path("fusermount") is None:
         raise RomfsError("fusermount is not installed", next_step=install_command())
 
@@ -173,17 +160,13 @@ def unmount(
         users = list(_processes_using(path))
         if users:
             shown = ", ".join(users[:_SHOWN_PROCESSES])
-            more = ", ..." if len(users) > _SHOWN_PROCESSES else ""
-            raise RomfsError(
-                f"the folder is in use by {shown}{more}", where=path,
-                next_step="end them or leave the folder, and try again",
-            )  # fmt: skip
-        inside = [m.mountpoint for m in mounts() if m.mountpoint.startswith(path + "/")]
+            what = f"the folder is in use by {shown}{', ...' * (len(users) > _SHOWN_PROCESSES)}"
+            next_step = "end them or leave the folder, and try again"
+            raise RomfsError(what, where=path, next_step=next_step)
+        inside = _mounted_in(path)
         if inside:
-            raise RomfsError(
-                f"something else is mounted in it, at {inside[-1]}", where=path,
-                next_step="unmount that first",
-            )  # fmt: skip
+            what = f"something else is mounted in it, at {inside[-1]}"
+            raise RomfsError(what, where=path, next_step="unmount that first")
         said = output.splitlines()
         raise RomfsError(f"cannot unmount: {said[-1] if said else 'no reason given'}", where=path)
     if pid is not None and not wait_for_exit(pid, _LAZY_SECONDS if lazy else _END_SECONDS):
@@ -209,11 +192,15 @@ def _unmount_when_free(path: str, lazy: bool) -> tuple[int, str]:
             code == 0
             or time.monotonic() > deadline
             or find_mount(path) is None
-            or any(m.mountpoint.startswith(path + "/") for m in mounts())
+            or _mounted_in(path)
             or any(_processes_using(path))
         ):
             return code, output
         time.sleep(_BUSY_PAUSE_SECONDS)
+
+
+def _mounted_in(path: str) -> list[str]:
+    return [each.mountpoint for each in mounts() if each.mountpoint.startswith(path + "/")]
 
 
 def wait_for_exit(pid: int, timeout: float) -> bool:

@@ -19,16 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system.files import (
-    CHUNK,
-    Progress,
-    cache_dir,
-    digest_bytes,
-    discard_folder,
-    make_private_dir,
-    no_progress,
-    replace_atomically,
-)
+from romfsfs.system import files
+from romfsfs.system.files import CHUNK, Progress, make_private_dir, no_progress, replace_atomically
 
 #: More than any camera's partition; what is larger is a mistake, or a zip bomb.
 MAX_FILE_BYTES = 256 << 20
@@ -101,9 +93,8 @@ class Zip:
     def _extract(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
         where = f"{self.name}, {info.filename}"
         if info.file_size > MAX_FILE_BYTES:
-            raise RomfsError(
-                f"a file of {info.file_size:,} bytes: no camera can hold that", where=where
-            )
+            what = f"a file of {info.file_size:,} bytes: no camera can hold that"
+            raise RomfsError(what, where=where)
         left = info.file_size
         with replace_atomically(path) as out, self._worded(where):
             _check_supported(info)
@@ -127,9 +118,8 @@ class Zip:
         except FileNotFoundError:
             raise
         except self.damaged as error:
-            raise RomfsError(
-                f"cannot read the zip: {error}", where=where, next_step="download it again"
-            ) from error
+            what = f"cannot read the zip: {error}"
+            raise RomfsError(what, where=where, next_step="download it again") from error
 
 
 def local_zip(path: Path) -> Zip:
@@ -152,13 +142,13 @@ def is_zip(path: Path) -> bool:
 
 def zip_folder(where: str) -> Path:
     """The folder of a zip (its path or URL) in the cache, made if need be."""
-    parent = make_private_dir(make_private_dir(cache_dir()) / "resources")
-    folder = parent / digest_bytes(where.encode(errors="surrogateescape"))[:32]
+    parent = make_private_dir(make_private_dir(files.cache_dir()) / "resources")
+    folder = parent / files.digest_bytes(where.encode(errors="surrogateescape"))[:32]
     if not folder.is_dir():
         for other in parent.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - (other / "lock").stat().st_mtime > _UNUSED_SECONDS:
-                    discard_folder(other)
+                    files.discard_folder(other)
     return make_private_dir(folder)
 
 
@@ -182,7 +172,7 @@ def _check_supported(info: zipfile.ZipInfo) -> None:
 
 
 def _kept_name(info: zipfile.ZipInfo) -> str:
-    name = digest_bytes(info.filename.encode(errors="surrogateescape"))[:16]
+    name = files.digest_bytes(info.filename.encode(errors="surrogateescape"))[:16]
     return f"{name}-{info.CRC:08x}-{info.file_size}"
 
 

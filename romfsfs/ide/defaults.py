@@ -8,6 +8,7 @@ firmware in `firmware/settings.json` (IDEs before 4.5: `firmware.txt`). Finds an
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -72,21 +73,17 @@ def find_defaults(
     if place is not None:
         found = list(_in_place(place, board, partition, fetching or Fetching()))
         if not found:
-            raise UsageError(
-                f"{what}, there", where=str(place), next_step=f"firmware releases: {_RELEASES}"
-            )
+            next_step = f"firmware releases: {_RELEASES}"
+            raise UsageError(f"{what}, there", where=str(place), next_step=next_step)
     else:
-        found = [
-            each for folder in resource_folders() for each in _in_place(folder, board, partition)
-        ]
+        folders = resource_folders()
+        found = [each for folder in folders for each in _in_place(folder, board, partition)]
         if not found and fetching is not None:
             found = list(_published(board, partition, wanted, fetching))
         if not found:
             where = "on this machine" if fetching is None else f"published at {published.WHERE}"
-            raise RomfsError(
-                f"{what}, {where}",
-                next_step=f"download a firmware release from {_RELEASES} and add --from FILE.zip",
-            )
+            next_step = f"download a firmware release from {_RELEASES} and add --from FILE.zip"
+            raise RomfsError(f"{what}, {where}", next_step=next_step)
     return sorted(found, key=lambda image: _rank(image, wanted))
 
 
@@ -188,11 +185,10 @@ def _in_folder(folder: Path, board: Board, partition: int) -> Iterator[DefaultIm
 
 
 def _version_in(path: Path, pattern: re.Pattern[str]) -> Version | None:
-    try:
+    with suppress(OSError):
         found = pattern.search(path.read_text("utf-8", "replace"))
-    except OSError:
-        return None
-    return find_version(found[0]) if found else None
+        return find_version(found[0]) if found else None
+    return None
 
 
 def _matching(names: Sequence[str], board: Board, partition: int, *, flat: bool) -> Iterator[str]:

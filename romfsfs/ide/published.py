@@ -5,6 +5,7 @@ resource folder. Of the version only what is needed is fetched, after the user a
 """
 
 import re
+from contextlib import suppress
 
 from romfsfs.errors import RomfsError
 from romfsfs.ide.archive import Fetching, Zip, zip_folder
@@ -22,11 +23,10 @@ _VERSION = re.compile(r"\s*v?(\d+\.\d+\.\d+)\s*")
 
 def known_version() -> str:
     """The version that was the newest when it was last asked for; '' before."""
-    try:
+    with suppress(FileNotFoundError, UnicodeDecodeError):
         text = (zip_folder(VERSION_URL) / "version").read_text("ascii")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return ""
-    return text if _VERSION.fullmatch(text) else ""
+        return text if _VERSION.fullmatch(text) else ""
+    return ""
 
 
 def is_known() -> bool:
@@ -58,9 +58,8 @@ def _newest(fetching: Fetching, size: str) -> str:
     if known and (fetching.offline or not fetching.update):
         return known
     if fetching.offline:
-        raise RomfsError(
-            "nothing has been downloaded yet", where=WHERE, next_step="repeat without --offline"
-        )
+        what = "nothing has been downloaded yet"
+        raise RomfsError(what, where=WHERE, next_step="repeat without --offline")
     if not known:
         fetching.agree(f"{size} from {WHERE}")
     from romfsfs.ide.remote import fetch_text

@@ -166,10 +166,8 @@ class _Remote:
         with self._answer(at, last) as response:
             if _about(response) != self.about():
                 self._forget()
-                raise RomfsError(
-                    "the server has another version now", where=self.url,
-                    next_step="run the command again",
-                )  # fmt: skip
+                what = "the server has another version now"
+                raise RomfsError(what, where=self.url, next_step="run the command again")
             with open(part, "ab") as out:
                 for data in response.iter_content(_READ):
                     out.write(data[: last + 1 - at])
@@ -181,18 +179,16 @@ class _Remote:
     @contextlib.contextmanager
     def _answer(self, first: int, last: int) -> Iterator[requests.Response]:
         if self._fetching.offline:
-            raise RomfsError(
-                "it is not on this machine", where=self.url, next_step="repeat without --offline"
-            )
+            what = "it is not on this machine"
+            raise RomfsError(what, where=self.url, next_step="repeat without --offline")
         if self._session is None:
             self._session = self._open.enter_context(requests.Session())
         headers = {"Range": f"bytes={first}-{last}"}
         with _answer(self._session, self.url, headers) as response:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {first}-"):
-                raise RomfsError(
-                    "the server does not send parts of a file", where=self.url,
-                    next_step="download the whole file, and name it with --from",
-                )  # fmt: skip
+                what = "the server does not send parts of a file"
+                next_step = "download the whole file, and name it with --from"
+                raise RomfsError(what, where=self.url, next_step=next_step)
             yield response
 
 
@@ -206,10 +202,9 @@ def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = la
             stalled = 0 if have() > best else stalled + 1
             best = max(best, have())
             if stalled >= _PATIENCE:
-                raise RomfsError(
-                    f"the download failed: {dropped}", where=url,
-                    next_step="repeat the command: it continues where it stopped",
-                ) from dropped  # fmt: skip
+                what = f"the download failed: {dropped}"
+                next_step = "repeat the command: it continues where it stopped"
+                raise RomfsError(what, where=url, next_step=next_step) from dropped
             time.sleep(_PAUSE_SECONDS * stalled)
 
 
@@ -227,10 +222,9 @@ def _answer(
     try:
         response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT, verify=chosen)
     except requests.exceptions.SSLError as error:
-        raise RomfsError(
-            f"its certificate is not accepted: {error}", where=url,
-            next_step="set $SSL_CERT_FILE to your organisation's certificates",
-        ) from error  # fmt: skip
+        what = f"its certificate is not accepted: {error}"
+        next_step = "set $SSL_CERT_FILE to your organisation's certificates"
+        raise RomfsError(what, where=url, next_step=next_step) from error
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, ValueError) as error:
         raise RomfsError(f"cannot fetch it: {error}", where=url) from error
     with response:

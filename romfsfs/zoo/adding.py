@@ -36,13 +36,9 @@ def copies(zoo: Zoo, model: Model, name: str = "", *, labels: bool = True) -> li
 
 
 def add(
-    zoo: Zoo,
-    wanted: list[Copy],
-    directory: Path,
-    *,
-    force: bool = False,
+    zoo: Zoo, wanted: list[Copy], directory: Path, *, force: bool = False,
     progress: Progress = no_progress,
-) -> None:
+) -> None:  # fmt: skip
     """Copy files into `directory` (made if need be), each complete or not at all.
 
     Nothing is written when one of them is there already, unless `force`: RomfsError. OSError from
@@ -50,11 +46,9 @@ def add(
     """
     existing = [copy.name for copy in wanted if os.path.lexists(directory / copy.name)]
     if existing and not force:
-        raise RomfsError(
-            f"{' and '.join(existing)} already there",
-            where=str(directory),
-            next_step="replace with --force, or choose another name with --as",
-        )
+        next_step = "replace with --force, or choose another name with --as"
+        what = f"{' and '.join(existing)} already there"
+        raise RomfsError(what, where=str(directory), next_step=next_step)
     directory.mkdir(parents=True, exist_ok=True)
     total = sum(copy.size for copy in wanted)
     done = 0

@@ -52,15 +52,12 @@ class Catalog:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UsageError(
-                f"{text!r} is the name of {len(found)} models",
-                next_step="give one of the paths: " + ", ".join(m.path for m in found[:8]),
-            )
+            what = f"{text!r} is the name of {len(found)} models"
+            paths = ", ".join(model.path for model in found[:8])
+            raise UsageError(what, next_step=f"give one of the paths: {paths}")
         if _named(text, self._models):
-            raise UsageError(
-                f"{text!r} is not for {board}, says the zoo's index.csv",
-                next_step="add it anyway with --all",
-            )
+            what = f"{text!r} is not for {board}, says the zoo's index.csv"
+            raise UsageError(what, next_step="add it anyway with --all")
         raise UsageError(f"the zoo has no model {text!r}", next_step=_suggestion(text, shown))
 
 

@@ -5,6 +5,7 @@ A source is written as people give it: `ide`, a folder, a zip on this machine, o
 daemon needs to know it too.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -22,6 +23,7 @@ VARIABLE = "ROMFSFS_ZOO"
 #: The source that is searched for: the resources of an installed OpenMV IDE, else those published.
 IDE = "ide"
 
+_SETTINGS = "zoo.json"
 _HOW = "name one with --from: a resource folder, a zip, or a URL"
 
 
@@ -32,8 +34,7 @@ def chosen() -> str:
 
 def remember(text: str) -> None:
     """Let later commands and mounts use this source."""
-    make_private_dir(state_dir())
-    with replace_atomically(_settings()) as file:
+    with replace_atomically(make_private_dir(state_dir()) / _SETTINGS) as file:
         file.write(json.dumps({"source": absolute(text)}).encode(errors="surrogateescape"))
 
 
@@ -102,19 +103,12 @@ def _check_url(text: str) -> None:
     except ValueError as error:
         raise UsageError(f"not a URL: {error}", where=text, next_step=_HOW) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            "not a URL of a server: http or https, and a name", where=text, next_step=_HOW
-        )
-
-
-def _settings() -> Path:
-    return state_dir() / "zoo.json"
+        what = "not a URL of a server: http or https, and a name"
+        raise UsageError(what, where=text, next_step=_HOW)
 
 
 def _remembered() -> str:
-    try:
-        record = json.loads(_settings().read_bytes())
-    except (FileNotFoundError, ValueError):
-        return ""
-    source = record.get("source") if isinstance(record, dict) else None
-    return source if isinstance(source, str) else ""
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+        source = json.loads((state_dir() / _SETTINGS).read_bytes())["source"]
+        return source if isinstance(source, str) else ""
+    return ""

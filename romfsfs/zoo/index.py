@@ -81,6 +81,5 @@ def parse_index(text: str, where: str) -> BoardFilter:
 
 
 def _wrong(what: str, where: str, line: int) -> RomfsError:
-    return RomfsError(
-        what, where=f"{where}, line {line}", next_step="correct it, or begin it with #"
-    )
+    next_step = "correct it, or begin it with #"
+    return RomfsError(what, where=f"{where}, line {line}", next_step=next_step)

@@ -51,10 +51,7 @@ def is_wanted(path: str) -> bool:
 
 def stem(name: str) -> str:
     """A model's file name without its suffix."""
-    for suffix in MODEL_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return name.rpartition(".")[0] if is_model(name) else name
 
 
 def label_name(model_name: str) -> str:
@@ -67,11 +64,9 @@ def label_name(model_name: str) -> str:
 
 def models(members: Mapping[str, Member]) -> list[Model]:
     """The models among these files, in code point order of their paths, each with its labels."""
-    return [
-        Model(path, members[path].size, _label(path, members), _page(path, members))
-        for path in sorted(members)
-        if is_model(path)
-    ]
+    paths = sorted(filter(is_model, members))
+    return [Model(path, members[path].size, _label(path, members), _page(path, members))
+            for path in paths]  # fmt: skip
 
 
 def _label(path: str, members: Mapping[str, Member]) -> str | None:
@@ -96,9 +91,6 @@ def checked_path(path: str, where: str) -> str:
     """A path that somebody else's zip gives; RomfsError unless it stays inside."""
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
-        raise RomfsError(
-            f"refused: a file is named {path!r}",
-            where=where,
-            next_step="a zoo's names are relative, with '/' between and without '..'",
-        )
+        next_step = "a zoo's names are relative, with '/' between and without '..'"
+        raise RomfsError(f"refused: a file is named {path!r}", where=where, next_step=next_step)
     return path

@@ -77,12 +77,10 @@ class FolderSource(Source):
 
     def scan(self) -> Scan:
         members: dict[str, Member] = {}
-        seen = {str(self.root): os.stat(self.root).st_mtime_ns}
+        seen: dict[str, int] = {}
         for folder, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            for each in folders:
-                path = os.path.join(folder, each)
-                seen[path] = os.lstat(path).st_mtime_ns
+            seen[folder] = os.stat(folder).st_mtime_ns
             prefix = os.path.relpath(folder, self.root) + "/" if folder != str(self.root) else ""
             for name in names:
                 path = prefix + name
@@ -170,8 +168,5 @@ def _zip_root(names: list[str]) -> str:
 
 
 def _not_a_zoo(why: str, where: str) -> RomfsError:
-    return RomfsError(
-        f"not a model zoo: {why}",
-        where=where,
-        next_step="choose a resource folder or zip with --from",
-    )
+    next_step = "choose a resource folder or zip with --from"
+    return RomfsError(f"not a model zoo: {why}", where=where, next_step=next_step)
