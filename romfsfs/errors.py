@@ -36,10 +36,8 @@ EXIT_INTERRUPTED = 130
 
 
 def printable(text: str) -> str:
-    """Names come from images and cameras: what would command a terminal is escaped.
-
-    A byte that is no UTF-8 is shown as that byte, so that a shell's $'...' takes it back.
-    """
+    """A name of an image or camera: what would command a terminal is escaped. A byte that is no
+    UTF-8 is shown as that byte, so that a shell's $'...' takes it back."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
@@ -134,10 +132,7 @@ class ImageError(RomfsError):
 
 
 class ImageFormatError(ImageError):
-    """Bytes that are not a well-formed ROMFS image.
-
-    offset: bytes from the start of the image at which the reader gave up. reason: why.
-    """
+    """offset: bytes from the start of the image at which the reader gave up. reason: why."""
 
     def __init__(self, reason: str, offset: int, *, where: str = "", next_step: str = "") -> None:
         place = f"{where}, offset {offset:#x}" if where else f"offset {offset:#x}"

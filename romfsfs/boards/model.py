@@ -68,11 +68,9 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A board. runtime_ids: (vendor, product) of its USB port while firmware runs; dfu_id: of its
-    boot loader. march: architecture for `mpy-cross`, '' for what the camera
-    reports. says: how the firmware begins to call itself
-    in `sys.implementation._machine` or `omv.arch()`, as normalised words (`table.identify`).
-    """
+    """runtime_ids: (vendor, product) of its USB port while firmware runs; dfu_id: of its boot
+    loader. march: architecture for `mpy-cross`, '' for what the camera reports. says: how the
+    firmware begins to call itself, as normalised words (`table.identify`)."""
 
     name: str
     display_name: str

@@ -1,21 +1,9 @@
 """Haar cascades: OpenCV's `.xml` to the `.cascade` that `image.HaarCascade` loads.
 
-The binary is little-endian and has no magic number. With S stages, F features, R rectangles:
-
-    3 x int32   window width, height, S
-    S x uint8   features of each stage, then zeros until 12 + S is a multiple of 4
-    S x int16   stage thresholds x 256
-    F x int16   feature thresholds x 4096
-    F x int16   left values x 256, then F x int16 right values x 256
-    F x uint8   rectangles of each feature
-    R x int8    weights, then R x 4 uint8 x, y, width, height
-
-Values truncate toward zero (docs/converters.md, "Haar cascades"). Two generations of
-XML: the new one has `stageNum`, and trees that name features by number; the old one has the
-features in the trees. The binary knows upright rectangles with whole weights, in stages one after
-the other, of features that each decide alone: what is more than that is refused. Tilted features
-lose their tilt and detect worse; the camera's own factory image has such a cascade, so that is a
-warning.
+The binary and the two generations of XML are in docs/converters.md, "Haar cascades". It knows
+upright rectangles with whole weights, in stages one after the other, of features that each decide
+alone: what is more than that is refused. Tilted features lose their tilt and detect worse; the
+camera's own factory image has such a cascade, so that is a warning.
 """
 
 from __future__ import annotations

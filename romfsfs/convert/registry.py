@@ -1,11 +1,8 @@
 """`Converters`: which converter a file needs, and its result from the cache or from the tool.
 
-    lookup    never runs a tool: READY, FAILED, or PENDING when a tool would have to run
-    convert   runs it
-
-A result is filed under a digest of the source's bytes and of everything else that it depends on,
-and the tool works on a private copy whose digest has been compared: a changed file cannot be
-given the result of what it was before.
+`lookup` never runs a tool, `convert` does. A result is filed under a digest of the source's bytes
+and of everything else that it depends on, and the tool works on a private copy whose digest has
+been compared: a changed file cannot be given the result of what it was before.
 """
 
 import contextlib

@@ -1,9 +1,8 @@
 """Desktop notifications: of conversions that failed, of edits that a mount leaves behind, and of
 cameras that were plugged in and could not be mounted.
 
-The daemon that serves a mount sends them: somebody who copies a broken script with a file manager,
-or ejects the mount there, sees no terminal. A notification that cannot be shown is written to the
-log and forgotten.
+Somebody who copies a broken script with a file manager, or ejects the mount there, sees no
+terminal. A notification that cannot be shown is written to the log and forgotten.
 """
 
 import logging

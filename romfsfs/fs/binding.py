@@ -1,9 +1,8 @@
 """Which FUSE binding and library a mount uses, and the little that differs between them.
 
-fusepy (module `fuse`, libfuse 2) is required by this package; mfusepy, its maintained fork, comes
-with the `fuse3` extra and is used for libfuse 3. `$ROMFSFS_FUSE` (fusepy, mfusepy or auto)
-chooses; auto is mfusepy where it is installed and a libfuse 3 can be loaded that does not stop
-for good (see `request_loop.py`), else fusepy.
+fusepy (module `fuse`, libfuse 2) is required; mfusepy, its fork, is used for libfuse 3.
+`$ROMFSFS_FUSE` (fusepy, mfusepy or auto) chooses; auto is mfusepy where it is installed and a
+libfuse 3 can be loaded that does not stop for good (see `request_loop.py`), else fusepy.
 
 Both find their library with `ctypes.util.find_library`, which runs compilers; and mfusepy
 prefers libfuse 2. So the library is found here and handed over in `$FUSE_LIBRARY_PATH`. A library

@@ -163,12 +163,8 @@ def _raise_file_limit() -> None:
 
 
 def _share_one_heap() -> None:
-    """Keep memory in proportion to the tree, not to the tree times libfuse's threads.
-
-    glibc gives each thread a heap of its own, which keeps the most it ever needed: a look at
-    20,000 files, ten times over. Threads that take turns anyway, under the interpreter's lock,
-    gain nothing by that.
-    """
+    """glibc gives each thread a heap of its own, which keeps the most it ever needed: a look at
+    20,000 files, ten times over. Threads that take turns anyway gain nothing by that."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
@@ -241,10 +237,8 @@ def _daemon(serve: _Serve, channel: int) -> None:
 
 
 def _redirect_output() -> BinaryIO:
-    """Standard input from nowhere; output to a temporary file until the session's log is known.
-
-    libfuse says on standard error why it cannot mount.
-    """
+    """Standard input from nowhere; output to a temporary file until the session's log is known:
+    libfuse says on standard error why it cannot mount."""
     captured = tempfile.TemporaryFile()  # noqa: SIM115 (lives until the mount is ready)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -263,10 +257,8 @@ def _redirect_output() -> BinaryIO:
 
 
 class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in Python 3.10
-    """To standard error; once that is a log file, the file stays within bounds.
-
-    People read it with `cat`: names in it command no terminal.
-    """
+    """To standard error; once that is a log file, it stays within bounds. People read it with
+    `cat`: names in it command no terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).expandtabs().split("\n")))
@@ -385,10 +377,8 @@ class _Sender:
 
 
 def _rebuilt(fields: dict[str, Any]) -> RomfsError:
-    """The daemon's error in this process: same class (and so exit code), same words.
-
-    Errors are defined where they are raised too, in modules that only the daemon may have imported.
-    """
+    """The daemon's error in this process: same class (and so exit code), same words. The module
+    that defines it may be imported in the daemon alone."""
     module, name = fields.pop("type")
     kind = getattr(importlib.import_module(module), name)
     error: RomfsError = kind.__new__(kind)

@@ -23,10 +23,9 @@ _READABLE, _WRITABLE = 0x100, 0x200
 def fuse_class_of(module: Any, libfuse: int) -> Any:
     """The binding's FUSE, quicker where it counts, and with what mfusepy drops for libfuse 3.
 
-    Attributes are filled in field by field, where both bindings go through a dictionary, for as
-    long as all the rest of the request. Reading and writing use libfuse's own buffer, which they
-    copy. They make a new structure for each entry of a folder; one will do, since libfuse
-    copies it.
+    Attributes are filled in field by field, where both bindings go through a dictionary. Reading
+    and writing use libfuse's own buffer, which they copy. They make a new structure for each entry
+    of a folder; one will do, since libfuse copies it.
     """
 
     # A ctypes array would be a type of its own for each size: 40 us to make, and 2 KB until the

@@ -4,11 +4,10 @@ Paths come from libfuse as '/a/b' whose characters are the name's bytes (Latin-1
 `binding.py`), so every name a file system can hold passes through unharmed.
 
 libfuse keeps an open file that is unlinked or renamed over by renaming it to `.fuse_hiddenN` in
-the same folder, N being 16 hexadecimal digits unique in this mount (`hidden_name` in libfuse's
-`lib/fuse.c`). Here such names live in a folder of their own, whatever folder they were given in:
-they show in no listing, do not keep their folder from being removed, follow it when it is
-renamed, and are never in the work tree that gets packed. These names are libfuse's: making one
-otherwise is refused (EPERM), but a `mv` to one cannot be told from libfuse's own and removes.
+the same folder, N being 16 hexadecimal digits (`hidden_name` in its `lib/fuse.c`). Here such names
+live in a folder of their own: they show in no listing, do not keep their folder from being removed,
+and are never packed. Making one otherwise is refused (EPERM), but a `mv` to one cannot be told from
+libfuse's own and removes.
 """
 
 import contextlib

@@ -2,9 +2,7 @@
 
 The IDE copies what it ships into the user's settings folder when it first starts, and updates it
 there over the network, so that copy is the newest. Sources of the places: `userResourcePath` of
-the IDE's `icore.cpp` (the folder of the settings file, then the program's id: `openmvide`, in old
-versions `qtcreator`; so on macOS too), and what its installers write. The zoo and the default
-images share it.
+the IDE's `icore.cpp`, and what its installers write.
 """
 
 import glob

@@ -4,10 +4,8 @@
 folder, so that it can be listed without a network; a member's goes once the member is extracted,
 and until then the next command that asks resumes it.
 
-What servers do (docs/cameras.md, "Default contents"): GitHub redirects to another host, with an
-address that is signed for one method and expires, so each request begins at the URL itself, and
-nothing is asked by HEAD. That host knows no ranges counted from the end: the size is asked for with
-a range of one byte.
+What servers do: docs/cameras.md, "Default contents". So each request begins at the URL itself,
+nothing is asked by HEAD, and the size is asked for with a range of one byte.
 
 Proxies as the environment has them; certificates of the system, or of $SSL_CERT_FILE.
 """

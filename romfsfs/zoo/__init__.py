@@ -8,8 +8,8 @@
     tree       the zoo as `.romfs/zoo/` in a mount
     adding     a model and its labels into a directory
 
-Imports nothing of romfsfs but errors, files, ide and boards. Trust: names, sizes and digests of
-what is downloaded are checked; the patterns of an `index.csv` run in a bounded process.
+Names, sizes and digests of what is downloaded are checked; the patterns of an `index.csv` run in a
+bounded process.
 """
 
 from romfsfs.zoo.tree import ZooTree, open_zoo

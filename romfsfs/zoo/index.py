@@ -1,10 +1,6 @@
 """`models/index.csv`: which boards a model is shown for.
 
-`#` begins a comment line; blank lines say nothing; every other line is `"path regex", "board
-regex"`. The first line whose path regex is found in a file's path decides: the file is shown if
-the board regex, whatever the case, is found in the name of the board's folder (`OPENMV_N6`); an
-empty one hides it from every board. Sources: docs/cameras.md, "Default contents", and the IDE's
-`openmvmodelzoo.cpp`.
+Its form: docs/cameras.md, "Default contents" (the IDE's `openmvmodelzoo.cpp`).
 
 Two decisions. The IDE looks at absolute paths, so a regex may begin with `/models/`; one may as
 well begin at the vendor (`^vendor/`): both are tried. A file that no line is about is shown: it is

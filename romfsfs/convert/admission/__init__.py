@@ -6,10 +6,9 @@
     scripts       bytecode against what the camera loads, and the text of what stays source
     names         names that mean something to the firmware
 
-It looks at the bytes as they lie in the image, whether they were converted, copied in as they
-are, or were in the image before. Errors are what cannot work on that board, warnings what may
-not; of what was not looked at, nothing is said. Pure and quick: it reads what it needs and runs
-nothing, so every look at a tree can afford it.
+It looks at the bytes as they lie in the image, however they came there. Errors are what cannot
+work on that board, warnings what may not; of what was not looked at, nothing is said. It reads what
+it needs and runs nothing, so every look at a tree can afford it.
 """
 
 from romfsfs.convert.admission.impostors import impostor
