@@ -118,23 +118,17 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _board(name: str, entry: dict[str, Any]) -> Board:
     return Board(
-        name=name,
-        display_name=entry["title"],
-        arch_string=entry["arch"],
-        march=entry["march"],
+        name, entry["title"], entry["arch"], entry["march"],
         runtime_ids=tuple(_usb_id(text) for text in entry.get("usb", ())),
         dfu_id=_usb_id(entry["usb_dfu"]) if "usb_dfu" in entry else None,
         partitions=tuple(_partition(*item) for item in enumerate(entry["partitions"])),
         says=tuple(_words(text) for text in entry["says"]),
-    )
+    )  # fmt: skip
 
 
 def _partition(index: int, entry: dict[str, Any]) -> Partition:
-    suffixes = tuple(
-        (suffix, int(alignment))
-        for alignment, group in entry["align"].items()
-        for suffix in group.split()
-    )
+    groups = entry["align"].items()
+    suffixes = tuple((suffix, int(size)) for size, group in groups for suffix in group.split())
     npu: VelaNpu | NeuralArtNpu | None = None
     if vela := entry.get("vela"):
         npu = VelaNpu(vela["system"], vela["accelerator"], vela["memory"], _size(vela["sram_heap"]))

@@ -75,12 +75,10 @@ def _rules(option: str, name: str, texts: Iterable[str]) -> list[Rule]:
         else:
             found[pattern] = _value(name, value)
     try:
-        return [
-            Rule(pattern, FileOptions(**{name: check(name, value)}))
-            for pattern, value in found.items()
-        ]
+        checked = {pattern: check(name, value) for pattern, value in found.items()}
     except OptionError as caught:
         raise UsageError(str(caught), where=f"--{option}") from None
+    return [Rule(pattern, FileOptions(**{name: value})) for pattern, value in checked.items()]
 
 
 def _value(name: str, text: str) -> Any:

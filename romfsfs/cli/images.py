@@ -164,19 +164,15 @@ def _summary(
     image: Image, digest: str, source: str, board: Board | None, partition: int
 ) -> dict[str, Any]:
     nodes = [node for _, node in walk(image)]
-    rules = board.partition(partition).alignment if board else DEFAULT_RULES
+    files = [node for node in nodes if isinstance(node, FileNode)]
+    place = board.partition(partition) if board else None
+    notes = lint(image, place.alignment if place else DEFAULT_RULES)
     return {
-        "source": source,
-        "board": board.name if board else None,
-        "size": image.size,
-        "digest": digest,
-        "files": sum(isinstance(node, FileNode) for node in nodes),
-        "directories": sum(not isinstance(node, FileNode) for node in nodes),
-        "data": sum(node.extent.size for node in nodes if isinstance(node, FileNode)),
-        "trailing": image.trailing,
-        "capacity": board.partition(partition).size if board else None,
-        "notes": [note._asdict() for note in lint(image, rules)],
-    }
+        "source": source, "board": board.name if board else None, "size": image.size,
+        "digest": digest, "files": len(files), "directories": len(nodes) - len(files),
+        "data": sum(node.extent.size for node in files), "trailing": image.trailing,
+        "capacity": place.size if place else None, "notes": [note._asdict() for note in notes],
+    }  # fmt: skip
 
 
 #: What every layout of ours has: `verify` says it only when asked for more.

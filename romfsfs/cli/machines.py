@@ -165,16 +165,12 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
     except RomfsError as error:
         record["error"] = error.line
         return record
-    record.update(
-        board=info.board,
-        firmware=info.firmware,
-        bytecode=".".join(map(str, info.mpy_version)) if info.mpy_version else None,
-        architecture=info.march,
-        slots=[slot.record() for slot in info.slots],
-        notes=list(info.notes),
-        partitions=[asdict(partition) for partition in partitions],
-    )
-    return record
+    return record | {
+        "board": info.board, "firmware": info.firmware, "architecture": info.march,
+        "bytecode": ".".join(map(str, info.mpy_version)) if info.mpy_version else None,
+        "slots": [slot.record() for slot in info.slots], "notes": list(info.notes),
+        "partitions": [asdict(partition) for partition in partitions],
+    }  # fmt: skip
 
 
 def _dfu_records(output: Output) -> list[dict[str, Any]]:

@@ -77,16 +77,11 @@ def list_models(
             opened.fetch(model.path for model in models)
     descriptions = opened.descriptions(models)
     records = [
-        {
-            "path": model.path,
-            "size": model.size,
-            "labels": model.label,
-            **descriptions.get(model.path, Description("", ""))._asdict(),
-            "input": _input(opened, model),
-            "fits": _fits(model.size, *room) if room else "",
-        }
+        {"path": model.path, "size": model.size, "labels": model.label,
+         **descriptions.get(model.path, Description("", ""))._asdict(),
+         "input": _input(opened, model), "fits": _fits(model.size, *room) if room else ""}
         for model in models
-    ]
+    ]  # fmt: skip
     if as_json:
         shown_for = None if show_all else name
         output.json({"source": opened.name, "board": shown_for, "models": records})

@@ -90,13 +90,9 @@ class Cache:
         return entry
 
     def put(
-        self,
-        key: str,
-        artifact: Path | None,
-        failed: bool,
-        diagnostics: tuple[Diagnostic, ...],
+        self, key: str, artifact: Path | None, failed: bool, diagnostics: tuple[Diagnostic, ...],
         figures: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Entry:
+    ) -> Entry:  # fmt: skip
         """File a result; `artifact` is moved. Call with the key locked, and before `work_folder`
         ends."""
         digest, size = "", 0
@@ -106,13 +102,9 @@ class Cache:
             digest, size = digest_file(artifact), artifact.stat().st_size
             os.replace(artifact, kept)
         record = {
-            "schema": _SCHEMA,
-            "failed": failed,
-            "digest": digest,
-            "size": size,
-            "diagnostics": [each._asdict() for each in diagnostics],
-            "figures": dict(figures),
-        }
+            "schema": _SCHEMA, "failed": failed, "digest": digest, "size": size,
+            "diagnostics": [each._asdict() for each in diagnostics], "figures": dict(figures),
+        }  # fmt: skip
         with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
             json.dump(record, file)
         os.replace(file.name, kept.with_suffix(_RECORD))

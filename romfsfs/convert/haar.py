@@ -63,10 +63,8 @@ class HaarConverter:
         if kind == "HAAR":
             return Decision(State.PENDING, path[: -len(".xml")] + ".cascade")
         if kind:
-            message = (
-                f"is a cascade of {kind} features, and the camera runs only Haar cascades; use "
-            )
-            message += "one of OpenCV's haarcascade_*.xml"
+            message = f"is a cascade of {kind} features, and the camera runs only Haar cascades; "
+            message += "use one of OpenCV's haarcascade_*.xml"
             return unchanged(path, warning("cascade-unsupported", message))
         return unchanged(path)
 
@@ -80,10 +78,8 @@ class HaarConverter:
         output.write_bytes(made.data)
         if not made.tilted:
             return Product(output)
-        message = (
-            f"{made.tilted} of its {made.features} features are tilted, the camera treats them "
-        )
-        message += "as upright and detects worse; try it, or use a cascade without them"
+        message = f"{made.tilted} of its {made.features} features are tilted, the camera treats "
+        message += "them as upright and detects worse; try it, or use a cascade without them"
         return Product(output, (warning("cascade-tilted", message),))
 
 
@@ -211,20 +207,16 @@ def _encode(window: tuple[int, int], stages: Sequence[Stage]) -> Cascade:
         if x + width > window[0] or y + height > window[1]:
             what = f"a rectangle of {width} x {height} at {x}, {y} reaches out of the window of "
             raise CascadeError(f"{what}{window[0]} x {window[1]}")
-    data = b"".join(
-        (
-            _pack("i", (*window, len(stages)), "window size"),
-            _pack("B", (len(stage.features) for stage in stages), "features of a stage"),
-            bytes(-(12 + len(stages)) % 4),
-            _pack("h", (int(stage.threshold * 256) for stage in stages), "stage threshold"),
-            _pack("h", (int(each.threshold * 4096) for each in features), "feature threshold"),
-            _pack("h", (int(each.left * 256) for each in features), "left value"),
-            _pack("h", (int(each.right * 256) for each in features), "right value"),
-            _pack("B", (len(each.rectangles) for each in features), "rectangles of a feature"),
-            _pack("b", (each[4] for each in rectangles), "weight"),
-            _pack("B", (side for each in rectangles for side in each[:4]), "rectangle"),
-        )
-    )
+    data = _pack("i", (*window, len(stages)), "window size")
+    data += _pack("B", (len(stage.features) for stage in stages), "features of a stage")
+    data += bytes(-len(data) % 4)
+    data += _pack("h", (int(stage.threshold * 256) for stage in stages), "stage threshold")
+    data += _pack("h", (int(each.threshold * 4096) for each in features), "feature threshold")
+    data += _pack("h", (int(each.left * 256) for each in features), "left value")
+    data += _pack("h", (int(each.right * 256) for each in features), "right value")
+    data += _pack("B", (len(each.rectangles) for each in features), "rectangles of a feature")
+    data += _pack("b", (each[4] for each in rectangles), "weight")
+    data += _pack("B", (side for each in rectangles for side in each[:4]), "rectangle")
     return Cascade(data, len(features), sum(each.tilted for each in features))
 
 

@@ -167,12 +167,10 @@ class Converters:
                         product = _run(converter, job, self._cache.directory)
                         if not product.cacheable:
                             return self._remember(key, path, product)
-                        entry = self._cache.put(
-                            key,
-                            None if decision.keep_source or product.failed else product.artifact,
-                            product.failed,
-                            product.diagnostics,
-                        )
+                        kept = product.artifact
+                        if decision.keep_source or product.failed:
+                            kept = None
+                        entry = self._cache.put(key, kept, product.failed, product.diagnostics)
                         if product.figures is not None and entry.digest:
                             keep(self._cache, entry.digest, product.figures)
             except LockTimeout:
@@ -211,13 +209,8 @@ def _run(converter: Converter, job: Job, cache: Path) -> Product:
 
 
 def _key(converter: Converter, decision: Decision, digest: str) -> str:
-    parts = (
-        converter.name,
-        str(converter.version),
-        "check" if decision.keep_source else "store",
-        digest,
-        *decision.parameters,
-    )
+    kind = "check" if decision.keep_source else "store"
+    parts = (converter.name, str(converter.version), kind, digest, *decision.parameters)
     joined = "\0".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
 

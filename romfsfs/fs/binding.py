@@ -132,14 +132,11 @@ class Binding:
         }
         owner.fuse_main_real = ours
         try:
+            # In the foreground: the daemon has forked already, before it started threads.
             fuse_class_of(self._module, self.libfuse[0])(
-                operations,
-                _bytewise(mountpoint),
-                raw_fi=True,
-                encoding=ENCODING,
-                foreground=True,  # the daemon has forked already, before it started threads
-                **bytewise,
-            )
+                operations, _bytewise(mountpoint), raw_fi=True, encoding=ENCODING,
+                foreground=True, **bytewise,
+            )  # fmt: skip
         finally:
             owner.fuse_main_real = theirs
 

@@ -58,12 +58,9 @@ def remote_zip(url: str, fetching: Fetching) -> Zip:
     with _Remote(url, fetching).alone() as file:
         file.about(anew=fetching.update and not fetching.offline)
     return Zip(
-        url,
-        lambda: _Remote(url, fetching).opened(),
-        lambda: repr(_Remote(url, fetching).known()),
-        zip_folder(url),
-        (*DAMAGED, remotezip.RemoteZipError),
-    )
+        url, lambda: _Remote(url, fetching).opened(), lambda: repr(_Remote(url, fetching).known()),
+        zip_folder(url), (*DAMAGED, remotezip.RemoteZipError),
+    )  # fmt: skip
 
 
 def is_known(url: str) -> bool:
