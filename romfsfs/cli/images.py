@@ -9,18 +9,9 @@ from typing import Any, BinaryIO
 import click
 
 from romfsfs.boards import Board, get_board
+from romfsfs.cli import parameters
 from romfsfs.cli.output import Output, count_text
-from romfsfs.cli.parameters import (
-    CAMERA_BOARD,
-    DIRECTORY,
-    IMAGE,
-    JSON,
-    PARTITION,
-    PARTITION_0,
-    REPLACE,
-    SOURCE,
-    board,
-)
+from romfsfs.cli.parameters import board
 from romfsfs.cli.reading import image_of, tree_of
 from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.convert import Target
@@ -45,10 +36,10 @@ from romfsfs.system.files import digest_fd
 
 
 @click.command()
-@IMAGE
+@parameters.IMAGE
 @board("The board it is for; remembered. See: romfsfs boards.", required=True)
-@PARTITION_0
-@REPLACE
+@parameters.PARTITION_0
+@parameters.REPLACE
 @click.pass_obj
 def new(output: Output, image: str, board: str, partition: int, force: bool) -> None:
     """Make an empty image for a board."""
@@ -67,10 +58,10 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 
 
 @click.command()
-@SOURCE
-@DIRECTORY
-@CAMERA_BOARD
-@PARTITION
+@parameters.SOURCE
+@parameters.DIRECTORY
+@parameters.CAMERA_BOARD
+@parameters.PARTITION
 @click.pass_obj
 def extract(
     output: Output, source: str, directory: str, board: str | None, partition: int | None
@@ -87,11 +78,11 @@ def extract(
 
 
 @click.command()
-@SOURCE
+@parameters.SOURCE
 @board("Check alignment and capacity for it.")
-@PARTITION_0
+@parameters.PARTITION_0
 @click.option("--map", "as_map", is_flag=True, help="What lies where, and what is free.")
-@JSON
+@parameters.JSON
 @click.pass_obj
 def info(
     output: Output, source: str, board: str | None, partition: int, as_map: bool, as_json: bool
@@ -180,10 +171,10 @@ _USUAL = frozenset({"padding"})
 
 
 @click.command()
-@SOURCE
+@parameters.SOURCE
 @board("Also check alignment and capacity for this board.")
-@PARTITION_0
-@JSON
+@parameters.PARTITION_0
+@parameters.JSON
 @click.pass_obj
 def verify(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> int:
     """Check SOURCE as the camera would read it; exit code 4 if it is invalid or does not fit."""

@@ -10,20 +10,9 @@ from pathlib import Path
 
 import click
 
-from romfsfs.cli import values
+from romfsfs.cli import reports, values
 from romfsfs.cli.output import Output, confirmed, count_text, fitted
 from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, TRY, force, where
-from romfsfs.cli.reports import (
-    DIFF_COLOURS,
-    NOTHING_COMMITTED,
-    STATUS_COLOURS,
-    commit_record,
-    idle_record,
-    say_commit,
-    say_tried,
-    write_record,
-    write_text,
-)  # fmt: skip
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, printable, shell_word
 from romfsfs.session.connect import device, session_device
 from romfsfs.session.diff import changes_between, diff_images, diff_session
@@ -63,7 +52,7 @@ def status(
     found = find_session(where, partition, only_looks=True)
     if found.idle and not (follow or as_html):
         if as_json:
-            output.json(idle_record(found.session))
+            output.json(reports.idle_record(found.session))
         else:
             output.show(f"{found.session.info.title}: not mounted, no edits\n")
         return EXIT_OK
@@ -86,7 +75,7 @@ def status(
         else:
             mounted = found.mountpoint is not None
             told = result.json() if as_json else result.text(verbose, mounted=mounted)
-    output.show(told, () if as_json or as_html else STATUS_COLOURS)
+    output.show(told, () if as_json or as_html else reports.STATUS_COLOURS)
     return EXIT_FAILURE if exit_code and not clean else EXIT_OK
 
 
@@ -123,7 +112,7 @@ def diff(
         lines = diff_images(old, new, is_wanted)
     first = next(lines, None)
     if first is not None:
-        output.show_exactly(itertools.chain([first], lines), DIFF_COLOURS)
+        output.show_exactly(itertools.chain([first], lines), reports.DIFF_COLOURS)
     elif images is None:
         refuse_unknown(found.session, found.session.derive(), wanted)
 
@@ -181,7 +170,7 @@ def commit(
     session = found.session
     if found.idle and elsewhere is None and not compact:
         if as_json:
-            output.json(NOTHING_COMMITTED)
+            output.json(reports.NOTHING_COMMITTED)
         else:
             output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
         return EXIT_OK
@@ -194,11 +183,11 @@ def commit(
             with session_device(session, "commit") as opened:
                 report = commit_session(session, opened, options, found.mounted, progress)
     if as_json:
-        output.json(commit_record(report))
+        output.json(reports.commit_record(report))
     else:
-        say_commit(output, elsewhere or session.info.name, report)
+        reports.say_commit(output, elsewhere or session.info.name, report)
     argument = shell_word(elsewhere) if elsewhere is not None else session.info.argument
-    return say_tried(output, argument, report.write, quiet=as_json)
+    return reports.say_tried(output, argument, report.write, quiet=as_json)
 
 
 @click.command()
@@ -261,13 +250,17 @@ def undo(
             session, opened, number, restart=not no_reset, slot=slot if force else "",
             mounted=found.mounted, progress=progress,
         )  # fmt: skip
-    record = {"restored": entry.number, "digest": entry.digest, "write": write_record(report)}
+    record = {
+        "restored": entry.number,
+        "digest": entry.digest,
+        "write": reports.write_record(report),
+    }
     if as_json:
         output.json(record)
     else:
         # Now that it is true.
         _say_undone(output, wanted, changes)
-        output.say(f"{session.info.name}: {write_text(report, entry.size)}")
+        output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
 
 
 def _say_undone(

@@ -12,22 +12,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from romfsfs.boards import get_board
-from romfsfs.cli import values
+from romfsfs.cli import parameters, values
 from romfsfs.cli.fetching import OFFLINE, fetching
 from romfsfs.cli.output import Output, confirmed, write_all
-from romfsfs.cli.parameters import (
-    CAMERA,
-    CAMERA_BOARD,
-    IMAGE,
-    JSON,
-    OVER_ANYTHING,
-    PARTITION,
-    REPLACE,
-    SLOT,
-    WAIT,
-    YES,
-    partition,
-)
+from romfsfs.cli.parameters import partition
 from romfsfs.cli.reading import known_copy
 from romfsfs.cli.reports import HELD, refuse_existing, wait_for, write_record, write_text
 from romfsfs.devices.base import Device, DeviceInfo
@@ -47,13 +35,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@CAMERA
-@IMAGE
-@CAMERA_BOARD
-@PARTITION
-@WAIT
-@REPLACE
-@JSON
+@parameters.CAMERA
+@parameters.IMAGE
+@parameters.CAMERA_BOARD
+@parameters.PARTITION
+@parameters.WAIT
+@parameters.REPLACE
+@parameters.JSON
 @click.pass_obj
 def pull(
     output: Output, camera: str, image: str, board: str | None, partition: int | None, wait: bool,
@@ -105,19 +93,19 @@ def _pull(
 
 
 @click.command()
-@CAMERA
+@parameters.CAMERA
 @click.option(
     "--from", "place", metavar="PLACE", shell_complete=values.files,
     help="An image, a firmware release, an IDE's resource folder, or the URL of a zip.",
 )  # fmt: skip
-@CAMERA_BOARD
+@parameters.CAMERA_BOARD
 @partition("Only this one. Default: all of the board's.")
-@WAIT
-@YES
+@parameters.WAIT
+@parameters.YES
 @OFFLINE
-@OVER_ANYTHING
-@SLOT
-@JSON
+@parameters.OVER_ANYTHING
+@parameters.SLOT
+@parameters.JSON
 @click.pass_obj
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
