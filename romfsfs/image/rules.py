@@ -1,7 +1,5 @@
 """How file data has to be aligned in an image, by file name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Locked before anything is remembered: whoever is refused must not change what another works with.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

@@ -1,7 +1,5 @@
 """Bytes from one open file to another, digested on the way."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -3,8 +3,6 @@
 `WHAT (WHERE); NEXT STEP`: the system names no next step, and often no place.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -3,8 +3,6 @@
 A look into the table asks no mount anything: one that does not answer holds nobody up.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -3,8 +3,6 @@
 The protocol and its bytes: docs/cameras.md, "Serial". All times are seconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import time

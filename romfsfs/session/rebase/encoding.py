@@ -1,7 +1,5 @@
 """From a plan to a verified image file."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
