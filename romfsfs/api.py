@@ -8,12 +8,6 @@
         report = editor.commit()
     print(report.digest, report.write.verified)
 
-    mounted = romfsfs.mount("app.img", "cam/")
-    print(romfsfs.find("cam/").session.status().text())
-    romfsfs.unmount("cam/")
-
-    digest = romfsfs.build("product/", "product.img", board="OPENMV_N6")
-
     for camera, outcome in romfsfs.push("product.img", ["/dev/ttyACM0", "camera:3871"]).items():
         print(camera, "failed: %s" % outcome if isinstance(outcome, Exception) else "holds it")
 

@@ -50,7 +50,7 @@ COMMANDS = {
     "desktop": ("desktop", "Commit, Status and image files in file managers."),
     "completion": ("completion", "The completion script for your shell."),
     "man": ("man", "The manual page."),
-    "help": ("help", "Help for a command, or the list of commands."),
+    "help": ("man", "Help for a command, or the list of commands."),
 }
 
 #: What people also type.
