@@ -56,10 +56,8 @@ def get_board(name: str) -> Board:
     wanted = re.sub(r"[-\s]+", "_", name.strip()).upper()
     known = boards()
     if wanted == "GENERIC":
-        raise UsageError(
-            "generic stands for what is not in the table, and reports itself what it is",
-            next_step="leave --board out, or enter the board in boards.toml",
-        )
+        what = "generic stands for what is not in the table, and reports itself what it is"
+        raise UsageError(what, next_step="leave --board out, or enter the board in boards.toml")
     board = known.get(wanted) or known.get(f"OPENMV_{wanted}")
     if board is None:
         from difflib import get_close_matches
@@ -81,9 +79,8 @@ def parse_board(text: str) -> tuple[Board, int | None]:
     if not colon:
         return board, None
     if not number.isdecimal():
-        raise UsageError(
-            f"not a partition number: {number!r}", where=text, next_step=f"such as {board.name}:0"
-        )
+        what, next_step = f"not a partition number: {number!r}", f"such as {board.name}:0"
+        raise UsageError(what, where=text, next_step=next_step)
     return board, board.partition(int(number)).index
 
 

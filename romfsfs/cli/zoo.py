@@ -92,11 +92,9 @@ def list_models(
         if text:
             output.show(textwrap.shorten(text, width, placeholder=" ...") + "\n")
         for each in group:
-            labels = "  + labels" if each["labels"] else ""
-            output.show(
-                f"  {each['size']:>10,} B  {each['fits']:9}  {each['input'] or '?':18}  "
-                f"{printable(each['path'])}{labels}\n"
-            )
+            path = printable(each["path"]) + ("  + labels" if each["labels"] else "")
+            fits, shape = each["fits"], each["input"] or "?"
+            output.show(f"  {each['size']:>10,} B  {fits:9}  {shape:18}  {path}\n")
     if not models:
         hint = f" for {name}; see --all" if name and not show_all else ""
         output.note(f"no models in {opened.name}{hint}")
@@ -222,8 +220,8 @@ def _check_capacity(found: Found, folder: Path, wanted: list[Copy]) -> None:
         if capacity is None or copy.size <= capacity:
             continue
         if not converters.concerns(str(folder / copy.name)):
+            what = f"larger than the partition: {copy.size:,} B of {capacity:,} B"
             raise CapacityError(
-                f"larger than the partition: {copy.size:,} B of {capacity:,} B",
-                size=copy.size, capacity=capacity, where=copy.source,
+                what, size=copy.size, capacity=capacity, where=copy.source,
                 next_step="choose a smaller one: romfsfs zoo list",
             )  # fmt: skip

@@ -60,10 +60,8 @@ class Excludes:
 def _clean(rule: str) -> str:
     pattern = rule.strip().rstrip("/")
     if "/" in pattern:
-        raise UsageError(
-            f"exclude pattern {rule!r} has a '/'",
-            next_step="patterns match single names; give the name of the file or folder",
-        )
+        next_step = "patterns match single names; give the name of the file or folder"
+        raise UsageError(f"exclude pattern {rule!r} has a '/'", next_step=next_step)
     if pattern == "!":
         raise UsageError(f"exclude pattern {rule!r} names nothing")
     return pattern

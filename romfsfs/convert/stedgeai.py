@@ -205,11 +205,9 @@ def find_tool(option: str | None) -> Path:
     if option:
         found = _in_install(Path(os.path.expanduser(option)))
         if found is None:
-            raise ToolMissing(
-                "ST Edge AI is not where --stedgeai says",
-                where=option,
-                next_step="give the program, or the folder it is installed in",
-            )
+            next_step = "give the program, or the folder it is installed in"
+            what = "ST Edge AI is not where --stedgeai says"
+            raise ToolMissing(what, where=option, next_step=next_step)
         return found
     core = os.environ.get("STEDGEAI_CORE_DIR")
     found = _in_install(Path(core)) if core else None

@@ -45,10 +45,8 @@ def install(files: list[File]) -> None:
     for file in files:
         present = _digest_of(file.path)
         if present not in (None, known.get(str(file.path)), digest_bytes(file.data)):
-            raise UsageError(
-                "a file is there that romfsfs did not write, or that was edited",
-                where=str(file.path), next_step="move it away and try again",
-            )  # fmt: skip
+            what = "a file is there that romfsfs did not write, or that was edited"
+            raise UsageError(what, where=str(file.path), next_step="move it away and try again")
     for file in files:
         # Entered first: after a crash in between, the file is still known to be ours.
         known[str(file.path)] = digest_bytes(file.data)

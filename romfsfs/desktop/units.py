@@ -43,11 +43,8 @@ def units(program: Sequence[str], folder: Path) -> list[File]:
     command = " ".join(_quoted(word) for word in program)
     below = _quoted(str(folder))
     place = f'{below[:-1]}/%i"' if below.endswith('"') else f"{below}/%i"
-    texts = {
-        UNIT: filled(UNIT, PROGRAM=command, FOLDER=below, PLACE=place),
-        LOGIN: filled(LOGIN, PROGRAM=command),
-        _WANTED: f"[Unit]\nWants={LOGIN}\n",
-    }
+    texts = {UNIT: filled(UNIT, PROGRAM=command, FOLDER=below, PLACE=place)}
+    texts |= {LOGIN: filled(LOGIN, PROGRAM=command), _WANTED: f"[Unit]\nWants={LOGIN}\n"}
     home = config_home() / "systemd" / "user"
     return [File(home / name, text.encode()) for name, text in texts.items()]
 

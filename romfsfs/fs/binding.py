@@ -126,16 +126,13 @@ class Binding:
             if sys.platform.startswith("linux") and self.libfuse >= (2, 9):
                 add_operations_of_29(self._module)
             ours = main_2(library)
-        bytewise = {
-            key: _bytewise(value) if isinstance(value, str) else value
-            for key, value in options.items()
-        }
+        texts = {key: _bytewise(text) for key, text in options.items() if isinstance(text, str)}
         owner.fuse_main_real = ours
         try:
             # In the foreground: the daemon has forked already, before it started threads.
             fuse_class_of(self._module, self.libfuse[0])(
                 operations, _bytewise(mountpoint), raw_fi=True, encoding=ENCODING,
-                foreground=True, **bytewise,
+                foreground=True, **{**options, **texts},
             )  # fmt: skip
         finally:
             owner.fuse_main_real = theirs
@@ -153,10 +150,8 @@ def load_binding(wanted: str | None = None) -> Binding:
     """
     wanted = wanted or os.environ.get("ROMFSFS_FUSE") or "auto"
     if wanted != "auto" and wanted not in _BINDINGS:
-        raise UsageError(
-            f"no FUSE binding is called {wanted!r}", where="$ROMFSFS_FUSE",
-            next_step="use fusepy, mfusepy or auto",
-        )  # fmt: skip
+        what, next_step = f"no FUSE binding is called {wanted!r}", "use fusepy, mfusepy or auto"
+        raise UsageError(what, where="$ROMFSFS_FUSE", next_step=next_step)
     needed = "libfuse" if wanted == "auto" else f"libfuse {_BINDINGS[wanted][1]}"
     problem = RomfsError(f"{needed} is not installed", next_step=install_command())
     for name, (module, major, package) in _BINDINGS.items():
@@ -177,10 +172,9 @@ def load_binding(wanted: str | None = None) -> Binding:
                 "same time can stop a mount for good", next_step=install_command(),
             )  # fmt: skip
         elif not installed:
-            problem = RomfsError(
-                f"libfuse {shown} is installed, but its Python binding is not",
-                next_step=f"pip install {package} (with pipx: pipx inject romfsfs {name})",
-            )
+            what = f"libfuse {shown} is installed, but its Python binding is not"
+            next_step = f"pip install {package} (with pipx: pipx inject romfsfs {name})"
+            problem = RomfsError(what, next_step=next_step)
         else:
             return Binding(name, _import(module, path), version)
     raise problem
@@ -218,17 +212,14 @@ def _import(name: str, library: str) -> Any:
     try:
         module = importlib.import_module(name)
     finally:
-        if before is None:
-            del os.environ["FUSE_LIBRARY_PATH"]
-        else:
+        del os.environ["FUSE_LIBRARY_PATH"]
+        if before is not None:
             os.environ["FUSE_LIBRARY_PATH"] = before
     if not hasattr(module, "FUSE") or not hasattr(module, "fuse_get_context"):
         # The package fuse-python installs a module `fuse` too, a different one.
-        raise RomfsError(
-            f"the installed Python module `{name}` is not the FUSE binding fusepy",
-            where=str(getattr(module, "__file__", name)),
-            next_step="pip uninstall fuse-python && pip install --force-reinstall fusepy",
-        )
+        what = f"the installed Python module `{name}` is not the FUSE binding fusepy"
+        next_step = "pip uninstall fuse-python && pip install --force-reinstall fusepy"
+        raise RomfsError(what, where=str(getattr(module, "__file__", name)), next_step=next_step)
     return module
 
 

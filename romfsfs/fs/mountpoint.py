@@ -39,10 +39,8 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
     path = real_place(mountpoint)
     mounted = find_mount(path)
     if mounted is not None and mounted.kind.startswith("fuse") and not answers(path):
-        raise UsageError(
-            f"{mounted.source} is mounted there, and does not answer",
-            where=path, next_step=f"romfsfs umount --lazy {shell_word(path)}",
-        )  # fmt: skip
+        what = f"{mounted.source} is mounted there, and does not answer"
+        raise UsageError(what, where=path, next_step=f"romfsfs umount --lazy {shell_word(path)}")
     _remove_dead(path)
     if not os.path.isdir(path):
         if os.path.lexists(path):
@@ -103,10 +101,8 @@ def _remove_dead(path: str) -> None:
     if code != 0:
         code, output = _run([*_unmounter(lazy=True), path])
     if code != 0:
-        raise RomfsError(
-            "cannot remove what is left of an earlier mount", where=path, detail=output,
-            next_step=f"sudo umount -l {shell_word(path)}",
-        )  # fmt: skip
+        what, next_step = "cannot remove what is left of an earlier mount", "sudo umount -l "
+        raise RomfsError(what, where=path, detail=output, next_step=next_step + shell_word(path))
 
 
 def check_device() -> None:
@@ -114,10 +110,9 @@ def check_device() -> None:
     if not sys.platform.startswith("linux"):
         return
     if not os.path.exists("/dev/fuse"):
-        raise RomfsError(
-            "this system has no /dev/fuse", next_step="sudo modprobe fuse; in a container start "
-            "it with --device /dev/fuse --cap-add SYS_ADMIN",
-        )  # fmt: skip
+        next_step = "sudo modprobe fuse; in a container start it with --device /dev/fuse"
+        next_step += " --cap-add SYS_ADMIN"
+        raise RomfsError("this system has no /dev/fuse", next_step=next_step)
     if os.geteuid() == 0:
         return
     # libfuse opens the device itself, even where fusermount, which is setuid root, then mounts.
@@ -134,11 +129,9 @@ def check_allow_other() -> None:
     with contextlib.suppress(OSError):
         if re.search(r"^\s*user_allow_other\b", _FUSE_CONF.read_text(), re.MULTILINE):
             return
-    raise UsageError(
-        "allow_other is not allowed to ordinary users on this system", where=str(_FUSE_CONF),
-        next_step=f"add the line user_allow_other to it: "
-        f"echo user_allow_other | sudo tee -a {_FUSE_CONF}",
-    )  # fmt: skip
+    what = "allow_other is not allowed to ordinary users on this system"
+    next_step = "add the line user_allow_other to it: echo user_allow_other | sudo tee -a "
+    raise UsageError(what, where=str(_FUSE_CONF), next_step=f"{next_step}{_FUSE_CONF}")
 
 
 def unmount(
@@ -188,13 +181,9 @@ def _unmount_when_free(path: str, lazy: bool) -> tuple[int, str]:
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         code, output = _run([*_unmounter(lazy=lazy), path])
-        if (
-            code == 0
-            or time.monotonic() > deadline
-            or find_mount(path) is None
-            or _mounted_in(path)
-            or any(_processes_using(path))
-        ):
+        if code == 0 or time.monotonic() > deadline or find_mount(path) is None:
+            return code, output
+        if _mounted_in(path) or any(_processes_using(path)):
             return code, output
         time.sleep(_BUSY_PAUSE_SECONDS)
 
@@ -232,13 +221,10 @@ def wait_for_exit(pid: int, timeout: float) -> bool:
 def _unmounter(*, lazy: bool = False) -> list[str]:
     """The command that unmounts, without the mountpoint."""
     if sys.platform.startswith("linux"):
-        for name in ("fusermount3", "fusermount"):
-            program = find_on_path(name)
-            if program is not None:
-                return [program, "-uz" if lazy else "-u", "--"]
-    if sys.platform == "darwin":
-        return ["umount", "-f"] if lazy else ["umount"]
-    return ["umount", "-l"] if lazy else ["umount"]
+        for program in filter(None, map(find_on_path, ("fusermount3", "fusermount"))):
+            return [program, "-uz" if lazy else "-u", "--"]
+    lazily = "-f" if sys.platform == "darwin" else "-l"
+    return ["umount", lazily] if lazy else ["umount"]
 
 
 def _run(command: list[str]) -> tuple[int, str]:
@@ -265,12 +251,10 @@ def _processes_using(path: str) -> Iterator[str]:
 
 
 def _links(pid: str) -> Iterator[str]:
-    links = [f"/proc/{pid}/{name}" for name in ("cwd", "root", "exe")]
+    links = ["cwd", "root", "exe"]
     for folder in ("fd", "map_files"):
         with contextlib.suppress(OSError):
-            links += [
-                f"/proc/{pid}/{folder}/{name}" for name in os.listdir(f"/proc/{pid}/{folder}")
-            ]
+            links += [f"{folder}/{name}" for name in os.listdir(f"/proc/{pid}/{folder}")]
     for link in links:
         with contextlib.suppress(OSError):
-            yield os.readlink(link)
+            yield os.readlink(f"/proc/{pid}/{link}")

@@ -65,15 +65,8 @@ class Zip:
 
     def infos(self) -> list[zipfile.ZipInfo]:
         """The files in it. RomfsError; OSError where it is not there."""
-        with self._open("") as archive:
+        with self._open() as archive:
             return [each for each in archive.infolist() if not each.filename.endswith("/")]
-
-    def read(self, info: zipfile.ZipInfo, size: int) -> bytes:
-        """The first bytes of a member. RomfsError."""
-        with self._open(info.filename) as archive:
-            _check_supported(info)
-            with archive.open(info) as file:
-                return file.read(size)
 
     def keep(self, infos: Sequence[zipfile.ZipInfo]) -> list[Path]:
         """Files with the bytes of these members, made where they are not kept yet. RomfsError."""
@@ -81,7 +74,7 @@ class Zip:
         pairs = zip(paths, infos, strict=True)
         missing = [(path, info) for path, info in pairs if not _is_whole(path, info)]
         if missing:
-            with self._open("") as archive:  # once: over one connection
+            with self._open() as archive:  # once: over one connection
                 for path, info in missing:
                     if not _is_whole(path, info):  # another thread may have made it by now
                         self._extract(archive, info, path)
@@ -106,9 +99,8 @@ class Zip:
                 raise ValueError("its size is not as declared")
 
     @contextlib.contextmanager
-    def _open(self, member: str) -> Iterator[zipfile.ZipFile]:
-        where = f"{self.name}, {member}" if member else self.name
-        with self._worded(where), self.opened() as archive:
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        with self._worded(self.name), self.opened() as archive:
             yield archive
 
     @contextlib.contextmanager

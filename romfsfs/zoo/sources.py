@@ -125,11 +125,9 @@ class ZipSource(Source):
             checked_path(info.filename, self.name)
         files = [info for info in listed if not stat.S_ISLNK(info.external_attr >> 16)]
         root = _zip_root([info.filename for info in files])
-        infos = {
-            info.filename[len(root) :]: info
-            for info in files
-            if info.filename.startswith(root) and is_wanted(info.filename[len(root) :])
-        }
+        below = [info for info in files if info.filename.startswith(root)]
+        inside = {info.filename[len(root) :]: info for info in below}
+        infos = {path: info for path, info in inside.items() if is_wanted(path)}
         self._identity, self._infos = identity, infos
         now = time.time_ns()  # the dates in a zip may be none
         members = {path: Member(path, info.file_size, now) for path, info in infos.items()}
