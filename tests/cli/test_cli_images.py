@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from convert.convert_helpers import make_model
 
 from romfsfs.cli import main
 from romfsfs.image.writer import encode
@@ -192,3 +193,15 @@ def test_help_is_a_word_too(words: list[str], capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith("Usage: romfsfs zoo add ")
     assert main(["help", "ls", "no"]) == 2
     assert main(["unmount", "--help"]) == 0
+
+
+def test_info_tells_what_the_models_in_an_image_cost(run: Run, tmp_path: Path) -> None:
+    image, shape = tmp_path / "a.img", [1, 4, 4]
+    model = make_model([(0, [0], [1])], [(9, shape, 0), (9, shape, 0)], [0], [1])
+    image.write_bytes(encode({"a.tflite": model, "a.txt": model, "b.tflite": b"x" * 100}))
+    models = json.loads(run("info", image, "--json")[1])["models"]
+    assert {path: (each["operators"], each["flash"]) for path, each in models.items()} == {
+        "a.tflite": (1, len(model)), "b.tflite": (None, 100),
+    }  # fmt: skip
+    told = [line for line in run("info", image)[1].splitlines() if ".t" in line]
+    assert [line.partition(": ")[0] for line in told] == ["  a.tflite", "  b.tflite"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.cli import app, main
-from romfsfs.cli.doctor import _folder, checks
+from romfsfs.cli.doctor import _folder
 from romfsfs.cli.output import count_text, phase_lines
 from romfsfs.cli.reports import write_text
 from romfsfs.devices.base import WriteReport
@@ -247,13 +247,6 @@ def test_doctor_gives_no_folder_of_the_system_away(
     check = _folder("state folder", place / "state")
     assert not check.ok
     assert check.remedy == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
-
-
-def test_doctor_tells_what_mounts_need_from_what_some_want() -> None:
-    needed = {check.name for check in checks() if check.needed}
-    assert needed == {
-        "libfuse", "/dev/fuse", "mpy-cross", "vela", "state folder", "cache folder",
-    }  # fmt: skip
 
 
 @pytest.mark.mount

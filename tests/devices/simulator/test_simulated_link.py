@@ -103,6 +103,21 @@ def test_a_call_of_the_camera_takes_its_time_and_ends_with_the_camera(camera):
         simulator.unplug()
 
 
+def test_a_camera_that_has_nothing_to_do_sleeps(camera, connect, monkeypatch):
+    simulator = camera(main_script="import time\ntime.sleep(100)")
+    connect(simulator, raw=False)
+    turns = [0]
+    step = simulator._camera.step
+
+    def counted(now):
+        turns[0] += 1
+        step(now)
+
+    monkeypatch.setattr(simulator._camera, "step", counted)
+    time.sleep(0.5)
+    assert turns[0] < 100
+
+
 def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.setenv("ROMFSFS_CACHE_DIR", str(tmp_path / "cache"))
