@@ -71,7 +71,7 @@ def build(
     if str(order.image) != image:  # a folder or a pattern: made as for several
         order.image.parent.mkdir(parents=True, exist_ok=True)
     with output.progress() as progress:
-        built = build_order(Path(directory), order, given["exclude"], progress)
+        built = build_order(Path(directory), order, given["exclude"], progress, as_json)
     say_warnings(output, built.plan.problems)
     if as_json:
         output.json(_record(order, built))
@@ -94,7 +94,7 @@ def _many(
     worst = EXIT_OK
     records = []
     with output.progress() as progress:
-        for outcome in build_each(Path(directory), wanted, excludes, progress):
+        for outcome in build_each(Path(directory), wanted, excludes, progress, as_json):
             order, error = outcome.order, outcome.error
             board, _, index = order.name.partition(":")
             record: dict[str, Any] = {"board": board, "partition": int(index or 0)}
@@ -117,7 +117,7 @@ def _to_standard_output(
     output: Output, directory: str, order: Order, excludes: tuple[str, ...]
 ) -> None:
     with tempfile.TemporaryFile() as file, output.progress() as progress:
-        built = build_image(Path(directory), file, order.target, excludes, progress)
+        built = build_image(Path(directory), file, order.target, excludes, progress, hashed=False)
         say_warnings(output, built.plan.problems)
         write_all(file)
 

@@ -47,10 +47,16 @@ class Excludes:
                 kept.append(rule[1:])
         self._junk = _compile(patterns)
         self._kept = _compile(kept)
+        self._folder = "", False  # the last one that was asked for, and whether it is junk
 
     def matches(self, path: str) -> bool:
         """Whether `path` (relative, with `/`), or a folder it is in, is junk."""
-        return any(self.matches_name(name) for name in path.split("/"))
+        folder, slash, name = path.rpartition("/")
+        known, junk = self._folder
+        if folder != known:  # what is in one folder is asked for in turn
+            junk = slash != "" and any(map(self.matches_name, folder.split("/")))
+            self._folder = folder, junk
+        return junk or self.matches_name(name)
 
     def matches_name(self, name: str) -> bool:
         """The same for one name without `/`."""

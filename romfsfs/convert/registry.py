@@ -186,7 +186,10 @@ class Converters:
         return converter
 
     def _concerned(self, path: str) -> Converter | None:
-        return next((each for each in self._converters if each.concerns(path)), None)
+        for each in self._converters:
+            if each.concerns(path):
+                return each
+        return None
 
     def _remember(self, key: str, path: str, product: Product) -> Conversion:
         with self._mutex:

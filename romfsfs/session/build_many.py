@@ -103,12 +103,13 @@ def build_each(
     wanted: Sequence[Order],
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
+    hashed: bool = True,
 ) -> Iterator[BoardResult]:
     """Build one after the other; what goes wrong with one is its outcome and stops no other."""
     for order in wanted:
         try:
             order.image.parent.mkdir(parents=True, exist_ok=True)
-            built = build_order(directory, order, excludes, progress)
+            built = build_order(directory, order, excludes, progress, hashed)
         except RomfsError as error:
             yield BoardResult(order, None, error)
         else:
@@ -120,6 +121,7 @@ def build_order(
     order: Order,
     excludes: tuple[str, ...] = (),
     progress: Progress = no_progress,
+    hashed: bool = True,
 ) -> Built:
     """Build an image file of a folder; with a recipe, of what that says, and the folder is the
     firmware's checkout. A file that is there is replaced only when all is well; it keeps its
@@ -135,7 +137,7 @@ def build_order(
             directory, first = laid.folder, laid.order
             target = replace(target, options=target.options.over(laid.rules))
         file = stack.enter_context(replace_atomically(final, 0o666))
-        built = build(directory, file, target, excludes, progress, first)
+        built = build(directory, file, target, excludes, progress, first, hashed)
         if final.exists():
             os.fchmod(file.fileno(), final.stat().st_mode & 0o7777)
         return built

@@ -97,6 +97,17 @@ def test_a_build_of_large_files_hashes_the_image_alone(tmp_path: Path, work: Wor
     assert len(image) <= work.hashed < len(image) + LARGE
 
 
+def test_a_build_hashes_no_large_file_where_nobody_asks_for_the_digest(
+    tmp_path: Path, work: Work
+) -> None:
+    """That each byte is as it was is found by comparing it."""
+    tree = make_tree(tmp_path / "tree", big_files())
+    with open(tmp_path / "out.img", "w+b") as out:
+        assert build(tree, out, Target(), hashed=False).digest == ""
+    assert work.hashed < LARGE
+    assert (tmp_path / "out.img").read_bytes() == encode(big_files())
+
+
 def test_a_commit_hashes_the_image_once_and_what_changed(tmp_path: Path, work: Work) -> None:
     """Neither target nor log is hashed, whatever else has not changed."""
     desk = Desk.with_image(tmp_path, big_files(8))

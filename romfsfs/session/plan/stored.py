@@ -41,9 +41,13 @@ def open_stored(
         assert held is not None
         extent = held.extents[stored.path]
         return os.dup(held.fd), extent.offset, extent.size
-    if isinstance(stored, InCache):
-        fd = os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
-    else:
-        assert work_fd is not None
-        fd = open_file(work_fd, stored.path)
+    fd = open_new(stored, work_fd)
     return fd, 0, os.fstat(fd).st_size
+
+
+def open_new(stored: InWork | InCache, work_fd: int | None) -> int:
+    """A descriptor, which the caller closes, of stored bytes that are a file of their own."""
+    if isinstance(stored, InCache):
+        return os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
+    assert work_fd is not None
+    return open_file(work_fd, stored.path)

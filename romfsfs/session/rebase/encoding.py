@@ -14,7 +14,7 @@ from romfsfs.image.writer import LARGE, Data, DataChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.state import Signature
 from romfsfs.session.plan.plan import Plan
-from romfsfs.session.plan.stored import InBase, open_stored
+from romfsfs.session.plan.stored import InBase, open_new
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.copying import fill
 from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
@@ -24,7 +24,8 @@ _TICK = 0.05
 
 
 class Encoded(NamedTuple):
-    """An image file that was written and parsed back. Sizes in bytes, slack included in `size`."""
+    """An image file that was written and parsed back. digest: "" where none was wanted. Sizes in
+    bytes, slack included in `size`."""
 
     digest: str
     size: int
@@ -50,11 +51,12 @@ class StoredFiles:
         """Where the bytes of a file of the plan are. TreeChanged if it is gone since; RomfsError
         if it cannot be read."""
         location = self._plan.files[path].location
-        if isinstance(location, InBase) and self._held is not None:
+        if isinstance(location, InBase):
+            assert self._held is not None
             return Data(self._held.fd, self._held.extents[location.path].offset)
         if location is not None:
             try:
-                return Data(open_stored(location, self._work_fd, None)[0], owned=True)
+                return Data(open_new(location, self._work_fd), owned=True)
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -127,11 +129,13 @@ def encode_plan(
     file: BinaryIO,
     slack: Callable[[BinaryIO], None] | None = None,
     progress: Progress = no_progress,
+    hashed: bool = True,
 ) -> Encoded:
     """Write the image to an empty file, parse it back and compare all of it.
 
     Whoever gives the file its name syncs it (`SessionFolder.place`).
-    slack: writes what follows the image in the file (a partition dump keeps its length).
+    slack: writes what follows the image in the file (a partition dump keeps its length). hashed:
+    whether its digest is wanted; that everything is as planned is found without it.
     TreeChanged when files were edited meanwhile; VerifyError when what was written is not
     what was planned and they were not.
     """
@@ -143,7 +147,7 @@ def encode_plan(
         sizes.put(os.fstat(fd).st_size)
         progress(phase, done, total)
 
-    with Beside([_hashing(fd, sizes)]) as hashing:
+    with Beside([_hashing(fd, sizes)] if hashed else []) as hashing:
         try:
             write_image(layout, file, sources.open, written, sources.base_fd, digests)
         except DataChanged as error:
@@ -167,7 +171,7 @@ def encode_plan(
         size = os.fstat(fd).st_size
         sizes.put(size)
         sizes.put(None)
-        return Encoded(hashing.result(0), size, layout.size)
+        return Encoded(hashing.result(0) if hashed else "", size, layout.size)
 
 
 def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[BinaryIO], None] | None:
