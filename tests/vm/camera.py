@@ -18,6 +18,8 @@ KIB, MIB = 1024, 1 << 20
 START_SECONDS = 0.5
 #: what a loader waits for a host at power-up
 WINDOW = 1.5
+#: seconds for whatever has to happen: emulation beside other work is slow
+PATIENCE = 300.0
 #: board -> ids of firmware and loader, names of the loader's settings, and of those with flash of
 #: the simulated camera: its partition, and what the loader erases
 UsbId = tuple[int, int]
@@ -202,16 +204,16 @@ class UsbCamera:
         self._attach_firmware()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0, every: float = 0.05) -> None:
+def wait_for(condition: Callable[[], object], every: float = 0.05) -> None:
     """Until it holds, which is looked at every so many seconds; TimeoutError."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError("not in time")
         time.sleep(every)
 
 
-def tty_of(camera: UsbCamera, seconds: float = 30.0) -> str:
+def tty_of(camera: UsbCamera) -> str:
     """The camera's serial port, once the kernel and udev have it."""
     found: list[str] = []
 
@@ -226,5 +228,5 @@ def tty_of(camera: UsbCamera, seconds: float = 30.0) -> str:
                 return True
         return False
 
-    wait_for(look, seconds)
+    wait_for(look)
     return found[0]

@@ -1,7 +1,9 @@
-"""Runs in the virtual machine: the scenarios that `/mnt/host/wanted` names, then powers off."""
+"""Runs in the virtual machine: one scenario after the other that `/mnt/host/wanted` has, until
+none is left or one has failed."""
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import subprocess
@@ -12,48 +14,57 @@ from pathlib import Path
 
 HOST = Path("/mnt/host")
 CHECKOUT = Path(__file__).resolve().parents[2]
+#: a scenario that takes longer hangs
+SECONDS = 900
 
 
 def main() -> None:
-    (HOST / "ready").touch()
     for module in ("vhci-hcd", "cdc-acm", "fuse"):
         subprocess.run(["modprobe", module], check=True)
     here = CHECKOUT / "tests" / "vm"
     sys.path[:0] = [str(here), str(here.parent / "devices")]
-    from lab import SCENARIOS, Lab
-
     for path in sorted((here / "scenarios").glob("*.py")):
         importlib.import_module(f"scenarios.{path.stem}")
+    for path in sorted((HOST / "wanted").iterdir()):
+        name = path.name.partition(" ")[2]
+        log = HOST / f"{name}.log"
+        try:
+            path.rename(log)
+        except FileNotFoundError:
+            continue  # the other machine has it
+        if not run(name, log):
+            return
 
-    for name in (HOST / "wanted").read_text().split():
-        started = time.monotonic()
-        with open(HOST / f"{name}.log", "w") as log:
 
-            def say(text: str, log=log, started=started) -> None:
-                print(f"[{time.monotonic() - started:6.1f}] {text}", file=log, flush=True)
+def run(name: str, path: Path) -> bool:
+    """Whether it passed."""
+    from lab import SCENARIOS, Lab
 
-            lab = Lab(name, CHECKOUT / "micropython" / "micropython", say)
-            error = ""
-            try:
-                SCENARIOS[name](lab)
-            except Exception:  # a scenario that fails is a result; the next one runs
-                error = traceback.format_exc()
-                say(error)
-            try:
-                lab.close()
-            except Exception:
-                say(traceback.format_exc())
-        seconds = time.monotonic() - started
-        result = {"name": name, "ok": not error, "seconds": round(seconds, 1)}
-        with open(HOST / "results", "a") as results:
-            results.write(json.dumps(result) + "\n")  # one write: the host reads meanwhile
+    started = time.monotonic()
+    with open(path, "w") as log:
+        faulthandler.dump_traceback_later(SECONDS, exit=True, file=log)
+
+        def say(text: str) -> None:
+            print(f"[{time.monotonic() - started:6.1f}] {text}", file=log, flush=True)
+
+        lab = Lab(name, CHECKOUT / "micropython" / "micropython", say)
+        ok = False
+        try:
+            SCENARIOS[name](lab)
+            ok = True
+        except Exception:  # a scenario that fails is a result
+            say(traceback.format_exc())
+        try:
+            lab.close()
+        except Exception:
+            say(traceback.format_exc())
+            ok = False
+        faulthandler.cancel_dump_traceback_later()
+    result = path.with_suffix(".new")
+    result.write_text(json.dumps({"ok": ok, "seconds": round(time.monotonic() - started, 1)}))
+    result.rename(path.with_suffix(".json"))
+    return ok
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        (HOST / "crash").write_text(traceback.format_exc())
-    finally:
-        subprocess.run(["sync"], check=False)
-        subprocess.run(["systemctl", "poweroff", "--force", "--force"], check=False)
+    main()

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from camera import UsbCamera, tty_of, wait_for
+from camera import PATIENCE, UsbCamera, tty_of, wait_for
 
 import romfsfs
 
@@ -104,23 +104,22 @@ class Lab:
     def shell(self, command: str, user: str | None = None, code: int | None = 0) -> str:
         """What it says. code: what it must end with; None: with anything."""
         process = self.process(["sh", "-c", command], user)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=PATIENCE)
         self.say(f"{user or 'root'}$ {command} -> {process.returncode}: {said.strip()}")
         assert code in (None, process.returncode), f"{command}: {process.returncode}: {said}"
         return said
 
     def run(
-        self, *words: object, code: int | None = 0, says: str = "", user: str | None = None,
-        seconds: float = 300,
+        self, *words: object, code: int | None = 0, says: str = "", user: str | None = None
     ) -> str:  # fmt: skip
         """romfsfs to its end, which must be this exit code; what it said."""
         process = self.start(*words, user=user)
         try:
-            said, _ = process.communicate(timeout=seconds)
+            said, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             said, _ = process.communicate()
-            raise AssertionError(f"{words} did not end in {seconds} s: {said}") from None
+            raise AssertionError(f"{words} did not end: {said}") from None
         self.say(f"$ romfsfs {' '.join(map(str, words))} -> {process.returncode}: {said.strip()}")
         assert code in (None, process.returncode), f"{words}: {process.returncode}: {said}"
         assert "Traceback" not in said, said

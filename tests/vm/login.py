@@ -13,9 +13,6 @@ from pathlib import Path
 
 from lab import Lab, UsbCamera, tty_of, wait_for
 
-#: seconds in which systemd, udev and romfsfs have done what they do at a plug; emulation is slow
-PATIENCE = 240.0
-
 
 class Desk:
     """A user of the serial ports. `notes`: the notifications of what was logged in to."""
@@ -52,7 +49,7 @@ class Desk:
         self._processes.clear()
         self.lab.shell(f"loginctl terminate-user {self.uid}", code=None)
         # logind does not start another one for who is still leaving
-        wait_for(lambda: not Path(f"/run/user/{self.uid}").exists(), PATIENCE, every=0.5)
+        wait_for(lambda: not Path(f"/run/user/{self.uid}").exists(), every=0.5)
 
     def shell(self, command: str, code: int | None = 0) -> str:
         return self.lab.shell(command, self.name, code)
@@ -63,11 +60,11 @@ class Desk:
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait; what is not so in time is said with what systemd and the units said."""
         with contextlib.suppress(TimeoutError):
-            wait_for(condition, PATIENCE, every=0.5)
+            wait_for(condition, every=0.5)
             return
         self.lab.shell("systemctl --user --no-pager status 'romfsfs*'", self.name, code=None)
         self.lab.shell("mount | grep romfsfs; ls -l /dev/ttyACM*", code=None)
-        raise AssertionError(f"not in {PATIENCE:.0f} s: {what}; the units said: {self.journal()}")
+        raise AssertionError(f"not so: {what}; the units said: {self.journal()}")
 
     # ---- automount
 
@@ -84,7 +81,7 @@ class Desk:
 
     def camera_appears(self, camera: UsbCamera) -> Path:
         """Its folder, when it is mounted."""
-        place = self.place_of(tty_of(camera, PATIENCE))
+        place = self.place_of(tty_of(camera))
         self.until(lambda: self.is_mounted(place), f"{place} is mounted")
         return place
 

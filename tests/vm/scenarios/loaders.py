@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 from lab import Lab, UsbCamera, digests, files, scenario, tty_of
 
@@ -58,11 +57,12 @@ def rescue(lab: Lab) -> None:
     image = lab.image("new", files(1), "OPENMV_N6")
     camera.unplug()
     running = lab.start("push", image, "dfu:OPENMV_N6", "--wait")
-    time.sleep(8)
+    assert running.stdout is not None
+    said = running.stdout.readline()  # what to do
     camera.plug()
-    said, _ = running.communicate(timeout=300)
+    said += running.stdout.read()
     lab.say(said.strip())
-    assert running.returncode == 0, said
+    assert running.wait() == 0, said
     assert lab.listed(camera.romfs()) == digests(files(1))
     tty_of(camera)
 
