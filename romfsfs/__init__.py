@@ -3,6 +3,8 @@
 From Python: `romfsfs.open`, `mount`, `find`, `build`, `push` and others (see `romfsfs.api`).
 """
 
+from __future__ import annotations
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from romfsfs.api import Editor, build, build_many, find, mount, open, push, unmount

@@ -22,6 +22,8 @@
 An error carries facts and is worded in one place (`RomfsError.line`), printed in one place (`cli`).
 """
 
+from __future__ import annotations
+
 import os
 
 EXIT_OK = 0

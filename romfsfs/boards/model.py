@@ -1,5 +1,7 @@
 """What a board is. Sizes and addresses in bytes; everything immutable, shared between threads."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple
 

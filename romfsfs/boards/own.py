@@ -8,6 +8,8 @@
 The fields are those of `boards.json`; all but the size of a partition may be left out.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path

@@ -4,6 +4,8 @@ Source of the figures: the OpenMV IDE 4.8 settings and the firmware's board head
 written as people say them ("8 MiB"), suffixes are grouped by the alignment they need.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping

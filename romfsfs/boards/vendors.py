@@ -5,6 +5,8 @@ form of the IDE's own list (openmv-ide: `openmvthirdparty.h`). It tells names, U
 partitions' sizes; not their erase units, boot loader or alignment.
 """
 
+from __future__ import annotations
+
 import glob
 import json
 import logging

@@ -9,6 +9,8 @@ parameters options that several commands share; values: what shells complete for
 completion, man, help    for people who look for the words
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import sys

@@ -1,5 +1,7 @@
 """The click group: global options, lazily imported commands, errors to exit codes."""
 
+from __future__ import annotations
+
 import importlib
 import io
 import signal

@@ -1,5 +1,7 @@
 """`automount`: cameras are mounted when they are plugged in."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """`build`: a directory to an image, for one board or for several."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from pathlib import Path

@@ -4,6 +4,8 @@ Each takes `VALUE`, for all files, or `PATTERN=VALUE`, and may be given several 
 the tree's `romfs.toml`.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar

@@ -5,6 +5,8 @@ backslashes out of names, expands them as patterns, and leaves them unquoted. Fo
 at a comma. What can stand where is in `values`.
 """
 
+from __future__ import annotations
+
 import re
 from typing import Any
 

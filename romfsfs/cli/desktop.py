@@ -1,5 +1,7 @@
 """`desktop`: Commit and Status in the menus of file managers, and image files that open."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import itertools

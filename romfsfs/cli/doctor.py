@@ -1,5 +1,7 @@
 """What romfsfs needs on this machine, whether it is there, and the command that installs it."""
 
+from __future__ import annotations
+
 import grp
 import os
 import pwd

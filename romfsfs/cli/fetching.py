@@ -1,5 +1,7 @@
 """What a command may fetch: its options, and the question before the first download."""
 
+from __future__ import annotations
+
 import click
 
 from romfsfs.cli.output import Output, confirmed

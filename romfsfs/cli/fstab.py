@@ -5,6 +5,8 @@ that the type names in just this form (util/mount.fuse.c of libfuse), as it does
 `romfsfs#SOURCE` of type `fuse`. And which words of such a list of options are for whom.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pwd

@@ -1,5 +1,7 @@
 """Commands on images without mounting: new, extract, info, verify."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from dataclasses import replace

@@ -1,6 +1,8 @@
 """`man`, the manual page, whose chapters are what `--help` says; and `help COMMAND`, for people who
 do not think of --help."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import click

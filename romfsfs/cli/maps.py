@@ -1,5 +1,7 @@
 """`info --map`: what lies where, drawn as people look at disks."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import os

@@ -3,6 +3,8 @@
 `WHAT (WHERE); NEXT STEP`: click would print three lines. What the system says: `system.errors`.
 """
 
+from __future__ import annotations
+
 import difflib
 import re
 

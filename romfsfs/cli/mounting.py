@@ -1,5 +1,7 @@
 """`mount` and `umount`."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 from collections.abc import Iterator

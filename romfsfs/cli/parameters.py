@@ -1,5 +1,7 @@
 """Options and arguments that several commands share, each said once."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, TypeVar
 

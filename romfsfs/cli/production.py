@@ -5,6 +5,8 @@ The main thread looks at the ports, prints, and writes the log; each camera is w
 of its own.
 """
 
+from __future__ import annotations
+
 import csv
 import datetime
 import errno

@@ -1,5 +1,7 @@
 """`push`: a whole image to cameras."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterator

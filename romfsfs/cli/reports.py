@@ -1,5 +1,7 @@
 """Sentences about commits that several commands share."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from dataclasses import asdict

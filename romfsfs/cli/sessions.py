@@ -1,5 +1,7 @@
 """Commands on a session: status, diff, commit, revert, undo, log, sessions, recover."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import os

@@ -1,5 +1,7 @@
 """Commands on all sessions: `sessions` lists them, `recover` ends interrupted commits."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

@@ -5,6 +5,8 @@ is). Nothing here opens a camera's port or asks a server, and what goes wrong is
 prompt is no place for an error.
 """
 
+from __future__ import annotations
+
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

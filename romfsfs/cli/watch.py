@@ -4,6 +4,8 @@ A mounted session is asked through the mount: its daemon works the status out on
 change of the tree, so that asking costs next to nothing while nothing happens.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys

@@ -1,5 +1,7 @@
 """`zoo list` and `zoo add`."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import textwrap

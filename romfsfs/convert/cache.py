@@ -11,6 +11,8 @@ again, and a torn entry is noticed, because the artifact's digest is compared be
 in a process. Everything here may be deleted at any time. Safe between threads and processes.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json

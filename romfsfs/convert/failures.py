@@ -1,5 +1,7 @@
 """What is said of a tool that gave no result, where its own output says nothing better."""
 
+from __future__ import annotations
+
 import signal
 
 from romfsfs.convert.types import Diagnostic, error

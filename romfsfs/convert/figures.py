@@ -2,6 +2,8 @@
 again by the digest of what is stored, so that a later mount and `info` of an image know it too.
 """
 
+from __future__ import annotations
+
 import hashlib
 
 from romfsfs.convert.admission.models import MODEL_SUFFIXES, look_into, suffix

@@ -16,6 +16,8 @@ times. Schema: tensorflow/lite/schema/schema.fbs. The `flatbuffers` package does
 and costs an import.
 """
 
+from __future__ import annotations
+
 import struct
 from typing import NamedTuple
 

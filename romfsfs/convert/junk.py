@@ -4,6 +4,8 @@ Names and not contents decide, one path component at a time, so what is inside a
 too. The patterns are in `junk.txt`: fnmatch's, case-sensitive (docs/converters.md, "Junk").
 """
 
+from __future__ import annotations
+
 import fnmatch
 import re
 from collections.abc import Iterable

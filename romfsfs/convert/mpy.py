@@ -6,6 +6,8 @@ the version to be its own, and of files with native code also the sub-version an
 that it runs; from ARMv6-M on, an ARM core runs everything below its own.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 from romfsfs.boards.bytecode import ARCHITECTURES

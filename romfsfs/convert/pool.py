@@ -4,6 +4,8 @@ A path is queued at most once. Submitting one that is being worked on stops that
 the file has changed since, and begins it again; nothing is reported for the stopped one.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import threading

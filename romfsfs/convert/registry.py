@@ -5,6 +5,8 @@ and of everything else that it depends on, and the tool works on a private copy 
 been compared: a changed file cannot be given the result of what it was before.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import hashlib

@@ -11,6 +11,8 @@ It is never stored. One that came with an image is a file like any other and not
 someone else's image says must not choose how programs are called here.
 """
 
+from __future__ import annotations
+
 import re
 from typing import Any, NamedTuple
 

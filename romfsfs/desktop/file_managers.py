@@ -6,6 +6,8 @@ Thunar's `uca.xml` belongs to the user and to Thunar, which rewrites it: our act
 it and taken out of it as text, found by their unique-id, and every other byte stays.
 """
 
+from __future__ import annotations
+
 import re
 import shlex
 from collections.abc import Sequence

@@ -4,6 +4,8 @@
 not listed is the user's own and is never replaced or removed; one that was changed since is left.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

@@ -5,6 +5,8 @@ Somebody who copies a broken script with a file manager, or ejects the mount the
 terminal. A notification that cannot be shown is written to the log and forgotten.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import shlex

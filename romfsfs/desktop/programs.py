@@ -1,5 +1,7 @@
 """Programs of the desktop that romfsfs starts, what for, and what installs them."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple

@@ -7,6 +7,8 @@ systemd then starts `romfsfs@ttyACM0.service` in the session of every user who i
 that are there when the user's systemd starts: a second unit does that at login.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shlex

@@ -7,6 +7,8 @@ Any of libfuse's threads calls these, several at once. libfuse itself keeps a re
 beside another operation on the same path.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import stat

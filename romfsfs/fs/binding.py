@@ -12,6 +12,8 @@ Names are passed as Latin-1, one character per byte: fusepy decodes strictly, an
 not valid UTF-8 would end in EINVAL.
 """
 
+from __future__ import annotations
+
 import ctypes
 import importlib
 import importlib.util

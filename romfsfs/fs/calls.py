@@ -1,5 +1,7 @@
 """System calls whose special arguments Python's `os` cannot express."""
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import os

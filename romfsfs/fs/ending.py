@@ -7,6 +7,8 @@ handlers are Python's, which libfuse leaves alone. Of a signal they only write t
 a thread reads it and has libfuse end its loop.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal

@@ -5,6 +5,8 @@ ones that take longer than all the rest of a request, or drop what libfuse passe
 operations with arguments of their own; see `adapter.py` and `file_operations.py`.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import os

@@ -10,6 +10,8 @@ few page faults (16 KiB of stack) at every request, a third of a request's time.
 reference for the thread (PyGILState_Ensure without its Release) keeps the state instead.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import itertools

@@ -5,6 +5,8 @@ follow renames: commit asks which files are open for writing, a file's size limi
 name, and a nameless file goes when its last handle does.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections import Counter

@@ -3,6 +3,8 @@
 Nothing here touches what is mounted, except to look whether it answers.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import os

@@ -1,5 +1,7 @@
 """What is passed to libfuse with `-o`, and why."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterable, Mapping

@@ -10,6 +10,8 @@ and are never packed. Making one otherwise is refused (EPERM), but a `mv` to one
 libfuse's own and removes.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

@@ -5,6 +5,8 @@ their CRC-32 before they are used again; zips that nobody used for long go. What
 itself is not trusted: sizes are limited, and what is damaged is an error.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import lzma

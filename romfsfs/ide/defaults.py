@@ -6,6 +6,8 @@ of an OpenMV IDE, installed or published, has `firmware/BOARD/romfs0.img`, and t
 firmware in `firmware/settings.json` (IDEs before 4.5: `firmware.txt`). Finds and reads only.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

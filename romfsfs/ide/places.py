@@ -5,6 +5,8 @@ there over the network, so that copy is the newest. Sources of the places: `user
 the IDE's `icore.cpp`, and what its installers write.
 """
 
+from __future__ import annotations
+
 import glob
 import os
 from collections.abc import Iterator

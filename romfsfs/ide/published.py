@@ -4,6 +4,8 @@ A text names the newest version; each version is a zip of a GitHub release, laid
 resource folder. Of the version only what is needed is fetched, after the user agreed once.
 """
 
+from __future__ import annotations
+
 import re
 from contextlib import suppress
 

@@ -5,6 +5,8 @@ another program that makes the file shorter ends the process (SIGBUS) instead of
 be told.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from typing import overload

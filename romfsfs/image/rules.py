@@ -1,5 +1,7 @@
 """How file data has to be aligned in an image, by file name."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import NamedTuple
 

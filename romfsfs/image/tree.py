@@ -1,5 +1,7 @@
 """The tree that an image is made from, checked."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import NamedTuple
 

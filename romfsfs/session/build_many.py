@@ -1,5 +1,7 @@
 """One directory, an image for each of several boards, converted for each of them."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

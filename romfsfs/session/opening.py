@@ -3,6 +3,8 @@
 Locked before anything is remembered: whoever is refused must not change what another works with.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import time

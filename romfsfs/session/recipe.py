@@ -11,6 +11,8 @@ of the image, a model's labels (`a.txt` beside it) right after it. Types but the
 they are. (docs/converters.md, from the firmware's tools/mkromfs.py.)
 """
 
+from __future__ import annotations
+
 import glob
 import json
 import os

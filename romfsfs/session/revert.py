@@ -1,5 +1,7 @@
 """What becomes of edits that are not committed: brought back to the base, dropped, or kept."""
 
+from __future__ import annotations
+
 import logging
 import os
 from collections.abc import Callable, Sequence

@@ -4,6 +4,8 @@ own options (`romfs.toml`) say together.
 The command line's choices are remembered in `session.json` and win over the tree's.
 """
 
+from __future__ import annotations
+
 import os
 from dataclasses import replace
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """What a mounted session is at one moment, and the trees of stored bytes below `.romfs/`."""
 
+from __future__ import annotations
+
 import errno
 import time
 from collections.abc import Iterable

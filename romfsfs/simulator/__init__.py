@@ -17,6 +17,8 @@ Modules that the firmware has frozen into it, such as `ml`, are files of `firmwa
 changes.
 """
 
+from __future__ import annotations
+
 from romfsfs.simulator.config import (
     PartitionConfig,
     SimulatorConfig,

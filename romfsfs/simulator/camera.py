@@ -3,6 +3,8 @@
 Everything here belongs to one thread, which calls `step` and `wait` in turns (`server.py`).
 """
 
+from __future__ import annotations
+
 import logging
 import select
 import time

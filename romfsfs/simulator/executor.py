@@ -4,6 +4,8 @@ One process lives from one soft reset to the next, as the firmware's heap does. 
 `camera.upy`; the talk between the two is described there. Belongs to the camera's thread.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import logging

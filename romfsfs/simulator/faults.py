@@ -4,6 +4,8 @@ Both objects belong to the camera's thread; the methods of `Faults` may be calle
 (each sets one attribute or appends to one list). Positions and counts are bytes from now on.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import dataclass, field
 

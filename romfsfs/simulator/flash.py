@@ -7,6 +7,8 @@ seconds that the step just done takes, and the return value is the answer. All o
 the camera's thread, but `content` and `load`, which are for while the camera is quiet.
 """
 
+from __future__ import annotations
+
 import mmap
 import os
 import random

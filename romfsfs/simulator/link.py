@@ -3,6 +3,8 @@
 Belongs to the camera's thread. Sizes in bytes, times in seconds of the monotonic clock.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

@@ -5,6 +5,8 @@ uses), raw mode and raw paste.
 Pure: bytes come in through `process`, answers go out through `write`, snippets through `execute`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """How long a file's time of change may stay as it is although the file changes again."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Collection

@@ -1,5 +1,7 @@
 """Bytes from one open file to another, digested on the way."""
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import os

@@ -3,6 +3,8 @@
 `WHAT (WHERE); NEXT STEP`: the system names no next step, and often no place.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

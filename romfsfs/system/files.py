@@ -5,6 +5,8 @@ same one (docs/cameras.md), and CPUs have instructions for it (about 1 GiB/s her
 BLAKE2b's speed).
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl

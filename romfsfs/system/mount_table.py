@@ -3,6 +3,8 @@
 A look into the table asks no mount anything: one that does not answer holds nobody up.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import re

@@ -5,6 +5,8 @@ that are made for one user alone: nobody else can put a link or a folder of his 
 path later. POSIX access lists are not looked at.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from pathlib import Path

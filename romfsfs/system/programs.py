@@ -7,6 +7,8 @@ an interactive Python), and so does an empty entry of PATH, which nobody writes 
 nothing that came from an image is executable.
 """
 
+from __future__ import annotations
+
 import importlib.machinery
 import os
 import shutil

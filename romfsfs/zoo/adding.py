@@ -1,5 +1,7 @@
 """A model and its labels, copied into a directory: a mount, or a session's work tree."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from pathlib import Path

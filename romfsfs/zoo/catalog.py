@@ -1,5 +1,7 @@
 """The models of a zoo for a board, and finding one by what people type."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Iterable, Mapping

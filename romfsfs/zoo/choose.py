@@ -5,6 +5,8 @@ A source is written as people give it: `ide`, a folder, a zip on this machine, o
 daemon needs to know it too.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

@@ -7,6 +7,8 @@ well begin at the vendor (`^vendor/`): both are tried. A file that no line is ab
 the user's own, or newer than the index. (The IDE shows it only when its filter is off.)
 """
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

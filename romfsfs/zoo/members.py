@@ -1,5 +1,7 @@
 """What a zoo holds: files by their path below `models/`, and which of them are models."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """What a model's `index.html` says of it, as text."""
 
+from __future__ import annotations
+
 from html.parser import HTMLParser
 from typing import NamedTuple
 

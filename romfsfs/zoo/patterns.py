@@ -5,6 +5,8 @@ mount, which `re` does in every thread, nor take all memory: so they run here, b
 of romfsfs is imported. Reads and writes JSON.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import re

@@ -4,6 +4,8 @@ A folder is a `models/` folder, or one that holds it (the resource folder of an 
 likewise, at any depth. Of a zip at a URL only the files that are opened are fetched.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import stat

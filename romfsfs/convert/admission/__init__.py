@@ -11,6 +11,8 @@ work on that board, warnings what may not; of what was not looked at, nothing is
 it needs and runs nothing, so every look at a tree can afford it.
 """
 
+from __future__ import annotations
+
 from romfsfs.convert.admission.impostors import impostor
 from romfsfs.convert.admission.models import is_model, model_findings
 from romfsfs.convert.admission.names import name_findings

@@ -2,6 +2,8 @@
 saves under a model's, a cascade's or a script's name. No board can use them.
 """
 
+from __future__ import annotations
+
 from romfsfs.convert.types import Diagnostic, Reader, error
 
 _MODELS = frozenset({"tflite", "lite", "onnx"})

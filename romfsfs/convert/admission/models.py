@@ -5,6 +5,8 @@ run TensorFlow Lite Micro with the operators that their firmware registers, on t
 Ethos-U beside it (docs/converters.md; firmware lib/tflm/tflm_backend.cc).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from functools import lru_cache

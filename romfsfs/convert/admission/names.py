@@ -1,5 +1,7 @@
 """Names in the image that mean something to the firmware (docs/cameras.md: "Names", "Start")."""
 
+from __future__ import annotations
+
 from romfsfs.convert.types import Diagnostic, Reader, Target, warning
 
 #: Built-in modules that a script of the same name hides (MicroPython registers them as

@@ -1,5 +1,7 @@
 """Scripts, compiled or not, against the camera that is to load them."""
 
+from __future__ import annotations
+
 from romfsfs.convert import mpy
 from romfsfs.convert.script_text import text_problem
 from romfsfs.convert.types import Diagnostic, Reader, Target, error, warning

@@ -5,6 +5,8 @@ blhost looks for it once, and takes longer than that to start: so a process that
 own package, spsdk, and looks all the time is there before the camera is sent away.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys

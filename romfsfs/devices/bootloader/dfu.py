@@ -6,6 +6,8 @@ programming can only clear bits. A file shorter than the partition changes only 
 read always runs to the partition's end, so it is stopped when there is enough.
 """
 
+from __future__ import annotations
+
 import contextlib
 import tempfile
 import time

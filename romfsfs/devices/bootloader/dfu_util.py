@@ -6,6 +6,8 @@ another one than the firmware's. What tells two loaders of one board apart is th
 they are on, `-p`.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 

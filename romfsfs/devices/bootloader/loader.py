@@ -1,5 +1,7 @@
 """What a boot loader can do with a ROMFS partition: the `BootLoader` protocol. Sizes in bytes."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Protocol
 

@@ -3,6 +3,8 @@
 Their argument lists are built, and their output read, by pure functions in `dfu_util` and `blhost`.
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Callable, Sequence

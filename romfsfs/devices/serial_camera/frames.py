@@ -1,5 +1,7 @@
 """The frames of the WRITE loop, as bytes; what they mean: `snippets.py`. Sizes in bytes."""
 
+from __future__ import annotations
+
 import binascii
 import struct
 import zlib

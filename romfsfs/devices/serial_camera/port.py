@@ -4,6 +4,8 @@ pyserial raises SerialException, an OSError that often has no errno, and lets te
 through; both become DeviceAbsent, DeviceBusy or DeviceLost here, with what to do about it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import glob

@@ -1,5 +1,7 @@
 """What a camera says about itself, read with one command after it has been opened."""
 
+from __future__ import annotations
+
 import ast
 from dataclasses import dataclass
 from typing import Any

@@ -3,6 +3,8 @@
 The protocol and its bytes: docs/cameras.md, "Serial". All times are seconds.
 """
 
+from __future__ import annotations
+
 import contextlib
 import secrets
 import time

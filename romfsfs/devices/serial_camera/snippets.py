@@ -34,6 +34,8 @@ while a file in /rom, /flash or on the SD card hides a module of the plain name 
 docs/cameras.md). vfs, sys, uctypes and micropython cannot be hidden.
 """
 
+from __future__ import annotations
+
 #: Says it twice: a garbled digit would make it another camera.
 PROBE = """\
 def _rf():

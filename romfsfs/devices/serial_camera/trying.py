@@ -1,5 +1,7 @@
 """What a camera says when it opens a model (`snippets.open_model`), read with suspicion."""
 
+from __future__ import annotations
+
 import ast
 from typing import Any
 

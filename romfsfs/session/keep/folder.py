@@ -16,6 +16,8 @@ here is a new file (O_EXCL, O_NOFOLLOW) that gets its name by a rename: nothing 
 or process may refer to is ever written to.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import os

@@ -1,5 +1,7 @@
 """Image files as the session uses them: opened and parsed."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,6 +7,8 @@ bytes, so each session's own come first, and another's only where it has none. A
 convenience: a damaged or missing record only means that the compiled form is shown.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json

@@ -7,6 +7,8 @@ the system means that the power went in between: what was extracted may be missi
 zeros, and it is put back from the base's image, which is always synced.
 """
 
+from __future__ import annotations
+
 import logging
 
 from romfsfs.session.keep.folder import SessionFolder

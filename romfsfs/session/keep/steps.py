@@ -4,6 +4,8 @@
 interrupts it, and fills its disk.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 #: What every transaction does (`rebase/transaction.py`); a read writes no target.

@@ -3,6 +3,8 @@
 A pure function of the parsed image; nothing is read. Offsets and sizes in bytes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """Where the bytes of a stored file are, and the one way to open them."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 from typing import NamedTuple

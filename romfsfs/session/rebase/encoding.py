@@ -1,5 +1,7 @@
 """From a plan to a verified image file."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import os

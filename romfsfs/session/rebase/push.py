@@ -1,5 +1,7 @@
 """Whole images to a camera, past the work tree: push and reset, with a backup first."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress

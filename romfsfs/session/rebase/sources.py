@@ -4,6 +4,8 @@ The image has `app.mpy`. Before a work tree goes, its `app.py` must be where a l
 (`recall`), on the disk and not only on its way there.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os

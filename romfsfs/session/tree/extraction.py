@@ -1,5 +1,7 @@
 """Writing many files and folders below a folder."""
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import Sequence

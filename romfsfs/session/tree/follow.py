@@ -5,6 +5,8 @@ elsewhere. It may be repeated after a crash: which paths follow is decided once,
 before the first of them is touched.
 """
 
+from __future__ import annotations
+
 import fnmatch
 import os
 import stat

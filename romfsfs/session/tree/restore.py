@@ -5,6 +5,8 @@ of the mount stay true; into `work/` otherwise, and when the mount goes meanwhil
 be repeated after a crash.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import logging
