@@ -140,20 +140,22 @@ def open(
     *,
     board: str | None = None,
     partition: int | None = None,
+    slot: str = "",
     options: Options | None = None,
     new: bool = False,
     progress: Progress = no_progress,
 ) -> Editor:
     """An editor for an image file or a camera (see the command line's SOURCE).
 
-    board, partition, options: remembered with the session. new: start empty. Raises SessionBusy
+    board, partition, options: remembered with the session. slot: 'A' or 'B', of an openmv-ota
+    camera; each is a session of its own. new: start empty. Raises SessionBusy
     while it is mounted or open elsewhere, TargetChanged when kept edits no longer fit the target,
     DeviceError, ImageFormatError.
     """
     name = os.fspath(source)
-    device = open_device(name, board=board, partition=partition)
+    device = open_device(name, board=board, partition=partition, slot=slot)
     try:
-        chosen = OpenOptions(board, partition, options, new=new)
+        chosen = OpenOptions(board, partition, options, new=new, slot=slot)
         session, lock, _ = enter(device, name, chosen, progress)
     except BaseException:
         device.close()

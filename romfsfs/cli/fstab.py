@@ -26,7 +26,7 @@ FLAGS = {
     "no_notify": ("notify", False),
 }
 #: those with a value, called as the options are; of some an option takes several
-VALUES = ("board", "partition", "stedgeai")
+VALUES = ("board", "partition", "slot", "stedgeai")
 LISTS = ("convert", "optimise", "profile", "mpool", "align")
 
 

@@ -14,7 +14,7 @@ from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
-from romfsfs.cli.parameters import DIRECTORY, NO_RESET, PARTITION, SOURCE, WAIT, board
+from romfsfs.cli.parameters import DIRECTORY, NO_RESET, PARTITION, SLOT, SOURCE, WAIT, board
 from romfsfs.cli.reports import say_commit, wait_for
 from romfsfs.desktop.notify import Notifier, desktop_runs
 from romfsfs.desktop.programs import find_notifier, missing
@@ -40,6 +40,7 @@ from romfsfs.system.mount_table import is_dead
 @DIRECTORY
 @board("The board that the image is for; remembered. See: romfsfs boards.")
 @PARTITION
+@SLOT
 @WAIT
 @click.option("--new", "start_new", is_flag=True, help="Start empty, whatever SOURCE holds.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through the mount.")
@@ -69,7 +70,7 @@ def mount(
     """
     options_of_session = OpenOptions(
         given["board"], given["partition"], chosen(given), given["exclude"],
-        given["commit_on_unmount"], given["start_new"],
+        given["commit_on_unmount"], given["start_new"], given["slot"],
     )  # fmt: skip
     request = MountRequest(
         source, Path(directory), options_of_session, given["read_only"],

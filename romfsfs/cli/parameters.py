@@ -74,7 +74,8 @@ WAIT = click.option(
 )
 SLOT = click.option(
     "--slot", type=click.Choice(("A", "B")), callback=lambda context, option, value: value or "",
-    help="The slot of an openmv-ota camera to write: needs --force, and breaks its signature.",
+    help="Which one of an openmv-ota camera. Default: A. To write it needs --force too, and breaks "
+    "its signature.",
 )  # fmt: skip
 TRY = click.option(
     "--try", "tries", is_flag=True, help="Have the camera open the models that changed."

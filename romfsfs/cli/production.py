@@ -346,11 +346,12 @@ class Line:
     def _opened(self, name: str) -> Iterator[Device]:
         """The camera, if it is one to write. _LeftAlone."""
         order = self._order
-        device = open_device(name, partition=order.partition)
+        slot = order.options.slot
+        device = open_device(name, partition=order.partition, slot=slot)
         try:
             if device.info().board is None and order.board:
                 device.close()
-                device = open_device(name, board=order.board, partition=order.partition)
+                device = open_device(name, board=order.board, partition=order.partition, slot=slot)
             info = self._infos[name] = device.info()
             if order.board not in (None, info.board):
                 raise _LeftAlone(f"{info.name}, no {order.board}: left alone")

@@ -93,7 +93,7 @@ def push(
         @contextmanager
         def connect(name: str) -> Iterator[Device]:
             with (
-                device(name, board, partition) as opened,
+                device(name, board, partition, slot) as opened,
                 unremembered(opened.info()) if no_backup else nullcontext(),
             ):
                 yield opened

@@ -15,6 +15,7 @@ import click
 from romfsfs.cli import reports, values
 from romfsfs.cli.output import Output, confirmed, count_text, fitted
 from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, TRY, force, where
+from romfsfs.devices.open import is_camera
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, printable, shell_word
 from romfsfs.session.connect import device, session_device
 from romfsfs.session.diff import changes_between, diff_images, diff_session
@@ -43,15 +44,16 @@ _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=v
     "--watch", "follow", is_flag=True, help="Show it again at every change, until Ctrl-C."
 )
 @PARTITION
+@SLOT
 @click.pass_obj
 def status(
     output: Output, where: str | None, as_json: bool, as_html: bool, verbose: bool,
-    exit_code: bool, follow: bool, partition: int | None,
+    exit_code: bool, follow: bool, partition: int | None, slot: str,
 ) -> int:  # fmt: skip
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
     if as_html and (as_json or follow):
         raise UsageError("--html cannot be combined with --json or --watch")
-    found = find_session(where, partition, only_looks=True)
+    found = find_session(where, partition, slot, only_looks=True)
     if found.idle and not (follow or as_html):
         if as_json:
             output.json(reports.idle_record(found.session))
@@ -92,13 +94,14 @@ def _told(mountpoint: Path, name: str) -> str:
     "--images", nargs=2, type=int, metavar="OLD NEW", help="Compare two images of the log instead."
 )
 @PARTITION
+@SLOT
 @click.pass_obj
 def diff(
     output: Output, where: str | None, paths: tuple[str, ...], images: tuple[int, int] | None,
-    partition: int | None,
+    partition: int | None, slot: str,
 ) -> None:  # fmt: skip
     """The edits: a unified diff for text, sizes and digests for the rest."""
-    found = find_session(where, partition, only_looks=True)
+    found = find_session(where, partition, slot, only_looks=True)
     if found.idle and images is None:
         return
     wanted = _paths(found, paths)
@@ -168,7 +171,8 @@ def commit(
     force: bool, slot: str, tries: bool, no_reset: bool, partition: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
-    found = find_session(where, partition)
+    there = slot if elsewhere is not None and is_camera(elsewhere) else ""
+    found = find_session(where, partition, "" if there else slot)
     session = found.session
     if found.idle and elsewhere is None and not compact:
         if as_json:
@@ -179,7 +183,7 @@ def commit(
     options = CommitOptions(force, not no_reset, tries, slot, compact, dry_run)
     with output.progress() as progress:
         if elsewhere is not None:
-            with device(elsewhere, session.info.board, session.info.partition) as opened:
+            with device(elsewhere, session.info.board, session.info.partition, there) as opened:
                 report = commit_to(session, opened, options, found.mounted, progress, elsewhere)
         else:
             with session_device(session, "commit") as opened:
@@ -197,12 +201,13 @@ def commit(
 @_PATHS
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before dropping everything.")
 @PARTITION
+@SLOT
 @click.pass_obj
 def revert(
-    output: Output, where: str, paths: tuple[str, ...], yes: bool, partition: int | None
+    output: Output, where: str, paths: tuple[str, ...], yes: bool, partition: int | None, slot: str
 ) -> int:
     """Bring PATHs, or everything, back to what was last read or committed."""
-    found = find_session(where, partition)
+    found = find_session(where, partition, slot)
     if found.idle:
         output.say(f"{found.session.info.title}: not mounted, no edits: nothing to revert")
         return EXIT_OK
@@ -237,7 +242,7 @@ def undo(
     An undo is entered in the log too: another undo goes further back, and `undo --to N` returns to
     any image. Commit or revert edits first.
     """
-    found = find_session(where, partition)
+    found = find_session(where, partition, slot)
     session = found.session
     wanted = undo_target(session, number)
     changes = list(changes_between(session.base_image, session.folder.image(wanted.digest)))
@@ -299,17 +304,19 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     help="Keep at most this much from now on (default 1G); the last two images always stay.",
 )  # fmt: skip
 @PARTITION
+@SLOT
 @JSON
 @click.pass_obj
 def log(
-    output: Output, where: str | None, keep: int | None, partition: int | None, as_json: bool
-) -> None:
+    output: Output, where: str | None, keep: int | None, partition: int | None, slot: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """The images that the target held, newest last; * marks the current one.
 
     Each read, commit, undo and push adds one. Without DIR or SOURCE: the log of the mount that the
     current folder is in, or else of the only session with edits.
     """
-    session = find_session(where, partition, only_looks=keep is None).session
+    session = find_session(where, partition, slot, only_looks=keep is None).session
     if keep is not None:
         with session.folder.lock_for_change(session.info.name):
             history.keep_within(session.folder, keep)

@@ -9,7 +9,7 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, confirmed
-from romfsfs.cli.parameters import JSON, PARTITION, YES, where
+from romfsfs.cli.parameters import JSON, PARTITION, SLOT, YES, where
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
 from romfsfs.session.connect import session_device
 from romfsfs.session.find import as_found, find_session
@@ -101,14 +101,17 @@ def _session_record(session: Session) -> dict[str, Any]:
 @where("[DIR or SOURCE]", required=False)
 @click.option("--rollback", is_flag=True, help="Restore what the target held before.")
 @PARTITION
+@SLOT
 @click.pass_obj
-def recover(output: Output, where: str | None, rollback: bool, partition: int | None) -> int:
+def recover(
+    output: Output, where: str | None, rollback: bool, partition: int | None, slot: str
+) -> int:
     """Finish a write that was interrupted, or restore what the target held before it.
 
     Without DIR or SOURCE: every interrupted write. Edits are never touched.
     """
     if where is not None:
-        pending = [find_session(where, partition)]
+        pending = [find_session(where, partition, slot)]
     else:
         pending = [as_found(session) for session in all_sessions() if session.interrupted]
     failed: list[RomfsError] = []

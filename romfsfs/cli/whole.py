@@ -39,19 +39,20 @@ if TYPE_CHECKING:
 @parameters.IMAGE
 @parameters.CAMERA_BOARD
 @parameters.PARTITION
+@parameters.SLOT
 @parameters.WAIT
 @parameters.REPLACE
 @parameters.JSON
 @click.pass_obj
 def pull(
-    output: Output, camera: str, image: str, board: str | None, partition: int | None, wait: bool,
-    force: bool, as_json: bool,
+    output: Output, camera: str, image: str, board: str | None, partition: int | None, slot: str,
+    wait: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Copy a camera's whole image to a file; `-` is standard output."""
     if image != "-":
         refuse_existing(image, force=force)
     wait_for(output, [camera] if wait else [], partition)
-    with device(camera, board, partition) as opened, output.progress() as progress:
+    with device(camera, board, partition, slot) as opened, output.progress() as progress:
         if image == "-":
             with tempfile.TemporaryFile() as file:
                 size, digest, found = _pull(opened, file, camera, progress)
@@ -117,7 +118,7 @@ def reset(
     publishes; for the camera's firmware version if there are any, else the newest.
     """
     wait_for(output, [camera] if wait else [], partition)
-    with device(camera, board, partition) as opened:
+    with device(camera, board, partition, slot) as opened:
         info = opened.info()
         for note in info.notes:
             output.note(note)

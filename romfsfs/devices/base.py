@@ -36,7 +36,8 @@ class Known:
 
     kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
     real path of a file, 'board/unique id/partition' of a camera, with the board that it says it
-    is, whatever it is used as. name: how to show it.
+    is, whatever it is used as. name: how to show it. slot: 'B' for the second slot of openmv-ota,
+    a target of its own; '' for the partition's start, which is slot A where there are slots.
     capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
     be erased together. mpy_version (version, sub-version) and march: what the camera's own
     firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
@@ -56,6 +57,7 @@ class Known:
     notes: tuple[str, ...] = ()
     usb_serial: str = ""
     here: tuple[str, ...] = ()
+    slot: str = ""
 
     # What the kind means to those above: nobody else compares it.
 

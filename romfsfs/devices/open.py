@@ -39,16 +39,23 @@ def open_device(
     *,
     board: str | None = None,
     partition: int | None = None,
+    slot: str = "",
     wait: Callable[[str], None] | None = None,
 ) -> Device:
     """Open what SOURCE names.
 
     board: names the board where the camera cannot be identified (serial cameras only; an image
-    file has none). partition: of a camera, default 0. wait: of a boot loader, which is waited for
-    instead of being entered from the serial port; gets the line that says how to get there.
+    file has none). partition: of a camera, default 0. slot: of openmv-ota in it, 'A' or 'B'. wait:
+    of a boot loader, which is waited for instead of being entered from the serial port; gets the
+    line that says how to get there.
     UsageError for what cannot be meant; DeviceAbsent, DeviceBusy and so on for what is not there.
     """
     if source.startswith("dfu:"):
+        if slot == "B":
+            raise UsageError(
+                "boot loaders write from the partition's start on, which is slot A",
+                where=source, next_step="slot B is reached by the camera's serial port",
+            )  # fmt: skip
         return _open_bootloader(source[len("dfu:") :], partition, wait)
     if wait is not None:
         raise UsageError(
@@ -58,9 +65,11 @@ def open_device(
         from romfsfs.devices.discovery import pick_camera
 
         number = source[len("camera:") :] if ":" in source else None
-        return open_serial(pick_camera(number).port, board=board, partition=partition)
+        return open_serial(pick_camera(number).port, board, partition, slot)
     if _is_port(source):
-        return open_serial(source, board=board, partition=partition)
+        return open_serial(source, board, partition, slot)
+    if slot:
+        raise UsageError("only cameras have slots", where=source, next_step="leave out --slot")
     from romfsfs.devices.file import FileDevice
 
     return FileDevice(source)
@@ -88,17 +97,19 @@ def inspect(port: str) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
         camera.close()
 
 
-def open_serial(port: str, *, board: str | None = None, partition: int | None = None) -> Device:
+def open_serial(
+    port: str, board: str | None = None, partition: int | None = None, slot: str = ""
+) -> Device:
     """A camera on its serial port; by DFU where its firmware gives no access to the ROMFS."""
     from romfsfs.boards import get_board
     from romfsfs.devices.serial_camera.camera import SerialCamera
     from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 
     try:
-        return SerialCamera.open(port, board=board, partition=partition)
+        return SerialCamera.open(port, board=board, partition=partition, slot=slot)
     except NoRomfsAccess as error:
         known = error.board or (get_board(board) if board else None)
-        if known is None or known.dfu_id is None:
+        if known is None or known.dfu_id is None or slot == "B":
             raise
         chosen = known
         return _connect(chosen, partition or 0, lambda: send_to_loader(port, chosen), leave=True)

@@ -28,7 +28,8 @@ Digest = Callable[[int, int], str]
 
 class Slot(NamedTuple):
     """name: 'A' or 'B', '' where a file is one slot. size: bytes of all of it. counter: the higher
-    one is newer, None where its status says none. whole: the body is what the trailer says."""
+    one is newer, None where its status says none. whole: the body is what the trailer says. room:
+    bytes that an image in it may have; 0 where what is erased at once reaches into the other."""
 
     name: str
     offset: int
@@ -36,11 +37,7 @@ class Slot(NamedTuple):
     body_size: int
     counter: int | None
     whole: bool
-
-    @property
-    def room(self) -> int:
-        """Bytes that an image in it may have."""
-        return self.size - 2 * BLOCK
+    room: int
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -58,12 +55,13 @@ def trailer_places(partition_size: int) -> tuple[int, int]:
     return size - BLOCK, 2 * size - BLOCK
 
 
-def find_slots(read: Read, size: int, digest: Digest) -> tuple[Slot, ...]:
-    """The slots of a partition of that size; those without a trailer are left out."""
+def find_slots(read: Read, size: int, digest: Digest, unit: int = BLOCK) -> tuple[Slot, ...]:
+    """The slots of a partition of that size; those without a trailer are left out. unit: bytes
+    that are erased at once; no write may erase a status or trailer."""
     half = slot_size(size)
     if half < 3 * BLOCK:
         return ()
-    found = (_slot(read, name, at, half, digest) for name, at in (("A", 0), ("B", half)))
+    found = (_slot(read, name, at, half, digest, unit) for name, at in (("A", 0), ("B", half)))
     return tuple(slot for slot in found if slot is not None)
 
 
@@ -96,7 +94,9 @@ def slots_text(slots: Sequence[Slot]) -> str:
     return "; ".join(words)
 
 
-def _slot(read: Read, name: str, offset: int, size: int, digest: Digest) -> Slot | None:
+def _slot(
+    read: Read, name: str, offset: int, size: int, digest: Digest, unit: int = BLOCK
+) -> Slot | None:
     place = offset + size - BLOCK
     head = read(place, TRAILER.size)
     if len(head) < TRAILER.size or not head.startswith(MAGIC):
@@ -111,4 +111,5 @@ def _slot(read: Read, name: str, offset: int, size: int, digest: Digest) -> Slot
     status = read(place - BLOCK + _STATUS_COUNTER, 8)
     counter, check = struct.unpack("<II", status) if len(status) == 8 else (0, 0)
     valid = counter ^ check == 0xFFFFFFFF
-    return Slot(name, offset, size, body_size, counter if valid else None, whole)
+    room = 0 if size % unit else (size - 2 * BLOCK) // unit * unit
+    return Slot(name, offset, size, body_size, counter if valid else None, whole, room)

@@ -18,12 +18,14 @@ from romfsfs.session.session import Session, sessions
 
 
 @contextmanager
-def device(source: str, board: str | None = None, partition: int | None = None) -> Iterator[Device]:
+def device(
+    source: str, board: str | None = None, partition: int | None = None, slot: str = ""
+) -> Iterator[Device]:
     """An open device, closed at the end of the block. SessionBusy, and the port is not touched,
     while another process changes what the camera holds."""
     if is_camera(source) and not source.startswith("dfu:"):
         _refuse_changed(source)
-    opened = open_device(source, board=board, partition=partition)
+    opened = open_device(source, board=board, partition=partition, slot=slot)
     try:
         yield opened
     finally:
@@ -75,7 +77,7 @@ def _open_target(session: Session) -> Device:
     try:
         if not info.is_file and not is_camera(info.source):
             raise not_connected(session)  # the port was a link, or a pty: it is gone
-        opened = open_device(info.source, board=info.board, partition=info.partition)
+        opened = _opened(info, info.source)
         found = opened.info()
         if found.may_be(info.key):
             return opened
@@ -101,6 +103,10 @@ def _open_target(session: Session) -> Device:
     return elsewhere
 
 
+def _opened(info: SessionInfo, source: str) -> Device:
+    return open_device(source, board=info.board, partition=info.partition, slot=info.slot)
+
+
 def not_connected(session: Session) -> DeviceAbsent:
     """What to say of a session whose camera is on no port."""
     return DeviceAbsent(
@@ -120,7 +126,7 @@ def _on_another_port(session: Session) -> Device | None:
         if camera.port == info.source or (camera.boards and info.board not in camera.boards):
             continue
         try:
-            opened = open_device(camera.port, board=info.board, partition=info.partition)
+            opened = _opened(info, camera.port)
         except RomfsError:
             continue
         if opened.info().key == info.key:
@@ -129,7 +135,7 @@ def _on_another_port(session: Session) -> Device | None:
     return None
 
 
-def known_session(source: str, partition: int) -> Session | None:
+def known_session(source: str, partition: int, slot: str) -> Session | None:
     """The only session of the camera that SOURCE names, None if that is not clear from here.
 
     By the USB serial number; where there is none, the one that is in use now on that port.
@@ -140,20 +146,21 @@ def known_session(source: str, partition: int) -> Session | None:
     try:
         port = _port(source)
     except DeviceAbsent:
-        return unplugged_session(source, partition)
+        return unplugged_session(source, partition, slot)
     if not os.path.exists(port.port):
-        return unplugged_session(source, partition)
-    return _only(partition, lambda session: _is_on(session.folder, session.info, port))
+        return unplugged_session(source, partition, slot)
+    return _only(partition, slot, lambda session: _is_on(session.folder, session.info, port))
 
 
-def unplugged_session(source: str, partition: int) -> Session | None:
+def unplugged_session(source: str, partition: int, slot: str) -> Session | None:
     """The only session that was opened by this name, for a camera that is not there now."""
-    return _only(partition, lambda session: source in (session.info.source, session.info.name))
+    return _only(partition, slot, lambda each: source in (each.info.source, each.info.name))
 
 
-def _only(partition: int, is_it: Callable[[Session], bool]) -> Session | None:
+def _only(partition: int, slot: str, is_it: Callable[[Session], bool]) -> Session | None:
+    place = partition, slot.replace("A", "")
     cameras = (each for each in sessions() if not each.info.is_file)
-    found = [each for each in cameras if each.info.partition == partition and is_it(each)]
+    found = [e for e in cameras if (e.info.partition, e.info.slot) == place and is_it(e)]
     return found[0] if len(found) == 1 else None
 
 

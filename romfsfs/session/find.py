@@ -53,6 +53,7 @@ class Found(NamedTuple):
 def find_session(
     where: str | None,
     partition: int | None = None,
+    slot: str = "",
     *,
     only_looks: bool = False,
     stuck: bool = False,
@@ -61,17 +62,19 @@ def find_session(
 
     Without a name: the mount that the current folder lies in, or else the only session there is.
     A mountpoint whose daemon was killed names its session too: that is then not mounted.
-    partition: of a camera. only_looks: the caller changes nothing, so a camera whose session is
-    known by USB is not interrupted. stuck: the caller copes with a mount that does not answer;
+    partition, slot: of a camera. only_looks: the caller changes nothing, so a camera whose session
+    is known by USB is not interrupted. stuck: the caller copes with a mount that does not answer;
     others would wait for it, and not even Ctrl-C would help.
     """
-    found = _find(where, partition, only_looks)
+    found = _find(where, partition, slot, only_looks)
     if not stuck and is_stuck(found):
         raise no_answer(found)
-    if partition is not None and found.session.info.partition != partition:
+    info = found.session.info
+    if partition not in (None, info.partition) or slot not in ("", info.slot or "A"):
         raise UsageError(
-            f"that is a session of partition {found.session.info.partition}",
-            where=found.session.info.title,
+            "that is a session of "
+            + (f"partition {info.partition}" if not slot else f"slot {info.slot or 'A'}"),
+            where=info.title,
             next_step="romfsfs sessions lists them",
         )
     return found
@@ -101,7 +104,7 @@ def no_answer(found: Found) -> RomfsError:
     )
 
 
-def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:
+def _find(where: str | None, partition: int | None, slot: str, only_looks: bool) -> Found:
     if where is None:
         found = containing_mount(os.getcwd())
         if found is not None:
@@ -114,7 +117,7 @@ def _find(where: str | None, partition: int | None, only_looks: bool) -> Found:
         folder = find_mounted(where, dead=True)
         if folder is not None:
             return Found(Session.load(folder), None)
-    return _by_source(where, partition, only_looks)
+    return _by_source(where, partition, slot, only_looks)
 
 
 def containing_mount(path: str) -> Found | None:
@@ -148,7 +151,7 @@ def _only_session() -> Found:
     )
 
 
-def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
+def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) -> Found:
     _refuse_hidden(source)
     if os.path.isdir(source):
         if os.path.ismount(source):
@@ -164,17 +167,17 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         )
     there = os.path.exists(source) or is_camera(source) or _known(source)
     if there and only_looks and is_camera(source):
-        known = known_session(source, partition or 0)
+        known = known_session(source, partition or 0, slot)
         if known is not None:
             return as_found(known)
     try:
         if not there:
             raise DeviceAbsent("not there", where=source)
-        with device(source, partition=partition) as opened:
+        with device(source, partition=partition, slot=slot) as opened:
             folder = folder_of(opened.info().key)
     except DeviceAbsent:
         # Unplugged: its edits can still be looked at, if it is clear which camera is meant.
-        known = unplugged_session(source, partition or 0)
+        known = unplugged_session(source, partition or 0, slot)
         if known is not None:
             return as_found(known)
         if there:
@@ -188,7 +191,7 @@ def _by_source(source: str, partition: int | None, only_looks: bool) -> Found:
         raise UsageError(
             "there is no session for it: it has not been mounted yet",
             where=source,
-            next_step=f"romfsfs mount {shell_word(source)} DIR",
+            next_step=f"romfsfs mount {shell_word(source)} DIR" + (slot and f" --slot {slot}"),
         )
     return as_found(Session.load(folder))
 

@@ -52,8 +52,9 @@ class MountRequest:
 
     def _open_host(self, progress: Progress) -> SessionHost:
         self._refuse_to_hide()
-        with device(self.source, self.chosen.board, self.chosen.partition) as opened:
-            session, self._lock, resumed = enter(opened, self.source, self.chosen, progress)
+        chosen = self.chosen
+        with device(self.source, chosen.board, chosen.partition, chosen.slot) as opened:
+            session, self._lock, resumed = enter(opened, self.source, chosen, progress)
         notifier = None
         if self._notifier is not None:
             place = "in the image file" if session.info.is_file else "on the camera"

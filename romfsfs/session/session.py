@@ -282,9 +282,10 @@ class Session:
             message = "started empty (mount --new): the commit replaces all that the target holds"
             notes.append(Problem("new", "", message, INFO))
         if settings.info.slots:
+            slot = settings.info.slot or "A"
             message = (
-                f"an openmv-ota camera: {settings.info.slots}; this is slot A, and a commit, which "
-                "breaks its signature, needs --slot A --force"
+                f"an openmv-ota camera: {settings.info.slots}; this is slot {slot}, and a commit, "
+                f"which breaks its signature, needs --slot {slot} --force"
             )
             notes.append(Problem("slots", "", message, WARNING))
         if self.interrupted and self.folder.changed_by() is None:

@@ -78,9 +78,9 @@ class Rig:
         assert done.code == 0, done.err
         return self.folder / name
 
-    def prepare(self, source: str, partition: int | None = None) -> Session:
+    def prepare(self, source: str, partition: int | None = None, slot: str = "") -> Session:
         """What mounting does, without the mount: the session's work tree, ready to be edited."""
-        with device(source, None, partition) as opened:
+        with device(source, None, partition, slot) as opened:
             session = session_for(opened, source, OpenOptions(partition=partition))
             make_ready(session, opened)
         return session

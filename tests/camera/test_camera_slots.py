@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from camera_rig import KIB, Rig, make_image, only_session
 from ota_slots import two_slots
 
+from romfsfs.image.model import FileNode, walk
+from romfsfs.image.reader import read_image
 from romfsfs.session.rebase.record import Record
 from romfsfs.simulator import Simulator
 from romfsfs.simulator.config import PartitionConfig
@@ -59,8 +62,8 @@ def test_nothing_overwrites_a_slot_unasked(rig: Rig, connect: Connect) -> None:
         ("commit", "camera", "--dry-run"),
         ("commit", "camera", "--force"),
         ("commit", "camera", "--slot", "A"),
-        ("commit", "camera", "--slot", "B", "--force"),
         ("push", "other.img", "camera"),
+        ("push", "other.img", "camera", "--slot", "B"),
         ("push", "other.img", "camera", "--force"),
         ("reset", "camera", "--from", "other.img", "--partition", "0", "--yes", "--force"),
     ):
@@ -88,6 +91,135 @@ def test_a_slot_is_written_when_that_is_asked_for_and_undone(rig: Rig, connect: 
     assert bytes(camera.flash[0].content) == after
     rig.ok("undo", "camera", "--slot", "A", "--force")
     assert bytes(camera.flash[0].content)[: len(A)] == A
+
+
+ACCESS = [{}, {"access": "block"}, {"kind": "mram", "erase_size": 16, "word": 16, "min_write": 16}]
+
+
+@pytest.mark.parametrize("how", ACCESS)
+def test_slot_b_is_a_target_of_its_own(rig: Rig, connect: Connect, how: dict[str, Any]) -> None:
+    """Mounted by --slot, committed, pulled, pushed to, undone; A stays byte for byte, and so do
+    status and trailer of both."""
+    half, start = SIZE // 2, two_slots(SIZE, A, B, newer="B")
+    camera = connect(
+        "OPENMV4P", partitions=(PartitionConfig(SIZE, **how),), images={0: start}, runs_rom=True
+    )
+
+    def b() -> bytes:
+        """Slot B; nothing else has changed."""
+        content = bytes(camera.flash[0].content)
+        assert content[:half] == start[:half]
+        assert content[-8 * KIB :] == start[-8 * KIB :]
+        return content[half:]
+
+    cam = rig.mount("camera", "--slot", "B")
+    assert (cam / "notes.txt").read_bytes() == b"B\n"
+    (cam / "notes.txt").write_text("new\n")
+    said = rig.run("commit", cam)
+    assert "writing slot B breaks its signature: the camera then starts slot A" in said.error
+    assert "--slot B --force" in said.error
+    assert rig.run("commit", cam, "--slot", "A", "--force").code == 2
+    assert b() == start[half:]
+    rig.ok("commit", cam, "--slot", "B", "--force")
+    assert dict(_files(b()))["notes.txt"] == b"new\n"
+    assert f"slot A, {len(A):,} B, runs; slot B, {len(B):,} B, changed since" in rig.ok(
+        "info", "camera"
+    )
+    assert "this is slot B" in rig.ok("status", cam)
+    rig.ok("umount", cam)
+
+    assert "slot B" in rig.ok("sessions")
+    logged = json.loads(rig.ok("log", "camera", "--slot", "B", "--json"))
+    assert [entry["kind"] for entry in logged] == ["read", "commit"]
+    assert rig.run("log", "camera").code == 2
+    rig.ok("pull", "camera", "b.img", "--slot", "B")
+    assert Path("b.img").read_bytes() == b()[: Path("b.img").stat().st_size]
+    rig.ok("pull", "camera", "a.img")
+    assert Path("a.img").read_bytes() == A
+    assert rig.run("undo", "camera", "--slot", "B").code == 1
+    rig.ok("undo", "camera", "--slot", "B", "--force")
+    assert b()[: len(B)] == B
+    Path("other.img").write_bytes(OTHER)
+    rig.ok("push", "other.img", "camera", "--slot", "B", "--force")
+    assert b()[: len(OTHER)] == OTHER
+    place = ("--from", "b.img", "--partition", "0", "--yes")
+    rig.ok("reset", "camera", *place, "--slot", "B", "--force")
+    assert dict(_files(b()))["notes.txt"] == b"new\n"
+
+
+def _files(content: bytes) -> Iterator[tuple[str, bytes]]:
+    for path, node in walk(read_image(content)):
+        if isinstance(node, FileNode):
+            yield path, content[node.extent.offset :][: node.extent.size]
+
+
+def test_both_slots_are_edited_side_by_side(rig: Rig, connect: Connect) -> None:
+    camera = ota_camera(connect)
+    first, second = rig.prepare("camera"), rig.prepare("camera", slot="B")
+    assert (first.work / "notes.txt").read_bytes() == b"A\n"
+    for session, slot in ((first, "A"), (second, "B")):
+        (session.work / "notes.txt").write_text(f"new {slot}\n")
+        rig.ok("commit", "camera", "--slot", slot, "--force")
+        assert session.status().clean
+    content = bytes(camera.flash[0].content)
+    assert dict(_files(content))["notes.txt"] == b"new A\n"
+    assert dict(_files(content[SIZE // 2 :]))["notes.txt"] == b"new B\n"
+
+
+def test_slot_b_interrupted_and_recovered(rig: Rig, connect: Connect) -> None:
+    camera = ota_camera(connect)
+    start = bytes(camera.flash[0].content)
+    session = rig.prepare("camera", slot="B")
+    (session.work / "notes.txt").write_text("new\n")
+    camera.faults.power_cut_after_programmed(64)
+    done = rig.run("commit", "camera", "--slot", "B", "--force")
+    assert done.code == 5
+    assert "--slot B" in done.error, "the way on names the slot"
+    camera.replug()
+    rig.ok("recover", "camera", "--slot", "B", "--rollback")
+    content = bytes(camera.flash[0].content)
+    assert content[SIZE // 2 :][: len(B)] == B
+    assert content[: SIZE // 2] == start[: SIZE // 2]
+
+
+def test_slot_b_may_be_empty(rig: Rig, connect: Connect) -> None:
+    """As it is before the first update."""
+    camera = ota_camera(connect)
+    content = bytes(camera.flash[0].content)[: SIZE // 2] + b"\xff" * (SIZE // 2)
+    camera.flash[0].load(content)
+    session = rig.prepare("camera", slot="B")
+    (session.work / "notes.txt").write_text("first\n")
+    rig.ok("commit", "camera", "--slot", "B", "--force")
+    written = bytes(camera.flash[0].content)
+    assert written[: SIZE // 2] == content[: SIZE // 2]
+    assert dict(_files(written[SIZE // 2 :])) == {"notes.txt": b"first\n"}
+
+
+@pytest.mark.parametrize("erase_size", [4 * KIB, SIZE])
+def test_where_a_slot_cannot_be_erased_alone(rig: Rig, connect: Connect, erase_size: int) -> None:
+    """Firmware that erases from the start only, and flash that is one unit."""
+    camera = connect(
+        "OPENMV4P", partitions=(PartitionConfig(SIZE, erase_size),), erase_by_range=False,
+        images={0: two_slots(SIZE, A, B)}, runs_rom=True,
+    )  # fmt: skip
+    start = bytes(camera.flash[0].content)
+    Path("other.img").write_bytes(OTHER)
+    done = rig.run("push", "other.img", "camera", "--slot", "B", "--force")
+    assert done.code in (1, 5)
+    assert "slot" in done.error
+    assert "nothing was" in done.error
+    assert bytes(camera.flash[0].content) == start
+    assert not only_session().interrupted
+
+
+def test_no_slot_where_there_are_none(rig: Rig, connect: Connect) -> None:
+    connect("OPENMV4P")
+    Path("other.img").write_bytes(OTHER)
+    for slot in "AB":
+        done = rig.run("push", "other.img", "camera", "--slot", slot, "--force")
+        assert done.code == 2
+        assert "no slots of openmv-ota" in done.error
+    assert "only cameras have slots" in rig.try_mount("other.img", "--slot", "B").error
 
 
 def test_an_image_that_reaches_the_status_is_refused(rig: Rig, connect: Connect) -> None:

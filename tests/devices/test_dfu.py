@@ -633,16 +633,34 @@ def test_nothing_overwrites_a_slot_of_openmv_ota(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
     old, new = make_image(9000), make_image(12_000, 1)
-    tool = attach("OPENMV4", two_slots(SIZE, old, old))
+    both = two_slots(1024 * KIB, old, old)
+    tool = attach("OPENMV_AE3", both)
     plugged = (tool.folder / "devices.json").read_text()
     (tmp_path / "new.img").write_bytes(new)
-    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV4", "--force"]
+    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV_AE3:1", "--force"]
     assert main(push) == 1
     assert "breaks its signature" in capsys.readouterr().err
+    assert main([*push, "--slot", "B"]) == 2
+    assert "slot B is reached by the camera's serial port" in capsys.readouterr().err
     assert [call for call in tool.calls if "-D" in call] == []
     (tool.folder / "devices.json").write_text(plugged)
     assert main([*push, "--slot", "A"]) == 0
-    assert tool.flash("ROMFS0").startswith(new)
+    assert tool.flash("ROMFS1").startswith(new)
+    assert tool.flash("ROMFS1")[504 * KIB :] == both[504 * KIB :], "A's status and trailer, and B"
+
+
+def test_no_slot_is_written_where_that_erases_the_other(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The loader of the M4 erases all of the partition at once."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    tool = attach("OPENMV4", two_slots(SIZE, make_image(9000), make_image(9000)))
+    (tmp_path / "new.img").write_bytes(make_image(12_000, 1))
+    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV4", "--force", "--slot", "A"]
+    assert main(push) == 1
+    assert "reaches from slot A into slot B" in capsys.readouterr().err
+    assert [call for call in tool.calls if "-D" in call] == []
 
 
 def test_refused_before_anything_is_written(attach: Callable[..., Any]) -> None:

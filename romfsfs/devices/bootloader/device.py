@@ -84,6 +84,7 @@ class BootLoaderDevice(Device):
                 lambda at, count: data[at : at + count],
                 self._loader.capacity,
                 lambda start, end: hashlib.sha256(data[start:end]).hexdigest(),
+                max(self._loader.header_unit, self._partition.erase_size),
             )
         return self._slots.get(place, ())
 

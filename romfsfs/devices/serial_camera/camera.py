@@ -73,6 +73,7 @@ class SerialCamera(Device):
         self._repl = repl
         self._partition = partition
         self._geometry = identity.geometry(partition, board)
+        self._start = 0  # of what is read and written here: a slot of openmv-ota, or all of it
         self._unmounted = False
         self._info = identity.describe(
             port.name, facts, board, partition, self._geometry, notes, usb_serial(port.name)
@@ -80,13 +81,15 @@ class SerialCamera(Device):
 
     @classmethod
     def open(
-        cls, port_name: str, *, board: str | None = None, partition: int | None = None
-    ) -> SerialCamera:
-        """Interrupt what runs there, identify the camera and choose a partition (default 0).
+        cls, port_name: str, *, board: str | None = None, partition: int | None = None,
+        slot: str = "",
+    ) -> SerialCamera:  # fmt: skip
+        """Interrupt what runs there, identify the camera and choose a partition (default 0), and
+        in it one of openmv-ota's slots (default A), where it has them.
 
         board: used when the camera cannot be identified, or against what it says. DeviceAbsent,
         DeviceBusy, DeviceLost; `identity.NoRomfsAccess` when its firmware cannot reach a ROMFS;
-        UsageError for a board or partition that is not there.
+        UsageError for a board, partition or slot that is not there.
         """
         port = Port(port_name)
         repl = RawRepl(port)
@@ -95,7 +98,7 @@ class SerialCamera(Device):
             known, notes = identity.find_board(facts, board)
             chosen = identity.choose_partition(port_name, facts, known, partition or 0)
             camera = cls(port, repl, facts, known, chosen, notes)
-            camera._look_for_slots()
+            camera._look_for_slots(slot)
             return camera
         except BaseException:
             with contextlib.suppress(DeviceError):
@@ -123,7 +126,8 @@ class SerialCamera(Device):
             done = min(end, done + piece.count(b".") * 0x40000)
             progress("verifying", done - start, end - start)
 
-        code = snippets.digest(self._partition.kind, self._partition.index, start, end)
+        at = self._start
+        code = snippets.digest(self._partition.kind, self._partition.index, at + start, at + end)
         return self._query(code, lambda text: said_twice(text.replace(".", "")), dot).hex()
 
     def _query(
@@ -172,7 +176,7 @@ class SerialCamera(Device):
         """The camera's checksum of every `step` bytes of start..end."""
         code = snippets.checksums(
             self._partition.kind, self._partition.index,
-            start=start, end=end, step=step, crc32=self.facts.crc32,
+            start=self._start + start, end=self._start + end, step=step, crc32=self.facts.crc32,
         )  # fmt: skip
         count = -(-(end - start) // step)
 
@@ -186,22 +190,28 @@ class SerialCamera(Device):
         return self._query(code, parse, limit=ANSWER_LIMIT + step / _SLOWEST_HASH)
 
     def _peek(self, *ranges: tuple[int, int]) -> bytes:
-        code = snippets.peek(self._partition.kind, self._partition.index, *ranges)
+        places = [(self._start + offset, count) for offset, count in ranges]
+        code = snippets.peek(self._partition.kind, self._partition.index, *places)
         return self._query(code, said_twice)
 
-    def _look_for_slots(self) -> None:
+    def _look_for_slots(self, slot: str) -> None:
         """One short question to a camera without openmv-ota."""
         size = self._partition.size
         first, second = trailer_places(size)
-        if first <= 0 or MAGIC not in self._peek((first, 4), (second, 4)):
-            return
-        found = find_slots(
-            lambda at, count: self._peek((at, count)),
-            size,
-            lambda start, end: self._digest(start, end) if self.facts.sha256 else "",
-        )
+        found: tuple[Slot, ...] = ()
+        if first > 0 and MAGIC in self._peek((first, 4), (second, 4)):
+            found = find_slots(
+                lambda at, count: self._peek((at, count)),
+                size,
+                lambda start, end: self._digest(start, end) if self.facts.sha256 else "",
+                self._geometry.block,
+            )
         if found:
-            self._info = identity.with_slots(self._info, found)
+            self._start = found[0].size if slot == "B" else 0
+            self._geometry = identity.in_slot(self._geometry, self._start, found[0].size)
+            self._info = identity.with_slots(self._info, found, slot)
+        elif slot:
+            raise identity.no_slots(self._info)
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         return self._info.slots
@@ -249,8 +259,8 @@ class SerialCamera(Device):
         started, sent = time.monotonic(), self._port.sent
         size = size_to_write(image, self._geometry.readable, self._info.name)
         plan = self._plan(image, size, old, progress)
-        if plan.needed and not self._partition.writable:
-            raise identity.not_writable(self._info.name, self.board, self._partition.index)
+        if plan.needed:
+            self._refuse_unwritable()
         written = erased = 0
         for attempt in (1, 2):
             if plan.needed:
@@ -277,14 +287,19 @@ class SerialCamera(Device):
     def clear(self) -> None:
         if is_blank(self._peek((0, HEADER_SIZE))):
             return
-        if not self._partition.writable:
-            raise identity.not_writable(self._info.name, self.board, self._partition.index)
+        self._refuse_unwritable()
         self._prepare()
         with self._writer() as writer:
             writer.run([flash_plan.clearing(self._geometry)])
         if not is_blank(self._peek((0, HEADER_SIZE))):
             where, advice = self._info.name, self._advice
             raise VerifyError("the image is still there", where=where, next_step=advice)
+
+    def _refuse_unwritable(self) -> None:
+        if not self._partition.writable:
+            raise identity.not_writable(self._info.name, self.board, self._partition.index)
+        if self._start and self._geometry.mode == "prefix":
+            raise identity.no_range_erase(self._info.name)
 
     def _plan(
         self, image: BinaryIO, size: int, old: BinaryIO | None, progress: Progress
@@ -314,7 +329,9 @@ class SerialCamera(Device):
     def _window(self, raw: bool) -> Window:
         facts, partition = self.facts, self._partition
         chunk = frames.chunk(raw=raw, free=facts.free)
-        return Window(partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk)
+        return Window(
+            partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk, self._start
+        )
 
     def _writer(self) -> Writer:
         window = self._window(self.facts.raw_input)
@@ -410,9 +427,11 @@ class SerialCamera(Device):
     def close(self) -> None:
         try:
             with contextlib.suppress(DeviceError):
-                if self._unmounted:  # partition 0 it was, whichever was written
+                if self._unmounted and self._info.slots:
+                    self._repl.soft_reset()  # its boot code alone knows which slot it mounts
+                elif self._unmounted:  # partition 0 it was, whichever was written
                     self._repl.run(snippets.mount(0))
-                    self._unmounted = False
+                self._unmounted = False
         finally:
             with contextlib.suppress(DeviceError):
                 self._repl.leave()

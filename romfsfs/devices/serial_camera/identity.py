@@ -130,11 +130,38 @@ def describe(
     )
 
 
-def with_slots(info: DeviceInfo, slots: tuple[Slot, ...]) -> DeviceInfo:
-    """What is known of a camera of openmv-ota: its image is slot A, and no larger."""
-    note = f"an openmv-ota camera: {slots_text(slots)}; what is shown here is slot A"
-    room = min(slots[0].room, info.capacity or slots[0].room)
-    return replace(info, slots=slots, capacity=room, notes=(*info.notes, note))
+def in_slot(flash: Geometry, start: int, size: int) -> Geometry:
+    """That of a slot: nothing beyond it is read or changed."""
+    return replace(
+        flash, size=size, block=min(flash.block, size), readable=min(size, flash.readable - start)
+    )
+
+
+def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str) -> DeviceInfo:
+    """What is known of a camera of openmv-ota: its image is a slot, '' or A or B, and no larger."""
+    note = f"an openmv-ota camera: {slots_text(slots)}; what is shown here is slot {slot or 'A'}"
+    second = slot.replace("A", "")
+    return replace(
+        info, key=info.key + second, slot=second, slots=slots, notes=(*info.notes, note),
+        capacity=slots[0].room or slots[0].size,
+    )  # fmt: skip
+
+
+def no_slots(info: DeviceInfo) -> UsageError:
+    """What to say where a slot was asked for and there are none."""
+    return UsageError(
+        f"partition {info.partition} holds no slots of openmv-ota",
+        where=info.name, next_step="nothing was written; leave out --slot",
+    )  # fmt: skip
+
+
+def no_range_erase(name: str) -> DeviceAnswer:
+    """What to say of slot B where only the partition's start can be erased."""
+    return DeviceAnswer(
+        "this camera's firmware erases from the partition's start on: slot B cannot be written "
+        "without slot A",
+        errno=errno.EROFS, where=name, next_step="nothing was changed; update its firmware",
+    )  # fmt: skip
 
 
 def boot_loader(board: Board | None, index: int) -> str:

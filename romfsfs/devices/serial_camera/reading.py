@@ -34,8 +34,8 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a partition to read or write, and how the camera can send it: in pieces of
-    `chunk` bytes."""
+    """The part of a partition to read or write, from `start` on, and how the camera can send it:
+    in pieces of `chunk` bytes. Offsets below are counted from there."""
 
     kind: str
     partition: int
@@ -43,6 +43,7 @@ class Window:
     crc32: bool
     poll: bool
     chunk: int = MAX_CHUNK
+    start: int = 0
 
 
 def read_range(
@@ -81,7 +82,7 @@ def records_of(repl: RawRepl, window: Window, size: int) -> Iterator[WindowBuffe
 
 def _read_piece(repl: RawRepl, window: Window, offset: int, count: int) -> bytes:
     for _ in range(ATTEMPTS):
-        repl.port.write(_request(offset, count))
+        repl.port.write(_request(window, offset, count))
         data = _read_answer(repl, window, offset, count)
         if data is not None:
             return data
@@ -105,7 +106,7 @@ def _loop(repl: RawRepl, window: Window) -> Iterator[None]:
         repl.recover()
         raise
     if repl.busy:
-        repl.port.write(_request(0, 0))
+        repl.port.write(_request(window, 0, 0))
         _finish(repl)
 
 
@@ -129,7 +130,7 @@ def _read_chunks(
     asked, failures = position, 0
     while position < end:
         while asked < end and asked < position + _READ_AHEAD * chunk:
-            repl.port.write(_request(asked, min(chunk, end - asked)))
+            repl.port.write(_request(window, asked, min(chunk, end - asked)))
             asked += chunk
         count = min(chunk, end - position)
         data = _read_answer(repl, window, position, count)
@@ -150,8 +151,9 @@ def _read_chunks(
     return position
 
 
-def _request(offset: int, length: int) -> bytes:
-    return f"{offset:x} {length:x} {offset ^ length:x}\n".encode()
+def _request(window: Window, offset: int, length: int) -> bytes:
+    at = window.start + offset
+    return f"{at:x} {length:x} {at ^ length:x}\n".encode()
 
 
 def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> bytes | None:
@@ -167,7 +169,7 @@ def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> byte
             data, check = binascii.a2b_base64(text), int(number, 16)
         except ValueError:
             return None
-    expected = zlib.crc32(data, offset) if window.crc32 else 0
+    expected = zlib.crc32(data, window.start + offset) if window.crc32 else 0
     return data if len(data) == count and check == expected else None
 
 

@@ -48,6 +48,7 @@ class Writer:
         self._repl = repl
         self._advice = advice
         self._raw = window.raw
+        self._start = window.start
         self.chunk = window.chunk
         self._erase = b"P" if prefix else b"E"
         self._code = snippets.write_loop(
@@ -99,9 +100,11 @@ class Writer:
             data = frames.frame(b"F", number, 0)
         elif operation.kind == "erase":
             length = operation.end - operation.start
-            data = frames.frame(self._erase, number, operation.start, length=length)
+            at = self._start + operation.start
+            data = frames.frame(self._erase, number, at, length=length)
         else:
-            data = frames.frame(b"W", number, operation.start, operation.data, raw=self._raw)
+            at = self._start + operation.start
+            data = frames.frame(b"W", number, at, operation.data, raw=self._raw)
         self._sent.append(_Frame(number, operation, data))
         self._repl.port.write(data)
 

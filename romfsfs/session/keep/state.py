@@ -150,14 +150,17 @@ class SessionInfo(Known):
     @property
     def argument(self) -> str:
         """How a command names the target, to be shown to people and pasted into a shell."""
-        quoted = shell_word(self.source)
+        words = shell_word(self.source)
         # An image file is one session, whatever partition it is meant for.
-        return f"{quoted} --partition {self.partition}" if self._is_second else quoted
+        words += f" --partition {self.partition}" if self._is_second else ""
+        return words + (f" --slot {self.slot}" if self.slot else "")
 
     @property
     def title(self) -> str:
-        """How to show it beside others: a camera's second partition is a target of its own."""
-        return f"{self.name}, partition {self.partition}" if self._is_second else self.name
+        """How to show it beside others: a camera's second partition, and slot, is a target of its
+        own."""
+        title = f"{self.name}, partition {self.partition}" if self._is_second else self.name
+        return f"{title}, slot {self.slot}" if self.slot else title
 
     @property
     def _is_second(self) -> bool:
@@ -166,7 +169,7 @@ class SessionInfo(Known):
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
         record = load_json(path)
-        later = {"usb_serial": "", "notes": [], "slots": "", "here": []}
+        later = {"usb_serial": "", "notes": [], "slots": "", "slot": "", "here": []}
         record = {**later, **record}  # sessions of 0.1.0 have none
         with as_ours(path):
             check_types(record, _INFO_TYPES)
@@ -191,6 +194,7 @@ _INFO_TYPES: Types = {
     "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
     "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
     "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list, "slots": str, "here": list,
+    "slot": str,
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class OpenOptions:
 
     board, partition: None leaves them as they were. options: of the conversions. excludes: more
     patterns of what is never stored. new: start from an empty tree, whatever the target holds (it
-    is replaced at the commit).
+    is replaced at the commit). slot: of openmv-ota in the partition.
     """
 
     board: str | None = None
@@ -62,6 +62,7 @@ class OpenOptions:
     excludes: tuple[str, ...] = ()
     commit_on_unmount: bool = False
     new: bool = False
+    slot: str = ""
 
 
 def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()) -> Session:

@@ -26,7 +26,6 @@ from romfsfs.errors import (
     RomfsError,
     SessionBusy,
     TargetChanged,
-    UsageError,
     shell_word,
 )
 from romfsfs.image.reader import image_size
@@ -248,24 +247,25 @@ class CameraTarget(Target):
         slots = self.device.slots(size)
         if not slots:
             return
-        name = self.device.info().name
-        if self.slot == "B":
-            raise UsageError(
-                "an image is written at the partition's start, which is slot A",
-                where=name,
-                next_step="nothing was written; slot B is written by openmv-ota's tools",
-            )
+        info = self.device.info()
+        name, (mine, other) = info.name, ("BA" if info.slot else "AB")
         if not self.slot:
             raise RomfsError(
                 f"this partition holds openmv-ota's slots ({slots_text(slots)}), and writing slot "
-                "A breaks its signature: the camera then starts slot B, or nothing",
+                f"{mine} breaks its signature: the camera then starts slot {other}, or nothing",
                 where=name,
                 next_step="nothing was written; build and sign the image with openmv-ota's tools "
-                "(commit --to FILE gives its body), or add --slot A --force",
+                f"(commit --to FILE gives its body), or add --slot {mine} --force",
+            )
+        if not slots[0].room:
+            raise RomfsError(
+                f"what is erased at once there reaches from slot {mine} into slot {other}",
+                where=name,
+                next_step="nothing was written; both are written by openmv-ota's tools",
             )
         if size > slots[0].room:
             raise CapacityError(
-                f"the image has {size:,} bytes, slot A takes {slots[0].room:,}",
+                f"the image has {size:,} bytes, slot {mine} takes {slots[0].room:,}",
                 size=size, capacity=slots[0].room, where=name,
                 next_step="nothing was written; remove files",
             )  # fmt: skip

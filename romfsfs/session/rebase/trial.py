@@ -19,10 +19,11 @@ from romfsfs.system.files import Progress, no_progress
 
 def refuse_trial(info: DeviceInfo) -> None:
     """UsageError where nobody can be asked: only firmware at its prompt opens models, and it
-    mounts the first partition alone."""
-    if not info.is_serial or info.partition:
+    mounts the first partition alone; openmv-ota's mounts no slot whose signature was broken."""
+    if not info.is_serial or info.partition or info.slots:
         raise UsageError(
-            "only a camera on its serial port can open models, of its first partition",
+            "only a camera on its serial port can open models, of its first partition, without "
+            "openmv-ota's slots",
             where=info.name, next_step="leave out --try",
         )  # fmt: skip
 
