@@ -225,6 +225,20 @@ def test_bytecode_that_no_installed_compiler_writes(tmp_path, cache):
     assert not (cache / "results").exists()
 
 
+@pytest.mark.parametrize("output", ["", "nothing", r"M\005\037\037", r"M\006\003\037"])
+def test_only_bytecode_of_the_version_asked_for_is_taken(tmp_path, cache, monkeypatch, output):
+    """A compiler may be replaced between the look at it and its run."""
+    program = tmp_path / "mpy-cross"
+    program.write_text(f"#!/bin/sh\nprintf '{output}'\n")
+    program.chmod(0o755)
+    compiler = script.Compiler(program, (6, 3), "digest")
+    monkeypatch.setattr(script, "find_compiler", lambda version: compiler)
+    result = convert(Converters(Target(), cache), tmp_path, "app.py", b"x = 1\n")
+    wanted = State.READY if output.startswith(r"M\006") else State.FAILED
+    assert result.state is wanted
+    assert (cache / "results").exists() == (wanted is State.READY)
+
+
 def test_missing_compiler_is_told_and_found_once_it_is_installed(tmp_path, cache, monkeypatch):
     converters = Converters(Target(), cache)
     with monkeypatch.context() as patch:

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from session_desk import Desk, Flash, files_of, tree_of
 
+from romfsfs.convert import script
 from romfsfs.devices import file as file_device
 from romfsfs.errors import (
     CapacityError,
@@ -24,6 +26,7 @@ from romfsfs.errors import (
 )
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
+from romfsfs.session.plan import conversions
 from romfsfs.session.rebase import prepare
 from romfsfs.session.rebase.commit import CommitOptions, commit, commit_to
 from romfsfs.session.rebase.transaction import Mounted
@@ -51,6 +54,24 @@ def test_a_commit_says_what_it_wrote_and_leaves_the_tree_clean(desk: Desk) -> No
     assert sorted(path.name for path in desk.session.directory.iterdir()) == [
         "base.json", "commit.lock", "history", "lock", "session.json", "work",
     ]  # fmt: skip
+
+
+def test_scripts_are_converted_side_by_side(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many at a time as there are processors: each run waits for the others."""
+    meeting = threading.Barrier(4, timeout=20)
+    real = script.run_tool
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        meeting.wait()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(script, "run_tool", run)
+    monkeypatch.setattr(conversions.os, "cpu_count", lambda: 4)
+    desk.open()
+    for number in range(4):
+        desk.write(f"a{number}.py", b"x = %d\n" % number)
+    desk.commit()
+    assert {f"a{number}.mpy" for number in range(4)} <= set(desk.stored())
 
 
 def test_mode_owner_and_a_link_to_the_image_stay(desk: Desk, tmp_path: Path) -> None:
