@@ -17,6 +17,7 @@ from romfsfs.cli.parameters import board
 from romfsfs.cli.reading import image_of, tree_of
 from romfsfs.cli.reports import refuse_existing, say_warnings
 from romfsfs.convert import Target
+from romfsfs.convert.admission.models import is_model
 from romfsfs.convert.types import Figures
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
@@ -103,7 +104,7 @@ def info(
 
         show_map(output, source, board, partition, as_json, title)
         return
-    models: dict[str, Figures] = {}
+    models: dict[str, Figures] | None = None
     slots: tuple[Slot, ...] = ()
     with output.progress() as progress:
         if is_camera(source):  # of which only the tree is read
@@ -121,7 +122,7 @@ def info(
                 slots = _slots_of(file)
     record = _summary(image, digest, source, get_board(board) if board else None, partition)
     if as_json:
-        record["models"] = {path: each._asdict() for path, each in models.items()}
+        record["models"] = {path: each._asdict() for path, each in (models or {}).items()}
         output.json({**record, "slots": [slot.record() for slot in slots]})
         return
     counts = f"{count_text(record['files'], 'file')}, "
@@ -134,7 +135,11 @@ def info(
         output.show(f"  {record['trailing']:,} bytes follow the image\n")
     if record["capacity"] is not None:
         output.show(f"  {record['size'] / record['capacity']:.1%} of {record['capacity']:,} B\n")
-    for path, figures in models.items():
+    if models is None and any(is_model(path, b"") for path, _ in walk(image)):
+        quoted = shell_word(source)
+        output.show("  of its models only names and sizes were read; for their figures: "
+                    f"romfsfs pull {quoted} FILE, romfsfs info FILE\n")  # fmt: skip
+    for path, figures in (models or {}).items():
         output.show(f"  {printable(path)}: {figures.text}\n")
     for note in record["notes"]:
         output.show(f"  {note['code']}: {_said(note)} (offset {note['offset']:#x})\n")

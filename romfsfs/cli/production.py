@@ -183,8 +183,9 @@ def loaders(source: str) -> Look:
     board = get_board(source.removeprefix("dfu:").partition(":")[0])
     if board.dfu_id is None:
         raise UsageError(
-            f"the boot loaders of {board.name} cannot be told apart", where=source,
-            next_step=f"one after the other: romfsfs push IMAGE {source} --wait",
+            f"blhost cannot tell the boot loaders of {board.name} apart", where=source,
+            next_step="run --all while their firmware runs; or plug them in one after the other, "
+            f"each with: romfsfs push IMAGE {source} --wait",
         )  # fmt: skip
 
     def look() -> Mapping[str, object]:

@@ -112,6 +112,23 @@ def test_the_loader_never_appears(blhost: Any, monkeypatch: pytest.MonkeyPatch) 
         open_it(lambda: None)
 
 
+def test_several_loaders_are_left_alone(
+    blhost: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of blhost might find another of them."""
+    devices = tmp_path / "devices"
+    monkeypatch.setattr(loader, "_DEVICES", devices)
+    for name, number in (("1-1", "0073"), ("1-2", "0021"), ("1-3", "0073")):
+        (devices / name).mkdir(parents=True)
+        (devices / name / "idVendor").write_text("15a2\n")
+        (devices / name / "idProduct").write_text(number + "\n")
+    with pytest.raises(DeviceError, match=r"2 boot loaders .* unplug all but one"):
+        open_it()
+    assert blhost.calls == []
+    (devices / "1-3" / "idProduct").write_text("?")  # it goes away meanwhile
+    assert open_it().read_image(io.BytesIO()) == 0
+
+
 def test_no_spsdk_and_nothing_is_sent_to_the_camera(blhost: Any, tmp_path: Path) -> None:
     blhost.fault(absent=True)
     (tmp_path / "bin" / "python3").write_text("#!/bin/sh\necho no module; exit 1\n")

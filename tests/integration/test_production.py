@@ -320,7 +320,7 @@ def test_what_cannot_be_meant(
     assert "--all --watch waits" in refused(str(image), "dfu:OPENMV4", "--all", "--wait")
     assert "it may work on" in refused(str(image), "--all", "--watch")
     assert "--all chooses the cameras itself" in refused(str(image), "camera", "--all")
-    assert "cannot be told apart" in refused(str(image), "dfu:OPENMV_RT1060", "--all")
+    assert "blhost cannot tell" in refused(str(image), "dfu:OPENMV_RT1060", "--all")
     notes = tmp_path / "notes.txt"
     notes.write_text("mine\n")
     words = (str(image), "--all", "--board", "OPENMV4P", "--log", str(notes))

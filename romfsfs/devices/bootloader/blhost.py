@@ -7,6 +7,7 @@ own package, spsdk, and looks all the time is there before the camera is sent aw
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -22,10 +23,12 @@ from romfsfs.devices.bootloader.programs import (
     run,
     transfer_limit,
 )
-from romfsfs.errors import DeviceAbsent, UsageError
+from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
 
+#: where Linux lists USB devices
+_DEVICES = Path("/sys/bus/usb/devices")
 #: USB id of the resident boot loader, as blhost takes it
 _USB_ID = "0x{:04X},0x{:04X}".format(*IMX_LOADER_ID)
 #: seconds until a camera that was sent to its loader must answer there
@@ -144,6 +147,7 @@ def find_loader(
     if target.imx is None:
         raise UsageError(f"{board.name} has no i.MX boot loader")
     loader = BlhostLoader(tool, board, target)
+    _refuse_several(board)
     if succeeded(run(blhost_argv(tool, "get-property", "1"), QUICK)):
         return loader, False
     if enter is None or not _enter(tool, enter, limit):
@@ -152,6 +156,24 @@ def find_loader(
             next_step="connect it, let it start, and repeat the command",
         )
     return loader, True
+
+
+def _refuse_several(board: Board) -> None:
+    """DeviceError where Linux lists several such loaders: each call of blhost may find another.
+
+    Its `-u BUS#DEVICE` chooses none for certain: 1#7 is also part of 1#71.
+    """
+    there = 0
+    for device in _DEVICES.glob("*/idVendor"):
+        with contextlib.suppress(OSError, ValueError):
+            found = int(device.read_text(), 16), int(device.with_name("idProduct").read_text(), 16)
+            there += found == IMX_LOADER_ID
+    if there > 1:
+        raise DeviceError(
+            f"{there} boot loaders with the USB id of {board.name} are connected, and blhost "
+            "cannot tell them apart",
+            next_step="nothing was changed; unplug all but one, and repeat the command for each",
+        )
 
 
 def _enter(tool: str, enter: Callable[[], None], limit: float) -> bool:
