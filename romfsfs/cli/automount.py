@@ -60,9 +60,8 @@ def program() -> list[str]:
 @JSON
 @click.pass_obj
 def automount(
-    output: Output, /, what: str | None, port: str | None, directory: Path | None, dry_run: bool,
-    as_json: bool,
-) -> int:  # fmt: skip
+    output: Output, /, what: str | None, port: str | None, directory: Path | None, dry_run: bool
+) -> int:
     """Mount cameras when they are plugged in, with systemd and udev. Off until --install.
 
     The user units are written to your own configuration; the udev rule needs root, so the command
@@ -96,7 +95,7 @@ def automount(
     elif what == "uninstall":
         return _uninstall(output, [each.path for each in wanted], dry_run)
     else:
-        return _status(output, wanted, text, as_json)
+        return _status(output, wanted, text)
     return EXIT_OK
 
 
@@ -153,7 +152,7 @@ def _uninstall(output: Output, paths: list[Path], dry_run: bool) -> int:
     return EXIT_OK
 
 
-def _status(output: Output, wanted: list[File], text: str, as_json: bool) -> int:
+def _status(output: Output, wanted: list[File], text: str) -> int:
     """Exit code 1 when cameras are not mounted, so that scripts can ask."""
     record: dict[str, Any] = {
         "unit": str(wanted[0].path),
@@ -161,19 +160,19 @@ def _status(output: Output, wanted: list[File], text: str, as_json: bool) -> int
         "rule": str(RULE), "rule_installed": RULE.exists(), "rule_current": _has_rule(text),
     }  # fmt: skip
     on = record["unit_installed"] and record["rule_installed"]
-    if as_json:
-        output.json({**record, "on": on})
-    else:
-        for name in ("unit", "rule"):
-            state = "installed" if record[f"{name}_installed"] else "not installed"
-            output.show(f"{name}: {state} ({record[name]})\n")
-        if record["rule_installed"] and not record["rule_current"]:
-            what = "the installed rule is from another version; update it"
-            output.note(f"{what}: {rule_command(program())}")
-        elif record["unit_installed"] and not record["rule_installed"]:
-            output.note(f"as root: {rule_command(program())}")
-        elif not record["unit_installed"]:
-            output.note("turn it on with: romfsfs automount --install")
+    output.json({**record, "on": on})
+    for name in ("unit", "rule"):
+        state = "installed" if record[f"{name}_installed"] else "not installed"
+        output.show(f"{name}: {state} ({record[name]})\n")
+    if output.as_json:
+        pass
+    elif record["rule_installed"] and not record["rule_current"]:
+        what = "the installed rule is from another version; update it"
+        output.note(f"{what}: {rule_command(program())}")
+    elif record["unit_installed"] and not record["rule_installed"]:
+        output.note(f"as root: {rule_command(program())}")
+    elif not record["unit_installed"]:
+        output.note("turn it on with: romfsfs automount --install")
     return EXIT_OK if on else EXIT_FAILURE
 
 

@@ -45,7 +45,7 @@ from romfsfs.session.recipe import board_of
 @click.pass_obj
 def build(
     output: Output, /, directory: str, image: str, boards: tuple[str, ...], partition: int,
-    as_json: bool, **given: Any,
+    **given: Any,
 ) -> int:  # fmt: skip
     """Make IMAGE from everything in DIR; `-` writes to standard output.
 
@@ -68,17 +68,15 @@ def build(
         return EXIT_OK
     refuse_existing(*(order.image for order in wanted), force=given["force"])
     if len(wanted) > 1:
-        return _many(output, directory, wanted, given["exclude"], as_json)
+        return _many(output, directory, wanted, given["exclude"])
     (order,) = wanted
     if str(order.image) != image:  # a folder or a pattern: made as for several
         order.image.parent.mkdir(parents=True, exist_ok=True)
     with output.progress() as progress:
-        built = build_order(Path(directory), order, given["exclude"], progress, as_json)
+        built = build_order(Path(directory), order, given["exclude"], progress, output.as_json)
     say_warnings(output, built.plan.problems)
-    if as_json:
-        output.json(_record(order, built))
-    else:
-        output.say(_line(order, built))
+    output.json(_record(order, built))
+    output.say(_line(order, built))
     return EXIT_OK
 
 
@@ -90,28 +88,24 @@ def _board_of_recipe(recipe: str, given: tuple[str, ...]) -> tuple[str, ...]:
     return named
 
 
-def _many(
-    output: Output, directory: str, wanted: list[Order], excludes: tuple[str, ...], as_json: bool
-) -> int:
+def _many(output: Output, directory: str, wanted: list[Order], excludes: tuple[str, ...]) -> int:
     worst = EXIT_OK
     records = []
     with output.progress() as progress:
-        for outcome in build_each(Path(directory), wanted, excludes, progress, as_json):
+        for outcome in build_each(Path(directory), wanted, excludes, progress, output.as_json):
             order, error = outcome.order, outcome.error
             board, _, index = order.name.partition(":")
             record: dict[str, Any] = {"board": board, "partition": int(index or 0)}
             if outcome.built is not None:
                 say_warnings(output, outcome.built.plan.problems, f"{order.name}: ")
                 records.append({**record, "ok": True, **_record(order, outcome.built)})
-                if not as_json:
-                    output.say(f"{order.name}: {_line(order, outcome.built)}")
+                output.say(f"{order.name}: {_line(order, outcome.built)}")
             elif error is not None:
                 worst = max(worst, error.exit_code)
                 records.append({**record, "ok": False, "error": error.line})
                 error.what = f"{order.name}: {error.what}"
                 output.error(error)
-    if as_json:
-        output.json(records)
+    output.json(records)
     return worst
 
 

@@ -87,9 +87,7 @@ def extract(
 @click.option("--map", "as_map", is_flag=True, help="What lies where, and what is free.")
 @parameters.JSON
 @click.pass_obj
-def info(
-    output: Output, source: str, board: str | None, partition: int, as_map: bool, as_json: bool
-) -> None:
+def info(output: Output, source: str, board: str | None, partition: int, as_map: bool) -> None:
     """What SOURCE holds: size, files, and what is worth knowing about its layout.
 
     Of a mounted directory: the image as last read or committed; `romfsfs status` has the edits.
@@ -102,7 +100,7 @@ def info(
     if as_map:
         from romfsfs.cli.maps import show_map
 
-        show_map(output, source, board, partition, as_json, title)
+        show_map(output, source, board, partition, title)
         return
     models: dict[str, Figures] | None = None
     slots: tuple[Slot, ...] = ()
@@ -121,10 +119,8 @@ def info(
                 models = image_figures(image, file)
                 slots = _slots_of(file)
     record = _summary(image, digest, source, get_board(board) if board else None, partition)
-    if as_json:
-        record["models"] = {path: each._asdict() for path, each in (models or {}).items()}
-        output.json({**record, "slots": [slot.record() for slot in slots]})
-        return
+    record["models"] = {path: each._asdict() for path, each in (models or {}).items()}
+    output.json({**record, "slots": [slot.record() for slot in slots]})
     counts = f"{count_text(record['files'], 'file')}, "
     counts += count_text(record["directories"], "directory")
     output.show(f"{title}: {record['size']:,} B, {counts}\n")
@@ -183,7 +179,7 @@ _USUAL = frozenset({"padding"})
 @parameters.PARTITION_0
 @parameters.JSON
 @click.pass_obj
-def verify(output: Output, source: str, board: str | None, partition: int, as_json: bool) -> int:
+def verify(output: Output, source: str, board: str | None, partition: int) -> int:
     """Check SOURCE as the camera would read it; exit code 4 if it is invalid or does not fit."""
     chosen = get_board(board) if board else None
     with (
@@ -202,9 +198,8 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         if record["capacity"] is not None and record["size"] > record["capacity"]:
             over, limit = record["size"] - record["capacity"], record["capacity"]
             failures.append(f"{over:,} bytes more than the {limit:,} of {record['board']}")
-    if as_json:
-        output.json({**record, "ok": not failures, "failures": failures})
-    else:
+    output.json({**record, "ok": not failures, "failures": failures})
+    if not output.as_json:
         for note in record["notes"]:
             if note["code"] == "misaligned":
                 continue  # among the problems, with what to do
@@ -215,10 +210,10 @@ def verify(output: Output, source: str, board: str | None, partition: int, as_js
         say_warnings(output, found, f"{source}: ")
         for failure in failures:
             output.fault(f"{source}: {failure}")
-        if not failures:
-            fit = f" and fits {chosen.name}" if chosen else ""
-            files = count_text(record["files"], "file")
-            output.say(f"{source}: valid{fit}, {files}, {record['size']:,} B")
+    if not failures:
+        fit = f" and fits {chosen.name}" if chosen else ""
+        files = count_text(record["files"], "file")
+        output.say(f"{source}: valid{fit}, {files}, {record['size']:,} B")
     return EXIT_IMAGE if failures else EXIT_OK
 
 

@@ -38,19 +38,19 @@ generic: any other MicroPython with a ROMFS
 @click.argument("name", required=False, shell_complete=values.boards)
 @JSON
 @click.pass_obj
-def boards(output: Output, name: str | None, as_json: bool) -> None:
+def boards(output: Output, name: str | None) -> None:
     """The known boards, or NAME in detail."""
     if name == "generic":
-        output.json(_GENERIC) if as_json else output.show(_GENERIC_TEXT)
+        output.json(_GENERIC)
+        output.show(_GENERIC_TEXT)
         return
     if name is not None:
         board = get_board(name)
-        output.json(_board_record(board)) if as_json else output.show(_board_text(board))
+        output.json(_board_record(board))
+        output.show(_board_text(board))
         return
     known = list(all_boards().values())
-    if as_json:
-        output.json([*map(_board_record, known), _GENERIC])
-        return
+    output.json([*map(_board_record, known), _GENERIC])
     lines = [_row("BOARD", "CAMERA", "ROMFS", "NPU")]
     for board in known:
         sizes = " + ".join(f"{partition.size:,}" for partition in board.partitions)
@@ -105,7 +105,7 @@ def _board_text(board: Board) -> str:
 @click.command()
 @JSON
 @click.pass_obj
-def doctor(output: Output, as_json: bool) -> int:
+def doctor(output: Output) -> int:
     """What is missing on this machine, and the command that installs it.
 
     Exit code 1 when something is missing that romfsfs cannot mount without.
@@ -113,14 +113,12 @@ def doctor(output: Output, as_json: bool) -> int:
     from romfsfs.cli.doctor import checks
 
     found = list(checks())
-    if as_json:
-        output.json([asdict(check) for check in found])
-    else:
-        for check in found:
-            mark = "ok" if check.ok else "MISSING" if check.needed else "-"
-            output.show(f"{mark:>8}  {check.name:14} {check.detail}\n")
-            if check.remedy:
-                output.show(f"{'':>8}  {'':14} {check.remedy}\n")
+    output.json([asdict(check) for check in found])
+    for check in found:
+        mark = "ok" if check.ok else "MISSING" if check.needed else "-"
+        output.show(f"{mark:>8}  {check.name:14} {check.detail}\n")
+        if check.remedy:
+            output.show(f"{'':>8}  {'':14} {check.remedy}\n")
     return EXIT_FAILURE if any(check.needed and not check.ok for check in found) else EXIT_OK
 
 
@@ -130,7 +128,7 @@ def doctor(output: Output, as_json: bool) -> int:
 )
 @JSON
 @click.pass_obj
-def cameras(output: Output, ask: bool, as_json: bool) -> None:
+def cameras(output: Output, ask: bool) -> None:
     """The cameras that are connected: on serial ports, and waiting in DFU.
 
     Asking interrupts a script that runs on the camera; --no-open only looks at USB.
@@ -139,9 +137,7 @@ def cameras(output: Output, ask: bool, as_json: bool) -> None:
 
     records = [_camera_record(camera, ask) for camera in serial_cameras()]
     records += _dfu_records(output)
-    if as_json:
-        output.json(records)
-        return
+    output.json(records)
     for record in records:
         output.show(_camera_text(record))
     if not records:

@@ -36,9 +36,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES = {HEADER: "(header)", GAP: "(gap)", TRAILING: "(after the image)", FREE: "(free)"}
 
 
-def show_map(
-    output: Output, source: str, board: str | None, partition: int, as_json: bool, title: str = ""
-) -> None:
+def show_map(output: Output, source: str, board: str | None, partition: int, title: str) -> None:
     """Print the map of SOURCE. A board that was given wins over what is known of the source."""
     with output.progress() as progress:
         image, _, info = tree_of(source, board, partition, progress)
@@ -54,14 +52,12 @@ def show_map(
     if place and (board or capacity is None):
         capacity = place.size
     rows = partition_map(image, place.alignment if place else DEFAULT_RULES, capacity)
-    if as_json:
-        output.json({
-            "source": source, "board": chosen.name if chosen else None, "partition": index,
-            "size": image.size, "capacity": capacity,
-            "erase_size": place.erase_size if place else None,
-            "rows": [row.record() for row in rows],
-        })  # fmt: skip
-        return
+    output.json({
+        "source": source, "board": chosen.name if chosen else None, "partition": index,
+        "size": image.size, "capacity": capacity,
+        "erase_size": place.erase_size if place else None,
+        "rows": [row.record() for row in rows],
+    })  # fmt: skip
     where = f", {chosen.name} partition {index}" if chosen else ", no board"
     output.show(f"{title}{where}\n")
     # A few columns are left for what a terminal or a quoting mail program puts in front.

@@ -38,11 +38,15 @@ _SHOWN_AFTER_SECONDS = 0.3
 
 
 class Output:
-    """How much to say. verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log)."""
+    """How much to say. verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log).
+
+    as_json: `--json` was given. Then `json` alone prints results, else `say` and `show` do, so
+    that a command calls both."""
 
     def __init__(self) -> None:
         self.verbose = 0
         self.quiet = False
+        self.as_json = False
 
     def adjust(self, verbose: int = 0, quiet: int = 0) -> None:
         """Say more, or less, as an option behind the command asks."""
@@ -55,17 +59,20 @@ class Output:
 
     def say(self, text: str) -> None:
         """A result for people; not with `--quiet`."""
-        if not self.quiet:
+        if not self.quiet and not self.as_json:
             with suppress(BrokenPipeError):  # nobody reads it, and the work goes on
                 write(printable_lines(text) + "\n")
 
     def show(self, text: str, colours: Colours = ()) -> None:
         """What was asked for: shown whatever the verbosity, on a terminal in these colours."""
-        write(drawn(text, colours))
+        if not self.as_json:
+            write(drawn(text, colours))
 
     def show_exactly(self, lines: Iterable[str], colours: Colours = ()) -> None:
         """Lines that a file or program gets as they are (`romfsfs diff > patch`), and people
         through their pager, as git does it."""
+        if self.as_json:
+            return
         if not sys.stdout.isatty():
             for line in lines:
                 write(line + "\n")
@@ -73,8 +80,9 @@ class Output:
             _page(drawn(line, colours) + "\n" for line in lines)
 
     def json(self, record: Any) -> None:
-        """A JSON document on standard output."""
-        write(json.dumps(record, indent=1) + "\n")
+        """What was asked for, as a JSON document."""
+        if self.as_json:
+            write(json.dumps(record, indent=1) + "\n")
 
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from romfsfs.cli import values
+from romfsfs.cli.output import Output
 from romfsfs.errors import UsageError
 
 _FC = TypeVar("_FC", bound="Callable[..., Any] | click.Command")
@@ -40,6 +41,11 @@ def _partition(context: click.Context, option: click.Parameter, number: int | No
 _CHOSEN = "romfsfs.partition"
 
 
+def _json(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if isinstance(context.obj, Output):  # not while a shell completes
+        context.obj.as_json |= value
+
+
 def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
     """The option that names a board."""
     return click.option(
@@ -65,7 +71,9 @@ def force(help: str) -> Callable[[_FC], _FC]:
 PARTITION = partition()
 PARTITION_0 = partition(default=0)
 CAMERA_BOARD = board("For a camera that cannot be identified.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+JSON = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_json, help="Machine-readable."
+)
 REPLACE = force("Replace an existing file.")
 OVER_ANYTHING = force("Overwrite even contents that are not an image.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")

@@ -59,7 +59,7 @@ from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
 def push(
     output: Output, image: str, cameras: tuple[str, ...], everyone: bool, watch: bool,
     log: str | None, no_backup: bool, board: str | None, partition: int | None, wait: bool,
-    force: bool, slot: str, tries: bool, no_reset: bool, as_json: bool,
+    force: bool, slot: str, tries: bool, no_reset: bool,
 ) -> int:  # fmt: skip
     """Write a whole image to one or more cameras, verified, and report each on a line.
 
@@ -80,7 +80,7 @@ def push(
     if not (cameras or everyone):
         raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
     options = PushOptions(force, not no_reset, tries, slot, not no_backup)
-    report = _Report(output, os.path.getsize(image), as_json, watch)
+    report = _Report(output, os.path.getsize(image), watch)
     if no_backup:
         output.note("no copy is kept of what a camera holds: undo cannot bring it back")
     if everyone:
@@ -109,8 +109,8 @@ def push(
 class _Report:
     """Prints what became of each camera; watch: JSON a line each, as they come."""
 
-    def __init__(self, output: Output, size: int, as_json: bool, watch: bool) -> None:
-        self._output, self._size, self._json, self._watch = output, size, as_json, watch
+    def __init__(self, output: Output, size: int, watch: bool) -> None:
+        self._output, self._size, self._watch = output, size, watch
         self._records: list[dict[str, Any]] = []
         self._failed = False
 
@@ -121,20 +121,19 @@ class _Report:
             self._failed = True
             code = outcome.exit_code
             record = {"camera": camera, "ok": False, "error": outcome.line}
-            if not self._json:
+            if not output.as_json:
                 if camera not in outcome.line:
                     outcome.what = f"{camera}: {outcome.what}"
                 output.error(outcome)
         else:
             written = write_record(outcome) if outcome else None
             record = {"camera": camera, "ok": True, "write": written}
-            if not self._json:
-                text = write_text(outcome, self._size) if outcome else HELD
-                output.say(f"{camera}: {text}")
-            code = say_tried(output, shell_word(camera), outcome, quiet=self._json)
+            text = write_text(outcome, self._size) if outcome else HELD
+            output.say(f"{camera}: {text}")
+            code = say_tried(output, shell_word(camera), outcome)
         self._records.append(record)
         if self._watch:
-            if self._json:
+            if output.as_json:
                 write(json.dumps(record) + "\n")
             flush()
         return code
@@ -142,7 +141,6 @@ class _Report:
     def end(self) -> None:
         if self._watch:
             return
-        if self._json:
-            self._output.json(self._records)
-        elif self._failed and len(self._records) > 1:
+        self._output.json(self._records)
+        if not self._output.as_json and self._failed and len(self._records) > 1:
             self._output.note("repeat the command: it goes on with the cameras that failed")

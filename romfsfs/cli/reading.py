@@ -115,24 +115,22 @@ def tree_of(
 @PARTITION
 @click.pass_obj
 def ls(
-    output: Output, source: str, path: str | None, long: bool, as_json: bool, board: str | None,
+    output: Output, source: str, path: str | None, long: bool, board: str | None,
     partition: int | None,
 ) -> None:  # fmt: skip
     """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
     below = (path or "").strip("/")
     records: list[dict[str, Any]] = []
     with output.progress() as progress:
-        if as_json:
+        if output.as_json:
             with image_of(source, board, partition, progress) as (image, file, _):
                 records = [each for each in _records(image, file) if _below(each["path"], below)]
         else:
             image, _, _ = tree_of(source, board, partition, progress)
     if below and all(found != below for found, _ in walk(image)):
         raise _no_file(source, path or "")
-    if as_json:
-        output.json(records)
-    else:
-        output.show("".join(f"{line}\n" for line in _lines(image, long, below)))
+    output.json(records)
+    output.show("".join(f"{line}\n" for line in _lines(image, long, below)))
 
 
 def _below(path: str, folder: str) -> bool:

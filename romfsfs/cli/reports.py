@@ -59,10 +59,10 @@ def say_commit(output: Output, name: str, report: CommitReport) -> None:
 _TYPES = {"b": "int8", "B": "uint8", "h": "int16", "H": "uint16", "f": "float32"}
 
 
-def say_tried(output: Output, argument: str, write: WriteReport | None, *, quiet: bool) -> int:
+def say_tried(output: Output, argument: str, write: WriteReport | None) -> int:
     """What the camera said of the models that it was to open; the exit code that this means.
 
-    argument: how a command names the camera. quiet: it is said in JSON."""
+    argument: how a command names the camera."""
     code = EXIT_OK
     for model in write.tried if write is not None else ():
         if model.error:
@@ -71,7 +71,7 @@ def say_tried(output: Output, argument: str, write: WriteReport | None, *, quiet
             why = f"{model.error} ({printed})" if printed else model.error
             output.fault(f"{model.path} does not open on the camera: {why}; "
                          f"the image before: romfsfs undo {argument}")  # fmt: skip
-        elif not quiet:
+        else:
             ends = " -> ".join(map(_ends_text, (model.inputs, model.outputs)))
             output.say(f"  {model.path} opens: {model.memory:,} B of memory, {ends}")
     return code

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from romfsfs.cli import reports, values
-from romfsfs.cli.output import Output, confirmed, count_text, fitted
+from romfsfs.cli.output import Output, confirmed, count_text, fitted, write
 from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, TRY, force, where
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, printable, shell_word
@@ -47,28 +47,26 @@ _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=v
 @SLOT
 @click.pass_obj
 def status(
-    output: Output, where: str | None, as_json: bool, as_html: bool, verbose: bool,
-    exit_code: bool, follow: bool, partition: int | None, slot: str,
+    output: Output, where: str | None, as_html: bool, verbose: bool, exit_code: bool,
+    follow: bool, partition: int | None, slot: str,
 ) -> int:  # fmt: skip
     """What would be committed: A added, M modified, D deleted, and what each becomes."""
-    if as_html and (as_json or follow):
+    if as_html and (output.as_json or follow):
         raise UsageError("--html cannot be combined with --json or --watch")
     found = find_session(where, partition, slot, only_looks=True)
     if found.idle and not (follow or as_html):
-        if as_json:
-            output.json(reports.idle_record(found.session))
-        else:
-            output.show(f"{found.session.info.title}: not mounted, no edits\n")
+        output.json(reports.idle_record(found.session))
+        output.show(f"{found.session.info.title}: not mounted, no edits\n")
         return EXIT_OK
     verbose = verbose or output.verbose > 0
     if follow:
         from romfsfs.cli.watch import watch
 
-        return watch(output, found, as_json=as_json, verbose=verbose)
+        return watch(output, found, verbose=verbose)
     if found.mountpoint is not None and (as_html or not verbose):
         # The daemon knows more: which conversions run, and what failed without being kept.
         clean = not exit_code or bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
-        kind = ".json" if as_json else ".html" if as_html else ""
+        kind = ".json" if output.as_json else ".html" if as_html else ""
         told = _told(found.mountpoint, f"status{kind}")
     else:
         look = found.session.look(found.session.held())
@@ -78,8 +76,8 @@ def status(
             told = found.session.page(result, look.held)
         else:
             mounted = found.mountpoint is not None
-            told = result.json() if as_json else result.text(verbose, mounted=mounted)
-    output.show(told, () if as_json or as_html else reports.STATUS_COLOURS)
+            told = result.json() if output.as_json else result.text(verbose, mounted=mounted)
+    write(told) if output.as_json or as_html else output.show(told, reports.STATUS_COLOURS)
     return EXIT_FAILURE if exit_code and not clean else EXIT_OK
 
 
@@ -168,17 +166,15 @@ def relative(found: Found, path: str) -> str:
 @click.pass_obj
 def commit(
     output: Output, where: str | None, elsewhere: str | None, dry_run: bool, compact: bool,
-    force: bool, slot: str, tries: bool, no_reset: bool, partition: int | None, as_json: bool,
+    force: bool, slot: str, tries: bool, no_reset: bool, partition: int | None,
 ) -> int:  # fmt: skip
     """Write the edits to the file or camera, read them back and compare."""
     there = slot if elsewhere is not None and is_camera(elsewhere) else ""
     found = find_session(where, partition, "" if there else slot)
     session = found.session
     if found.idle and elsewhere is None and not compact:
-        if as_json:
-            output.json(reports.NOTHING_COMMITTED)
-        else:
-            output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
+        output.json(reports.NOTHING_COMMITTED)
+        output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
         return EXIT_OK
     options = CommitOptions(force, not no_reset, tries, slot, compact, dry_run)
     with output.progress() as progress:
@@ -188,12 +184,10 @@ def commit(
         else:
             with session_device(session, "commit") as opened:
                 report = commit_session(session, opened, options, found.mounted, progress)
-    if as_json:
-        output.json(reports.commit_record(report))
-    else:
-        reports.say_commit(output, elsewhere or session.info.name, report)
+    output.json(reports.commit_record(report))
+    reports.say_commit(output, elsewhere or session.info.name, report)
     argument = shell_word(elsewhere) if elsewhere is not None else session.info.argument
-    return reports.say_tried(output, argument, report.write, quiet=as_json)
+    return reports.say_tried(output, argument, report.write)
 
 
 @click.command()
@@ -235,7 +229,7 @@ def revert(
 @click.pass_obj
 def undo(
     output: Output, where: str, number: int | None, dry_run: bool, slot: str, force: bool,
-    no_reset: bool, partition: int | None, as_json: bool,
+    no_reset: bool, partition: int | None,
 ) -> None:  # fmt: skip
     """Write the previous image back, or image N of the log.
 
@@ -247,10 +241,8 @@ def undo(
     wanted = undo_target(session, number)
     changes = list(changes_between(session.base_image, session.folder.image(wanted.digest)))
     if dry_run:
-        if as_json:
-            output.json({"restored": wanted.number, "digest": wanted.digest, "write": None})
-        else:
-            _say_undone(output, wanted, changes)
+        output.json({"restored": wanted.number, "digest": wanted.digest, "write": None})
+        _say_undone(output, wanted, changes)
         return
     with session_device(session) as opened, output.progress() as progress:
         entry, report = undo_session(
@@ -262,12 +254,9 @@ def undo(
         "digest": entry.digest,
         "write": reports.write_record(report),
     }
-    if as_json:
-        output.json(record)
-    else:
-        # Now that it is true.
-        _say_undone(output, wanted, changes)
-        output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
+    output.json(record)
+    _say_undone(output, wanted, changes)  # now that it is true
+    output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
 
 
 def _say_undone(
@@ -308,9 +297,8 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 @JSON
 @click.pass_obj
 def log(
-    output: Output, where: str | None, keep: int | None, partition: int | None, slot: str,
-    as_json: bool,
-) -> None:  # fmt: skip
+    output: Output, where: str | None, keep: int | None, partition: int | None, slot: str
+) -> None:
     """The images that the target held, newest last; * marks the current one.
 
     Each read, commit, undo and push adds one. Without DIR or SOURCE: the log of the mount that the
@@ -321,10 +309,8 @@ def log(
         with session.folder.lock_for_change(session.info.name):
             history.keep_within(session.folder, keep)
     known = history.entries(session.folder)
-    if as_json:
-        none = {"restores": None}
-        output.json([each._asdict() | (none if each.restores < 0 else {}) for each in known])
-        return
+    none = {"restores": None}
+    output.json([each._asdict() | (none if each.restores < 0 else {}) for each in known])
     lines = []
     for entry in known:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.time))

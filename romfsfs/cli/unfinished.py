@@ -28,7 +28,7 @@ from romfsfs.session.session import sessions as all_sessions
 @YES
 @JSON
 @click.pass_obj
-def sessions(output: Output, forget: tuple[str, ...], yes: bool, as_json: bool) -> int:
+def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
     """Sessions with their targets, where they are mounted, and whether they hold edits.
 
     The line below each names its folder; the files are in `work` there. A session without edits
@@ -38,9 +38,7 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool, as_json: bool) 
         return _forget(output, forget, yes)
     known = list(all_sessions())
     records = [_session_record(session) for session in known]
-    if as_json:
-        output.json(records)
-        return EXIT_OK
+    output.json(records)
     for session, record in zip(known, records, strict=True):
         state = "interrupted commit" if record["interrupted"] else record["state"]
         state += _of_its_file(session.info)

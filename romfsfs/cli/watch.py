@@ -25,22 +25,24 @@ SECONDS = 0.5
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
-def watch(output: Output, found: Found, *, as_json: bool, verbose: bool) -> int:
+def watch(output: Output, found: Found, *, verbose: bool) -> int:
     """Show the status at every change until Ctrl-C or until the session is unmounted. Exit code 0.
 
     On a terminal the screen is drawn anew; elsewhere each status is a block of its own, ended by
-    an empty line; with as_json each is one line of JSON.
+    an empty line; with --json each is one line.
     """
-    drawing = out.draws(sys.stdout) and not as_json
+    drawing = out.draws(sys.stdout) and not output.as_json
     last = None
     try:
-        for text in _texts(found, as_json, verbose):
+        for text in _texts(found, output.as_json, verbose):
             if text != last:
                 last = text
                 if drawing:
                     out.write(_screen(text))
+                elif output.as_json:
+                    out.write(text)
                 else:
-                    output.show(text + ("" if as_json else "\n"))
+                    output.show(text + "\n")
                 out.flush()
             if out.reader_has_gone():  # which a write would find out, at the next change
                 return EXIT_OK

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def pull(
     output: Output, camera: str, image: str, board: str | None, partition: int | None, slot: str,
-    wait: bool, force: bool, as_json: bool,
+    wait: bool, force: bool,
 ) -> None:  # fmt: skip
     """Copy a camera's whole image to a file; `-` is standard output."""
     if image != "-":
@@ -61,17 +61,15 @@ def pull(
             return
         with replace_atomically(os.path.realpath(image), 0o666) as file:
             size, digest, found = _pull(opened, file, camera, progress)
-    if as_json:
-        problems = [each.record() for each in found]
-        output.json({"camera": camera, "image": image, "size": size, "digest": digest,
-                     "problems": problems})  # fmt: skip
-    else:
-        _say_found(output, found)
-        output.say(f"{image}: {size:,} B from {camera}, sha256 {digest}")
+    problems = [each.record() for each in found]
+    output.json({"camera": camera, "image": image, "size": size, "digest": digest,
+                 "problems": problems})  # fmt: skip
+    _say_found(output, found)
+    output.say(f"{image}: {size:,} B from {camera}, sha256 {digest}")
 
 
 def _say_found(output: Output, found: list[Problem]) -> None:
-    for problem in told(found, output.verbose > 0):
+    for problem in told(found, output.verbose > 0) if not output.as_json else ():
         output.note(f"{problem.severity}: {problem.text}")
 
 
@@ -110,7 +108,7 @@ def _pull(
 @click.pass_obj
 def reset(
     output: Output, camera: str, place: str | None, board: str | None, partition: int | None,
-    wait: bool, yes: bool, offline: bool, force: bool, slot: str, as_json: bool,
+    wait: bool, yes: bool, offline: bool, force: bool, slot: str,
 ) -> int:  # fmt: skip
     """Restore the contents that came with a camera's firmware.
 
@@ -126,15 +124,11 @@ def reset(
             allowed = fetching(output, progress, offline=offline, yes=yes, update=True)
             chosen = _defaults(info, camera, place, partition, allowed)
         _tell_of_version(output, info.firmware, chosen)
-        if not as_json:
-            for image in chosen:
-                output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
+        for image in chosen:
+            output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
         if not yes and not confirmed(output, f"Replace everything on {info.name}?"):
             return EXIT_FAILURE
-        restore = partial(
-            _restore, output, camera, how=PushOptions(force, kind="reset", slot=slot),
-            as_json=as_json,
-        )  # fmt: skip
+        restore = partial(_restore, output, camera, PushOptions(force, kind="reset", slot=slot))
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
     for image in chosen[1:]:
         with device(camera, board, image.partition) as opened:
@@ -145,8 +139,7 @@ def reset(
                     next_step="it was left as it is; connect the first one and repeat the command",
                 )
             records.append(restore(opened, image, last=image is chosen[-1]))
-    if as_json:
-        output.json(records)
+    output.json(records)
     return EXIT_OK
 
 
@@ -194,17 +187,21 @@ def _defaults(
 
 
 def _restore(
-    output: Output, camera: str, opened: Device, image: DefaultImage, *, how: PushOptions,
-    as_json: bool, last: bool,
-) -> dict[str, Any]:  # fmt: skip
+    output: Output,
+    camera: str,
+    how: PushOptions,
+    opened: Device,
+    image: DefaultImage,
+    *,
+    last: bool,
+) -> dict[str, Any]:
     """Write one partition's image; its record for `--json`. last: restart the camera."""
     with tempfile.TemporaryFile() as file, output.progress() as progress:
         file.write(image.read())
         file.flush()
         report = push_image(opened, camera, file, image.label, replace(how, restart=last), progress)
     text = write_text(report, image.size) if report else HELD
-    if not as_json:
-        output.say(f"{opened.info().name}, partition {image.partition}: {text}")
+    output.say(f"{opened.info().name}, partition {image.partition}: {text}")
     return {
         "camera": camera, "partition": image.partition, "image": image.label,
         "size": image.size, "write": write_record(report) if report else None,

@@ -61,7 +61,7 @@ def zoo() -> None:
 @JSON
 @click.pass_obj
 def list_models(
-    output: Output, /, directory: str | None, as_json: bool, shapes: bool, show_all: bool,
+    output: Output, /, directory: str | None, shapes: bool, show_all: bool,
     board: str | None, **where: Any,
 ) -> None:  # fmt: skip
     """The models for the mounted board, or for --board; all of them with --all.
@@ -84,10 +84,8 @@ def list_models(
          "input": _input(opened, model), "fits": _fits(model.size, *room) if room else ""}
         for model in models
     ]  # fmt: skip
-    if as_json:
-        shown_for = None if show_all else name
-        output.json({"source": opened.name, "board": shown_for, "models": records})
-        return
+    shown_for = None if show_all else name
+    output.json({"source": opened.name, "board": shown_for, "models": records})
     width = 2 * shutil.get_terminal_size().columns - 10
     for description, group in groupby(records, key=lambda each: (each["title"], each["text"])):
         text = printable(": ".join(filter(None, description)))
@@ -97,6 +95,8 @@ def list_models(
             path = printable(each["path"]) + ("  + labels" if each["labels"] else "")
             fits, shape = each["fits"], each["input"] or "?"
             output.show(f"  {each['size']:>10,} B  {fits:9}  {shape:18}  {path}\n")
+    if output.as_json:
+        return
     if not models:
         hint = f" for {name}; see --all" if name and not show_all else ""
         output.note(f"no models in {opened.name}{hint}")
