@@ -96,8 +96,8 @@ class Run:
                 tree.pop(path, None)
                 if after.get(path) is not None:  # a file has nothing below it
                     tree = {p: d for p, d in tree.items() if not worlds.below(p, (path,))}
-                if path in after:
-                    tree[path] = after[path]
+                if path in after:  # written into a folder, which is there then
+                    tree |= dict.fromkeys(worlds.parents(path)) | {path: after[path]}
             found.append(world.edit(tree) if world.tree is not None else world)
         self.worlds = found
 
