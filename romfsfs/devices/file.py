@@ -143,14 +143,7 @@ class FileDevice(Device):
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
         self._written = None
-        # The rename asks for the folder's permission alone: a user who protected the file meant it.
-        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
-            raise DeviceError(
-                "the file is read-only",
-                where=self.given,
-                next_step=f"allow it: chmod u+w {shell_word(self.path)}; or write another file: "
-                "commit --to FILE",
-            )
+        self._refuse_protected()
         try:
             try:
                 self._replace(image, size, progress, last_look)
@@ -207,9 +200,28 @@ class FileDevice(Device):
             )
 
     def clear(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        self._refuse_protected()
+        try:
             os.unlink(self.path)
             sync_dir(os.path.dirname(self.path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DeviceError(
+                f"cannot remove: {error.strerror}",
+                where=self.given,
+                next_step="check the folder's permissions and the disk, and try again",
+            ) from error
+
+    def _refuse_protected(self) -> None:
+        """A rename asks for the folder's permission alone: who protected the file meant it."""
+        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+            raise DeviceError(
+                "the file is read-only",
+                where=self.given,
+                next_step=f"allow it: chmod u+w {shell_word(self.path)}; or write another file: "
+                "commit --to FILE",
+            )
 
     def _open(self) -> BinaryIO:
         try:

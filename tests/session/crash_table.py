@@ -50,7 +50,8 @@ KINDS = {
     "discard": ("discard", False), "commit to a camera": ("commit", True),
     "undo on a camera": ("undo", True), "push": ("push", True), "reset": ("reset", True),
     "push over edits": ("push", True), "first read of a camera": ("open", True),
-    "a camera changed elsewhere": ("adopt", True),
+    "a camera changed elsewhere": ("adopt", True), "undo to no file": ("undo", False),
+    "undo to a blank camera": ("undo", True),
 }  # fmt: skip
 
 
@@ -82,18 +83,24 @@ class Scene:
         (self.folder / ("flash" if self.camera else "app.img")).write_bytes(image)
 
     def holds(self) -> dict[str, bytes] | None:
-        data = (self.folder / ("flash" if self.camera else "app.img")).read_bytes()
+        file = self.folder / ("flash" if self.camera else "app.img")
+        data = file.read_bytes() if file.exists() else b""
         return files_of(data) if data.startswith(b"\xd2\xcd\x31") else None
 
     def edit(self) -> None:
         for path, data in EDITS.items():
             if data is None:
-                (self.desk.work / path).unlink()
+                (self.desk.work / path).unlink(missing_ok=True)
             else:
                 self.desk.write(path, data)
 
     def prepare(self) -> None:
         """All that comes before the operation."""
+        if self.blank:
+            self.desk.open(new=not self.camera)
+            self.edit()
+            self.desk.commit()
+            return
         self.put(OLD)
         if "open" in self.kind or "first read" in self.kind:
             return
@@ -106,6 +113,11 @@ class Scene:
             self.put(ELSEWHERE)
         if self.edited:
             self.edit()
+
+    @property
+    def blank(self) -> bool:
+        """Whether an undo leaves no image."""
+        return "undo to" in self.kind
 
     @property
     def edited(self) -> bool:
@@ -123,7 +135,7 @@ class Scene:
     def do(self, operation: str) -> None:
         if operation in ("open", "adopt", "mount"):
             self.desk = Desk(self.device(), self.source)
-            self.desk.open()
+            self.desk.open(new=not (self.camera or self.desk.image.exists()))
         elif operation in ("push", "reset"):
             with tempfile.TemporaryFile() as file:
                 file.write(encode(PUSHED))
@@ -190,7 +202,7 @@ class Scene:
         if holds is None and after not in ("mount", "commit", "umount", "undo"):
             self.do("recover")
             holds = self.holds()
-        allowed = [before, OLD, PUSHED, ELSEWHERE, edited(OLD), edited(PUSHED)]
+        allowed = [before, OLD, PUSHED, ELSEWHERE, edited(OLD), edited(PUSHED), edited({})]
         if holds is not None and holds not in allowed and self.operation != "revert":
             return f"the target holds {sorted(holds)}"
         self.do("mount")

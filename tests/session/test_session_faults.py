@@ -271,7 +271,8 @@ def test_a_push_that_was_interrupted_is_finished_or_taken_back(tmp_path: Path) -
             assert files_of(flash.path.read_bytes()) == files_of(before)
         else:
             assert files_of(flash.path.read_bytes()) == {"other.txt": b"pushed" * 300}
-            assert [e.kind for e in history.entries(session.folder)] == ["commit", "push"]
+            kinds = [e.kind for e in history.entries(session.folder)]
+            assert kinds == ["read", "commit", "push"]
             undo(session, flash)
             assert files_of(flash.path.read_bytes()) == {"a.txt": b"mine"}
 

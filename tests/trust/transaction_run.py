@@ -182,7 +182,9 @@ class Run:
         for entry in log:
             data = self.place.logged(entry)
             part = image_part(data)
-            if part is not None:
+            if entry["missing"]:
+                found.append(worlds.undo(world, Held(None, None, there=False)))
+            elif part is not None:
                 held = Held(part if self.place.camera else data, told(image_tree(part)))
                 found.append(worlds.undo(world, held))
         return found or [worlds.undo(world, None)]

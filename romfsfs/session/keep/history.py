@@ -1,8 +1,9 @@
 """The images a session has read and written: `log`, and what `undo` goes back to.
 
 `history/NNNNNN.json` says what happened; the image lies beside it under its digest, once however
-often it was there. The last entry is the base's, wherever the base has an image: what is on the
-target is asked of the base alone.
+often it was there, that of nothing too: a blank target is gone back to like any other. The last
+entry is the base's, unless its tree was started empty: what is on the target is asked of the base
+alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class HistoryEntry(NamedTuple):
     """kind: 'read' (found on the target), 'commit', 'undo', 'push' or 'reset'.
 
     time: seconds since the epoch. restores: the number that an undo brought back, else -1.
-    size: bytes of the image.
+    size: bytes of the image. missing: there was no file, of which the image is empty.
     """
 
     number: int
@@ -36,8 +36,9 @@ class HistoryEntry(NamedTuple):
     time: float
     digest: str
     size: int
-    summary: str = ""
+    summary: str
     restores: int = -1
+    missing: bool = False
 
 
 def entries(folder: SessionFolder) -> list[HistoryEntry]:
@@ -57,24 +58,26 @@ def last_number(folder: SessionFolder) -> int:
     return max((entry.number for entry in entries(folder)), default=-1)
 
 
-def add(
-    folder: SessionFolder, digest: str, size: int, kind: str, summary: str, restores: int = -1,
-    *, since: int,
-) -> None:  # fmt: skip
-    """Append an image that is in the history to the log.
+def add(folder: SessionFolder, new: HistoryEntry, *, since: int) -> None:
+    """Append an image that is in the history to the log, with the next number.
 
     since: the last number when the transaction began: what it has entered since, before a crash,
     is not entered again. Nor is an image that was read and that the log ends with.
     """
     make_private_dir(folder.history)
     known = entries(folder)
-    if any(e.number > since and (e.digest, e.kind) == (digest, kind) for e in known):
+    if any(e.number > since and (e.digest, e.kind) == (new.digest, new.kind) for e in known):
         return
-    if kind == "read" and known and known[-1].digest == digest:
+    if new.kind == "read" and known and _image(known[-1]) == _image(new):
         return
     number = known[-1].number + 1 if known else 0
-    entry = HistoryEntry(number, kind, time.time(), digest, size, summary, restores)
+    entry = new._replace(number=number, time=time.time())
     save(folder.history / f"{number:06d}.json", json.dumps(entry._asdict()).encode())
+
+
+def _image(entry: HistoryEntry) -> tuple[str, bool]:
+    """What tells one state of the target from another."""
+    return entry.digest, entry.missing
 
 
 def keep_within(folder: SessionFolder, budget: int) -> None:
@@ -84,15 +87,18 @@ def keep_within(folder: SessionFolder, budget: int) -> None:
     trim(folder)
 
 
-def trim(folder: SessionFolder, keep: Collection[str] = ()) -> None:
+def trim(folder: SessionFolder) -> None:
     """Drop the oldest entries beyond the session's budget, and images that nothing names.
 
-    The last two entries are always kept, and so are the base's image and those in `keep`.
+    The last two entries are always kept, and so is the base's image. Nothing goes while a
+    transaction is under way: its images may have no other name yet.
     """
+    if folder.record.exists():
+        return
     # As it is now: another process may have changed it since the session was opened.
     chosen = SessionInfo.load(folder.info).history_bytes
     budget = BUDGET_BYTES if chosen is None else chosen
-    needed = set(keep)
+    needed = set()
     with contextlib.suppress(FileNotFoundError, RomfsError):
         needed.add(Base.load(folder.base).digest)
     total = 0
@@ -118,8 +124,8 @@ def previous(folder: SessionFolder, info: SessionInfo) -> HistoryEntry:
         while now is not None and now.kind == "undo":
             number = now.restores  # trimmed away, it is still what the present image was
             now = by_number.get(number)
-        digest = known[-1].digest
-        before = [entry for entry in known if entry.number < number and entry.digest != digest]
+        last = _image(known[-1])
+        before = [entry for entry in known if entry.number < number and _image(entry) != last]
         if before:
             return before[-1]
     raise RomfsError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from romfsfs.errors import RomfsError
@@ -66,6 +67,10 @@ class Record:
         known["stood_on"] = Base.of(stood_on) if stood_on else None
         known["follows"] = None if follows is None else tuple(follows)
         return cls(**known)
+
+    def image(self, folder: SessionFolder) -> Path | None:
+        """The image that the target is to hold; None: no file."""
+        return None if self.base.target_digest is None else folder.image(self.base.digest)
 
     def is_switched(self, folder: SessionFolder) -> bool:
         """Whether the base is the new one already: what is left are our own books."""

@@ -19,7 +19,7 @@ from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import UNMOUNTED, Mounted, finish, write
 from romfsfs.session.session import Session
-from romfsfs.system.files import EMPTY_DIGEST, Progress, digest_file, no_progress
+from romfsfs.system.files import Progress, digest_file, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def _recover(
         forget(folder)
         return _ROLLED_BACK
     target.slot = target.slot or record.slot  # asked for then; what it held is put back there
-    new = folder.image(record.base.digest)
-    if new.exists() and target.holds(new):
+    new = record.image(folder)
+    if (new is None or new.exists()) and target.holds(new):
         if not rollback:
             finish(session, target, record, mounted.root)
             return _FINISHED
@@ -104,8 +104,8 @@ def _recover(
     return _ROLLED_BACK
 
 
-def _check_whole(session: Session, record: Record, new: Path) -> None:
-    if not new.exists() or digest_file(new) != record.base.digest:
+def _check_whole(session: Session, record: Record, new: Path | None) -> None:
+    if new is not None and (not new.exists() or digest_file(new) != record.base.digest):
         raise RomfsError(
             f"the image of the interrupted {record.kind} is damaged",
             where=str(new),
@@ -140,20 +140,13 @@ def _is_somebody_elses(
 
 def _put_back(session: Session, target: Target, record: Record, progress: Progress) -> None:
     """Make the target hold what it held before, whatever that was."""
-    before, folder = record.before, session.folder
-    if before.digest is None or (before.digest == EMPTY_DIGEST and not target.atomic):
-        target.clear()
-        return
-    image = folder.image(before.digest)
-    if before.digest == EMPTY_DIGEST:
-        with folder.create(folder.staged):
-            pass
-        folder.place(folder.staged, EMPTY_DIGEST)
-    if not before.digest or not image.exists() or digest_file(image) != before.digest:
+    before = record.before
+    image = None if before.digest is None else session.folder.image(before.digest)
+    if image is not None and not (image.exists() and digest_file(image) == before.digest):
         raise RomfsError(
             "there is no image to roll back to",
             where=session.info.name,
             next_step=f"finish the {record.kind} instead: romfsfs recover {session.info.argument}",
         )
     if not target.holds(image):
-        target.write(image, None, Held(record.base.digest, record.base.size), progress)
+        target.write(image, None, Held(record.base.target_digest, record.base.size), progress)

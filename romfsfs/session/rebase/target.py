@@ -83,8 +83,8 @@ class Target(ABC):
         """Does it still hold what the session last read from it or wrote to it?"""
 
     @abstractmethod
-    def holds(self, image: Path) -> bool:
-        """Does it hold just this image?"""
+    def holds(self, image: Path | None) -> bool:
+        """Does it hold just this image? None: is there no file?"""
 
     @abstractmethod
     def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
@@ -97,16 +97,18 @@ class Target(ABC):
         what was read. new: an empty one."""
 
     @abstractmethod
-    def write(self, image: Path, old: Path | None, before: Held,
+    def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
-        """Make it hold this image, verified. TargetChanged if it is not what it held `before`.
+        """Make it hold this image, verified; None: no file. TargetChanged if it is not what it held
+        `before`.
 
         old: an image that it is believed to hold."""
 
-    def clear(self) -> None:
-        """Leave no image, as before: no file, or a blank camera. Raises as `write` does."""
-        self.refuse_slots(HEADER_SIZE)
+    def _cleared(self) -> WriteReport:
+        """Leave no image there: no file, or a blank camera."""
+        started = time.monotonic()
         self.device.clear()
+        return WriteReport(0, 0, time.monotonic() - started, verified=True)
 
     def stamp_of(self, base: Base) -> Stamp | None:
         """A cheap sign that it still holds `base`'s image, None where there is none."""
@@ -165,10 +167,12 @@ class FileTarget(Target):
             self._seen = found, certain
         return found == digest
 
-    def holds(self, image: Path) -> bool:
-        size = os.stat(image).st_size
+    def holds(self, image: Path | None) -> bool:
         stamp = self.device.stamp()
-        if stamp is None or stamp[2] != size:
+        if stamp is None or image is None:
+            return stamp is None and image is None
+        size = os.stat(image).st_size
+        if stamp[2] != size:
             return False
         return self.device.digest(size) == digest_file(image)
 
@@ -215,7 +219,7 @@ class FileTarget(Target):
             size = os.fstat(file.fileno()).st_size
         return Base(EMPTY_DIGEST if new else "", size, image.size, target, stamp, (), new)
 
-    def write(self, image: Path, old: Path | None, before: Held,
+    def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
         def last_look() -> None:
             if not self._is(before.digest):
@@ -226,6 +230,8 @@ class FileTarget(Target):
                 )
 
         last_look()
+        if image is None:
+            return self._cleared()
         with open(image, "rb") as file:
             return self.device.write_image(file, None, progress, last_look)
 
@@ -280,8 +286,9 @@ class CameraTarget(Target):
                 same = self.device.matches(image, held.image_size)
         return self._digest() == held.target_digest if same is None else same
 
-    def holds(self, image: Path) -> bool:
+    def holds(self, image: Path | None) -> bool:
         """Of an image file with bytes after it, only the image was written."""
+        assert image is not None  # there always is a camera
         with open(image, "rb") as file:
             header = file.read(16)
             size = image_size(header) if header else 0
@@ -322,9 +329,13 @@ class CameraTarget(Target):
             image = parse(file, info.name, advice)
         return Base(EMPTY_DIGEST if new else "", size, image.size, "", None, (), new)
 
-    def write(self, image: Path, old: Path | None, before: Held,
+    def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
-        self.refuse_slots(os.stat(image).st_size)
+        assert image is not None
+        size = os.stat(image).st_size
+        self.refuse_slots(size or HEADER_SIZE)
+        if not size:
+            return self._cleared()
         with contextlib.ExitStack() as stack:
             believed = stack.enter_context(open(old, "rb")) if old is not None else None
             file = stack.enter_context(open(image, "rb"))

@@ -32,6 +32,7 @@ from romfsfs.errors import (
 )
 from romfsfs.session.keep import history
 from romfsfs.session.keep.base_image import switch
+from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.settling import mark
 from romfsfs.session.keep.steps import reached
@@ -40,7 +41,7 @@ from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import follow
-from romfsfs.system.files import Progress, no_progress, sync_dir
+from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress, sync_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,11 @@ def look(session: Session, target: Target, progress: Progress = no_progress) -> 
             return Held(held.base.target_digest, held.base.size)
     try:
         found = target.keep_copy(folder, progress)
-        if found.digest and found.size:
-            folder.place(folder.found, found.digest)
+        if found.digest is None:  # undo takes the file away again: its image has no bytes
+            with folder.create(folder.found):
+                pass
+        if found.digest != "":
+            folder.place(folder.found, found.digest or EMPTY_DIGEST)
     except OSError as error:
         raise no_space(session, error, "what the target holds cannot be kept") from error
     finally:
@@ -123,7 +127,7 @@ def rebase(
 
 def write(session: Session, target: Target, record: Record, progress: Progress) -> WriteReport:
     """Write the record's image to the target. A target that was left as it was is forgotten."""
-    folder, image = session.folder, session.folder.image(record.base.digest)
+    folder, image = session.folder, record.image(session.folder)
     held = folder.image(record.before.digest) if record.before.digest else None
     written = False
     try:
@@ -162,7 +166,7 @@ def _is_untouched(target: Target, held: Path | None) -> bool:
     return False
 
 
-def _may_be_written(target: Target, image: Path) -> bool:
+def _may_be_written(target: Target, image: Path | None) -> bool:
     with contextlib.suppress(RomfsError, OSError):
         return target.holds(image)
     return True  # not known: recovery will look again
@@ -232,20 +236,35 @@ def _bring_tree_along(session: Session, record: Record, root: Path | None) -> No
 def _enter(session: Session, record: Record) -> None:
     """The log ends with the base's image; one that was overwritten unseen comes before it."""
     folder, before, base = session.folder, record.before, record.base
-    if before.unseen and before.digest and before.size and before.digest != base.digest:
-        with contextlib.suppress(ImageFormatError), open_image(folder.image(before.digest)) as (
-            image, _,
-        ):  # fmt: skip
-            if image.size:
-                summary = "as found before it was overwritten"
-                history.add(
-                    folder, before.digest, before.size, "read", summary, since=record.logged
-                )
-    if base.image_size and not base.fresh:
-        history.add(
-            folder, base.digest, base.size, record.kind, record.summary, record.restores,
-            since=record.logged,
-        )  # fmt: skip
+    if before.unseen and before.digest not in ("", base.target_digest):
+        with contextlib.suppress(ImageFormatError):  # what is no image is not gone back to
+            _add(
+                folder,
+                record,
+                "read",
+                before.digest,
+                before.size,
+                "as found before it was overwritten",
+            )
+    if not base.fresh:
+        _add(folder, record, record.kind, base.target_digest, base.size, record.summary,
+             record.restores)  # fmt: skip
+
+
+def _add(
+    folder: SessionFolder, record: Record, kind: str, digest: str | None, size: int, summary: str,
+    restores: int = -1,
+) -> None:  # fmt: skip
+    """digest: of what the target held; None: there was no file."""
+    what = "no file" if digest is None else "blank"
+    if digest not in (None, EMPTY_DIGEST):
+        with open_image(folder.image(digest or "")) as (image, _):
+            what = "" if image.size else what
+    summary = ", ".join(filter(None, [what, summary]))
+    entry = history.HistoryEntry(
+        -1, kind, 0, digest or EMPTY_DIGEST, size, summary, restores, digest is None
+    )
+    history.add(folder, entry, since=record.logged)
 
 
 def target_changed(session: Session) -> TargetChanged:

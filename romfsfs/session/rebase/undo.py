@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from romfsfs.devices.base import Device, WriteReport
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.session.keep import history
@@ -62,6 +64,8 @@ def undo(
                     next_step=f"nothing was written; the others: romfsfs log "
                     f"{session.info.argument}",
                 )
+            if wanted.missing:
+                base = replace(base, target_digest=None)
             reached("after-placed")
             said = f"back to {wanted.number}"
             record = Record("undo", before, base, session.tree_base, said, wanted.number)
