@@ -451,6 +451,9 @@ def test_the_session_hears_of_each_change_once_per_close(mounted: Mounted) -> No
     assert since(1) == ["d", "a", "d/b", "d/b", "d/b", "d"]
     os.mknod(mounted.mnt / "n", stat.S_IFREG | 0o600)
     assert since(7) == ["n"]
+    with (mounted.mnt / "n").open("r+b", 0) as file:
+        os.ftruncate(file.fileno(), 7)  # and nothing else
+    assert since(8) == ["n"]
 
 
 def test_the_session_hears_of_what_can_no_longer_be_read(mounted: Mounted) -> None:

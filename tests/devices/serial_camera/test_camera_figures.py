@@ -74,6 +74,23 @@ def test_no_page_is_programmed_needlessly(simulate: Callable[..., Simulator], bl
         assert simulator.statistics.needless_pages == 0
 
 
+def test_what_is_still_erased_is_only_programmed(simulate: Callable[..., Simulator]) -> None:
+    """A file more behind the last one: of its block only the pages that follow are touched."""
+    source = random.Random(1)
+    data, more = source.randbytes(10_000), source.randbytes(2000)
+    for size in range(9000, 10_000):
+        old = encode({"a.txt": data[:size]}, DEFAULT_RULES)
+        new = encode({"a.txt": data[:size], "b.txt": more}, DEFAULT_RULES)
+        if len(old) % 256 == 0 and new[4096:].startswith(old[4096:]):
+            break
+    with simulate("OPENMV4P", images={0: old}) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        assert camera.write_image(opened(new), opened(old)).verified
+        camera.close()
+        assert simulator.statistics.erased_blocks == 1  # the header's
+        assert simulator.statistics.programmed < 4096 + 2000 + 2 * 256
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_few_and_large_calls_carry_what_is_programmed(
     simulate: Callable[..., Simulator], raw: bool
