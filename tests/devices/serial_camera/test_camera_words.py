@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from romfsfs.devices.serial_camera.probe import CameraFacts
+from romfsfs.devices.serial_camera.probe import CameraFacts, probe
 from romfsfs.devices.serial_camera.repl import RawRepl
+from romfsfs.errors import DeviceAnswer
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,31 @@ def test_the_firmware_is_shown_with_what_is_known_of_it(
         "OpenMV Cam", "", openmv, "", release, None, None, (), False, False, False, False, False
     )
     assert facts.firmware == shown
+
+
+@pytest.mark.parametrize(
+    ("partition", "known"),
+    [
+        (("m", 65536, 4096, b"\xff" * 16, 4096), True), (("none", 0, None, b"", 0), None),
+        (("m", 0, 4096, b"", 0), False), (("m", -1, 4096, b"", 0), False),
+        (("m", 1 << 40, 4096, b"", 0), False), (("m", 65536, 4096, None, 0), False),
+        (("m", "x", 4096, b"", 0), False), (("m",), False),
+    ],
+)  # fmt: skip
+def test_what_is_no_partition_is_no_answer(partition: tuple[Any, ...], known: bool | None) -> None:
+    """Its size is what is read and erased: one that cannot be is not believed."""
+    words = dict.fromkeys(["machine", "arch", "omv", "uid", "release"], "x")
+    numbers = dict.fromkeys(["mpy", "heap", "stdin", "stdout", "sha256", "crc32", "poll"], 0)
+    answer = {**words, **numbers, "here": [], "partitions": [partition]}
+    port = SimpleNamespace(name="port")
+    repl: Any = SimpleNamespace(
+        run=lambda code: f"{answer}\n{answer}\n", soft_reset=lambda: None, port=port
+    )
+    if known is False:
+        with pytest.raises(DeviceAnswer, match="does not answer as MicroPython does"):
+            probe(repl)
+    else:
+        assert [each.size for each in probe(repl).partitions] == ([65536] if known else [])
 
 
 def test_lines_that_come_in_one_piece_are_read_one_by_one() -> None:
