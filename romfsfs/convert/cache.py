@@ -21,12 +21,10 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
 
-from romfsfs.convert.types import Diagnostic
+from romfsfs.convert.types import Diagnostic, Figures, Product
 from romfsfs.errors import Cancelled
 from romfsfs.system.beside import Cancel
 from romfsfs.system.files import digest_file, discard_folder, make_private_dir
@@ -51,20 +49,6 @@ _TOUCH_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.02
 
 
-class Entry(NamedTuple):
-    """A result. artifact None: it failed, or the source is stored and was only checked.
-
-    digest and size are the artifact's, "" and 0 without one. figures: what else is kept (see
-    `figures`)."""
-
-    failed: bool
-    artifact: Path | None
-    digest: str
-    size: int
-    diagnostics: tuple[Diagnostic, ...]
-    figures: Mapping[str, Any] | None = None
-
-
 class LockTimeout(Exception):
     """Another process kept converting the same input for longer than the time limit."""
 
@@ -78,7 +62,7 @@ class Cache:
         self._verified: dict[str, tuple[int, int, int]] = {}
         self._mutex = threading.Lock()
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> Product | None:
         """The result under `key`, or None: there is none, or it is damaged (and is forgotten)."""
         artifact = self._artifact(key)
         try:
@@ -91,28 +75,26 @@ class Cache:
         self._touch(artifact.with_suffix(_RECORD))
         return entry
 
-    def put(
-        self, key: str, artifact: Path | None, failed: bool, diagnostics: tuple[Diagnostic, ...],
-        figures: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Entry:  # fmt: skip
-        """File a result; `artifact` is moved. Call with the key locked, and before `work_folder`
-        ends."""
-        digest, size = "", 0
+    def put(self, key: str, product: Product) -> Product:
+        """File a result, whose artifact is moved; it, with digest and size. Call with the key
+        locked, and before `work_folder` ends."""
         kept = self._artifact(key)
         make_private_dir(kept.parent)
-        if artifact is not None:
-            digest, size = digest_file(artifact), artifact.stat().st_size
-            os.replace(artifact, kept)
+        if product.artifact is not None:
+            digest, size = digest_file(product.artifact), product.artifact.stat().st_size
+            os.replace(product.artifact, kept)
+            product = product._replace(artifact=kept, digest=digest, size=size)
         record = {
-            "schema": _SCHEMA, "failed": failed, "digest": digest, "size": size,
-            "diagnostics": [each._asdict() for each in diagnostics], "figures": dict(figures),
+            "schema": _SCHEMA, "digest": product.digest, "size": product.size,
+            "diagnostics": [each._asdict() for each in product.diagnostics],
+            "figures": product.figures and product.figures._asdict(),
         }  # fmt: skip
         with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
             json.dump(record, file)
         os.replace(file.name, kept.with_suffix(_RECORD))
         with self._mutex:
-            self._filed += size
-        return Entry(failed, kept if artifact is not None else None, digest, size, diagnostics)
+            self._filed += product.size
+        return product
 
     @contextlib.contextmanager
     def lock(self, key: str, seconds: float, cancel: Cancel | None = None) -> Iterator[None]:
@@ -183,14 +165,14 @@ class Cache:
     def _artifact(self, key: str) -> Path:
         return self.directory / "results" / key[:2] / f"{key}.bin"
 
-    def _read(self, key: str, artifact: Path) -> Entry:
+    def _read(self, key: str, artifact: Path) -> Product:
         record = json.loads(artifact.with_suffix(_RECORD).read_text("utf-8"))
         if not isinstance(record, dict) or record.get("schema") != _SCHEMA:
             raise ValueError("another schema")
         diagnostics = tuple(Diagnostic(**each) for each in record["diagnostics"])
-        digest, size, failed = str(record["digest"]), int(record["size"]), bool(record["failed"])
+        digest, size, figures = str(record["digest"]), int(record["size"]), record.get("figures")
         if not digest:
-            return Entry(failed, None, "", 0, diagnostics, dict(record.get("figures", {})))
+            return Product(None, diagnostics, figures=Figures(**figures) if figures else None)
         status = artifact.stat()
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         if self._verified.get(key) != stamp:
@@ -198,7 +180,7 @@ class Cache:
                 raise ValueError("the artifact is not what was filed")
             with self._mutex:
                 self._verified[key] = stamp
-        return Entry(failed, artifact, digest, size, diagnostics)
+        return Product(artifact, diagnostics, digest=digest, size=size)
 
     def _touch(self, record: Path) -> None:
         with contextlib.suppress(OSError):

@@ -9,21 +9,12 @@ import hashlib
 from romfsfs.convert.admission.models import MODEL_SUFFIXES, look_into, suffix
 from romfsfs.convert.cache import Cache
 from romfsfs.convert.flatbuffer import Model
-from romfsfs.convert.types import Figures, Reader
+from romfsfs.convert.types import Figures, Product, Reader
 
 
 def keep(cache: Cache, digest: str, figures: Figures) -> None:
     """Remember the figures of what is stored with this digest. OSError."""
-    cache.put(_key(digest), None, False, (), figures._asdict())
-
-
-def kept(cache: Cache, digest: str) -> Figures | None:
-    """The figures of what is stored with this digest, or None."""
-    entry = cache.get(_key(digest))
-    try:
-        return Figures(**entry.figures) if entry is not None and entry.figures else None
-    except TypeError:  # of another version
-        return None
+    cache.put(_key(digest), Product(None, figures=figures))
 
 
 def figures_of(path: str, read: Reader, size: int, digest: str, cache: Cache) -> Figures | None:
@@ -31,9 +22,9 @@ def figures_of(path: str, read: Reader, size: int, digest: str, cache: Cache) ->
     no model. OSError of `read`."""
     if suffix(path) not in MODEL_SUFFIXES:
         return None
-    known = kept(cache, digest)
-    if known is not None:
-        return known
+    filed = cache.get(_key(digest))
+    if filed is not None and filed.figures is not None:
+        return filed.figures
     model = look_into(read, size)
     if not isinstance(model, Model) or model.npu:
         return Figures(flash=size)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.convert.admission.impostors import impostor
-from romfsfs.convert.cache import Cache, Entry, LockTimeout
+from romfsfs.convert.cache import Cache, LockTimeout
 from romfsfs.convert.figures import figures_of, keep
 from romfsfs.convert.options import described
 from romfsfs.convert.types import (
@@ -113,9 +113,9 @@ class Converters:
         if decision.state is not State.PENDING:
             return _decided(decision, source_digest, size), ""
         key = _key(converter, decision, source_digest)
-        entry = self._cache.get(key)
-        if entry is not None:
-            return _filed(decision, entry, source_digest, size), key
+        filed = self._cache.get(key)
+        if filed is not None:
+            return _filed(decision, filed, source_digest, size), key
         with self._mutex:
             unfiled = self._unfiled.get(key)
         if unfiled is not None:
@@ -163,23 +163,21 @@ class Converters:
             key = _key(converter, decision, digest)
             try:
                 with self._cache.lock(key, seconds, cancel):
-                    entry = self._cache.get(key)  # another may have finished it meanwhile
-                    if entry is None:
+                    filed = self._cache.get(key)  # another may have finished it meanwhile
+                    if filed is None:
                         job = Job(path, folder, source, self.target, cancel)
-                        product = _run(converter, job, self._cache.directory)
-                        if not product.cacheable:
-                            return self._remember(key, path, product)
-                        kept = product.artifact
-                        if decision.keep_source or product.failed:
-                            kept = None
-                        entry = self._cache.put(key, kept, product.failed, product.diagnostics)
-                        if product.figures is not None and entry.digest:
-                            keep(self._cache, entry.digest, product.figures)
+                        made = _run(converter, job, self._cache.directory)
+                        if not made.cacheable:
+                            return self._remember(key, path, made)
+                        artifact = None if decision.keep_source or made.failed else made.artifact
+                        filed = self._cache.put(key, Product(artifact, made.diagnostics))
+                        if made.figures is not None and filed.digest:
+                            keep(self._cache, filed.digest, made.figures)
             except LockTimeout:
                 message = f"another process has been converting this file for {seconds:g} s; retry"
                 return self._remember(key, path, Product(None, (error("time-out", message),)))
         self._cache.keep_limit()
-        return _filed(decision, entry, digest, size)
+        return _filed(decision, filed, digest, size)
 
     def _find(self, path: str) -> Converter | None:
         converter = self._concerned(path)
@@ -267,11 +265,11 @@ def _decided(decision: Decision, digest: str, size: int) -> Conversion:
     return Conversion(State.READY, decision.stored_path, None, digest, size, decision.diagnostics)
 
 
-def _filed(decision: Decision, entry: Entry, digest: str, size: int) -> Conversion:
-    if entry.failed:
-        return _failed(decision.stored_path, *entry.diagnostics)
-    if entry.artifact is not None:
-        digest, size = entry.digest, entry.size
+def _filed(decision: Decision, product: Product, digest: str, size: int) -> Conversion:
+    if product.failed:
+        return _failed(decision.stored_path, *product.diagnostics)
+    if product.artifact is not None:
+        digest, size = product.digest, product.size
     return Conversion(
-        State.READY, decision.stored_path, entry.artifact, digest, size, entry.diagnostics
+        State.READY, decision.stored_path, product.artifact, digest, size, product.diagnostics
     )

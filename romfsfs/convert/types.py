@@ -156,15 +156,18 @@ class Figures(NamedTuple):
 
 
 class Product(NamedTuple):
-    """What a converter made. artifact: a file in the job's folder, None when it failed.
+    """What a converter made. artifact: a file in the job's folder, later in the cache; None: it
+    failed, or the source is stored and was only checked.
 
     cacheable: the same input will give the same again (False: time-out, missing tool). figures: of
-    a model."""
+    a model. digest, size: the artifact's, "" and 0 until it is filed."""
 
     artifact: Path | None
     diagnostics: tuple[Diagnostic, ...] = ()
     cacheable: bool = True
     figures: Figures | None = None
+    digest: str = ""
+    size: int = 0
 
     @property
     def failed(self) -> bool:

@@ -19,7 +19,7 @@ from convert_helpers import convert, lookup, open_bytes, stored_bytes
 
 from romfsfs.convert import Cancelled, Converters, StaleSource, State, Target, cache, script
 from romfsfs.convert.cache import Cache, LockTimeout
-from romfsfs.convert.types import warning
+from romfsfs.convert.types import Product, warning
 
 SOURCE = b"x = 1\n"
 
@@ -290,7 +290,7 @@ def test_trim_removes_the_longest_unused_first(tmp_path, monkeypatch):
         key = f"{number:064}"
         with store.work_folder() as folder:
             (folder / "result").write_bytes(bytes(1000))
-            store.put(key, folder / "result", False, (warning("sram-tight", "note"),))
+            store.put(key, Product(folder / "result", (warning("sram-tight", "note"),)))
         age = 10_000 - number * 1000
         os.utime(record_of(store, key), (time.time() - age,) * 2)
     assert store.get("0" * 64) is not None  # used again: now the newest
@@ -310,7 +310,7 @@ def test_trim_leaves_what_another_takes_just_then(tmp_path, monkeypatch):
     with using.work_folder() as folder:
         for key in ("used", "old"):
             (folder / key).write_bytes(bytes(1000))
-            using.put(key, folder / key, False, ())
+            using.put(key, Product(folder / key))
             os.utime(record_of(using, key), (1, 1))
     real = trimming._usage
 
