@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import click
 
@@ -58,31 +58,28 @@ def status(
         output.json(reports.idle_record(found.session))
         output.show(f"{found.session.info.title}: not mounted, no edits\n")
         return EXIT_OK
-    verbose = verbose or output.verbose > 0
+    kind = ".json" if output.as_json else ".html" if as_html else ""
+    text = partial(_status_text, found, verbose=verbose or output.verbose > 0)
     if follow:
         from romfsfs.cli.watch import watch
 
-        return watch(output, found, verbose=verbose)
-    if found.mountpoint is not None and (as_html or not verbose):
+        return watch(output, found, partial(text, kind))
+    write(text(kind)) if kind else output.show(text(kind), reports.STATUS_COLOURS)
+    changed = exit_code and not json.loads(text(".json"))["clean"]
+    return EXIT_FAILURE if changed else EXIT_OK
+
+
+def _status_text(found: Found, kind: str, *, verbose: bool) -> str:
+    """kind: "", ".json" or ".html"."""
+    if found.mountpoint is not None and (kind or not verbose):
         # The daemon knows more: which conversions run, and what failed without being kept.
-        clean = not exit_code or bool(json.loads(_told(found.mountpoint, "status.json"))["clean"])
-        kind = ".json" if output.as_json else ".html" if as_html else ""
-        told = _told(found.mountpoint, f"status{kind}")
-    else:
-        look = found.session.look(found.session.held())
-        result = found.session.status(look)
-        clean = result.clean
-        if as_html:
-            told = found.session.page(result, look.held)
-        else:
-            mounted = found.mountpoint is not None
-            told = result.json() if output.as_json else result.text(verbose, mounted=mounted)
-    write(told) if output.as_json or as_html else output.show(told, reports.STATUS_COLOURS)
-    return EXIT_FAILURE if exit_code and not clean else EXIT_OK
-
-
-def _told(mountpoint: Path, name: str) -> str:
-    return (mountpoint / ".romfs" / name).read_text("utf-8", "surrogateescape")
+        file = found.mountpoint / ".romfs" / f"status{kind}"
+        return file.read_text("utf-8", "surrogateescape")
+    look = found.session.look(found.session.held())
+    status = found.session.status(look)
+    if kind == ".html":
+        return found.session.page(status, look.held)
+    return status.json() if kind else status.text(verbose, mounted=found.mountpoint is not None)
 
 
 @click.command()

@@ -6,12 +6,12 @@ change of the tree, so that asking costs next to nothing while nothing happens.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from romfsfs.cli import output as out
 from romfsfs.cli.output import Output
@@ -25,7 +25,7 @@ SECONDS = 0.5
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
-def watch(output: Output, found: Found, *, verbose: bool) -> int:
+def watch(output: Output, found: Found, look: Callable[[], str]) -> int:
     """Show the status at every change until Ctrl-C or until the session is unmounted. Exit code 0.
 
     On a terminal the screen is drawn anew; elsewhere each status is a block of its own, ended by
@@ -34,19 +34,22 @@ def watch(output: Output, found: Found, *, verbose: bool) -> int:
     drawing = out.draws(sys.stdout) and not output.as_json
     last = None
     try:
-        for text in _texts(found, output.as_json, verbose):
-            if text != last:
-                last = text
-                if drawing:
-                    out.write(_screen(text))
-                elif output.as_json:
-                    out.write(text)
-                else:
-                    output.show(text + "\n")
-                out.flush()
-            if out.reader_has_gone():  # which a write would find out, at the next change
-                return EXIT_OK
-            time.sleep(SECONDS)
+        # Once the mount is gone, there is no text of it.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            while _goes_on(found):
+                text = look()
+                if text != last:
+                    last = text
+                    if drawing:
+                        out.write(_screen(text))
+                    elif output.as_json:
+                        out.write(json.dumps(json.loads(text)) + "\n")
+                    else:
+                        output.show(text + "\n")
+                    out.flush()
+                if out.reader_has_gone():  # which a write would find out, at the next change
+                    return EXIT_OK
+                time.sleep(SECONDS)
     except KeyboardInterrupt:
         if drawing:
             output.show("\n")
@@ -55,34 +58,11 @@ def watch(output: Output, found: Found, *, verbose: bool) -> int:
     return EXIT_OK
 
 
-def _texts(found: Found, as_json: bool, verbose: bool) -> Iterator[str]:
-    """The status now, at each look; ends when what was mounted is unmounted."""
-    mountpoint = found.mountpoint
-    while True:
-        if mountpoint is None:
-            if not found.session.has_work:
-                return
-            status = found.session.status()
-            text = status.json() if as_json else status.text(verbose, mounted=False)
-        else:
-            held = found.session.folder.mounted_at()
-            if held is None or not held.mountpoint:
-                return
-            if verbose and not as_json:
-                text = found.session.status().text(verbose)
-            else:
-                text = _from_daemon(mountpoint, "status.json" if as_json else "status")
-                if not text:
-                    return
-        yield json.dumps(json.loads(text)) + "\n" if as_json else text
-
-
-def _from_daemon(mountpoint: Path, name: str) -> str:
-    """A text of the control directory; '' once the mount is gone."""
-    try:
-        return (mountpoint / ".romfs" / name).read_text(errors="surrogateescape")
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
+def _goes_on(found: Found) -> bool:
+    if found.mountpoint is None:
+        return found.session.has_work
+    held = found.session.folder.mounted_at()
+    return held is not None and bool(held.mountpoint)
 
 
 def _screen(text: str) -> str:
