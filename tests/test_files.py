@@ -6,11 +6,14 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from romfsfs.errors import RomfsError
 from romfsfs.system.files import remove_folder, remove_temporaries, replace_atomically
+from romfsfs.system.private import check_private
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -109,3 +112,31 @@ def test_a_tree_that_its_owner_closed_and_that_is_deeper_than_any_path(tmp_path:
     os.close(here)
     remove_folder(doomed)
     assert not os.path.lexists(doomed)
+
+
+@pytest.mark.parametrize(
+    ("group", "members", "refused"),
+    [("me", [], False), ("me", ["me"], False), ("me", ["me", "you"], True), ("me", ["you"], True),
+     ("staff", [], True), (None, [], True)],
+)  # fmt: skip
+def test_a_folder_for_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str | None, members: list[str],
+    refused: bool,
+) -> None:  # fmt: skip
+    """Many systems give each user a group of his own, which may write to his folders."""
+
+    def of_group(gid: int) -> SimpleNamespace:
+        if group is None:
+            raise KeyError(gid)
+        return SimpleNamespace(gr_name=group, gr_mem=members)
+
+    monkeypatch.setattr("grp.getgrgid", of_group)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: SimpleNamespace(pw_name="me"))
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    folder.chmod(0o770)
+    if refused:
+        with pytest.raises(RomfsError, match="other users may write to the folder"):
+            check_private(folder)
+    else:
+        check_private(folder)

@@ -17,6 +17,7 @@ import serial
 from serial.tools import list_ports_linux
 
 from romfsfs.cli import main
+from romfsfs.devices import discovery
 from romfsfs.devices.discovery import (
     CameraPort,
     dfu_cameras,
@@ -43,6 +44,19 @@ def test_cameras_are_told_by_their_usb_ids() -> None:
     found = serial_cameras([N6, *others, AE3])
     assert [camera.boards for camera in found] == [("OPENMV_AE3",), ("OPENMV_N6",)]
     assert found[1] == CameraPort("/dev/ttyACM1", 0x37C5, 0x1206, "33004B", ("OPENMV_N6",))
+
+
+def test_what_usb_knows_of_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, or by a link to it as below /dev/serial; of others it knows nothing."""
+    named = str(tmp_path / "ttyACM1")
+    Path(named).touch()
+    (tmp_path / "by-id").symlink_to(named)
+    found = CameraPort(named, 0x37C5, 0x1206, "33004B", ("OPENMV_N6",))
+    others = CameraPort("/dev/ttyACM0", 0x37C5, 0x16E3, "AE3X", ("OPENMV_AE3",))
+    monkeypatch.setattr(discovery, "serial_cameras", lambda: (others, found))
+    assert discovery.camera_port(named) == found
+    assert discovery.camera_port(str(tmp_path / "by-id")) == found
+    assert discovery.camera_port("/dev/ttyS0") == CameraPort("/dev/ttyS0")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how Linux tells of serial ports")
