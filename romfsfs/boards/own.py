@@ -84,4 +84,4 @@ def _check(path: Path, place: str, table: object, fields: dict[str, type]) -> No
 
 def _mistake(path: Path, place: str, what: str) -> UsageError:
     what = f"[{place}] {what}" if place else what
-    return UsageError(what, where=str(path), next_step="mend the file")
+    return UsageError(what, where=str(path), next_step="correct the file")

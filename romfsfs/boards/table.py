@@ -41,7 +41,7 @@ def boards() -> Mapping[str, Board]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
                 f"[{name}] {error} is missing or wrong in one of its tables",
-                where=str(folder and folder / OWN), next_step="mend the file",
+                where=str(folder and folder / OWN), next_step="correct the file",
             ) from None  # fmt: skip
     known |= {name: _board(name, entry) for name, entry in table.items()}
     return MappingProxyType(
@@ -58,7 +58,7 @@ def get_board(name: str) -> Board:
     wanted = re.sub(r"[-\s]+", "_", name.strip()).upper()
     known = boards()
     if wanted == "GENERIC":
-        what = "generic stands for what is not in the table, and reports itself what it is"
+        what = "generic is any board that is not in the table: such a camera reports what it is"
         raise UsageError(what, next_step="leave --board out, or enter the board in boards.toml")
     board = known.get(wanted) or known.get(f"OPENMV_{wanted}")
     if board is None:

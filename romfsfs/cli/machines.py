@@ -141,7 +141,7 @@ def cameras(output: Output, ask: bool) -> None:
     for record in records:
         output.show(_camera_text(record))
     if not records:
-        output.say("no camera is connected; another serial port can be named by its path")
+        output.say("no camera is connected; name any other serial port by its path")
 
 
 def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def _board(context: click.Context, option: click.Parameter, text: str | None) ->
 def _partition(context: click.Context, option: click.Parameter, number: int | None) -> int | None:
     """click looks at what was not given last: a board with a partition is known by then."""
     if number is not None and number < 0:
-        raise click.BadParameter(f"{number} is not the number of a partition")
+        raise click.BadParameter(f"{number} is not a partition number")
     if context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
         if context.meta.setdefault(_CHOSEN, number) != number:
             raise UsageError("--board and --partition name different partitions")

@@ -164,7 +164,7 @@ def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
         raise UsageError(
             "the image does not say what board it is for; it may work on "
             + (", ".join(fitting) or "none that is known"),
-            where=name, next_step="add --board BOARD: cameras of others are left alone",
+            where=name, next_step="add --board BOARD: cameras of other boards are left alone",
         )  # fmt: skip
     return fitting[0] if len(fitting) == 1 else None
 
@@ -265,7 +265,7 @@ class Line:
                 next_step="check the cable; romfsfs doctor says what else may be missing",
             )
         if watch:
-            self._output.note("waiting for cameras; Ctrl-C ends it, when what is begun is written")
+            self._output.note("waiting for cameras; Ctrl-C stops after the writes in progress")
         before = {} if watch else there
         used: dict[str, object] = {}
         while not (self._ending or self._code):

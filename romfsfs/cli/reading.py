@@ -43,7 +43,7 @@ def image_of(
     from romfsfs.session.find import containing_mount
 
     if os.path.isdir(source) and (found := containing_mount(source)) is not None:
-        next_step = f"use it as any folder; the committed image is {found.session.info.source}"
+        next_step = f"use it like any folder; the committed image is {found.session.info.source}"
         raise UsageError("a mounted directory, not an image", where=source, next_step=next_step)
     info = None
     with tempfile.TemporaryFile() as copy:

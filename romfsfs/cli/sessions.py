@@ -278,7 +278,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
         return None
     found = re.fullmatch(r"(\d+)([kmg]?)(i?b)?", value.strip().lower())
     if found is None:
-        raise click.BadParameter(f"{value!r} is no size; 500K, 200M and 2G are")
+        raise click.BadParameter(f"{value!r} is not a size such as 500K, 200M or 2G")
     return int(found[1]) << 10 * " kmg".index(found[2] or " ")
 
 

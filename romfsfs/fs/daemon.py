@@ -142,7 +142,7 @@ def _serve(
         binding.run(adapter, path, fuse_options)
     except RuntimeError as error:
         if not mounted:
-            next_step = "remove the -o options that it refuses; see romfsfs doctor"
+            next_step = "remove the -o options that libfuse refuses; see romfsfs doctor"
             raise RomfsError(_COULD_NOT_MOUNT, where=path, next_step=next_step) from error
         # libfuse 3 returns this after a signal; what else it may mean it has said itself.
         log.info("libfuse ended with code %s", error)

@@ -59,7 +59,7 @@ def find_micropython(path: str | os.PathLike[str] | None = None) -> str:
     found = next(filter(None, map(shutil.which, candidates)), None)
     if found is None:
         raise ToolMissing(
-            f"the simulated camera runs MicroPython, and {chosen or 'micropython'} is not here",
+            f"the simulated camera needs MicroPython; {chosen or 'micropython'} is not installed",
             next_step=f"{_how_to_get_one()}, or name one in ${ENVIRONMENT}",
         )
     return found

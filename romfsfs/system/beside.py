@@ -69,7 +69,7 @@ class Beside(Generic[T]):
                     _thread.start_new_thread(self._run, ())
                 except RuntimeError as error:
                     if not started:
-                        raise RomfsError("the system has no thread to work in") from error
+                        raise RomfsError("the system cannot start another thread") from error
         except BaseException:
             self._stopped = True
             self._leave()

@@ -79,5 +79,5 @@ def parse_index(text: str, where: str) -> BoardFilter:
 
 
 def _wrong(what: str, where: str, line: int) -> RomfsError:
-    next_step = "correct it, or begin it with #"
+    next_step = "correct the line, or begin it with #"
     return RomfsError(what, where=f"{where}, line {line}", next_step=next_step)

@@ -84,12 +84,12 @@ def test_a_mount_that_was_taken_away_lazily_is_not_the_next_one_there(
         for command in (["commit"], ["revert", "--yes"]):
             refused = mounts.command(*command, other)
             assert (refused.code, written.closed) == (1, False)
-            assert f"its mount at {cam} is out of reach (process {pid})" in refused.error
+            assert f"its mount at {cam} cannot be reached (process {pid})" in refused.error
         mounts.mount(image)
         (cam / "new.txt").write_text("1")
         assert "A new.txt" in mounts.command("status", cam).out
         assert "new.txt\n1 change reverted" in mounts.command("revert", cam, "--yes").out
-        assert "out of reach" in mounts.command("commit", other).error
+        assert "cannot be reached" in mounts.command("commit", other).error
         assert mounts.shell("umount", cam).code == 0
     assert wait_for_exit(pid, LIMIT)
     assert "A kept.txt" in mounts.command("status", other).out

@@ -128,7 +128,7 @@ class SessionFolder:
         if there is not None and there.path == self.path:
             return None
         return SessionBusy(
-            f"its mount at {holder.mountpoint} is out of reach",
+            f"its mount at {holder.mountpoint} cannot be reached",
             where=f"process {holder.pid}",
             next_step="end the programs that still use it, and try again",
         )

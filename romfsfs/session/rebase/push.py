@@ -203,7 +203,7 @@ def _before(
         return interrupted.before
     if before.digest == "" and options.backup and not options.force:
         raise ImageFormatError(
-            "what it holds is no image", 0, where=session.info.name,
+            "what it holds is not an image", 0, where=session.info.name,
             next_step="it cannot be backed up; --force overwrites it",
         )  # fmt: skip
     return before

@@ -109,7 +109,7 @@ def _check_whole(session: Session, record: Record, new: Path | None) -> None:
         raise RomfsError(
             f"the image of the interrupted {record.kind} is damaged",
             where=str(new),
-            next_step="your edits are kept; bring the image before back with: romfsfs recover "
+            next_step="your edits are kept; restore the previous image with: romfsfs recover "
             f"{session.info.argument} --rollback",
         )
 

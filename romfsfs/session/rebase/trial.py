@@ -22,8 +22,8 @@ def refuse_trial(info: DeviceInfo) -> None:
     mounts the first partition alone; openmv-ota's mounts no slot whose signature was broken."""
     if not info.is_serial or info.partition or info.slots:
         raise UsageError(
-            "only a camera on its serial port can open models, of its first partition, without "
-            "openmv-ota's slots",
+            "only a camera on its serial port can open models, and only in its first partition, "
+            "without openmv-ota's slots",
             where=info.name, next_step="leave out --try",
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ def undo(
                 raise RomfsError(
                     "the image in the log is damaged",
                     where=str(image),
-                    next_step=f"nothing was written; the others: romfsfs log "
+                    next_step=f"nothing was written; list the other images: romfsfs log "
                     f"{session.info.argument}",
                 )
             if wanted.missing:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from romfsfs.errors import ToolMissing, UsageError
+from romfsfs.errors import ToolMissing, UsageError, shell_word
 from romfsfs.simulator import Simulator, executor, find_micropython, preset
 
 
@@ -125,7 +125,7 @@ def test_without_micropython_the_error_says_how_to_get_it(monkeypatch, tmp_path)
     with pytest.raises(ToolMissing) as missing:
         find_micropython()
     script = Path(__file__).parents[3] / "scripts" / "get-micropython"
-    assert missing.value.next_step.startswith(f"fetch it: {script}")
+    assert missing.value.next_step.startswith(f"fetch it: {shell_word(script)}")
     monkeypatch.setattr(executor, "__file__", str(tmp_path / "romfsfs/simulator/executor.py"))
     with pytest.raises(ToolMissing) as missing:  # what pip installed has no scripts
         find_micropython()
