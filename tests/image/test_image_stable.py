@@ -213,6 +213,19 @@ def test_editing_a_script_among_models_changes_four_blocks(path: str, size: int)
     assert layout.stable or len(blocks) <= 4
 
 
+def test_new_files_share_the_gap_of_a_deleted_one() -> None:
+    data = random.Random(3).randbytes(500_000)
+    kept = {"a.txt": data[:1000], "z.txt": data[60_000:]}
+    old: Tree = {**kept, "big.txt": data[2000:52_000]}
+    old = {name: old[name] for name in sorted(old)}
+    base = fresh(old)
+    new: Tree = {**kept, **{f"m{n}.txt": data[n * 4000 : n * 4000 + 4000] for n in range(10)}}
+    image, layout = edit(base, old, new)
+    assert layout.stable
+    assert not layout.moved
+    assert len(image) == len(base)
+
+
 def test_deleting_a_model_rewrites_one_or_two_blocks() -> None:
     old = models_and_script()
     base = fresh(old)
