@@ -141,6 +141,21 @@ def test_cameras_with_little_memory(
         assert max(end - start for _, start, end in simulator.statistics.spans) == 1536
 
 
+def test_a_read_that_went_well_ends_without_an_interrupt(
+    simulate: Callable[..., Simulator],
+) -> None:
+    """Which would cost a restart of its REPL."""
+    image = make_image(20 * KIB)
+    with simulate("OPENMV4P", images={0: image}) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        before = simulator.statistics.interrupts, simulator.statistics.soft_resets
+        out = io.BytesIO()
+        assert camera.read_image(out) == len(image)
+        assert out.getvalue() == image
+        assert (simulator.statistics.interrupts, simulator.statistics.soft_resets) == before
+        camera.close()
+
+
 def test_an_image_that_the_host_knows_is_not_read(simulate: Callable[..., Simulator]) -> None:
     image = make_image(8 * MIB - 64 * KIB)
     for missing in ((), ("hashlib",)):
