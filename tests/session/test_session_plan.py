@@ -178,6 +178,11 @@ def test_junk_is_kept_in_the_tree_and_out_of_the_image(desk: Desk) -> None:
         desk.write(name, b"junk")
     status = desk.session.status()
     assert status.clean
+    ignored = {each.path: each.is_dir for each in status.entries if each.change is Change.IGNORED}
+    assert ignored == {
+        ".DS_Store": False, "a.txt~": False, ".git": True, ".git/config": False,
+        "lib/__pycache__": True, "lib/__pycache__/x.pyc": False, "notes.bak": False,
+    }  # fmt: skip
     assert "5 files" in status.text() or "left out" in status.text()
     assert desk.commit().clean
     assert (desk.work / ".git/config").exists()
