@@ -92,10 +92,12 @@ def main() -> int:
     try:
         for name in chosen.sections or SECTIONS:
             print(name)
+            begun = time.monotonic()
             section = getattr(importlib.import_module(SECTIONS[name][0]), f"{name}_section")
             for figure in section(bench):
                 print(Figure.row(figure.cells), flush=True)
                 figures.append(figure)
+            print(f"  ({time.monotonic() - begun:.0f} s)")
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("interrupted")

@@ -46,7 +46,7 @@ def small_files(bench: Bench, count: int = 20_000) -> Path:
     return folder
 
 
-def flat_files(bench: Bench, count: int = 10_000) -> Path:
+def flat_files(bench: Bench, count: int) -> Path:
     """Empty files in one folder."""
     folder = bench.place / f"flat-{count}"
     if not folder.exists():
