@@ -32,7 +32,7 @@ from romfsfs.session.build import extract_image
 from romfsfs.session.find import find_session
 from romfsfs.session.keep.folder import folder_of, make_folder
 from romfsfs.session.plan.admission import admit_image, image_figures
-from romfsfs.session.plan.plan import ERROR, told
+from romfsfs.session.plan.problems import ERROR, told
 from romfsfs.session.rebase.read import OpenOptions, session_for
 from romfsfs.session.settings import device_target
 from romfsfs.system.files import digest_fd

@@ -26,7 +26,7 @@ from romfsfs.session.connect import session_device
 from romfsfs.session.find import Found, find_session, is_stuck, no_answer, server
 from romfsfs.session.mounting import MountRequest
 from romfsfs.session.plan.admission import admit_files
-from romfsfs.session.plan.plan import ERROR
+from romfsfs.session.plan.problems import ERROR
 from romfsfs.session.rebase.commit import CommitOptions, commit
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.revert import leave_work, revert

@@ -11,7 +11,7 @@ from romfsfs.cli.output import Output, count_text
 from romfsfs.devices.base import Tensor, WriteReport
 from romfsfs.devices.open import open_device
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError
-from romfsfs.session.plan.plan import WARNING, Problem, told
+from romfsfs.session.plan.problems import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
 

@@ -75,7 +75,7 @@ def _status_text(found: Found, kind: str, *, verbose: bool) -> str:
         # The daemon knows more: which conversions run, and what failed without being kept.
         file = found.mountpoint / ".romfs" / f"status{kind}"
         return file.read_text("utf-8", "surrogateescape")
-    look = found.session.look(found.session.held())
+    look = found.session.look()
     status = found.session.status(look)
     if kind == ".html":
         return found.session.page(status, look.held)
@@ -114,7 +114,7 @@ def diff(
     if first is not None:
         output.show_exactly(itertools.chain([first], lines), reports.DIFF_COLOURS)
     elif images is None:
-        refuse_unknown(found.session, found.session.derive(), wanted)
+        refuse_unknown(found.session, found.session.look().shadow, wanted)
 
 
 def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:

@@ -23,7 +23,7 @@ from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, Usag
 from romfsfs.session.connect import device
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
-from romfsfs.session.plan.plan import Problem, told
+from romfsfs.session.plan.problems import Problem, told
 from romfsfs.session.rebase.push import PushOptions
 from romfsfs.session.rebase.push import push as push_image
 from romfsfs.session.settings import device_target

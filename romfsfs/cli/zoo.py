@@ -186,7 +186,7 @@ def _board(
             raise
         session = None
     if session is not None and board in (None, session.info.board):
-        plan = session.look(session.held(), quick=True).plan
+        plan = session.look(quick=True).plan
         room = None if plan.capacity is None else (plan.capacity, max(0, plan.capacity - plan.size))
         return session.info.board, room
     if board is None:

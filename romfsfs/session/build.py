@@ -77,7 +77,7 @@ def build(
         check = partial(Admission(converters).checked, open_location=opened)
         deriver = Deriver(
             work_fd, _NOTHING, converters.concerns, conversions.lookup, is_junk,
-            lambda path, fd: (digest_fd(fd), None), tree.problems, check, quick=True,
+            lambda fd: (digest_fd(fd), None), tree.problems, check, quick=True,
         )  # fmt: skip
         found = scan_folders(work_fd)
         folders = deriver.derive(found)

@@ -25,14 +25,8 @@ from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
-from romfsfs.session.plan.plan import (
-    INFO,
-    WARNING,
-    Plan,
-    Problem,
-    make_plan,
-    trailing_problem,
-)
+from romfsfs.session.plan.plan import Plan, make_plan, trailing_problem
+from romfsfs.session.plan.problems import INFO, WARNING, Problem
 from romfsfs.session.plan.shadow import (
     NOTHING,
     Convert,
@@ -194,10 +188,6 @@ class Session:
         finally:
             os.close(fd)
 
-    def derive(self, held: BaseImage | None = None) -> list[ShadowEntry]:
-        """The shadow tree now, by path in each folder. Runs no conversion."""
-        return flat(self._derived(self.settings(), held or self.held()))
-
     def _derived(
         self,
         settings: Settings,
@@ -219,7 +209,7 @@ class Session:
                 settings.converters.concerns,
                 convert or settings.converters.lookup,
                 settings.excludes.matches,
-                lambda path, fd: self.digests.digest(fd),
+                self.digests.digest,
                 settings.tree.problems,
                 None if quick else check,
                 settings.converters.made_for,
@@ -234,7 +224,7 @@ class Session:
         return folders
 
     def look(
-        self, held: BaseImage, quick: bool = False, before: Look | None = None,
+        self, held: BaseImage | None = None, quick: bool = False, before: Look | None = None,
         touched: Collection[str] = (), convert: Convert | None = None,
     ) -> Look:  # fmt: skip
         """The tree now, and what a commit would make of it.
@@ -244,7 +234,7 @@ class Session:
         `touched` since is known for certain; then no other folder is looked at. convert: gives
         results; without it conversions that have not run are 'pending'.
         """
-        settings = self.settings()
+        settings, held = self.settings(), held or self.held()
         known: Folders = NOTHING
         if before is not None and before.settings is settings and before.held is held:
             known = untouched(before.folders, touched, quick)
@@ -258,7 +248,7 @@ class Session:
 
     def status(self, look: Look | None = None) -> Status:
         """What would be committed, now or at the time of a look."""
-        look = look or self.look(self.held())
+        look = look or self.look()
         settings, notes = look.settings, self._notes(look)
         return make_status(settings.info, settings.target, look.shadow, look.plan, notes)
 

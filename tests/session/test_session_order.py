@@ -8,7 +8,7 @@ import pytest
 from session_desk import Desk
 
 from romfsfs.errors import PlanError
-from romfsfs.session.plan.plan import ERROR, INFO, WARNING, Problem, counted, told
+from romfsfs.session.plan.problems import ERROR, INFO, WARNING, Problem, counted, told
 from romfsfs.session.rebase.prepare import converted_plan
 
 

@@ -14,7 +14,8 @@ from session_desk import Desk
 from romfsfs.errors import CapacityError, ConversionError, PlanError, TargetChanged
 from romfsfs.image.writer import encode
 from romfsfs.session.diff import diff_session
-from romfsfs.session.plan.plan import Problem, make_plan
+from romfsfs.session.plan.plan import make_plan
+from romfsfs.session.plan.problems import Problem
 from romfsfs.session.plan.shadow import Change, Derived, ShadowEntry
 from romfsfs.session.plan.stored import InWork
 from romfsfs.session.revert import leave_work

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -96,13 +96,12 @@ class Base:
 
     @cached_property
     def folders(self) -> dict[str, list[BaseEntry]]:
-        """What lies in each folder of the image ('' is the root), in its order."""
-        return _by_folder(self.entries, [entry.path for entry in self.entries])
-
-    @cached_property
-    def source_folders(self) -> dict[str, list[BaseEntry]]:
-        """What was made of what lies in each folder of the work tree."""
-        return _by_folder(self.entries, [entry.source for entry in self.entries])
+        """What lies in each folder ('' is the root), in the order of the image. What a file was
+        made from lies in the same folder of the work tree (`recall.shown_as`)."""
+        folders: dict[str, list[BaseEntry]] = {}
+        for entry in self.entries:
+            folders.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+        return folders
 
     @classmethod
     def load(cls, path: Path) -> Base:
@@ -122,13 +121,6 @@ class Base:
         for name in ("stamp", "image_id"):
             known[name] = tuple(known[name]) if known[name] else None
         return cls(**known)
-
-
-def _by_folder(entries: Iterable[BaseEntry], paths: Iterable[str]) -> dict[str, list[BaseEntry]]:
-    folders: dict[str, list[BaseEntry]] = {}
-    for entry, path in zip(entries, paths, strict=True):
-        folders.setdefault(path.rpartition("/")[0], []).append(entry)
-    return folders
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from romfsfs.convert.cache import Cache
 from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
-from romfsfs.session.plan.plan import SEVERITIES, Problem, alignment_rules
+from romfsfs.session.plan.plan import alignment_rules
+from romfsfs.session.plan.problems import SEVERITIES, Problem
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import Stored
 from romfsfs.session.tree.digests import SPARE

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from romfsfs.errors import printable
 from romfsfs.session.keep.base_image import BaseImage
-from romfsfs.session.plan.plan import INFO, LARGEST_SHOWN, WARNING, Plan, PlanEntry, Problem
+from romfsfs.session.plan.plan import LARGEST_SHOWN, Plan, PlanEntry
+from romfsfs.session.plan.problems import INFO, WARNING, Problem
 from romfsfs.session.plan.stored import InBase
 
 #: From this share of the partition on, the largest files are named.

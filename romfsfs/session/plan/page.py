@@ -16,7 +16,7 @@ from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.session.keep.state import Base
 from romfsfs.session.plan.partition_map import DIRECTORY, FILE, GAP, HEADER, Row, partition_map
-from romfsfs.session.plan.plan import INFO, Problem, told
+from romfsfs.session.plan.problems import INFO, Problem, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.status import Status, headline, what_it_becomes
 

@@ -6,13 +6,12 @@ Every problem is found before anything is written, and all are listed at once.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Options, Target, labels_name
-from romfsfs.errors import printable
 from romfsfs.image.layout import (
     DEFAULT_RULES,
     AlignmentRules,
@@ -26,52 +25,16 @@ from romfsfs.image.model import Extent
 from romfsfs.image.tree import Branch, Leaf
 from romfsfs.image.varuint import MAX_VALUE
 from romfsfs.session.keep.state import Base, BaseEntry
+from romfsfs.session.plan.problems import ERROR, INFO, WARNING, Problem, by_severity
 from romfsfs.session.plan.shadow import Change, Derived, Folders, ShadowEntry
 from romfsfs.session.plan.stored import InBase, Stored
 
 if TYPE_CHECKING:
     from romfsfs.session.keep.base_image import BaseImage
 
-#: Problems of this severity stop a commit.
-ERROR = "error"
-WARNING = "warning"
-INFO = "info"
-#: Most severe first.
-SEVERITIES = (ERROR, WARNING, INFO)
-
 LARGEST_SHOWN = 5
-#: Files that are named where the same is to be said of many.
-TOLD_FILES = 3
-
 #: The control directory of a mount (`fs/control.py`).
 HIDDEN_NAME = ".romfs"
-
-#: Problems of what the tree as a whole becomes (exit code 4); others are of a conversion (3).
-PLAN_CODES = ("conflict", "name", "capacity", "unsupported", "trailing")
-
-
-class Problem(NamedTuple):
-    """code: stable, for scripts. message: one line with the remedy. detail: a tool's output."""
-
-    code: str
-    path: str
-    message: str
-    severity: str = ERROR
-    detail: str = ""
-
-    def record(self) -> dict[str, str]:
-        """As JSON."""
-        return {
-            "code": self.code, "path": self.path, "message": self.message,
-            "severity": self.severity,
-        }  # fmt: skip
-
-    @property
-    def text(self) -> str:
-        """The message with the path before it, unless it begins with that already."""
-        path = printable(self.path)
-        shown = not path or self.message.startswith((path, self.path))
-        return self.message if shown else f"{path}: {self.message}"
 
 
 class PlanEntry(NamedTuple):
@@ -403,38 +366,3 @@ def trailing_problem(plan: Plan, held: BaseImage) -> Problem | None:
         f"{longer:,} bytes longer: commit --to another file, or commit --force drops them"
     )
     return Problem("trailing", "", message)
-
-
-def by_severity(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Errors first, then warnings, then notes; within each as they come."""
-    return tuple(sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity)))
-
-
-def told(problems: Iterable[Problem], verbose: bool = False) -> list[Problem]:
-    """Problems for people, most severe first: what would be said of many files in the same words is
-    said once, with their number and the first of them. A conflict names its files itself.
-
-    verbose: of each file, but for conflicts."""
-    groups: dict[tuple[str, ...], dict[str, Problem]] = {}
-    for problem in by_severity(problems):
-        itself = problem.path if verbose and problem.code != "conflict" else ""
-        key = (problem.severity, problem.code, problem.message, itself)
-        groups.setdefault(key, {}).setdefault(problem.path, problem)
-    return [_together(list(group.values())) for group in groups.values()]
-
-
-def _together(group: Sequence[Problem]) -> Problem:
-    """One problem for all these, whose words are the same."""
-    first = group[0]
-    if len(group) == 1 or first.code == "conflict":
-        return first
-    names = ", ".join(problem.path for problem in group[:TOLD_FILES])
-    more = ", ..." if len(group) > TOLD_FILES else ""
-    return first._replace(path=f"{len(group):,} files ({names}{more})")
-
-
-def counted(problems: Iterable[Problem]) -> list[str]:
-    """`1 error`, `2 warnings`, as far as there are any."""
-    severities = [problem.severity for problem in told(problems, verbose=True)]
-    counts = [(severities.count(kind), kind) for kind in (ERROR, WARNING)]
-    return [f"{count:,} {kind}{'' if count == 1 else 's'}" for count, kind in counts if count]

@@ -33,9 +33,8 @@ Convert = Callable[[str, int, str], "Conversion"]
 #: an entry -> the same with the problems of the bytes that it stores
 Check = Callable[["ShadowEntry"], "ShadowEntry"]
 
-#: (work path, open descriptor) -> its digest, and its signature if that can be trusted to change
-#: with the file
-Digest = Callable[[str, int], "tuple[str, Signature | None]"]
+#: open descriptor -> its digest, and its signature if that can be trusted to change with the file
+Digest = Callable[[int], "tuple[str, Signature | None]"]
 
 
 #: The note of a compiled file from the image that a source of the user's makes anew.
@@ -117,35 +116,24 @@ def untouched(known: Folders, touched: Collection[str], quick: bool) -> dict[str
     }
 
 
-class Deriver:
-    """Derives shadow entries for one session; holds nothing but its helpers."""
+class Deriver(NamedTuple):
+    """Derives shadow entries; holds nothing but its helpers.
 
-    def __init__(  # noqa: PLR0913
-        self,
-        work_fd: int,
-        base: Base,
-        concerns: Callable[[str], bool],
-        convert: Convert,
-        is_junk: Callable[[str], bool],
-        digest: Digest,
-        tree_problems: tuple[Diagnostic, ...] = (),
-        check: Check | None = None,
-        made_for: Callable[[str], str | None] = lambda path: None,
-        quick: bool = False,
-    ) -> None:
-        """tree_problems: what is wrong with the tree's own options, in `romfs.toml`. made_for: what
-        the bytes of a path are made for now; what was made for something else is stale. quick: what
-        is stored as it is, by its name, is not even opened; its digest stays ''."""
-        self._work_fd = work_fd
-        self._base = base
-        self._concerns = concerns
-        self._convert = convert
-        self._is_junk = is_junk
-        self._digest = digest
-        self._tree_problems = tree_problems
-        self._check = check
-        self._made_for = made_for
-        self._quick = quick
+    tree_problems: what is wrong with the tree's own options, in `romfs.toml`. made_for: what the
+    bytes of a path are made for now; what was made for something else is stale. quick: what is
+    stored as it is, by its name, is not even opened; its digest stays ''.
+    """
+
+    work_fd: int
+    base: Base
+    concerns: Callable[[str], bool]
+    convert: Convert
+    is_junk: Callable[[str], bool]
+    digest: Digest
+    tree_problems: tuple[Diagnostic, ...] = ()
+    check: Check | None = None
+    made_for: Callable[[str], str | None] = lambda path: None
+    quick: bool = False
 
     def derive(
         self, found: Mapping[str, Sequence[WorkFile] | None], known: Folders = NOTHING
@@ -153,7 +141,7 @@ class Deriver:
         """What each folder becomes that was found (`scan_folders`), and what was in those of the
         base. Those with None are taken from `known`."""
         folders: dict[str, Derived] = {}
-        for folder in sorted(found.keys() | self._base.source_folders.keys()):
+        for folder in sorted(found.keys() | self.base.folders.keys()):
             listed = found.get(folder, ())
             folders[folder] = known[folder] if listed is None else self._folder(folder, listed)
         return folders
@@ -162,14 +150,14 @@ class Deriver:
         entries = []
         seen = set()
         for work in found:
-            base = self._base.by_source.get(work.path)
+            base = self.base.by_source.get(work.path)
             if base is None and work.path == OPTIONS_NAME:
-                problems, note = self._tree_problems, "the options of this tree"
+                problems, note = self.tree_problems, "the options of this tree"
                 entries.append(
                     ShadowEntry(work.path, Change.IGNORED, diagnostics=problems, note=note)
                 )
                 continue
-            if base is None and self._is_junk(work.path):
+            if base is None and self.is_junk(work.path):
                 entries.append(ShadowEntry(work.path, Change.IGNORED, work.kind == "dir"))
                 continue
             entry = self._entry(work, base)
@@ -177,17 +165,17 @@ class Deriver:
                 seen.add(work.path)
                 entries.append(entry)
         entries = _superseded(entries)
-        if self._check is not None:
-            entries = [self._check(entry) for entry in entries]
+        if self.check is not None:
+            entries = [self.check(entry) for entry in entries]
         replaced = {entry.stored_as for entry in entries if entry.stored_as is not None}
-        for base in self._base.source_folders.get(folder, ()):
+        for base in self.base.folders.get(folder, ()):
             if base.source not in seen and base.path not in replaced:
                 entries.append(
                     ShadowEntry(base.source, Change.DELETED, base.is_dir, base.path, base.size)
                 )
         inside = tuple([work.path for work in found if work.kind == "dir"])
         passing = any(e.state != "ready" or isinstance(e.location, InCache) for e in entries)
-        return Derived(tuple(entries), inside, passing, self._quick)
+        return Derived(tuple(entries), inside, passing, self.quick)
 
     def _entry(self, work: WorkFile, base: BaseEntry | None) -> ShadowEntry | None:
         if work.kind == "dir":
@@ -202,16 +190,16 @@ class Deriver:
         if base is not None and base.signature == work.signature and not stale:
             return _unchanged(base)
         change = Change.ADDED if base is None else Change.MODIFIED
-        if self._quick and not self._concerns(work.path):
+        if self.quick and not self.concerns(work.path):
             return self._as_it_is(work, change, "", work.signature)
         try:
-            fd = open_file(self._work_fd, work.path)
+            fd = open_file(self.work_fd, work.path)
         except (FileNotFoundError, NotADirectoryError):
             return None  # removed since the scan, or the folder that it was in
         except OSError as error:
             return _unusable(work.path, f"cannot be read: {error.strerror}")
         try:
-            digest, signature = self._digest(work.path, fd)
+            digest, signature = self.digest(fd)
             same = base is not None and digest == base.source_digest
             if base is not None and same and not stale:
                 return _unchanged(base)._replace(signature=signature)
@@ -231,7 +219,7 @@ class Deriver:
     def _stale(self, base: BaseEntry) -> str:
         """How what the target wants differs from what the bytes were made for; '' if it does not,
         or if that is not known: then what there is to say of the bytes themselves is `check`'s."""
-        now = self._made_for(base.source) if base.made_for is not None else None
+        now = self.made_for(base.source) if base.made_for is not None else None
         if now is None or base.made_for is None or now == base.made_for:
             return ""
         return difference(base.made_for, now)
@@ -239,31 +227,21 @@ class Deriver:
     def _converted(
         self, work: WorkFile, change: Change, fd: int, digest: str, signature: Signature | None
     ) -> ShadowEntry:
-        if not self._concerns(work.path):
-            return self._as_it_is(work, change, digest, signature)
-        location: Stored = InWork(work.path)
-        stored_digest, size = digest, work.signature.size
-        conversion = self._convert(work.path, fd, digest)
-        ready = conversion.state.value == "ready"
-        if conversion.artifact is not None:
-            location = InCache(conversion.artifact)
-            stored_digest, size = conversion.digest, conversion.size
-        return ShadowEntry(
-            work.path,
-            change,
-            False,
-            conversion.stored_path,
-            size if ready else None,
-            size,
-            stored_digest if ready else "",
-            conversion.state.value,
-            location if ready else None,
-            conversion.diagnostics,
-            digest,
-            signature,
-            "",
-            self._made_for(work.path),
+        entry = self._as_it_is(work, change, digest, signature)
+        if not self.concerns(work.path):
+            return entry
+        made = self.convert(work.path, fd, digest)
+        entry = entry._replace(
+            stored_as=made.stored_path, state=made.state.value, diagnostics=made.diagnostics
         )
+        if made.artifact is not None:
+            entry = entry._replace(
+                size=made.size, estimate=made.size, digest=made.digest,
+                location=InCache(made.artifact),
+            )  # fmt: skip
+        return entry if entry.state == "ready" else entry._replace(
+            size=None, digest="", location=None
+        )  # fmt: skip
 
     def _as_it_is(
         self, work: WorkFile, change: Change, digest: str, signature: Signature | None
@@ -271,7 +249,7 @@ class Deriver:
         path, size = work.path, work.signature.size
         return ShadowEntry(
             path, change, False, path, size, size, digest, "ready", InWork(path), (), digest,
-            signature, "", self._made_for(path),
+            signature, "", self.made_for(path),
         )  # fmt: skip
 
 
@@ -292,21 +270,10 @@ def _unusable(path: str, why: str) -> ShadowEntry:
 def _unchanged(base: BaseEntry) -> ShadowEntry:
     size = base.size or 0
     return ShadowEntry(
-        base.source,
-        Change.UNCHANGED,
-        False,
-        base.path,
-        size,
-        size,
-        base.digest if size else EMPTY_DIGEST,
-        "ready",
-        InBase(base.path),
-        (),
-        base.source_digest,
-        base.signature,
-        "",
-        base.made_for,
-    )
+        base.source, Change.UNCHANGED, False, base.path, size, size,
+        base.digest if size else EMPTY_DIGEST, "ready", InBase(base.path), (), base.source_digest,
+        base.signature, "", base.made_for,
+    )  # fmt: skip
 
 
 def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:

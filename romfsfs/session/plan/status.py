@@ -10,7 +10,8 @@ from romfsfs.boards import VelaNpu
 from romfsfs.convert import Target
 from romfsfs.errors import printable
 from romfsfs.session.keep.state import SessionInfo
-from romfsfs.session.plan.plan import ERROR, INFO, Plan, Problem, by_severity, counted, told
+from romfsfs.session.plan.plan import Plan
+from romfsfs.session.plan.problems import ERROR, INFO, Problem, by_severity, counted, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import InCache
 

@@ -20,7 +20,8 @@ from romfsfs.session.keep.images import open_image, parse_fd
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.state import Base, BaseEntry
 from romfsfs.session.keep.steps import reached
-from romfsfs.session.plan.plan import ERROR, Plan, Problem, trailing_problem
+from romfsfs.session.plan.plan import Plan, trailing_problem
+from romfsfs.session.plan.problems import ERROR, Problem
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack

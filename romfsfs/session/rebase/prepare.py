@@ -11,7 +11,8 @@ from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError
 from romfsfs.image.layout import Layout
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.conversions import Conversions
-from romfsfs.session.plan.plan import PLAN_CODES, Plan, Problem, counted, told
+from romfsfs.session.plan.plan import Plan
+from romfsfs.session.plan.problems import PLAN_CODES, Problem, counted, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.rebase.encoding import Encoded, StoredFiles, TreeChanged, encode_plan
 from romfsfs.session.rebase.transaction import no_space
@@ -114,7 +115,7 @@ def converted_plan(
     with session.work_fd() as work_fd:
         conversions = Conversions(session.converters, work_fd)
         for _ in range(_ATTEMPTS):
-            look = session.look(session.held(), convert=conversions.lookup)
+            look = session.look(convert=conversions.lookup)
             shadow = look.shadow
             if not conversions.run(shadow, progress) and _is_whole(session, work_fd, shadow):
                 return shadow, look.plan

@@ -24,7 +24,7 @@ from romfsfs.session.keep.images import parse
 from romfsfs.session.keep.state import Base
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.admission import admit_image
-from romfsfs.session.plan.plan import ERROR, WARNING, told
+from romfsfs.session.plan.problems import ERROR, WARNING, told
 from romfsfs.session.rebase.read import base_of, session_for
 from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.recovery import recover_locked
