@@ -17,6 +17,7 @@ from romfsfs.cli.mistakes import usage_error
 from romfsfs.cli.output import Output, finish, reader_has_gone
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RomfsError
 from romfsfs.system.errors import os_error
+from romfsfs.system.interrupts import interrupt
 
 #: Click 8.2's error for a group without a command; its text is the help.
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -139,12 +140,13 @@ def run(arguments: list[str], output: Output | None = None) -> int:
         # Names that are not UTF-8, or that the terminal's encoding lacks, are shown and no error.
         sys.stdout.reconfigure(errors="backslashreplace")
     output = output or Output()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ends = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    previous = {number: signal.getsignal(number) for number in ends}
     for number, handler in previous.items():
         if handler is not signal.SIG_IGN:  # nohup: the terminal's end does not matter
             # A polite kill, or the end of the terminal, unwinds as Ctrl-C does: temporary files
             # go, tools end, locks are released.
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
     try:
         return finish(output, _run(output, arguments))
     finally:

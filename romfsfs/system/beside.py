@@ -82,21 +82,17 @@ class Beside(Generic[T]):
 
     def _leave(self) -> None:
         """However impatient who interrupts: what has begun is ended first."""
-        interrupted: KeyboardInterrupt | None = None
-        while True:
-            try:
-                begun = [
-                    number
-                    for number in range(len(self._work))
-                    if self._begun_by.setdefault(number, _WITHDRAWN) is not _WITHDRAWN
-                ]
-                self._wait(begun)
-                break
-            except KeyboardInterrupt as again:
-                self._stopped = True
-                interrupted = again
-        if interrupted is not None:
-            raise interrupted
+        try:
+            begun = [
+                number
+                for number in range(len(self._work))
+                if self._begun_by.setdefault(number, _WITHDRAWN) is not _WITHDRAWN
+            ]
+            self._wait(begun)
+        except KeyboardInterrupt:
+            self._stopped = True
+            self._leave()
+            raise
 
     def _wait(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -1,9 +1,10 @@
 """A tool runs, and a signal interrupts who waits for it: at each place where Python lets it.
 
-`python interrupted_child.py WHAT FOLDER`: the handler of a signal runs where Python calls a
+`python interrupted_child.py WHAT FOLDER [TWICE]`: the handler of a signal runs where Python calls a
 function or returns from one of C. So KeyboardInterrupt is raised at each of these places in turn,
 once the tool runs (or cannot start before this thread goes on), each time in a child of its own.
-Prints the places as JSON, with what was wrong at each: a hang, another error, a tool that runs on.
+Prints the places as JSON, with what was wrong at each: a hang, another error, a tool that runs on,
+a file that stays. With TWICE the first comes while it waits, and a second at each place after it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from romfsfs.convert import Conversion
 from romfsfs.convert.types import State
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.system import runner
+from romfsfs.system.interrupts import interrupt
 from romfsfs.system.runner import Cancel, Limits, environment, run_tool
 
 #: After so long a child that has not ended never will, seconds.
@@ -73,11 +75,14 @@ WHAT: dict[str, Callable[[Path], None]] = {
 
 
 class Interrupted:
-    """Does it, interrupted at the place with this number."""
+    """Does it, interrupted at the place with this number.
 
-    def __init__(self, what: Callable[[], None], number: int) -> None:
+    twice: first while it waits; places are counted from there on."""
+
+    def __init__(self, what: Callable[[], None], number: int, twice: bool = False) -> None:
         self.what = what
         self.number = number
+        self.twice = twice
         self.passed = 0
         self.place = ""
         self.started: list[Any] = []
@@ -92,7 +97,8 @@ class Interrupted:
             return process
 
         runner._start = noted
-        sys.setprofile(self.pass_by)
+        if not self.twice:
+            sys.setprofile(self.pass_by)
         try:
             self.what()
         except KeyboardInterrupt:
@@ -114,34 +120,41 @@ class Interrupted:
             until = time.monotonic() + SOON
             while not self.started and time.monotonic() < until:
                 time.sleep(0.005)
-            raise KeyboardInterrupt
+            interrupt(signal.SIGINT, frame)
+
+    def ring(self, number: int, frame: object) -> None:
+        """It has waited for long."""
+        if self.twice:
+            sys.setprofile(self.pass_by)
+        else:
+            self.place = "waiting"
+        interrupt(number, frame)
 
 
-def child(what: Callable[[Path], None], folder: Path, number: int) -> tuple[str, str, int]:
+def child(
+    what: Callable[[Path], None], folder: Path, number: int, twice: bool
+) -> tuple[str, str, int]:
     """The place, what was wrong there, and how many places there were."""
-
-    def ring(*_: object) -> None:
-        one.place = "waiting"
-        raise KeyboardInterrupt
-
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        one = Interrupted(lambda: what(Path(name)), number)
-        if number:
-            signal.signal(signal.SIGALRM, ring)
-            signal.setitimer(signal.ITIMER_REAL, WAITS)
+        one = Interrupted(lambda: what(Path(name)), number, twice)
+        if number or twice:
+            signal.signal(signal.SIGALRM, one.ring)
+            signal.setitimer(signal.ITIMER_REAL, SOON if twice else WAITS)
         else:
             SECONDS[0] = "0.2"
         wrong = one.run()
-        return one.place, wrong, one.passed
+        # Once, it may come before the folder's owner knows of it.
+        left = [path.name for path in Path(name).iterdir() if twice and path.is_dir()]
+        return one.place, wrong or (f"{left} stay" if left else ""), one.passed
 
 
-def forked(what: Callable[[Path], None], folder: Path, number: int) -> tuple[int, int]:
+def forked(what: Callable[[Path], None], folder: Path, number: int, twice: bool) -> tuple[int, int]:
     """The child's process id, and where it tells what it found."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            os.write(writing, json.dumps(child(what, folder, number)).encode())
+            os.write(writing, json.dumps(child(what, folder, number, twice)).encode())
         os._exit(0)
     os.close(writing)
     return pid, reading
@@ -157,12 +170,12 @@ def heard(pid: int, reading: int) -> tuple[str, str, int]:
     return tuple(json.loads(said)) if said else ("somewhere", "it never ended", 0)
 
 
-def main(what: str, folder: Path) -> None:
-    places = heard(*forked(WHAT[what], folder, 0))[2]
+def main(what: str, folder: Path, twice: bool) -> None:
+    places = heard(*forked(WHAT[what], folder, 0, twice))[2]
     found = {}
     for first in range(1, places + 1, AT_A_TIME):
         numbers = range(first, min(first + AT_A_TIME, places + 1))
-        children = [forked(WHAT[what], folder, number) for number in numbers]
+        children = [forked(WHAT[what], folder, number, twice) for number in numbers]
         for number, one in zip(numbers, children, strict=True):
             place, wrong, _ = heard(*one)
             found[f"{number}: {place}"] = wrong
@@ -170,4 +183,4 @@ def main(what: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:] == ["TWICE"])
