@@ -46,7 +46,7 @@ CRASHED = 42
 #: kind -> (operation, whether the target is a camera)
 KINDS = {
     "commit": ("commit", False), "undo": ("undo", False), "open": ("open", False),
-    "adopt": ("adopt", False), "resume": ("open", False), "revert": ("revert", False),
+    "adopt": ("adopt", False), "resume": ("resume", False), "revert": ("revert", False),
     "discard": ("discard", False), "commit to a camera": ("commit", True),
     "undo on a camera": ("undo", True), "push": ("push", True), "reset": ("reset", True),
     "push over edits": ("push", True), "first read of a camera": ("open", True),
@@ -133,7 +133,7 @@ class Scene:
         return desk
 
     def do(self, operation: str) -> None:
-        if operation in ("open", "adopt", "mount"):
+        if operation in ("open", "adopt", "resume", "mount"):
             self.desk = Desk(self.device(), self.source)
             self.desk.open(new=not (self.camera or self.desk.image.exists()))
         elif operation in ("push", "reset"):

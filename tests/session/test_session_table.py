@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(SECONDS + 10)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hurt_at_every_step(kind: str, record_property: Callable[[str, object], None]) -> None:
-    every = LONG or min(EVERY, 5 if kind in ("revert", "discard") else EVERY)
+    every = LONG or min(EVERY, 5 if kind in ("revert", "discard", "resume") else EVERY)
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("crash_table.py"), kind, str(every),
          str(1 + ROUND % every)],

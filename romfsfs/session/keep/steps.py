@@ -19,12 +19,15 @@ PUSH = ("before-kept", "after-placed", *REBASE)
 #: A first read; a changed target that a session without edits adopts.
 OPEN = ("open-info", *_READ)
 ADOPT = OPEN
+#: A tree that was kept is opened again.
+RESUME = ("open-info",)
 DISCARD = ("discard-moved",)
 REVERT = ("revert-removed", "revert-staged", "revert-restored")
 
 #: operation -> its steps
 KINDS = {
     "commit": COMMIT, "undo": UNDO, "push": PUSH, "reset": PUSH, "open": OPEN, "adopt": ADOPT,
+    "resume": RESUME,
     "discard": DISCARD, "revert": REVERT,
 }  # fmt: skip
 
