@@ -9,12 +9,14 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from convert.convert_helpers import make_model
 
 from romfsfs.cli import main
 from romfsfs.image.writer import encode
+from romfsfs.session import build
 from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.keep.locks import MountedAt
 
@@ -193,6 +195,25 @@ def test_help_is_a_word_too(words: list[str], capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith("Usage: romfsfs zoo add ")
     assert main(["help", "ls", "no"]) == 2
     assert main(["unmount", "--help"]) == 0
+
+
+def test_a_folder_that_is_taken_while_it_is_extracted_to(
+    run: Run, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = build.extract
+
+    def slowly(*arguments: Any) -> Any:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/mine").touch()
+        return real(*arguments)
+
+    monkeypatch.setattr(build, "extract", slowly)
+    before = set(tmp_path.iterdir())
+    code, _, said = run("extract", image, tmp_path / "out")
+    assert code == 1
+    assert "cannot extract: Directory not empty" in said
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "out"}
+    assert os.listdir(tmp_path / "out") == ["mine"]
 
 
 def test_info_tells_what_the_models_in_an_image_cost(run: Run, tmp_path: Path) -> None:

@@ -191,10 +191,18 @@ def test_it_is_off_until_it_is_installed_and_gone_afterwards(
     assert "sudo tee /etc/udev/rules.d/70-romfsfs.rules" in capsys.readouterr().out
     assert f"{home / 'cams'}/%i" in (home / UNIT).read_text()
     assert not rule_place.exists(), "never written without being asked for as root"
+    assert main(["automount", "--status"]) == 1
+    assert "romfsfs: as root: " in capsys.readouterr().err
 
     assert main(["automount", "--rule"]) == 0
     rule_place.write_text(capsys.readouterr().out)
     assert main(["automount", "--status"]) == 0
+    assert capsys.readouterr().err == ""
+    rule = rule_place.read_text()
+    rule_place.write_text(f"{rule}# of last year\n")
+    assert main(["automount", "--status"]) == 0
+    assert "the installed rule is from another version; update it: " in capsys.readouterr().err
+    rule_place.write_text(rule)
     assert main(["automount", "--install"]) == 0, "again, with another folder"
     assert f"{home}/cameras/%i" in (home / UNIT).read_text()
     assert main(["automount", "--uninstall"]) == 0

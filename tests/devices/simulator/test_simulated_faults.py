@@ -143,3 +143,11 @@ def test_the_camera_dies_while_it_prints(camera, connect):
     simulator.unplug()
     simulator.unplug()
     assert gone(host)
+
+
+def test_nothing_of_before_comes_after_power_was_gone(camera, connect):
+    simulator = camera(main_script="print('started')\nwhile True: print('x' * 100)", rate=20_000)
+    simulator.wait_until(lambda camera: len(camera._camera._tx) > 0)
+    simulator.unplug()
+    simulator.replug()
+    assert connect(simulator, raw=False).read(7) == b"started"
