@@ -24,10 +24,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from romfsfs.convert.types import Diagnostic, Figures, Product
+from romfsfs.convert.admission.models import MODEL_SUFFIXES, look_into, suffix
+from romfsfs.convert.flatbuffer import Model
+from romfsfs.convert.types import Diagnostic, Figures, Product, Reader
 from romfsfs.errors import Cancelled
 from romfsfs.system.beside import Cancel
-from romfsfs.system.files import digest_file, discard_folder, make_private_dir
+from romfsfs.system.files import digest_bytes, digest_file, discard_folder, make_private_dir
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,24 @@ class Cache:
         with self._mutex:
             self._filed += product.size
         return product
+
+    def keep_figures(self, digest: str, figures: Figures) -> None:
+        """Remember what a compiler said of the model that is stored with this digest, so that a
+        later mount and `info` of an image know it too. OSError."""
+        self.put(_figures_key(digest), Product(None, figures=figures))
+
+    def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
+        """What is known of a stored model: what its compiler said, or what its bytes tell. None: it
+        is no model. OSError of `read`."""
+        if suffix(path) not in MODEL_SUFFIXES:
+            return None
+        filed = self.get(_figures_key(digest))
+        if filed is not None and filed.figures is not None:
+            return filed.figures
+        model = look_into(read, size)
+        if not isinstance(model, Model) or model.npu:
+            return Figures(flash=size)
+        return Figures(0, model.cpu, None, size)
 
     @contextlib.contextmanager
     def lock(self, key: str, seconds: float, cancel: Cancel | None = None) -> Iterator[None]:
@@ -223,6 +243,10 @@ class Cache:
                         path.unlink()
                     elif now - path.lstat().st_mtime > seconds:
                         _remove_unheld(path)
+
+
+def _figures_key(digest: str) -> str:
+    return digest_bytes(f"figures {digest}".encode())
 
 
 def _remove_unheld(path: Path) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from romfsfs.convert.admission.impostors import impostor
 from romfsfs.convert.cache import Cache, LockTimeout
-from romfsfs.convert.figures import figures_of, keep
 from romfsfs.convert.options import described
 from romfsfs.convert.types import (
     Conversion,
@@ -147,7 +146,7 @@ class Converters:
 
     def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
         """What is known of a model that is stored so. OSError of `read`."""
-        return figures_of(path, read, size, digest, self._cache)
+        return self._cache.figures(path, read, size, digest)
 
     def _convert(
         self, converter: Converter, path: str, fd: int, digest: str, cancel: Cancel | None
@@ -172,7 +171,7 @@ class Converters:
                         artifact = None if decision.keep_source or made.failed else made.artifact
                         filed = self._cache.put(key, Product(artifact, made.diagnostics))
                         if made.figures is not None and filed.digest:
-                            keep(self._cache, filed.digest, made.figures)
+                            self._cache.keep_figures(filed.digest, made.figures)
             except LockTimeout:
                 message = f"another process has been converting this file for {seconds:g} s; retry"
                 return self._remember(key, path, Product(None, (error("time-out", message),)))

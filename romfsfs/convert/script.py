@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.convert import mpy
-from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.options import described
 from romfsfs.convert.script_text import excerpt, name_escape, text_problem
 from romfsfs.convert.types import (
@@ -27,6 +26,8 @@ from romfsfs.convert.types import (
     State,
     Target,
     error,
+    failure,
+    time_out,
     warning,
 )
 from romfsfs.errors import ToolMissing

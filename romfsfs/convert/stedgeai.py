@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.convert.admission.models import NEURAL_ART_MAGIC, look_into, suffix
-from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.options import FileOptions, described, file_digest, profile_file
 from romfsfs.convert.types import (
     Decision,
@@ -30,7 +29,9 @@ from romfsfs.convert.types import (
     State,
     Target,
     error,
+    failure,
     refused,
+    time_out,
     unchanged,
 )
 from romfsfs.errors import ToolMissing

@@ -11,6 +11,7 @@ are relative, with `/`, and may hold surrogates (`os.fsdecode`).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,6 +25,7 @@ from romfsfs.system.beside import Cancel
 
 if TYPE_CHECKING:
     from romfsfs.boards import Board, Partition
+    from romfsfs.system.runner import Outcome
 
 Severity = Literal["error", "warning", "info"]
 #: `read(offset, size)`: up to `size` bytes of the source, fewer at its end.
@@ -220,6 +222,26 @@ def _diagnostic(severity: Severity, code: str, message: str, detail: str = "") -
 
 #: What cannot work, what may not, and what is worth knowing.
 error, warning, info = (partial(_diagnostic, each) for each in get_args(Severity))
+
+
+def time_out(tool: str, outcome: Outcome, limit: float) -> Diagnostic:
+    """The diagnostic for a tool that had to be stopped after `limit` seconds."""
+    last = f" its last output: {outcome.last_line}" if outcome.last_line else " it said nothing"
+    message = f"{tool} did not finish in {limit:g} s and was stopped;{last}"
+    return error("time-out", message, outcome.output)
+
+
+def failure(tool: str, outcome: Outcome) -> Diagnostic:
+    """The diagnostic for a tool that gave no result, when its output says nothing better."""
+    if outcome.status < 0:
+        try:
+            how = f"was killed by {signal.Signals(-outcome.status).name}"
+        except ValueError:
+            how = f"was killed by signal {-outcome.status}"
+    else:
+        how = f"failed with exit status {outcome.status}" if outcome.status else "made no file"
+    said = outcome.last_line or "it said nothing"
+    return error("tool-failed", f"{tool} {how}: {said}", outcome.output)
 
 
 def unchanged(path: str, *diagnostics: Diagnostic) -> Decision:

@@ -29,7 +29,6 @@ from romfsfs.convert.admission.models import (
     suffix,
     tflm_findings,
 )
-from romfsfs.convert.failures import failure, time_out
 from romfsfs.convert.flatbuffer import ETHOS_U, Model
 from romfsfs.convert.options import FileOptions, described
 from romfsfs.convert.types import (
@@ -42,8 +41,10 @@ from romfsfs.convert.types import (
     State,
     Target,
     error,
+    failure,
     info,
     refused,
+    time_out,
     unchanged,
     warning,
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from romfsfs.convert import Cancelled
-from romfsfs.convert.failures import failure, time_out
+from romfsfs.convert.types import failure, time_out
 from romfsfs.system.runner import HEAD_BYTES, TAIL_BYTES, Limits, environment, run_tool
 
 

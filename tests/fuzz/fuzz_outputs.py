@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzz_images import SCRATCH
 
-from romfsfs.convert import Diagnostic, FileOptions, failures, script, stedgeai, vela
+from romfsfs.convert import Diagnostic, FileOptions, script, stedgeai, types, vela
 from romfsfs.convert.flatbuffer import Model
 from romfsfs.devices.bootloader import dfu_util
 from romfsfs.errors import printable
@@ -36,8 +36,8 @@ def tool_output(data: bytes) -> None:
         script.explain("lib/app.py", source, outcome, portable=status == 1),
         vela.explain(outcome),
         stedgeai.explain(outcome),
-        failures.failure("Tool", outcome),
-        failures.time_out("Tool", outcome, 3.0),
+        types.failure("Tool", outcome),
+        types.time_out("Tool", outcome, 3.0),
         *vela.cpu_fallback(text, Model(3, {}, {3: 1}, frozenset(), (), (), 0)),
     ]
     for each in told:

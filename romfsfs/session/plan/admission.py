@@ -12,7 +12,6 @@ from romfsfs.convert import Converters, Diagnostic, Target, admit
 from romfsfs.convert.admission import concerns
 from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
 from romfsfs.convert.cache import Cache
-from romfsfs.convert.figures import figures_of
 from romfsfs.convert.types import Figures, Reader
 from romfsfs.image.model import Extent, FileNode, Image, walk
 from romfsfs.session.plan.plan import alignment_rules
@@ -120,7 +119,7 @@ def image_figures(image: Image, file: BinaryIO) -> dict[str, Figures]:
         if isinstance(node, FileNode) and suffix(path) in MODEL_SUFFIXES:
             fd, size = file.fileno(), node.extent.size
             digest = digest_fd(fd, *node.extent)
-            known = figures_of(path, _reader(fd, *node.extent), size, digest, cache)
+            known = cache.figures(path, _reader(fd, *node.extent), size, digest)
             if known is not None:
                 found[path] = known
     return found
