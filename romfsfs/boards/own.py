@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from romfsfs.boards.bytecode import ARCHITECTURES
+from romfsfs.boards.model import ARCHITECTURES
 from romfsfs.errors import UsageError
 from romfsfs.system.toml import parse_toml
 

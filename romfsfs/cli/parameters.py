@@ -88,6 +88,9 @@ SLOT = click.option(
 TRY = click.option(
     "--try", "tries", is_flag=True, help="Have the camera open the models that changed."
 )
+OFFLINE = click.option(
+    "--offline", is_flag=True, help="Download nothing: use what is on this machine."
+)
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 STEDGEAI = click.option(
     "--stedgeai", metavar="PATH", shell_complete=values.files,

@@ -1,19 +1,23 @@
-"""Sentences about commits that several commands share."""
+"""Sentences about commits, and questions, that several commands share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output, confirmed, count_text
 from romfsfs.devices.base import Tensor, WriteReport
 from romfsfs.devices.open import open_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
 from romfsfs.session.plan.problems import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
+from romfsfs.system.files import Progress
+
+if TYPE_CHECKING:
+    from romfsfs.ide.archive import Fetching
 
 #: What is said of a camera that has the image.
 HELD = "has this image already, nothing written"
@@ -128,3 +132,16 @@ def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> N
     """Let boot loaders appear, and keep them from starting the firmware, before they are opened."""
     for source in sources:
         open_device(source, partition=partition, wait=output.note).close()
+
+
+def fetching(
+    output: Output, progress: Progress, *, offline: bool, yes: bool, update: bool = False
+) -> Fetching:
+    """What may be fetched, as the user allows it: asked before the first download."""
+    from romfsfs.ide.archive import Fetching
+
+    def agree(what: str) -> None:
+        if not yes and not confirmed(output, f"No OpenMV IDE is installed. Download {what}?"):
+            raise RomfsError("nothing was downloaded", next_step="name another place with --from")
+
+    return Fetching(agree, offline, update, progress)

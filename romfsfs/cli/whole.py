@@ -13,11 +13,10 @@ import click
 
 from romfsfs.boards import get_board
 from romfsfs.cli import parameters, values
-from romfsfs.cli.fetching import OFFLINE, fetching
 from romfsfs.cli.output import Output, confirmed, write_all
 from romfsfs.cli.parameters import partition
 from romfsfs.cli.reading import known_copy
-from romfsfs.cli.reports import HELD, refuse_existing, wait_for, write_record, write_text
+from romfsfs.cli.reports import HELD, fetching, refuse_existing, wait_for, write_record, write_text
 from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.connect import device
@@ -101,7 +100,7 @@ def _pull(
 @partition("Only this one. Default: all of the board's.")
 @parameters.WAIT
 @parameters.YES
-@OFFLINE
+@parameters.OFFLINE
 @parameters.OVER_ANYTHING
 @parameters.SLOT
 @parameters.JSON

@@ -14,18 +14,16 @@ import click
 
 from romfsfs.boards import get_board
 from romfsfs.cli import values
-from romfsfs.cli.fetching import OFFLINE, fetching
 from romfsfs.cli.output import Output
-from romfsfs.cli.parameters import JSON, YES, board
+from romfsfs.cli.parameters import JSON, OFFLINE, YES, board
+from romfsfs.cli.reports import fetching
 from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
 from romfsfs.session.find import Found, find_session
 from romfsfs.system.files import Progress
-from romfsfs.zoo.adding import Copy, add, copies
-from romfsfs.zoo.catalog import Zoo
+from romfsfs.zoo.catalog import Copy, Zoo, add, copies
 from romfsfs.zoo.choose import VARIABLE, absolute, chosen, open_source, remember
-from romfsfs.zoo.members import Model
-from romfsfs.zoo.pages import Description
+from romfsfs.zoo.members import Description, Model
 
 _Command = Callable[..., Any]
 

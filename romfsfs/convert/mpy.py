@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from romfsfs.boards.bytecode import ARCHITECTURES
+from romfsfs.boards.model import ARCHITECTURES
 
 #: The first version whose header holds a sub-version.
 _FIRST_WITH_SUBVERSION = 6

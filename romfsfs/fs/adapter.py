@@ -15,8 +15,7 @@ import stat
 import sys
 from typing import Any
 
-from romfsfs.fs import control
-from romfsfs.fs.calls import RENAME_EXCHANGE, RENAME_NOREPLACE, renamer, set_times
+from romfsfs.fs import control, tree
 from romfsfs.fs.file_operations import FileOperations
 from romfsfs.fs.handles import Handle
 from romfsfs.fs.tree import hidden_name, refuse, to_text
@@ -130,13 +129,13 @@ class Adapter(FileOperations):
     def rename(self, old: str, new: str, flags: int = 0) -> int:
         self._check_change(old, hidden=True)
         self._check_change(new, hidden=True)
-        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+        if flags & ~(tree.RENAME_NOREPLACE | tree.RENAME_EXCHANGE):
             raise refuse(errno.EINVAL)  # RENAME_WHITEOUT would leave a device behind
         hides, reveals = hidden_name(new), hidden_name(old)
         if hides is not None and stat.S_ISDIR(self._tree.stat(old).st_mode):
             raise refuse(errno.EPERM)  # libfuse hides files only: a user made this name up
         taken = self._taken(old) + self._taken(new)
-        self._tree.rename(old, new, renamer(flags))
+        self._tree.rename(old, new, tree.renamer(flags))
         self._space.give(taken - self._taken(old) - self._taken(new))
         moved: list[Handle] = []
         if hides is not None:
@@ -145,7 +144,7 @@ class Adapter(FileOperations):
                 self._tree.at(os.unlink, new)
         elif reveals is not None:
             moved = self._handles.reveal(reveals, new)
-        elif flags & RENAME_EXCHANGE:
+        elif flags & tree.RENAME_EXCHANGE:
             moved = self._handles.move({old: new, new: old})
         else:
             moved = self._handles.move({old: new})
@@ -193,10 +192,10 @@ class Adapter(FileOperations):
     def utimens(self, path: str | None, times: Any, info: Any = None) -> int:
         """times: libfuse's own two `struct timespec`, or None for both now."""
         if info is not None:
-            set_times(None, times, dir_fd=self._descriptor(info))
+            tree.set_times(None, times, dir_fd=self._descriptor(info))
         elif path is not None:
             self._check_change(path, hidden=True)
-            self._tree.at(set_times, path, times)
+            self._tree.at(tree.set_times, path, times)
         return 0
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:

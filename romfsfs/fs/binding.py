@@ -64,11 +64,8 @@ class _Operations:
         for name in _OPERATIONS:
             setattr(self, name, guarded(name, getattr(adapter, name)))
 
-
-class _Operations2(_Operations):
-    """For fusepy, which calls the object itself."""
-
     def __call__(self, operation: str, *args: Any) -> Any:
+        """As fusepy calls it; mfusepy takes the attributes."""
         return self.__dict__[operation](*args)
 
 
@@ -113,7 +110,6 @@ class Binding:
 
         libfuse says why on standard error. options: as for `-o`, True for those without a value.
         """
-        operations: _Operations
         library = self._module._libfuse
         # Where the binding looks for libfuse's function.
         owner = self._module if self.libfuse >= (3,) else library
@@ -121,10 +117,12 @@ class Binding:
         if self.libfuse >= (3,):
             limit = str(options.get("max_read", ""))
             ending = Ending(library)
-            operations = _Operations3(adapter, int(limit) if limit.isdecimal() else None, ending)
+            operations: _Operations = _Operations3(
+                adapter, int(limit) if limit.isdecimal() else None, ending
+            )
             ours = ending.around(theirs)
         else:
-            operations = _Operations2(adapter)
+            operations = _Operations(adapter)
             if sys.platform.startswith("linux") and self.libfuse >= (2, 9):
                 add_operations_of_29(self._module)
             ours = main_2(library)

@@ -11,13 +11,12 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from romfsfs.fs import control
-from romfsfs.fs.calls import PUNCH_HOLE, allocate, truncate_path
+from romfsfs.fs import control, tree
 from romfsfs.fs.handles import Handle, Handles
-from romfsfs.fs.space import Space
 from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
 
 if TYPE_CHECKING:
@@ -29,6 +28,37 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
 
 _BY_PATH = hasattr(os, "O_PATH") and os.path.exists("/proc/self/fd")
 _TO_TRUNCATE = getattr(os, "O_PATH", 0) if _BY_PATH else os.O_WRONLY
+
+
+class Space:
+    """Any thread. Sizes in bytes.
+
+    The room is a guess, kept without a look at the tree: what files grow by makes it smaller, what
+    they free makes it larger. Only a count of the tree refuses, and it is not made again before
+    something changes that could make it smaller.
+    """
+
+    def __init__(self, host: SessionHost) -> None:
+        self._host = host
+        self._room = 0
+        self._counted = False
+        self._lock = threading.Lock()
+
+    def take(self, size: int, capacity: int) -> None:
+        """A file that is stored as it is grows by so much. ENOSPC where there is no room."""
+        with self._lock:
+            if size > self._room and not self._counted:
+                self._room, self._counted = capacity - self._host.least(), True
+            if size > self._room:
+                raise refuse(errno.ENOSPC)
+            self._room -= size
+            self._counted = False
+
+    def give(self, size: int) -> None:
+        """So much was freed, as far as is known; negative: it is taken."""
+        with self._lock:
+            self._room += size
+            self._counted = False
 
 
 class FileOperations:
@@ -165,7 +195,7 @@ class FileOperations:
                 if limit is not None:
                     self._grow(fd, length, limit, errno.EFBIG)
                     self._space.give(max(0, os.fstat(fd).st_size - length))
-                (truncate_path if _BY_PATH else os.ftruncate)(fd, length)
+                (tree.truncate_path if _BY_PATH else os.ftruncate)(fd, length)
             finally:
                 os.close(fd)
             self._changed(path)
@@ -179,9 +209,9 @@ class FileOperations:
         handle = self._handles.get(info.fh)
         if handle is None:
             raise refuse(errno.EBADF)
-        if handle.limit is not None and not mode & PUNCH_HOLE:
+        if handle.limit is not None and not mode & tree.PUNCH_HOLE:
             self._grow(handle.fd, offset + length, handle.limit, errno.ENOSPC)
-        allocate(handle.fd, mode, offset, length)
+        tree.allocate(handle.fd, mode, offset, length)
         handle.changed = True
         return 0
 

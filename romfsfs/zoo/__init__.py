@@ -2,11 +2,10 @@
 
     members    what a zoo holds: files by path, models with their labels
     index      `index.csv`, which board a model is for; patterns: the program that says so
-    catalog    the models of a zoo for a board, and finding one by what people type
+    catalog    the models of a zoo for a board: finding one, and copying it into a directory
     sources    a folder, a zip, or a listing of files at a URL
     choose     which source: option, environment, what was remembered, the OpenMV IDE
     tree       the zoo as `.romfs/zoo/` in a mount
-    adding     a model and its labels into a directory
 
 Names, sizes and digests of what is downloaded are checked; the patterns of an `index.csv` run in a
 bounded process.

@@ -1,8 +1,10 @@
-"""What a zoo holds: files by their path below `models/`, and which of them are models."""
+"""What a zoo holds: files by their path below `models/`, which of them are models, and what their
+pages say of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from typing import NamedTuple
 
 from romfsfs.errors import RomfsError
@@ -96,3 +98,37 @@ def checked_path(path: str, where: str) -> str:
         next_step = "a zoo's names are relative, with '/' between and without '..'"
         raise RomfsError(f"refused: a file is named {path!r}", where=where, next_step=next_step)
     return path
+
+
+class Description(NamedTuple):
+    """title: of the page. text: its first paragraph. On one line each, '' if there is none."""
+
+    title: str
+    text: str
+
+
+def describe(page: bytes) -> Description:
+    """The pages have a title, then a paragraph, then the whole licence."""
+    reader = _Reader()
+    reader.feed(page.decode("utf-8", "replace"))
+    reader.close()
+    return Description(*(" ".join(reader.found[tag].split()) for tag in ("title", "p")))
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = {"title": "", "p": ""}
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag in self.found:
+            self._inside = "" if self.found[tag].strip() else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.found[self._inside] += data

@@ -38,7 +38,7 @@ from romfsfs.session.rebase.record import Record
 from romfsfs.system.runner import Outcome
 from romfsfs.zoo import sources
 from romfsfs.zoo.index import parse_index
-from romfsfs.zoo.pages import describe
+from romfsfs.zoo.members import describe
 
 Target = Callable[[bytes], None]
 

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
-from romfsfs.boards.bytecode import ARCHITECTURES
+from romfsfs.boards.model import ARCHITECTURES
 from romfsfs.devices.serial_camera import snippets
 from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.errors import DeviceAnswer, printable
