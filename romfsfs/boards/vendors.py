@@ -7,13 +7,15 @@ partitions' sizes; not their erase units, boot loader or alignment.
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
+
+from romfsfs.system.programs import installed
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,7 @@ def vendor_entries(taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]
     What cannot be used is left out: whoever runs romfsfs did not write it. The log says it."""
     for path in _lists():
         try:
-            with open(path, "rb") as file:
-                found = [_entry(board) for board in json.load(file)["boards"]]
+            found = [_entry(board) for board in json.loads(path.read_bytes())["boards"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.info("%s is not used: %r", path, error)
             continue
@@ -39,12 +40,10 @@ def vendor_entries(taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]
                 yield name, entry
 
 
-def _lists() -> list[str]:
+def _lists() -> list[Path]:
     chosen = os.environ.get("ROMFSFS_IDE_RESOURCES")
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    places = (chosen,) if chosen else _WRITABLE
-    folders = (os.path.expanduser(place.format(config=config)) for place in places)
-    return [path for each in folders for path in sorted(glob.glob(os.path.join(each, _LIST)))]
+    places = (os.path.abspath(os.path.expanduser(chosen)),) if chosen else _WRITABLE
+    return [path for place in places for path in installed(f"{place}/{_LIST}")]
 
 
 def _entry(board: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,6 @@ moved between versions, so it is searched for. See docs/converters.md; figures: 
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -35,7 +34,7 @@ from romfsfs.convert.types import (
     unchanged,
 )
 from romfsfs.errors import ToolMissing
-from romfsfs.system.programs import find_on_path, search_path
+from romfsfs.system.programs import find_on_path, installed, search_path
 from romfsfs.system.runner import GIB, Limits, Outcome, environment, made_file, run_tool
 
 if TYPE_CHECKING:
@@ -225,15 +224,8 @@ def find_tool(option: str | None) -> Path:
 
 
 def _search_installs() -> Path | None:
-    for pattern in _INSTALLS:
-        expanded = os.path.expanduser(pattern)
-        if not os.path.isabs(expanded):  # no home folder
-            continue
-        for folder in sorted(glob.glob(expanded), reverse=True):
-            found = _in_install(Path(folder))
-            if found is not None:
-                return found
-    return None
+    folders = (folder for pattern in _INSTALLS for folder in installed(pattern))
+    return next(filter(None, map(_in_install, folders)), None)
 
 
 def _in_install(place: Path) -> Path | None:

@@ -7,13 +7,12 @@ the IDE's `icore.cpp`, and what its installers write.
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.errors import UsageError
-from romfsfs.system.programs import find_on_path
+from romfsfs.system.programs import find_on_path, installed
 
 #: The environment variable that names a resource folder; then nothing else is searched.
 VARIABLE = "ROMFSFS_IDE_RESOURCES"
@@ -68,15 +67,10 @@ def _has_resources(folder: Path) -> bool:
 
 
 def _candidates() -> Iterator[Path]:
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     for pattern in _USER_COPIES:
-        yield from _matches(pattern.replace("{config}", config))
+        yield from installed(pattern)
     program = find_on_path("openmvide")
     if program:
         yield Path(program).resolve().parent.parent / "share" / "qtcreator"
     for pattern in _INSTALLS:
-        yield from _matches(pattern)
-
-
-def _matches(pattern: str) -> list[Path]:
-    return [Path(name) for name in sorted(glob.glob(os.path.expanduser(pattern)), reverse=True)]
+        yield from installed(pattern)

@@ -9,6 +9,7 @@ nothing that came from an image is executable.
 
 from __future__ import annotations
 
+import glob
 import importlib.machinery
 import os
 import shutil
@@ -26,6 +27,15 @@ def search_path() -> str:
 def find_on_path(name: str) -> str | None:
     """The absolute path of a program, as `shutil.which` finds it in `search_path`."""
     return shutil.which(name, path=search_path())
+
+
+def installed(pattern: str) -> list[Path]:
+    """What is there of other programs: `~`, and `{config}` for the user's settings, are filled in;
+    of several versions the highest first."""
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    expanded = os.path.expanduser(pattern.replace("{config}", config))
+    found = glob.glob(expanded) if os.path.isabs(expanded) else ()  # relative: there is no home
+    return [Path(path) for path in sorted(found, reverse=True)]
 
 
 def package_folders(name: str) -> list[Path]:
