@@ -65,8 +65,6 @@ class ModelError(ValueError):
 
     def __init__(self, reason: str, offset: int) -> None:
         super().__init__(f"{reason} at offset {offset:#x}")
-        self.reason = reason
-        self.offset = offset
 
 
 class Npu(NamedTuple):
