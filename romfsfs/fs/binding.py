@@ -64,8 +64,11 @@ class _Operations:
         for name in _OPERATIONS:
             setattr(self, name, guarded(name, getattr(adapter, name)))
 
+
+class _Operations2(_Operations):
+    """For fusepy, which calls the object itself; mfusepy warns of one that can be called."""
+
     def __call__(self, operation: str, *args: Any) -> Any:
-        """As fusepy calls it; mfusepy takes the attributes."""
         return self.__dict__[operation](*args)
 
 
@@ -122,7 +125,7 @@ class Binding:
             )
             ours = ending.around(theirs)
         else:
-            operations = _Operations(adapter)
+            operations = _Operations2(adapter)
             if sys.platform.startswith("linux") and self.libfuse >= (2, 9):
                 add_operations_of_29(self._module)
             ours = main_2(library)
