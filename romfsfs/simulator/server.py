@@ -1,8 +1,8 @@
 """Running a simulated camera: in a thread for tests, or in the foreground for the command line.
 
-One thread (`start`) or the caller's (`serve`) runs the camera. Every other thread may use
-`faults`, read `statistics` and `flash`, and call the methods of `Simulator`, which the camera's
-thread carries out between two steps.
+A thread of its own runs the camera (`start`). Every other thread may use `faults`, read
+`statistics` and `flash`, and call the methods of `Simulator`, which the camera's thread carries
+out between two steps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from romfsfs.simulator.camera import Camera
 from romfsfs.simulator.config import SimulatorConfig
@@ -26,6 +27,7 @@ from romfsfs.simulator.link import Port
 
 #: seconds until a camera that does not do what it was told counts as broken
 CALL_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 class Simulator:
@@ -52,7 +54,7 @@ class Simulator:
         self._folder = tempfile.TemporaryDirectory(prefix="romfsfs-simulator-")
         self._port = Port(link if link is not None else Path(self._folder.name, "camera"))
         self._camera = Camera(config, self.flash, self.faults, self.statistics, self._port, program)
-        self._calls: list[Callable[[], None]] = []
+        self._calls: list[tuple[Callable[[], None], Future[None]]] = []
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._closing = False
@@ -69,6 +71,11 @@ class Simulator:
         return self._port.is_open
 
     @property
+    def runs(self) -> bool:
+        """Is it started, and its thread alive?"""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
     def silent(self) -> bool:
         """Does the camera hang: by `silence`, or by a snippet that did what wedges the hardware?"""
         return self._camera.silent
@@ -83,15 +90,6 @@ class Simulator:
             self.close()
             raise
         return self
-
-    def serve(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Power up and run the camera in this thread, until `close` or an exception.
-
-        ready is called once the port is there.
-        """
-        self._camera.power_on()
-        ready()
-        self._run()
 
     def close(self) -> None:
         """Power off and free everything; `flash` can no longer be read. May be called twice."""
@@ -140,30 +138,12 @@ class Simulator:
 
     def _call(self, function: Callable[[], None]) -> None:
         """Have the camera's thread call this, and raise here what it raises."""
-        thread = self._thread
-        if thread is None:
-            function()
-            return
-        done = threading.Event()
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                function()
-            except BaseException as error:  # noqa: BLE001 (raised again by who waits)
-                errors.append(error)
-            done.set()
-
-        self._calls.append(run)
+        if not self.runs:
+            raise RuntimeError("the simulated camera has ended")
+        done: Future[None] = Future()
+        self._calls.append((function, done))
         self._wake()
-        deadline = time.monotonic() + CALL_SECONDS
-        while not done.wait(0.2):
-            if not thread.is_alive():
-                raise RuntimeError("the simulated camera has ended")
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the simulated camera is still busy after {CALL_SECONDS} s")
-        if errors:
-            raise errors[0]
+        done.result(CALL_SECONDS)
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
@@ -174,7 +154,11 @@ class Simulator:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
             while self._calls:
-                self._calls.pop(0)()
+                function, done = self._calls.pop(0)
+                try:
+                    done.set_result(function())
+                except Exception as error:  # noqa: BLE001 (raised again by who waits)
+                    done.set_exception(error)
             self._camera.step(time.monotonic())
             if not self._closing:
                 self._camera.wait(self._wake_read)
@@ -194,19 +178,17 @@ def run_simulator(
     camera did. Raises ToolMissing without MicroPython, UsageError if `link` is somebody's file.
     """
     camera = Simulator(config, link=link, flash_file=flash_file, micropython=micropython)
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     # SIGINT too: shells start background commands with it ignored
     ends = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, terminate) for number in ends]
+    previous = [signal.signal(number, signal.default_int_handler) for number in ends]
     try:
-        camera.serve(lambda: ready(camera))
+        with camera:
+            ready(camera)
+            while camera.runs:
+                time.sleep(_LOOK_SECONDS)
     except KeyboardInterrupt:
         pass
     finally:
         for number, handler in zip(ends, previous, strict=True):
             signal.signal(number, handler)
-        camera.close()
     return camera.statistics

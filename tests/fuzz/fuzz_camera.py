@@ -156,9 +156,7 @@ def _restart(client: repl.RawRepl) -> None:
 
 
 def _lines(client: repl.RawRepl) -> None:
-    client.start("print(1)")
-    for _ in range(5):
-        client.read_line(2.0)
+    client.start_loop("print('go')")
     client.finish(2.0)
 
 

@@ -265,7 +265,11 @@ class SerialCamera(Device):
         for attempt in (1, 2):
             if plan.needed:
                 self._prepare()
-                written += self._program_or_lose(plan, image, progress)
+                try:
+                    written += self._program(plan, image, progress)
+                except DeviceLost:  # nobody is there to mount it for: `close` must not wait
+                    self._unmounted = False
+                    raise
                 erased += plan.erased_blocks
             if self._verify(image, 0, size, progress):
                 return WriteReport(
@@ -344,13 +348,6 @@ class SerialCamera(Device):
         return "repeat the command" + (
             f"; if that happens again, write with SOURCE {loader}" if loader else ""
         )
-
-    def _program_or_lose(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
-        try:
-            return self._program(plan, image, progress)
-        except DeviceLost:
-            self._unmounted = False  # nobody is there to mount it again for: `close` must not wait
-            raise
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:

@@ -156,34 +156,6 @@ class RawRepl:
         if not self.port.read_until(b"\x04", time.monotonic() + ANSWER_LIMIT).endswith(b"\x04"):
             raise self._no_answer("after code was sent")
 
-    def read_line(self, limit: float) -> bytes:
-        """One line that running code printed, without its ending.
-
-        DeviceLost after `limit` seconds without one; DeviceAnswer when the code ended instead.
-        """
-        line = bytearray()
-        deadline = time.monotonic() + limit
-        while True:
-            piece = self.port.read_some(deadline)
-            if not piece:
-                raise self._silent(limit, line)
-            ends = [place for place in (piece.find(b"\n"), piece.find(b"\x04")) if place >= 0]
-            if not ends:
-                line += piece
-                if len(line) > MOST_OUTPUT:
-                    raise self._no_answer("with a line that ends", bytes(line))
-                continue
-            place = min(ends)
-            line += piece[:place]
-            if piece[place] == 0x04:
-                self.port.unread(piece[place:])
-                self.finish(ANSWER_LIMIT)
-                raise self._no_answer(
-                    "as expected: its part ended early", bytes(line) or b"nothing"
-                )
-            self.port.unread(memoryview(piece)[place + 1 :])
-            return bytes(line).rstrip(b"\r")
-
     def finish(self, limit: float, heartbeat: Callable[[bytes], None] | None = None) -> bytes:
         """Wait for the end of running code; return what it printed. DeviceAnswer if it raised.
 
@@ -248,10 +220,13 @@ class RawRepl:
         for attempt in (1, 2):
             try:
                 self.start(code)
-                line = self.read_line(ANSWER_LIMIT)
-                if line == b"go":
+                line = self.port.read_until(b"\n", time.monotonic() + ANSWER_LIMIT)
+                if line.strip() == b"go":
                     return
-                raise self._no_answer("as expected", line or b"nothing")
+                if b"\x04" in line:  # it has ended, with an exception mostly
+                    self.port.unread(line[line.index(b"\x04") :])
+                    self.finish(ANSWER_LIMIT)
+                raise self._no_answer("as expected", line)
             except DeviceAnswer:
                 self.recover()
                 if attempt == 2:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, probe
-from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.errors import DeviceAnswer
 
 
@@ -58,17 +58,17 @@ def test_what_is_no_partition_is_no_answer(partition: tuple[Any, ...], known: bo
 
 def test_lines_that_come_in_one_piece_are_read_one_by_one() -> None:
     """And in many: where a piece ends says nothing of the lines."""
+
+    class Said(Port):
+        def __init__(self, pieces: list[bytes]) -> None:
+            self._pieces, self._pending = pieces, bytearray()
+
+        def read_some(self, deadline: float) -> bytes:
+            data = bytes(self._pending)
+            self._pending.clear()
+            return data or (self._pieces.pop(0) if self._pieces else b"")
+
     for pieces in ([b"one\ntwo\n\nthree\n"], [b"on", b"e\nt", b"wo\n\n", b"three\n"]):
-        waiting = list(pieces)
-
-        def unread(data: Any, waiting: list[bytes] = waiting) -> None:
-            waiting.insert(0, bytes(data)) if data else None
-
-        def read_some(deadline: float, waiting: list[bytes] = waiting) -> bytes:
-            return waiting.pop(0) if waiting else b""
-
-        port: Any = SimpleNamespace(read_some=read_some, unread=unread, name="port")
-        repl = RawRepl(port)
-        begun = time.monotonic()
-        assert [repl.read_line(30) for _ in range(4)] == [b"one", b"two", b"", b"three"]
-        assert time.monotonic() - begun < 30
+        port = Said(pieces)
+        lines = [port.read_until(b"\n", time.monotonic() + 30) for _ in range(4)]
+        assert lines == [b"one\n", b"two\n", b"\n", b"three\n"]

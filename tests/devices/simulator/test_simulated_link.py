@@ -199,8 +199,9 @@ def test_nothing_of_a_killed_simulator_keeps_running(connect, tmp_path, micropyt
         host = connect(Port())
         host.begin("print('on')\nwhile True: pass")
         host.until(b"on\r\n")
-        listing = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        child = int(listing.read_text().split()[0]) if listing.exists() else None
+        tasks = Path(f"/proc/{process.pid}/task")
+        children = " ".join(listing.read_text() for listing in tasks.glob("*/children")).split()
+        child = int(children[0]) if tasks.exists() else None
         process.kill()
         process.wait(10)
     deadline = time.monotonic() + 5
