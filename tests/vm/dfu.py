@@ -225,9 +225,6 @@ class DfuSeDevice(DfuDevice):
     START = 0x90000000
     address = START
 
-    def _download(self, block: int, data: bytes) -> bytes:
-        return super()._download(block, data)
-
     def _flash(self, block: int, data: bytes) -> int:
         flash = self.settings[self._alt]
         if block == 0 and len(data) == 5:
