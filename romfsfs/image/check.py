@@ -73,19 +73,18 @@ def check_image(
     if size != layout.size:
         raise VerifyError(f"the image has {size} bytes instead of {layout.size}")
     try:
-        image = read_image(FileBuffer(fd))
+        extents = _compare_tree(read_image(FileBuffer(fd)), layout, rules)
+        missing = [] if open_source else [path for path in extents if path not in digests]
+        if missing:
+            raise VerifyError("there is no digest to compare with", where=missing[0])
+        todo = sorted(extents.items(), key=lambda item: item[1])
+        parts = [todo]
+        if size >= _TWO_THREADS:
+            middle = bisect_right(todo, size // 2, key=lambda item: item[1].offset)
+            parts = [todo[:middle], todo[middle:]]
+        _run_all([_Reader(fd, part, digests, open_source) for part in parts], size, progress)
     except ImageFormatError as error:
         raise VerifyError("the image that was written cannot be read", where=error.line) from None
-    extents = _compare_tree(image, layout, rules)
-    missing = [] if open_source else [path for path in extents if path not in digests]
-    if missing:
-        raise VerifyError("there is no digest to compare with", where=missing[0])
-    todo = sorted(extents.items(), key=lambda item: item[1])
-    parts = [todo]
-    if size >= _TWO_THREADS:
-        middle = bisect_right(todo, size // 2, key=lambda item: item[1].offset)
-        parts = [todo[:middle], todo[middle:]]
-    _run_all([_Reader(fd, part, digests, open_source) for part in parts], size, progress)
 
 
 def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[str, Extent]:
@@ -138,56 +137,40 @@ class _Reader:
         self.digests = digests
         self.open_source = open_source
         self.done = 0
-        self._window = memoryview(b"")
-        self._start = 0  # offset of the window in the image
+        self._image = FileBuffer(fd, window=_CHUNK)
 
-    def run(self, cancel: Cancel | None, report: Callable[[], None] | None = None) -> None:
+    def run(self, cancel: Cancel | None, report: Callable[[], None] = lambda: None) -> None:
         """Compare all, or until `cancel` is set. `report` is called now and then. VerifyError; what
         `open_source` raises."""
+        told = 0
         for path, extent in self.files:
             if cancel is not None and cancel.is_set():
                 return
             wanted = self.digests.get(path)
             if wanted is None and self.open_source is not None:
-                self._compare(path, extent, self.open_source(path), report)
+                same = self._is_as(self.open_source(path), extent)
             else:
-                self._hash(path, extent, wanted, report)
-
-    def _compare(
-        self, path: str, extent: Extent, source: Data, report: Callable[[], None] | None
-    ) -> None:
-        try:
-            if (
-                difference(self.fd, extent.offset, source.fd, source.offset, extent.size)
-                is not None
-            ):
+                same = self._digest(extent) == wanted
+            if not same:
                 raise _difference("the data differs", path, extent.offset)
+            self.done += extent.size
+            if self.done - told >= _CHUNK:
+                told = self.done
+                report()
+
+    def _is_as(self, source: Data, extent: Extent) -> bool:
+        try:
+            where = difference(self.fd, extent.offset, source.fd, source.offset, extent.size)
+            return where is None
         finally:
             if source.owned:
                 os.close(source.fd)
-        self.done += extent.size
-        if report is not None:
-            report()
 
-    def _hash(
-        self, path: str, extent: Extent, wanted: str | None, report: Callable[[], None] | None
-    ) -> None:
+    def _digest(self, extent: Extent) -> str:
         digest = hashlib.sha256()
-        position = extent.offset
-        while position < extent.end:
-            if not self._start <= position < self._start + len(self._window):
-                self._window = memoryview(os.pread(self.fd, _CHUNK, position))
-                self._start = position
-                if report is not None:
-                    report()
-            data = self._window[position - self._start :][: extent.end - position]
-            if not data:
-                raise _difference("the image ends early", path, position)
-            digest.update(data)
-            position += len(data)
-            self.done += len(data)
-        if digest.hexdigest() != wanted:
-            raise _difference("the data differs", path, extent.offset)
+        for start in range(extent.offset, extent.end, _CHUNK):
+            digest.update(self._image[start : min(start + _CHUNK, extent.end)])
+        return digest.hexdigest()
 
 
 def _run_all(readers: list[_Reader], total: int, progress: Progress | None) -> None:

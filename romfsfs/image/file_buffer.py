@@ -73,9 +73,9 @@ class FileBuffer(WindowBuffer):
     disk fails, ImageFormatError where the file has become shorter.
     """
 
-    def __init__(self, fd: int, size: int | None = None) -> None:
+    def __init__(self, fd: int, size: int | None = None, window: int = _WINDOW) -> None:
         self._fd = fd
-        super().__init__(os.fstat(fd).st_size if size is None else size, _WINDOW, self._of_file)
+        super().__init__(os.fstat(fd).st_size if size is None else size, window, self._of_file)
 
     def _of_file(self, start: int, least: int, most: int) -> bytes:
         window = b""

@@ -83,10 +83,10 @@ class SessionHost:
         self._generation = 0
         self._touched: set[str] | None = None
         self._look: Look | None = None
+        self._looked = -1  # at which generation
         self._snapshot: Snapshot | None = None
         self._base: LocatedTree | None = None
         self._seen: BaseImage | None = None
-        self._usage: tuple[tuple[int, BaseImage], tuple[int | None, int]] | None = None
         self._pool: WorkerPool | None = None
         self._ended: set[str] = set()  # converted since the pool was idle
         self._notifier = notifier
@@ -175,21 +175,15 @@ class SessionHost:
         """(capacity, what the image would take now) in bytes; capacity None: unlimited."""
         held = self._held()
         with self._mutex:
-            now, known, snapshot = (self._generation, held), self._usage, self._snapshot
-        if snapshot is not None and (snapshot.generation, snapshot.held) == now:
-            return snapshot.status.capacity, snapshot.status.used
-        if known is None or known[0] != now:
-            if self._deriving.acquire(blocking=False):
-                try:
-                    plan = self._look_again(held, quick=True).plan
-                finally:
-                    self._deriving.release()
-            else:  # a status may be reading gigabytes, and programs ask this between two writes
-                plan = self.session.look(held, quick=True).plan
-            known = now, (plan.capacity, plan.size)
-            with self._mutex:
-                self._usage = known
-        return known[1]
+            look = self._look if self._looked == self._generation else None
+        if look is None and self._deriving.acquire(blocking=False):
+            try:
+                look = self._look_again(held, quick=True)
+            finally:
+                self._deriving.release()
+        if look is None:  # a status may be reading gigabytes; programs ask this between two writes
+            look = self.session.look(held, quick=True)
+        return look.plan.capacity, look.plan.size
 
     def status_text(self, open_writers: OpenWriters) -> str:
         return self._explained(open_writers).text()
@@ -336,13 +330,13 @@ class SessionHost:
         `_explained`. A change of the base or of the settings makes all anew.
         """
         with self._mutex:
-            before, touched = self._look, self._touched
+            before, touched, generation = self._look, self._touched, self._generation
             self._look, self._touched = None, set()  # where this fails, nothing is known
         if self._read_only or touched is None:  # commands change the tree beside such a mount
             before = None
         look = self.session.look(held, quick, before, touched or ())
         with self._mutex:
-            self._look = look
+            self._look, self._looked = look, generation
         return look
 
     def _held(self) -> BaseImage:
@@ -350,8 +344,7 @@ class SessionHost:
         held = self.session.held()
         with self._mutex:
             if self._seen is not held:
-                self._seen, self._snapshot, self._usage, self._base = held, None, None, None
-                self._look = None
+                self._seen, self._snapshot, self._look, self._base = held, None, None, None
         return held
 
     def _status(self) -> Status:
