@@ -81,6 +81,16 @@ def test_the_folder_in_which_it_was_started_can_go(place: Mounted, tmp_path: Pat
     assert not [path for path in opened if path.startswith(str(here))]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_its_threads_share_one_heap(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """Where the C library has that: <malloc.h>, M_ARENA_MAX is -8."""
+    asked: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda *words: asked.append(words)) if there else object()
+    monkeypatch.setattr(daemon.ctypes, "CDLL", lambda name: library)
+    daemon._share_one_heap()
+    assert asked == ([(-8, 1)] if there else [])
+
+
 def test_work_is_there_again_after_the_next_mount(place: Mounted) -> None:
     place.mount()
     (place.mnt / "f").write_text("x")

@@ -219,8 +219,11 @@ def test_the_status_is_worked_out_once_for_each_change(
     host.changed("a.txt")
     for _ in range(5):
         host.usage()
+    assert len(looks) == 1  # which reads no file
+    for _ in range(5):
+        host.usage()
         host.status_text(no_writers)
-    assert len(looks) == 2  # the first `df` reads no file; from then on all is known
+    assert len(looks) == 2  # from then on all is known
 
 
 def test_a_long_life_is_not_remembered(
@@ -249,6 +252,14 @@ def test_the_tree_of_the_base_is_made_once_for_each_base(host: SessionHost, desk
     host.usage()
     assert gone() is None
     assert host.base().stat("data.bin") is not None
+
+
+def test_what_the_trees_of_the_control_directory_tell(host: SessionHost, desk: Desk) -> None:
+    for tree in (host.base(), host.shadow()):
+        told = {path: tree.stat(path) for path in ("", "lib", "a.txt", "nowhere")}
+        assert {path: found[:2] for path, found in told.items() if found} == {
+            "": (True, 0), "lib": (True, 0), "a.txt": (False, len(b"first\n")),
+        }  # fmt: skip
 
 
 def test_limits_are_of_what_is_stored_as_it_is(host: SessionHost, desk: Desk) -> None:
