@@ -115,7 +115,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     used.clear()  # what fixtures gave goes too
     if folder is None or hasattr(sys, "last_type"):  # the traceback of a failure keeps its objects
         return
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60  # a thread may still wait for a busy disk to sync
     while (left := _open_below(folder)) and time.monotonic() < end:
         gc.collect()
         time.sleep(0.01)

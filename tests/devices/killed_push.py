@@ -23,6 +23,7 @@ def push(
         **os.environ,
         "ROMFSFS_STATE_DIR": str(folder / "state"),
         "ROMFSFS_CACHE_DIR": str(folder / "cache"),
+        "TMPDIR": str(folder),  # who is killed leaves what it had there
     }
     with subprocess.Popen(
         [sys.executable, "-m", "romfsfs", "push", str(folder / "new.img"), source],
