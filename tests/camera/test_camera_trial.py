@@ -104,7 +104,7 @@ def test_a_model_that_takes_the_camera_down_is_named(
     assert done.code == 1
     assert "verified" in done.out
     assert "a.tflite does not open on the camera: the camera went away meanwhile" in done.error
-    assert "the camera was not restarted" in done.out
+    assert "the camera's restart was not confirmed" in done.out
 
 
 def test_where_nobody_can_open_models(rig: Rig, connect: Connect, tmp_path: Path) -> None:

@@ -279,14 +279,16 @@ def target_changed(session: Session) -> TargetChanged:
 
 
 def restarted(device: Device, report: WriteReport) -> WriteReport:
-    """Restart the camera so that `/rom` is what was written; a report that says if it could not.
+    """Restart the camera so that `/rom` is what was written; a report that says if nothing
+    confirmed it (it may have restarted all the same).
 
     The image is written and verified by then: a camera that goes away now is no failed commit.
     """
     try:
         device.restart()
     except DeviceError as error:
-        return replace(report, notes=(*report.notes, f"the camera was not restarted: {error.line}"))
+        note = f"the camera's restart was not confirmed: {error.line}"
+        return replace(report, notes=(*report.notes, note))
     return report
 
 
