@@ -65,7 +65,7 @@ def hidden_name(path: str) -> bytes | None:
 class WorkTree:
     """Calls `os` functions on paths relative to the work tree. No state: any thread."""
 
-    def __init__(self, work_fd: int, hidden_fd: int, keeps_times: bool = False) -> None:
+    def __init__(self, work_fd: int, hidden_fd: int, keeps_times: bool) -> None:
         """keeps_times: what is opened and read keeps its access time (mount option `noatime`)."""
         self.work_fd = work_fd
         self.hidden_fd = hidden_fd

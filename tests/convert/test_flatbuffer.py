@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import time
 
@@ -11,6 +12,7 @@ from convert_helpers import tflite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from romfsfs.convert import flatbuffer
 from romfsfs.convert.flatbuffer import Model, ModelError, read_model
 
 
@@ -174,3 +176,9 @@ def table_model(codes: list[tuple[str, int]], uses: list[int], subgraphs: int = 
     for entry, use in zip(entries, uses, strict=True):
         tables.point(entry, kinds[use])
     return bytes(tables.data)
+
+
+def test_elements_take_the_bits_that_their_types_are_called_by() -> None:
+    for name, bits in flatbuffer._TYPES:
+        number = re.search(r"\d+$", name)
+        assert bits == (int(number[0]) if number else {"bool": 8}.get(name, 0)), name

@@ -274,3 +274,20 @@ def test_damaged_cascades_give_a_cascade_or_the_documented_error(xml, data):
         assert len(convert_cascade(bytes(damaged)).data) <= 16 * len(damaged)
     except CascadeError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        (b'<a type_id="opencv-haar-classifier"><size>', "HAAR"),
+        (b'<cascade type_id="opencv-cascade-classifier"><stages>', "HAAR"),
+        (b'<a type_id="opencv-cascade-classifier"><featureType>LBP</featureType>', "LBP"),
+        (b"<cascade><featureType>HAAR</featureType>", "HAAR"),
+        (b"<cascade><featureType>LBP</featureType>", "LBP"),
+        (b"<a><featureType>LBP</featureType><stages>", ""),
+    ],
+)
+def test_what_a_cascade_is_told_by(node: bytes, kind: str) -> None:
+    """Its type or its name: either is enough."""
+    data = b"<opencv_storage>" + node
+    assert sniff(lambda at, size: data[at : at + size], len(data)) == kind

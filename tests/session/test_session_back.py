@@ -36,6 +36,14 @@ class TestRecall:
         assert not (desk.work / "app.mpy").exists()
         assert desk.session.status().clean
 
+    def test_what_changes_while_it_is_copied_is_not_remembered(self, desk: Desk) -> None:
+        memory = recall.Recall("")
+        before = sorted((memory.folder / "index").iterdir())
+        with (desk.work / "app.py").open() as file, pytest.raises(recall.ChangedMeanwhile):
+            memory.remember("app.mpy", "0" * 64, "app.py", "1" * 64, file.fileno())
+        assert sorted((memory.folder / "index").iterdir()) == before
+        assert not (memory.folder / "objects" / ("1" * 64)).exists()
+
     def test_for_a_copy_of_the_image_elsewhere(self, desk: Desk, tmp_path: Path) -> None:
         copy = tmp_path / "copy.img"
         shutil.copyfile(desk.image, copy)

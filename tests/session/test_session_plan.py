@@ -185,6 +185,8 @@ def test_junk_is_kept_in_the_tree_and_out_of_the_image(desk: Desk) -> None:
         "lib/__pycache__": True, "lib/__pycache__/x.pyc": False, "notes.bak": False,
     }  # fmt: skip
     assert "5 files" in status.text() or "left out" in status.text()
+    told = [line.split(maxsplit=2) for line in status.text(verbose=True).splitlines()]
+    assert ["I", "a.txt~", "(not stored)"] in told
     assert desk.commit().clean
     assert (desk.work / ".git/config").exists()
 
