@@ -164,7 +164,7 @@ class Converters:
                 with self._cache.lock(key, seconds, cancel):
                     filed = self._cache.get(key)  # another may have finished it meanwhile
                     if filed is None:
-                        job = Job(path, folder, source, self.target, cancel)
+                        job = Job(path, folder, source, cancel)
                         made = _run(converter, job, self._cache.directory)
                         if not made.cacheable:
                             return self._remember(key, path, made)

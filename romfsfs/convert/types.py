@@ -183,7 +183,6 @@ class Job(NamedTuple):
     path: str
     folder: Path
     source: Path
-    target: Target
     cancel: Cancel | None = None
 
 
