@@ -77,7 +77,7 @@ def open_device(
 
 def _is_port(source: str) -> bool:
     if _WINDOWS_PORT.fullmatch(source):
-        return os.name == "nt" or not os.path.exists(source)
+        return not os.path.exists(source)
     try:
         return stat.S_ISCHR(os.stat(source).st_mode)
     except (OSError, ValueError):

@@ -20,6 +20,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -131,35 +132,20 @@ class Executor:
 
     def _settings(self, bell: int, up: int) -> dict[str, object]:
         config = self._config
+        said = ("runs_rom", "board", "machine", "arch_string", "board_type", "platform", "mpy",
+                "release", "stdio_buffer", "missing")  # fmt: skip
         return {
+            **{name: getattr(config, name) for name in said},
             "bell": bell,
             "up": up,
             "partitions": [
-                {
-                    "fd": part.fd,
-                    "lead": part.lead,
-                    "span": part.span,
-                    "size": part.config.size,
-                    "erase_size": part.config.erase_size,
-                    "access": part.config.access,
-                    "wedge_tail": part.config.wedge_tail,
-                }
+                {"fd": part.fd, "lead": part.lead, "span": part.span, **asdict(part.config)}
                 for part in self._flash.partitions
             ],
             "volumes": [(volume.folder, volume.settings) for volume in self._flash.volumes],
-            "runs_rom": config.runs_rom,
             "frozen": sorted(path.stem for path in FIRMWARE.glob("*.upy")),
             "byte_us": round(config.byte_seconds * 1e6),
-            "board": config.board,
-            "machine": config.machine,
-            "arch_string": config.arch_string,
-            "board_type": config.board_type,
-            "platform": config.platform,
-            "mpy": config.mpy,
-            "release": config.release,
             "unique_id": list(config.unique_id),
-            "stdio_buffer": config.stdio_buffer,
-            "missing": list(config.missing),
             "heap": config.heap_size,
         }
 

@@ -151,18 +151,15 @@ class Repl:
             self._write(bytes([byte]))
 
     def _friendly_control(self, byte: int) -> None:
-        if byte == CTRL_A:
+        does = {
+            CTRL_A: self._enter_raw,
+            CTRL_B: self._enter_friendly,
+            CTRL_C: self._prompt,
+            CTRL_D: self._soft_reset,
+        }
+        if byte in does:
             self._write(b"\r\n")
-            self._enter_raw()
-        elif byte == CTRL_B:
-            self._write(b"\r\n")
-            self._enter_friendly()
-        elif byte == CTRL_C:
-            self._write(b"\r\n")
-            self._prompt()
-        elif byte == CTRL_D:
-            self._write(b"\r\n")
-            self._soft_reset()
+            does[byte]()
 
     def _end_of_line(self) -> None:
         source = self._before + bytes(self._line)

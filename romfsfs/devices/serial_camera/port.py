@@ -10,6 +10,7 @@ import contextlib
 import errno
 import glob
 import os
+import termios
 import time
 from collections.abc import Callable, Iterator
 
@@ -109,14 +110,14 @@ class Port:
         return False
 
     def close(self) -> None:
-        with contextlib.suppress(OSError, _termios_error()):
+        with contextlib.suppress(OSError, termios.error):
             self._serial.close()
 
 
 def touch(name: str) -> None:
     """Open and close the port at 1200 baud: an Arduino board starts its boot loader."""
     port = Port(name, baud_rate=TOUCH_BAUD_RATE)
-    with contextlib.suppress(OSError, _termios_error()):
+    with contextlib.suppress(OSError, termios.error):
         port._serial.dtr = False
     port.close()
 
@@ -125,7 +126,7 @@ def touch(name: str) -> None:
 def _errors(name: str, *, opening: bool = False) -> Iterator[None]:
     try:
         yield
-    except (OSError, _termios_error()) as error:
+    except (OSError, termios.error) as error:
         raise (_opening_error if opening else _io_error)(name, error) from error
 
 
@@ -149,10 +150,10 @@ def _opening_error(name: str, error: BaseException) -> DeviceError:
     make: Callable[..., DeviceError] = DeviceError
     what = f"cannot open the serial port: {error}"
     next_step = "`romfsfs cameras` lists those connected"
-    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO) or _not_found(error):
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
         make, what = DeviceAbsent, "no such serial port"
         next_step = f"check the cable; {next_step}"
-    elif number in (errno.EBUSY, errno.EAGAIN) or _denied_on_windows(error):
+    elif number in (errno.EBUSY, errno.EAGAIN):
         make, what = DeviceBusy, "the serial port is in use" + _by_whom(name)
         next_step = (
             "disconnect it there (in the OpenMV IDE: the plug at the bottom left), or end it"
@@ -162,42 +163,22 @@ def _opening_error(name: str, error: BaseException) -> DeviceError:
     return make(what, where=name, next_step=next_step, detail=str(error))
 
 
-def _not_found(error: BaseException) -> bool:
-    return "FileNotFoundError" in str(error)  # how pyserial words it on Windows, without an errno
-
-
-def _denied_on_windows(error: BaseException) -> bool:
-    return os.name == "nt" and "PermissionError" in str(error)
-
-
 def _by_whom(name: str) -> str:
-    users = holders(name)
-    return " by " + ", ".join(f"{command} (pid {pid})" for pid, command in users) if users else ""
-
-
-def holders(name: str) -> list[tuple[int, str]]:
-    """Processes that hold this port open, as (pid, command): those that /proc lets us see."""
-    found = []
+    """Which other processes hold this port open: those that /proc lets us see."""
+    found = set()
     target = os.path.realpath(name)
     for link in glob.glob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(link) == target:
                 pid = int(link.split("/")[2])
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                    found.append((pid, file.read().strip()))
-    return sorted(set(found) - {(os.getpid(), _own_command())})
-
-
-def _own_command() -> str:
-    with contextlib.suppress(OSError), open("/proc/self/comm", encoding="utf-8") as file:
-        return file.read().strip()
-    return ""
+                    found.add((pid, file.read().strip()))
+    users = [f"{command} (pid {pid})" for pid, command in sorted(found) if pid != os.getpid()]
+    return f" by {', '.join(users)}" if users else ""
 
 
 def _permission(name: str) -> str:
     """The command that lets this user open the port: its group's, where it has one."""
-    if os.name != "posix":
-        return "run it as a user who may open serial ports"
     import grp
 
     with contextlib.suppress(OSError, KeyError):
@@ -205,11 +186,3 @@ def _permission(name: str) -> str:
         if group != "root":
             return f"sudo usermod -a -G {group} $USER, then log out and in again"
     return "install OpenMV's udev rules, or run it as a user who may open serial ports"
-
-
-def _termios_error() -> type[BaseException]:
-    try:
-        import termios
-    except ImportError:  # Windows
-        return serial.SerialException  # type: ignore[no-any-return]
-    return termios.error
