@@ -8,7 +8,7 @@ import time
 import pytest
 import serial
 
-from romfsfs.simulator import TO_CAMERA, TO_HOST
+from romfsfs.simulator import TO_CAMERA, TO_HOST, Statistics
 
 WRITE = "import vfs\nprint(vfs.rom_ioctl(4, 0, {offset}, bytes({size})))"
 
@@ -151,3 +151,7 @@ def test_nothing_of_before_comes_after_power_was_gone(camera, connect):
     simulator.unplug()
     simulator.replug()
     assert connect(simulator, raw=False).read(7) == b"started"
+
+
+def test_a_new_camera_has_seen_nothing():
+    assert not any(vars(Statistics()).values())
