@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 #: Files that are copied together fail together: one notification for all of them.
 GATHER_SECONDS = 1.0
-#: notify-send waits for a service that nobody may offer; an unmount must not wait for that.
-_PATIENCE_SECONDS = 2.0
+#: notify-send waits for a service, which may have to be started first (over two seconds on a busy
+#: computer), and may never answer; an unmount does not wait longer for it.
+_PATIENCE_SECONDS = 10.0
 _SHOWN = 3
 
 #: The text comes in as arguments, so that nothing in it is taken for AppleScript.
