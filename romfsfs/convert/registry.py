@@ -7,12 +7,10 @@ been compared: a changed file cannot be given the result of what it was before.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.convert.admission.impostors import impostor
@@ -35,7 +33,7 @@ from romfsfs.convert.types import (
 )
 from romfsfs.errors import Cancelled, RomfsError, ToolMissing
 from romfsfs.system.beside import Cancel
-from romfsfs.system.files import CHUNK
+from romfsfs.system.files import CHUNK, opened
 
 _AS_IT_IS = described({"convert": "no"})
 #: Unfinished business that is remembered for `lookup`, at most.
@@ -155,7 +153,7 @@ class Converters:
         with self._cache.work_folder() as folder:
             source = folder / converter.source_name
             size = _copy(fd, source, path, digest)
-            with _opened(source) as copy:
+            with opened(source) as copy:
                 decision = converter.decide(path, _reader(copy), size)
             if decision.state is not State.PENDING:
                 return _decided(decision, digest, size)
@@ -219,15 +217,6 @@ def _key(converter: Converter, decision: Decision, digest: str) -> str:
 
 def _reader(fd: int) -> Reader:
     return lambda offset, size: os.pread(fd, size, offset)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _copy(fd: int, target: Path, path: str, digest: str) -> int:

@@ -32,6 +32,7 @@ from romfsfs.system.files import (
     digest_fd,
     make_private_dir,
     no_progress,
+    opened_folder,
     remove_folder,
 )
 
@@ -66,8 +67,7 @@ def build(
     board (`build_many.boards_of`). order: files that come first. The same tree gives the same
     bytes. Raises as `commit` does; `out` is then worthless.
     """
-    work_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened_folder(source) as work_fd:
         tree = options_of_tree(work_fd, os.path.abspath(source))
         target = replace(target, options=target.options.over(tree.rules))
         is_junk = Excludes((*tree.excludes, *excludes)).matches
@@ -89,8 +89,6 @@ def build(
         sources = StoredFiles(plan, None, work_fd)
         encoded = encode_plan(plan, plan.layout, sources, out, progress=progress, hashed=hashed)
         return Built(plan, encoded.size, encoded.digest)
-    finally:
-        os.close(work_fd)
 
 
 def extract_image(
@@ -113,12 +111,8 @@ def extract_image(
         else Item(path, None, 0, 0)
         for path, node in nodes
     ]
-    with _staged(folder) as stage:
-        fd = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return extract(items, fd, progress)
-        finally:
-            os.close(fd)
+    with _staged(folder) as stage, opened_folder(stage) as fd:
+        return extract(items, fd, progress)
 
 
 @contextmanager

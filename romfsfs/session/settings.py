@@ -17,7 +17,7 @@ from romfsfs.devices.base import Known
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.tree.worktree import open_file
-from romfsfs.system.files import cache_dir, make_private_dir
+from romfsfs.system.files import cache_dir, make_private_dir, opened_folder
 
 NO_OPTIONS = TreeOptions()
 
@@ -77,8 +77,5 @@ def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
 
 def options_below(folder: str | os.PathLike[str]) -> TreeOptions:
     """The same for a folder that has not been opened. OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened_folder(folder) as fd:
         return options_of_tree(fd, os.path.abspath(folder))
-    finally:
-        os.close(fd)

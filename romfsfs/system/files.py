@@ -121,18 +121,10 @@ def remove_folder(path: Path) -> None:
     All of it goes by descriptor: who swaps a folder for a link meanwhile has the link removed.
     PermissionError for a folder of another user (`trusted_users`).
     """
-    try:
-        parent = os.open(path.parent, _BELOW)
-    except FileNotFoundError:
-        return
-    try:
-        _remove_folder(parent, path.name)
-    finally:
-        os.close(parent)
-
-
-#: A folder to work below, which may be closed to be listed.
-_BELOW = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    if path.parent.exists():
+        # O_PATH: it may be closed to be listed.
+        with opened(path.parent, getattr(os, "O_PATH", 0) | os.O_DIRECTORY) as parent:
+            _remove_folder(parent, path.name)
 
 
 def _remove_folder(parent: int, name: str) -> None:
@@ -191,6 +183,21 @@ def _entered(parent: int, name: str) -> int:
     return fd
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], flags: int = 0) -> Iterator[int]:
+    """A descriptor to read a file by, or to work below a folder, closed after the block."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def opened_folder(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[int]:
+    """The same, of a folder; OSError where it is none."""
+    return opened(path, os.O_DIRECTORY)
+
+
 def discard_folder(path: Path) -> None:
     """`remove_folder`, as far as that can be done."""
     with contextlib.suppress(OSError):
@@ -228,12 +235,8 @@ def sync_paths(
 
 
 def _sync(path: str | os.PathLike[str], flags: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-    try:
-        with named(path):
-            os.fsync(fd)
-    finally:
-        os.close(fd)
+    with opened(path, flags) as fd, named(path):
+        os.fsync(fd)
 
 
 @contextlib.contextmanager
@@ -256,13 +259,10 @@ def sync_file_system(path: str | os.PathLike[str]) -> None:
     if syncfs is None:  # macOS
         os.sync()
         return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened_folder(path) as fd:
         if syncfs(fd) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), os.fspath(path))
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -316,12 +316,9 @@ def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
 
 def _remove_unused(path: str) -> None:
     """OSError if the process that writes it is alive, in a container with others' numbers too."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with opened(path, os.O_NOFOLLOW | os.O_NONBLOCK) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(path)
-    finally:
-        os.close(fd)
 
 
 def _stem(name: str) -> str:
@@ -397,8 +394,5 @@ def digest_fd(fd: int, offset: int = 0, size: int | None = None) -> str:
 
 def digest_file(path: str | os.PathLike[str]) -> str:
     """The digest of a whole file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with opened(path) as fd:
         return digest_fd(fd)
-    finally:
-        os.close(fd)

@@ -32,6 +32,7 @@ from romfsfs.session.keep.state import SessionInfo
 from romfsfs.system.files import (
     make_private_dir,
     named,
+    opened,
     remove_folder,
     remove_temporaries,
     state_dir,
@@ -87,12 +88,8 @@ class SessionFolder:
     def place(self, made: Path, digest: str) -> None:
         """Keep a finished image under its digest, durably."""
         make_private_dir(self.history)
-        fd = os.open(made, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            with named(made):
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+        with opened(made, os.O_NOFOLLOW) as fd, named(made):
+            os.fsync(fd)
         os.replace(made, self.image(digest))
         sync_dir(self.history)
 

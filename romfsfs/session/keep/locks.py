@@ -5,6 +5,7 @@ The file keeps its words after the holder has ended: a dead mount is told by the
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,9 +13,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.system.files import named
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+from romfsfs.system.files import named, opened
 
 #: A look at who holds a lock takes it for an instant. Such a look is waited for, this long.
 _PATIENCE_SECONDS = 0.1
@@ -102,26 +101,18 @@ def _take(fd: int) -> bool:
 
 def holder_of(path: Path) -> MountedAt | None:
     """Who holds the lock on this file now; None if nobody does."""
-    try:
-        fd = os.open(path, _READ)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        return _read_record(fd)
-    finally:
-        os.close(fd)
+    with contextlib.suppress(FileNotFoundError), opened(path, os.O_NOFOLLOW) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_record(fd)
+    return None
 
 
 def last_holder(path: Path) -> MountedAt:
     """Who holds it or held it last. OSError where nobody ever did."""
-    fd = os.open(path, _READ)
-    try:
+    with opened(path, os.O_NOFOLLOW) as fd:
         return _read_record(fd)
-    finally:
-        os.close(fd)
 
 
 def _read_record(fd: int) -> MountedAt:

@@ -34,7 +34,7 @@ from romfsfs.session.rebase.transaction import (
 )
 from romfsfs.session.session import Session
 from romfsfs.session.tree.extraction import Item, extract
-from romfsfs.session.tree.restore import mend_torn, opened, remove_unfinished
+from romfsfs.session.tree.restore import mend_torn, remove_unfinished
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.clock import wait_until_certain
 from romfsfs.system.files import (
@@ -43,6 +43,7 @@ from romfsfs.system.files import (
     digest_file,
     make_private_dir,
     no_progress,
+    opened_folder,
     remove_folder,
 )
 
@@ -220,7 +221,7 @@ def _extracted(
 ) -> tuple[BaseEntry, ...]:
     """Extract an image into an empty folder, sources recalled; what each file became."""
     placed = _placed(image, fd, recall, hashed=recall.knows_any)
-    with opened(folder) as root_fd:
+    with opened_folder(folder) as root_fd:
         written = extract([item for _, item in placed], root_fd, progress)
     return tuple([
         entry if done is None else entry._replace(

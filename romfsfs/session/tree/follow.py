@@ -17,8 +17,9 @@ from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
-from romfsfs.session.tree.restore import is_below, opened, parents, restore, work_digest
+from romfsfs.session.tree.restore import is_below, parents, restore, work_digest
 from romfsfs.session.tree.worktree import Climber, kind_at, scan
+from romfsfs.system.files import opened_folder
 
 #: What file managers and Python leave in every folder: it goes with the folder. Other files that
 #: are never packed (a `.git`, a backup) are the user's, and keep their folder.
@@ -44,7 +45,7 @@ def follow(
     after = {entry.source: entry for entry in held.base.entries}
     changed = [path for path in before.keys() | after.keys()
                if _content(before.get(path)) != _content(after.get(path))]  # fmt: skip
-    with opened(folder.work) as work_fd:
+    with opened_folder(folder.work) as work_fd:
         # Before they are compared: what is saved from here on is an edit.
         seen = {path: _signature(work_fd, path) for path in decided or changed}
         if decided is None:

@@ -11,8 +11,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from romfsfs.errors import RomfsError
@@ -30,19 +29,9 @@ from romfsfs.session.tree.worktree import (
     remove_tree,
     scan,
 )
-from romfsfs.system.files import digest_fd, sync_paths
+from romfsfs.system.files import digest_fd, opened_folder, sync_paths
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def opened(root: Path) -> Iterator[int]:
-    """A descriptor of the tree's root folder."""
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 #: What opening a file answers that is not there, is no file, or may not be read.
@@ -62,7 +51,7 @@ def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
     is called again, with that of `work` itself.
     """
     try:
-        with opened(root) as root_fd:
+        with opened_folder(root) as root_fd:
             if root == work or _is_mount_of(root_fd, work):
                 change(root_fd)
                 return
@@ -73,7 +62,7 @@ def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in _NO_WAY:
             raise
-    with opened(work) as work_fd:
+    with opened_folder(work) as work_fd:
         change(work_fd)
 
 
@@ -157,7 +146,7 @@ def _put(
 def remove_unfinished(held: BaseImage, folder: SessionFolder) -> None:
     """Remove files that `restore` had not renamed to their places when it was killed."""
     known = {entry.source for entry in held.base.entries}
-    with opened(folder.work) as work_fd:
+    with opened_folder(folder.work) as work_fd:
         for work in scan(work_fd):
             name = work.path.rpartition("/")[2]
             if name.startswith(folder.beside) and work.path not in known:
@@ -169,7 +158,7 @@ def mend_torn(held: BaseImage, folder: SessionFolder, recall: Recall) -> None:
 
     It is missing, or its modification time is still that of the extraction: no edit looks so.
     """
-    with opened(folder.work) as work_fd:
+    with opened_folder(folder.work) as work_fd:
         there = {work.path: work for work in scan(work_fd)}
         torn = [
             entry.source
