@@ -59,35 +59,21 @@ def extract(
     with Climber(root_fd) as climber:
         for count, item in enumerate(items):
             folder, _, name = item.path.rpartition("/")
-            with _named(item):
+            try:
                 fd = climber.enter(folder)
                 if item.source is None:
                     os.mkdir(name, 0o755, dir_fd=fd)
                 results.append(None if item.source is None else _write_new(item, name, fd))
+            except OSError as error:
+                raise RomfsError(
+                    f"cannot extract: {error.strerror}",
+                    where=_shortened(item.path),
+                    next_step=_REMEDIES.get(error.errno or 0, _REMEDY),
+                ) from error
             done += item.size
             if item.size > CHUNK or count % 64 == 0:
                 progress("extracting", done, total)
     return results
-
-
-class _named:
-    """Says of an OSError in its block which item it was."""
-
-    __slots__ = ("item",)
-
-    def __init__(self, item: Item) -> None:
-        self.item = item
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RomfsError(
-                f"cannot extract: {error.strerror}",
-                where=_shortened(self.item.path),
-                next_step=_REMEDIES.get(error.errno or 0, _REMEDY),
-            ) from error
 
 
 def _shortened(path: str) -> str:

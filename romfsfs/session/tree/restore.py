@@ -26,7 +26,7 @@ from romfsfs.session.tree.worktree import (
     WorkFile,
     kind_at,
     open_file,
-    remove_tree,
+    remove_file,
     scan,
 )
 from romfsfs.system.files import digest_fd, opened_folder, sync_paths
@@ -120,7 +120,7 @@ def _put(
             continue
         place, slash, _ = item.path.rpartition("/")
         staged.append(item._replace(path=f"{place}{slash}{folder.beside}{number:06x}"))
-        remove_tree(root_fd, staged[-1].path)  # of a process that was killed
+        remove_file(root_fd, staged[-1].path)  # of a process that was killed
     moved = [pair for pair in zip(staged, items, strict=True) if pair[1].source is not None]
     try:
         extract(staged, root_fd)
@@ -130,7 +130,7 @@ def _put(
             while moved:
                 beside, item = moved[-1]
                 if edited(item.path):
-                    remove_tree(root_fd, beside.path)
+                    remove_file(root_fd, beside.path)
                     moved.pop()
                     continue
                 fd = climber.enter(item.path.rpartition("/")[0])
@@ -140,7 +140,7 @@ def _put(
     finally:
         for beside, _ in moved:
             with contextlib.suppress(OSError):
-                remove_tree(root_fd, beside.path)
+                remove_file(root_fd, beside.path)
 
 
 def remove_unfinished(held: BaseImage, folder: SessionFolder) -> None:
@@ -150,7 +150,7 @@ def remove_unfinished(held: BaseImage, folder: SessionFolder) -> None:
         for work in scan(work_fd):
             name = work.path.rpartition("/")[2]
             if name.startswith(folder.beside) and work.path not in known:
-                remove_tree(work_fd, work.path)
+                remove_file(work_fd, work.path)
 
 
 def mend_torn(held: BaseImage, folder: SessionFolder, recall: Recall) -> None:
@@ -198,11 +198,11 @@ def _remove(root_fd: int, path: str) -> None:
     """Remove a file; a folder only if nothing that is to stay is in it."""
     folder, _, name = path.rpartition("/")
     try:
-        if kind_at(root_fd, path) == "dir":
-            with Climber(root_fd) as climber:
-                os.rmdir(name, dir_fd=climber.enter(folder))
-        else:
-            remove_tree(root_fd, path)
+        if kind_at(root_fd, path) != "dir":
+            remove_file(root_fd, path)
+            return
+        with Climber(root_fd) as climber:
+            os.rmdir(name, dir_fd=climber.enter(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

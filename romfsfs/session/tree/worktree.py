@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from romfsfs.session.keep.state import Signature
@@ -179,25 +180,8 @@ def kind_at(root_fd: int, path: str) -> str:
     return _kind(status)
 
 
-def remove_tree(root_fd: int, path: str) -> None:
-    """Remove a file, or a folder with all that is in it; nothing if it is not there."""
-    kind = kind_at(root_fd, path)
-    if not kind:
-        return
+def remove_file(root_fd: int, path: str) -> None:
+    """Remove what is no folder; nothing where nothing is. OSError."""
     folder, _, name = path.rpartition("/")
-    with Climber(root_fd) as climber:
-        if kind == "dir":
-            empty(climber.enter(path))
-            os.rmdir(name, dir_fd=climber.enter(folder))
-        else:
-            os.unlink(name, dir_fd=climber.enter(folder))
-
-
-def empty(folder_fd: int) -> None:
-    """Remove all that is in a folder, however deep."""
-    inside = scan(folder_fd)
-    with Climber(folder_fd) as climber:
-        for entry in reversed(inside):
-            folder, _, name = entry.path.rpartition("/")
-            fd = climber.enter(folder)
-            (os.unlink if entry.kind in ("file", "other") else os.rmdir)(name, dir_fd=fd)
+    with suppress(FileNotFoundError, NotADirectoryError), Climber(root_fd) as climber:
+        os.unlink(name, dir_fd=climber.enter(folder))
