@@ -53,7 +53,7 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
     for name in names:
         same = {name, os.path.abspath(name), os.path.realpath(name)}
         found = [session for session in all_sessions() if same & {
-            session.info.source, session.info.name, session.info.title, str(session.directory)
+            session.info.source, session.info.name, session.info.title, str(session.folder.path)
         }]  # fmt: skip
         if len(found) != 1:
             what = "several sessions have this name" if found else "there is no session for it"
@@ -91,7 +91,7 @@ def _session_record(session: Session) -> dict[str, Any]:
         "name": info.name, "source": info.source, "board": info.board,
         "partition": info.partition, "state": state, "interrupted": session.interrupted,
         "mountpoint": holder.mountpoint if holder else None, "pid": holder.pid if holder else None,
-        "directory": str(session.directory),
+        "directory": str(session.folder.path),
     }  # fmt: skip
 
 

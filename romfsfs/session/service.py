@@ -76,7 +76,7 @@ class SessionHost:
         notifier: Notifier | None = None,
     ) -> None:
         self.session = session
-        self._read_only = read_only
+        self.read_only = read_only
         self._open_device = open_device
         self._mutex = threading.Lock()
         self._deriving = threading.Lock()
@@ -120,10 +120,6 @@ class SessionHost:
             self.session.recall().trim()
         except OSError as error:
             log.info("remembered sources are not trimmed: %s", error)
-
-    @property
-    def read_only(self) -> bool:
-        return self._read_only
 
     @property
     def log_file(self) -> Path | None:
@@ -332,7 +328,7 @@ class SessionHost:
         with self._mutex:
             before, touched, generation = self._look, self._touched, self._generation
             self._look, self._touched = None, set()  # where this fails, nothing is known
-        if self._read_only or touched is None:  # commands change the tree beside such a mount
+        if self.read_only or touched is None:  # commands change the tree beside such a mount
             before = None
         look = self.session.look(held, quick, before, touched or ())
         with self._mutex:

@@ -74,10 +74,6 @@ class Session:
     def load(cls, folder: SessionFolder) -> Session:
         return cls(folder, SessionInfo.load(folder.info))
 
-    @property
-    def directory(self) -> Path:
-        return self.folder.path
-
     def settings(self) -> Settings:
         """What it works with now: the tree's `romfs.toml` may change at any time."""
         signature = None
@@ -148,7 +144,7 @@ class Session:
 
     def recall(self) -> Recall:
         """The sources that are remembered, this session's own before all others."""
-        return Recall(self.directory.name)
+        return Recall(self.folder.path.name)
 
     def held(self) -> BaseImage:
         """The base with its image held open. RomfsError when there is none yet or it is damaged."""

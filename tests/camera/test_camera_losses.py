@@ -309,7 +309,7 @@ def test_a_port_that_a_commit_uses_is_left_alone(rig: Rig, connect: Connect, wor
     places = [*rest, "camera"] if command == "push" else ["camera", *rest]
     asked = camera.statistics.execs
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, session.directory], text=True,
+        [sys.executable, "-c", HOLDS, session.folder.path], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as holder:  # fmt: skip
         assert holder.stdout is not None

@@ -51,7 +51,7 @@ def test_a_commit_says_what_it_wrote_and_leaves_the_tree_clean(desk: Desk) -> No
     assert report.write.written == report.size == desk.image.stat().st_size
     assert desk.session.status().clean
     assert desk.again().session.status().clean
-    assert sorted(path.name for path in desk.session.directory.iterdir()) == [
+    assert sorted(path.name for path in desk.session.folder.path.iterdir()) == [
         "base.json", "commit.lock", "history", "lock", "session.json", "work",
     ]  # fmt: skip
 
@@ -109,11 +109,11 @@ def test_files_open_for_writing_are_named(desk: Desk) -> None:
 def test_a_dry_run_leaves_nothing_behind(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"second\n")
-    before = tree_of(desk.session.directory), desk.image.read_bytes()
+    before = tree_of(desk.session.folder.path), desk.image.read_bytes()
     report = desk.commit(dry_run=True)
     assert not report.clean
     assert report.size
-    after = tree_of(desk.session.directory), desk.image.read_bytes()
+    after = tree_of(desk.session.folder.path), desk.image.read_bytes()
     after[0]["commit.lock"] = before[0]["commit.lock"]
     assert after == before
 
@@ -129,7 +129,7 @@ def test_to_another_file_leaves_session_and_target_alone(desk: Desk, tmp_path: P
     assert other.stored()["a.txt"] == b"second\n"
     assert desk.image.read_bytes() == before
     assert desk.changes() == {"a.txt": "M"}
-    assert not (desk.session.directory / "elsewhere.img").exists()
+    assert not (desk.session.folder.path / "elsewhere.img").exists()
 
 
 def test_to_its_own_target_is_a_mistake(desk: Desk) -> None:
@@ -202,7 +202,7 @@ def test_a_tree_that_never_rests_is_not_committed(
     with pytest.raises(RomfsError, match="keep changing"):
         desk.commit()
     assert desk.image.read_bytes() == before
-    assert not (desk.session.directory / "new.img").exists()
+    assert not (desk.session.folder.path / "new.img").exists()
 
 
 def test_two_commits_at_once_one_waits_for_nothing_and_says_so(desk: Desk) -> None:
@@ -359,9 +359,9 @@ def test_a_full_disk_at_a_commit_is_one_line_and_loses_nothing(
     with pytest.raises(RomfsError, match="No space left") as refused:
         desk.commit()
     assert "your edits are kept" in refused.value.next_step
-    assert str(desk.session.directory) in refused.value.line
+    assert str(desk.session.folder.path) in refused.value.line
     assert desk.image.read_bytes() == before
-    assert not (desk.session.directory / "new.img").exists()
+    assert not (desk.session.folder.path / "new.img").exists()
     assert desk.changes() == {"b.bin": "A"}
     subprocess.run(["mount", "-o", "remount,size=2m", str(small_disk)], check=True, timeout=30)
     desk.commit()

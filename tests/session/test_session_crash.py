@@ -106,7 +106,7 @@ def test_a_commit_that_dies(desk: Desk, step: str, crash: Crasher) -> None:
     assert again.session.status().clean
     kinds = [entry.kind for entry in history.entries(again.session.folder)]
     assert kinds == ["read", "commit"]
-    assert not list(again.session.directory.glob("*.tmp"))
+    assert not list(again.session.folder.path.glob("*.tmp"))
     assert not list(desk.image.parent.glob("*.tmp"))
 
 
@@ -253,7 +253,7 @@ def test_a_discard_that_dies(desk: Desk, step: str, crash: Crasher) -> None:
     crash("discard", step, desk.source)
     again = reopened(desk)
     assert again.session.status().clean
-    assert not (again.session.directory / "work.old").exists()
+    assert not (again.session.folder.path / "work.old").exists()
 
 
 @pytest.mark.parametrize("step", steps.OPEN)

@@ -413,7 +413,7 @@ def test_a_session_is_forgotten_when_asked_to(
         assert main(["sessions", "--forget", str(desk.image), "--yes"]) == 1
     assert (desk.work / "a.txt").exists()
     assert main(["sessions", "--forget", str(desk.image), "--yes"]) == 0
-    assert not desk.session.directory.exists()
+    assert not desk.session.folder.path.exists()
 
 
 def test_a_session_whose_file_is_gone_is_forgotten_after_90_days(desk: Desk) -> None:
@@ -422,16 +422,16 @@ def test_a_session_whose_file_is_gone_is_forgotten_after_90_days(desk: Desk) -> 
     desk.image.unlink()
     assert drop_abandoned() == []
     old = time.time() - 91 * 86400
-    for path in [*desk.session.directory.iterdir(), desk.session.directory]:
+    for path in [*desk.session.folder.path.iterdir(), desk.session.folder.path]:
         os.utime(path, (old, old))
     assert drop_abandoned() == [str(desk.image)]
-    assert not desk.session.directory.exists()
+    assert not desk.session.folder.path.exists()
 
 
 def test_edits_and_files_that_are_there_are_never_forgotten(desk: Desk) -> None:
     desk.open()
     old = time.time() - 91 * 86400
-    for path in [*desk.session.directory.iterdir(), desk.session.directory]:
+    for path in [*desk.session.folder.path.iterdir(), desk.session.folder.path]:
         os.utime(path, (old, old))
     desk.image.unlink()
     assert drop_abandoned() == []

@@ -129,7 +129,7 @@ def test_an_image_that_is_gone_without_edits_loses_nothing_more(desk: Desk) -> N
         desk.open()
     assert desk.session.base_image.read_bytes() == held
     assert (desk.work / "a.txt").exists()
-    assert not list(desk.session.directory.glob("*.new"))
+    assert not list(desk.session.folder.path.glob("*.new"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 5000], ids=["0 bytes", "erased"])
@@ -212,7 +212,7 @@ def test_only_the_user_can_look_into_a_session(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"mine\n")
     desk.commit()
-    folder = desk.session.directory
+    folder = desk.session.folder.path
     for path in (folder, folder.parent, folder.parent.parent, folder / "history"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
     for path in [*folder.iterdir(), *(folder / "history").iterdir()]:
@@ -343,7 +343,7 @@ def test_a_damaged_copy_of_the_image_is_named_and_the_files_are_kept(desk: Desk)
 
 def test_leftovers_of_killed_processes_are_swept(desk: Desk) -> None:
     desk.open()
-    folder = desk.session.directory
+    folder = desk.session.folder.path
     (folder / "base.json.romfsfs-0123456789abcdef.tmp").write_bytes(b"{")
     (folder / "work.new").mkdir()
     (folder / "work.new/x").write_bytes(b"x")

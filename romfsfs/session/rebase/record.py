@@ -7,10 +7,8 @@ Whoever finds it, the next command on that target or `recover`, finishes or roll
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
@@ -56,17 +54,13 @@ class Record:
     def load(cls, folder: SessionFolder) -> Record:
         record = {"slot": "", **load_json(folder.record)}  # those of 0.1.0 have none
         with as_ours(folder.record):
-            return cls._of(record)
-
-    @classmethod
-    def _of(cls, record: Mapping[str, Any]) -> Record:
-        check_types(record, _TYPES)
-        follows, stood_on = record["follows"], record["stood_on"]
-        known = {each.name: record[each.name] for each in fields(cls)}
-        known |= {"before": Held(*record["before"]), "base": Base.of(record["base"])}
-        known["stood_on"] = Base.of(stood_on) if stood_on else None
-        known["follows"] = None if follows is None else tuple(follows)
-        return cls(**known)
+            check_types(record, _TYPES)
+            follows, stood_on = record["follows"], record["stood_on"]
+            known = {each.name: record[each.name] for each in fields(cls)}
+            known |= {"before": Held(*record["before"]), "base": Base.of(record["base"])}
+            known["stood_on"] = Base.of(stood_on) if stood_on else None
+            known["follows"] = None if follows is None else tuple(follows)
+            return cls(**known)
 
     def image(self, folder: SessionFolder) -> Path | None:
         """The image that the target is to hold; None: no file."""

@@ -296,7 +296,7 @@ def no_space(session: Session, error: OSError, doing: str) -> RomfsError:
     """What to say when the session's folder cannot be written."""
     return RomfsError(
         f"{doing}: {error.strerror or error}",
-        where=str(session.directory),
+        where=str(session.folder.path),
         next_step="nothing was written to the target and your edits are kept; free space there, "
         "or use another place with $ROMFSFS_STATE_DIR, and try again",
     )

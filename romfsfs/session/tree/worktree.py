@@ -95,7 +95,7 @@ class Climber:
 
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
-        self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, root_fd)
+        self._fd = _open_unnoticed(".", _DIR_FLAGS, root_fd)
         self._folder = ""
         self._at: list[str] = []
         self._known = [os.fstat(self._fd)]  # the root, and each folder of `_at`
@@ -141,32 +141,32 @@ class Climber:
         except (FileNotFoundError, PermissionError):  # removed, or closed, while we were in it
             pass
         os.close(self._fd)
-        self._fd = _open_unnoticed(".", _DIR_FLAGS, 0, self._root_fd)
+        self._fd = _open_unnoticed(".", _DIR_FLAGS, self._root_fd)
         self._at, self._known = [], self._known[:1]
 
     def _step(self, name: str) -> None:
-        fd = _open_unnoticed(name, _DIR_FLAGS, 0, self._fd)
+        fd = _open_unnoticed(name, _DIR_FLAGS, self._fd)
         os.close(self._fd)
         self._fd = fd
 
 
-def open_file(root_fd: int, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
-    """A descriptor of a file below `root_fd`; never through a link. OSError as `open`."""
+def open_file(root_fd: int, path: str) -> int:
+    """A descriptor to read a file below `root_fd` by; never through a link. OSError as `open`."""
     # O_NONBLOCK: a fifo that someone put there must not hold us up.
-    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     if len(path) < 1000:
-        return _open_unnoticed(path, flags, mode, root_fd)
+        return _open_unnoticed(path, flags, root_fd)
     folder, _, name = path.rpartition("/")
     with Climber(root_fd) as climber:
-        return _open_unnoticed(name, flags, mode, climber.enter(folder))
+        return _open_unnoticed(name, flags, climber.enter(folder))
 
 
-def _open_unnoticed(name: str, flags: int, mode: int, dir_fd: int) -> int:
+def _open_unnoticed(name: str, flags: int, dir_fd: int) -> int:
     """`open` that leaves access times alone: they are the user's, and a look at them is not his."""
     try:
-        return os.open(name, flags | _NO_ACCESS_TIME, mode, dir_fd=dir_fd)
+        return os.open(name, flags | _NO_ACCESS_TIME, dir_fd=dir_fd)
     except PermissionError:  # for the owner only, and some file systems refuse it to all
-        return os.open(name, flags, mode, dir_fd=dir_fd)
+        return os.open(name, flags, dir_fd=dir_fd)
 
 
 def kind_at(root_fd: int, path: str) -> str:
