@@ -305,3 +305,12 @@ def test_what_the_tool_says_of_a_network():
     assert found == Figures(71, 76, 884_736, 1_000_000)
     assert found.text == ("71 of 76 operators on the NPU (93%), 884,736 B SRAM, 1,000,000 B flash")
     assert stedgeai.figures("nothing of the kind", 7) == Figures(flash=7)
+
+
+@pytest.mark.parametrize(("depth", "found"), [(0, True), (6, True), (7, False)])
+def test_how_far_below_a_result_is_looked_for(tmp_path, depth, found):
+    """A tool may leave a tree of any depth."""
+    folder = tmp_path.joinpath(*"abcdefg"[:depth])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "network_rel.bin").write_bytes(b"x")
+    assert stedgeai.find_result(tmp_path) == (folder / "network_rel.bin" if found else None)

@@ -76,10 +76,13 @@ def test_a_conflict_is_one_problem_and_other_words_are_others() -> None:
         Problem("x", "c", "slow", WARNING),
         Problem("x", "c", "slow", WARNING),
         Problem("x", "d", "slower", WARNING),
+        *(Problem("z", path, "all", WARNING) for path in ("1", "2", "3")),
+        *(Problem("z", path, "most", WARNING) for path in ("1", "2", "3", "4")),
         Problem("y", "", "a note", INFO),
     ]
     assert [problem.text for problem in told(found)] == [
-        conflict, "2 files (b, c): slow", "d: slower", "a note",
+        conflict, "2 files (b, c): slow", "d: slower", "3 files (1, 2, 3): all",
+        "4 files (1, 2, 3, ...): most", "a note",
     ]  # fmt: skip
-    assert counted(found) == ["1 error", "3 warnings"]
+    assert counted(found) == ["1 error", "10 warnings"]
     assert counted([]) == []
