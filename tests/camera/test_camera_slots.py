@@ -14,6 +14,7 @@ from ota_slots import two_slots
 
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
+from romfsfs.session.connect import device
 from romfsfs.session.rebase.record import Record
 from romfsfs.simulator import Simulator
 from romfsfs.simulator.config import PartitionConfig
@@ -204,6 +205,8 @@ def test_where_a_slot_cannot_be_erased_alone(rig: Rig, connect: Connect, erase_s
     )  # fmt: skip
     start = bytes(camera.flash[0].content)
     Path("other.img").write_bytes(OTHER)
+    with device("camera", slot="B") as opened:
+        assert "slot B cannot be written without slot A" in "".join(opened.info().notes)
     done = rig.run("push", "other.img", "camera", "--slot", "B", "--force")
     assert done.code in (1, 5)
     assert "slot" in done.error

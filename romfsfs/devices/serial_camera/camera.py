@@ -34,18 +34,14 @@ from romfsfs.devices.serial_camera.reading import (
     read_range,
     records_of,
     said_twice,
+    words_said,
 )
 from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.devices.serial_camera.writing import Writer
-from romfsfs.errors import (
-    DeviceAnswer,
-    DeviceError,
-    DeviceLost,
-    VerifyError,
-)
+from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost, VerifyError
 from romfsfs.image.model import Image
 from romfsfs.image.reader import is_blank, read_image
-from romfsfs.image.slots import MAGIC, Slot, find_slots, trailer_places
+from romfsfs.image.slots import Slot
 from romfsfs.system.files import Progress, no_progress
 
 #: bytes that one checksum covers where only "the same or not" is asked
@@ -98,7 +94,7 @@ class SerialCamera(Device):
             known, notes = identity.find_board(facts, board)
             chosen = identity.choose_partition(port_name, facts, known, partition or 0)
             camera = cls(port, repl, facts, known, chosen, notes)
-            camera._look_for_slots(slot)
+            camera._choose_slot(slot)
             return camera
         except BaseException:
             with contextlib.suppress(DeviceError):
@@ -179,63 +175,48 @@ class SerialCamera(Device):
             start=self._start + start, end=self._start + end, step=step, crc32=self.facts.crc32,
         )  # fmt: skip
         count = -(-(end - start) // step)
-
-        def parse(text: str) -> list[int] | None:
-            try:
-                found = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
-            except ValueError:
-                return None
-            return found if len(found) == count else None
-
-        return self._query(code, parse, limit=ANSWER_LIMIT + step / _SLOWEST_HASH)
+        limit = ANSWER_LIMIT + step / _SLOWEST_HASH
+        return self._query(code, lambda text: words_said(text, count), limit=limit)
 
     def _peek(self, *ranges: tuple[int, int]) -> bytes:
         places = [(self._start + offset, count) for offset, count in ranges]
         code = snippets.peek(self._partition.kind, self._partition.index, *places)
         return self._query(code, said_twice)
 
-    def _look_for_slots(self, slot: str) -> None:
-        """One short question to a camera without openmv-ota."""
-        size = self._partition.size
-        first, second = trailer_places(size)
-        found: tuple[Slot, ...] = ()
-        if first > 0 and MAGIC in self._peek((first, 4), (second, 4)):
-            found = find_slots(
-                lambda at, count: self._peek((at, count)),
-                size,
-                lambda start, end: self._digest(start, end) if self.facts.sha256 else "",
-                self._geometry.block,
-            )
+    def _choose_slot(self, slot: str) -> None:
+        digest = self._digest if self.facts.sha256 else lambda start, end: ""
+        found = identity.find_slots_there(self._peek, digest, self._geometry)
+        self._info = identity.with_slots(self._info, found, slot, self._geometry)
         if found:
             self._start = found[0].size if slot == "B" else 0
             self._geometry = identity.in_slot(self._geometry, self._start, found[0].size)
-            self._info = identity.with_slots(self._info, found, slot)
-        elif slot:
-            raise identity.no_slots(self._info)
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         return self._info.slots
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
+        size = self._image_size()
+        if size:
+            progress("reading", 0, size)
+            self._read(size, out, progress)
+        return size
+
+    def _image_size(self) -> int:
+        """As its header declares; 0: blank. ImageFormatError."""
         header = self._peek((0, HEADER_SIZE))
         if is_blank(header):
             return 0
-        size = declared_size(header, self._geometry.readable, self._info.name)
-        progress("reading", 0, size)
-        self._read(size, out, progress)
-        return size
+        return declared_size(header, self._geometry.readable, self._info.name)
 
     def read_tree(self) -> Image | None:
-        header = self._peek((0, HEADER_SIZE))
-        if is_blank(header):
+        size = self._image_size()
+        if not size:
             return None
-        size = declared_size(header, self._geometry.readable, self._info.name)
         with records_of(self._repl, self._window(self.facts.raw_output), size) as records:
             return read_image(records)
 
     def _read(self, size: int, out: BinaryIO, progress: Progress) -> None:
-        facts = self.facts
-        window = self._window(facts.raw_output)
+        window = self._window(self.facts.raw_output)
         place = 0
         for attempt in (1, 2):
             try:
@@ -301,7 +282,7 @@ class SerialCamera(Device):
 
     def _refuse_unwritable(self) -> None:
         if not self._partition.writable:
-            raise identity.not_writable(self._info.name, self.board, self._partition.index)
+            raise identity.not_writable(self._info.name, self._loader)
         if self._start and self._geometry.mode == "prefix":
             raise identity.no_range_erase(self._info.name)
 
@@ -344,10 +325,14 @@ class SerialCamera(Device):
 
     @property
     def _advice(self) -> str:
-        loader = identity.boot_loader(self.board, self._partition.index)
-        return "repeat the command" + (
-            f"; if that happens again, write with SOURCE {loader}" if loader else ""
-        )
+        other = self._loader and f"; if that happens again, write with SOURCE {self._loader}"
+        return f"repeat the command{other}"
+
+    @property
+    def _loader(self) -> str:
+        """The SOURCE that writes this without the firmware, '' where none does: loaders write from
+        the partition's start on."""
+        return "" if self._start else identity.boot_loader(self.board, self._partition.index)
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 
 from romfsfs.boards import Board, get_board, identify
@@ -11,7 +12,7 @@ from romfsfs.devices.serial_camera.flash_plan import UNREADABLE_TAIL, Geometry
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
 from romfsfs.image.reader import image_size, is_blank
-from romfsfs.image.slots import Slot, slots_text
+from romfsfs.image.slots import MAGIC, Digest, Slot, find_slots, slots_text, trailer_places
 
 #: reading the last 512 bytes through the memory map wedges these (docs/cameras.md, "Flash")
 _WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
@@ -137,21 +138,34 @@ def in_slot(flash: Geometry, start: int, size: int) -> Geometry:
     )
 
 
-def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str) -> DeviceInfo:
-    """What is known of a camera of openmv-ota: its image is a slot, '' or A or B, and no larger."""
+def find_slots_there(
+    peek: Callable[..., bytes], digest: Digest, flash: Geometry
+) -> tuple[Slot, ...]:
+    """Those of openmv-ota: one short question to a camera without them. peek: ranges as (offset,
+    length) to their bytes."""
+    first, second = trailer_places(flash.size)
+    if first <= 0 or MAGIC not in peek((first, 4), (second, 4)):
+        return ()
+    return find_slots(lambda at, count: peek((at, count)), flash.size, digest, flash.block)
+
+
+def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str, flash: Geometry) -> DeviceInfo:
+    """What is known of a camera of openmv-ota: its image is a slot, '' or A or B, and no larger.
+    UsageError where a slot was asked for and there are none."""
+    if not slots:
+        if slot:
+            raise UsageError(
+                f"partition {info.partition} holds no slots of openmv-ota",
+                where=info.name, next_step="nothing was written; leave out --slot",
+            )  # fmt: skip
+        return info
     note = f"an openmv-ota camera: {slots_text(slots)}; what is shown here is slot {slot or 'A'}"
     second = slot.replace("A", "")
+    if second and flash.mode == "prefix":
+        note += f"; {no_range_erase(info.name).what}"
     return replace(
         info, key=info.key + second, slot=second, slots=slots, notes=(*info.notes, note),
         capacity=slots[0].room or slots[0].size,
-    )  # fmt: skip
-
-
-def no_slots(info: DeviceInfo) -> UsageError:
-    """What to say where a slot was asked for and there are none."""
-    return UsageError(
-        f"partition {info.partition} holds no slots of openmv-ota",
-        where=info.name, next_step="nothing was written; leave out --slot",
     )  # fmt: skip
 
 
@@ -187,9 +201,8 @@ def partition_state(partition: PartitionFacts, board: Board | None) -> Partition
     return PartitionState(partition.index, partition.size, erase_size, state, size)
 
 
-def not_writable(name: str, board: Board | None, index: int) -> DeviceAnswer:
-    """What to say of firmware without `rom_ioctl`'s writing calls."""
-    loader = boot_loader(board, index)
+def not_writable(name: str, loader: str) -> DeviceAnswer:
+    """What to say of firmware without `rom_ioctl`'s writing calls. loader: as `boot_loader`."""
     return DeviceAnswer(
         "this camera's firmware cannot write its ROMFS",
         errno=errno.EROFS,

@@ -182,6 +182,15 @@ def said_twice(text: str) -> bytes | None:
         return None
 
 
+def words_said(text: str, count: int) -> list[int] | None:
+    """So many numbers of 8 hex digits each; None for anything else."""
+    try:
+        found = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    except ValueError:
+        return None
+    return found if len(found) == count else None
+
+
 def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:
     """What to say when no attempt came through whole."""
     return DeviceLost(
