@@ -47,12 +47,13 @@ def test_edit_commit_and_unmount(mounts: Mounts, image: Path) -> None:
     done = mounts.command("status", cam)
     assert re.search(r"^  M a\.txt +7 B$", done.out, re.MULTILINE)
     assert "  D lib/b.bin" in done.out
+    assert f", mounted at {cam}\n" in mounts.command("sessions").out
     done = mounts.command("umount", "--commit", cam)
     assert done.code == 0, done.err
     assert "verified" in done.out
     assert find_mount(str(cam)) is None
     assert mounts.command("ls", image).out.split() == ["a.txt", "lib/", "lib/c.bin", "app.mpy"]
-    assert "no edits" in mounts.command("sessions").out
+    assert "no edits\n" in mounts.command("sessions").out
     cam = mounts.mount(image)
     assert sorted(path.name for path in cam.iterdir()) == ["a.txt", "app.py", "lib"]
 

@@ -206,7 +206,9 @@ def test_it_is_off_until_it_is_installed_and_gone_afterwards(
     assert main(["automount", "--install"]) == 0, "again, with another folder"
     assert f"{home}/cameras/%i" in (home / UNIT).read_text()
     capsys.readouterr()
+    reloads = said(tools, "systemctl").count("daemon-reload")
     assert main(["automount", "--uninstall"]) == 0
+    assert said(tools, "systemctl").count("daemon-reload") == reloads + 1
     removed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("removed")]
     assert f"removed: {home / UNIT}" in removed
     assert not any(path.is_file() for path in (home / UNITS).rglob("*"))

@@ -393,6 +393,9 @@ def test_unknown_data_after_the_image_stays_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "app.img").write_bytes(image + foreign)
     desk = Desk.of_file(tmp_path / "app.img")
     desk.open()
+    desk.write("b.txt", b"1" * 500)  # as long as it was
+    assert problems(desk)["trailing"].severity == "info"
+    desk.commit()
     desk.write("b.txt", bytes(300))
     desk.commit()
     data = desk.image.read_bytes()
