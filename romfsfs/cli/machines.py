@@ -227,26 +227,39 @@ def _camera_text(record: dict[str, Any]) -> str:
     "--rate", type=float, metavar="BYTES", help="Link speed in bytes/second. Default: unlimited."
 )
 @click.option(
+    "--latency", type=float, default=0.0, metavar="SECONDS", help="Delay of the link, each way."
+)
+@click.option(
     "--erase-time", type=float, default=0.0, metavar="SECONDS",
     help="To erase 4 KiB (hardware: 0.045).",
 )  # fmt: skip
+@click.option("--old-firmware", is_flag=True, help="Firmware that can erase from the start only.")
+@click.option(
+    "--cut-after", type=int, metavar="BYTES", help="Cut the power after programming BYTES."
+)
 @click.pass_obj
 def simulate(
     output: Output, board: str, link: str | None, flash: str | None, image: str | None,
-    rate: float | None, erase_time: float,
+    rate: float | None, latency: float, erase_time: float, old_firmware: bool,
+    cut_after: int | None,
 ) -> None:  # fmt: skip
     """A simulated camera on a pty, until Ctrl-C: for trying and testing without hardware."""
     from romfsfs.simulator import Simulator, preset
     from romfsfs.simulator.server import run_simulator
 
     images = {0: Path(image).read_bytes()} if image else {}
-    config = preset(get_board(board).name, images=images, rate=rate, erase_seconds=erase_time)
+    config = preset(
+        get_board(board).name, images=images, rate=rate, latency=latency, erase_seconds=erase_time,
+        erase_by_range=not old_firmware,
+    )  # fmt: skip
     place = flash or link
     if place is not None:  # two are two cameras, and one in the same place again is the same
         digest = digest_bytes(os.fsencode(os.path.abspath(place)))
         config = replace(config, unique_id=bytes.fromhex(digest)[:12])
 
     def ready(camera: Simulator) -> None:
+        if cut_after is not None:
+            camera.faults.power_cut_after_programmed(cut_after)
         output.say(f"{board} on {camera.port}; try: romfsfs mount {shell_word(camera.port)} DIR")
         flush()
 

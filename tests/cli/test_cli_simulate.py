@@ -32,3 +32,21 @@ def test_two_simulated_cameras_are_two(
     assert first == again
     assert len({first, second, other}) == 3
     assert all(len(each) == 12 for each in ids)
+
+
+def test_a_slow_link_an_old_firmware_and_a_cut(
+    run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    done = SimpleNamespace(programmed=0, erased_blocks=0, wire_in=0, wire_out=0)
+    faults = SimpleNamespace(power_cut_after_programmed=seen.append)
+
+    def no_run(config: Any, ready: Callable[[Any], None], **given: Any) -> SimpleNamespace:
+        seen.append((config.latency, config.erase_by_range))
+        ready(SimpleNamespace(port="/dev/pts/0", faults=faults))
+        return done
+
+    monkeypatch.setattr("romfsfs.simulator.server.run_simulator", no_run)
+    assert run("simulate").out == "OPENMV4P on /dev/pts/0; try: romfsfs mount /dev/pts/0 DIR\n"
+    run("simulate", "--latency", "0.25", "--old-firmware", "--cut-after", "4096")
+    assert seen == [(0.0, True), (0.25, False), 4096]
