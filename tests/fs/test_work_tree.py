@@ -228,6 +228,19 @@ def test_what_is_removed_the_moment_it_was_closed_is_removed_once(tmp_path: Path
     host.close()
 
 
+def test_nothing_is_kept_of_a_folder_of_the_control_directory(tmp_path: Path) -> None:
+    """A desktop looks at `.romfs` for months."""
+    host = FakeHost(tmp_path)
+    adapter = Adapter(host)
+    for _ in range(3):
+        handle = adapter.opendir("/.romfs")
+        assert adapter.readdir(handle)
+        assert adapter.releasedir("/.romfs", handle) == 0
+        with pytest.raises(KeyError):  # nor does the kernel ask
+            adapter.readdir(handle)
+    host.close()
+
+
 def test_files_come_and_go_quickly(mounted: Mounted) -> None:
     """Each close is still on its way when the name goes."""
     path = mounted.mnt / "f"
