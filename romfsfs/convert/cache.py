@@ -29,7 +29,13 @@ from romfsfs.convert.flatbuffer import Model
 from romfsfs.convert.types import Diagnostic, Figures, Product, Reader
 from romfsfs.errors import Cancelled
 from romfsfs.system.beside import Cancel
-from romfsfs.system.files import digest_bytes, digest_file, discard_folder, make_private_dir
+from romfsfs.system.files import (
+    digest_bytes,
+    digest_file,
+    discard_folder,
+    lock_within,
+    make_private_dir,
+)
 
 log = logging.getLogger(__name__)
 
@@ -209,17 +215,11 @@ class Cache:
 
     @staticmethod
     def _acquire(fd: int, key: str, deadline: float, cancel: Cancel | None) -> None:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                pass
+        while not lock_within(fd, _LOCK_POLL_SECONDS):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("the conversion was stopped while it waited for another")
             if time.monotonic() >= deadline:
                 raise LockTimeout(key)
-            time.sleep(_LOCK_POLL_SECONDS)
 
     def _usage(self) -> Iterator[tuple[float, int, Path]]:
         """Last use, bytes and record of each entry."""

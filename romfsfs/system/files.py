@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -361,6 +362,24 @@ def _lock(fd: int, path: str) -> bool:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+def lock_within(fd: int, seconds: float) -> bool:
+    """Take the `flock` of an open file, which others may have for so long; whether it was taken.
+    OSError on a file system without such locks."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOCK_PAUSE)
+
+
+#: Seconds between two tries to take a lock.
+_LOCK_PAUSE = 0.005
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:

@@ -154,22 +154,23 @@ def test_different_files_are_converted_side_by_side(tmp_path, cache, runs):
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from types import SimpleNamespace
 from romfsfs.convert import Converters, Target, cache, script
 log = Path(sys.argv[3])
 def say(what):
     with log.open("a") as file:
         file.write(f"{what} {os.getpid()}\\n")
-def wait(seconds):
-    say("waits")
-    time.sleep(seconds)
+def lock_within(fd, seconds):
+    taken = really_lock(fd, seconds)
+    if not taken:
+        say("waits")
+    return taken
 def run(*args, **kwargs):
     say("runs")
     while len({line.split()[1] for line in log.read_text().splitlines()}) < 3:
         time.sleep(0.01)
     return real(*args, **kwargs)
 real, script.run_tool = script.run_tool, run
-cache.time = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=wait)
+really_lock, cache.lock_within = cache.lock_within, lock_within
 fd = os.open(sys.argv[2], os.O_RDONLY)
 print(Converters(Target(), Path(sys.argv[1])).convert("app.py", fd, sys.argv[4]).digest)
 """

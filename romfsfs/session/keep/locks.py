@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from romfsfs.system.files import named, opened
+from romfsfs.system.files import lock_within, named, opened
 
 #: A look at who holds a lock takes it for an instant. Such a look is waited for, this long.
 _PATIENCE_SECONDS = 0.1
-_PAUSE_SECONDS = 0.005
 
 
 def boot_id() -> str:
@@ -59,7 +58,7 @@ class Lock:
         self._fd = os.open(self.path, flags, 0o600)
         taken = False
         try:
-            if _take(self._fd):
+            if lock_within(self._fd, _PATIENCE_SECONDS):
                 self.write(MountedAt(os.getpid(), "", doing=doing))
                 taken = True
             return taken
@@ -85,18 +84,6 @@ class Lock:
 
     def __exit__(self, *exc: object) -> None:
         self.release()
-
-
-def _take(fd: int) -> bool:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_PAUSE_SECONDS)
 
 
 def holder_of(path: Path) -> MountedAt | None:

@@ -7,7 +7,6 @@ program at any moment; a camera is written block by block, and while it is open 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from abc import ABC, abstractmethod
@@ -40,6 +39,7 @@ from romfsfs.system.files import (
     Progress,
     digest_fd,
     digest_file,
+    lock_within,
     no_progress,
     remove_temporaries,
 )
@@ -104,11 +104,11 @@ class Target(ABC):
 
         old: an image that it is believed to hold."""
 
-    def _cleared(self) -> WriteReport:
+    def _cleared(self, said: str) -> WriteReport:
         """Leave no image there: no file, or a blank camera."""
         started = time.monotonic()
         self.device.clear()
-        return WriteReport(0, 0, time.monotonic() - started, verified=True)
+        return WriteReport(0, 0, time.monotonic() - started, verified=True, notes=(said,))
 
     def stamp_of(self, base: Base) -> Stamp | None:
         """A cheap sign that it still holds `base`'s image, None where there is none."""
@@ -141,7 +141,13 @@ class FileTarget(Target):
             yield
             return
         try:
-            _lock_folder(fd, folder)
+            with contextlib.suppress(OSError):  # a file system without such locks
+                if not lock_within(fd, _FOLDER_PATIENCE):
+                    raise SessionBusy(
+                        "another program keeps the folder locked",
+                        where=folder,
+                        next_step="nothing was written; try again when it has finished",
+                    )
             remove_temporaries(*os.path.split(self.device.path))  # of writes that were killed
             yield
         finally:
@@ -231,7 +237,7 @@ class FileTarget(Target):
 
         last_look()
         if image is None:
-            return self._cleared()
+            return self._cleared("the file is gone, as it was before")
         with open(image, "rb") as file:
             return self.device.write_image(file, None, progress, last_look)
 
@@ -335,26 +341,8 @@ class CameraTarget(Target):
         size = os.stat(image).st_size
         self.refuse_slots(size or HEADER_SIZE)
         if not size:
-            return self._cleared()
+            return self._cleared("the camera is blank again")
         with contextlib.ExitStack() as stack:
             believed = stack.enter_context(open(old, "rb")) if old is not None else None
             file = stack.enter_context(open(image, "rb"))
             return self.device.write_image(file, believed, progress)
-
-
-def _lock_folder(fd: int, folder: str) -> None:
-    deadline = time.monotonic() + _FOLDER_PATIENCE
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise SessionBusy(
-                    "another program keeps the folder locked",
-                    where=folder,
-                    next_step="nothing was written; try again when it has finished",
-                ) from None
-            time.sleep(0.02)
-        except OSError:  # a file system without such locks
-            return

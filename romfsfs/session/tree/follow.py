@@ -8,7 +8,6 @@ before the first of them is touched.
 from __future__ import annotations
 
 import fnmatch
-import os
 import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -18,7 +17,7 @@ from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.keep.state import Base, BaseEntry, Signature
 from romfsfs.session.tree.restore import is_below, parents, restore, work_digest
-from romfsfs.session.tree.worktree import Climber, kind_at, scan
+from romfsfs.session.tree.worktree import kind_at, scan, status_at
 from romfsfs.system.files import opened_folder
 
 #: What file managers and Python leave in every folder: it goes with the folder. Other files that
@@ -95,13 +94,8 @@ def is_litter(path: str) -> bool:
 
 def _signature(work_fd: int, path: str) -> Signature | None:
     """Of a file; None where none is."""
-    folder, _, name = path.rpartition("/")
-    try:
-        with Climber(work_fd) as climber:
-            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
+    status = status_at(work_fd, path)
+    return Signature.of(status) if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
 def _content(entry: BaseEntry | None) -> tuple[bool, str] | None:

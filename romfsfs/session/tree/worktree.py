@@ -169,15 +169,18 @@ def _open_unnoticed(name: str, flags: int, dir_fd: int) -> int:
         return os.open(name, flags, dir_fd=dir_fd)
 
 
+def status_at(root_fd: int, path: str) -> os.stat_result | None:
+    """What is there, a link itself; None where nothing is."""
+    folder, _, name = path.rpartition("/")
+    with suppress(FileNotFoundError, NotADirectoryError), Climber(root_fd) as climber:
+        return os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
+    return None
+
+
 def kind_at(root_fd: int, path: str) -> str:
     """'file', 'dir', 'other', or '' where nothing is."""
-    folder, _, name = path.rpartition("/")
-    try:
-        with Climber(root_fd) as climber:
-            status = os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    return _kind(status)
+    status = status_at(root_fd, path)
+    return "" if status is None else _kind(status)
 
 
 def remove_file(root_fd: int, path: str) -> None:
