@@ -83,6 +83,7 @@ class FileOperations:
         self._tree = WorkTree(host.work_fd, host.hidden_fd, keeps_times)
         self._space = Space(host)
         self._handles = Handles()
+        self._cutting = threading.Lock()  # of a file's size, and what was decided by it
         self._control = control.ControlDirectory(host, self.open_writers, requester)
         self._caller = caller
         self._ready = ready
@@ -125,7 +126,8 @@ class FileOperations:
         if writable and self._read_only:
             raise refuse(errno.EROFS)
         cut_off = self._taken(path) if flags & os.O_TRUNC else 0
-        fd = self._tree.open(path, flags)
+        with self._cutting if flags & os.O_TRUNC else contextlib.nullcontext():
+            fd = self._tree.open(path, flags)
         try:
             handle = Handle(
                 fd, path, writable, self._host.limit(to_text(path)) if writable else None
@@ -159,6 +161,8 @@ class FileOperations:
             self._control.file(fh).write(bytes(data))
             return len(data)
         length = len(data)
+        if info.writepage:
+            return self._write_pages(handle, data, offset)
         if handle.limit is not None:
             self._grow(fh, offset + length, handle.limit, errno.ENOSPC)
         written = 0
@@ -172,6 +176,15 @@ class FileOperations:
             # Only now: a flush in between must not take this write for one it has reported.
             handle.changed = True
         return written
+
+    def _write_pages(self, handle: Handle, data: memoryview, offset: int) -> int:
+        """Pages of a mapping never make a file longer. Those that would come late: somebody has cut
+        it off while opening it, for which Linux does not wait."""
+        with self._cutting:
+            inside = data[: max(0, os.fstat(handle.fd).st_size - offset)]
+            written = os.pwrite(handle.fd, inside, offset) if inside else 0
+        handle.changed = True
+        return len(data) if written == len(inside) else written
 
     def truncate(self, path: str | None, length: int, info: Any = None) -> int:
         if info is not None:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fake_host import FakeHost
 from mounts import Mounted, until
 
 from romfsfs.fs.adapter import Adapter
+from romfsfs.system.files import sync_file_system
 
 
 @contextlib.contextmanager
@@ -538,6 +540,29 @@ def test_writers_at_the_same_time(mounted: Mounted) -> None:
     data = (mounted.work / "shared").read_bytes()
     assert all(data[at * block : (at + 1) * block] == bytes([at % 8]) * block for at in range(400))
     assert len(os.listdir(mounted.mnt)) == 161
+
+
+def test_pages_that_come_late_do_not_make_a_file_longer(mounted: Mounted) -> None:
+    """A file is cut off while the kernel writes back what a mapping of it has changed."""
+    path, size, ended = mounted.mnt / "f", 64 << 10, threading.Event()
+
+    def sync() -> None:
+        while not ended.is_set():
+            sync_file_system(mounted.mnt)
+
+    with ThreadPoolExecutor(2) as beside:
+        syncing = [beside.submit(sync) for _ in range(2)]
+        try:
+            for _ in range(200):
+                path.write_bytes(bytes(size))
+                with path.open("r+b") as file, mmap.mmap(file.fileno(), size) as mapping:
+                    mapping[size // 2 :] = b"z" * (size // 2)
+                    path.write_bytes(b"new")
+                assert (mounted.work / "f").read_bytes() == b"new"
+        finally:
+            ended.set()
+    for each in syncing:
+        each.result()
 
 
 def test_memory_and_threads_stay_flat(mounted: Mounted) -> None:
