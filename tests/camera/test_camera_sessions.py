@@ -45,7 +45,8 @@ def test_mount_edit_commit_and_come_back(rig: Rig, connect: Connect) -> None:
     before = camera.statistics.programmed
     assert "nothing to commit" in rig.ok("umount", "--commit", cam)
     assert camera.statistics.programmed == before
-    assert only_session().directory.name.startswith(f"OPENMV4P_{camera.config.unique_id.hex()}_0-")
+    name = only_session().folder.path.name
+    assert name.startswith(f"OPENMV4P_{camera.config.unique_id.hex()}_0-")
 
 
 def test_edits_stay_on_this_machine_until_they_are_committed(rig: Rig, connect: Connect) -> None:
