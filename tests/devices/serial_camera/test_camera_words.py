@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from romfsfs.boards import get_board
-from romfsfs.devices.serial_camera.identity import not_writable
+from romfsfs.devices.serial_camera.identity import boot_loader, not_writable
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, probe
 from romfsfs.errors import DeviceAnswer
@@ -59,12 +59,12 @@ def test_what_is_no_partition_is_no_answer(partition: tuple[Any, ...], known: bo
 
 
 @pytest.mark.parametrize(
-    ("board", "loader"), [("OPENMV_N6", "write with SOURCE dfu:OPENMV_N6, or "), (None, "")]
+    ("board", "way"), [("OPENMV_N6", "write with SOURCE dfu:OPENMV_N6, or "), (None, "")]
 )
-def test_the_way_past_firmware_that_cannot_write(board: str | None, loader: str) -> None:
-    known = get_board(board) if board else None
-    error = not_writable("ttyACM0", known, 0)
-    assert error.next_step == f"nothing was changed; {loader}update its firmware"
+def test_the_way_past_firmware_that_cannot_write(board: str | None, way: str) -> None:
+    loader = boot_loader(get_board(board) if board else None, 0)
+    error = not_writable("ttyACM0", loader)
+    assert error.next_step == f"nothing was changed; {way}update its firmware"
 
 
 def test_lines_that_come_in_one_piece_are_read_one_by_one() -> None:
