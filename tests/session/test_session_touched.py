@@ -16,7 +16,7 @@ from session_desk import Desk
 from romfsfs.devices.base import Device
 from romfsfs.session import session
 from romfsfs.session.service import SessionHost
-from romfsfs.session.tree.worktree import WorkFile, scan_folders
+from romfsfs.session.tree.worktree import Climber, WorkFile, scan_folders
 
 #: Seconds that conversions may take before a test has failed.
 LIMIT = 60
@@ -174,6 +174,34 @@ def test_what_was_touched_and_everything_say_the_same(
         raise
     finally:
         os.system(f"chmod -R u+rwX {desk.work}")
+        host.close()
+
+
+def test_a_folder_that_may_not_be_read_stays_so_until_its_mode_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that its mode forbids it is no matter of who asks: root may read it all the same."""
+    desk = Desk.with_image(tmp_path, {"lib/a.txt": b"a", "b.txt": b"b"})
+    desk.open()
+    enter, closed = Climber.enter, {"lib"}
+
+    def may(climber: Climber, folder: str) -> int:
+        if folder in closed:
+            raise PermissionError(folder)
+        return enter(climber, folder)
+
+    monkeypatch.setattr(Climber, "enter", may)
+    host = SessionHost(desk.session, False, lambda: on(desk.device))
+    host.start()
+    try:
+        for now in ({"lib"}, set[str]()):
+            closed = now
+            host.changed("lib")
+            for number in range(3):
+                answers(host, desk)
+                (desk.work / "b.txt").write_bytes(b"b" * number)
+                host.changed("b.txt")
+    finally:
         host.close()
 
 

@@ -143,7 +143,9 @@ class Deriver(NamedTuple):
         folders: dict[str, Derived] = {}
         for folder in sorted(found.keys() | self.base.folders.keys()):
             listed = found.get(folder, ())
-            folders[folder] = known[folder] if listed is None else self._folder(folder, listed)
+            derived = known[folder] if listed is None else self._folder(folder, listed)
+            # One that is gone or may not be read is looked for at each look.
+            folders[folder] = derived if folder in found else derived._replace(passing=True)
         return folders
 
     def _folder(self, folder: str, found: Sequence[WorkFile]) -> Derived:
