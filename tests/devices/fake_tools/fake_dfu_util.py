@@ -18,8 +18,8 @@ $FAKE_DFU/faults.json: {"appear_after": listings until the devices are there, "f
 "stop_after": bytes written before the cable is pulled, "pull_read": bytes of a read before it is,
 "spoil_writes": how many downloads drop a byte, "short": bytes of a read that end up in the file,
 -1: there is none, "stuck_after": bytes of a read after which nothing more comes, "no_detach": as
-before 0.10, "detach_status": of a detach that works, "pause_at": the call, counted from 1, that
-stops half-way}.
+before 0.10, "detach_status": of a detach that works, "gone_at_reset": it has left before `--reset`
+comes to it, "pause_at": the call, counted from 1, that stops half-way}.
 """
 
 import fcntl
@@ -138,6 +138,8 @@ def end(device, given, resets, faults):
         say("Resetting USB to switch back to Run-Time mode")
         if "e" in given:
             warn("can't detach")
+        if faults.get("gone_at_reset"):
+            die("error resetting after download: LIBUSB_ERROR_NO_DEVICE", IO_ERROR)
         sys.exit(251)
     sys.exit(faults.get("detach_status", 0))
 
