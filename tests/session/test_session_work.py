@@ -120,6 +120,18 @@ def test_a_commit_hashes_the_image_once_and_what_changed(tmp_path: Path, work: W
     assert desk.stored()["3.bin"] == random.Random(15).randbytes(MIB)
 
 
+def test_the_log_is_written_without_reading_an_image_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk.with_image(tmp_path, {"a.txt": b"a"})
+    desk.open()
+    desk.write("a.txt", b"b")
+    parsed: list[object] = []
+    monkeypatch.setattr("romfsfs.session.rebase.transaction.open_image", parsed.append)
+    desk.commit()
+    assert parsed == []
+
+
 def test_a_first_mount_hashes_the_image_and_each_file_once(tmp_path: Path, work: Work) -> None:
     desk = Desk.with_image(tmp_path, big_files())
     work.hashed = 0

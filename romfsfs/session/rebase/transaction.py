@@ -238,17 +238,20 @@ def _enter(session: Session, record: Record) -> None:
     folder, before, base = session.folder, record.before, record.base
     if before.unseen and before.digest not in ("", base.target_digest):
         with contextlib.suppress(ImageFormatError):  # what is no image is not gone back to
-            _add(
-                folder,
-                record,
-                "read",
-                before.digest,
-                before.size,
-                "as found before it was overwritten",
-            )
+            size = 0
+            if before.size:
+                with open_image(folder.image(before.digest or "")) as (image, _):
+                    size = image.size
+            summary = _said("as found before it was overwritten", before.digest, size)
+            _add(folder, record, "read", before.digest, before.size, summary)
     if not base.fresh:
-        _add(folder, record, record.kind, base.target_digest, base.size, record.summary,
-             record.restores)  # fmt: skip
+        summary = _said(record.summary, base.target_digest, base.image_size)
+        _add(folder, record, record.kind, base.target_digest, base.size, summary, record.restores)
+
+
+def _said(summary: str, digest: str | None, image_size: int) -> str:
+    what = "no file" if digest is None else "" if image_size else "blank"
+    return ", ".join(filter(None, [what, summary]))
 
 
 def _add(
@@ -256,11 +259,6 @@ def _add(
     restores: int = -1,
 ) -> None:  # fmt: skip
     """digest: of what the target held; None: there was no file."""
-    what = "no file" if digest is None else "blank"
-    if digest not in (None, EMPTY_DIGEST):
-        with open_image(folder.image(digest or "")) as (image, _):
-            what = "" if image.size else what
-    summary = ", ".join(filter(None, [what, summary]))
     entry = history.HistoryEntry(
         -1, kind, 0, digest or EMPTY_DIGEST, size, summary, restores, digest is None
     )
