@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 
 import click
 
@@ -28,6 +29,7 @@ from romfsfs.session.rebase.undo import undo as undo_session
 from romfsfs.session.rebase.undo import undo_target
 from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
+from romfsfs.session.session import Look
 from romfsfs.session.tree.restore import selected
 
 _WHERE = where("[DIR or SOURCE]", required=False)
@@ -59,7 +61,8 @@ def status(
         output.show(f"{found.session.info.title}: not mounted, no edits\n")
         return EXIT_OK
     kind = ".json" if output.as_json else ".html" if as_html else ""
-    text = partial(_status_text, found, verbose=verbose or output.verbose > 0)
+    look = found.session.look if follow else cache(found.session.look)
+    text = partial(_status_text, found, look, verbose=verbose or output.verbose > 0)
     if follow:
         from romfsfs.cli.watch import watch
 
@@ -69,16 +72,16 @@ def status(
     return EXIT_FAILURE if changed else EXIT_OK
 
 
-def _status_text(found: Found, kind: str, *, verbose: bool) -> str:
+def _status_text(found: Found, look: Callable[[], Look], kind: str, *, verbose: bool) -> str:
     """kind: "", ".json" or ".html"."""
     if found.mountpoint is not None and (kind or not verbose):
         # The daemon knows more: which conversions run, and what failed without being kept.
         file = found.mountpoint / ".romfs" / f"status{kind}"
         return file.read_text("utf-8", "surrogateescape")
-    look = found.session.look()
-    status = found.session.status(look)
+    seen = look()
+    status = found.session.status(seen)
     if kind == ".html":
-        return found.session.page(status, look.held)
+        return found.session.page(status, seen.held)
     return status.json() if kind else status.text(verbose, mounted=found.mountpoint is not None)
 
 
@@ -114,7 +117,7 @@ def diff(
     if first is not None:
         output.show_exactly(itertools.chain([first], lines), reports.DIFF_COLOURS)
     elif images is None:
-        refuse_unknown(found.session, found.session.look().shadow, wanted)
+        refuse_unknown(found.session, found.session.derive(), wanted)
 
 
 def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:

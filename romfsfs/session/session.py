@@ -219,6 +219,10 @@ class Session:
             settings.admission.keep(entries)
         return folders
 
+    def derive(self, held: BaseImage | None = None) -> list[ShadowEntry]:
+        """The shadow tree now, without the plan that a look makes of it. Runs no conversion."""
+        return flat(self._derived(self.settings(), held or self.held()))
+
     def look(
         self, held: BaseImage | None = None, quick: bool = False, before: Look | None = None,
         touched: Collection[str] = (), convert: Convert | None = None,

@@ -33,6 +33,17 @@ def session(image: Path) -> Session:
     return session
 
 
+def test_a_status_and_its_exit_code_are_of_one_look(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    look = Session.look
+    monkeypatch.setattr(Session, "look", lambda *given: looks.append(given) or look(*given))
+    code, out, _ = run("status", image, "--exit-code")
+    assert (code, len(looks)) == (1, 1)
+    assert "  M a.txt  7 B" in out
+
+
 def test_the_way_of_an_edit(run: Run, session: Session, image: Path) -> None:
     code, out, _ = run("status", image)
     assert code == 0
