@@ -164,15 +164,16 @@ def _status(output: Output, wanted: list[File], text: str) -> int:
     for name in ("unit", "rule"):
         state = "installed" if record[f"{name}_installed"] else "not installed"
         output.show(f"{name}: {state} ({record[name]})\n")
-    if output.as_json:
-        pass
-    elif record["rule_installed"] and not record["rule_current"]:
-        what = "the installed rule is from another version; update it"
-        output.note(f"{what}: {rule_command(program())}")
+    advice = ""
+    if record["rule_installed"] and not record["rule_current"]:
+        advice = "the installed rule is from another version; update it: "
+        advice += rule_command(program())
     elif record["unit_installed"] and not record["rule_installed"]:
-        output.note(f"as root: {rule_command(program())}")
+        advice = f"as root: {rule_command(program())}"
     elif not record["unit_installed"]:
-        output.note("turn it on with: romfsfs automount --install")
+        advice = "turn it on with: romfsfs automount --install"
+    if advice and not output.as_json:
+        output.note(advice)
     return EXIT_OK if on else EXIT_FAILURE
 
 
