@@ -24,6 +24,7 @@ from romfsfs.simulator.executor import find_micropython
 from romfsfs.simulator.faults import Faults, Statistics
 from romfsfs.simulator.flash import Flash
 from romfsfs.simulator.link import Port
+from romfsfs.system.interrupts import interrupt
 
 #: seconds until a camera that does not do what it was told counts as broken
 CALL_SECONDS = 60.0
@@ -180,7 +181,7 @@ def run_simulator(
     camera = Simulator(config, link=link, flash_file=flash_file, micropython=micropython)
     # SIGINT too: shells start background commands with it ignored
     ends = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, signal.default_int_handler) for number in ends]
+    previous = [signal.signal(number, interrupt) for number in ends]
     try:
         with camera:
             ready(camera)
