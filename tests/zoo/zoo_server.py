@@ -152,8 +152,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut = state.drop_after.pop(0) if state.drop_after and len(body) > 1 else None
+        state.sent += len(body[:cut])  # before: who has read it all may look at once
         self.wfile.write(body[:cut])
-        state.sent += len(body[:cut])
         if cut is not None:
             self.close_connection = True
         return None
