@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from mounts import SECONDS, Mounted, until
+from stopping import stop
 
 from romfsfs.system.mount_table import find_mount, mounts
 
@@ -85,7 +86,7 @@ def test_what_the_caller_has_open_is_not_taken_along(place: Mounted) -> None:
 def test_a_mount_over_one_that_does_not_answer_is_refused(mounted: Mounted) -> None:
     link = mounted.base / "link"
     link.symlink_to(mounted.mnt)
-    os.kill(mounted.pid, signal.SIGSTOP)
+    stop(mounted.pid)
     try:
         pid, mnt = mounted.pid, mounted.mnt
         mounted.mnt = link

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from real_mount import RealMount, ended, until
+from stopping import stop
 
 Make = Callable[..., RealMount]
 
@@ -118,7 +119,7 @@ def test_a_daemon_that_was_stopped(make_mount: Make) -> None:
     place = make_mount().mount()
     (place.mnt / "edit").write_text("kept")
     pid = place.pid
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     begun = time.monotonic()
     said = place.run("umount", place.mnt, code=1)
     assert "does not answer" in said
