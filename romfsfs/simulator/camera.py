@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import select
+import signal
 import time
 
 from romfsfs.simulator import executor as ex
@@ -244,8 +245,17 @@ class Camera:
 
     def _check_executor(self) -> None:
         executor = self._executor
-        if executor is not None and not executor.poll() and executor is self._executor:
-            log.warning("%s hangs: MicroPython ended (%s)", self.config.board, executor.exit_code)
+        if executor is None or executor.poll() or executor is not self._executor:
+            return
+        log.warning("%s: MicroPython ended (%s)", self.config.board, executor.exit_code)
+        if executor.interrupted and executor.exit_code == -signal.SIGSEGV:
+            # A camera notes Ctrl-C and acts upon it between two bytecodes. MicroPython for Linux
+            # raises KeyboardInterrupt in the signal's handler, in the middle of an allocation if
+            # need be (ports/unix/unix_mphal.c, MICROPY_ASYNC_KBD_INTR), and may then fall apart.
+            self._operation = self._interrupt_due = None
+            self._rx.clear()
+            self._soft_reset()
+        else:
             self.silent = True
 
     def wait(self, wake_fd: int) -> None:

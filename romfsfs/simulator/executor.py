@@ -83,6 +83,7 @@ class Executor:
         self._micropython = micropython
         self._number = 0
         self.running = False
+        self.interrupted = False  # ever in its life
         self.interrupt_char = -1
         self.handle: Callable[[tuple[int, ...]], None] = lambda frame: None
         size = SCRATCH + max([1 << 20, *(part.config.size for part in flash.partitions)])
@@ -169,7 +170,7 @@ class Executor:
 
     def stop(self) -> None:
         """End the process at once, as a power cut does. May be called twice."""
-        if self._process.returncode is None:
+        if not self._mailbox.closed:
             self._process.kill()
             self._process.wait()
             ours = (self._input_read, self._input_again, self._input)
@@ -201,6 +202,7 @@ class Executor:
 
     def interrupt(self) -> None:
         """Ctrl-C in the snippet that runs."""
+        self.interrupted = True
         self._process.send_signal(signal.SIGINT)
 
     def feed(self, data: bytes) -> bool:
@@ -249,7 +251,7 @@ class Executor:
                 self.running = False
                 self.interrupt_char = -1
             self.handle(frame)
-            if self._process.returncode is not None:
+            if self._mailbox.closed:
                 return True  # stopped by what it asked for
         return self._process.poll() is None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 import serial
@@ -155,3 +157,40 @@ def test_nothing_of_before_comes_after_power_was_gone(camera, connect):
 
 def test_a_new_camera_has_seen_nothing():
     assert not any(vars(Statistics()).values())
+
+
+def crash() -> None:
+    """What an asynchronous KeyboardInterrupt does to MicroPython for Linux now and then."""
+    threads = Path("/proc/self/task").iterdir()
+    children = {pid for thread in threads for pid in (thread / "children").read_text().split()}
+    [micropython] = (
+        int(pid) for pid in children if b"camera.upy" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(micropython, signal.SIGSEGV)
+
+
+def test_micropython_that_ctrl_c_tore_apart_starts_again(camera, connect):
+    """A camera cannot be torn apart so; it would answer."""
+    simulator = camera(main_script="print('up')")
+    host = connect(simulator)
+    host.begin("while True: pass")
+    host.send(b"\x03")
+    assert b"KeyboardInterrupt" in host.finish()[1]
+    host.begin("while True: pass")
+    crash()
+    host.until(b"MPY: soft reboot\r\n")
+    host.until(b"raw REPL; CTRL-B to exit\r\n>")
+    assert host.value("1 + 1") == 2
+    assert simulator.statistics.soft_resets == 1
+
+
+def test_micropython_that_crashed_by_itself_is_a_camera_that_hangs(camera, connect):
+    simulator = camera()
+    host = connect(simulator, raw=False)
+    host.until(b">>> ")
+    host.enter_raw()
+    host.begin("while True: pass")
+    crash()
+    simulator.wait_until(lambda camera: camera.silent)
+    host.send(b"\x03\r\x03\x01")
+    assert host.quiet(0.3)
