@@ -78,7 +78,7 @@ def test_how_far_it_is(blhost: Any) -> None:
 def test_the_header_goes_in_last(blhost: Any) -> None:
     device = open_it()
     device.write_image(io.BytesIO(make_image(50_000)))
-    writes = [call[3] for call in blhost.calls if call[2] == "write-memory"]
+    writes = [call[5] for call in blhost.calls if call[4] == "write-memory"]
     assert writes == ["0x60800000", "0x60800000"]  # without its header, and its first page
     blhost.fault(status={"write-memory": 10203})
     with pytest.raises(DeviceError, match="could not write"):
@@ -177,6 +177,15 @@ def test_a_push_is_killed(
         code, said = killed_push.push(blhost, tmp_path, "dfu:OPENMV_RT1060", number, 0)
         assert code == 0, said
         assert blhost.flash().startswith(new)
+
+
+def test_erasing_takes_longer_than_blhost_waits(blhost: Any) -> None:
+    """More than 300 KiB: the loader answers after minutes, and blhost by itself gives up after
+    5 s."""
+    (blhost.folder / "flash").write_bytes(b"\xff" * 0x400000)
+    image = make_image(0x400000)
+    assert open_it().write_image(io.BytesIO(image)).verified
+    assert blhost.flash().startswith(image)
 
 
 @pytest.mark.parametrize("command", ["read-memory", "flash-erase-region", "write-memory"])

@@ -62,9 +62,10 @@ sys.exit(1)
 """
 
 
-def blhost_argv(tool: str, *words: str) -> list[str]:
-    """blhost on the loader's USB device."""
-    return [tool, "-u", _USB_ID, *words]
+def blhost_argv(tool: str, *words: str, answer: float = 5.0) -> list[str]:
+    """blhost on the loader's USB device. answer: seconds until the loader must answer; it does not
+    while it erases, which took 70 s for 4 MiB (openmv/qt-creator, pull request 17)."""
+    return [tool, "-u", _USB_ID, "-t", str(int(answer * 1000)), *words]
 
 
 def wait_argv(python: str, seconds: float) -> list[str]:
@@ -124,8 +125,9 @@ class BlhostLoader:
             )
 
     def _run(self, what: str, length: int, *words: str) -> None:
-        argv = blhost_argv(self._tool, *words)
-        outcome = run(argv, transfer_limit(length))
+        limit = transfer_limit(length)
+        argv = blhost_argv(self._tool, *words, answer=limit)
+        outcome = run(argv, limit + QUICK)
         if not succeeded(outcome):
             raise failed(argv, outcome, f"{what} the ROMFS", _RETRY)
 

@@ -5,8 +5,11 @@ there for who looks already (`fake_window`), "status": {command: code},
 "spoil_writes": how many writes drop a bit, "stop_after": bytes written before the cable is pulled,
 "short": bytes of a read that end up in the file, -1: there is none, "pause_at": the call, counted
 from 1, that stops half-way}. NOR: writing only clears bits; by pages, each whole or not at all.
+Erasing takes as long as on the camera, by a clock that nobody waits for: where that is longer than
+`-t` allows, blhost gives up while the loader goes on.
 """
 
+import getopt
 import json
 import os
 import sys
@@ -17,6 +20,11 @@ from pausing import pause
 FOLDER = Path(os.environ["FAKE_BLHOST"])
 BASE = 0x60800000
 PAGE = 256
+#: 4 MiB took 70 s on a camera
+ERASE_MS_A_SECTOR = 68
+#: milliseconds, without -t
+PATIENCE = 5000
+NO_RESPONSE = 10004
 
 
 def program(flash, start, data, faults):
@@ -42,14 +50,18 @@ def main():
         log.write(json.dumps(sys.argv[1:]) + "\n")
     faults_path = FOLDER / "faults.json"
     faults = json.loads(faults_path.read_text()) if faults_path.exists() else {}
-    option, usb_id, command, *arguments = sys.argv[1:]
-    assert (option, usb_id) == ("-u", "0x15A2,0x0073")
+    options, (command, *arguments) = getopt.getopt(sys.argv[1:], "u:t:")
+    given = dict(options)
+    assert given["-u"] == "0x15A2,0x0073"
     if faults.get("absent") and not (FOLDER / "held").exists():
         print("ERROR: Given USB device not found", file=sys.stderr)
         sys.exit(1)
     if command not in ("flash-erase-region", "write-memory"):
         pause(FOLDER, faults)
     status = faults.get("status", {}).get(command, 0)
+    erased = int(arguments[1], 0) // 4096 if command == "flash-erase-region" else 0
+    if erased * ERASE_MS_A_SECTOR > int(given.get("-t", PATIENCE)):
+        status = NO_RESPONSE
     print(f"Response status = {status} (0x{status:x}) {'Success.' if not status else 'Fail.'}")
     if status:
         return  # blhost itself ends with 0 in some versions
