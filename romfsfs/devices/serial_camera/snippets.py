@@ -233,7 +233,8 @@ _WRITE_MEMORY = """\
   return X(5,K)
 """
 
-# A block device that could not erase raises OSError or answers anything but 0 (mimxrt: True).
+# A block device that could not raises OSError, with a text in place of the number (mimxrt's
+# writeblocks), or answers anything but 0 (its erasing: 1).
 _WRITE_BLOCKS = """\
  def E(o,n):
   for b in range(o//Z,(o+n)//Z):
@@ -271,7 +272,7 @@ _WRITE_LOOP = """\
   try:
    a=W(o,d) if op==87 else E(o,n) if op==69 else X(3,K,o+n) if op==80 else F()
   except OSError as e:
-   a=-(e.errno or 5)
+   a=isinstance(e.errno,int) and -e.errno or -5
   a=int(a) if isinstance(a,int) else -5
   if a<0 and op!=70:
    print('e',s,a)
