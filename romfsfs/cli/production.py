@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from romfsfs.boards import boards, get_board
 from romfsfs.cli.output import Output
-from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.base import UNKNOWN, Device, DeviceInfo
 from romfsfs.devices.discovery import dfu_cameras, serial_cameras
 from romfsfs.devices.open import open_device
 from romfsfs.errors import (
@@ -348,14 +348,12 @@ class Line:
         """The camera, if it is one to write. _LeftAlone."""
         order = self._order
         slot = order.options.slot
-        device = open_device(name, partition=order.partition, slot=slot)
+        device = open_device(name, board=order.board, partition=order.partition, slot=slot)
         try:
-            if device.info().board is None and order.board:
-                device.close()
-                device = open_device(name, board=order.board, partition=order.partition, slot=slot)
             info = self._infos[name] = device.info()
-            if order.board not in (None, info.board):
-                raise _LeftAlone(f"{info.name}, no {order.board}: left alone")
+            said = info.key.partition("/")[0]
+            if order.board and said not in (order.board, UNKNOWN):
+                raise _LeftAlone(f"{said} on {name}, no {order.board}: left alone")
             if unique_id(info) in self._written:
                 raise _LeftAlone(f"{info.name} was written before: left alone")
             with nullcontext() if order.options.backup else unremembered(info):

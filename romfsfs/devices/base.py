@@ -28,6 +28,8 @@ from romfsfs.system.files import CHUNK, Progress, no_progress
 
 #: bytes of the image header that say how long the image is (docs/format.md)
 HEADER_SIZE = 16
+#: the board in the key of a camera that says none that is known
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

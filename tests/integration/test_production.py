@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import romfsfs
 from romfsfs.cli import main, production
+from romfsfs.devices import open as opening
+from romfsfs.devices.base import Device
 from romfsfs.errors import EXIT_DEVICE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
@@ -201,6 +204,25 @@ def test_what_is_plugged_in_now(
     records = {each["camera"]: each for each in json.loads(capsys.readouterr().out)}
     assert records[one.port]["write"]["verified"] is True
     assert records[two.port]["ok"] is False
+
+
+def test_a_camera_that_does_not_say_its_board_is_opened_once(
+    camera: Camera, image: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    unknown = camera(machine="Homemade with STM32H7", arch_string="HOME 1")
+    ports(monkeypatch, unknown)
+    opened = []
+
+    def open_device(name: str, **choices: Any) -> Device:
+        opened.append(name)
+        return opening.open_device(name, **choices)
+
+    monkeypatch.setattr(production, "open_device", open_device)
+    assert main(["push", str(image), "--all", "--board", "OPENMV4P"]) == EXIT_OK
+    assert f"{unknown.port}: wrote" in capsys.readouterr().out
+    assert holds(unknown, image)
+    assert opened == [unknown.port]
 
 
 def test_an_image_that_works_on_one_board_alone_chooses_it(

@@ -68,7 +68,9 @@ class SerialCamera(Device):
         self._port = port
         self._repl = repl
         self._partition = partition
-        self._geometry = identity.geometry(partition, board)
+        # What it is, not what it is used as, says how its flash is erased and which loader it has.
+        self._hardware = facts.board or board
+        self._geometry = identity.geometry(partition, self._hardware)
         self._start = 0  # of what is read and written here: a slot of openmv-ota, or all of it
         self._unmounted = False
         self._info = identity.describe(
@@ -107,7 +109,8 @@ class SerialCamera(Device):
 
     def partitions(self) -> tuple[PartitionState, ...]:
         """Every ROMFS partition and what was in it when the camera was opened."""
-        return tuple(identity.partition_state(part, self.board) for part in self.facts.partitions)
+        board = self._hardware
+        return tuple(identity.partition_state(part, board) for part in self.facts.partitions)
 
     def digest(self, size: int) -> str | None:
         if not self.facts.sha256:
@@ -332,7 +335,7 @@ class SerialCamera(Device):
     def _loader(self) -> str:
         """The SOURCE that writes this without the firmware, '' where none does: loaders write from
         the partition's start on."""
-        return "" if self._start else identity.boot_loader(self.board, self._partition.index)
+        return "" if self._start else identity.boot_loader(self._hardware, self._partition.index)
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:

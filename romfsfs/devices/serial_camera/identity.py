@@ -6,8 +6,8 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 
-from romfsfs.boards import Board, get_board, identify
-from romfsfs.devices.base import DeviceInfo, PartitionState
+from romfsfs.boards import Board, get_board
+from romfsfs.devices.base import UNKNOWN, DeviceInfo, PartitionState
 from romfsfs.devices.serial_camera.flash_plan import UNREADABLE_TAIL, Geometry
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
@@ -36,7 +36,7 @@ class NoRomfsAccess(DeviceError):
 
 def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tuple[str, ...]]:
     """The board, and notes worth a warning. UsageError for an unknown name of `asked`."""
-    found = identify(facts.machine, facts.arch)
+    found = facts.board
     if asked is None:
         if found is None:
             name = facts.machine or "no name"
@@ -57,7 +57,7 @@ def choose_partition(
 ) -> PartitionFacts:
     """The partition of this number. NoRomfsAccess, UsageError where there is none."""
     if not facts.partitions:
-        raise NoRomfsAccess(port, board)
+        raise NoRomfsAccess(port, facts.board or board)
     for partition in facts.partitions:
         if partition.index == index:
             return partition
@@ -98,24 +98,25 @@ def describe(
     usb_serial: str = "",
 ) -> DeviceInfo:
     """What the camera's answers say of it."""
-    size, erase_size = _table(partition, board)
+    said = facts.board
+    size = _table(partition, board)[0]
+    erase_size = _table(partition, said or board)[1]
     if board is not None and size is not None and size != partition.size:
         notes += (
             f"the camera's partition {partition.index} has {partition.size} bytes, the table of "
             f"boards says {size} for {board.name}: the camera's word counts",
         )
     if not partition.writable:
-        loader = boot_loader(board, partition.index)
+        loader = boot_loader(said or board, partition.index)
         notes += (
             "this camera's firmware cannot write its ROMFS: edits can be committed to a file "
             "(romfsfs commit --to FILE)" + (f", and that pushed to {loader}" if loader else ""),
         )
     name = board.name if board else facts.machine or "camera"
-    # Not what it was asked to be used as: its edits are to be found without that.
-    said = identify(facts.machine, facts.arch)
+    # The key, not with what it was asked to be used as: its edits are to be found without that.
     return DeviceInfo(
         kind="serial",
-        key=f"{said.name if said else 'unknown'}/{facts.unique_id or port}/{partition.index}",
+        key=f"{said.name if said else UNKNOWN}/{facts.unique_id or port}/{partition.index}",
         name=f"{name} on {port}",
         board=board.name if board else None,
         partition=partition.index,

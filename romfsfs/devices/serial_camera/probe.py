@@ -6,6 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
+from romfsfs.boards import Board, identify
 from romfsfs.boards.model import ARCHITECTURES
 from romfsfs.devices.serial_camera import snippets
 from romfsfs.devices.serial_camera.repl import RawRepl
@@ -70,6 +71,11 @@ class CameraFacts:
     poll: bool
     free: int = 0
     here: tuple[str, ...] = ()
+
+    @property
+    def board(self) -> Board | None:
+        """Which it says it is."""
+        return identify(self.machine, self.arch)
 
     @property
     def firmware(self) -> str:

@@ -68,3 +68,16 @@ def test_the_cameras_word_counts(simulate: Callable[..., Simulator]) -> None:
         camera = SerialCamera.open(simulator.port, board="OPENMV4P")
         assert "says that it is OPENMV_N6" in camera.info().notes[0]
         camera.close()
+
+
+def test_its_flash_is_that_of_the_board_that_it_says_it_is(
+    simulate: Callable[..., Simulator],
+) -> None:
+    """Used as another one, the end of the H7 Plus's partition hangs it all the same."""
+    partitions = (PartitionConfig(64 * KIB, wedge_tail=512),)
+    with simulate("OPENMV4P", partitions=partitions, erase_by_range=False) as simulator:
+        camera = SerialCamera.open(simulator.port, board="OPENMV4")
+        info = camera.info()
+        assert (info.board, info.capacity, info.erase_size) == ("OPENMV4", 64 * KIB - 512, 4 * KIB)
+        assert camera.digest(64 * KIB) is not None
+        camera.close()
