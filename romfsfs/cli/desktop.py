@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from romfsfs.desktop.units import config_home, data_home
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
 from romfsfs.session.find import find_session
 from romfsfs.system.files import Progress, home_dir, no_progress, replace_atomically
-from romfsfs.system.mount_table import is_dead
+from romfsfs.system.mount_table import find_mount, is_dead, real_place
 from romfsfs.system.programs import find_on_path
 
 #: What `--run` does with an image file.
@@ -240,8 +239,13 @@ def _opened(path: Path) -> bool:
 def _open(image: str) -> int:
     """Show an image file as a folder: where it is mounted, or else below ~/romfs."""
     mountpoint = None
-    with contextlib.suppress(RomfsError):
+    try:
         mountpoint = find_session(image).mountpoint
+    except UsageError:  # not mounted so far
+        pass
+    except RomfsError as error:
+        _show(_OPEN_TITLE, error.line, failed=True)
+        return error.exit_code
     if mountpoint is None:
         mountpoint = _free_folder(Path(image).stem)
         code, text = _said(_OPEN_TITLE, ["mount", image, str(mountpoint)])
@@ -259,7 +263,8 @@ def _free_folder(name: str) -> Path:
         folder = home_dir("$HOME") / "romfs" / (name if number == 1 else f"{name}-{number}")
         if is_dead(folder):
             return folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.path.ismount(folder) and not any(folder.iterdir()):
-            return folder
+        if find_mount(real_place(folder)) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                return folder
     raise AssertionError("unreachable")

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
 from romfsfs.session.connect import device, known_session, unplugged_session
-from romfsfs.session.keep.folder import find_mounted, folder_of
+from romfsfs.session.keep.folder import find_mounted, folder_of, mounted_folders
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
-from romfsfs.system.mount_table import answers, is_dead
+from romfsfs.system.mount_table import answers, is_dead, real_place
 
 
 class Found(NamedTuple):
@@ -67,7 +67,7 @@ def find_session(
     others would wait for it, and not even Ctrl-C would help.
     """
     found = _find(where, partition, slot, only_looks)
-    if not stuck and is_stuck(found):
+    if not stuck and not found.inside and is_stuck(found):
         raise no_answer(found)
     info = found.session.info
     if partition not in (None, info.partition) or slot not in ("", info.slot or "A"):
@@ -84,7 +84,7 @@ def is_stuck(found: Found) -> bool:
     """Whether the mount's daemon was stopped, or waits for a disk that does not answer."""
     if found.mountpoint is None:
         return False
-    return not answers(found.mountpoint)
+    return not answers(str(found.mountpoint))
 
 
 def server(found: Found) -> tuple[int, str]:
@@ -121,18 +121,22 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
 
 
 def containing_mount(path: str) -> Found | None:
-    """The session whose mount a path lies in."""
-    current = os.path.abspath(path)
-    inside = ""
-    while True:
-        folder = find_mounted(current)
+    """The session whose mount a path lies in; of several, the innermost.
+
+    From the root on: nothing in a mount that does not answer is looked at. RomfsError where the
+    path lies in one.
+    """
+    absolute = os.path.abspath(path)
+    known = mounted_folders()
+    found = None
+    for place in (*reversed(Path(absolute).parents), Path(absolute)):
+        folder = known.get(real_place(place)) if known else None
         if folder is not None:
-            return Found(Session.load(folder), Path(current), inside)
-        parent, name = os.path.split(current)
-        if parent == current:
-            return None
-        inside = f"{name}/{inside}" if inside else name
-        current = parent
+            inside = absolute[len(str(place)) + 1 :]
+            found = Found(Session.load(folder), place, inside)
+            if inside and is_stuck(found):
+                raise no_answer(found)
+    return found
 
 
 def _only_session() -> Found:

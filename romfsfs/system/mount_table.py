@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
+import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -72,24 +73,52 @@ def real_place(mountpoint: str | os.PathLike[str]) -> str:
 
 def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
     """Whether a FUSE file system is mounted there whose daemon is gone."""
+    path = real_place(mountpoint)
+    mounted = find_mount(path)
+    if mounted is not None and mounted.kind.startswith("fuse") and not answers(path):
+        return False
     try:
         # Not stat(2): for a second the kernel answers that from what it remembers.
-        os.statvfs(mountpoint)
+        os.statvfs(path)
     except OSError as error:
         # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
     return False
 
 
-def answers(mountpoint: str | os.PathLike[str], seconds: float = 5.0) -> bool:
-    """Whether who serves this folder answers at all, be it with an error.
+#: Asks for `$1`: in the background, so that whoever started it has nothing to wait for. A shell
+#: takes a millisecond.
+_ASK = 'cd / && { test -e "$1" & }'
 
-    A daemon can be stopped or stuck. It is asked on a thread that may be left behind: nothing
-    interrupts a request that nobody takes, not even Ctrl-C. And for a name that there is not, which
-    the kernel does not remember: to say how full it is, the daemon of a large tree needs seconds.
+
+def answers(mountpoint: str, seconds: float = 5.0) -> bool:
+    """Whether who serves this folder (an absolute path) answers at all, be it with an error.
+
+    A daemon can be stopped or stuck. A process of its own asks, which has nothing of ours: when the
+    daemon has taken its request, nothing ends it before that is answered, not even SIGKILL. And for
+    a name that there is not, which the kernel does not remember: to say how full it is, the daemon
+    of a large tree needs seconds.
     """
     path = os.path.join(mountpoint, ".romfs", f"answers-{os.getpid()}")
-    asking = threading.Thread(target=os.path.lexists, args=(path,), daemon=True)
-    asking.start()
-    asking.join(seconds)
-    return not asking.is_alive()
+    reading, writing = os.pipe()
+    nowhere = os.devnull, os.O_RDWR, 0
+    streams = (
+        (os.POSIX_SPAWN_DUP2, writing, 1),  # open until it has its answer
+        (os.POSIX_SPAWN_OPEN, 0, *nowhere),
+        (os.POSIX_SPAWN_OPEN, 2, *nowhere),
+    )
+    answered = False
+    with open(reading, "rb", 0) as asking:
+        try:
+            command = ["sh", "-c", _ASK, "sh", path]
+            pid = os.posix_spawn("/bin/sh", command, {}, file_actions=streams, setsid=True)
+        finally:
+            os.close(writing)
+        try:
+            answered = bool(select.select([asking], [], [], seconds)[0])
+        finally:
+            if not answered:  # its group is still there
+                os.killpg(pid, signal.SIGKILL)
+            # The shell has ended; or it looks at the folder that we are in, and that hangs.
+            os.waitpid(pid, 0 if answered else os.WNOHANG)
+    return answered

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cli_mounts import LIMIT, Mounts
+from cli_mounts import LIMIT, Mounts, until
 
+import romfsfs
 from romfsfs.fs.mountpoint import wait_for_exit
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.folder import folder_of
@@ -129,3 +131,77 @@ def test_a_mount_over_the_image_itself_is_refused(mounts: Mounts, image: Path) -
     assert find_mount(str(mounts.folder / "project")) is None
     refused = mounts.shell("mount", "project/app.img", ".", "-o", "nonempty")
     assert "state, which it needs" in refused.error
+
+
+#: A mount in the foreground, whose process takes every request and answers none while a file is
+#: there.
+HANGS = """
+import os, sys, time
+from romfsfs.cli import main
+from romfsfs.fs.adapter import Adapter
+
+def hangs(self, path, info=None, answer=Adapter.getattr):
+    while os.path.exists(sys.argv[1]):
+        with open(sys.argv[1], "a") as taken:
+            taken.write(path + "\\n")
+        time.sleep(0.1)
+    return answer(self, path, info)
+
+Adapter.getattr = hangs
+sys.exit(main(["mount", "--foreground", *sys.argv[2:]]))
+"""
+#: A command that Python's own search for modules in the current folder does not hold up.
+INSIDE = f"""
+import sys
+sys.path.insert(0, {str(Path(romfsfs.__file__).parents[1])!r})
+from romfsfs.cli import main
+print("ready", flush=True)
+input()
+sys.exit(main(["status"]))
+"""
+
+
+def test_a_daemon_that_has_taken_a_request_holds_up_no_command(
+    mounts: Mounts, image: Path, other: Path, tmp_path: Path
+) -> None:
+    """Nothing ends who waits for its answer: that is a process with nothing of the command's."""
+    cam, link, hold = (tmp_path / name for name in ("cam", "link", "hold"))
+    cam.mkdir()
+    link.symlink_to("cam")
+    mounts.directories.append(cam)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True,
+                             "stderr": subprocess.STDOUT}  # fmt: skip
+    romfs = [sys.executable, "-m", "romfsfs"]
+    daemon = subprocess.Popen([sys.executable, "-c", HANGS, hold, image, cam])
+    try:
+        until(lambda: find_mount(str(cam)) is not None)
+        (cam / "a.txt").write_text("edited\n")
+        inside = subprocess.Popen([sys.executable, "-I", "-c", INSIDE], cwd=cam / "lib", **pipes)
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == "ready\n"
+        hold.touch()
+        commands = {
+            subprocess.Popen([*romfs, *map(str, words)], **pipes): code
+            for code, *words in (
+                (1, "status", cam),
+                (1, "status", image),
+                (1, "diff", link / "lib"),
+                (1, "umount", cam),
+                (1, "umount", "--lazy", cam / "lib"),
+                (2, "mount", other, link),
+            )
+        } | {inside: 1}
+        for command, code in commands.items():
+            said, _ = command.communicate("\n", timeout=LIMIT)  # nobody else has its streams
+            assert command.returncode == code, said
+            assert "does not answer" in said
+            assert f"romfsfs umount --lazy {cam}" in said
+        assert any("/.romfs" in line for line in hold.read_text().splitlines()), "it was asked"
+        assert daemon.poll() is None
+        hold.unlink()
+        assert "  M a.txt" in mounts.command("status", cam).out
+        assert mounts.command("umount", cam).code == 0
+        assert daemon.wait(LIMIT) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()

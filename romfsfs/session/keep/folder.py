@@ -38,7 +38,7 @@ from romfsfs.system.files import (
     state_dir,
     sync_dir,
 )
-from romfsfs.system.mount_table import find_mount, mounts, real_place
+from romfsfs.system.mount_table import mounts, real_place
 
 
 class SessionFolder:
@@ -232,28 +232,30 @@ def all_sessions() -> Iterator[tuple[SessionFolder, SessionInfo]]:
 
 
 def find_mounted(mountpoint: str, *, dead: bool = False) -> SessionFolder | None:
-    """The session mounted at this folder; with `dead`, the one whose daemon was killed there.
+    """The session mounted at this folder; with `dead`, the one whose daemon was killed there."""
+    known = mounted_folders(dead=dead)
+    return known.get(real_place(mountpoint)) or known.get(os.path.abspath(mountpoint))
 
-    Several may say so, and only one is it, the last that was mounted there: another may have been
+
+def mounted_folders(*, dead: bool = False) -> dict[str, SessionFolder]:
+    """The sessions that are mounted, by their mountpoints; with `dead`, that were there last.
+
+    Several may say so of one, and only the last that was mounted there is it: another may have been
     taken away lazily and still be in use, or have ended without a word of ours (`fusermount -u`).
     """
-    names = os.path.abspath(mountpoint), real_place(mountpoint)
     boot = boot_id()
     found = []
     for path in sessions_dir().iterdir():
         folder = SessionFolder(path)
         try:
             holder = folder.last_mounted_at() if dead else folder.mounted_at()
-            if holder is not None and holder.mountpoint in names:
+            if holder is not None and holder.mountpoint:
                 found.append((holder.boot == boot, holder.since, holder.mountpoint, path))
         except OSError:
             continue
-    if not found:
-        return None
-    *_, where, path = max(found)
-    return SessionFolder(path) if dead or _is_there(where) else None
-
-
-def _is_there(mountpoint: str) -> bool:
-    """Whether anything is mounted there, as far as the system tells."""
-    return find_mount(mountpoint) is not None or not any(mounts())
+    there = {mount.mountpoint for mount in mounts()}  # none: the system does not tell
+    return {
+        where: SessionFolder(path)
+        for *_, where, path in sorted(found)
+        if dead or where in there or not there
+    }
