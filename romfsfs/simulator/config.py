@@ -28,6 +28,8 @@ class PartitionConfig:
     kind: "nor" (erase to FF, programming clears bits) or "mram" (no erase, words overwritten).
     word: bytes the hardware programs at once; a shorter tail is dropped without an error on
     internal flash ("nor") and padded with whatever lies behind the buffer on MRAM.
+    whole_words: as the H7's driver, which refuses an address within a word and fills up a shorter
+    tail with FF.
     min_write: what the erase call answers; the H7 says 16 where its words have 32 bytes.
     access: "memory" (memory-mapped, programmed with `rom_ioctl`) or "block" (a block device).
     wedge_tail: reading the last so many bytes through the memory map hangs the camera.
@@ -37,6 +39,7 @@ class PartitionConfig:
     erase_size: int = 4 * KIB
     kind: str = "nor"
     word: int = 1
+    whole_words: bool = False
     min_write: int = 4
     access: str = "memory"
     wedge_tail: int = 0

@@ -18,7 +18,7 @@ from io import FileIO
 from typing import BinaryIO
 
 from romfsfs.simulator.config import PartitionConfig, SimulatorConfig
-from romfsfs.simulator.faults import CameraStopped, Faults, Statistics
+from romfsfs.simulator.faults import EIO, CameraStopped, Faults, Statistics
 
 Operation = Generator[float, None, int]
 
@@ -100,15 +100,19 @@ class Partition:
         return self.config.min_write
 
     def program(self, offset: int, data: bytes) -> Operation:
-        """Program; returns 0, or -22 for a range that is not in the partition."""
+        """Program; returns 0, -22 for a range that is not in the partition, -5 within a word."""
         if offset < 0 or offset + len(data) > self.config.size:
             return EINVAL
         word = self.config.word
+        if self.config.whole_words and offset % word:
+            return -EIO
         tail = len(data) % word
         if tail:
             self._statistics.dropped_tails += 1
             if self.config.kind == "mram":
                 data += b"\xa5" * (word - tail)
+            elif self.config.whole_words:
+                data += b"\xff" * (word - tail)
             else:
                 data = data[: len(data) - tail]
         if data:

@@ -232,7 +232,7 @@ def facts(data: bytes) -> None:
         found = probe.probe(answer)  # type: ignore[arg-type]
         board, notes = identity.find_board(found, None)
         chosen = identity.choose_partition("fuzz", found, board, 0)
-        flash = identity.geometry(chosen, board)
+        flash = identity.geometry(chosen, board, found.machine)
         identity.describe("fuzz", found, board, chosen, flash, notes)
         for part in found.partitions:
             identity.partition_state(part, board)

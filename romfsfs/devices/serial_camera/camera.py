@@ -68,9 +68,9 @@ class SerialCamera(Device):
         self._port = port
         self._repl = repl
         self._partition = partition
-        # What it is, not what it is used as, says how its flash is erased and which loader it has.
-        self._hardware = facts.board or board
-        self._geometry = identity.geometry(partition, self._hardware)
+        # what it is, not what it is used as: for its flash and its loader
+        self._model = facts.board or board
+        self._geometry = identity.geometry(partition, self._model, facts.machine)
         self._start = 0  # of what is read and written here: a slot of openmv-ota, or all of it
         self._unmounted = False
         self._info = identity.describe(
@@ -109,8 +109,7 @@ class SerialCamera(Device):
 
     def partitions(self) -> tuple[PartitionState, ...]:
         """Every ROMFS partition and what was in it when the camera was opened."""
-        board = self._hardware
-        return tuple(identity.partition_state(part, board) for part in self.facts.partitions)
+        return tuple(identity.partition_state(part, self._model) for part in self.facts.partitions)
 
     def digest(self, size: int) -> str | None:
         if not self.facts.sha256:
@@ -265,7 +264,7 @@ class SerialCamera(Device):
                     sent=self._port.sent - sent,
                     notes=("the first attempt was read back wrong",) if attempt > 1 else (),
                 )
-            plan = self._full_plan(image, size)
+            plan = flash_plan.make_plan(self._geometry, image, size, None, self._checksum)
         raise VerifyError(
             "what was read back from the camera is not what was written, twice",
             where=f"{self._info.name}, {self._first_difference(image, size)}",
@@ -293,15 +292,11 @@ class SerialCamera(Device):
         self, image: BinaryIO, size: int, old: BinaryIO | None, progress: Progress
     ) -> FlashPlan:
         progress("comparing", 0, size)
-        if not (self.facts.crc32 or self.facts.sha256):
-            return self._full_plan(image, size)
-        limit = self._geometry.limit(size)
-        found = self._checksums(0, limit, self._geometry.block)
-        progress("comparing", size, size)
+        found = None
+        if self.facts.crc32 or self.facts.sha256:
+            found = self._checksums(0, self._geometry.limit(size), self._geometry.block)
+            progress("comparing", size, size)
         return flash_plan.make_plan(self._geometry, image, size, found, self._checksum, old)
-
-    def _full_plan(self, image: BinaryIO, size: int) -> FlashPlan:
-        return flash_plan.make_plan(self._geometry, image, size, None, self._checksum)
 
     def _prepare(self) -> None:
         """Stop everything that may run code in the ROMFS, then unmount it.
@@ -335,7 +330,7 @@ class SerialCamera(Device):
     def _loader(self) -> str:
         """The SOURCE that writes this without the firmware, '' where none does: loaders write from
         the partition's start on."""
-        return "" if self._start else identity.boot_loader(self._hardware, self._partition.index)
+        return "" if self._start else identity.boot_loader(self._model, self._partition.index)
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:
@@ -354,7 +349,7 @@ class SerialCamera(Device):
                 raise identity.wrong_answer(self._port.name, text)
             writer.run(flash_plan.operations(plan, image, sealing, writer.chunk), done)
         written = writer.programmed
-        if self._verify(image, sealing.size, plan.image_size, progress):
+        if self._verify(image, sealing, plan.image_size, progress):
             with self._writer() as writer:
                 writer.run([flash_plan.seal(image, sealing)])
             written += writer.programmed

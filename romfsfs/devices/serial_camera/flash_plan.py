@@ -31,7 +31,8 @@ _LARGEST_WRITE_UNIT = 256
 _MRAM_BLOCK = 4096
 #: where the erase size exceeds this it is a microcontroller's internal flash
 _LARGEST_NOR_BLOCK = 65536
-#: the H7's internal flash is programmed in words of 32 bytes, whatever smaller unit it announces
+#: the H7's internal flash is programmed in words of 32 bytes, at multiples of them, whatever
+#: smaller unit it announces; it refuses other addresses and fills up shorter words
 _INTERNAL_WORD = 32
 #: flash drivers want aligned addresses, so nothing shorter is written even where it announces 1
 _SMALLEST_WRITE = 4
@@ -49,6 +50,7 @@ class Geometry:
     """How a partition can be changed; bytes. readable: how far it may be read.
 
     write_unit: the minimum write where nothing is erased; elsewhere the erase's answer tells it.
+    word: what the hardware programs at once, where the answer says less.
     """
 
     size: int
@@ -56,16 +58,21 @@ class Geometry:
     mode: Mode
     readable: int
     write_unit: int = 16
+    word: int = 0
 
     @classmethod
     def of(
-        cls, size: int, erase_size: int | None, *, erases_ranges: bool, readable: int
-    ) -> Geometry:
-        """From the erase size that camera or board table gives; None: everything is one unit."""
+        cls, size: int, erase_size: int | None, *, erases_ranges: bool, readable: int,
+        small_words: bool = False,
+    ) -> Geometry:  # fmt: skip
+        """From the erase size that camera or board table gives; None: everything is one unit.
+        small_words: its internal flash is no H7's."""
         if erase_size is not None and erase_size <= _LARGEST_WRITE_UNIT:
             return cls(size, _MRAM_BLOCK, "never", readable, max(erase_size, 16))
         block = min(erase_size or size, size)
-        return cls(size, block, "ranges" if erases_ranges and block < size else "prefix", readable)
+        mode: Mode = "ranges" if erases_ranges and block < size else "prefix"
+        word = _INTERNAL_WORD if block > _LARGEST_NOR_BLOCK and not small_words else 0
+        return cls(size, block, mode, readable, word=word)
 
     def limit(self, image_size: int) -> int:
         """Where comparing and programming an image of this size ends."""
@@ -218,33 +225,16 @@ def clearing(geometry: Geometry) -> Operation:
     return Operation("program", 0, unit, b"\xff" * unit)  # reads as blank, as erased flash does
 
 
-@dataclass(frozen=True, slots=True)
-class SealSize:
-    """The last write covers 0..size; bytes from `early` on were already offered before it.
-
-    F4 and F7 have words of 16 bytes where the H7 has 32. On those, bytes 16..32 are there before
-    the word with the magic is; the H7 drops half a word without an error, and gets it at the end.
-    """
-
-    early: int
-    size: int
-
-
-def seal_size(geometry: Geometry, announced: int) -> SealSize | None:
-    """From the minimum write size that the erase answered (0: none); None: no unit known here."""
+def seal_size(geometry: Geometry, announced: int) -> int | None:
+    """Bytes of the last write, from the minimum write size that the erase answered (0: none);
+    None: no unit known here."""
     if geometry.mode == "never":
-        return SealSize(geometry.write_unit, geometry.write_unit)
-    unit = max(announced or _DEFAULT_WRITE, _SMALLEST_WRITE)
-    if PAGE % unit:
-        return None
-    if geometry.block > _LARGEST_NOR_BLOCK:
-        return SealSize(unit, max(unit, _INTERNAL_WORD))
-    return SealSize(unit, unit)
+        return geometry.write_unit
+    unit = max(announced or _DEFAULT_WRITE, _SMALLEST_WRITE, geometry.word)
+    return None if PAGE % unit else unit
 
 
-def operations(
-    plan: FlashPlan, image: BinaryIO, sealing: SealSize, chunk: int
-) -> Iterator[Operation]:
+def operations(plan: FlashPlan, image: BinaryIO, sealing: int, chunk: int) -> Iterator[Operation]:
     """Everything between `opening` and `seal`: each block is erased, then programmed; block 0 last.
 
     chunk: bytes of one operation at most; no operation crosses a multiple of 4096, so that block
@@ -257,11 +247,8 @@ def operations(
         if span.start in erases:
             yield Operation("erase", span.start, erases[span.start])
         yield from _chunks(span, image, chunk, span.start)
-    if sealing.early < sealing.size:
-        data = block_at(image, sealing.early, sealing.size)
-        yield Operation("program", sealing.early, sealing.size, data)
     for span in first_block:
-        yield from _chunks(span, image, chunk, max(span.start, sealing.size))
+        yield from _chunks(span, image, chunk, max(span.start, sealing))
 
 
 def _chunks(span: Span, image: BinaryIO, chunk: int, start: int) -> Iterator[Operation]:
@@ -293,6 +280,6 @@ def _program(first: int, end: int, start: int, data: bytes) -> Operation:
     return Operation("program", first, end, data[first - start : end - start])
 
 
-def seal(image: BinaryIO, sealing: SealSize) -> Operation:
+def seal(image: BinaryIO, sealing: int) -> Operation:
     """The last write: the unit with the magic number. From here on the image counts."""
-    return Operation("program", 0, sealing.size, block_at(image, 0, sealing.size))
+    return Operation("program", 0, sealing, block_at(image, 0, sealing))

@@ -75,8 +75,9 @@ def _table(partition: PartitionFacts, board: Board | None) -> tuple[int | None, 
     return None, None
 
 
-def geometry(partition: PartitionFacts, board: Board | None) -> Geometry:
-    """The camera's word counts; the board table fills in what old firmware does not say."""
+def geometry(partition: PartitionFacts, board: Board | None, machine: str) -> Geometry:
+    """The camera's word counts; the board table fills in what old firmware does not say. machine:
+    as the camera says it, with the name of its chip."""
     readable = partition.size
     if board is not None and board.name in _WEDGING_BOARDS:
         readable -= UNREADABLE_TAIL
@@ -84,8 +85,9 @@ def geometry(partition: PartitionFacts, board: Board | None) -> Geometry:
     if not partition.erase_size and partition.min_write == MRAM_WORD and erase_size == NOR_SECTOR:
         erase_size = MRAM_WORD
     return Geometry.of(
-        partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable
-    )
+        partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable,
+        small_words="STM32F" in machine,
+    )  # fmt: skip
 
 
 def describe(

@@ -21,7 +21,6 @@ from romfsfs.devices.serial_camera import reading
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.serial_camera.flash_plan import (
     Geometry,
-    SealSize,
     make_plan,
     opening,
     operations,
@@ -272,8 +271,8 @@ def test_writing_takes_little_more_than_erasing_and_the_link() -> None:
     writer = Writer(camera, window, prefix=False, advice="")  # type: ignore[arg-type]
     with writer:
         writer.run([opening(plan)])
-        writer.run(operations(plan, opened(image), SealSize(4, 4), writer.chunk))
-        writer.run([seal(opened(image), SealSize(4, 4))])
+        writer.run(operations(plan, opened(image), 4, writer.chunk))
+        writer.run([seal(opened(image), 4)])
     assert plan.erased_blocks == 80
     assert writer.programmed >= len(image)
     assert camera.now <= 1.2 * (camera.erasing + len(image) / camera.rate)

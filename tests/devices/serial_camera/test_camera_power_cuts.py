@@ -37,7 +37,7 @@ CAMERAS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "H7": (
         "OPENMV4",
         0,
-        {"partitions": (PartitionConfig(128 * KIB, 128 * KIB, word=32, min_write=16),)},
+        {},
     ),
     "MRAM": (
         "OPENMV_AE3",

@@ -63,7 +63,8 @@ def test_older_firmware_erases_the_start_when_asked_for_a_range(camera, connect)
 
 
 @pytest.mark.parametrize(("board", "word"), [("OPENMV2", 16), ("OPENMV4", 32)])
-def test_internal_flash_erases_as_a_whole_and_drops_odd_tails(camera, connect, board, word):
+def test_internal_flash_erases_as_a_whole_and_takes_whole_words(camera, connect, board, word):
+    """The H7 refuses what does not begin with a word, and fills up one that is short."""
     simulator = camera(board)
     host = connect(simulator)
     host.run("import vfs")
@@ -72,8 +73,11 @@ def test_internal_flash_erases_as_a_whole_and_drops_odd_tails(camera, connect, b
     assert host.value("vfs.rom_ioctl(3, 0, 1)") == 16
     assert simulator.statistics.erased_blocks == 1
     assert host.value(f"vfs.rom_ioctl(4, 0, 0, bytes({2 * word + 9}))") == 0
-    assert simulator.flash[0].read(0, 3 * word) == bytes(2 * word) + b"\xff" * word
+    tail = bytes(9).ljust(word, b"\xff") if word == 32 else b"\xff" * word
+    assert simulator.flash[0].read(0, 3 * word) == bytes(2 * word) + tail
     assert simulator.statistics.dropped_tails == 1
+    answer = host.value(f"vfs.rom_ioctl(4, 0, {4 * word + 16}, bytes(16))")
+    assert answer == (-5 if word == 32 else 0)
 
 
 def test_mram_needs_no_erase_and_writes_whole_words(camera, connect):
