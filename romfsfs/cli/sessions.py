@@ -117,7 +117,7 @@ def diff(
     if first is not None:
         output.show_exactly(itertools.chain([first], lines), reports.DIFF_COLOURS)
     elif images is None:
-        refuse_unknown(found.session, found.session.derive(), wanted)
+        refuse_unknown(found.session, found.session.look().shadow, wanted)
 
 
 def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:

@@ -80,7 +80,7 @@ def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[
     held = session.held()
     base = {entry.source: entry for entry in held.base.entries if not entry.is_dir}
     with session.work_fd() as work_fd:
-        for entry in sorted(session.derive(held), key=lambda entry: entry.path):
+        for entry in sorted(session.look(held).shadow, key=lambda entry: entry.path):
             if (
                 entry.is_dir
                 or entry.change in (Change.UNCHANGED, Change.IGNORED)

@@ -65,7 +65,7 @@ def _outlive(session: Session, status: Status) -> bool:
 
 
 def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[str]:
-    shadow = session.derive()
+    shadow = session.look().shadow
     refuse_unknown(session, shadow, paths)
     # What is to come back: named by its own path, or by the one that it is stored as.
     back = [e for e in session.base.entries

@@ -172,14 +172,15 @@ class SessionHost:
         held = self._held()
         with self._mutex:
             look = self._look if self._looked == self._generation else None
-        if look is None and self._deriving.acquire(blocking=False):
+        plan = look.plan if look is not None else None
+        if plan is None and self._deriving.acquire(blocking=False):
             try:
-                look = self._look_again(held, quick=True)
+                plan = self._look_again(held, quick=True).plan
             finally:
                 self._deriving.release()
-        if look is None:  # a status may be reading gigabytes; programs ask this between two writes
-            look = self.session.look(held, quick=True)
-        return look.plan.capacity, look.plan.size
+        if plan is None:  # a status may be reading gigabytes; programs ask this between two writes
+            plan = self.session.look(held, quick=True).plan
+        return plan.capacity, plan.size
 
     def status_text(self, open_writers: OpenWriters) -> str:
         return self._explained(open_writers).text()

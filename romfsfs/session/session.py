@@ -13,8 +13,9 @@ import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
@@ -45,13 +46,28 @@ from romfsfs.session.tree.worktree import scan_folders
 log = logging.getLogger(__name__)
 
 
-class Look(NamedTuple):
-    """A look at the work tree: what it was made with, its shadow tree, and the plan of that."""
+@dataclass
+class Look:
+    """A look at the work tree: what it was made with, its shadow tree, and the plan of that.
+
+    before: the plan of an earlier look, where some of its folders are the same; it goes when it
+    was used."""
 
     settings: Settings
     held: BaseImage
     folders: Folders
-    plan: Plan
+    before: Plan | None = None
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Made when it is asked for: a look after which conversions have to run needs none."""
+        settings, held = self.settings, self.held
+        before, self.before = self.before, None
+        extents = held.extents if settings.target.options.rules else None
+        return make_plan(
+            self.folders, held.base, settings.target, settings.capacity, extents=extents,
+            before=before,
+        )  # fmt: skip
 
     @property
     def shadow(self) -> list[ShadowEntry]:
@@ -219,10 +235,6 @@ class Session:
             settings.admission.keep(entries)
         return folders
 
-    def derive(self, held: BaseImage | None = None) -> list[ShadowEntry]:
-        """The shadow tree now, without the plan that a look makes of it. Runs no conversion."""
-        return flat(self._derived(self.settings(), held or self.held()))
-
     def look(
         self, held: BaseImage | None = None, quick: bool = False, before: Look | None = None,
         touched: Collection[str] = (), convert: Convert | None = None,
@@ -239,12 +251,7 @@ class Session:
         if before is not None and before.settings is settings and before.held is held:
             known = untouched(before.folders, touched, quick)
         folders = self._derived(settings, held, known, quick, convert)
-        extents = held.extents if settings.target.options.rules else None
-        plan = make_plan(
-            folders, held.base, settings.target, settings.capacity, extents=extents,
-            before=before.plan if before is not None and known else None,
-        )  # fmt: skip
-        return Look(settings, held, folders, plan)
+        return Look(settings, held, folders, before.plan if before is not None and known else None)
 
     def status(self, look: Look | None = None) -> Status:
         """What would be committed, now or at the time of a look."""
@@ -263,7 +270,7 @@ class Session:
 
     def _notes(self, look: Look) -> list[Problem]:
         """What is worth saying about the session itself."""
-        settings, held, _, plan = look
+        settings, held, plan = look.settings, look.held, look.plan
         notes = []
         trailing = trailing_problem(plan, held)
         if trailing is not None:

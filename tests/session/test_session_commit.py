@@ -27,6 +27,7 @@ from romfsfs.errors import (
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
 from romfsfs.session.plan import conversions
+from romfsfs.session.plan.plan import Plan, make_plan
 from romfsfs.session.rebase import prepare
 from romfsfs.session.rebase.commit import CommitOptions, commit, commit_to
 from romfsfs.session.rebase.transaction import Mounted
@@ -54,6 +55,24 @@ def test_a_commit_says_what_it_wrote_and_leaves_the_tree_clean(desk: Desk) -> No
     assert sorted(path.name for path in desk.session.folder.path.iterdir()) == [
         "base.json", "commit.lock", "history", "lock", "session.json", "work",
     ]  # fmt: skip
+
+
+def test_what_has_to_be_converted_first_is_planned_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plans of thousands of files take their time, and the first look's would be for nothing."""
+    plans = []
+
+    def counted(*args: Any, **how: Any) -> Plan:
+        plans.append(make_plan(*args, **how))
+        return plans[-1]
+
+    monkeypatch.setattr("romfsfs.session.session.make_plan", counted)
+    desk.open()
+    desk.write("app.py", b"planned = 1\n")
+    report = desk.commit()
+    assert "app.mpy" in desk.stored()
+    assert plans == [report.plan]
 
 
 def test_scripts_are_converted_side_by_side(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
