@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -37,7 +37,6 @@ from romfsfs.errors import (
     RomfsError,
     UsageError,
 )
-from romfsfs.session.connect import unremembered
 from romfsfs.session.rebase.push import PushOptions, PushResult, check_fit, push_all
 from romfsfs.system.errors import os_error
 from romfsfs.system.files import digest_fd
@@ -356,7 +355,6 @@ class Line:
                 raise _LeftAlone(f"{said} on {name}, no {order.board}: left alone")
             if unique_id(info) in self._written:
                 raise _LeftAlone(f"{info.name} was written before: left alone")
-            with nullcontext() if order.options.backup else unremembered(info):
-                yield device
+            yield device
         finally:
             device.close()

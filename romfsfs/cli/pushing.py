@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import click
@@ -24,9 +23,8 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reports import HELD, say_tried, wait_for, write_record, write_text
-from romfsfs.devices.base import Device
 from romfsfs.errors import RomfsError, UsageError, shell_word
-from romfsfs.session.connect import device, unremembered
+from romfsfs.session.connect import device
 from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
 
 
@@ -89,17 +87,9 @@ def push(
         order = Order(image, board, partition, options)
         code = every(output, order, cameras, log, report, watch=watch)
     else:
-
-        @contextmanager
-        def connect(name: str) -> Iterator[Device]:
-            with (
-                device(name, board, partition, slot) as opened,
-                unremembered(opened.info()) if no_backup else nullcontext(),
-            ):
-                yield opened
-
         wait_for(output, cameras if wait else [], partition)
         with output.progress() as progress:
+            connect = partial(device, board=board, partition=partition, slot=slot)
             outcomes = push_all(image, cameras, connect, options, progress)
         code = max(report(camera, outcome) for camera, outcome in outcomes.items())
     report.end()

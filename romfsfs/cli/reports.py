@@ -50,8 +50,11 @@ def say_warnings(output: Output, problems: Iterable[Problem], before: str = "") 
 def say_commit(output: Output, name: str, report: CommitReport) -> None:
     """What a commit did."""
     say_warnings(output, report.plan.problems)
+    if report.recovered:
+        output.say(f"{name}: interrupted before, now {report.recovered}")
     if report.clean:
-        output.say(f"{name}: nothing to commit, nothing written")
+        more = "else " if report.recovered else ""
+        output.say(f"{name}: nothing to commit, nothing {more}written")
         return
     if report.write is None:
         blocks = f", {report.blocks} erase blocks differ" if report.blocks is not None else ""

@@ -22,14 +22,14 @@ from romfsfs.session.connect import device, session_device
 from romfsfs.session.diff import changes_between, diff_images, diff_session
 from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep import history
-from romfsfs.session.plan.shadow import Change
 from romfsfs.session.rebase.commit import CommitOptions, commit_to
 from romfsfs.session.rebase.commit import commit as commit_session
+from romfsfs.session.rebase.recovery import refuse_unfinished
 from romfsfs.session.rebase.undo import undo as undo_session
 from romfsfs.session.rebase.undo import undo_target
 from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
-from romfsfs.session.session import Look
+from romfsfs.session.session import Look, Session
 from romfsfs.session.tree.restore import selected
 
 _WHERE = where("[DIR or SOURCE]", required=False)
@@ -208,7 +208,7 @@ def revert(
     wanted = _paths(found, paths)
     if not (wanted or yes or confirmed(output, f"Drop all edits of {found.session.info.name}?")):
         return EXIT_FAILURE
-    changed = revert_session(found.session, wanted, found.mountpoint)
+    changed = revert_session(found.session, wanted, found.mountpoint, say=output.say)
     for path in changed:
         output.say(f"  {printable(path)}")
     output.say(f"{count_text(len(changed), 'change')} reverted")
@@ -238,11 +238,11 @@ def undo(
     """
     found = find_session(where, partition, slot)
     session = found.session
-    wanted = undo_target(session, number)
-    changes = list(changes_between(session.base_image, session.folder.image(wanted.digest)))
     if dry_run:
+        refuse_unfinished(session)
+        wanted = undo_target(session, number)
         output.json({"restored": wanted.number, "digest": wanted.digest, "write": None})
-        _say_undone(output, wanted, changes)
+        _say_undone(output, session, session.base.digest, wanted)
         return
     with session_device(session) as opened, output.progress() as progress:
         entry, report = undo_session(
@@ -255,13 +255,17 @@ def undo(
         "write": reports.write_record(report),
     }
     output.json(record)
-    _say_undone(output, wanted, changes)  # now that it is true
+    before = history.entries(session.folder)[-2]  # the log ended with what was undone
+    _say_undone(output, session, before.digest, entry)
     output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
 
 
 def _say_undone(
-    output: Output, wanted: history.HistoryEntry, changes: list[tuple[Change, str]]
+    output: Output, session: Session, digest: str, wanted: history.HistoryEntry
 ) -> None:
+    """digest: of the image that it takes the place of."""
+    image = session.folder.image
+    changes = list(changes_between(image(digest), image(wanted.digest)))
     output.say(f"back to image {wanted.number}: {wanted.size:,} B, "
                f"{printable(wanted.summary or wanted.kind)}")  # fmt: skip
     shown = changes if output.verbose else changes[:_SHOWN]

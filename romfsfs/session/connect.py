@@ -7,13 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.base import Device
 from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
-from romfsfs.session.keep.folder import SessionFolder, all_sessions, folder_of
+from romfsfs.session.keep.folder import SessionFolder, all_sessions
 from romfsfs.session.keep.state import SessionInfo
-from romfsfs.session.opening import drop
 from romfsfs.session.session import Session, sessions
 
 
@@ -41,16 +40,6 @@ def _refuse_changed(source: str) -> None:
         return
     for folder, info in here:
         folder.refuse_changed(info.name)
-
-
-@contextmanager
-def unremembered(info: DeviceInfo) -> Iterator[None]:
-    """What a block keeps of a device is dropped at its end, unless something was known of it."""
-    folder = folder_of(info.key)
-    known = folder.info.exists()
-    yield
-    if not known and folder.path.exists():
-        drop(folder, info.name)
 
 
 @contextmanager

@@ -32,21 +32,20 @@ def enter(
     resumed. Raises as `lock_for_mount`, `session_for` and `make_ready` do."""
     found = device.info()
     folder = make_folder(found.key)
-    lock = folder.lock_for_mount(found.name)
-    before = folder.info.read_bytes() if folder.info.exists() else None
-    try:
-        session = session_for(device, source, chosen)
-        resumed = make_ready(session, device, new=chosen.new, progress=progress)
-        with contextlib.suppress(OSError, RomfsError):  # of no use to this mount
-            drop_abandoned()
-    except BaseException:
-        with lock:
-            if before is not None:
-                save(folder.info, before)  # its edits are still for the board that they were for
-            elif not (folder.base.exists() or folder.work.exists()):
-                remove_folder(folder.path)  # nothing was read: there is nothing to remember
-        raise
-    return session, lock, resumed
+    with folder.provisional(found.name):
+        lock = folder.lock_for_mount(found.name)
+        before = folder.info.read_bytes() if folder.info.exists() else None
+        try:
+            session = session_for(device, source, chosen)
+            resumed = make_ready(session, device, new=chosen.new, progress=progress)
+            with contextlib.suppress(OSError, RomfsError):  # of no use to this mount
+                drop_abandoned()
+        except BaseException:
+            with lock:
+                if before is not None:
+                    save(folder.info, before)  # its edits are still for the board they were for
+            raise
+        return session, lock, resumed
 
 
 def drop_abandoned() -> list[str]:

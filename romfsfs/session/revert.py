@@ -32,10 +32,12 @@ def revert(
     paths: Sequence[str] = (),
     root: Path | None = None,
     connect: Callable[[Session], AbstractContextManager[Device]] = session_device,
+    say: Callable[[str], None] = log.info,
 ) -> list[str]:
     """Bring paths (all, if none is given) back to what was last read or committed; which changed.
 
-    What was interrupted is finished first, for which `connect` opens the target.
+    What was interrupted is finished first, for which `connect` opens the target, and `say` tells
+    how that went.
     root: the mountpoint when the session is mounted; SessionBusy if it is and that was not said.
     UsageError for a path that is neither in the work tree nor in the base. Not mounted and no
     path: the edits are dropped as a whole (files that are never packed stay), and the next mount
@@ -43,7 +45,7 @@ def revert(
     """
     if session.interrupted:
         with connect(session) as device:
-            recover(session, device, mounted=Mounted(root))
+            say(f"{session.info.name}: {recover(session, device, mounted=Mounted(root))}")
     if root is not None:
         with session.folder.lock_for_change(session.info.name):
             return _revert(session, paths, root)

@@ -11,6 +11,9 @@ from collections.abc import Callable
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session, tree
 
+from romfsfs.devices.serial_camera.camera import SerialCamera
+from romfsfs.errors import DeviceLost
+from romfsfs.session.keep import history
 from romfsfs.session.session import Session
 from romfsfs.simulator import Simulator
 
@@ -327,3 +330,84 @@ def test_a_camera_is_listed_where_there_is_no_place_for_state(
     connect("OPENMV4P", images={0: BEFORE})
     monkeypatch.setenv("ROMFSFS_STATE_DIR", "/proc/none")
     assert "notes.txt" in rig.ok("ls", "camera")
+
+
+@pytest.mark.parametrize("words", ["recover", "push theirs.img", "push third.img"])
+def test_what_a_push_had_overwritten_is_in_the_log(rig: Rig, connect: Connect, words: str) -> None:
+    """Somebody else wrote the camera after the push was cut, and nothing finishes it any more."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    theirs = make_image("OPENMV4P", size=60 * KIB, theirs_txt=b"theirs")
+    for name, image in (
+        ("given.img", make_image("OPENMV4P", size=100 * KIB)), ("theirs.img", theirs),
+        ("third.img", make_image("OPENMV4P", size=80 * KIB)),
+    ):  # fmt: skip
+        (rig.folder / name).write_bytes(image)
+    camera.faults.power_cut_after_programmed(50 * KIB)
+    assert rig.run("push", "given.img", "camera").code == 5
+    camera.replug()
+    camera.flash[0].load(theirs)
+    rig.ok(*words.split(), "camera")
+    first = history.entries(only_session().folder)[0]
+    assert only_session().folder.image(first.digest).read_bytes() == BEFORE
+    rig.prepare("camera")
+    rig.ok("undo", "camera", "--to", "0")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
+def test_a_forced_commit_given_up_leaves_the_log_as_the_session_stands(
+    rig: Rig, connect: Connect
+) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = rig.prepare("camera")
+    (session.work / "notes.txt").write_text(EDITED)
+    unseen = make_image("OPENMV4P", size=50 * KIB, unseen_txt=b"unseen")
+    camera.flash[0].load(unseen)
+    camera.faults.power_cut_after_programmed(9 * KIB)
+    assert rig.run("commit", "camera", "--force").code == 5
+    camera.replug()
+    camera.flash[0].load(make_image("OPENMV4P", size=60 * KIB, theirs_txt=b"theirs"))
+    assert "given up" in rig.ok("recover", "camera")
+    images = [session.folder.image(e.digest).read_bytes()
+              for e in history.entries(session.folder)]  # fmt: skip
+    assert images == [BEFORE, unseen, BEFORE]
+
+
+def test_a_commit_says_that_it_finished_another(rig: Rig, connect: Connect) -> None:
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    said = rig.ok("commit", "camera")
+    assert "interrupted before, now finished" in said
+    assert "nothing to commit, nothing else written" in said
+    assert is_new(camera)
+    (session.work / "notes.txt").write_text("third")
+    assert "interrupted" not in rig.ok("commit", "camera")
+
+
+def test_an_undo_says_what_it_went_back_to(rig: Rig, connect: Connect) -> None:
+    """The commit that it finishes first is in the log by then, and is what it undoes."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+    done = rig.run("undo", "camera", "--dry-run")
+    assert (done.code, "a commit was interrupted" in done.error) == (1, True)
+    said = rig.ok("undo", "camera")
+    assert "back to image 0" in said
+    assert "  D app.mpy" in said
+    assert "interrupted before, finished" in said
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+    assert len(history.entries(only_session().folder)) == 3
+
+
+@pytest.mark.parametrize("words", ["recover camera", "revert camera --yes"])
+def test_a_restart_that_nothing_confirms_is_told(
+    rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """Of a camera whose write is finished and verified: the command did what it was to do."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
+
+    def restart(self: SerialCamera) -> None:
+        raise DeviceLost("the camera does not confirm the reset")
+
+    monkeypatch.setattr(SerialCamera, "restart", restart)
+    assert "finished; the camera's restart was not confirmed: the cam" in rig.ok(*words.split())
+    assert is_new(camera)

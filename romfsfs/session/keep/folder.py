@@ -193,6 +193,26 @@ class SessionFolder:
             stack.enter_context(self.lock_for_change(name))
             yield
 
+    @contextlib.contextmanager
+    def provisional(self, name: str, drops: bool = False) -> Iterator[None]:
+        """A session that this block makes goes again where nothing came of it: no base, no edits,
+        no log and nothing to recover. The block takes the locks that it needs, and lets them go.
+
+        drops: it goes also where something did, unless the block fails.
+        """
+        known = self.info.exists()
+        try:
+            yield
+        except BaseException:
+            drops = False
+            raise
+        finally:
+            if not known and self.path.exists():
+                with contextlib.suppress(SessionBusy, OSError), self.lock_unmounted(name):
+                    left = (self.base, self.work, self.record, *self.history.glob("*.json"))
+                    if drops or not any(path.exists() for path in left):
+                        remove_folder(self.path)
+
 
 def sessions_dir() -> Path:
     """The folder of all sessions, made for this user alone."""

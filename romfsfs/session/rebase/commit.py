@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import CapacityError, ImageFormatError, RomfsError, UsageError
+from romfsfs.errors import CapacityError, UsageError
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import Layout, canonical
-from romfsfs.session.keep.images import open_image, parse_fd
+from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.state import Base, BaseEntry
 from romfsfs.session.keep.steps import reached
@@ -26,9 +25,9 @@ from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
-from romfsfs.session.rebase.push import PushOptions, push
+from romfsfs.session.rebase.push import PushOptions, push, refuse_other_files
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked
+from romfsfs.session.rebase.recovery import recover_locked, refuse_unfinished
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
@@ -60,7 +59,8 @@ class CommitOptions(WriteOptions):
 class CommitReport(NamedTuple):
     """clean: there was nothing to commit, and nothing was written. size: of the image, bytes.
 
-    blocks: erase blocks of the partition that change, None for a file.
+    blocks: erase blocks of the partition that change, None for a file. recovered: what became of
+    something that was interrupted before, '' if nothing was.
     """
 
     clean: bool
@@ -70,6 +70,7 @@ class CommitReport(NamedTuple):
     digest: str = ""
     write: WriteReport | None = None
     blocks: int | None = None
+    recovered: str = ""
 
 
 def commit(
@@ -90,8 +91,11 @@ def commit(
     if options.tries:
         refuse_trial(device.info())
     with folder.lock_for_change(session.info.name, "commit"):
-        _recover(session, target, options.dry_run, mounted, progress)
-        if not options.dry_run:
+        recovered = ""
+        if options.dry_run:
+            refuse_unfinished(session)
+        else:
+            recovered = recover_locked(session, target, mounted=mounted, progress=progress)
             settle(folder)
         over = options.force and not target.unchanged_since(session.held())
 
@@ -111,7 +115,9 @@ def commit(
             )  # fmt: skip
             base = session.base
             if made.encoded is None or (made.encoded.digest == base.digest and not over):
-                return CommitReport(True, made.plan, made.shadow, base.size, base.digest)
+                return CommitReport(
+                    True, made.plan, made.shadow, base.size, base.digest, recovered=recovered
+                )
             blocks = _differing_blocks(session, target)
             if options.dry_run:
                 if not options.force and not target.unchanged_since(session.held()):
@@ -126,25 +132,13 @@ def commit(
             write = tried(device, write, changed(base, session.base), progress)
         if options.restart:
             write = restarted(device, write)
-        return _report(made, made.encoded, write, blocks)
+        return _report(made, made.encoded, write, blocks)._replace(recovered=recovered)
 
 
 def _report(
     made: Prepared, encoded: Encoded, write: WriteReport | None, blocks: int | None = None
 ) -> CommitReport:
     return CommitReport(False, made.plan, made.shadow, encoded.size, encoded.digest, write, blocks)
-
-
-def _recover(
-    session: Session, target: Target, dry_run: bool, mounted: Mounted, progress: Progress
-) -> None:
-    if session.interrupted and dry_run:
-        raise RomfsError(
-            "a commit was interrupted, which a dry run does not finish",
-            where=session.info.name,
-            next_step=f"romfsfs recover {session.info.argument}",
-        )
-    recover_locked(session, target, mounted=mounted, progress=progress)
 
 
 def _carry_out(
@@ -228,7 +222,7 @@ def commit_to(
             if target.atomic:
                 with target.alone():
                     held = target.keep_copy(folder, progress)
-                    _refuse_other_files(folder.found, found.name, held, options.force)
+                    refuse_other_files(held, folder.found, found.name, options.force)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
                 how = PushOptions(options.force, options.restart, options.tries, options.slot)
@@ -241,20 +235,6 @@ def commit_to(
         finally:
             folder.staged.unlink(missing_ok=True)
             folder.found.unlink(missing_ok=True)
-
-
-def _refuse_other_files(copy: Path, name: str, held: Held, force: bool) -> None:
-    """A name that was mistyped must not cost a file that is no image."""
-    if force or held.digest is None:
-        return
-    try:
-        with open_image(copy):
-            return
-    except ImageFormatError as error:
-        raise ImageFormatError(
-            error.reason, error.offset, where=name,
-            next_step="nothing was written; choose another name, or --force replaces the file",
-        ) from None  # fmt: skip
 
 
 def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layout:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport
@@ -20,17 +21,18 @@ from romfsfs.errors import (
     shell_word,
 )
 from romfsfs.session.keep.folder import make_folder
-from romfsfs.session.keep.images import parse
+from romfsfs.session.keep.images import open_image, parse
 from romfsfs.session.keep.state import Base
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.problems import ERROR, WARNING, told
 from romfsfs.session.rebase.read import base_of, session_for
-from romfsfs.session.rebase.record import Record, forget
+from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held, Target
 from romfsfs.session.rebase.transaction import (
     WriteOptions,
+    give_up,
     look,
     no_space,
     rebase,
@@ -76,7 +78,8 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
 
 @dataclass(frozen=True, slots=True)
 class PushOptions(WriteOptions):
-    """backup: keep what it held in the log. kind: what the log calls it, 'push' or 'reset'."""
+    """backup: keep what it held in the log; without it nothing is remembered of a camera that was
+    not known. kind: what the log calls it, 'push' or 'reset'."""
 
     backup: bool = True
     kind: str = "push"
@@ -102,7 +105,8 @@ def push(
     folder = make_folder(info.key)
     if folder.mounted_at() is not None:  # nor must its session change
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
-    with folder.lock_for_change(info.name):
+    drops = not options.backup
+    with folder.provisional(info.name, drops), folder.lock_for_change(info.name):
         session, target = session_for(device, source), options.target(device)
         with target.alone():
             interrupted = _interrupted(session, target)
@@ -112,7 +116,8 @@ def push(
                 before = _before(session, target, options, interrupted, progress)
                 there = device.matches(image, size)  # boot loaders know when they have been read
             if there is True:
-                forget(folder)
+                if interrupted is not None:
+                    give_up(session, interrupted)
                 return None
             base = _staged(session, image, size)
             record = Record(options.kind, before, base, session.tree_base, f"from {name}")
@@ -196,17 +201,36 @@ def _before(
     progress: Progress,
 ) -> Held:  # fmt: skip
     """What the camera holds now; after an interrupted write, what it held before that."""
-    before = look(session, target, progress) if options.backup else Held("", 0)
+    looks = options.backup or target.atomic  # a file is compared with that when it is replaced
+    before = look(session, target, progress) if looks else Held("", 0)
     # Half of an image is one by its header, and only boot loaders may leave that.
     half = target.device.info().header_unit > 0
-    if interrupted is not None and (half or not before.size):
-        return interrupted.before
-    if before.digest == "" and options.backup and not options.force:
-        raise ImageFormatError(
-            "what it holds is not an image", 0, where=session.info.name,
-            next_step="it cannot be backed up; --force overwrites it",
-        )  # fmt: skip
+    if interrupted is not None:
+        if half or not before.size:
+            return interrupted.before
+        give_up(session, interrupted)
+    if looks:
+        copy = session.folder.image(before.digest or "")
+        refuse_other_files(before, copy, session.info.name, options.force)
     return before
+
+
+def refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
+    """ImageFormatError where a target holds what is no image: a name that was mistyped must not
+    cost a file. copy: of what it holds."""
+    if force or held.digest is None:
+        return
+    reason, offset = "what it holds is not an image", 0
+    if held.digest:
+        try:
+            with open_image(copy):
+                return
+        except ImageFormatError as error:
+            reason, offset = error.reason, error.offset
+    raise ImageFormatError(
+        reason, offset, where=name,
+        next_step="nothing was written; choose another name, or --force replaces what it holds",
+    )  # fmt: skip
 
 
 def _staged(session: Session, image: BinaryIO, size: int) -> Base:

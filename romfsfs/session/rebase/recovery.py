@@ -7,17 +7,16 @@ be repeated. Edits are never touched.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from pathlib import Path
 
 from romfsfs.devices.base import Device
-from romfsfs.errors import DeviceError, ImageFormatError, RomfsError
+from romfsfs.errors import ImageFormatError, RomfsError
 from romfsfs.session.keep import history
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.target import Held, Target, target_of
-from romfsfs.session.rebase.transaction import UNMOUNTED, Mounted, finish, write
+from romfsfs.session.rebase.transaction import UNMOUNTED, Mounted, finish, give_up, restart, write
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, digest_file, no_progress
 
@@ -35,7 +34,8 @@ def recover(
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> str:
-    """Finish or roll back what was interrupted; says which, '' if nothing was.
+    """Finish or roll back what was interrupted; says which, and if the camera's restart was not
+    confirmed; '' if nothing was.
 
     A file target is the old image or the new one: the books are brought in line. A camera may
     hold neither: the new image is written (rollback: what it held before), verified. But where
@@ -47,10 +47,19 @@ def recover(
         done = recover_locked(
             session, target, rollback=rollback, mounted=mounted, progress=progress
         )
-        if done:
-            with contextlib.suppress(DeviceError):  # what it holds is right and verified
-                device.restart()
-        return done
+        note = restart(device) if done else ""
+        return f"{done}; {note}" if note else done
+
+
+def refuse_unfinished(session: Session) -> None:
+    """RomfsError where something was interrupted, for a dry run, which finishes nothing."""
+    if session.interrupted:
+        raise RomfsError(
+            f"a {Record.load(session.folder).kind} was interrupted, which a dry run does not "
+            "finish",
+            where=session.info.name,
+            next_step=f"romfsfs recover {session.info.argument}",
+        )
 
 
 def recover_locked(
@@ -92,7 +101,7 @@ def _recover(
         forget(folder)
         return _ROLLED_BACK
     elif _is_somebody_elses(session, target, record, progress):
-        forget(folder)
+        give_up(session, record)
         return _GIVEN_UP
     elif not rollback:
         _check_whole(session, record, new)

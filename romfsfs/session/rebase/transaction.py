@@ -233,10 +233,30 @@ def _bring_tree_along(session: Session, record: Record, root: Path | None) -> No
     )  # fmt: skip
 
 
+def give_up(session: Session, record: Record) -> None:
+    """Somebody else wrote the target since: nothing is finished. What it held before went with the
+    first erase: that is entered into the log, before the image that the session stands on."""
+    folder = session.folder
+    standing = [e for e in history.entries(folder) if e.number <= record.logged][-1:]
+    _enter_unseen(folder, record)
+    for entry in standing:
+        again = entry._replace(kind="read", summary="as before", restores=-1)
+        history.add(folder, again, since=record.logged)
+    forget(folder)
+
+
 def _enter(session: Session, record: Record) -> None:
     """The log ends with the base's image; one that was overwritten unseen comes before it."""
-    folder, before, base = session.folder, record.before, record.base
-    if before.unseen and before.digest not in ("", base.target_digest):
+    folder, base = session.folder, record.base
+    _enter_unseen(folder, record)
+    if not base.fresh:
+        summary = _said(record.summary, base.target_digest, base.image_size)
+        _add(folder, record, record.kind, base.target_digest, base.size, summary, record.restores)
+
+
+def _enter_unseen(folder: SessionFolder, record: Record) -> None:
+    before = record.before
+    if before.unseen and before.digest not in ("", record.base.target_digest):
         with contextlib.suppress(ImageFormatError):  # what is no image is not gone back to
             size = 0
             if before.size:
@@ -244,9 +264,6 @@ def _enter(session: Session, record: Record) -> None:
                     size = image.size
             summary = _said("as found before it was overwritten", before.digest, size)
             _add(folder, record, "read", before.digest, before.size, summary)
-    if not base.fresh:
-        summary = _said(record.summary, base.target_digest, base.image_size)
-        _add(folder, record, record.kind, base.target_digest, base.size, summary, record.restores)
 
 
 def _said(summary: str, digest: str | None, image_size: int) -> str:
@@ -277,17 +294,22 @@ def target_changed(session: Session) -> TargetChanged:
 
 
 def restarted(device: Device, report: WriteReport) -> WriteReport:
-    """Restart the camera so that `/rom` is what was written; a report that says if nothing
-    confirmed it (it may have restarted all the same).
+    """The report, with a note if the camera did not `restart`."""
+    note = restart(device)
+    return replace(report, notes=(*report.notes, note)) if note else report
+
+
+def restart(device: Device) -> str:
+    """Restart the camera so that `/rom` is what was written; what to say if nothing confirmed it
+    (it may have restarted all the same), else ''.
 
     The image is written and verified by then: a camera that goes away now is no failed commit.
     """
     try:
         device.restart()
     except DeviceError as error:
-        note = f"the camera's restart was not confirmed: {error.line}"
-        return replace(report, notes=(*report.notes, note))
-    return report
+        return f"the camera's restart was not confirmed: {error.line}"
+    return ""
 
 
 def no_space(session: Session, error: OSError, doing: str) -> RomfsError:

@@ -42,7 +42,7 @@ def undo(
     """
     target = target_of(device, slot)
     with session.folder.lock_for_change(session.info.name):
-        recover_locked(session, target, mounted=mounted, progress=progress)
+        recovered = recover_locked(session, target, mounted=mounted, progress=progress)
         wait_for_writers(session, mounted.writers)
         wanted = undo_target(session, number)
         if session.has_work and not session.status().clean:
@@ -71,6 +71,8 @@ def undo(
             record = Record("undo", before, base, session.tree_base, said, wanted.number)
             report = rebase(session, target, record, mounted, progress)
         assert report is not None
+        if recovered:
+            report = replace(report, notes=(f"interrupted before, {recovered}", *report.notes))
         return wanted, restarted(device, report) if restart else report
 
 
