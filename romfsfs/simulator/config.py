@@ -27,7 +27,8 @@ class PartitionConfig:
 
     kind: "nor" (erase to FF, programming clears bits) or "mram" (no erase, words overwritten).
     word: bytes the hardware programs at once; a shorter tail is dropped without an error on
-    internal flash ("nor") and padded with whatever lies behind the buffer on MRAM.
+    internal flash ("nor") and padded with whatever lies behind the buffer on MRAM and by block
+    devices (rp2: words are pages of 256 bytes), which ignore an address within a word.
     whole_words: as the H7's driver, which refuses an address within a word and fills up a shorter
     tail with FF.
     min_write: what the erase call answers; the H7 says 16 where its words have 32 bytes.

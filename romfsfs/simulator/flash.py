@@ -104,12 +104,15 @@ class Partition:
         if offset < 0 or offset + len(data) > self.config.size:
             return EINVAL
         word = self.config.word
-        if self.config.whole_words and offset % word:
+        if offset % word and self.config.whole_words:
             return -EIO
+        block_device = self.config.access == "block"
+        if offset % word and block_device:
+            return 0
         tail = len(data) % word
         if tail:
             self._statistics.dropped_tails += 1
-            if self.config.kind == "mram":
+            if self.config.kind == "mram" or block_device:
                 data += b"\xa5" * (word - tail)
             elif self.config.whole_words:
                 data += b"\xff" * (word - tail)

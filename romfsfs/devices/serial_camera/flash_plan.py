@@ -50,7 +50,8 @@ class Geometry:
     """How a partition can be changed; bytes. readable: how far it may be read.
 
     write_unit: the minimum write where nothing is erased; elsewhere the erase's answer tells it.
-    word: what the hardware programs at once, where the answer says less.
+    word: what the hardware programs at once, where the answer says less. A PAGE: of NOR flash, so
+    that it may be written again where it was FF.
     """
 
     size: int
@@ -63,15 +64,16 @@ class Geometry:
     @classmethod
     def of(
         cls, size: int, erase_size: int | None, *, erases_ranges: bool, readable: int,
-        small_words: bool = False,
+        word: int | None = None,
     ) -> Geometry:  # fmt: skip
         """From the erase size that camera or board table gives; None: everything is one unit.
-        small_words: its internal flash is no H7's."""
+        word: None where only that tells it."""
         if erase_size is not None and erase_size <= _LARGEST_WRITE_UNIT:
             return cls(size, _MRAM_BLOCK, "never", readable, max(erase_size, 16))
         block = min(erase_size or size, size)
         mode: Mode = "ranges" if erases_ranges and block < size else "prefix"
-        word = _INTERNAL_WORD if block > _LARGEST_NOR_BLOCK and not small_words else 0
+        if word is None:
+            word = _INTERNAL_WORD if block > _LARGEST_NOR_BLOCK else 0
         return cls(size, block, mode, readable, word=word)
 
     def limit(self, image_size: int) -> int:
@@ -247,6 +249,9 @@ def operations(plan: FlashPlan, image: BinaryIO, sealing: int, chunk: int) -> It
         if span.start in erases:
             yield Operation("erase", span.start, erases[span.start])
         yield from _chunks(span, image, chunk, span.start)
+    if plan.geometry.word == PAGE:
+        data = b"\xff" * _DEFAULT_WRITE + block_at(image, _DEFAULT_WRITE, sealing)
+        yield from _written_pages(0, data)
     for span in first_block:
         yield from _chunks(span, image, chunk, max(span.start, sealing))
 

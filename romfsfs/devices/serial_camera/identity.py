@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from romfsfs.boards import Board, get_board
 from romfsfs.devices.base import UNKNOWN, DeviceInfo, PartitionState
-from romfsfs.devices.serial_camera.flash_plan import UNREADABLE_TAIL, Geometry
+from romfsfs.devices.serial_camera.flash_plan import PAGE, UNREADABLE_TAIL, Geometry
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
 from romfsfs.image.reader import image_size, is_blank
@@ -84,9 +84,11 @@ def geometry(partition: PartitionFacts, board: Board | None, machine: str) -> Ge
     erase_size = partition.erase_size or _table(partition, board)[1]
     if not partition.erase_size and partition.min_write == MRAM_WORD and erase_size == NOR_SECTOR:
         erase_size = MRAM_WORD
+    # Block devices program whole pages and say nothing of it (micropython: ports/rp2/rp2_flash.c).
+    word = PAGE if partition.kind == "block" else 0 if "STM32F" in machine else None
     return Geometry.of(
         partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable,
-        small_words="STM32F" in machine,
+        word=word,
     )  # fmt: skip
 
 

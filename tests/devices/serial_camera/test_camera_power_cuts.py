@@ -29,6 +29,11 @@ CAMERAS: dict[str, tuple[str, int, dict[str, Any]]] = {
         0,
         {"partitions": (PartitionConfig(24 * KIB, access="block"),)},
     ),
+    "block device of whole pages": (
+        "OPENMV_RT1060",
+        0,
+        {"partitions": (PartitionConfig(24 * KIB, access="block", word=256),)},
+    ),
     "F4": (
         "OPENMV3",
         0,

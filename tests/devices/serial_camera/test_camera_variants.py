@@ -62,7 +62,8 @@ def write_and_read(simulator: Simulator, partition: int, first: bytes, second: b
 @pytest.mark.parametrize("access", ["memory", "block"])
 def test_firmwares(simulate: Callable[..., Simulator], firmware: str, access: str) -> None:
     changes: dict[str, Any] = dict(FIRMWARES[firmware])
-    partitions = (PartitionConfig(256 * KIB, access=access),)
+    word = 256 if access == "block" else 1  # as rp2's, and so mimxrt's too
+    partitions = (PartitionConfig(256 * KIB, access=access, word=word),)
     with simulate("OPENMV_N6", partitions=partitions, **changes) as simulator:
         write_and_read(simulator, 0, make_image(150 * KIB), make_image(90 * KIB, 1))
 
