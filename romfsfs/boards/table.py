@@ -66,7 +66,7 @@ def get_board(name: str) -> Board:
 
         close = [each for each in known if len(wanted) > 1 and wanted in each]  # AE3, N6
         close = close or get_close_matches(wanted, known, n=3, cutoff=0.5)
-        asked = f", did you mean {' or '.join(close)}?" if close else ""
+        asked = f", did you mean {' or '.join(close)}?" if 0 < len(close) < 4 else ""
         raise UsageError(f"unknown board {name!r}{asked}", next_step="romfsfs boards lists them")
     return board
 

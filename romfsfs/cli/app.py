@@ -166,7 +166,7 @@ def _run(output: Output, arguments: list[str]) -> int:
         if not arguments or isinstance(error, _NO_ARGUMENTS):
             error.show()  # the help
         else:
-            output.error(usage_error(error))
+            output.error(usage_error(error, next((w for w in words if w in COMMANDS), "")))
         return EXIT_USAGE
     except click.Abort:
         raise KeyboardInterrupt from None

@@ -19,7 +19,7 @@ from romfsfs.desktop.installed import File, install, uninstall
 from romfsfs.desktop.notify import tell_not_mounted
 from romfsfs.desktop.units import RULE, rule, rule_command, units
 from romfsfs.devices.discovery import serial_cameras
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceBusy, RomfsError, SessionBusy, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceBusy, RomfsError, SessionBusy
 from romfsfs.system.files import home_dir
 from romfsfs.system.programs import find_on_path
 
@@ -93,7 +93,7 @@ def automount(
         else:
             output.say(f"one more step, once, as root:\n  {rule_command(program())}")
     elif what == "uninstall":
-        return _uninstall(output, [each.path for each in wanted], dry_run)
+        _uninstall(output, [each.path for each in wanted], dry_run)
     else:
         return _status(output, wanted, text)
     return EXIT_OK
@@ -133,23 +133,24 @@ def _start_units(output: Output) -> None:
         output.note(f"plug in again to mount: {', '.join(names)}")
 
 
-def _uninstall(output: Output, paths: list[Path], dry_run: bool) -> int:
-    if dry_run:
-        output.say("\n".join(f"would remove: {path}" for path in paths))
-        return EXIT_OK
-    removed, left = uninstall(paths)
-    for each in removed:
-        output.say(f"removed: {each}")
-    for each in left:
-        what = "it was edited since it was installed, and was left in place"
-        raise UsageError(what, where=str(each))
-    if removed:
+def _uninstall(output: Output, paths: list[Path], dry_run: bool) -> None:
+    found = remove(output, paths, dry_run=dry_run)
+    if found and not dry_run:
         _systemctl("daemon-reload")
     if RULE.exists():
         output.say(f"one more step, once, as root:\n  {rule_command(program(), remove=True)}")
-    elif not removed:
-        output.say("nothing was installed")
-    return EXIT_OK
+    elif not found:
+        output.say("nothing is installed")
+
+
+def remove(output: Output, paths: list[Path], *, dry_run: bool) -> list[Path]:
+    """Remove what was installed, and say so; what there was. What was edited since is left."""
+    removed, left = uninstall(paths, dry_run=dry_run)
+    for path in removed:
+        output.say(f"{'would remove' if dry_run else 'removed'}: {path}")
+    for path in left:
+        output.note(f"{path} was edited since it was installed, and is left in place")
+    return removed + left
 
 
 def _status(output: Output, wanted: list[File], text: str) -> int:

@@ -79,7 +79,7 @@ def answer(instruction: str) -> int:
 
 
 @click.command(epilog=_HOW)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def completion(output: Output, /, shell: str) -> None:
     """Print the script with which a shell completes commands, options, boards, image files,
@@ -88,4 +88,4 @@ def completion(output: Output, /, shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None
-    output.show(found(romfsfs, {}, "romfsfs", VARIABLE).source() + "\n")
+    output.show(found(romfsfs, {}, "romfsfs", VARIABLE).source())

@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 
 from romfsfs.cli import values
-from romfsfs.cli.automount import program
+from romfsfs.cli.automount import program, remove
 from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import PARTITION
 from romfsfs.desktop import file_managers as menus
 from romfsfs.desktop.file_managers import ACTIONS
-from romfsfs.desktop.installed import File, install, uninstall
+from romfsfs.desktop.installed import File, install
 from romfsfs.desktop.notify import notification_command
 from romfsfs.desktop.programs import DIALOGS, PROGRAMS, find_notifier, missing
 from romfsfs.desktop.units import config_home, data_home
@@ -113,28 +113,22 @@ def _install(output: Output, dry_run: bool) -> None:
 
 
 def _uninstall(output: Output, dry_run: bool) -> None:
-    files = [file.path for file in _files()]
     actions = menus.uca_path(config_home())
     present = _present(actions)
-    if dry_run:
-        for path in [*(path for path in files if path.exists()), actions]:
-            output.say(f"would remove or clean: {path}")
-        return
-    removed, left = uninstall(files)
-    if removed:
+    found = remove(output, [file.path for file in _files()], dry_run=dry_run)
+    if found and not dry_run:
         _refresh(output)
-    for path in removed:
-        output.say(f"removed: {path}")
-    for path in left:
-        output.note(f"{path} was edited since it was installed, and was left in place")
     if present is None or (cleaned := menus.without_actions(present)) == present:
-        return
-    if cleaned in (_present(menus.SYSTEM_UCA), menus.EMPTY_UCA):  # nobody has added to it
+        if not found:
+            output.say("nothing is installed")
+    elif dry_run:
+        output.say(f"would clean: {actions}")
+    elif cleaned in (_present(menus.SYSTEM_UCA), menus.EMPTY_UCA):  # nobody has added to it
         actions.unlink()
         output.say(f"removed: {actions}")
-        return
-    _write(actions, cleaned)
-    output.say(f"cleaned: {actions}")
+    else:
+        _write(actions, cleaned)
+        output.say(f"cleaned: {actions}")
 
 
 def _present(path: Path) -> bytes | None:

@@ -158,6 +158,6 @@ def _folder(name: str, path: Path) -> Check:
     if not os.access(parent, os.W_OK):
         variable = f"ROMFSFS_{name.partition(' ')[0].upper()}_DIR"
         remedy = f"export {variable}=DIR, a folder of yours"
-        return Check(name, False, True, f"{path}: {parent} cannot be written", remedy)
+        return Check(name, False, True, f"no permission to write to {parent}", remedy)
     free = shutil.disk_usage(parent).free
     return Check(name, True, True, f"{path}, {free >> 20:,} MiB free")

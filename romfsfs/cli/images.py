@@ -121,14 +121,12 @@ def info(output: Output, source: str, board: str | None, partition: int, as_map:
     record = _summary(image, digest, source, get_board(board) if board else None, partition)
     record["models"] = {path: each._asdict() for path, each in (models or {}).items()}
     output.json({**record, "slots": [slot.record() for slot in slots]})
-    counts = f"{count_text(record['files'], 'file')}, "
-    counts += count_text(record["directories"], "directory")
-    output.show(f"{title}: {record['size']:,} B, {counts}\n")
+    files, folders = record["files"], record["directories"]
+    counts = f"{count_text(files, 'file')}, {count_text(folders, 'directory')}"
+    output.show(f"{title}: {record['size']:,} B, {counts if image.size else 'blank'}\n")
     output.show(f"  sha256 {record['digest']}\n")
     if slots:
         output.show(f"  openmv-ota: {slots_text(slots)}\n")
-    if record["trailing"]:
-        output.show(f"  {record['trailing']:,} bytes follow the image\n")
     if record["capacity"] is not None:
         output.show(f"  {record['size'] / record['capacity']:.1%} of {record['capacity']:,} B\n")
     if models is None and any(is_model(path, b"") for path, _ in walk(image)):

@@ -114,11 +114,12 @@ def doctor(output: Output) -> int:
 
     found = list(checks())
     output.json([asdict(check) for check in found])
+    width = max(len(check.name) for check in found)
     for check in found:
         mark = "ok" if check.ok else "MISSING" if check.needed else "-"
-        output.show(f"{mark:>8}  {check.name:14} {check.detail}\n")
+        output.show(f"{mark:>8}  {check.name:{width}}  {check.detail}\n")
         if check.remedy:
-            output.show(f"{'':>8}  {'':14} {check.remedy}\n")
+            output.show(f"{'':>8}  {'':{width}}  {check.remedy}\n")
     return EXIT_FAILURE if any(check.needed and not check.ok for check in found) else EXIT_OK
 
 

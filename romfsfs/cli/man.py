@@ -17,7 +17,8 @@ def manual() -> str:
 
     lines = [f'.TH ROMFSFS 1 "" "romfsfs {__version__}" "User Commands"', ".SH NAME"]
     lines += ["romfsfs \\- edit the ROMFS of an OpenMV camera, or of an image file, as a directory"]
-    for title, said in _chapters(romfsfs, click.Context(romfsfs, info_name="romfsfs")):
+    context = click.Context(romfsfs, info_name="romfsfs", **romfsfs.context_settings)
+    for title, said in _chapters(romfsfs, context):
         lines += [f".SH {_plain(title)}", ".nf", *map(_plain, said.splitlines()), ".fi"]
     return "\n".join(lines) + "\n"
 

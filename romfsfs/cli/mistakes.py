@@ -13,9 +13,10 @@ import click
 from romfsfs.errors import UsageError
 
 
-def usage_error(error: click.UsageError) -> UsageError:
-    """A wrong command line: what is wrong with it, and the help that says what would be right."""
-    path = error.ctx.command_path if error.ctx else "romfsfs"
+def usage_error(error: click.UsageError, command: str) -> UsageError:
+    """A wrong command line: what is wrong with it, and the help that says what would be right.
+    command: the one that was called, which click does not always say."""
+    path = error.ctx.command_path if error.ctx else f"romfsfs {command}".strip()
     what = " ".join(error.format_message().split()).rstrip(".")
     what = what[0].lower() + what[1:]
     unknown = re.fullmatch(r"no such command '(.*?)'.*", what)

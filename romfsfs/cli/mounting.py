@@ -258,7 +258,7 @@ def _after(output: Output, session: Session, how: str) -> None:
     except SessionBusy:
         return  # mounted again already, or being committed: it is theirs now
     if status.clean and not session.interrupted:
-        output.say("nothing to commit; files that are not stored (.git, backups, sources) "
+        output.say("no edits are left; files that are not stored (.git, backups, sources) "
                    "are kept for the next mount")  # fmt: skip
         return
     edits = ("added", "modified", "deleted")

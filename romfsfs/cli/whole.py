@@ -18,7 +18,7 @@ from romfsfs.cli.parameters import partition
 from romfsfs.cli.reading import known_copy
 from romfsfs.cli.reports import HELD, fetching, refuse_existing, wait_for, write_record, write_text
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceAbsent, RomfsError, UsageError, shell_word
 from romfsfs.session.connect import device
 from romfsfs.session.keep.images import parse
 from romfsfs.session.plan.admission import admit_image
@@ -166,7 +166,7 @@ def _defaults(
     from romfsfs.ide.defaults import find_defaults
 
     if info.is_file:
-        next_step = "to empty it: romfsfs new --force"
+        next_step = f"to empty it: romfsfs new {shell_word(camera)} --board BOARD --force"
         raise UsageError("an image file, not a camera", where=camera, next_step=next_step)
     if info.board is None:
         what = "the board cannot be identified"

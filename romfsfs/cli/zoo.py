@@ -50,7 +50,7 @@ def zoo() -> None:
     """Models that can be added, from an OpenMV IDE or another model zoo."""
 
 
-@zoo.command("list")
+@zoo.command("list", short_help="The models that there are.")
 @click.argument("directory", metavar="[DIR]", required=False, shell_complete=values.mounts)
 @_source_options
 @click.option(
@@ -106,7 +106,7 @@ def _fits(size: int, capacity: int, free: int) -> str:
     return "too large" if size > capacity else "no room" if size > free else "fits"
 
 
-@zoo.command("add")
+@zoo.command("add", short_help="Copy a model and its labels into a mount.")
 @click.argument("model", shell_complete=values.models)
 @click.argument("directory", metavar="[DIR]", required=False, shell_complete=values.mounts)
 @_source_options

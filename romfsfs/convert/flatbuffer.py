@@ -116,7 +116,7 @@ class _Tensor(NamedTuple):
 def read_model(read: Reader, size: int) -> Model:
     """What the model of `size` bytes that `read` gives is made of. ModelError, OSError."""
     if size < 8 or read(4, 4) != IDENTIFIER:
-        raise ModelError("not a TFLite model: no TFL3 identifier", 4)
+        raise ModelError("no TFL3 identifier", 4)
     if size > MAX_BYTES:
         raise ModelError("larger than any camera's flash", 0)
     data = read(0, size)

@@ -225,6 +225,6 @@ def difference(old: str, new: str) -> str:
     """How two results of `described` differ, for people."""
     was, now = (dict(part.partition("=")[::2] for part in text.split("; ")) for text in (old, new))
     names = [name for name in {**was, **now} if name and was.get(name) != now.get(name)]
-    return ", ".join(
+    return "; ".join(
         f"{name} was {was.get(name, 'not set')}, is {now.get(name, 'not set')}" for name in names
     )

@@ -59,10 +59,10 @@ def install(files: list[File]) -> None:
             os.fchmod(out.fileno(), file.mode)
 
 
-def uninstall(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+def uninstall(paths: list[Path], *, dry_run: bool) -> tuple[list[Path], list[Path]]:
     """Remove those of these files that were installed: (removed, left because they were changed).
 
-    A folder named romfsfs that is empty then goes too.
+    A folder named romfsfs that is empty then goes too. dry_run: only say which.
     """
     known = _known()
     removed, left = [], []
@@ -74,12 +74,15 @@ def uninstall(paths: list[Path]) -> tuple[list[Path], list[Path]]:
         if present != written:
             left.append(path)
             continue
-        path.unlink()
         removed.append(path)
+        if dry_run:
+            continue
+        path.unlink()
         if path.parent.name == "romfsfs":
             with contextlib.suppress(OSError):  # there is something else in it
                 path.parent.rmdir()
-    _save(known)
+    if not dry_run:
+        _save(known)
     return removed, left
 
 

@@ -44,7 +44,7 @@ def find_notifier() -> str | None:
 def missing(names: Iterable[str]) -> list[str]:
     """A line for each of these programs that is neither there nor replaced by another."""
     return [
-        f"{name} is not installed, which {PROGRAMS[name].use}: {PROGRAMS[name].installing}"
+        f"{name} is not installed; it {PROGRAMS[name].use}: {PROGRAMS[name].installing}"
         for name in names
         if not any(map(find_on_path, DIALOGS if name == "zenity" else (name,)))
     ]

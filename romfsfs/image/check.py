@@ -32,7 +32,7 @@ def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
 
     misaligned     a file whose data does not lie at the alignment that `rules` want
     ide-name       a name that is not printable ASCII: the IDE and openmv-ota show and store `?`
-    trailing       bytes after the image record, which cameras ignore
+    trailing       bytes after the image record, which cameras ignore; not of what is blank
     """
     notes = list(image.notes)
     for path, node in walk(image):
@@ -46,8 +46,8 @@ def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
             if node.extent.size and node.extent.offset % alignment:
                 message = f"its data is at {node.extent.offset:#x}, not a multiple of {alignment}"
                 notes.append(Note("misaligned", path, message, node.extent.offset))
-    if image.trailing:
-        message = f"{image.trailing} bytes follow the image"
+    if image.trailing and image.size:
+        message = f"{image.trailing:,} bytes follow the image"
         notes.append(Note("trailing", "", message, image.size))
     return tuple(notes)
 

@@ -88,11 +88,11 @@ def read_image(buffer: Buffer) -> Image:
     size = payload + length
     if size > len(data):
         raise ImageFormatError(
-            f"truncated: the header declares {size} bytes, {len(data)} are there", len(data)
+            f"truncated: the header declares {size:,} bytes, {len(data):,} are there", len(data)
         )
     root, notes = _Reader(data, payload, size).read()
     if size % 2:
-        notes.append(Note("odd-length", "", f"the image has an odd length, {size} bytes", 0))
+        notes.append(Note("odd-length", "", f"the image has an odd length, {size:,} bytes", 0))
     return Image(root, size, tuple(notes), len(data) - size)
 
 

@@ -118,7 +118,7 @@ def test_doctor_for_a_user_without_a_home_or_a_name(
     monkeypatch.setattr("os.geteuid", lambda: 54321)
     assert main(["doctor"]) == EXIT_FAILURE
     said = capsys.readouterr().out
-    assert "MISSING  state folder   your home folder is not known" in said
+    assert "MISSING  state folder             your home folder is not known" in said
     assert "set $HOME, or $ROMFSFS_CACHE_DIR to a folder of yours" in said
     assert f"{os.getuid()} is not in the group" in said
 
@@ -259,7 +259,7 @@ def test_doctor_says_what_mount_would(
     monkeypatch.setattr("os.access", lambda path, mode: path != "/dev/fuse")
     main(["doctor"])
     said = capsys.readouterr().out
-    assert "MISSING  /dev/fuse      no permission to use /dev/fuse\n" in said
+    assert "MISSING  /dev/fuse                no permission to use /dev/fuse\n" in said
     assert "sudo chmod a+rw /dev/fuse\n" in said
 
 

@@ -229,5 +229,9 @@ def test_a_unit_that_was_edited_is_left(home: Path, capsys: pytest.CaptureFixtur
     with (home / UNIT).open("a") as file:
         file.write("Environment=A=b\n")
     assert main(["automount", "--install"]) == 2
-    assert main(["automount", "--uninstall"]) == 2
+    capsys.readouterr()
+    assert main(["automount", "--uninstall"]) == 0
+    assert (
+        f"{home / UNIT} was edited since it was installed, and is left" in capsys.readouterr().err
+    )
     assert (home / UNIT).exists()

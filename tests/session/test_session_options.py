@@ -127,7 +127,7 @@ def test_a_changed_option_makes_what_it_touches_stale(desk: Desk) -> None:
     desk.write("romfs.toml", b'["app.py"]\nconvert = false\n')
     assert desk.changes() == {"app.py": "M"}
     (note,) = [p.message for p in desk.session.status().problems if p.code == "stale"]
-    assert "convert was not set, is no" in note
+    assert "convert was not set, is no)" in note
     desk.commit()
     assert sorted(desk.stored()) == ["a.txt", "app.py", "lib/b.bin", "other.mpy"]
     assert desk.session.status().clean

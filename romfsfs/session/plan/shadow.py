@@ -210,7 +210,7 @@ class Deriver(NamedTuple):
                 return entry
             if (entry.stored_as, entry.digest) == (base.path, base.digest):
                 return _unchanged(base)._replace(signature=signature)
-            why = Diagnostic("info", "stale", f"made for another target, {stale}; a commit makes "
+            why = Diagnostic("info", "stale", f"made for another target ({stale}); a commit makes "
                              "it anew")  # fmt: skip
             return entry._replace(diagnostics=(*entry.diagnostics, why))
         except IsADirectoryError:  # a folder since the scan, which opens as a file does
