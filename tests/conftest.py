@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gc
 import os
 import signal
@@ -10,13 +11,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import needs
 import pytest
+from transcripts import Teller
 
 CHECKOUT = Path(__file__).parent.parent
 #: the marks that come with a fixture
@@ -62,6 +64,9 @@ hypothesis.settings.load_profile("romfsfs")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only what needs Python and libfuse")
+    parser.addoption(
+        "--update-transcripts", action="store_true", help="write what commands print anew"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -130,6 +135,29 @@ def _open_below(folder: Path) -> list[str]:
                 path = os.readlink(f"/proc/self/fd/{fd}")
                 found += [path] if path.startswith(f"{folder}/") else []
     return found
+
+
+@pytest.fixture
+def retell(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
+) -> Iterator[Callable[[Path], None]]:  # fmt: skip
+    """`retell(file)`: what the commands of a transcript print is what is written there."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ROMFSFS_PORTS", os.environ.get("ROMFSFS_PORTS", ""))
+    teller = Teller(tmp_path, tmp_path_factory.mktemp("bin"), capfd)
+
+    def call(file: Path) -> None:
+        written = file.read_text("utf-8")
+        now = teller.tell(written)
+        if request.config.getoption("update_transcripts"):
+            file.write_text(now, "utf-8")
+        else:
+            told = difflib.unified_diff(written.splitlines(), now.splitlines(), lineterm="")
+            assert not (lines := list(told)), "\n".join(["--update-transcripts?", *lines])
+
+    yield call
+    teller.close()
 
 
 @pytest.fixture(scope="session")

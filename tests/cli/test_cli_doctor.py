@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from cli_mounts import Ran
 
 from romfsfs.cli import doctor
-from romfsfs.errors import RomfsError
 
 NEEDED = {"libfuse", "/dev/fuse", "mpy-cross", "vela", "state folder", "cache folder"}
-
-
-@pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that has nothing, for a user who may do nothing."""
-
-    def fail(*arguments: Any, **options: Any) -> Any:
-        raise RomfsError("not there")
-
-    for name in ("load_binding", "check_device", "check_allow_other", "find_compiler", "version",
-                 "find_tool", "find_micropython"):  # fmt: skip
-        monkeypatch.setattr(doctor, name, fail)
-    monkeypatch.setattr(doctor, "find_on_path", lambda name: None)
-    monkeypatch.setattr(doctor.shutil, "which", lambda *_, **__: None)
-    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    monkeypatch.setattr(doctor.os, "getgroups", list)
-    monkeypatch.setattr(doctor, "_is_all_accessible", lambda: False)
-    monkeypatch.setattr(doctor, "_RULES", ())
 
 
 def test_what_no_mount_can_do_without(run: Callable[..., Ran], bare: None) -> None:
@@ -51,4 +31,4 @@ def test_what_only_some_boards_want_is_no_failure(
     monkeypatch.setattr(doctor, "find_on_path", lambda name: None)
     done = run("doctor")
     assert done.code == 0
-    assert "-  dfu-util       not installed; it writes to cameras in DFU mode" in done.out
+    assert "-  dfu-util                 not installed; it writes to cameras in DFU mode" in done.out

@@ -22,17 +22,6 @@ from romfsfs.session.session import Session
 Run = Callable[..., "tuple[int, str, str]"]
 
 
-@pytest.fixture
-def session(image: Path) -> Session:
-    """A session that was mounted and left with an edit."""
-    device = FileDevice(image)
-    with make_folder(str(image)).lock_for_mount("app.img"):
-        session = session_for(device, str(image))
-        make_ready(session, device)
-    (session.work / "a.txt").write_text("edited\n")
-    return session
-
-
 def test_a_status_and_its_exit_code_are_of_one_look(
     run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
