@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from romfsfs.devices.base import Device, DeviceInfo, WriteReport
+from romfsfs.devices.base import Device, DeviceInfo, OpenedModel, WriteReport
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import ImageFormatError, VerifyError
+from romfsfs.errors import DeviceError, ImageFormatError, VerifyError
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import image_size, read_image
 from romfsfs.image.writer import encode
@@ -179,3 +180,47 @@ class Flash(Device):
 
 class PowerLost(Exception):
     """The plug was pulled."""
+
+
+class Camera(Flash):
+    """A camera whose next write, restart or model may fail. says: what else `info` has.
+
+    error: how its next write ends; untouched: before anything was erased. restarts: how often it
+    was told to. models: what opening each answers; opened: those that were asked for.
+    """
+
+    def __init__(self, path: Path, size: int = 65536, **says: Any) -> None:
+        super().__init__(path, size)
+        self.says = says
+        self.error: BaseException | None = None
+        self.untouched = False
+        self.restarts = 0
+        self.fails_to_restart = False
+        self.models: dict[str, OpenedModel | DeviceError | None] = {}
+        self.opened: list[str] = []
+
+    def put(self, image: bytes) -> None:
+        """Somebody else's doing."""
+        self.path.write_bytes(image + b"\xff" * (self.size - len(image)))
+
+    def info(self) -> DeviceInfo:
+        return replace(super().info(), **self.says)
+
+    def write_image(self, *image: Any) -> WriteReport:
+        if self.error is None:
+            return super().write_image(*image)
+        if not self.untouched:
+            self._program(0, b"\0" * HEADER)
+        raise self.error
+
+    def restart(self) -> None:
+        self.restarts += 1
+        if self.fails_to_restart:
+            raise DeviceError("it is gone")
+
+    def open_model(self, path: str) -> OpenedModel | None:
+        self.opened.append(path)
+        said = self.models[path]
+        if isinstance(said, DeviceError):
+            raise said
+        return said

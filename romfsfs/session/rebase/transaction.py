@@ -140,8 +140,8 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
         if isinstance(error, DeviceAnswer) and _is_untouched(target, held):
             forget(folder)
         elif not target.atomic:
-            said = f"{error.next_step + '; ' if isinstance(error, DeviceError) else ''}"
-            error.next_step = said + _ways_on(session, record)
+            advice = error.next_step if isinstance(error, DeviceError) else ""
+            error.next_step = "; ".join(filter(None, [advice, _ways_on(session, record)]))
         raise
     except KeyboardInterrupt:
         if target.atomic:
