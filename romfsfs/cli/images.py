@@ -65,16 +65,15 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 @parameters.DIRECTORY
 @parameters.CAMERA_BOARD
 @parameters.PARTITION
+@parameters.SLOT
 @click.pass_obj
-def extract(
-    output: Output, source: str, directory: str, board: str | None, partition: int | None
-) -> None:
+def extract(output: Output, /, source: str, directory: str, **place: Any) -> None:
     """Extract SOURCE to DIR, which must not exist or be empty."""
     if os.path.lexists(directory) and not os.path.isdir(directory):
         raise UsageError("not a folder", where=directory, next_step="choose another name")
     with (
         output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file, _),
+        image_of(source, progress, **place) as (image, file, _),
     ):
         done = extract_image(image, file, Path(directory), progress)
     output.say(f"{directory}: {count_text(sum(entry is not None for entry in done), 'file')}")
@@ -84,29 +83,34 @@ def extract(
 @parameters.SOURCE
 @board("Check alignment and capacity for it.")
 @parameters.PARTITION_0
+@parameters.SLOT
 @click.option("--map", "as_map", is_flag=True, help="What lies where, and what is free.")
 @parameters.JSON
 @click.pass_obj
-def info(output: Output, source: str, board: str | None, partition: int, as_map: bool) -> None:
+def info(
+    output: Output, source: str, board: str | None, partition: int, slot: str, as_map: bool
+) -> None:
     """What SOURCE holds: size, files, and what is worth knowing about its layout.
 
     Of a mounted directory: the image as last read or committed; `romfsfs status` has the edits.
     """
     title = source
     if os.path.isdir(source):
-        session = find_session(source, only_looks=True).session
+        session = find_session(source, slot=slot, only_looks=True).session
         board, partition = board or session.info.board, session.info.partition
-        source, title = str(session.base_image), session.info.title
+        source, title, slot = str(session.base_image), session.info.title, ""
     if as_map:
         from romfsfs.cli.maps import show_map
 
-        show_map(output, source, board, partition, title)
+        show_map(output, source, board, partition, slot, title)
         return
     models: dict[str, Figures] | None = None
     slots: tuple[Slot, ...] = ()
     with output.progress() as progress:
         if is_camera(source):  # of which only the tree is read
-            image, digest, found = tree_of(source, None, partition, progress, digested=True)
+            image, digest, found = tree_of(
+                source, progress, digested=True, partition=partition, slot=slot
+            )
             if found is not None:
                 slots = found.slots
                 copy = folder_of(found.key).image(digest)  # its session's, which is never changed
@@ -114,7 +118,7 @@ def info(output: Output, source: str, board: str | None, partition: int, as_map:
                     with open(copy, "rb") as file:
                         models = image_figures(image, file)
         else:
-            with image_of(source, progress=progress) as (image, file, _):
+            with image_of(source, progress, slot=slot) as (image, file, _):
                 digest = digest_fd(file.fileno(), 0, image.size)
                 models = image_figures(image, file)
                 slots = _slots_of(file)
@@ -175,14 +179,15 @@ _USUAL = frozenset({"padding"})
 @parameters.SOURCE
 @board("Also check alignment and capacity for this board.")
 @parameters.PARTITION_0
+@parameters.SLOT
 @parameters.JSON
 @click.pass_obj
-def verify(output: Output, source: str, board: str | None, partition: int) -> int:
+def verify(output: Output, source: str, board: str | None, partition: int, slot: str) -> int:
     """Check SOURCE as the camera would read it; exit code 4 if it is invalid or does not fit."""
     chosen = get_board(board) if board else None
     with (
         output.progress() as progress,
-        image_of(source, partition=partition, progress=progress) as (image, file, info),
+        image_of(source, progress, partition=partition, slot=slot) as (image, file, info),
     ):
         if image.size == 0:
             raise ImageFormatError("blank: it holds no image", 0, where=source)

@@ -36,10 +36,12 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES = {HEADER: "(header)", GAP: "(gap)", TRAILING: "(after the image)", FREE: "(free)"}
 
 
-def show_map(output: Output, source: str, board: str | None, partition: int, title: str) -> None:
+def show_map(
+    output: Output, source: str, board: str | None, partition: int, slot: str, title: str
+) -> None:
     """Print the map of SOURCE. A board that was given wins over what is known of the source."""
     with output.progress() as progress:
-        image, _, info = tree_of(source, board, partition, progress)
+        image, _, info = tree_of(source, progress, board=board, partition=partition, slot=slot)
     known: DeviceInfo | SessionInfo | None = info
     with contextlib.suppress(RomfsError, OSError):  # what `new` or `mount` was told of an image
         known = known or Session.load(folder_of(os.path.realpath(source))).info

@@ -13,7 +13,7 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush, write
-from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SOURCE
+from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SLOT, SOURCE
 from romfsfs.errors import ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.session.keep.images import WHOLE_COPY, parse
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def image_of(
-    source: str,
-    board: str | None = None,
-    partition: int | None = None,
-    progress: Progress = no_progress,
+    source: str, progress: Progress = no_progress, *, slot: str = "", **place: Any
 ) -> Iterator[tuple[Image, BinaryIO, DeviceInfo | None]]:
-    """An image to read: a file, `-` for standard input, or what a camera holds, and which."""
-    if source != "-" and os.path.isfile(source):
+    """An image to read: a file, `-` for standard input, or what a camera holds, and which.
+
+    slot, place: of a camera, as `device` takes them."""
+    if source != "-" and os.path.isfile(source) and not slot:
         with open(source, "rb") as file:
             yield parse(file, source, WHOLE_COPY), file, None
         return
@@ -47,10 +46,10 @@ def image_of(
         raise UsageError("a mounted directory, not an image", where=source, next_step=next_step)
     info = None
     with tempfile.TemporaryFile() as copy:
-        if source == "-":
+        if source == "-" and not slot:
             shutil.copyfileobj(sys.stdin.buffer, copy, CHUNK)
         else:
-            with device(source, board, partition) as opened:
+            with device(source, slot=slot, **place) as opened:
                 info = opened.info()
                 known = known_copy(opened)
                 if known is None:
@@ -81,12 +80,7 @@ def known_copy(opened: Device) -> Path | None:
 
 
 def tree_of(
-    source: str,
-    board: str | None,
-    partition: int | None,
-    progress: Progress,
-    *,
-    digested: bool = False,
+    source: str, progress: Progress, *, digested: bool = False, **place: Any
 ) -> tuple[Image, str, DeviceInfo | None]:
     """As `image_of`, without the content of files: the tree, and if asked for its digest.
 
@@ -97,12 +91,12 @@ def tree_of(
         from romfsfs.session.connect import device
 
         if is_camera(source):
-            with device(source, board, partition) as opened:
+            with device(source, **place) as opened:
                 tree = opened.read_tree()
                 digest = opened.digest(tree.size) if tree and digested else ""
                 if tree is not None and digest is not None:
                     return tree, digest, opened.info()
-    with image_of(source, board, partition, progress) as (image, file, info):
+    with image_of(source, progress, **place) as (image, file, info):
         return image, digest_fd(file.fileno(), 0, image.size) if digested else "", info
 
 
@@ -113,20 +107,18 @@ def tree_of(
 @JSON
 @CAMERA_BOARD
 @PARTITION
+@SLOT
 @click.pass_obj
-def ls(
-    output: Output, source: str, path: str | None, long: bool, board: str | None,
-    partition: int | None,
-) -> None:  # fmt: skip
+def ls(output: Output, /, source: str, path: str | None, long: bool, **place: Any) -> None:
     """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
     below = (path or "").strip("/")
     records: list[dict[str, Any]] = []
     with output.progress() as progress:
         if output.as_json:
-            with image_of(source, board, partition, progress) as (image, file, _):
+            with image_of(source, progress, **place) as (image, file, _):
                 records = [each for each in _records(image, file) if _below(each["path"], below)]
         else:
-            image, _, _ = tree_of(source, board, partition, progress)
+            image, _, _ = tree_of(source, progress, **place)
     if below and all(found != below for found, _ in walk(image)):
         raise _no_file(source, path or "")
     output.json(records)
@@ -152,14 +144,13 @@ def _records(image: Image, file: BinaryIO) -> list[dict[str, Any]]:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=values.in_image)
 @CAMERA_BOARD
 @PARTITION
+@SLOT
 @click.pass_obj
-def cat(
-    output: Output, source: str, paths: tuple[str, ...], board: str | None, partition: int | None
-) -> None:
+def cat(output: Output, /, source: str, paths: tuple[str, ...], **place: Any) -> None:
     """Print files of SOURCE to standard output."""
     with (
         output.progress() as progress,
-        image_of(source, board, partition, progress) as (image, file, _),
+        image_of(source, progress, **place) as (image, file, _),
     ):
         nodes = dict(walk(image))
         for path in paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -253,6 +254,35 @@ def test_recover_writes_a_slot_only_where_that_was_asked_for(rig: Rig, connect: 
     rig.ok("recover", "camera", "--rollback")
     assert bytes(camera.flash[0].content)[: len(A)] == A
     assert only_session().interrupted is False
+
+
+def test_either_slot_is_read_without_mounting(rig: Rig, connect: Connect) -> None:
+    """All that only read take the slot; and an image file has none."""
+    ota_camera(connect)
+    rig.ok("extract", "camera", "b", "--slot", "B")
+    assert Path("b/notes.txt").read_bytes() == b"B\n"
+    for name, image in (("A", A), ("B", B)):
+        for word in (("--slot", name), ()) if name == "A" else (("--slot", name),):
+            assert rig.ok("cat", "camera", "notes.txt", *word) == f"{name}\n"
+            offset = image.index(f"{name}\n".encode(), image.index(b"notes.txt"))
+            assert f"{offset:#10x}  notes.txt\n" in rig.ok("ls", "-l", "camera", *word)
+            listed = {
+                each["path"]: each["digest"]
+                for each in json.loads(rig.ok("ls", "camera", "--json", *word))
+            }
+            assert listed["notes.txt"] == hashlib.sha256(f"{name}\n".encode()).hexdigest()
+            of_image = hashlib.sha256(image).hexdigest()
+            for command in ("info", "verify"):
+                assert json.loads(rig.ok(command, "camera", "--json", *word))["digest"] == of_image
+            rows = json.loads(rig.ok("info", "camera", "--map", "--json", *word))
+            assert (rows["size"], rows["capacity"]) == (len(image), SIZE // 2 - 8 * KIB)
+    Path("a.img").write_bytes(A)
+    for command in ("ls", "info", "verify", "cat", "extract"):
+        words = {"cat": ["notes.txt"], "extract": ["there"]}.get(command, [])
+        for source in ("a.img", "-"):
+            done = rig.run(command, source, *words, "--slot", "B")
+            assert done.code == 2, command
+            assert "only cameras have slots" in done.error
 
 
 @pytest.mark.parametrize("single", [False, True])

@@ -78,13 +78,20 @@ def test_a_plain_umount_keeps_the_edits_and_says_how_to_go_on(mounts: Mounts, im
 def test_a_script_that_is_still_being_written_is_told_apart(mounts: Mounts, image: Path) -> None:
     cam = mounts.mount(image)
     assert "nothing to commit" in mounts.command("status", cam).out
-    with open(cam / "app.py", "w", buffering=1) as script:
-        script.write("still_open = 1\n")  # no other test has converted it
+    # Another process: one that starts others closes its files in them, and so for the mount.
+    still = "f = open('app.py', 'wb', 0); f.write(b'still_open = 1'); print('it is', flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{still}; input()"], cwd=cam, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "it is\n"
         done = mounts.command("status", cam)
         assert "A app.py -> app.mpy  open for writing" in done.out
         done = mounts.command("commit", cam)
         assert done.code == 1
         assert "app.py" in done.err
+        writer.communicate("\n")
     done = mounts.command("commit", cam)
     assert done.code == 0, done.err
 
