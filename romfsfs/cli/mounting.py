@@ -30,8 +30,10 @@ from romfsfs.session.plan.problems import ERROR
 from romfsfs.session.rebase.commit import CommitOptions, commit
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.revert import leave_work, revert
+from romfsfs.session.service import SessionHost
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded
+from romfsfs.system.files import Progress
 from romfsfs.system.mount_table import is_dead
 
 
@@ -77,6 +79,18 @@ def mount(
         Notifier if _notifies(output, given["notify"]) else None,
     )  # fmt: skip
     inside = request.mountpoint == _here()
+
+    def open_host(progress: Progress) -> SessionHost:
+        """In the daemon, which has at hand what is to be said."""
+        host = request.open_host(progress)
+        request.said.append(host.session.info.name)
+        try:
+            with worded():
+                request.said.extend(_worth_knowing(host.session, directory, request.resumed))
+        except RomfsError as error:  # a disk that fails, say: it is mounted all the same
+            request.said.append(error.line)
+        return host
+
     wait_for(output, [source] if given["wait"] else [], given["partition"])
     with output.progress() as progress:
         # request.source: mount(8) would take a relative path as one from where it runs.
@@ -84,9 +98,16 @@ def mount(
             request.source, given["allow_other"], given["foreground"], options, progress,
             request.say_where,
         )  # fmt: skip
-        mount_fuse(request.open_host, directory, mount_options)
-    if not given["foreground"]:
-        _say_mounted(output, request.source, directory, inside)
+        opened = request.open_host if given["foreground"] else open_host
+        _, lines = mount_fuse(opened, directory, mount_options)
+    if given["foreground"]:
+        return
+    name, *notes = lines
+    output.say(f"{name} is mounted at {directory}")
+    if inside:
+        notes.append("your shell is still in the folder below the mount; to enter the mount: cd .")
+    for note in notes:
+        output.note(note)
 
 
 def _notifies(output: Output, chosen: bool | None) -> bool:
@@ -97,39 +118,25 @@ def _notifies(output: Output, chosen: bool | None) -> bool:
     return find_notifier() is not None and (desktop_runs() if chosen is None else chosen)
 
 
-def _say_mounted(output: Output, source: str, directory: str, inside: bool) -> None:
-    try:
-        with worded():
-            found = find_session(directory)
-            name, notes = found.session.info.name, list(_worth_knowing(found, directory))
-    except RomfsError as error:  # a disk that fails, say: it is mounted all the same
-        name, notes = source, [error.line]
-    output.say(f"{name} is mounted at {directory}")
-    if inside:
-        notes.append("your shell is still in the folder below the mount; to enter the mount: cd .")
-    for note in notes:
-        output.note(note)
-
-
-def _worth_knowing(found: Found, directory: str) -> Iterator[str]:
-    """Notes on what has been mounted."""
-    info, capacity = found.session.info, found.session.capacity
+def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[str]:
+    """Notes on what is mounted. RomfsError, OSError."""
+    info, capacity = session.info, session.capacity
     yield from info.notes
     if not info.board and not info.notes:
         limit = "" if info.capacity else ", the size is not limited"
         yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
-    if capacity is not None and found.session.base.image_size > capacity:
+    if capacity is not None and session.base.image_size > capacity:
         yield (f"the image is larger than the {capacity:,} B of {info.board}: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
-    held = found.session.held()
-    problems = admit_files(held.extents.items(), held.fd, found.session.target)
-    wrong = [problem for problem in problems if problem.severity == ERROR]
-    if wrong and info.board:
-        yield (f"{count_text(len(wrong), 'file')} in the image cannot work on {info.board}: "
-               f"romfsfs status {shell_word(directory)}")  # fmt: skip
-    holder = found.session.folder.mounted_at()
-    if holder is not None and holder.resumed:
+    if info.board:
+        held = session.held()
+        problems = admit_files(held.extents.items(), held.fd, session.target)
+        wrong = [problem for problem in problems if problem.severity == ERROR]
+        if wrong:
+            yield (f"{count_text(len(wrong), 'file')} in the image cannot work on {info.board}: "
+                   f"romfsfs status {shell_word(directory)}")  # fmt: skip
+    if resumed:
         yield f"it has edits that are not committed: romfsfs status {shell_word(directory)}"
 
 

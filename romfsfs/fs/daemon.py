@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 
 #: Opens the session in the daemon, after the fork; may report progress, which the parent shows.
 HostFactory = Callable[[Progress], "SessionHost"]
-#: Called when the session is open; returns what is called when the kernel has mounted.
-_Begin = Callable[["SessionHost"], Callable[[], None]]
+#: Called when the session is open; returns what is called when the kernel has mounted, with what
+#: is to be told then.
+_Begin = Callable[["SessionHost"], Callable[[list[str]], None]]
 _Serve = Callable[[Progress, _Begin], None]
 
 _M_ARENA_MAX = -8  # <malloc.h>
@@ -58,24 +59,24 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 class MountOptions:
     """source: what the mount table shows. extra: values of `-o`, comma-separated lists.
     foreground: serve in this process until unmounted or interrupted. mounted: called where it is
-    served, once the kernel has mounted and before it answers anybody."""
+    served, once the kernel has mounted and before it answers anybody; `mount` returns its lines."""
 
     source: str = "romfsfs"
     allow_other: bool = False
     foreground: bool = False
     extra: tuple[str, ...] = ()
     progress: Progress = no_progress
-    mounted: Callable[[], None] = lambda: None
+    mounted: Callable[[], list[str]] = list
 
 
 def mount(
     host_factory: HostFactory,
     mountpoint: str | os.PathLike[str],
     options: MountOptions = MountOptions(),
-) -> int:
-    """Mount and return the daemon's process id once the mount answers.
+) -> tuple[int, list[str]]:
+    """Mount; the daemon's process id once the mount answers, and what `options.mounted` said.
 
-    With `foreground`: returns 0 after it was unmounted. Call it before starting threads: the
+    With `foreground`: 0 and nothing, after it was unmounted. Call it before starting threads: the
     daemon is forked from this process. Raises RomfsError: what a check found, what the factory
     raised, or libfuse's own words.
     """
@@ -92,9 +93,9 @@ def mount(
             with claimed(path, nonempty=nonempty) as release:
 
                 def ready() -> None:
-                    options.mounted()
+                    said = options.mounted()
                     release()
-                    announce()
+                    announce(said)
 
                 of_libfuse = fuse_options(
                     binding.libfuse, options.source, extra, read_only=host.read_only,
@@ -106,7 +107,7 @@ def mount(
 
     if options.foreground:
         serve(options.progress, _log_too)
-        return 0
+        return 0, []
     return _in_background(serve, path, options.progress)
 
 
@@ -170,7 +171,7 @@ def _share_one_heap() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def _in_background(serve: _Serve, path: str, progress: Progress) -> int:
+def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, list[str]]:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or the daemon would write it a second time
@@ -194,7 +195,7 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> int:
                 elif "progress" in message:
                     progress(*message["progress"])
                 elif "ready" in message:
-                    return pid
+                    return pid, message["ready"]
                 elif "error" in message:
                     raise _rebuilt(message["error"])
         except BaseException as error:
@@ -269,7 +270,7 @@ class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in 
             shorten(self.stream.fileno())
 
 
-def _log_too(host: SessionHost) -> Callable[[], None]:
+def _log_too(host: SessionHost) -> Callable[[list[str]], None]:
     """In the foreground: the session's log besides standard error, which hears no more than before.
     OSError."""
     if host.log_file is not None:
@@ -283,7 +284,7 @@ def _log_too(host: SessionHost) -> Callable[[], None]:
         handler.setFormatter(logging.Formatter(_LOG_FORMAT))
         root.addHandler(handler)
         root.setLevel(min(root.getEffectiveLevel(), logging.INFO))
-    return lambda: None
+    return lambda _: None
 
 
 def shorten(fd: int) -> None:
@@ -312,14 +313,14 @@ def _let_go_of_others(channel: int) -> None:
     os.close(null)
 
 
-def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[], None]:
+def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[list[str]], None]:
     """Open the session's log while the mount can still be refused; what this returns is for when
     the kernel has mounted: from there on output belongs to the log. OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     path = os.devnull if host.log_file is None else host.log_file
     target = os.open(path, flags, 0o600)
 
-    def ready() -> None:
+    def ready(said: list[str]) -> None:
         captured.seek(0)
         with contextlib.suppress(OSError):  # a full disk: what was said is lost, the mount is not
             os.write(target, captured.read())
@@ -328,7 +329,7 @@ def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[]
         os.close(target)
         shorten(2)
         captured.close()
-        send(ready=True)
+        send(ready=said)
         send.close()
 
     return ready

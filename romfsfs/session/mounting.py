@@ -43,7 +43,8 @@ class MountRequest:
         self._notifier = notifier
         self._host: SessionHost | None = None
         self._lock: Lock | None = None
-        self._resumed = False
+        self.resumed = False  # whether there are edits of before, once the host is open
+        self.said: list[str] = []
 
     def open_host(self, progress: Progress) -> SessionHost:
         """Open the device, the session and its work tree; the session is locked from here on."""
@@ -63,16 +64,17 @@ class MountRequest:
         host = SessionHost(session, self.read_only, target, notifier)
         host.start(resumed)
         self._host = host
-        self._resumed = resumed
+        self.resumed = resumed
         return host
 
-    def say_where(self) -> None:
+    def say_where(self) -> list[str]:
         """The kernel has mounted: others may be told where. Before, they would not find it there
-        and take it for a mount that was taken away."""
+        and take it for a mount that was taken away. What is to be said to who mounts."""
         if self._lock is not None:
-            self._lock.write(MountedAt(os.getpid(), self.mountpoint, self._resumed))
+            self._lock.write(MountedAt(os.getpid(), self.mountpoint, self.resumed))
         if self._host is not None:
             self._host.tells_end = True
+        return self.said
 
     def _refuse_to_hide(self) -> None:
         """With `-o nonempty` the mount may lie over what it needs itself."""

@@ -44,7 +44,7 @@ def main() -> int:
         progress=lambda phase, done, total: print(f"{phase} {done}/{total}"),
     )
     try:
-        print(f"pid {mount(open_host(Path(state)), mountpoint, options)}", flush=True)
+        print(f"pid {mount(open_host(Path(state)), mountpoint, options)[0]}", flush=True)
     except RomfsError as error:
         print(f"{type(error).__name__}: {error.line}\n{error.detail}", file=sys.stderr)
         return error.exit_code
