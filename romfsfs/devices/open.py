@@ -155,12 +155,13 @@ def _connect(
 
     target = board.partition(partition)
     loader: BootLoader
+    entered = False
     if target.imx is not None:
         limit = WAIT_SECONDS if waits else blhost.ENTER_LIMIT
-        loader, entered = blhost.find_loader(board, partition, enter=enter, limit=limit)
+        loader = blhost.find_loader(board, target, enter, limit)
     else:
         limit = WAIT_SECONDS if waits else dfu.APPEAR_LIMIT
-        loader, entered = dfu.find_loader(board, partition, path=path, enter=enter, limit=limit)
+        loader, entered = dfu.find_loader(board, target, enter, limit, path)
     return BootLoaderDevice(loader, board, target, leave=leave and entered)
 
 

@@ -24,7 +24,6 @@ from romfsfs.devices import discovery
 from romfsfs.devices import open as opening
 from romfsfs.devices.base import Device
 from romfsfs.devices.bootloader import dfu
-from romfsfs.devices.bootloader.dfu import find_loader
 from romfsfs.devices.bootloader.dfu_util import (
     DfuListing,
     DfuSetting,
@@ -368,7 +367,7 @@ def test_a_running_camera_is_not_sent_where_it_could_not_be_opened(
 def test_no_dfu_util(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(DeviceError, match="dfu-util is not installed; "):
-        find_loader(get_board("OPENMV_N6"), 0)
+        open_board("OPENMV_N6", enter=list)
 
 
 def digests(tree: dict[str, bytes]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from romfsfs.devices.bootloader.programs import (
     run,
     transfer_limit,
 )
-from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
+from romfsfs.errors import DeviceAbsent, DeviceError
 from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
 
@@ -97,7 +97,6 @@ class BlhostLoader:
         self.name = f"{board.name} in its boot loader"
 
     def read(self, path: Path, length: int, progress: Progress) -> None:
-        path.unlink(missing_ok=True)
         progress("reading", 0, length)
         self._run("read", length, "read-memory", self._at, str(length), str(path))
         progress("reading", length, length)
@@ -133,31 +132,22 @@ class BlhostLoader:
 
 
 def find_loader(
-    board: Board,
-    partition: int,
-    *,
-    enter: Callable[[], None] | None = None,
-    limit: float = ENTER_LIMIT,
-) -> tuple[BlhostLoader, bool]:
-    """The board's loader, and whether the board was sent there by `enter`.
+    board: Board, partition: Partition, enter: Callable[[], None], limit: float
+) -> BlhostLoader:
+    """The board's loader; the board is sent there by `enter` if it is not there.
 
-    limit: seconds in which it must answer after `enter`. DeviceAbsent,
-    DeviceError (no blhost), UsageError (no such loader).
+    limit: seconds in which it must answer after that. DeviceAbsent, DeviceError (no blhost).
     """
     tool = find_tool("blhost", _INSTALL)
-    target = board.partition(partition)
-    if target.imx is None:
-        raise UsageError(f"{board.name} has no i.MX boot loader")
-    loader = BlhostLoader(tool, board, target)
+    loader = BlhostLoader(tool, board, partition)
     _refuse_several(board)
-    if succeeded(run(blhost_argv(tool, "get-property", "1"), QUICK)):
-        return loader, False
-    if enter is None or not _enter(tool, enter, limit):
+    there = succeeded(run(blhost_argv(tool, "get-property", "1"), QUICK))
+    if not there and not _enter(tool, enter, limit):
         raise DeviceAbsent(
             f"no {board.name} answers in its boot loader",
             next_step="connect it, let it start, and repeat the command",
         )
-    return loader, True
+    return loader
 
 
 def _refuse_several(board: Board) -> None:

@@ -40,7 +40,7 @@ class BootLoaderDevice(Device):
     else writes to a camera in its loader."""
 
     def __init__(
-        self, loader: BootLoader, board: Board, partition: Partition, *, leave: bool = False
+        self, loader: BootLoader, board: Board, partition: Partition, *, leave: bool
     ) -> None:
         """leave: `close` starts the firmware."""
         self._loader = loader

@@ -55,7 +55,6 @@ class DfuLoader:
         self.header_unit = target.erase_size
 
     def read(self, path: Path, length: int, progress: Progress) -> None:
-        path.unlink(missing_ok=True)
         argv = dfu_util.read_argv(
             self._tool, self._setting, str(path), address=self._address, length=length
         )
@@ -139,28 +138,22 @@ class _Growing:
 
 
 def find_loader(
-    board: Board,
-    partition: int,
-    *,
-    path: str = "",
-    enter: Callable[[], None] | None = None,
-    limit: float = APPEAR_LIMIT,
+    board: Board, target: Partition, enter: Callable[[], None], limit: float, path: str = ""
 ) -> tuple[DfuLoader, bool]:
     """The board's loader, and whether the board was sent there by `enter`.
 
     path: of its port, '' where it is the only one. limit: seconds in which it must appear after
-    `enter`. DeviceAbsent, DeviceError (tool missing, no access, wrong settings,
-    several boards), UsageError (no DFU, no such partition). Writes nothing.
+    `enter`. DeviceAbsent, DeviceError (tool missing, no access, wrong settings, several boards),
+    UsageError (no DFU). Writes nothing.
     """
-    target = board.partition(partition)
     if target.dfu is None or board.dfu_id is None:
         raise UsageError(
-            f"{board.name} has no DFU boot loader for partition {partition}",
+            f"{board.name} has no DFU boot loader for partition {target.index}",
             next_step="use its serial port: SOURCE camera",
         )
     tool = find_tool("dfu-util")
     listing = list_settings(tool)
-    if not enter or listing.shows(board):
+    if listing.shows(board):
         return DfuLoader(tool, board, target, choose_setting(listing, board, target, path)), False
     enter()
     _wait_for(tool, board, target, limit)

@@ -25,7 +25,7 @@ class BootLoader(Protocol):
     header_unit: int
 
     def read(self, path: Path, length: int, progress: Progress) -> None:
-        """Make a file of at least the first `length` bytes; a tool may leave fewer."""
+        """Make a new file of at least the first `length` bytes; a tool may leave fewer."""
         ...
 
     def write(self, path: Path, progress: Progress) -> None:
