@@ -142,6 +142,10 @@ class ImageFormatError(ImageError):
         self.reason = reason
         self.offset = offset
 
+    def at(self, where: str, next_step: str = "") -> ImageFormatError:
+        """The same of an image that has a name."""
+        return ImageFormatError(self.reason, self.offset, where=where, next_step=next_step)
+
 
 class CapacityError(ImageError):
     """The image would not fit. size and capacity in bytes."""

@@ -262,7 +262,7 @@ def declared_size(header: bytes, capacity: int, name: str) -> int:
     try:
         size = image_size(header)
     except ImageFormatError as error:
-        raise ImageFormatError(error.reason, error.offset, where=name, next_step=advice) from error
+        raise error.at(name, advice) from error
     if size > capacity:
         reason = f"its header declares {size} bytes, the partition has {capacity}"
         raise ImageFormatError(reason, 0, where=name, next_step=advice)

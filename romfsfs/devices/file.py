@@ -114,12 +114,8 @@ class FileDevice(Device):
             try:
                 image_size(header)
             except ImageFormatError as error:
-                raise ImageFormatError(
-                    error.reason,
-                    error.offset,
-                    where=self.given,
-                    next_step="is this a ROMFS image? 'romfsfs new' makes an empty one",
-                ) from None
+                advice = "is this a ROMFS image? 'romfsfs new' makes an empty one"
+                raise error.at(self.given, advice) from None
             copy_all(file, out, size, "reading", progress)
             return size
 

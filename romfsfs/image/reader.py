@@ -232,8 +232,7 @@ class _Reader:
                     position += length
                     self.other(kind, start, position)
             except ImageFormatError as error:
-                where = self.path()[-_SHOWN_PATH:]
-                raise ImageFormatError(error.reason, error.offset, where=where) from None
+                raise error.at(self.path()[-_SHOWN_PATH:]) from None
         if self.more_notes:
             self.notes.append(Note("more-notes", "", f"and {self.more_notes} more notes", 0))
         if self.paddings:

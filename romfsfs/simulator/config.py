@@ -59,7 +59,7 @@ class SimulatorConfig:
     writable: the firmware erases and programs; without that it answers -22, as MicroPython's ports
     do whose flash driver only reads.
     stdio_buffer: `sys.stdin.buffer` and `sys.stdout.buffer` exist. missing: modules ("hashlib")
-    and attributes ("binascii.crc32") that this firmware lacks. raw_paste: the REPL has it.
+    and attributes ("binascii.crc32") that this firmware lacks.
     flash_files, sd_files: what is in /flash and on the SD card (None: there is none) when the
     camera is first powered; both are FAT, and keep what scripts write. boot_script and main_script
     are /flash/boot.py and /flash/main.py: the first runs at every soft reset, the second at
@@ -88,7 +88,6 @@ class SimulatorConfig:
     erase_by_range: bool = True
     writable: bool = True
     stdio_buffer: bool = True
-    raw_paste: bool = True
     missing: tuple[str, ...] = ()
     flash_files: Mapping[str, bytes] = field(default_factory=dict)
     sd_files: Mapping[str, bytes] | None = None

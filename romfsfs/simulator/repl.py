@@ -211,10 +211,7 @@ class Repl:
 
     def _begin_paste(self, kind: int) -> None:
         self._line.clear()
-        if not self._config.raw_paste:
-            # firmware from before raw paste takes the whole for a reset of the raw REPL
-            self._enter_raw()
-        elif kind != ord("A"):
+        if kind != ord("A"):
             self._write(b"R\x00>")
         else:
             self._window = PASTE_WINDOW

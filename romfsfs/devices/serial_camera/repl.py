@@ -30,10 +30,6 @@ RESET_LIMIT = 20.0
 LONGEST_ANSWER = 1800.0
 #: bytes of the largest answer that is taken; the checksums of 24 MiB are 48 KiB
 MOST_OUTPUT = 1 << 20
-#: bytes and pause of plain raw mode, for firmware without raw paste: there is no flow control
-_PLAIN_PIECE, _PLAIN_PAUSE = 256, 0.01
-#: a REPL that knows no raw paste shows its prompt again at once
-_REPROMPT_LIMIT = 2.0
 _NO_ANSWER_STEP = (
     "close other programs that use it; then unplug it, plug it in again and repeat the command"
 )
@@ -52,7 +48,6 @@ class RawRepl:
     def __init__(self, port: Port) -> None:
         self.port = port
         self._inside = False
-        self._raw_paste = True
         self._handed_over = False  # the camera has all of the code that was started
 
     @property
@@ -105,34 +100,16 @@ class RawRepl:
         return self.port.read_until(ending, time.monotonic() + 2.0).endswith(ending)
 
     def start(self, code: str) -> None:
-        """Send code and have it run; its output is for the caller to read (`finish` ends it)."""
+        """Send code by raw paste and have it run; its output is for the caller to read (`finish`
+        ends it). Never more bytes are on the way than the camera has announced room for."""
         self.enter()
         self._inside = False  # until `finish` has seen the prompt again
         self._handed_over = False
         data = code.encode()
-        if self._raw_paste:
-            self.port.write(_RAW_PASTE)
-            answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)
-            if answer == b"R\x01":
-                self._paste(data)
-                return
-            self._raw_paste = False
-            # firmware that knows no raw paste took \x05A for a line and \x01 for a fresh start
-            if answer != b"R\x00":
-                self.port.unread(answer)
-                if not self._at_prompt(time.monotonic() + _REPROMPT_LIMIT):
-                    raise self._no_answer("to raw paste", answer)
-        for start in range(0, len(data), _PLAIN_PIECE):
-            self.port.write(data[start : start + _PLAIN_PIECE])
-            time.sleep(_PLAIN_PAUSE)
-        self.port.write(b"\x04")
-        self._handed_over = True
+        self.port.write(_RAW_PASTE)
         answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)
-        if answer != b"OK":
-            raise self._no_answer("to a command", answer)
-
-    def _paste(self, data: bytes) -> None:
-        """Raw paste: never more bytes on the way than the camera has announced room for."""
+        if answer != b"R\x01":
+            raise self._no_answer("to raw paste, which is older than ROMFS", answer)
         deadline = time.monotonic() + ANSWER_LIMIT
         window = int.from_bytes(self.port.read_exactly(2, deadline), "little")
         if not window:

@@ -34,9 +34,7 @@ def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
     try:
         return read_image(FileBuffer(fd, size))
     except ImageFormatError as error:
-        raise ImageFormatError(
-            error.reason, error.offset, where=name, next_step=next_step
-        ) from None
+        raise error.at(name, next_step) from None
 
 
 @contextmanager

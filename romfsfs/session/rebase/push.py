@@ -220,17 +220,15 @@ def refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
     cost a file. copy: of what it holds."""
     if force or held.digest is None:
         return
-    reason, offset = "what it holds is not an image", 0
+    wrong = ImageFormatError("what it holds is not an image", 0)
     if held.digest:
         try:
             with open_image(copy):
                 return
         except ImageFormatError as error:
-            reason, offset = error.reason, error.offset
-    raise ImageFormatError(
-        reason, offset, where=name,
-        next_step="nothing was written; choose another name, or --force replaces what it holds",
-    )  # fmt: skip
+            wrong = error
+    advice = "nothing was written; choose another name, or --force replaces what it holds"
+    raise wrong.at(name, advice)
 
 
 def _staged(session: Session, image: BinaryIO, size: int) -> Base:

@@ -23,7 +23,6 @@ FIRMWARES = {
     "newest": {},
     "no range erase": {"erase_by_range": False},
     "no binary stdio": {"stdio_buffer": False},
-    "no raw paste": {"raw_paste": False},
     "no hashlib": {"missing": ("hashlib",)},
     "no crc32": {"missing": ("binascii.crc32",)},
     "no checksums": {"missing": ("hashlib", "binascii.crc32")},

@@ -107,12 +107,6 @@ def test_raw_paste_tells_the_host_how_much_it_may_send(camera, connect):
     assert host.read(3) == b"R\x00>"
 
 
-def test_firmware_without_raw_paste_restarts_the_raw_repl(camera, connect):
-    host = connect(camera(raw_paste=False))
-    host.send(b"\x05A\x01")
-    assert host.until(b">") == b"raw REPL; CTRL-B to exit\r\n>"
-
-
 def test_ctrl_c_ends_a_snippet_and_is_data_after_kbd_intr(camera, connect):
     simulator = camera()
     host = connect(simulator)
