@@ -120,7 +120,7 @@ def _notifies(output: Output, chosen: bool | None) -> bool:
 
 def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[str]:
     """Notes on what is mounted. RomfsError, OSError."""
-    info, capacity = session.info, session.capacity
+    info, capacity = session.info, session.settings.capacity
     yield from info.notes
     if not info.board and not info.notes:
         limit = "" if info.capacity else ", the size is not limited"
@@ -131,7 +131,7 @@ def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
     if info.board:
         held = session.held()
-        problems = admit_files(held.extents.items(), held.fd, session.target)
+        problems = admit_files(held.extents.items(), held.fd, session.settings.target)
         wrong = [problem for problem in problems if problem.severity == ERROR]
         if wrong:
             yield (f"{count_text(len(wrong), 'file')} in the image cannot work on {info.board}: "

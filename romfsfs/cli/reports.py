@@ -121,7 +121,7 @@ def idle_record(session: Session) -> dict[str, Any]:
     info = session.info
     return {
         "source": info.name, "board": info.board, "partition": info.partition,
-        "capacity": session.capacity, "used": None, "free": None, "clean": True,
+        "capacity": session.settings.capacity, "used": None, "free": None, "clean": True,
         "entries": [], "problems": [],
     }  # fmt: skip
 

@@ -215,7 +215,7 @@ def _inside(found: Found, into: str) -> Path:
 
 def _check_capacity(found: Found, folder: Path, wanted: list[Copy]) -> None:
     """A file stored as it is that is larger than the partition is refused before it is copied."""
-    capacity, converters = found.session.capacity, found.session.converters
+    capacity, converters = found.session.settings.capacity, found.session.settings.converters
     for copy in wanted:
         if capacity is None or copy.size <= capacity:
             continue

@@ -130,12 +130,12 @@ class SessionHost:
         """What is at `path` may have changed: written and closed, renamed, made, removed; of a
         folder, all that it holds. Cheap. Called once per close, not per write."""
         self._outdated([path])
-        if self._pool is None or self.session.excludes.matches(path):
+        if self._pool is None or self.session.settings.excludes.matches(path):
             return
         if path == OPTIONS_NAME:  # any file may have to be converted anew
             self._pool.submit("")
             return
-        if self.session.converters.concerns(path) or self._is_folder(path):
+        if self.session.settings.converters.concerns(path) or self._is_folder(path):
             self._pool.submit(path)
 
     def _is_folder(self, path: str) -> bool:
@@ -148,7 +148,7 @@ class SessionHost:
         """How many bytes a file with this path may have; None: no limit. Cheap.
 
         One that will be converted may be larger than the partition: its result counts."""
-        settings = self.session.settings()  # once: it looks whether the tree's options changed
+        settings = self.session.settings  # once: it looks whether the tree's options changed
         if settings.converters.concerns(path) or settings.excludes.matches(path):
             return None
         return settings.capacity
@@ -158,7 +158,8 @@ class SessionHost:
 
         Not counted: what stands beside a source that may become it, as app.mpy beside app.py."""
         files = [work for work in scan(self.work_fd) if work.kind == "file"]
-        concerns, excluded = self.session.converters.concerns, self.session.excludes.matches
+        settings = self.session.settings
+        concerns, excluded = settings.converters.concerns, settings.excludes.matches
         made = {os.path.splitext(work.path)[0] for work in files if concerns(work.path)}
         return sum(
             work.signature.size
@@ -280,7 +281,7 @@ class SessionHost:
             raise Cancelled(str(error)) from error
         try:
             digest, _ = self.session.digests.digest(fd)
-            return self.session.converters.convert(path, fd, digest, cancel)
+            return self.session.settings.converters.convert(path, fd, digest, cancel)
         finally:
             os.close(fd)
 
@@ -294,7 +295,8 @@ class SessionHost:
                 self._pool.submit(path)
 
     def _wants_conversion(self, path: str) -> bool:
-        return self.session.converters.concerns(path) and not self.session.excludes.matches(path)
+        settings = self.session.settings
+        return settings.converters.concerns(path) and not settings.excludes.matches(path)
 
     def _converted(self, path: str, result: Conversion) -> None:
         self._outdated([path])

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from romfsfs.convert import Converters, Excludes, Target
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.keep.base_image import BaseImage, open_base
@@ -84,12 +83,13 @@ class Session:
         self._settings: tuple[Signature | None, Settings] | None = None
         self._held: BaseImage | None = None
         self._held_signature: Signature | None = None
-        self.settings()  # what it refuses is refused now
+        _ = self.settings  # what it refuses is refused now
 
     @classmethod
     def load(cls, folder: SessionFolder) -> Session:
         return cls(folder, SessionInfo.load(folder.info))
 
+    @property
     def settings(self) -> Settings:
         """What it works with now: the tree's `romfs.toml` may change at any time."""
         signature = None
@@ -115,19 +115,7 @@ class Session:
     @property
     def info(self) -> SessionInfo:
         """What is remembered of the target and the user's choices."""
-        return self.settings().info
-
-    @property
-    def target(self) -> Target:
-        return self.settings().target
-
-    @property
-    def excludes(self) -> Excludes:
-        return self.settings().excludes
-
-    @property
-    def converters(self) -> Converters:
-        return self.settings().converters
+        return self.settings.info
 
     @property
     def work(self) -> Path:
@@ -172,18 +160,6 @@ class Session:
             held = open_base(self.folder, self._remembered)
             self._held, self._held_signature = held, signature
         return held
-
-    @property
-    def capacity(self) -> int | None:
-        """As `Settings.capacity`."""
-        return self.settings().capacity
-
-    @property
-    def erase_size(self) -> int | None:
-        """Bytes that the partition erases at once, None where nothing is erased."""
-        if self.info.erase_size is not None:
-            return self.info.erase_size
-        return self.target.partition.erase_size if self.target.partition else None
 
     @contextmanager
     def work_fd(self) -> Iterator[int]:
@@ -246,7 +222,7 @@ class Session:
         `touched` since is known for certain; then no other folder is looked at. convert: gives
         results; without it conversions that have not run are 'pending'.
         """
-        settings, held = self.settings(), held or self.held()
+        settings, held = self.settings, held or self.held()
         known: Folders = NOTHING
         if before is not None and before.settings is settings and before.held is held:
             known = untouched(before.folders, touched, quick)

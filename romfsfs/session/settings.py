@@ -40,6 +40,13 @@ class Settings(NamedTuple):
             return self.info.capacity
         return self.target.partition.size if self.target.partition else None
 
+    @property
+    def erase_size(self) -> int | None:
+        """Bytes that the partition erases at once, None where nothing is erased."""
+        if self.info.erase_size is not None:
+            return self.info.erase_size
+        return self.target.partition.erase_size if self.target.partition else None
+
 
 def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings:
     """The settings that these two mean. KeyError, TypeError, ValueError when `info.options` are

@@ -263,7 +263,7 @@ def test_what_the_trees_of_the_control_directory_tell(host: SessionHost, desk: D
 
 
 def test_limits_are_of_what_is_stored_as_it_is(host: SessionHost, desk: Desk) -> None:
-    capacity = desk.session.capacity
+    capacity = desk.session.settings.capacity
     assert host.limit("data.bin") == capacity
     assert host.limit("app.py") is None
     assert host.limit("junk~") is None
@@ -285,7 +285,7 @@ def test_what_is_pending_when_a_session_is_resumed_is_converted(desk: Desk) -> N
     desk.open()
     desk.write("app.py", b"x = 1\n")
     desk.write("bad.py", b"def f(:\n")
-    shutil.rmtree(desk.session.converters._cache.directory, ignore_errors=True)
+    shutil.rmtree(desk.session.settings.converters._cache.directory, ignore_errors=True)
     host = SessionHost(desk.session, False, lambda: on(desk.device))
     host.start()
     try:

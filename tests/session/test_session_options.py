@@ -96,10 +96,10 @@ def test_one_that_came_with_the_image_is_a_file_like_any_other(tmp_path) -> None
     given = b'["*"]\narguments = ["--output-dir", "/tmp/elsewhere"]\nconvert = false\n'
     desk = Desk.with_image(tmp_path, {"romfs.toml": given})
     desk.open()
-    assert desk.session.target.options == Options()
+    assert desk.session.settings.target.options == Options()
     desk.write("romfs.toml", given + b"align = 4\n")
     desk.write("a.py", b"x = 1\n")
-    assert desk.session.target.options == Options()
+    assert desk.session.settings.target.options == Options()
     desk.commit()
     assert desk.stored()["romfs.toml"] == given + b"align = 4\n"
     assert "a.mpy" in desk.stored()
@@ -114,7 +114,7 @@ def test_it_stays_for_the_next_mount(desk: Desk) -> None:
     desk.open()
     assert (desk.work / "romfs.toml").read_text() == TREE
     assert desk.session.status().clean
-    assert desk.session.target.options.for_path("raw.py").convert is False
+    assert desk.session.settings.target.options.for_path("raw.py").convert is False
 
 
 def test_a_changed_option_makes_what_it_touches_stale(desk: Desk) -> None:

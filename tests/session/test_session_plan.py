@@ -277,7 +277,7 @@ def test_a_name_the_ide_garbles_is_only_a_warning(desk: Desk) -> None:
 
 def test_too_much_is_refused_with_the_bytes_and_the_largest(desk: Desk) -> None:
     desk.open(board="OPENMV2")
-    capacity = desk.session.capacity
+    capacity = desk.session.settings.capacity
     assert capacity is not None
     desk.write("big.dat", bytes(capacity))
     with pytest.raises(CapacityError) as refused:
@@ -290,7 +290,7 @@ def test_too_much_is_refused_with_the_bytes_and_the_largest(desk: Desk) -> None:
 
 def test_everything_that_is_wrong_is_said_at_once(desk: Desk) -> None:
     desk.open(board="OPENMV2")
-    desk.write("big.dat", bytes(desk.session.capacity or 0))
+    desk.write("big.dat", bytes(desk.session.settings.capacity or 0))
     desk.write("bad.py", b"def f(:\n")
     desk.write("bad\x07", b"1")
     desk.write("app.py", b"x = 1\n")
@@ -420,7 +420,7 @@ def test_more_than_the_format_holds_is_a_problem_and_not_an_error(desk: Desk) ->
         for name in ("a", "b")
     )
     for capacity in (None, 8 << 20):
-        plan = make_plan({"": Derived(large)}, session.base, session.target, capacity)
+        plan = make_plan({"": Derived(large)}, session.base, session.settings.target, capacity)
         assert [problem.code for problem in plan.errors] == ["capacity"]
         assert plan.size > 6 << 30
     desk.write("hole.bin", b"")

@@ -132,7 +132,7 @@ class Editor:
     def trim(self) -> None:
         """The results of conversions go, as those do that nobody has asked for lately."""
         settle(self.host)
-        shutil.rmtree(self.desk.session.converters._cache.directory, ignore_errors=True)
+        shutil.rmtree(self.desk.session.settings.converters._cache.directory, ignore_errors=True)
         self.tell("elsewhere")
 
     def commit(self) -> None:

@@ -34,9 +34,9 @@ from romfsfs.session.rebase.transaction import (
     Mounted,
     WriteOptions,
     look,
-    no_space,
     rebase,
     restarted,
+    space_for,
     target_changed,
 )
 from romfsfs.session.rebase.trial import changed, refuse_trial, tried
@@ -151,10 +151,8 @@ def _carry_out(
     before = look(session, target, progress)
     if before.unseen and not force and not _is_as_started(old, before):
         raise target_changed(session)
-    try:
+    with space_for(session, "the commit cannot begin"):
         folder.place(folder.staged, encoded.digest)
-    except OSError as error:
-        raise no_space(session, error, "the commit cannot begin") from error
     reached("after-placed")
     base = _committed(made.plan, old, encoded)
     record = Record("commit", before, base, _tree_base(old, base), _summary(made.shadow))
@@ -252,7 +250,7 @@ def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layo
     from romfsfs.image.stable import stable
 
     unchanged = {entry.path for entry in plan.files.values() if isinstance(entry.location, InBase)}
-    erase_size = session.erase_size or DEFAULT_ERASE_SIZE
+    erase_size = session.settings.erase_size or DEFAULT_ERASE_SIZE
     fd = session.held().fd
     image = parse_fd(fd, "the base's image")
     base = FileBuffer(fd, image.size)
@@ -261,7 +259,7 @@ def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layo
 
 def _differing_blocks(session: Session, target: Target) -> int | None:
     """How many erase blocks of the partition a new image changes, as far as the host knows."""
-    block = None if target.atomic else session.erase_size
+    block = None if target.atomic else session.settings.erase_size
     if not block:
         return None
     count, old = 0, session.held()

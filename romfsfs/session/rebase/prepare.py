@@ -15,7 +15,7 @@ from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.problems import PLAN_CODES, Problem, counted, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.rebase.encoding import Encoded, StoredFiles, TreeChanged, encode_plan
-from romfsfs.session.rebase.transaction import no_space
+from romfsfs.session.rebase.transaction import space_for
 from romfsfs.session.session import Session
 from romfsfs.session.tree.restore import work_digest
 from romfsfs.session.tree.worktree import scan
@@ -59,18 +59,16 @@ def prepared(
             return Prepared(tuple(shadow), plan, None)
         folder = session.folder
         try:
-            with session.work_fd() as work_fd:
-                sources = StoredFiles(plan, session.held(), work_fd)
-                with folder.create(folder.staged) as out:
+            with space_for(session, "the new image cannot be made"):
+                with session.work_fd() as work_fd, folder.create(folder.staged) as out:
+                    sources = StoredFiles(plan, session.held(), work_fd)
                     encoded = encode_plan(plan, layout, sources, out, slack(layout.size), progress)
-            reached("encoded")
-            if not wait_for_writers(session, writers) and not _edited_since(session, shadow):
-                return Prepared(tuple(shadow), plan, encoded)
+                reached("encoded")
+                if not wait_for_writers(session, writers) and not _edited_since(session, shadow):
+                    return Prepared(tuple(shadow), plan, encoded)
             log.info("files were written meanwhile: once more")
         except TreeChanged as changed:
             log.info("%s: once more", changed)
-        except OSError as error:
-            raise no_space(session, error, "the new image cannot be made") from error
     raise _keeps_changing()
 
 
@@ -83,7 +81,7 @@ def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> 
     deadline = time.monotonic() + WRITERS_SECONDS
     waited = False
     while True:
-        names = [path for path in writers() if not session.excludes.matches(path)]
+        names = [path for path in writers() if not session.settings.excludes.matches(path)]
         if not names:
             return waited
         if time.monotonic() > deadline:
@@ -113,7 +111,7 @@ def converted_plan(
 ) -> tuple[list[ShadowEntry], Plan]:
     """The shadow tree with every conversion done, and its plan. Blocks while tools run."""
     with session.work_fd() as work_fd:
-        conversions = Conversions(session.converters, work_fd)
+        conversions = Conversions(session.settings.converters, work_fd)
         for _ in range(_ATTEMPTS):
             look = session.look(convert=conversions.lookup)
             shadow = look.shadow
@@ -128,7 +126,7 @@ def _is_whole(session: Session, work_fd: int, shadow: Sequence[ShadowEntry]) -> 
     there = {work.path for work in scan(work_fd)}
     seen = {entry.path for entry in shadow if entry.change is not Change.DELETED}
     ignored = {entry.path for entry in shadow if entry.change is Change.IGNORED}
-    return seen - ignored <= there and all(map(session.excludes.matches, there - seen))
+    return seen - ignored <= there and all(map(session.settings.excludes.matches, there - seen))
 
 
 def _keeps_changing() -> RomfsError:

@@ -34,9 +34,9 @@ from romfsfs.session.rebase.transaction import (
     WriteOptions,
     give_up,
     look,
-    no_space,
     rebase,
     restarted,
+    space_for,
 )
 from romfsfs.session.rebase.trial import changed, refuse_trial, tried
 from romfsfs.session.session import Session
@@ -235,12 +235,11 @@ def _staged(session: Session, image: BinaryIO, size: int) -> Base:
     """The image, without what follows it in its file, in the history; the base that it is."""
     folder = session.folder
     try:
-        with folder.create(folder.staged) as file:
-            copy_range(image.fileno(), 0, size, file.fileno())
-        base = base_of(folder.staged, session.recall())
-        folder.place(folder.staged, base.digest)
-    except OSError as error:
-        raise no_space(session, error, "the image cannot be staged") from error
+        with space_for(session, "the image cannot be staged"):
+            with folder.create(folder.staged) as file:
+                copy_range(image.fileno(), 0, size, file.fileno())
+            base = base_of(folder.staged, session.recall())
+            folder.place(folder.staged, base.digest)
     finally:
         folder.staged.unlink(missing_ok=True)
     reached("after-placed")

@@ -28,8 +28,8 @@ from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.sources import secure
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
-    no_space,
     rebase,
+    space_for,
     target_changed,
 )
 from romfsfs.session.session import Session
@@ -142,12 +142,11 @@ def make_ready(
             if not clean:
                 raise target_changed(session)
         try:
-            if status is not None:
-                secure(session, status.entries)
-            with target.alone():
-                _read(session, target, new, progress)
-        except OSError as error:
-            raise no_space(session, error, "the image cannot be read into the session") from error
+            with space_for(session, "the image cannot be read into the session"):
+                if status is not None:
+                    secure(session, status.entries)
+                with target.alone():
+                    _read(session, target, new, progress)
         finally:
             if not session.interrupted:
                 folder.sweep()

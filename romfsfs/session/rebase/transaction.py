@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -82,14 +82,13 @@ def look(session: Session, target: Target, progress: Progress = no_progress) -> 
         if not held.base.fresh and target.unchanged_since(held):
             return Held(held.base.target_digest, held.base.size)
     try:
-        found = target.keep_copy(folder, progress)
-        if found.digest is None:  # undo takes the file away again: its image has no bytes
-            with folder.create(folder.found):
-                pass
-        if found.digest != "":
-            folder.place(folder.found, found.digest or EMPTY_DIGEST)
-    except OSError as error:
-        raise no_space(session, error, "what the target holds cannot be kept") from error
+        with space_for(session, "what the target holds cannot be kept"):
+            found = target.keep_copy(folder, progress)
+            if found.digest is None:  # undo takes the file away again: its image has no bytes
+                with folder.create(folder.found):
+                    pass
+            if found.digest != "":
+                folder.place(folder.found, found.digest or EMPTY_DIGEST)
     finally:
         folder.found.unlink(missing_ok=True)
     reached("before-kept")
@@ -112,10 +111,8 @@ def rebase(
     if record.writes:  # before anything is noted down
         target.refuse_slots(record.base.size)
     record = replace(record, logged=history.last_number(folder), slot=target.slot)
-    try:
+    with space_for(session, f"the {record.kind} cannot begin"):
         record.save(folder)
-    except OSError as error:
-        raise no_space(session, error, f"the {record.kind} cannot begin") from error
     reached("recorded")
     report = None
     if record.writes:
@@ -229,7 +226,7 @@ def _bring_tree_along(session: Session, record: Record, root: Path | None) -> No
 
     follow(
         session.held(), record.stood_on, folder, root, session.recall(),
-        session.excludes.matches, record.follows, decide,
+        session.settings.excludes.matches, record.follows, decide,
     )  # fmt: skip
 
 
@@ -312,11 +309,16 @@ def restart(device: Device) -> str:
     return ""
 
 
-def no_space(session: Session, error: OSError, doing: str) -> RomfsError:
-    """What to say when the session's folder cannot be written."""
-    return RomfsError(
-        f"{doing}: {error.strerror or error}",
-        where=str(session.folder.path),
-        next_step="nothing was written to the target and your edits are kept; free space there, "
-        "or use another place with $ROMFSFS_STATE_DIR, and try again",
-    )
+@contextlib.contextmanager
+def space_for(session: Session, doing: str) -> Iterator[None]:
+    """OSError leaves the block as the RomfsError of a session's folder that cannot be written,
+    before anything else was. doing: what fails then."""
+    try:
+        yield
+    except OSError as error:
+        raise RomfsError(
+            f"{doing}: {error.strerror or error}",
+            where=str(session.folder.path),
+            next_step="nothing was written to the target and your edits are kept; free space "
+            "there, or use another place with $ROMFSFS_STATE_DIR, and try again",
+        ) from error
