@@ -13,12 +13,18 @@ from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceAbsent, ImageFormatError, SessionBusy, UsageError
 from romfsfs.image.writer import encode
+from romfsfs.session.keep import steps
 from romfsfs.session.keep.folder import make_folder, sessions_dir
 from romfsfs.session.opening import drop, enter
 from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.undo import undo
 from romfsfs.session.session import sessions
+
+
+class Stop(BaseException):
+    """As if the process ended there."""
 
 
 def known() -> list[str]:
@@ -62,6 +68,28 @@ def test_a_push_that_is_cut_leaves_what_recovers_it(tmp_path: Path, backup: bool
     flash.power = 1 << 40
     [session] = sessions()
     assert recover(session, flash) == "finished"
+
+
+@pytest.mark.parametrize("step", ["recorded", "target-written", "switched", "followed"])
+def test_a_push_to_a_file_that_was_killed_is_repeated(tmp_path: Path, step: str) -> None:
+    """What is finished first locks the file's folder too, and so must not find it locked by us."""
+    file = tmp_path / "app.img"
+    first, second = encode({"a.txt": b"1"}), encode({"a.txt": b"2"})
+    file.write_bytes(first)
+
+    def stop(name: str) -> None:
+        if name == step:
+            raise Stop
+
+    steps.on_step = stop
+    with pytest.raises(Stop):
+        pushed(FileDevice(file), second)
+    steps.on_step = lambda name: None
+    pushed(FileDevice(file), second)
+    assert file.read_bytes() == second
+    [session] = sessions()
+    undo(session, FileDevice(file))
+    assert file.read_bytes() == first
 
 
 def test_a_push_to_a_file_without_a_backup(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def push(
     drops = not options.backup
     with folder.provisional(info.name, drops), folder.lock_for_change(info.name):
         session, target = session_for(device, source), options.target(device)
+        interrupted = _interrupted(session, target)
         with target.alone():
-            interrupted = _interrupted(session, target)
             there = device.matches(image, size)
             if there is not True:
                 target.refuse_slots(size)
@@ -190,7 +190,8 @@ def _interrupted(session: Session, target: Target) -> Record | None:
         return None
     record = Record.load(session.folder)
     new = session.folder.image(record.base.digest)
-    if record.is_switched(session.folder) or (new.exists() and target.holds(new)):
+    done = record.is_switched(session.folder) or (new.exists() and target.holds(new))
+    if done or target.atomic:  # a file is the one or the other
         recover_locked(session, target)
         return None
     return record
