@@ -128,7 +128,8 @@ class FileTarget(Target):
 
     def __init__(self, device: FileDevice) -> None:
         super().__init__(device)
-        self._seen: tuple[str | None, Stamp] | None = None  # digest and stamp of what was there
+        #: Digest, and stamp from before it was read: of a file that changed since it is another.
+        self._seen: tuple[str | None, Stamp | None] | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -156,7 +157,7 @@ class FileTarget(Target):
     def unchanged_since(self, base: BaseImage) -> bool:
         """Told by its stamp, read only when that differs."""
         stamp, digest = self.device.stamp(), base.base.target_digest
-        if stamp is not None and stamp == base.base.stamp:
+        if stamp == base.base.stamp:
             self._seen = digest, stamp
         return self._is(digest)
 
@@ -169,8 +170,7 @@ class FileTarget(Target):
             return True
         certain = self.device.certain_stamp()
         found = self.device.digest((certain or stamp)[2])
-        if certain is not None and certain == self.device.stamp():
-            self._seen = found, certain
+        self._seen = found, certain
         return found == digest
 
     def holds(self, image: Path | None) -> bool:
@@ -191,8 +191,7 @@ class FileTarget(Target):
             size = self.device.read_bytes(file, progress)
             file.flush()
             digest = digest_fd(file.fileno())
-        if stamp is not None and stamp == self.device.stamp():
-            self._seen = digest, stamp
+        self._seen = digest, stamp
         return Held(digest, size)
 
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
@@ -245,11 +244,9 @@ class FileTarget(Target):
         if self.device.written_stamp is not None:
             return self.device.written_stamp
         stamp = self.device.certain_stamp()
-        if stamp is not None and stamp == base.stamp:  # of what was read
+        if stamp is None or stamp == base.stamp:  # of what was read
             return stamp
-        if stamp is None or self.device.digest(stamp[2]) != base.target_digest:
-            return None
-        return stamp if self.device.stamp() == stamp else None
+        return stamp if self.device.digest(stamp[2]) == base.target_digest else None
 
 
 class CameraTarget(Target):

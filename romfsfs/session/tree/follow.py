@@ -76,7 +76,6 @@ def _in_the_way(
 ) -> list[str]:  # fmt: skip
     """Files that are never packed and go with their folder."""
     gone = {path for path in wanted if path in before and before[path].is_dir}
-    gone -= {path for path in gone if path in after and after[path].is_dir}
     junk = []
     for found in scan(work_fd) if gone else ():
         above = [path for path in parents(found.path) if path in gone]
