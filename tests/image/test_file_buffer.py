@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from romfsfs.errors import ImageFormatError
-from romfsfs.image.file_buffer import FileBuffer
+from romfsfs.image.file_buffer import FileBuffer, WindowBuffer
 
 DATA = random.Random(0).randbytes(200_000)
 
@@ -56,3 +56,32 @@ def test_a_file_that_becomes_shorter(fd: int) -> None:
     with pytest.raises(ImageFormatError, match=r"become shorter .*0x186a0"):
         buffer[99_999:100_001]
     assert buffer[99_999] == DATA[99_999]
+
+
+def test_no_more_is_read_than_a_window_and_nothing_twice() -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def read(start: int, least: int, most: int) -> bytes:
+        asked.append((start, least, most))
+        return DATA[start : start + most]
+
+    buffer = WindowBuffer(1000, 100, read)
+    assert (buffer[:0], buffer[5:3], asked) == (b"", b"", [])
+    for take in (slice(0, 10), slice(0, 100), slice(90, 100), slice(10, 10)):
+        assert buffer[take] == DATA[take]
+    assert buffer[99] == DATA[99]
+    assert buffer[0] == DATA[0]
+    assert asked == [(0, 10, 100)]
+    assert buffer[100] == DATA[100]
+    assert buffer[99:101] == DATA[99:101]
+    assert buffer[98] == DATA[98]
+    assert buffer[197:199] == DATA[197:199]
+    assert buffer[98:298] == DATA[98:298]
+    assert buffer[950:1000] == DATA[950:1000]
+    assert buffer[999] == DATA[999]
+    assert asked[1:] == [
+        (100, 1, 100), (99, 2, 100), (98, 1, 100), (197, 2, 100), (98, 200, 200), (950, 50, 50),
+    ]  # fmt: skip
+    for wrong in (1000, -1):
+        with pytest.raises(IndexError):
+            buffer[wrong]

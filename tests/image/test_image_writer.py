@@ -17,7 +17,7 @@ from image_trees import Tree, directory, entries, file, image
 
 from romfsfs.errors import VerifyError
 from romfsfs.image.check import check_image, lint
-from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, canonical
+from romfsfs.image.layout import DEFAULT_RULES, AlignmentRules, Layout, TreeEntry, canonical
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import Data, DataChanged, encode, write_image
 
@@ -65,6 +65,27 @@ def test_writes_the_image(tmp_path: Path, sources: Callable[[str], Data], buffer
     assert open_files() == before
     assert seen[-1] == ("writing", layout.size, layout.size)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+@pytest.mark.parametrize(("count", "writes"), [(10, 0), (100, 0), (700, 3)])
+def test_progress_is_told_when_something_was_written(
+    tmp_path: Path, count: int, writes: int
+) -> None:
+    """Not for each of the files: they are gathered to 256 KiB. Digests of those that have none."""
+    layout = canonical([TreeEntry(f"{number}.txt", 1200) for number in range(count)])
+    source = tmp_path / "source"
+    source.write_bytes(b"a" * 1200)
+    fd = os.open(source, os.O_RDONLY)
+    seen: list[tuple[str, int, int]] = []
+    digests = {"0.txt": "known"}
+    with (tmp_path / "image").open("wb") as out:
+        write_image(layout, out, lambda _: Data(fd), lambda *args: seen.append(args), None, digests)
+    os.close(fd)
+    assert len(seen) == writes + 1
+    assert all(done % (1 << 18) < 1300 for _, done, _ in seen[:-1])
+    assert seen[-1] == ("writing", layout.size, layout.size)
+    told = dict.fromkeys((f"{n}.txt" for n in range(count)), sha256(b"a" * 1200).hexdigest())
+    assert digests == told | {"0.txt": "known"}
 
 
 def test_pieces_may_lie_inside_another_file(tmp_path: Path) -> None:
@@ -249,11 +270,20 @@ print(after - before)
 
 
 def test_lint() -> None:
-    data = image(file("model.tflite", b"12"), directory("d?", file("ä.txt", b"1")), file("x", b""))
-    data += b"\xff" * 5
-    found = {(note.code, note.path) for note in lint(read_image(data), DEFAULT_RULES)}
-    assert ("misaligned", "model.tflite") in found
-    assert ("ide-name", "d?/ä.txt") in found
-    assert ("trailing", "") in found
-    assert ("misaligned", "x") not in found
+    """All that is said: of each file once, and of nothing else."""
+    inside = [file("ä.txt", b"1"), file("b\x7f", b"")]
+    data = image(file("model.tflite", b"12"), directory("d?", *inside), file("x", b""))
+    found = read_image(data + b"\xff" * 1005)
+    said = [(note.code, note.path, note.message, note.offset) for note in found.notes]
+    noted = [
+        (note.code, note.path, note.message, note.offset) for note in lint(found, DEFAULT_RULES)
+    ]
+    assert noted == [
+        *said,
+        ("misaligned", "model.tflite", "its data is at 0x15, not a multiple of 16", 0x15),
+        ("ide-name", "d?/ä.txt", "the IDE turns the name 'ä.txt' into one with '?'", 0x1C),
+        ("misaligned", "d?/ä.txt", "its data is at 0x27, not a multiple of 4", 0x27),
+        ("ide-name", "d?/b\x7f", "the IDE turns the name 'b\\x7f' into one with '?'", 0x28),
+        ("trailing", "", "1,005 bytes follow the image", len(data)),
+    ]
     assert lint(read_image(IMAGE), DEFAULT_RULES) == ()
