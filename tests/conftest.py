@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +141,22 @@ def _open_below(folder: Path) -> list[str]:
 def retell(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
-) -> Iterator[Callable[[Path], None]]:  # fmt: skip
-    """`retell(file)`: what the commands of a transcript print is what is written there."""
+) -> Iterator[Callable[..., None]]:  # fmt: skip
+    """`retell(file)`: what the commands of a transcript print is what is written there. places:
+    more that differs from run to run, each with the name that stands for it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ROMFSFS_PORTS", os.environ.get("ROMFSFS_PORTS", ""))
     teller = Teller(tmp_path, tmp_path_factory.mktemp("bin"), capfd)
 
-    def call(file: Path) -> None:
+    def call(file: Path, places: Mapping[str, str] | None = None) -> None:
         written = file.read_text("utf-8")
-        now = teller.tell(written)
+        now = teller.tell(written, places or {})
         if request.config.getoption("update_transcripts"):
             file.write_text(now, "utf-8")
         else:
             told = difflib.unified_diff(written.splitlines(), now.splitlines(), lineterm="")
-            assert not (lines := list(told)), "\n".join(["--update-transcripts?", *lines])
+            if lines := list(told):
+                pytest.fail("\n".join(["--update-transcripts?", *lines]), pytrace=False)
 
     yield call
     teller.close()

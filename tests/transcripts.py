@@ -23,6 +23,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ _IN_SHELL = re.compile(r"[|<>&;*`$]")
 _VARYING = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d"), "YYYY-MM-DD HH:MM"),
     (re.compile(r"\b\d+\.\d\d s\b"), "N.NN s"),
-    (re.compile(r'("time"|"seconds"): [\d.]+'), r"\1: N"),
+    (re.compile(r'("time"|"seconds"|"sent"): [\d.]+'), r"\1: N"),
+    (re.compile(r"^romfsfs: \w+ing( [\d,]+ bytes)?\n", re.MULTILINE), ""),  # what lasts a while
     (re.compile(r'(\bprocess|\bpid|"pid":|kill -9) \d+'), r"\1 PID"),
     (re.compile(r'(/sessions/[^/\s"]+)-[0-9a-f]{12}'), r"\1-ID"),
     (re.compile(r"/dev/pts/\d+"), "/dev/pts/N"),
@@ -55,7 +57,7 @@ class Known:
     """Replaces what differs from one run to the next. Digests get numbers, so that one that is
     said twice is seen to be the same."""
 
-    def __init__(self, places: dict[str, str]) -> None:
+    def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
         self._digests: dict[str, str] = {}
 
@@ -65,6 +67,12 @@ class Known:
         text = re.sub(r"\b[0-9a-f]{64}\b", self._digest, text)
         for pattern, instead in _VARYING:
             text = pattern.sub(instead, text)
+        return text
+
+    def command(self, text: str) -> str:
+        """A command of the story, with what things are really called."""
+        for place, name in self._places.items():
+            text = text.replace(name, place)
         return text
 
     def _digest(self, found: re.Match[str]) -> str:
@@ -77,16 +85,17 @@ class Teller:
 
     def __init__(self, here: Path, bin: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self._here, self._capfd = here, capfd
-        self._known = Known(
-            {os.environ["ROMFSFS_CACHE_DIR"]: "/home/me/cache", str(here): "/home/me"}
-        )
+        self._known = Known({})
         program = bin / "romfsfs"
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m romfsfs "$@"\n')
         program.chmod(0o755)
         self._environment = {"PATH": f"{bin}:{os.environ['PATH']}"}
 
-    def tell(self, text: str) -> str:
-        """The same story with what its commands print now."""
+    def tell(self, text: str, places: Mapping[str, str]) -> str:
+        """The same story with what its commands print now. places: what is called otherwise in
+        it, by its real name."""
+        cache = os.environ["ROMFSFS_CACHE_DIR"]
+        self._known = Known({**places, cache: "/home/me/cache", str(self._here): "/home/me"})
         lines = []
         for line in text.splitlines():
             if line.startswith("  $ "):
@@ -96,6 +105,7 @@ class Teller:
         return "\n".join(lines) + "\n"
 
     def _said(self, command: str) -> list[str]:
+        command = self._known.command(command)
         words = [] if _IN_SHELL.search(command) else shlex.split(command)
         if words[:1] == ["romfsfs"] and "mount" not in words:
             self._capfd.readouterr()

@@ -15,7 +15,7 @@ import click
 from romfsfs.boards import get_board
 from romfsfs.cli import values
 from romfsfs.cli.output import Output
-from romfsfs.cli.parameters import JSON, OFFLINE, YES, board
+from romfsfs.cli.parameters import JSON, OFFLINE, PARTITION, YES, board
 from romfsfs.cli.reports import fetching
 from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
@@ -56,18 +56,21 @@ def zoo() -> None:
 @click.option(
     "--shapes", is_flag=True, help="Fetch the models that are listed, to show their input shapes."
 )
+@PARTITION
 @JSON
 @click.pass_obj
 def list_models(
     output: Output, /, directory: str | None, shapes: bool, show_all: bool,
-    board: str | None, **where: Any,
+    board: str | None, partition: int | None, **where: Any,
 ) -> None:  # fmt: skip
     """The models for the mounted board, or for --board; all of them with --all.
 
     Each with its size before conversion, the shape and type of its input, and whether it fits
     into the partition and what is free of it.
     """
-    name, room = _board(output, board, directory)
+    name, room = _board(board, partition or 0, directory)
+    if name is None and not show_all:
+        output.note("no board is mounted: models for all boards; choose one with --board")
     with output.progress() as progress:
         opened = _open(output, progress, **where)
         models = opened.catalog().models(None if show_all else name)
@@ -86,9 +89,8 @@ def list_models(
     output.json({"source": opened.name, "board": shown_for, "models": records})
     width = 2 * shutil.get_terminal_size().columns - 10
     for description, group in groupby(records, key=lambda each: (each["title"], each["text"])):
-        text = printable(": ".join(filter(None, description)))
-        if text:
-            output.show(textwrap.shorten(text, width, placeholder=" ...") + "\n")
+        text = printable(": ".join(filter(None, description))) or "without a description:"
+        output.show(textwrap.shorten(text, width, placeholder=" ...") + "\n")
         for each in group:
             path = printable(each["path"]) + ("  + labels" if each["labels"] else "")
             fits, shape = each["fits"], each["input"] or "?"
@@ -174,7 +176,7 @@ def _open(
 
 
 def _board(
-    output: Output, board: str | None, directory: str | None
+    board: str | None, partition: int, directory: str | None
 ) -> tuple[str | None, tuple[int, int] | None]:
     """The board to list for, and what its partition has room for, and has left in a session."""
     try:
@@ -188,9 +190,8 @@ def _board(
         room = None if plan.capacity is None else (plan.capacity, max(0, plan.capacity - plan.size))
         return session.info.board, room
     if board is None:
-        output.note("no board is mounted: models for all boards; choose one with --board")
         return None, None
-    size = get_board(board).partition(0).size
+    size = get_board(board).partition(partition).size
     return board, (size, size)
 
 

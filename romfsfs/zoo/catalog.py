@@ -192,7 +192,7 @@ def add(
     existing = [copy.name for copy in wanted if os.path.lexists(directory / copy.name)]
     if existing and not force:
         next_step = "replace with --force, or choose another name with --as"
-        what = f"{' and '.join(existing)} already there"
+        what = f"already there: {' and '.join(existing)}"
         raise RomfsError(what, where=str(directory), next_step=next_step)
     directory.mkdir(parents=True, exist_ok=True)
     total = sum(copy.size for copy in wanted)

@@ -40,7 +40,8 @@ def prepared(name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("interrupted", "switched"), ("rolled_back", "recorded")]
+    ("name", "step"),
+    [("interrupted", "switched"), ("undone", "target-written"), ("rolled_back", "recorded")],
 )
 def test_what_is_said_of_a_commit_that_was_killed(
     name: str, step: str, run: Callable[..., Ran], session: Session, image: Path,

@@ -92,7 +92,7 @@ ANEW = "nothing was written; to build it for that board: romfsfs extract given.i
         (
             IMAGE,
             {"capacity": len(IMAGE) - 2},
-            f"the image is 2 bytes too large for the {len(IMAGE) - 2:,} there (given.img)",
+            f"the image is 2 bytes larger than the {len(IMAGE) - 2:,} there are (given.img)",
         ),
         (
             encode({"0.mpy": OLD["0.mpy"]}),

@@ -125,7 +125,7 @@ def test_add_replaces_nothing_unless_it_is_told_to(
 ) -> None:
     (session.work / "yolo.txt").write_text("mine\n")
     assert main(["zoo", "add", YOLO, "--from", str(resources)]) == 1
-    assert "yolo.txt already there" in capsys.readouterr().err
+    assert "already there: yolo.txt (" in capsys.readouterr().err
     assert not (session.work / "yolo.v8.tflite").exists()
     assert main(["zoo", "add", YOLO, "--no-labels"]) == 0
     assert (session.work / "yolo.txt").read_text() == "mine\n"

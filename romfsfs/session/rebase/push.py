@@ -57,7 +57,7 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
         raise ImageFormatError("the file is empty", 0, where=name)
     if capacity is not None and parsed.size > capacity:
         raise CapacityError(
-            f"the image is {parsed.size - capacity:,} bytes too large for the {capacity:,} there",
+            f"the image is {parsed.size - capacity:,} bytes larger than the {capacity:,} there are",
             size=parsed.size,
             capacity=capacity,
             where=name,
