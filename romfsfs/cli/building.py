@@ -64,6 +64,7 @@ def build(
         raise UsageError("only one board's image can go to standard output", where="-")
     wanted = orders(boards, image, partition, options, Path(recipe) if recipe else None)
     if image == "-":
+        output.refuse_json()
         _to_standard_output(output, directory, wanted[0], given["exclude"])
         return EXIT_OK
     refuse_existing(*(order.image for order in wanted), force=given["force"])

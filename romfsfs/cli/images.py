@@ -65,7 +65,7 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 @parameters.DIRECTORY
 @parameters.CAMERA_BOARD
 @parameters.PARTITION
-@parameters.SLOT
+@parameters.SLOT_TO_READ
 @click.pass_obj
 def extract(output: Output, /, source: str, directory: str, **place: Any) -> None:
     """Extract SOURCE to DIR, which must not exist or be empty."""
@@ -83,7 +83,7 @@ def extract(output: Output, /, source: str, directory: str, **place: Any) -> Non
 @parameters.SOURCE
 @board("Check alignment and capacity for it.")
 @parameters.PARTITION_0
-@parameters.SLOT
+@parameters.SLOT_TO_READ
 @click.option("--map", "as_map", is_flag=True, help="What lies where, and what is free.")
 @parameters.JSON
 @click.pass_obj
@@ -179,7 +179,7 @@ _USUAL = frozenset({"padding"})
 @parameters.SOURCE
 @board("Also check alignment and capacity for this board.")
 @parameters.PARTITION_0
-@parameters.SLOT
+@parameters.SLOT_TO_READ
 @parameters.JSON
 @click.pass_obj
 def verify(output: Output, source: str, board: str | None, partition: int, slot: str) -> int:

@@ -17,7 +17,7 @@ def usage_error(error: click.UsageError, command: str) -> UsageError:
     """A wrong command line: what is wrong with it, and the help that says what would be right.
     command: the one that was called, which click does not always say."""
     path = error.ctx.command_path if error.ctx else f"romfsfs {command}".strip()
-    what = " ".join(error.format_message().split()).rstrip(".")
+    what = " ".join(error.format_message().split()).rstrip(".").replace(". (Did", " (did")
     what = what[0].lower() + what[1:]
     unknown = re.fullmatch(r"no such command '(.*?)'.*", what)
     if unknown:

@@ -14,7 +14,16 @@ from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.fstab import split_options
 from romfsfs.cli.output import Output, count_text
-from romfsfs.cli.parameters import DIRECTORY, NO_RESET, PARTITION, SLOT, SOURCE, WAIT, board
+from romfsfs.cli.parameters import (
+    DIRECTORY,
+    NO_RESET,
+    PARTITION,
+    SLOT,
+    SLOT_TO_READ,
+    SOURCE,
+    WAIT,
+    board,
+)
 from romfsfs.cli.reports import say_commit, wait_for
 from romfsfs.desktop.notify import Notifier, desktop_runs
 from romfsfs.desktop.programs import find_notifier, missing
@@ -149,10 +158,12 @@ def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[
 @click.option("--keep", is_flag=True, help="Keep the edits for the next mount (the default).")
 @click.option("--lazy", is_flag=True, help="Detach the mountpoint even while it is in use.")
 @NO_RESET
+@PARTITION
+@SLOT_TO_READ
 @click.pass_obj
 def umount(
     output: Output, directory: str, save: bool, discard: bool, keep: bool, lazy: bool,
-    no_reset: bool,
+    no_reset: bool, partition: int | None, slot: str,
 ) -> None:  # fmt: skip
     """Unmount DIR, or the mount of SOURCE. Without an option the edits are kept for the next mount.
 
@@ -163,7 +174,7 @@ def umount(
         given = " ".join(f"--{name}" for name in asked)
         raise UsageError("only one of these can be given", where=given, next_step="choose one")
     how = asked[0] if asked else None
-    found = find_session(directory, stuck=True)
+    found = find_session(directory, partition, slot, stuck=True)
     if not found.inside and is_stuck(found):
         _umount_stuck(output, found, lazy)
         return

@@ -84,6 +84,11 @@ class Output:
         if self.as_json:
             write(json.dumps(record, indent=1) + "\n")
 
+    def refuse_json(self) -> None:
+        """UsageError where standard output is to get an image."""
+        if self.as_json:
+            raise UsageError("an image and --json cannot both go to standard output", where="-")
+
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
         if not self.quiet:

@@ -68,6 +68,16 @@ def force(help: str) -> Callable[[_FC], _FC]:
     return click.option("--force", is_flag=True, help=help)
 
 
+def slot(more: str = "") -> Callable[[_FC], _FC]:
+    """The option that names a slot: '' where none was named."""
+    return click.option(
+        "--slot",
+        type=click.Choice(("A", "B")),
+        callback=lambda context, option, value: value or "",
+        help=f"Which one of an openmv-ota camera. Default: A.{more}",
+    )
+
+
 PARTITION = partition()
 PARTITION_0 = partition(default=0)
 CAMERA_BOARD = board("For a camera that cannot be identified.")
@@ -80,11 +90,8 @@ NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the cam
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for `dfu:BOARD` to appear, and say how to get it there."
 )
-SLOT = click.option(
-    "--slot", type=click.Choice(("A", "B")), callback=lambda context, option, value: value or "",
-    help="Which one of an openmv-ota camera. Default: A. To write it needs --force too, and breaks "
-    "its signature.",
-)  # fmt: skip
+SLOT = slot(" To write it needs --force too, and breaks its signature.")
+SLOT_TO_READ = slot()
 TRY = click.option(
     "--try", "tries", is_flag=True, help="Have the camera open the models that changed."
 )

@@ -13,7 +13,7 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush, write
-from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SLOT, SOURCE
+from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SLOT_TO_READ, SOURCE
 from romfsfs.errors import ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.model import DirNode, FileNode, Image, walk
 from romfsfs.session.keep.images import WHOLE_COPY, parse
@@ -107,7 +107,7 @@ def tree_of(
 @JSON
 @CAMERA_BOARD
 @PARTITION
-@SLOT
+@SLOT_TO_READ
 @click.pass_obj
 def ls(output: Output, /, source: str, path: str | None, long: bool, **place: Any) -> None:
     """List SOURCE (an image file, a camera, or `-`), or what is below PATH in it."""
@@ -144,7 +144,7 @@ def _records(image: Image, file: BinaryIO) -> list[dict[str, Any]]:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=values.in_image)
 @CAMERA_BOARD
 @PARTITION
-@SLOT
+@SLOT_TO_READ
 @click.pass_obj
 def cat(output: Output, /, source: str, paths: tuple[str, ...], **place: Any) -> None:
     """Print files of SOURCE to standard output."""

@@ -15,7 +15,7 @@ import click
 
 from romfsfs.cli import reports, values
 from romfsfs.cli.output import Output, confirmed, count_text, fitted, write
-from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, TRY, force, where
+from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, SLOT_TO_READ, TRY, force, where
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, printable, shell_word
 from romfsfs.session.connect import device, session_device
@@ -46,7 +46,7 @@ _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=v
     "--watch", "follow", is_flag=True, help="Show it again at every change, until Ctrl-C."
 )
 @PARTITION
-@SLOT
+@SLOT_TO_READ
 @click.pass_obj
 def status(
     output: Output, where: str | None, as_html: bool, verbose: bool, exit_code: bool,
@@ -92,7 +92,7 @@ def _status_text(found: Found, look: Callable[[], Look], kind: str, *, verbose: 
     "--images", nargs=2, type=int, metavar="OLD NEW", help="Compare two images of the log instead."
 )
 @PARTITION
-@SLOT
+@SLOT_TO_READ
 @click.pass_obj
 def diff(
     output: Output, where: str | None, paths: tuple[str, ...], images: tuple[int, int] | None,
@@ -297,7 +297,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     help="Keep at most this much from now on (default 1G); the last two images always stay.",
 )  # fmt: skip
 @PARTITION
-@SLOT
+@SLOT_TO_READ
 @JSON
 @click.pass_obj
 def log(

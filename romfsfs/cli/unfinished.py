@@ -12,7 +12,7 @@ from romfsfs.cli.output import Output, confirmed
 from romfsfs.cli.parameters import JSON, PARTITION, SLOT, YES, where
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
 from romfsfs.session.connect import session_device
-from romfsfs.session.find import as_found, find_session
+from romfsfs.session.find import as_found, find_session, is_stuck, no_answer
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
 from romfsfs.session.rebase.recovery import recover as recover_session
@@ -112,22 +112,23 @@ def recover(
         pending = [find_session(where, partition, slot)]
     else:
         pending = [as_found(session) for session in all_sessions() if session.interrupted]
-    failed: list[RomfsError] = []
+    worst = EXIT_OK
     for found in pending:
         session = found.session
         try:
+            if is_stuck(found):
+                raise no_answer(found)
             with session_device(session) as opened, output.progress() as progress:
                 done = recover_session(
                     session, opened, rollback=rollback, mounted=found.mounted, progress=progress
                 )
         except RomfsError as error:
-            failed.append(error)
-            if len(pending) > 1:
-                output.error(error)
+            if len(pending) == 1:
+                raise
+            output.error(error)
+            worst = max(worst, error.exit_code)
             continue
         output.say(f"{session.info.name}: {done or 'nothing to recover'}")
     if not pending:
         output.say("no interrupted commit")
-    if len(pending) == 1 and failed:
-        raise failed[0]
-    return failed[0].exit_code if failed else EXIT_OK
+    return worst

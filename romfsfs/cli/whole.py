@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @parameters.IMAGE
 @parameters.CAMERA_BOARD
 @parameters.PARTITION
-@parameters.SLOT
+@parameters.SLOT_TO_READ
 @parameters.WAIT
 @parameters.REPLACE
 @parameters.JSON
@@ -48,7 +48,9 @@ def pull(
     wait: bool, force: bool,
 ) -> None:  # fmt: skip
     """Copy a camera's whole image to a file; `-` is standard output."""
-    if image != "-":
+    if image == "-":
+        output.refuse_json()
+    else:
         refuse_existing(image, force=force)
     wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition, slot) as opened, output.progress() as progress:

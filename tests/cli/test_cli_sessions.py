@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from romfsfs.cli import unfinished
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import shell_word
+from romfsfs.errors import DeviceLost, RomfsError, shell_word
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
 from romfsfs.session.keep.folder import folder_of, make_folder
@@ -204,6 +205,32 @@ def test_an_interrupted_commit_is_shown_and_recovered(
     assert run("recover")[1] == "no interrupted commit\n"
     assert run("cat", image, "a.txt")[1] == "edited\n"
     assert json.loads(run("status", image, "--json")[1])["clean"] is True
+
+
+def test_of_several_interrupted_writes_the_worst_failure_counts(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that fails keeps no other from being finished."""
+    second, third = (image.with_name(name) for name in ("second.img", "third.img"))
+    for path in (second, third):
+        path.write_bytes(image.read_bytes())
+        session_for(FileDevice(path), str(path), OpenOptions())
+    monkeypatch.setattr(Session, "interrupted", True)
+    fails = {"app.img": RomfsError("no"), "second.img": DeviceLost("gone"), "third.img": None}
+
+    def recover(session: Session, *_: object, **__: object) -> str:
+        error = fails[Path(session.info.source).name]
+        if error is not None:
+            raise error
+        return "finished"
+
+    monkeypatch.setattr(unfinished, "recover_session", recover)
+    code, out, err = run("recover")
+    assert code == DeviceLost.exit_code
+    assert out == f"{third}: finished\n"
+    assert err == "romfsfs: error: no\nromfsfs: error: gone\n"
+    code, _, err = run("recover", image)
+    assert (code, err) == (1, "romfsfs: error: no\n")
 
 
 def test_names_no_terminal_should_see(run: Run, session: Session, image: Path) -> None:
