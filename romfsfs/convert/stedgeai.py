@@ -292,8 +292,9 @@ def _entry(document: Any, profile: str, where: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Any:
+    text = _read(path)
     try:
-        return json.loads(_read(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as caught:
         raise SettingsError(f"{path} is not JSON: {caught}") from None
 

@@ -132,6 +132,8 @@ def test_indexes_that_lead_nowhere_are_found_before_a_compiler_follows_them():
     tensors = [(INT8, [1, 4], 0), (INT8, [1, 4], 0)]
     broken = [
         make_model([(RELU, [0], [7])], tensors, [0], [1]),
+        make_model([(RELU, [0], [2])], tensors, [0], [1]),
+        make_model([(RELU, [-2], [1])], tensors, [0], [1]),
         make_model([(RELU, [0], [1])], tensors, [0], [2]),
         make_model([(RELU, [0], [1])], [(INT8, [1, 4], 9), tensors[1]], [0], [1]),
         make_model([(RELU, [0], [1])], [tensors[0], (INT8, [1, 4], 9)], [0], [1]),

@@ -195,13 +195,39 @@ def test_cascade_of_other_features_is_kept_with_a_warning(tmp_path, cache):
         (b"<_><_><feature><rects><_>8", b"<_><_/><_><feature><rects><_>8", "more than one node"),
         (b"</opencv_storage>", b"", "not well-formed XML"),
         (b'<?xml version="1.0"?>', b"<!DOCTYPE x [<!ENTITY a 'b'>]>", "document type"),
+        (b'<?xml version="1.0"?>', b"<!DOCTYPE opencv_storage>", "document type"),
         (b'<?xml version="1.0"?>', b"<?xml version='1.0' encoding='rot13'?>", "XML"),
+        (b"<threshold>0.5<", b"<threshold>8<", "feature threshold 32768 is out of range"),
+        (b"8 9 1 1 -1.", b"8 9 1 1 128", "weight 128 is out of range, -128 to 127"),
+        (b"8 9 1 1 -1.", b"-1 9 1 1 1", "rectangle -1 is out of range, 0 to 255"),
+        (
+            b"8 9 1 1 -1.",
+            b"8 9 13 1 1",
+            "a rectangle of 13 x 1 at 8, 9 reaches out of the window of 20 x 30",
+        ),
+        (b"<_>8 9 1 1 -1.</_>", b"<_>8 9 1 1 -1.</_>" * 17, "stage 0: 17 rectangles, at most 16"),
+        (b"-1.9<", b"-1e13<", "stage 0: -1e13 is out of range"),
         (b"<left_val>1.</left_val>", b"", "no left_val in _"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, cache, old, new, problem):
     with pytest.raises(CascadeError, match=problem):
         convert_cascade(OLD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"<threshold>0.5<", b"<threshold>7.99976<"), (b"<threshold>0.5<", b"<threshold>-8<"),
+        (b"<left_val>1.<", b"<left_val>127.998<"), (b"8 9 1 1 -1.", b"8 9 1 1 127"),
+        (b"8 9 1 1 -1.", b"8 9 1 1 -128"), (b"8 9 1 1 -1.", b"0 0 20 30 -1"),
+        (b"8 9 1 1 -1.", b"19 29 1 1 -1"), (b"<_>8 9 1 1 -1.</_>", b"<_>8 9 1 1 -1.</_>" * 16),
+        (b"<parent>0</parent><next>-1</next>", b""), (b"<tilted>1</tilted>", b""),
+    ],
+)  # fmt: skip
+def test_the_largest_that_fits(old: bytes, new: bytes) -> None:
+    assert old in OLD
+    assert len(convert_cascade(OLD.replace(old, new)).data) >= len(BINARY)
 
 
 def test_failure_is_told_and_cached(tmp_path, cache):

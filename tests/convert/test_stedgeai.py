@@ -14,6 +14,7 @@ from convert_helpers import camera, convert, lookup, open_bytes, stored_bytes, t
 
 from romfsfs.convert import Conversion, Converters, State, stedgeai
 from romfsfs.convert.types import Figures
+from romfsfs.system.runner import Outcome
 
 ONNX = b"\x08\x07\x12\x04fake"
 
@@ -314,3 +315,107 @@ def test_how_far_below_a_result_is_looked_for(tmp_path, depth, found):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "network_rel.bin").write_bytes(b"x")
     assert stedgeai.find_result(tmp_path) == (folder / "network_rel.bin" if found else None)
+
+
+def test_the_newest_of_several_versions(tmp_path):
+    installs = [Install(tmp_path / "all" / name) for name in ("2.2", "3.1", "3.0")]
+    (tmp_path / "all" / "readme.txt").write_text("newer than all by its name")
+    assert stedgeai.find_tool(str(tmp_path / "all")) == installs[1].tool
+    installs[1].tool.chmod(0o644)
+    assert stedgeai.find_tool(str(tmp_path / "all")) == installs[2].tool
+    with pytest.raises(stedgeai.ToolMissing):
+        stedgeai.find_tool(str(installs[1].tool))
+
+
+def test_where_the_tool_takes_its_parts_from(monkeypatch):
+    inside, alone = Path("/st/3.0/Utilities/linux/stedgeai"), Path("/usr/bin/stedgeai")
+    assert stedgeai.core_folder(inside, None) == stedgeai.core_folder(inside, "x") == "/st/3.0"
+    assert stedgeai.core_folder(alone, None) == stedgeai.core_folder(alone, "x") == "/usr/bin"
+    monkeypatch.setenv("STEDGEAI_CORE_DIR", "/core")
+    assert stedgeai.core_folder(inside, "x") == "/st/3.0"
+    assert stedgeai.core_folder(inside, None) == "/core"
+    assert stedgeai.core_folder(alone, "x") == stedgeai.core_folder(alone, None) == "/core"
+
+
+def test_what_the_user_gives_the_tool_comes_before_what_must_be():
+    argv = stedgeai.generate_argv(Path("/st"), "model.onnx", "stm32n6", "big", ["-v", "2"])
+    assert argv == [
+        "/st", "generate", "-v", "2", "--model", "model.onnx", "--relocatable",
+        "--target", "stm32n6", "--st-neural-art", "big@neuralart.json",
+    ]  # fmt: skip
+
+
+PROFILES = {"a": {"options": "--x %"}, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "profile", "said"),
+    [
+        (json.dumps({"Profiles": PROFILES}), "c", "{path} has no profile c; it has a, b"),
+        (json.dumps({"Profiles": PROFILES}), "b", "{path} has no profile b; it has a, b"),
+        (json.dumps({"Profiles": 3}), "a", "{path} has no profile a; it has none"),
+        ("[]", "a", "{path} has no profile a; it has none"),
+        ("{", "a", "{path} is not JSON: Expecting property name enclosed in double quotes: "
+         "line 1 column 2 (char 1)"),
+        (None, "a", "{path} cannot be read: [Errno 2] No such file or directory: '{path}'"),
+        (" " * ((1 << 20) + 1), "a", "{path} is too large for a settings file"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_used(tmp_path, content, profile, said):
+    path = tmp_path / "my.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(stedgeai.SettingsError) as caught:
+        stedgeai.make_settings("a", stedgeai.FileOptions(profile=f"{profile}@{path}"))
+    assert str(caught.value) == said.format(path=path)
+    with pytest.raises(stedgeai.SettingsError) as caught:
+        stedgeai.make_settings("default", stedgeai.FileOptions(profile="big"))
+    assert str(caught.value) == ("there is no profile big, only default; or give NAME@FILE")
+
+
+def test_a_profile_of_the_users_by_its_file_alone(tmp_path):
+    """Called as ours; the largest file that is read; pools: the option's, its own, ours."""
+    path = tmp_path / "my.json"
+    text = json.dumps({"Profiles": {"default": {"options": "-a % -b", "memory_pool": "own"}}})
+    path.write_text(text.ljust(1 << 20))
+    (tmp_path / "own").write_text("its own")
+    (tmp_path / "chosen").write_text("chosen")
+    options = stedgeai.FileOptions(profile=str(path), optimise=0)
+    made = stedgeai.make_settings("default", options)
+    assert (made.name, made.pool) == ("default", "its own")
+    assert json.loads(made.profile)["Profiles"]["default"] == {
+        "options": "-a --optimization 0 -b", "memory_pool": "stm32n6.mpool",
+    }  # fmt: skip
+    chosen = options._replace(mpool=str(tmp_path / "chosen"))
+    assert stedgeai.make_settings("default", chosen).pool == "chosen"
+    ours = stedgeai.make_settings("default", stedgeai.FileOptions())
+    assert json.loads(ours.pool)["memory"]["mempools"][-1]["fname"] == "xSPI2"
+
+
+def test_the_likeliest_result_and_then_the_least_deep(tmp_path):
+    places = ["a/b/network_rel.bin", "z/network_rel.bin", "build/network_rel.bin",
+              "st_ai_output/network_rel.bin"]  # fmt: skip
+    for place in places:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"NBIN")
+        assert stedgeai.find_result(tmp_path) == path
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "said"),
+    [
+        (1, "error: one\nE123 two\nerrors\n", "ST Edge AI cannot convert it: E123 two"),
+        (1, "all well\n", "ST Edge AI failed with exit status 1: all well"),
+        (0, "error: one\n", "ST Edge AI made no file: error: one"),
+        (-9, "error: one\n", "ST Edge AI was killed by SIGKILL: error: one"),
+    ],
+)
+def test_why_there_is_no_result(status, output, said):
+    found = stedgeai.explain(Outcome(status, output, False, 1.0))
+    assert found == ("error", "tool-failed", said, output)
+
+
+def test_figures_are_of_what_is_said():
+    said = "  activations (rw): 12 B\nepochs: 3 of which 5 implemented in software\n"
+    assert stedgeai.figures(said, 7) == Figures(0, 3, 12, 7)

@@ -228,6 +228,50 @@ def test_every_kind_of_difference_is_found() -> None:
         check_bytes(good, extra)
 
 
+def test_what_has_no_digest_is_compared_with_its_source(tmp_path: Path) -> None:
+    """Byte for byte; what was opened for that alone is closed, and nothing else."""
+    layout = canonical([TreeEntry("a", 700_000), TreeEntry("b", 700_000), TreeEntry("c", 9)])
+    contents = {name: os.urandom(layout.placements[name].size) for name in "abc"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    before = open_files()
+    base = os.open(tmp_path / "b", os.O_RDONLY)
+
+    def source(path: str) -> Data:
+        owned = path != "b"
+        return Data(os.open(tmp_path / path, os.O_RDONLY) if owned else base, 0, owned)
+
+    seen: list[tuple[str, int, int]] = []
+    known = {"c": sha256(contents["c"]).hexdigest()}
+    with (tmp_path / "image").open("w+b") as out:
+        write_image(layout, out, source)
+        out.flush()
+        fd = out.fileno()
+        stream = io.BytesIO()  # to which no kernel copies
+        write_image(layout, stream, source)
+        assert stream.getvalue() == (tmp_path / "image").read_bytes()
+        check_image(fd, layout, known, DEFAULT_RULES, lambda *args: seen.append(args), source)
+        total = 1_400_009
+        assert seen == [
+            ("checking", 1_400_000, layout.size), ("checking", total, layout.size),
+        ]  # fmt: skip
+        with pytest.raises(VerifyError) as caught:
+            check_image(fd, layout, known, DEFAULT_RULES)
+        assert caught.value.line == "there is no digest to compare with (a)"
+        for name in "abc":
+            at = layout.placements[name].offset
+            os.pwrite(fd, bytes([contents[name][0] ^ 1]), at)
+            with pytest.raises(VerifyError, match=rf"the data differs \({name}, offset {at:#x}"):
+                check_image(fd, layout, known, DEFAULT_RULES, None, source)
+            os.pwrite(fd, contents[name][:1], at)
+        moved = {**layout.placements, "c": layout.placements["c"]._replace(offset=64)}
+        other = Layout(layout.size, moved, layout.directories, [])
+        with pytest.raises(VerifyError, match=r"planned: not at offset 0x40 \(c, offset"):
+            check_image(fd, other, known, DEFAULT_RULES, None, source)
+    os.close(base)
+    assert open_files() == before
+
+
 def test_large_images_are_hashed_by_two_threads_in_flat_memory(tmp_path: Path) -> None:
     script = f"""
 import hashlib, os, resource, sys

@@ -1,0 +1,302 @@
+"""The parts of a simulated camera by themselves: its wire, its faults, its flash, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from romfsfs.simulator import TO_CAMERA, TO_HOST, preset
+from romfsfs.simulator.config import PartitionConfig, SimulatorConfig
+from romfsfs.simulator.faults import CameraStopped, Faults, Statistics
+from romfsfs.simulator.flash import Flash, Partition
+from romfsfs.simulator.link import PIECE, Line
+
+KIB = 1024
+
+
+def test_what_is_pushed_comes_out_later_and_in_order() -> None:
+    line = Line(rate=None, latency=0.5)
+    line.push(b"", 1.0)
+    assert (line.size, line.due, line.pop(9.0)) == (0, None, b"")
+    line.push(b"ab", 1.0)
+    line.push(b"c", 1.25)
+    assert (line.size, line.due) == (3, 1.5)
+    assert line.pop(1.25) == b""
+    assert line.pop(1.5) == b"ab"
+    assert (line.size, line.due) == (1, 1.75)
+    line.push(b"d", 1.5)
+    assert line.pop(2.0) == b"cd"
+    line.push(b"e", 3.0)
+    line.clear()
+    assert (line.size, line.due, line.pop(9.0)) == (0, None, b"")
+
+
+def test_a_rate_spreads_what_is_pushed_over_time() -> None:
+    line = Line(rate=PIECE / 2.0, latency=1.0)
+    data = bytes(range(256)) * 4 + b"end"  # two pieces and a little
+    line.push(data, 10.0)
+    line.push(b"more", 10.0)
+    assert (line.size, line.due) == (len(data) + 4, 13.0)
+    assert line.pop(13.0) == data[:PIECE]
+    assert line.due == 15.0
+    assert line.pop(15.0) == data[PIECE : 2 * PIECE]
+    assert line.pop(15.0 + 3.0 * 2 / PIECE) == b"end"
+    assert line.pop(15.0 + 7.0 * 2 / PIECE) == b"more"
+    assert (line.size, line.due) == (0, None)
+    line.push(b"x" * PIECE, 100.0)  # it was idle meanwhile
+    assert line.due == 103.0
+
+
+def faulty() -> Faults:
+    return Faults(Statistics())
+
+
+def test_bytes_on_the_wire_are_counted_and_spoilt_where_asked() -> None:
+    faults = faulty()
+    statistics = faults._statistics
+    assert faults.wire(TO_CAMERA, b"abc") == b"abc"
+    faults.garble(TO_CAMERA, 1)
+    faults.garble(TO_CAMERA, 3, 0x01)
+    faults.lose(TO_CAMERA, 2)
+    faults.lose(TO_HOST, 0)
+    assert faults.wire(TO_CAMERA, b"defgh") == b"d" + b"a" + b"f" + b"h"
+    assert faults.wire(TO_CAMERA, b"defgh") == b"defgh", "once each"
+    assert faults.wire(TO_HOST, b"ab") == b"b"
+    assert (statistics.wire_in, statistics.wire_out) == (13, 2)
+    faults.garble(TO_HOST, 5)
+    faults.clear()
+    assert faults.wire(TO_HOST, b"abcdefgh") == b"abcdefgh"
+
+
+@pytest.mark.parametrize(
+    ("what", "arm"),
+    [
+        ("program", Faults.power_cut_after_programmed),
+        ("erase", Faults.power_cut_after_erased),
+        ("wire", Faults.cut_after_wire_bytes),
+    ],
+)
+def test_the_power_goes_after_so_many_bytes(what: str, arm: Any) -> None:
+    faults = faulty()
+    assert faults.room(what, 5) == 5
+    assert not faults.cut_now()
+    arm(faults, 7)
+    assert faults.room("other", 50) == 50
+    assert faults.room(what, 5) == 5
+    assert not faults.cut_now()
+    assert faults.room(what, 5) == 2
+    assert faults.cut_now()
+    assert not faults.cut_now(), "the next power-up works"
+    assert faults.room(what, 5) == 5
+    arm(faults, 3)
+    faults.clear()
+    assert faults.room(what, 5) == 5
+
+
+def test_calls_that_fail_and_blocks_that_are_stuck() -> None:
+    faults = faulty()
+    faults.fail_ioctl()
+    assert [faults.failing_answer(3) for _ in range(3)] == [-5, None, None]
+    faults.fail_ioctl(3, -7, command=4, count=2)
+    found = [faults.failing_answer(command) for command in (3, 4, 4, 3, 4, 4, 4)]
+    assert found == [None, None, None, None, -7, -7, None]
+    faults.stuck_block(2)
+    faults.stuck_block(3, 1, "erase")
+    faults.stuck_block(4, on="both")
+    stuck = {
+        (partition, block, on)
+        for partition in (0, 1) for block in range(6) for on in ("program", "erase")
+        if faults.is_stuck(partition, block, on)
+    }  # fmt: skip
+    assert stuck == {(0, 2, "program"), (1, 3, "erase"), (0, 4, "program"), (0, 4, "erase")}
+    faults.fail_ioctl()
+    faults.clear()
+    assert faults.failing_answer(3) is None
+    assert not faults.is_stuck(0, 2, "program")
+
+
+class Cells:
+    """One partition, and what happened to it."""
+
+    def __init__(self, config: PartitionConfig, **timing: Any) -> None:
+        self.statistics = Statistics()
+        self.faults = Faults(self.statistics)
+        settings: SimulatorConfig = preset("OPENMV4P", **timing)
+        self.part = Partition(0, config, settings, self.faults, self.statistics)
+
+    def do(self, work: Any) -> tuple[list[float], int]:
+        """How long each step of an operation takes, and its answer."""
+        seconds = []
+        while True:
+            try:
+                seconds.append(next(work))
+            except StopIteration as end:
+                return seconds, end.value
+
+    def counted(self, **wanted: Any) -> None:
+        """These statistics, and nothing else."""
+        fresh = Statistics(**wanted)
+        assert self.statistics == fresh, asdict(self.statistics)
+        for name, value in vars(Statistics()).items():
+            setattr(self.statistics, name, value)
+
+
+@pytest.fixture
+def cells() -> Iterator[Any]:
+    made: list[Cells] = []
+
+    def make(**config: Any) -> Cells:
+        timing = {name: config.pop(name) for name in list(config) if name.endswith("seconds")}
+        made.append(Cells(PartitionConfig(64 * KIB, **config), **timing))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.part.close()
+
+
+def test_nor_is_erased_by_blocks_and_programmed_by_pages(cells: Any) -> None:
+    nor = cells(erase_seconds=0.5, program_seconds=0.25)
+    nor.part.load(bytes(20000))
+    assert nor.do(nor.part.erase(4096, 4097)) == ([0.5, 0.5], nor.part.config.min_write)
+    assert nor.part.content == (
+        bytes(4096) + b"\xff" * 8192 + bytes(20000 - 12288) + b"\xff" * (65536 - 20000)
+    )
+    nor.counted(erased_blocks=2, erase_counts=Counter({(0, 1): 1, (0, 2): 1}))
+    assert nor.do(nor.part.program(4096 + 100, b"\x0f" * 300)) == ([0.25, 0.25], 0)
+    assert nor.part.read(4096 + 99, 302) == b"\xff" + b"\x0f" * 300 + b"\xff"
+    nor.counted(programmed=300, spans=[(0, 4196, 4496)])
+    assert nor.do(nor.part.program(4096, b"\xff" * 100 + b"\x1e" * 28)) == ([0.25], 0)
+    assert nor.part.read(4196, 28) == b"\x0e" * 28
+    nor.counted(programmed=128, spans=[(0, 4096, 4224)], bad_programs=1)
+    assert nor.do(nor.part.program(8192, b"\xff" * 257)) == ([0.25, 0.25], 0)
+    nor.counted(programmed=257, spans=[(0, 8192, 8449)], needless_pages=2)
+
+
+def test_without_the_chips_time_pages_are_programmed_a_sector_at_once(cells: Any) -> None:
+    nor = cells(program_seconds=0.0)
+    assert nor.do(nor.part.program(4000, bytes(5000))) == ([0.0, 0.0, 0.0], 0)
+    assert nor.statistics.programmed == 5000
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "fits"),
+    [(0, 64 * KIB, True), (64 * KIB, 0, True), (-1, 1, False), (0, 64 * KIB + 1, False),
+     (64 * KIB, 1, False)],
+)  # fmt: skip
+def test_what_is_not_in_the_partition_is_refused(
+    cells: Any, offset: int, size: int, fits: bool
+) -> None:
+    nor = cells()
+    assert (nor.do(nor.part.erase(offset, size))[1] == -22) != fits
+    assert (nor.do(nor.part.program(offset, bytes(size)))[1] == -22) != fits
+    if not fits:
+        nor.counted()
+    assert nor.do(nor.part.erase(0, -1)) == ([], -22)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 256, 300])
+def test_power_that_goes_while_it_programs(cells: Any, cut: int) -> None:
+    nor = cells(program_seconds=0.01)
+    nor.faults.power_cut_after_programmed(cut)
+    with pytest.raises(CameraStopped):
+        nor.do(nor.part.program(0, bytes(1000)))
+    assert nor.part.content == bytes(cut).ljust(64 * KIB, b"\xff")
+    assert nor.statistics.programmed == cut
+
+
+@pytest.mark.parametrize("cut", [0, 100, 4096, 5000])
+def test_power_that_goes_while_it_erases(cells: Any, cut: int) -> None:
+    """The block is half erased: no cell of it became less."""
+    nor = cells()
+    old = b"\x5a" * 8192
+    nor.part.load(old)
+    nor.faults.power_cut_after_erased(cut)
+    with pytest.raises(CameraStopped):
+        nor.do(nor.part.erase(0, 8192))
+    there = nor.part.read(0, 8192)
+    assert there[:cut] == b"\xff" * cut
+    rest = there[cut : -(-max(cut, 1) // 4096) * 4096]
+    assert all(byte & 0x5A == 0x5A for byte in rest)
+    if rest:
+        assert not {b"\xff" * len(rest), b"\x5a" * len(rest)} & {rest}
+    assert there[-(-max(cut, 1) // 4096) * 4096 :] == old[-(-max(cut, 1) // 4096) * 4096 :]
+
+
+def test_stuck_blocks_change_no_more_and_say_nothing(cells: Any) -> None:
+    nor = cells()
+    nor.part.load(b"\xf0" * 12288)
+    nor.faults.stuck_block(0, on="erase")
+    nor.faults.stuck_block(1, on="program")
+    assert nor.do(nor.part.erase(0, 8192))[1] == nor.part.config.min_write
+    assert nor.do(nor.part.program(0, bytes(12288)))[1] == 0
+    assert nor.part.read(0, 12288) == bytes(4096) + b"\xff" * 4096 + bytes(4096)
+    assert nor.statistics.erased_blocks == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "offset", "answer", "there"),
+    [
+        # words of 16: what is short of one is dropped, or the word takes what lies behind it
+        ({"word": 16}, 16, 0, b"\xff" * 16 + bytes(16) + b"\xff" * 16),
+        ({"word": 16, "kind": "mram"}, 16, 0, bytes(16) + bytes(20) + b"\xa5" * 12),
+        ({"word": 16, "whole_words": True}, 16, 0, b"\xff" * 16 + bytes(20) + b"\xff" * 12),
+        ({"word": 16, "whole_words": True}, 8, -5, b"\xff" * 48),
+        ({"word": 16, "access": "block"}, 16, 0, b"\xff" * 16 + bytes(20) + b"\xa5" * 12),
+        ({"word": 16, "access": "block"}, 8, 0, b"\xff" * 48),
+    ],
+)
+def test_what_is_no_whole_word(
+    cells: Any, config: dict[str, Any], offset: int, answer: int, there: bytes
+) -> None:
+    part = cells(**config)
+    assert part.do(part.part.program(offset, bytes(20)))[1] == answer
+    assert part.part.read(0, 48) == there
+    assert part.statistics.dropped_tails == (offset == 16)
+
+
+def test_an_image_is_loaded_as_at_the_factory(cells: Any) -> None:
+    nor, mram = cells(), cells(kind="mram")
+    for part, blank in ((nor.part, b"\xff"), (mram.part, b"\0")):
+        assert part.content == blank * (64 * KIB)
+        part.load(b"image")
+        assert part.content == b"image".ljust(64 * KIB, blank)
+        part.load(bytes(64 * KIB))
+        with pytest.raises(ValueError, match="65537 bytes in a partition of 65536"):
+            part.load(bytes(64 * KIB + 1))
+    assert mram.do(mram.part.erase(0, 4096)) == ([], mram.part.config.min_write)
+    mram.counted()
+
+
+def test_every_call_of_the_flash_by_its_number() -> None:
+    config = preset("OPENMV_AE3")
+    statistics = Statistics()
+    flash = Flash(config, Faults(statistics), statistics)
+
+    def call(command: int, index: int, *arguments: int, data: bytes = b"") -> int:
+        work = flash.ioctl(command, index, arguments, data)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return int(end.value)
+
+    try:
+        assert len(flash) == 2
+        answers = [
+            call(6, 0), call(6, 1), call(6, 2), call(6, -1), call(5, 0), call(3, 0), call(4, 0),
+            call(3, 0, 4096), call(3, 0, 4096, 8192), call(4, 0, 0, data=b"ab"), call(7, 0),
+        ]  # fmt: skip
+        erase = [part.config.erase_size for part in flash.partitions]
+        least = flash[0].config.min_write
+        assert answers == [*erase, -22, -22, -22, -22, -22, least, least, 0, -22]
+        assert statistics.erase_counts == Counter({(0, 0): 1, (0, 1): 1, (0, 2): 1})
+        assert statistics.ioctl_calls == Counter({6: 4, 3: 3, 4: 2, 5: 1, 7: 1})
+        flash._faults.fail_ioctl(command=6)
+        assert (call(6, 0), call(6, 0)) == (-5, erase[0])
+    finally:
+        flash.close()
