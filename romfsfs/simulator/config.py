@@ -33,6 +33,9 @@ class PartitionConfig:
     tail with FF.
     min_write: what the erase call answers; the H7 says 16 where its words have 32 bytes.
     access: "memory" (memory-mapped, programmed with `rom_ioctl`) or "block" (a block device).
+    cached: what was read once is read again as it was, whatever was written meanwhile, until the
+    processor is told to let go of it (`machine.mem32`, DCCIMVAC), as with internal flash on M7
+    cores, of which the firmware's driver knows nothing; a soft reset empties this cache.
     wedge_tail: reading the last so many bytes through the memory map hangs the camera.
     """
 
@@ -41,6 +44,7 @@ class PartitionConfig:
     kind: str = "nor"
     word: int = 1
     whole_words: bool = False
+    cached: bool = False
     min_write: int = 4
     access: str = "memory"
     wedge_tail: int = 0

@@ -313,8 +313,9 @@ class SerialCamera(Device):
         facts, partition = self.facts, self._partition
         chunk = frames.chunk(raw=raw, free=facts.free)
         return Window(
-            partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk, self._start
-        )
+            partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk, self._start,
+            self._geometry.cached,
+        )  # fmt: skip
 
     def _writer(self) -> Writer:
         window = self._window(self.facts.raw_input)

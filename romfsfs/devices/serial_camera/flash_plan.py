@@ -30,7 +30,7 @@ _LARGEST_WRITE_UNIT = 256
 #: bytes compared and rewritten at once where nothing has to be erased
 _MRAM_BLOCK = 4096
 #: where the erase size exceeds this it is a microcontroller's internal flash
-_LARGEST_NOR_BLOCK = 65536
+LARGEST_NOR_BLOCK = 65536
 #: the H7's internal flash is programmed in words of 32 bytes, at multiples of them, whatever
 #: smaller unit it announces; it refuses other addresses and fills up shorter words
 _INTERNAL_WORD = 32
@@ -51,7 +51,8 @@ class Geometry:
 
     write_unit: the minimum write where nothing is erased; elsewhere the erase's answer tells it.
     word: what the hardware programs at once, where the answer says less. A PAGE: of NOR flash, so
-    that it may be written again where it was FF.
+    that it may be written again where it was FF. cached: what the processor has in its cache of it
+    stays there when it is written.
     """
 
     size: int
@@ -60,6 +61,7 @@ class Geometry:
     readable: int
     write_unit: int = 16
     word: int = 0
+    cached: bool = False
 
     @classmethod
     def of(
@@ -73,7 +75,7 @@ class Geometry:
         block = min(erase_size or size, size)
         mode: Mode = "ranges" if erases_ranges and block < size else "prefix"
         if word is None:
-            word = _INTERNAL_WORD if block > _LARGEST_NOR_BLOCK else 0
+            word = _INTERNAL_WORD if block > LARGEST_NOR_BLOCK else 0
         return cls(size, block, mode, readable, word=word)
 
     def limit(self, image_size: int) -> int:

@@ -8,7 +8,12 @@ from dataclasses import replace
 
 from romfsfs.boards import Board, get_board
 from romfsfs.devices.base import UNKNOWN, DeviceInfo, PartitionState
-from romfsfs.devices.serial_camera.flash_plan import PAGE, UNREADABLE_TAIL, Geometry
+from romfsfs.devices.serial_camera.flash_plan import (
+    LARGEST_NOR_BLOCK,
+    PAGE,
+    UNREADABLE_TAIL,
+    Geometry,
+)
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
 from romfsfs.image.reader import image_size, is_blank
@@ -86,10 +91,15 @@ def geometry(partition: PartitionFacts, board: Board | None, machine: str) -> Ge
         erase_size = MRAM_WORD
     # Block devices program whole pages and say nothing of it (micropython: ports/rp2/rp2_flash.c).
     word = PAGE if partition.kind == "block" else 0 if "STM32F" in machine else None
-    return Geometry.of(
+    flash = Geometry.of(
         partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable,
         word=word,
     )  # fmt: skip
+    # The M7 cores have a data cache, which their driver of internal flash knows nothing of, unlike
+    # that of external flash (micropython: ports/stm32/flash.c, qspi.c).
+    internal = partition.kind == "memory" and flash.block > LARGEST_NOR_BLOCK
+    cached = internal and ("STM32F7" in machine or "STM32H7" in machine)
+    return replace(flash, cached=cached)
 
 
 def describe(

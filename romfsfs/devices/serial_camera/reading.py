@@ -44,6 +44,7 @@ class Window:
     poll: bool
     chunk: int = MAX_CHUNK
     start: int = 0
+    cached: bool = False
 
 
 def read_range(

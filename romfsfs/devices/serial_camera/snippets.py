@@ -274,6 +274,8 @@ _WRITE_LOOP = """\
   except OSError as e:
    a=isinstance(e.errno,int) and -e.errno or -5
   a=int(a) if isinstance(a,int) else -5
+  if op!=70:
+   I(o,n)
   if a<0 and op!=70:
    print('e',s,a)
    break
@@ -281,11 +283,22 @@ _WRITE_LOOP = """\
   s=s+1&65535
 """
 
+# Cleans and invalidates the line of an address: DCCIMVAC, on every Cortex-M7.
+_CACHED = """\
+ from umachine import mem32
+ def I(o,n):
+  for i in range(o&-32,o+n,32):
+   mem32[0xe000ef70]=A+i
+"""
+
 _POLL = " import uselect\n p=uselect.poll()\n p.register(sys.stdin,1)\n"
 
 
-def write_loop(kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool) -> str:
-    """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells."""
+def write_loop(
+    kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool, cached: bool = False
+) -> str:
+    """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells.
+    cached: see `Geometry`; what was erased or written is then dropped from the cache."""
     body = _access(kind, partition) + f" import ustruct as struct\n K={partition}\n p=None\n"
     body += " from ubinascii import a2b_base64\n"
     body += " from ubinascii import crc32\n" if crc32 else " crc32=None\n"
@@ -298,7 +311,7 @@ def write_loop(kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool)
         )
     else:
         body += " rd=sys.stdin.read\n L='\\n'\n dec=a2b_base64\n"
-    body += _FRAMES
+    body += _FRAMES + (_CACHED if cached else " I=lambda o,n:0\n")
     body += _WRITE_MEMORY if kind == "memory" else _WRITE_BLOCKS
     return _command(body + _WRITE_LOOP)
 

@@ -52,8 +52,9 @@ class Writer:
         self.chunk = window.chunk
         self._erase = b"P" if prefix else b"E"
         self._code = snippets.write_loop(
-            window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll
-        )
+            window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll,
+            cached=window.cached,
+        )  # fmt: skip
         self._number = 0
         self._sent: deque[_Frame] = deque()
         self._failures = 0

@@ -37,7 +37,7 @@ CAMERAS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "F4": (
         "OPENMV3",
         0,
-        {"partitions": (PartitionConfig(256 * KIB, 256 * KIB, word=16, min_write=16),)},
+        {},
     ),
     "H7": (
         "OPENMV4",

@@ -80,6 +80,19 @@ def test_internal_flash_erases_as_a_whole_and_takes_whole_words(camera, connect,
     assert answer == (-5 if word == 32 else 0)
 
 
+@pytest.mark.parametrize("board", ["OPENMV3", "OPENMV4"])
+def test_an_m7_reads_its_internal_flash_as_its_cache_has_it(camera, connect, board):
+    """Also what was never read, which is less kind than a cache of 16 KiB."""
+    host = connect(camera(board, images={0: IMAGE}))
+    host.run("import vfs, uctypes, machine\np = vfs.rom_ioctl(2, 0)\na = uctypes.addressof(p)")
+    assert host.value("vfs.rom_ioctl(3, 0, 1), vfs.rom_ioctl(4, 0, 0, b'new!' * 16)") == (16, 0)
+    assert host.value("bytes(p[:4])") == IMAGE[:4]
+    host.run("machine.mem32[0xe000ef70] = a + 33\nmachine.mem32[0xe000ef60] = a")
+    assert host.value("bytes(p[:4]), bytes(p[32:64])") == (IMAGE[:4], b"new!" * 8)
+    host.run("machine.mem32[0xe000ef70] = a")
+    assert host.value("bytes(p[:64])") == b"new!" * 16
+
+
 def test_mram_needs_no_erase_and_writes_whole_words(camera, connect):
     simulator = camera("OPENMV_AE3")
     host = connect(simulator)
