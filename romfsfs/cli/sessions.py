@@ -24,7 +24,7 @@ from romfsfs.session.find import Found, find_session
 from romfsfs.session.keep import history
 from romfsfs.session.rebase.commit import CommitOptions, commit_to
 from romfsfs.session.rebase.commit import commit as commit_session
-from romfsfs.session.rebase.recovery import refuse_unfinished
+from romfsfs.session.rebase.transaction import WriteOptions
 from romfsfs.session.rebase.undo import undo as undo_session
 from romfsfs.session.rebase.undo import undo_target
 from romfsfs.session.revert import refuse_unknown
@@ -222,7 +222,7 @@ def revert(
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @SLOT
-@force("With --slot.")
+@force("Overwrite a target that changed elsewhere; with --slot, that slot.")
 @NO_RESET
 @PARTITION
 @JSON
@@ -234,38 +234,30 @@ def undo(
     """Write the previous image back, or image N of the log.
 
     An undo is entered in the log too: another undo goes further back, and `undo --to N` returns to
-    any image. Commit or revert edits first.
+    any image. An image file that was deleted comes back as it was last written. Commit or revert
+    edits first.
     """
     found = find_session(where, partition, slot)
     session = found.session
-    if dry_run:
-        refuse_unfinished(session)
-        wanted = undo_target(session, number)
-        output.json({"restored": wanted.number, "digest": wanted.digest, "write": None})
-        _say_undone(output, session, session.base.digest, wanted)
-        return
     with session_device(session) as opened, output.progress() as progress:
-        entry, report = undo_session(
-            session, opened, number, restart=not no_reset, slot=slot if force else "",
-            mounted=found.mounted, progress=progress,
+        done = undo_session(
+            session, opened, number, WriteOptions(force, not no_reset, slot=slot),
+            dry_run=dry_run, mounted=found.mounted, progress=progress,
         )  # fmt: skip
-    record = {
-        "restored": entry.number,
-        "digest": entry.digest,
-        "write": reports.write_record(report),
-    }
-    output.json(record)
-    before = history.entries(session.folder)[-2]  # the log ended with what was undone
-    _say_undone(output, session, before.digest, entry)
-    output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
+    entry, report = done.entry, done.report
+    write = report and reports.write_record(report)
+    output.json({"restored": entry.number, "digest": entry.digest, "write": write})
+    _say_undone(output, session, done.before, entry)
+    if report is not None:
+        output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
 
 
 def _say_undone(
     output: Output, session: Session, digest: str, wanted: history.HistoryEntry
 ) -> None:
-    """digest: of the image that it takes the place of."""
+    """digest: of the image that it takes the place of, '' where that is none."""
     image = session.folder.image
-    changes = list(changes_between(image(digest), image(wanted.digest)))
+    changes = list(changes_between(image(digest), image(wanted.digest))) if digest else []
     output.say(f"back to image {wanted.number}: {wanted.size:,} B, "
                f"{printable(wanted.summary or wanted.kind)}")  # fmt: skip
     shown = changes if output.verbose else changes[:_SHOWN]

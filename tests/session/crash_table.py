@@ -51,7 +51,7 @@ KINDS = {
     "undo on a camera": ("undo", True), "push": ("push", True), "reset": ("reset", True),
     "push over edits": ("push", True), "first read of a camera": ("open", True),
     "a camera changed elsewhere": ("adopt", True), "undo to no file": ("undo", False),
-    "undo to a blank camera": ("undo", True),
+    "undo to a blank camera": ("undo", True), "undo of a deletion": ("undo", False),
 }  # fmt: skip
 
 
@@ -108,6 +108,8 @@ class Scene:
         if self.operation == "undo":
             self.edit()
             self.desk.commit()
+        if "deletion" in self.kind:
+            self.desk.image.unlink()
         if self.operation == "adopt":
             self.desk.write("lib/b.bin~", b"never packed")
             self.put(ELSEWHERE)

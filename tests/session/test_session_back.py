@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,11 +12,11 @@ from pathlib import Path
 import pytest
 from session_desk import Desk, Flash, files_of, image_of, tree_of
 
-from romfsfs.errors import RomfsError, TargetChanged, UsageError
+from romfsfs.errors import DeviceAbsent, RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, recall, steps
 from romfsfs.session.rebase.push import push
-from romfsfs.session.rebase.transaction import Mounted
+from romfsfs.session.rebase.transaction import Mounted, WriteOptions
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
 
@@ -314,8 +316,57 @@ class TestUndo:
 
     def test_a_target_changed_elsewhere_is_not_overwritten(self, desk: Desk) -> None:
         desk.image.write_bytes(encode({"x": b"y"}))
+        for number in (None, 1):
+            with pytest.raises(TargetChanged) as refused:
+                undo(desk.session, desk.device, number)
+        assert refused.value.next_step == (
+            f"to go back all the same: romfsfs undo {desk.image} --force; to edit what is there: "
+            f"romfsfs mount {desk.image} DIR"
+        )
+        assert desk.stored() == {"x": b"y"}
+
+    def test_unless_forced_and_then_it_is_in_the_log(self, desk: Desk) -> None:
+        desk.image.write_bytes(encode({"x": b"y"}))
+        done = undo(desk.session, desk.device, options=WriteOptions(force=True))
+        assert (done.entry.number, desk.stored()["a.txt"]) == (2, b"two")
+        assert done.before == hashlib.sha256(encode({"x": b"y"})).hexdigest()
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"one"
+        undo(desk.session, desk.device, number=3)
+        assert desk.stored() == {"x": b"y"}
+
+    def test_over_what_is_no_image(self, desk: Desk) -> None:
+        desk.image.write_bytes(b"damaged")
         with pytest.raises(TargetChanged):
             undo(desk.session, desk.device)
+        done = undo(desk.session, desk.device, options=WriteOptions(force=True))
+        assert (done.before, desk.stored()["a.txt"]) == ("", b"two")
+
+    @pytest.mark.parametrize("mounted", [True, False])
+    def test_a_file_that_was_deleted_comes_back(self, desk: Desk, mounted: bool) -> None:
+        """Nothing is overwritten there, so nobody has to say --force."""
+        if not mounted:
+            revert(desk.session)
+        desk.image.unlink()
+        with pytest.raises(DeviceAbsent, match=re.escape(f"romfsfs undo {desk.image}; or make")):
+            desk.open()
+        assert undo(desk.session, desk.device).entry.number == 2
+        assert desk.stored()["a.txt"] == b"two"
+        log = history.entries(desk.session.folder)[-2:]
+        assert [(entry.kind, entry.missing) for entry in log] == [("read", True), ("undo", False)]
+        undo(desk.session, desk.device)
+        assert desk.stored()["a.txt"] == b"one"
+
+    def test_a_dry_run_refuses_what_an_undo_would(self, desk: Desk) -> None:
+        done = undo(desk.session, desk.device, dry_run=True)
+        assert (done.entry.number, done.report, desk.stored()["a.txt"]) == (1, None, b"two")
+        desk.write("a.txt", b"mine")
+        with pytest.raises(RomfsError, match="uncommitted edits"):
+            undo(desk.session, desk.device, dry_run=True)
+        revert(desk.session)
+        desk.image.write_bytes(encode({"x": b"y"}))
+        with pytest.raises(TargetChanged):
+            undo(desk.session, desk.device, dry_run=True)
 
     def test_folders_and_sources_follow(self, desk: Desk) -> None:
         desk.write("pkg/mod.py", b"x = 1\n")

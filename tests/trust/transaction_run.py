@@ -174,7 +174,9 @@ class Run:
         log = self.log
         if not self.settled:  # what was interrupted may have been entered first
             log = list(self.place.log().values())
-        if number is None and self.settled:
+        if number is None and world.elsewhere:  # deleted, or erased: what was there last
+            log = log[-1:]
+        elif number is None and self.settled:
             log = [entry for entry in log if entry["number"] == previous(log)]
         elif number is not None:
             log = [entry for entry in log if entry["number"] == number]

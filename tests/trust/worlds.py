@@ -313,7 +313,9 @@ def reverted(world: World, paths: tuple[str, ...]) -> set[str]:
 def undo(world: World, to: Held | None) -> World:
     if world.tree is not None and world.edits():
         raise Refused("edits")
-    if world.elsewhere or world.base is None:
+    if world.base is None:
+        raise Refused("nothing was read yet")
+    if world.elsewhere and world.target.data not in (None, b""):
         raise Refused("changed elsewhere")
     if to is None:
         raise Refused("no such image")

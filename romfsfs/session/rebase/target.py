@@ -29,6 +29,7 @@ from romfsfs.errors import (
 )
 from romfsfs.image.reader import image_size
 from romfsfs.image.slots import slots_text
+from romfsfs.session.keep import history
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import WHOLE_COPY, parse
@@ -199,11 +200,13 @@ class FileTarget(Target):
         device = self.device
         stamp = device.certain_stamp()
         if not device.exists() and not new:
+            name, last = shell_word(info.name), history.entries(folder)[-1:]
+            known = last and not last[0].missing
             raise DeviceAbsent(
                 "no such image file",
                 where=info.name,
-                next_step=f"make one: romfsfs new {shell_word(info.name)} --board BOARD, "
-                "or mount with --new",
+                next_step=(f"bring it back: romfsfs undo {name}; or " if known else "")
+                + f"make one: romfsfs new {name} --board BOARD, or mount with --new",
             )
         with folder.create(folder.staged) as file:
             if new:

@@ -59,6 +59,10 @@ class WriteOptions:
         return target_of(device, self.slot if self.force else "")
 
 
+#: Nothing is forced, and a camera restarts.
+USUAL = WriteOptions()
+
+
 class Mounted(NamedTuple):
     """How a work tree is used while its base changes. root: where it is mounted, None where it is
     not. writers: the paths that programs have open for writing, asked for whenever it matters."""

@@ -2,67 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import RomfsError, UsageError
+from romfsfs.errors import ImageFormatError, RomfsError, TargetChanged, UsageError
 from romfsfs.session.keep import history
+from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.read import base_of
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked
-from romfsfs.session.rebase.target import target_of
+from romfsfs.session.rebase.recovery import recover_locked, refuse_unfinished
+from romfsfs.session.rebase.target import Held
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
+    USUAL,
     Mounted,
+    WriteOptions,
     look,
     rebase,
     restarted,
-    target_changed,
 )
 from romfsfs.session.session import Session
-from romfsfs.system.files import Progress, no_progress
+from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress
+
+
+class Undone(NamedTuple):
+    """entry: the image of the log that is written back. report: None for a dry run. before: the
+    digest of what the target held, '' where that is no image."""
+
+    entry: history.HistoryEntry
+    report: WriteReport | None
+    before: str
 
 
 def undo(
     session: Session,
     device: Device,
     number: int | None = None,
+    options: WriteOptions = USUAL,
     *,
-    restart: bool = True,
-    slot: str = "",
+    dry_run: bool = False,
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
-) -> tuple[history.HistoryEntry, WriteReport]:
-    """Write an earlier image back to the target (the one before the present, or `number`).
+) -> Undone:
+    """Write an earlier image back to the target: image `number`, or the one before the present.
 
     The work tree follows. RomfsError while it holds edits or files are open for writing;
-    TargetChanged when the target is not what was last written.
+    TargetChanged, unless forced, when something else was put on the target since. Then, and where
+    its image was deleted, the one before the present is what was last written.
     """
-    target = target_of(device, slot)
+    target, argument = options.target(device), session.info.argument
     with session.folder.lock_for_change(session.info.name):
-        recovered = recover_locked(session, target, mounted=mounted, progress=progress)
+        recovered = ""
+        if dry_run:
+            refuse_unfinished(session)
+        else:
+            recovered = recover_locked(session, target, mounted=mounted, progress=progress)
+        if number is not None:
+            undo_target(session, number)
         wait_for_writers(session, mounted.writers)
-        wanted = undo_target(session, number)
         if session.has_work and not session.status().clean:
             raise RomfsError(
                 "there are uncommitted edits, which an undo would mix with",
                 where=session.info.name,
-                next_step=f"commit them, or drop them: romfsfs revert {session.info.argument}",
+                next_step=f"commit them, or drop them: romfsfs revert {argument}",
             )
         with target.alone():
             before = look(session, target, progress)
-            if before.unseen:
-                raise target_changed(session)
+            if before.unseen and not options.force and (before.size or before.digest == ""):
+                raise TargetChanged(
+                    "the target changed elsewhere since it was read",
+                    where=session.info.name,
+                    next_step=f"to go back all the same: romfsfs undo {argument} --force; to edit "
+                    f"what is there: romfsfs mount {argument} DIR"
+                    + (", once it is unmounted" if mounted.root else ""),
+                )
+            wanted = undo_target(session, number, elsewhere=before.unseen)
+            held = _image_of(session, before)
+            if dry_run:
+                target.refuse_slots(wanted.size)
+                return Undone(wanted, None, held)
             image = session.folder.image(wanted.digest)
             base = base_of(image, session.recall())
             if base.digest != wanted.digest:
                 raise RomfsError(
                     "the image in the log is damaged",
                     where=str(image),
-                    next_step=f"nothing was written; list the other images: romfsfs log "
-                    f"{session.info.argument}",
+                    next_step=f"nothing was written; list the other images: romfsfs log {argument}",
                 )
             if wanted.missing:
                 base = replace(base, target_digest=None)
@@ -73,14 +102,27 @@ def undo(
         assert report is not None
         if recovered:
             report = replace(report, notes=(f"interrupted before, {recovered}", *report.notes))
-        return wanted, restarted(device, report) if restart else report
+        return Undone(wanted, restarted(device, report) if options.restart else report, held)
 
 
-def undo_target(session: Session, number: int | None = None) -> history.HistoryEntry:
-    """The image that `undo` would write. RomfsError if there is none."""
+def _image_of(session: Session, before: Held) -> str:
+    digest = EMPTY_DIGEST if before.digest is None else before.digest
+    with contextlib.suppress(ImageFormatError):
+        if digest:
+            with open_image(session.folder.image(digest)):
+                return digest
+    return ""
+
+
+def undo_target(
+    session: Session, number: int | None = None, *, elsewhere: bool = False
+) -> history.HistoryEntry:
+    """The image that `undo` would write. RomfsError if there is none. elsewhere: the target does
+    not hold what the log ends with."""
+    known = history.entries(session.folder)
     if number is None:
-        return history.previous(session.folder, session.info)
-    for entry in history.entries(session.folder):
+        return known[-1] if elsewhere and known else history.previous(session.folder, session.info)
+    for entry in known:
         if entry.number == number:
             return entry
     raise UsageError(
