@@ -30,9 +30,10 @@ from romfsfs.desktop.programs import find_notifier, missing
 from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
-from romfsfs.fs.mountpoint import unmount
+from romfsfs.fs.mountpoint import FILE_SYSTEM, unmount
 from romfsfs.session.connect import session_device
 from romfsfs.session.find import Found, find_session, is_stuck, no_answer, server
+from romfsfs.session.keep.folder import find_mounted
 from romfsfs.session.mounting import MountRequest
 from romfsfs.session.plan.admission import admit_files
 from romfsfs.session.plan.problems import ERROR
@@ -43,7 +44,7 @@ from romfsfs.session.service import SessionHost
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded
 from romfsfs.system.files import Progress
-from romfsfs.system.mount_table import is_dead
+from romfsfs.system.mount_table import find_mount, is_dead, real_place
 
 
 @click.command()
@@ -174,6 +175,8 @@ def umount(
         given = " ".join(f"--{name}" for name in asked)
         raise UsageError("only one of these can be given", where=given, next_step="choose one")
     how = asked[0] if asked else None
+    if _umount_dead(output, directory, how, lazy):
+        return
     found = find_session(directory, partition, slot, stuck=True)
     if not found.inside and is_stuck(found):
         _umount_stuck(output, found, lazy)
@@ -181,11 +184,6 @@ def umount(
     path = os.path.realpath(directory)
     if found.mountpoint is not None and not found.inside and not os.path.isdir(path):
         path = os.path.realpath(found.mountpoint)  # SOURCE was named
-    if is_dead(path):
-        unmount(path, lazy=lazy)
-        output.say("the mount's process had ended; the mount was removed")
-        _after(output, found.session, "discard" if how == "discard" else "keep")
-        return
     if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
         if found.inside:
             inside = f"romfsfs umount {shell_word(str(found.mountpoint))}"
@@ -233,6 +231,20 @@ def _tell(path: str, word: str) -> None:
     """Tell the mount's process what becomes of the edits."""
     with contextlib.suppress(OSError):  # a mount of another version, or one that has just ended
         (Path(path) / ".romfs" / "ctl").write_text(word)
+
+
+def _umount_dead(output: Output, directory: str, how: str | None, lazy: bool) -> bool:
+    """Remove a mount whose process was killed, whether or not its session still knows of it."""
+    place = real_place(directory)
+    mount = find_mount(place)
+    if not is_dead(place) or (mount is not None and mount.kind != FILE_SYSTEM):
+        return False
+    unmount(place, lazy=lazy)
+    output.say("the mount's process had ended; the mount was removed")
+    folder = find_mounted(place, dead=True)
+    if folder is not None:
+        _after(output, Session.load(folder), "discard" if how == "discard" else "keep")
+    return True
 
 
 def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:

@@ -115,8 +115,14 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
         return found
     if is_dead(where):
         folder = find_mounted(where, dead=True)
-        if folder is not None:
-            return Found(Session.load(folder), None)
+        if folder is None:  # another user's, or its session was changed or forgotten since
+            raise UsageError(
+                "the process that served this mount has ended, and no session says that it was "
+                "mounted there",
+                where=where,
+                next_step=f"romfsfs umount {shell_word(where)}",
+            )
+        return Found(Session.load(folder), None)
     return _by_source(where, partition, slot, only_looks)
 
 

@@ -186,6 +186,25 @@ def test_a_killed_daemon_loses_nothing(mounts: Mounts, image: Path) -> None:
     assert mounts.command("cat", image, "new/deep.txt").out == "1"
 
 
+def test_a_dead_mount_that_no_session_knows_of_any_more(mounts: Mounts, image: Path) -> None:
+    for command in (("revert", image, "--yes"), ("sessions", "--forget", image, "--yes")):
+        cam = mounts.mount(image)
+        kill(cam)
+        assert mounts.command(*command).code == 0
+        for done in (mounts.command("status", cam), mounts.command("commit", cam)):
+            assert done.code == 2
+            assert done.error == (
+                "romfsfs: error: the process that served this mount has ended, and no session "
+                f"says that it was mounted there ({cam}); romfsfs umount {cam}"
+            )
+        done = mounts.command("umount", cam)
+        assert (done.code, done.out) == (
+            0,
+            "the mount's process had ended; the mount was removed\n",
+        )
+        assert not os.path.ismount(cam)
+
+
 def test_the_ways_on_after_a_change_elsewhere_while_mounted(mounts: Mounts, image: Path) -> None:
     elsewhere = encode({"x": b"elsewhere"})
     cam = mounts.mount(image)
