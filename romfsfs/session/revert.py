@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.devices.base import Device
-from romfsfs.errors import UsageError
+from romfsfs.errors import UsageError, shell_word
 from romfsfs.session.connect import session_device
 from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.steps import reached
@@ -21,7 +21,7 @@ from romfsfs.session.rebase.sources import secure
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import is_litter
-from romfsfs.session.tree.restore import is_below, restore, selected
+from romfsfs.session.tree.restore import is_below, parents, restore, selected
 from romfsfs.system.files import remove_folder, sync_dir
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
             if selected(e.source, paths) or selected(e.path, paths)]  # fmt: skip
     stored = {entry.path for entry in back}
     own = {entry.path for entry in shadow if entry.change is not Change.DELETED}
+    folders = {entry.path for entry in shadow if entry.is_dir}
     edits = [
         entry
         for entry in shadow
@@ -103,8 +104,22 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
         if entry.source not in there and (entry.path in replaced or entry.path in stored)
     ]
     wanted = dict.fromkeys([*(entry.path for entry in edits), *missing])
+    _refuse_blocked(session, wanted, own - folders)
     restore(session.held(), [*wanted, *junk], session.folder, root, session.recall())
     return list(wanted)
+
+
+def _refuse_blocked(session: Session, wanted: Collection[str], files: Collection[str]) -> None:
+    """UsageError where a file that is to stay has taken the place of a folder that is needed."""
+    for path in wanted:
+        for above in parents(path):
+            if above in files and above not in wanted:
+                raise UsageError(
+                    f"a file is in its way: {above}",
+                    where=path,
+                    next_step="rename that, or revert it: romfsfs revert "
+                    f"{session.info.argument} {shell_word(above)}",
+                )
 
 
 def discard_work(session: Session) -> None:

@@ -209,6 +209,21 @@ class TestRevert:
         revert(desk.session, ["lib"])
         assert (desk.work / "lib/b.bin").read_bytes() == bytes(range(200))
 
+    def test_a_file_in_a_folder_that_became_a_file(self, desk: Desk) -> None:
+        """What was not named stays, and is said to be in the way."""
+        shutil.rmtree(desk.work / "lib")
+        desk.write("lib", b"a file now")
+        with pytest.raises(UsageError) as refused:
+            revert(desk.session, ["lib/b.bin"])
+        assert refused.value.line == (
+            "a file is in its way: lib (lib/b.bin); rename that, or revert it: romfsfs revert "
+            f"{desk.image} lib"
+        )
+        (desk.work / "lib").rename(desk.work / "mine")
+        revert(desk.session, ["lib/b.bin"])
+        assert (desk.work / "lib/b.bin").read_bytes() == bytes(range(200))
+        assert (desk.work / "mine").read_bytes() == b"a file now"
+
     def test_a_script_that_replaced_a_compiled_file(self, tmp_path: Path) -> None:
         desk = Desk.with_image(tmp_path, {"app.mpy": b"M\x06\x00\x1f"})
         desk.open()
