@@ -234,7 +234,7 @@ _WRITE_MEMORY = """\
 """
 
 # A block device that could not raises OSError, with a text in place of the number (mimxrt's
-# writeblocks), or answers anything but 0 (its erasing: 1).
+# writeblocks) or a negative one (esp32's), or answers anything but 0 (its erasing: 1).
 _WRITE_BLOCKS = """\
  def E(o,n):
   for b in range(o//Z,(o+n)//Z):
@@ -272,7 +272,7 @@ _WRITE_LOOP = """\
   try:
    a=W(o,d) if op==87 else E(o,n) if op==69 else X(3,K,o+n) if op==80 else F()
   except OSError as e:
-   a=isinstance(e.errno,int) and -e.errno or -5
+   a=isinstance(e.errno,int) and -abs(e.errno) or -5
   a=int(a) if isinstance(a,int) else -5
   if op!=70:
    I(o,n)
