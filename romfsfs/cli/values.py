@@ -124,14 +124,13 @@ def _in_image(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
 
 
 def _models(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
-    from romfsfs.zoo.catalog import Zoo
     from romfsfs.zoo.choose import chosen, open_known
     from romfsfs.zoo.members import stem
 
-    source = open_known(chosen(), offline=True)
-    if source is not None:
+    zoo = open_known(chosen(), offline=True)
+    if zoo is not None:
         board = context.params.get("board")
-        listed = Zoo(source).catalog().models(board if isinstance(board, str) else None)
+        listed = zoo.catalog().models(board if isinstance(board, str) else None)
         names = Counter(stem(model.name) for model in listed)
         for model in listed:
             yield model.path, ""

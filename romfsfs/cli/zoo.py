@@ -21,9 +21,9 @@ from romfsfs.convert.flatbuffer import ModelError, read_model
 from romfsfs.errors import CapacityError, RomfsError, UsageError, printable
 from romfsfs.session.find import Found, find_session
 from romfsfs.system.files import Progress
-from romfsfs.zoo.catalog import Copy, Zoo, add, copies
 from romfsfs.zoo.choose import VARIABLE, absolute, chosen, open_source, remember
 from romfsfs.zoo.members import Description, Model
+from romfsfs.zoo.sources import Copy, Zoo, add, copies
 
 _Command = Callable[..., Any]
 
@@ -166,7 +166,7 @@ def _open(
     """The zoo that was chosen; a source given here is remembered once it has proved to be one."""
     text = absolute(source) if source else chosen()
     allowed = fetching(output, progress, offline=offline, yes=yes, update=update)
-    opened = Zoo(open_source(text, allowed))
+    opened = open_source(text, allowed)
     if not opened.catalog().models(None):
         next_step = "name a resource folder, a zip, or a URL with --from"
         raise RomfsError("no models there", where=opened.name, next_step=next_step)

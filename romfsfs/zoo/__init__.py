@@ -2,8 +2,8 @@
 
     members    what a zoo holds: files by path, models with their labels
     index      `index.csv`, which board a model is for; patterns: the program that says so
-    catalog    the models of a zoo for a board: finding one, and copying it into a directory
-    sources    a folder, a zip, or a listing of files at a URL
+    catalog    the models of a zoo for a board, and finding one
+    sources    a zoo: a folder, or a zip here or at a URL; copying models from it
     choose     which source: option, environment, what was remembered, the OpenMV IDE
     tree       the zoo as `.romfs/zoo/` in a mount
 

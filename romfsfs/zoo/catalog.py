@@ -1,34 +1,12 @@
-"""The models of a zoo for a board, finding one by what people type, and copying it with its labels
-into a directory: a mount, or a session's work tree."""
+"""The models of a zoo for a board, and finding one by what people type."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
-import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system.files import CHUNK, Progress, no_progress, replace_atomically
-from romfsfs.zoo.index import BoardFilter, parse_index
-from romfsfs.zoo.members import (
-    Description,
-    Member,
-    Model,
-    describe,
-    is_model,
-    label_name,
-    models,
-    stem,
-)
-from romfsfs.zoo.sources import Source
-
-#: A source is asked whether it changed no more often than this: a listing asks for every file.
-_CHECK_SECONDS = 1.0
-_MAX_PAGE_BYTES = 1 << 20
+from romfsfs.zoo.index import BoardFilter
+from romfsfs.zoo.members import Member, Model, models, stem
 
 
 class Catalog:
@@ -101,108 +79,3 @@ def _suggestion(text: str, shown: list[Model]) -> str:
     close += get_close_matches(key, names, n=6, cutoff=0.5)
     paths = list(dict.fromkeys(names[name].path for name in close))[:3]
     return "did you mean " + " or ".join(paths) + "?" if paths else "see: romfsfs zoo list"
-
-
-class Zoo:
-    """A source with its catalog, scanned when it is first asked for and after changes.
-
-    Any thread. RomfsError and OSError where the source cannot be read.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._lock = threading.Lock()
-        self._catalog: Catalog | None = None
-        self._checked = 0.0
-
-    @property
-    def name(self) -> str:
-        """The source, to show."""
-        return self.source.name
-
-    def catalog(self) -> Catalog:
-        with self._lock:
-            now = time.monotonic()
-            if self._catalog is not None and now - self._checked < _CHECK_SECONDS:
-                return self._catalog
-            if self._catalog is None or self.source.changed():
-                members, rules = self.source.scan()
-                self._catalog = Catalog(members, parse_index(*rules) if rules else BoardFilter())
-            self._checked = now
-            return self._catalog
-
-    def open(self, path: str) -> int:
-        """A descriptor (the caller closes it) of a member's bytes. KeyError if there is none."""
-        return self.source.open(self.catalog().members[path])
-
-    def open_here(self, path: str) -> int | None:
-        """As `open`; None where the member would have to be fetched."""
-        member = self.catalog().members[path]
-        return self.source.open(member) if self.source.is_here(member) else None
-
-    def fetch(self, paths: Iterable[str]) -> None:
-        """Bring these onto this machine, over one connection. RomfsError, OSError."""
-        members = self.catalog().members
-        self.source.fetch([members[path] for path in sorted(paths)])
-
-    def descriptions(self, listed: list[Model]) -> dict[str, Description]:
-        """By the models' paths, of those whose pages are on this machine."""
-        pages: dict[str, Description] = {}
-        for page in {model.page for model in listed if model.page}:
-            fd = self.open_here(page)
-            if fd is not None:
-                with open(fd, "rb") as file:
-                    pages[page] = describe(file.read(_MAX_PAGE_BYTES))
-        return {model.path: pages[model.page] for model in listed if model.page in pages}
-
-
-class Copy(NamedTuple):
-    """A file to add. source: its path in the zoo. name: in the directory. size in bytes."""
-
-    source: str
-    name: str
-    size: int
-
-
-def copies(zoo: Zoo, model: Model, name: str = "", *, labels: bool = True) -> list[Copy]:
-    """What adding a model means: the model, as `name` if given, and its labels under the name
-    that the firmware looks for. UsageError if `name` is no file name.
-    """
-    chosen = name or model.name
-    if chosen in (".", "..") or "/" in chosen or "\0" in chosen:
-        raise UsageError(f"not a file name: {chosen!r}", next_step="choose the folder with --into")
-    if not is_model(chosen):
-        chosen += os.path.splitext(model.name)[1]
-    made = [Copy(model.path, chosen, model.size)]
-    if labels and model.label is not None:
-        size = zoo.catalog().members[model.label].size
-        made.append(Copy(model.label, label_name(chosen), size))
-    return made
-
-
-def add(
-    zoo: Zoo, wanted: list[Copy], directory: Path, *, force: bool = False,
-    progress: Progress = no_progress,
-) -> None:  # fmt: skip
-    """Copy files into `directory` (made if need be), each complete or not at all.
-
-    Nothing is written when one of them is there already, unless `force`: RomfsError. OSError from
-    the directory or the source.
-    """
-    existing = [copy.name for copy in wanted if os.path.lexists(directory / copy.name)]
-    if existing and not force:
-        next_step = "replace with --force, or choose another name with --as"
-        what = f"already there: {' and '.join(existing)}"
-        raise RomfsError(what, where=str(directory), next_step=next_step)
-    directory.mkdir(parents=True, exist_ok=True)
-    total = sum(copy.size for copy in wanted)
-    done = 0
-    for copy in wanted:
-        # Converted when it gets its name; what a kill leaves before is never packed (`junk.txt`).
-        with (
-            open(zoo.open(copy.source), "rb") as source,
-            replace_atomically(directory / copy.name, 0o666) as target,
-        ):
-            shutil.copyfileobj(source, target, CHUNK)
-        done += copy.size
-        progress("copying", done, total)

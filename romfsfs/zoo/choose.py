@@ -18,7 +18,7 @@ from romfsfs.ide import published
 from romfsfs.ide.archive import Fetching, local_zip
 from romfsfs.ide.places import resource_folders
 from romfsfs.system.files import make_private_dir, replace_atomically, state_dir
-from romfsfs.zoo.sources import FolderSource, Source, ZipSource
+from romfsfs.zoo.sources import FolderZoo, ZipZoo, Zoo
 
 #: The environment variable that names a source.
 VARIABLE = "ROMFSFS_ZOO"
@@ -47,22 +47,22 @@ def absolute(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))
 
 
-def open_source(text: str, fetching: Fetching) -> Source:
+def open_source(text: str, fetching: Fetching) -> Zoo:
     """The source that `text` means, looked up on its server if it is not on this machine.
 
     UsageError if there is no such thing; RomfsError, OSError, and what `fetching.agree` raises.
     """
     if text == IDE:
-        return _ide() or ZipSource(published.resources(fetching, "a list of less than 1 MB"))
+        return _ide() or ZipZoo(published.resources(fetching, "a list of less than 1 MB"))
     if not _is_url(text):
         return _on_disk(Path(absolute(text)))
     _check_url(text)
     from romfsfs.ide.remote import remote_zip
 
-    return ZipSource(remote_zip(text, fetching))
+    return ZipZoo(remote_zip(text, fetching))
 
 
-def open_known(text: str, *, offline: bool = False) -> Source | None:
+def open_known(text: str, *, offline: bool = False) -> Zoo | None:
     """As `open_source`, but None for what is on a server and was not looked up yet.
 
     Of what was, the files are fetched when they are opened, unless `offline`.
@@ -80,16 +80,16 @@ def open_known(text: str, *, offline: bool = False) -> Source | None:
         return None
 
 
-def _ide() -> FolderSource | None:
+def _ide() -> FolderZoo | None:
     folders = [folder for folder in resource_folders() if (folder / "models").is_dir()]
-    return FolderSource(folders[0]) if folders else None
+    return FolderZoo(folders[0]) if folders else None
 
 
-def _on_disk(path: Path) -> Source:
+def _on_disk(path: Path) -> Zoo:
     if path.is_dir():
-        return FolderSource(path)
+        return FolderZoo(path)
     if path.is_file():
-        return ZipSource(local_zip(path))
+        return ZipZoo(local_zip(path))
     raise UsageError("there is no such model zoo", where=str(path), next_step=_HOW)
 
 

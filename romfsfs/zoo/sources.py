@@ -1,4 +1,5 @@
-"""Where a zoo's files come from: a folder, or a zip on this machine or at a URL.
+"""A zoo: a folder, or a zip on this machine or at a URL; and copying models from it into a folder,
+of a mount or of a session's work tree.
 
 A folder is a `models/` folder, or one that holds it (the resource folder of an OpenMV IDE); a zip
 likewise, at any depth. Of a zip at a URL only the files that are opened are fetched.
@@ -8,82 +9,138 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+import threading
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide.archive import Zip
-from romfsfs.zoo.members import INDEX, MAX_FILES, Member, checked_path, is_model, is_wanted
+from romfsfs.system.files import CHUNK, Progress, no_progress, replace_atomically
+from romfsfs.zoo.catalog import Catalog
+from romfsfs.zoo.index import BoardFilter, parse_index
+from romfsfs.zoo.members import (
+    INDEX,
+    MAX_FILES,
+    Description,
+    Member,
+    Model,
+    checked_path,
+    describe,
+    is_model,
+    is_wanted,
+    label_name,
+)
 
+#: It is looked at for changes no more often than this: a listing asks for every file.
+_CHECK_SECONDS = 1.0
 _MAX_INDEX_BYTES = 4 << 20
+_MAX_PAGE_BYTES = 1 << 20
 _INNER = ("models", "share/qtcreator/models", "Contents/Resources/models")
 
 
-class Scan(NamedTuple):
-    """members by path. rules: (text of `index.csv`, where that is), None if there is none."""
+class Zoo:
+    """A folder or a zip with its catalog, scanned when that is first asked for and after changes.
 
-    members: dict[str, Member]
-    rules: tuple[str, str] | None
+    name: to show. Any thread. RomfsError and OSError where it cannot be read.
+    """
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._catalog: Catalog | None = None
+        self._checked = 0.0
 
-class Source(Protocol):
-    """Files by path. `changed` and `scan` are called under the zoo's lock, `open` is not."""
+    def _changed(self) -> bool:
+        """Whether what the last scan gave may be outdated; cheap. Under the lock, as `_scan` is."""
+        raise NotImplementedError
 
-    @property
-    def name(self) -> str:
-        """The source, to show."""
-        ...
+    def _scan(self) -> tuple[dict[str, Member], str]:
+        """All files now, by their paths; and where its `index.csv` is, to show."""
+        raise NotImplementedError
 
-    def changed(self) -> bool:
-        """Whether what the last scan gave may be outdated; cheap."""
-        ...
+    def _files(self, members: Sequence[Member]) -> list[Path]:
+        """Files with the bytes of these, brought onto this machine over one connection."""
+        raise NotImplementedError
 
-    def scan(self) -> Scan:
-        """All files now. RomfsError, OSError."""
-        ...
-
-    def open(self, member: Member) -> int:
-        """A descriptor of its bytes, which the caller closes. RomfsError, OSError."""
-        ...
-
-    def fetch(self, members: Sequence[Member]) -> None:
-        """Bring these onto this machine, over one connection. RomfsError, OSError."""
-        return
-
-    def is_here(self, member: Member) -> bool:
-        """Whether `open` would fetch nothing."""
+    def _is_here(self, member: Member) -> bool:
+        """Whether `_files` would fetch nothing."""
         return True
 
+    def catalog(self) -> Catalog:
+        with self._lock:
+            now = time.monotonic()
+            if self._catalog is not None and now - self._checked < _CHECK_SECONDS:
+                return self._catalog
+            if self._catalog is None or self._changed():
+                members, where = self._scan()
+                self._catalog = Catalog(members, self._filter(members.get(INDEX), where))
+            self._checked = now
+            return self._catalog
 
-class FolderSource(Source):
+    def _filter(self, index: Member | None, where: str) -> BoardFilter:
+        if index is None:
+            return BoardFilter()
+        if index.size > _MAX_INDEX_BYTES:
+            raise _not_a_zoo("its index.csv is too large", self.name)
+        with open(self._opened(index), "rb") as file:
+            return parse_index(file.read(_MAX_INDEX_BYTES).decode("utf-8", "replace"), where)
+
+    def _opened(self, member: Member) -> int:
+        (path,) = self._files([member])
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def open(self, path: str) -> int:
+        """A descriptor (the caller closes it) of a member's bytes. KeyError if there is none."""
+        return self._opened(self.catalog().members[path])
+
+    def open_here(self, path: str) -> int | None:
+        """As `open`; None where the member would have to be fetched."""
+        member = self.catalog().members[path]
+        return self._opened(member) if self._is_here(member) else None
+
+    def fetch(self, paths: Iterable[str]) -> None:
+        """Bring these onto this machine, over one connection. RomfsError, OSError."""
+        members = self.catalog().members
+        self._files([members[path] for path in sorted(paths)])
+
+    def descriptions(self, listed: list[Model]) -> dict[str, Description]:
+        """By the models' paths, of those whose pages are on this machine."""
+        pages: dict[str, Description] = {}
+        for page in {model.page for model in listed if model.page}:
+            fd = self.open_here(page)
+            if fd is not None:
+                with open(fd, "rb") as file:
+                    pages[page] = describe(file.read(_MAX_PAGE_BYTES))
+        return {model.path: pages[model.page] for model in listed if model.page in pages}
+
+
+class FolderZoo(Zoo):
     """A folder on this machine: `models/`, one that holds it, or where an IDE is installed."""
 
     def __init__(self, folder: Path) -> None:
         inner = (folder / name for name in _INNER)
-        self.root = next((path for path in inner if path.is_dir()), folder)
+        self._root = next((path for path in inner if path.is_dir()), folder)
         self._seen: dict[str, int] = {}
+        super().__init__(str(self._root))
 
-    @property
-    def name(self) -> str:
-        return str(self.root)
-
-    def changed(self) -> bool:
+    def _changed(self) -> bool:
         try:
             return any(os.stat(path).st_mtime_ns != time for path, time in self._seen.items())
         except OSError:
             return True
 
-    def scan(self) -> Scan:
+    def _scan(self) -> tuple[dict[str, Member], str]:
         members: dict[str, Member] = {}
         seen: dict[str, int] = {}
-        for folder, folders, names in os.walk(self.root):
+        for folder, folders, names in os.walk(self._root):
             folders[:] = [name for name in folders if not name.startswith(".")]
             seen[folder] = os.stat(folder).st_mtime_ns
-            prefix = os.path.relpath(folder, self.root) + "/" if folder != str(self.root) else ""
+            prefix = os.path.relpath(folder, self._root) + "/" if folder != str(self._root) else ""
             for name in names:
                 path = prefix + name
                 if is_wanted(path) and not name.startswith("."):
@@ -93,32 +150,29 @@ class FolderSource(Source):
                             members[path] = Member(path, status.st_size, status.st_mtime_ns)
             if len(members) + len(seen) > MAX_FILES:
                 raise _not_a_zoo(f"more than {MAX_FILES:,} files", self.name)
-        index = self.root / INDEX
+        index = self._root / INDEX
         if index.is_file():
             seen[str(index)] = os.stat(index).st_mtime_ns
         self._seen = seen
-        return Scan(members, _rules(self, members, str(index)))
+        return members, str(index)
 
-    def open(self, member: Member) -> int:
-        return os.open(self.root / member.path, os.O_RDONLY | os.O_CLOEXEC)
+    def _files(self, members: Sequence[Member]) -> list[Path]:
+        return [self._root / member.path for member in members]
 
 
-class ZipSource(Source):
+class ZipZoo(Zoo):
     """A zip on this machine or at a URL; its files are kept in the cache when they are opened."""
 
     def __init__(self, archive: Zip) -> None:
+        super().__init__(archive.name)
         self._archive = archive
         self._identity = ""
         self._infos: dict[str, zipfile.ZipInfo] = {}
 
-    @property
-    def name(self) -> str:
-        return self._archive.name
-
-    def changed(self) -> bool:
+    def _changed(self) -> bool:
         return self._archive.identity() != self._identity
 
-    def scan(self) -> Scan:
+    def _scan(self) -> tuple[dict[str, Member], str]:
         identity = self._archive.identity()
         listed = self._archive.infos()
         if len(listed) > MAX_FILES:
@@ -133,27 +187,13 @@ class ZipSource(Source):
         self._identity, self._infos = identity, infos
         now = time.time_ns()  # the dates in a zip may be none
         members = {path: Member(path, info.file_size, now) for path, info in infos.items()}
-        return Scan(members, _rules(self, members, f"{self.name}, {root}{INDEX}"))
+        return members, f"{self.name}, {root}{INDEX}"
 
-    def open(self, member: Member) -> int:
-        (path,) = self._archive.keep([self._infos[member.path]])
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def _files(self, members: Sequence[Member]) -> list[Path]:
+        return self._archive.keep([self._infos[member.path] for member in members])
 
-    def fetch(self, members: Sequence[Member]) -> None:
-        self._archive.keep([self._infos[member.path] for member in members])
-
-    def is_here(self, member: Member) -> bool:
+    def _is_here(self, member: Member) -> bool:
         return self._archive.is_kept(self._infos[member.path])
-
-
-def _rules(source: Source, members: dict[str, Member], where: str) -> tuple[str, str] | None:
-    index = members.get(INDEX)
-    if index is None:
-        return None
-    if index.size > _MAX_INDEX_BYTES:
-        raise _not_a_zoo("its index.csv is too large", source.name)
-    with open(source.open(index), "rb") as file:
-        return file.read(_MAX_INDEX_BYTES).decode("utf-8", "replace"), where
 
 
 def _zip_root(names: list[str]) -> str:
@@ -170,3 +210,55 @@ def _zip_root(names: list[str]) -> str:
 def _not_a_zoo(why: str, where: str) -> RomfsError:
     next_step = "choose a resource folder or zip with --from"
     return RomfsError(f"not a model zoo: {why}", where=where, next_step=next_step)
+
+
+class Copy(NamedTuple):
+    """A file to add. source: its path in the zoo. name: in the directory. size in bytes."""
+
+    source: str
+    name: str
+    size: int
+
+
+def copies(zoo: Zoo, model: Model, name: str = "", *, labels: bool = True) -> list[Copy]:
+    """What adding a model means: the model, as `name` if given, and its labels under the name
+    that the firmware looks for. UsageError if `name` is no file name.
+    """
+    chosen = name or model.name
+    if chosen in (".", "..") or "/" in chosen or "\0" in chosen:
+        raise UsageError(f"not a file name: {chosen!r}", next_step="choose the folder with --into")
+    if not is_model(chosen):
+        chosen += os.path.splitext(model.name)[1]
+    made = [Copy(model.path, chosen, model.size)]
+    if labels and model.label is not None:
+        size = zoo.catalog().members[model.label].size
+        made.append(Copy(model.label, label_name(chosen), size))
+    return made
+
+
+def add(
+    zoo: Zoo, wanted: list[Copy], directory: Path, *, force: bool = False,
+    progress: Progress = no_progress,
+) -> None:  # fmt: skip
+    """Copy files into `directory` (made if need be), each complete or not at all.
+
+    Nothing is written when one of them is there already, unless `force`: RomfsError. OSError from
+    the directory or the source.
+    """
+    existing = [copy.name for copy in wanted if os.path.lexists(directory / copy.name)]
+    if existing and not force:
+        next_step = "replace with --force, or choose another name with --as"
+        what = f"already there: {' and '.join(existing)}"
+        raise RomfsError(what, where=str(directory), next_step=next_step)
+    directory.mkdir(parents=True, exist_ok=True)
+    total = sum(copy.size for copy in wanted)
+    done = 0
+    for copy in wanted:
+        # Converted when it gets its name; what a kill leaves before is never packed (`junk.txt`).
+        with (
+            open(zoo.open(copy.source), "rb") as source,
+            replace_atomically(directory / copy.name, 0o666) as target,
+        ):
+            shutil.copyfileobj(source, target, CHUNK)
+        done += copy.size
+        progress("copying", done, total)

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterable
 
 from romfsfs.errors import RomfsError
-from romfsfs.zoo.catalog import Catalog, Zoo
+from romfsfs.zoo.catalog import Catalog
 from romfsfs.zoo.choose import chosen, open_known
 from romfsfs.zoo.members import Member
-from romfsfs.zoo.sources import Source
+from romfsfs.zoo.sources import Zoo
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _CHOICE_SECONDS = 2.0
 
 _lock = threading.Lock()
 _trees: dict[tuple[str, str, str | None], ZooTree] = {}
-_choice: tuple[float, Source | None] = (float("-inf"), None)
+_choice: tuple[float, Zoo | None] = (float("-inf"), None)
 
 
 def open_zoo(board: str | None) -> ZooTree | None:
@@ -39,17 +39,17 @@ def open_zoo(board: str | None) -> ZooTree | None:
     global _choice
     with _lock:
         if time.monotonic() - _choice[0] > _CHOICE_SECONDS:
-            _choice = (time.monotonic(), _chosen_source())
-        source = _choice[1]
-        if source is None:
+            _choice = (time.monotonic(), _chosen())
+        zoo = _choice[1]
+        if zoo is None:
             return None
-        key = (type(source).__name__, source.name, board)
+        key = (type(zoo).__name__, zoo.name, board)
         if key not in _trees:
-            _trees[key] = ZooTree(Zoo(source), board)
+            _trees[key] = ZooTree(zoo, board)
         return _trees[key]
 
 
-def _chosen_source() -> Source | None:
+def _chosen() -> Zoo | None:
     try:
         return open_known(chosen())
     except (RomfsError, OSError) as error:

@@ -144,11 +144,11 @@ def zip_file(data: bytes) -> None:
         path.write_bytes(data)
         os.environ["ROMFSFS_CACHE_DIR"] = str(Path(name, "cache"))
         with contextlib.suppress(RomfsError):
-            source = sources.ZipSource(archive.local_zip(path))
-            for member in list(source.scan().members.values())[:5]:
+            zoo = sources.ZipZoo(archive.local_zip(path))
+            for member in list(zoo.catalog().members.values())[:5]:
                 if member.size < 1 << 20:
                     with contextlib.suppress(RomfsError):
-                        fd = source.open(member)
+                        fd = zoo.open(member.path)
                         assert os.fstat(fd).st_size == member.size
                         os.close(fd)
         if archive.is_zip(path):

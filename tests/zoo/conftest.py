@@ -28,7 +28,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(tree, "_CHOICE_SECONDS", 0.0)
-    monkeypatch.setattr("romfsfs.zoo.catalog._CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("romfsfs.zoo.sources._CHECK_SECONDS", 0.0)
     monkeypatch.setattr(tree, "_trees", {})
 
 

@@ -25,8 +25,8 @@ from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator, preset
 from romfsfs.simulator.executor import ENVIRONMENT
 from romfsfs.zoo import open_zoo
-from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.choose import IDE, open_known, open_source
+from romfsfs.zoo.sources import Zoo
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
 N6 = get_board("OPENMV_N6")
@@ -63,12 +63,12 @@ def test_the_list_costs_little_and_a_model_what_it_is(
     requests = len(server.requests)
     assert set(listed(capsys, "--offline")) == MODELS
     assert len(server.requests) == requests
-    zoo = Zoo(open_source(IDE, OFFLINE))
+    zoo = open_source(IDE, OFFLINE)
     assert zoo.open_here(BLAZE) is None
     with pytest.raises(RomfsError, match="not on this machine") as caught:
         zoo.open(BLAZE)
     assert "--offline" in caught.value.next_step
-    assert content(Zoo(open_source(IDE, Fetching())), BLAZE) == FILES[BLAZE]
+    assert content(open_source(IDE, Fetching()), BLAZE) == FILES[BLAZE]
     assert content(zoo, BLAZE) == FILES[BLAZE]
     assert all(request.status != 416 for request in server.requests)
 
@@ -81,7 +81,7 @@ def test_shapes_are_shown_of_what_is_here_or_fetched_for_them(
     assert "--shapes" in capsys.readouterr().err
     assert main(["zoo", "list", "--all", "--shapes"]) == 0
     assert "--shapes" not in capsys.readouterr().err
-    assert content(Zoo(open_source(IDE, OFFLINE)), BLAZE) == FILES[BLAZE]
+    assert content(open_source(IDE, OFFLINE), BLAZE) == FILES[BLAZE]
 
 
 class Terminal(io.StringIO):

@@ -19,14 +19,13 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide.archive import Fetching
 from romfsfs.ide.places import resource_folders
 from romfsfs.zoo import open_zoo
-from romfsfs.zoo.catalog import Zoo
 from romfsfs.zoo.choose import open_known, open_source, remember
-from romfsfs.zoo.sources import Source
+from romfsfs.zoo.sources import Zoo
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
 
 
-def opened(text: str, **how: Any) -> Source:
+def opened(text: str, **how: Any) -> Zoo:
     return open_source(text, Fetching(**how))
 
 
@@ -41,7 +40,7 @@ def content(zoo: Zoo, path: str) -> bytes:
 
 @pytest.mark.parametrize("inner", ["", "models"])
 def test_a_folder_with_models_or_the_models_folder_itself(resources: Path, inner: str) -> None:
-    zoo = Zoo(opened(str(resources / inner)))
+    zoo = opened(str(resources / inner))
     assert paths(zoo, None) == MODELS
     assert paths(zoo, "OPENMV_N6") == {BLAZE, "st/gestures/hand/hand_96.lite"}
     assert paths(zoo, "OPENMV4P") == {
@@ -52,14 +51,14 @@ def test_a_folder_with_models_or_the_models_folder_itself(resources: Path, inner
 
 
 def test_labels_belong_to_the_model_that_the_firmware_looks_for_them_with(resources: Path) -> None:
-    labels = {m.path: m.label for m in Zoo(opened(str(resources))).catalog().models(None)}
+    labels = {m.path: m.label for m in opened(str(resources)).catalog().models(None)}
     assert labels[BLAZE] == "google/face/blaze/blaze_128.txt"
     assert labels["google/objects/small/yolo.v8.tflite"] == "google/objects/small/yolo.txt"
     assert labels["st/gestures/hand/hand_96.lite"] is None
 
 
 def test_a_changed_folder_is_scanned_again(resources: Path) -> None:
-    zoo = Zoo(opened(str(resources)))
+    zoo = opened(str(resources))
     before = zoo.catalog()
     assert zoo.catalog() is before
     (resources / "models/st/gestures/new.tflite").write_bytes(b"new")
@@ -75,11 +74,11 @@ def test_what_is_no_file_of_a_zoo_is_left_alone(resources: Path) -> None:
     (models / ".git").mkdir()
     (models / ".git" / "x.tflite").write_bytes(b"")
     (models / "loop").symlink_to(models)
-    assert paths(Zoo(opened(str(resources))), None) == MODELS
+    assert paths(opened(str(resources)), None) == MODELS
 
 
 def test_a_zip_gives_what_its_folder_gives(resources: Path, resource_zip: Path) -> None:
-    folder, zipped = Zoo(opened(str(resources))), Zoo(opened(str(resource_zip)))
+    folder, zipped = opened(str(resources)), opened(str(resource_zip))
     for board in (None, "OPENMV_N6", "OPENMV4P"):
         assert paths(zipped, board) == paths(folder, board)
     for path in MODELS:
@@ -88,13 +87,13 @@ def test_a_zip_gives_what_its_folder_gives(resources: Path, resource_zip: Path) 
 
 
 def test_a_zip_without_a_models_folder(make_zip: Callable[..., Path]) -> None:
-    assert paths(Zoo(opened(str(make_zip({"a/x.tflite": b"x"})))), None) == {"a/x.tflite"}
+    assert paths(opened(str(make_zip({"a/x.tflite": b"x"}))), None) == {"a/x.tflite"}
     rooted = make_zip({"zoo/index.csv": b"", "zoo/a/x.tflite": b"x"})
-    assert paths(Zoo(opened(str(rooted))), None) == {"a/x.tflite"}
+    assert paths(opened(str(rooted)), None) == {"a/x.tflite"}
 
 
 def test_a_replaced_zip_never_gives_the_old_bytes(make_zip: Callable[..., Path]) -> None:
-    zoo = Zoo(opened(str(make_zip({"models/x.tflite": b"old"}))))
+    zoo = opened(str(make_zip({"models/x.tflite": b"old"})))
     assert content(zoo, "x.tflite") == b"old"
     make_zip({"models/x.tflite": b"new"})
     assert content(zoo, "x.tflite") == b"new"
@@ -102,7 +101,7 @@ def test_a_replaced_zip_never_gives_the_old_bytes(make_zip: Callable[..., Path])
 
 @pytest.mark.parametrize("name", ["../x.tflite", "/x.tflite", "models/../../x.tflite", "a\\x.lite"])
 def test_a_zip_whose_names_lead_out_is_refused(make_zip: Callable[..., Path], name: str) -> None:
-    zoo = Zoo(opened(str(make_zip({name: b"x"}))))
+    zoo = opened(str(make_zip({name: b"x"})))
     with pytest.raises(RomfsError, match="refused"):
         zoo.catalog()
 
@@ -113,7 +112,7 @@ def test_links_in_a_zip_are_not_followed(tmp_path: Path) -> None:
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
         archive.writestr("models/x.tflite", b"x")
-    assert paths(Zoo(opened(str(tmp_path / "zoo.zip"))), None) == {"x.tflite"}
+    assert paths(opened(str(tmp_path / "zoo.zip")), None) == {"x.tflite"}
 
 
 def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., Path]) -> None:
@@ -121,7 +120,7 @@ def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., 
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.write_bytes(data)
-    zoo = Zoo(opened(str(path)))
+    zoo = opened(str(path))
     for _ in range(2):
         with pytest.raises(RomfsError, match="cannot read the zip"):
             zoo.open("x.tflite")
@@ -130,7 +129,7 @@ def test_a_damaged_member_is_an_error_and_is_not_cached(make_zip: Callable[..., 
 def test_a_member_too_large_for_any_camera_is_not_extracted(
     make_zip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zoo = Zoo(opened(str(make_zip({"models/bomb.tflite": bytes(1_000_000)}))))
+    zoo = opened(str(make_zip({"models/bomb.tflite": bytes(1_000_000)})))
     zoo.catalog()
     monkeypatch.setattr("romfsfs.ide.archive.MAX_FILE_BYTES", 100_000)
     with pytest.raises(RomfsError, match="no camera can hold that"):
@@ -147,11 +146,11 @@ def test_a_server_that_sends_all_whatever_is_asked(server: Server, resource_zip:
     assert "name it with --from" in caught.value.next_step
     assert open_known(url) is None
     server.ranges = True
-    assert paths(Zoo(opened(url)), None) == MODELS
+    assert paths(opened(url), None) == MODELS
     server.ranges = False
     with pytest.raises(RomfsError, match="does not send parts"):
         opened(url, update=True)
-    assert content(Zoo(opened(url)), BLAZE) == FILES[BLAZE]  # what it had before
+    assert content(opened(url), BLAZE) == FILES[BLAZE]  # what it had before
 
 
 def test_half_a_zip_is_not_kept(server: Server, resource_zip: Path) -> None:
@@ -159,10 +158,10 @@ def test_half_a_zip_is_not_kept(server: Server, resource_zip: Path) -> None:
     whole = resource_zip.read_bytes()
     server.files["/resources.zip"] = whole[: len(whole) // 2]
     with pytest.raises(RomfsError, match="cannot read the zip"):
-        Zoo(opened(url)).catalog()
+        opened(url).catalog()
     assert open_known(url) is None
     server.files["/resources.zip"] = whole
-    assert content(Zoo(opened(url)), BLAZE) == FILES[BLAZE]
+    assert content(opened(url), BLAZE) == FILES[BLAZE]
 
 
 @pytest.mark.parametrize(
@@ -186,10 +185,10 @@ def test_an_installed_ide_is_found_and_its_updated_copy_wins(
         (folder / "models").mkdir(parents=True)
         (folder / "firmware").mkdir()
     assert resource_folders() == [updated, installed]
-    assert Zoo(opened("ide")).name == str(updated / "models")
+    assert opened("ide").name == str(updated / "models")
     monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(resources))
     assert resource_folders() == [resources]
-    assert paths(Zoo(opened("ide")), None) == MODELS
+    assert paths(opened("ide"), None) == MODELS
 
 
 def test_a_mount_shows_models_with_labels_and_nothing_else(
@@ -277,7 +276,7 @@ def test_a_mount_downloads_nothing_before_somebody_reads(
     remember(url)
     assert open_zoo(None) is None
     assert server.requests == []
-    Zoo(opened(url)).catalog()  # as `zoo list`
+    opened(url).catalog()  # as `zoo list`
     server.requests.clear()
     tree = open_zoo(None)
     assert tree is not None
