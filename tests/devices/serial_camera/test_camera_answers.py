@@ -260,6 +260,51 @@ def test_what_is_known_of_a_camera() -> None:
     assert described(replace(mute, machine="Homemade"), None).name == "Homemade on ttyX"
 
 
+def test_a_stranger_is_what_it_is_used_as() -> None:
+    """Its erase size, and the way by the boot loader, are then of that board."""
+    part = replace(PARTITION, size=1 << 17, erase_size=None, min_write=None)
+    stranger = replace(FACTS, machine="Homemade", arch="", partitions=(part,))
+    info = described(stranger, "OPENMV4")
+    assert (info.key, info.board, info.erase_size) == ("unknown/3300/0", "OPENMV4", 1 << 17)
+    assert info.notes[1].endswith(", and that pushed to dfu:OPENMV4")
+    known = described(replace(stranger, machine="OPENMV4P"), "OPENMV4")
+    assert known.erase_size == 4096
+    assert known.notes[-1].endswith(", and that pushed to dfu:OPENMV4P")
+
+
+def test_the_partition_that_is_meant() -> None:
+    second = replace(PARTITION, index=2)
+    facts = replace(FACTS, partitions=(PARTITION, second))
+    n6 = get_board("OPENMV_N6")
+    assert identity.choose_partition("ttyX", facts, None, 0) == PARTITION
+    assert identity.choose_partition("ttyX", facts, None, 2) == second
+    with pytest.raises(UsageError) as wrong:
+        identity.choose_partition("ttyX", facts, None, 1)
+    assert wrong.value.line == "the camera has no ROMFS partition 1 (ttyX); it has: 0, 2"
+    for said, board in ((FACTS, get_board("OPENMV4P")), (STRANGER, n6)):
+        with pytest.raises(identity.NoRomfsAccess) as caught:
+            identity.choose_partition("ttyX", replace(said, partitions=()), n6, 0)
+        assert caught.value.board is board
+        assert caught.value.line == (
+            "this camera's firmware gives no access to a ROMFS partition (ttyX); update its "
+            "firmware (OpenMV IDE: Tools, Run Bootloader)"
+        )
+
+
+def test_what_is_said_of_firmware_that_does_not_answer_or_write() -> None:
+    for loader, way in (("", ""), ("dfu:X", "write with SOURCE dfu:X, or ")):
+        error = identity.not_writable("name", loader)
+        assert (error.line, error.errno) == (
+            f"this camera's firmware cannot write its ROMFS (name); nothing was changed; {way}"
+            "update its firmware", 30,
+        )  # fmt: skip
+    wrong = identity.wrong_answer("ttyX", "a" + "b" * 500)
+    assert (wrong.line, wrong.detail) == (
+        "the camera's answer makes no sense (ttyX); reset the camera and repeat the command",
+        "b" * 500,
+    )
+
+
 @pytest.mark.parametrize(
     ("board", "index", "source"),
     [
@@ -332,6 +377,7 @@ def test_a_camera_without_slots_is_asked_one_short_question() -> None:
     held = b"\xff" * (SIZE - 4096) + held[SIZE - 4096 :]  # A was never written
     found = identity.find_slots_there(peek, lambda *_: "", RANGES)
     assert [slot.name for slot in found] == ["B"]
+    assert identity.with_slots(INFO, found, "", RANGES).capacity == 24 * KIB
     asked.clear()
     assert (
         identity.find_slots_there(peek, lambda *_: "", Geometry(8192, 4096, "ranges", 8192)) == ()
@@ -387,7 +433,7 @@ def test_the_last_write(mode: Any, word: int, announced: int, size: int | None) 
         ("OPENMV2", "OPENMV2 with STM32F427", {"size": 2 * SIZE, "erase_size": 2 * SIZE},
          Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE, 16, 0)),
         ("OPENMV4", "OPENMV4 with STM32H743", {"size": 2 * SIZE, "erase_size": 2 * SIZE},
-         Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE, 16, 32)),
+         Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE, 16, 32, cached=True)),
         # the AE3's MRAM, which only says what it writes at least
         ("OPENMV_AE3", "", {"erase_size": None, "min_write": 16},
          Geometry(SIZE, 4096, "never", SIZE, 16)),
