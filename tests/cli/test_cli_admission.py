@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cli_mounts import Mounts, Ran
 
 from romfsfs.boards import get_board
+from romfsfs.cli.mounting import _worth_knowing
 from romfsfs.image.writer import encode
 
 #: A network for the N6's NPU, and what a clone without LFS leaves under a model's name.
@@ -76,6 +79,14 @@ def test_what_the_image_held_is_told_and_what_is_new_is_refused(
     (cam / "lost.tflite").unlink()
     (cam / "a.txt").write_bytes(b"b\n")
     assert run("commit", cam).code == 0  # what nobody touched stops nothing
+
+
+def test_no_model_is_looked_into_where_no_board_is_chosen() -> None:
+    """A mount would wait for notes that are of a board."""
+    info = SimpleNamespace(board=None, notes=(), capacity=None)
+    session: Any = SimpleNamespace(info=info, capacity=None)  # and no image
+    (note,) = _worth_knowing(session, "cam", resumed=False)
+    assert note.startswith("no board chosen")
 
 
 @pytest.mark.usefixtures("fuse_device")

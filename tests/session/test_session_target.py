@@ -166,7 +166,7 @@ class TestFile:
             f"no such image file ({info.name}); make one: romfsfs new '{info.name}' "
             "--board BOARD, or mount with --new"
         )
-        base = target.read(folder, info, True)  # type: ignore[arg-type]
+        base, _ = target.read(folder, info, True)  # type: ignore[arg-type]
         assert (base.digest, base.size, base.target_digest, base.fresh) == (
             EMPTY_DIGEST, 0, None, True,
         )  # fmt: skip

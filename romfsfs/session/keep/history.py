@@ -84,23 +84,24 @@ def keep_within(folder: SessionFolder, budget: int) -> None:
     """Remember how many bytes the log may take, and trim it to that now."""
     info = replace(SessionInfo.load(folder.info), history_bytes=budget)
     save(folder.info, dump(info, 1))
-    trim(folder)
+    base = ""
+    with contextlib.suppress(FileNotFoundError, RomfsError):
+        base = Base.load(folder.base).digest
+    trim(folder, base)
 
 
-def trim(folder: SessionFolder) -> None:
+def trim(folder: SessionFolder, base: str) -> None:
     """Drop the oldest entries beyond the session's budget, and images that nothing names.
 
-    The last two entries are always kept, and so is the base's image. Nothing goes while a
-    transaction is under way: its images may have no other name yet.
+    The last two entries are always kept, and so is the base's image, whose digest is given.
+    Nothing goes while a transaction is under way: its images may have no other name yet.
     """
     if folder.record.exists():
         return
     # As it is now: another process may have changed it since the session was opened.
     chosen = SessionInfo.load(folder.info).history_bytes
     budget = BUDGET_BYTES if chosen is None else chosen
-    needed = set()
-    with contextlib.suppress(FileNotFoundError, RomfsError):
-        needed.add(Base.load(folder.base).digest)
+    needed = {base}
     total = 0
     for kept, entry in enumerate(reversed(entries(folder))):
         total += 0 if entry.digest in needed else entry.size

@@ -17,7 +17,7 @@ from romfsfs.errors import RomfsError
 from romfsfs.image.model import FileNode, Image, walk
 from romfsfs.image.slots import slots_text
 from romfsfs.session.keep.folder import folder_of
-from romfsfs.session.keep.images import open_image
+from romfsfs.session.keep.images import open_image, parse_fd
 from romfsfs.session.keep.recall import Recall, shown_as
 from romfsfs.session.keep.settling import lost_power, settle
 from romfsfs.session.keep.state import Base, BaseEntry, SessionInfo, as_ours, dump, save
@@ -43,6 +43,7 @@ from romfsfs.system.files import (
     digest_file,
     make_private_dir,
     no_progress,
+    opened,
     opened_folder,
     remove_folder,
 )
@@ -173,8 +174,9 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
     folder = session.folder
     if not session.has_work and not new and _still_holds_base(session, target):
         base, image = session.base, folder.image(session.base.digest)
+        parsed = parse_fd(session.held().fd, "the base's image")
     else:
-        base, image = target.read(folder, session.info, new, progress), folder.staged
+        (base, parsed), image = target.read(folder, session.info, new, progress), folder.staged
     reached("read")
 
     def place(_: Cancel) -> Base:
@@ -186,13 +188,13 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
         return replace(base, digest=digest, target_digest=base.target_digest if new else digest)
 
     # One thread hashes the image and syncs it, while this one extracts it.
-    with open_image(image) as (parsed, file), Beside([place]) as beside:
+    with opened(image) as fd, Beside([place]) as beside:
         if not session.has_work:
             folder.new_work.mkdir()
             folder.new_work.chmod(0o755)  # the mount's root; the session's folder keeps others out
-            entries = _extracted(parsed, file.fileno(), folder.new_work, session.recall(), progress)
+            entries = _extracted(parsed, fd, folder.new_work, session.recall(), progress)
         else:
-            entries = _entries(parsed, file.fileno(), session.recall())
+            entries = _entries(parsed, fd, session.recall())
         base = beside.result(0)
     reached("after-placed")
     rebase(session, target, Record(

@@ -27,6 +27,7 @@ from romfsfs.errors import (
     TargetChanged,
     shell_word,
 )
+from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size
 from romfsfs.image.slots import slots_text
 from romfsfs.session.keep import history
@@ -93,9 +94,9 @@ class Target(ABC):
 
     @abstractmethod
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
-             progress: Progress = no_progress) -> Base:  # fmt: skip
+             progress: Progress = no_progress) -> tuple[Base, Image]:  # fmt: skip
         """Copy its image to `folder.staged`; the base without entries, and without the digest of
-        what was read. new: an empty one."""
+        what was read, and the image's tree. new: an empty one."""
 
     @abstractmethod
     def write(self, image: Path | None, old: Path | None, before: Held,
@@ -196,7 +197,7 @@ class FileTarget(Target):
         return Held(digest, size)
 
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
-             progress: Progress = no_progress) -> Base:  # fmt: skip
+             progress: Progress = no_progress) -> tuple[Base, Image]:  # fmt: skip
         device = self.device
         stamp = device.certain_stamp()
         if not device.exists() and not new:
@@ -225,7 +226,7 @@ class FileTarget(Target):
                 )
             image = parse(file, info.name, f"{WHOLE_COPY} mount --new starts empty")
             size = os.fstat(file.fileno()).st_size
-        return Base(EMPTY_DIGEST if new else "", size, image.size, target, stamp, (), new)
+        return Base(EMPTY_DIGEST if new else "", size, image.size, target, stamp, (), new), image
 
     def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
@@ -325,7 +326,7 @@ class CameraTarget(Target):
             return Held(digest_fd(file.fileno()), size)
 
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
-             progress: Progress = no_progress) -> Base:  # fmt: skip
+             progress: Progress = no_progress) -> tuple[Base, Image]:  # fmt: skip
         with folder.create(folder.staged) as file:
             size = 0 if new else self.device.read_image(file, progress)
             file.flush()
@@ -333,7 +334,7 @@ class CameraTarget(Target):
                 "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
             )
             image = parse(file, info.name, advice)
-        return Base(EMPTY_DIGEST if new else "", size, image.size, "", None, (), new)
+        return Base(EMPTY_DIGEST if new else "", size, image.size, "", None, (), new), image
 
     def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip

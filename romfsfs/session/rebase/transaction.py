@@ -199,7 +199,7 @@ def finish(session: Session, target: Target, record: Record, root: Path | None =
         _enter(session, record)
         reached("logged")
         forget(folder)
-        history.trim(folder)
+        history.trim(folder, record.base.digest)
     except OSError as error:
         where = "read" if not record.writes else "on the target and verified"
         raise RomfsError(
