@@ -48,7 +48,6 @@ class RawRepl:
     def __init__(self, port: Port) -> None:
         self.port = port
         self._inside = False
-        self._handed_over = False  # the camera has all of the code that was started
 
     @property
     def busy(self) -> bool:
@@ -102,9 +101,9 @@ class RawRepl:
     def start(self, code: str) -> None:
         """Send code by raw paste and have it run; its output is for the caller to read (`finish`
         ends it). Never more bytes are on the way than the camera has announced room for."""
+        self._handed_over = False  # the camera has all of the code that was started
         self.enter()
         self._inside = False  # until `finish` has seen the prompt again
-        self._handed_over = False
         data = code.encode()
         self.port.write(_RAW_PASTE)
         answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Callable
 
+from romfsfs.devices.serial_camera.port import Port
 from romfsfs.errors import ImageFormatError
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
@@ -46,3 +48,44 @@ def holds(simulator: Simulator, old: bytes, new: bytes, partition: int = 0) -> s
     except ImageFormatError:
         return "none"
     return "mixture"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class TalkingPort(Port):
+    """answer: what it says to what is written, piece by piece; where it says nothing, whoever
+    reads waits to his deadline."""
+
+    def __init__(self, clock: Clock, answer: Callable[[bytes], bytes]) -> None:
+        self.name = "ttyX"
+        self.sent = 0
+        self._pending = bytearray()
+        self._clock = clock
+        self.answer = answer
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+        self._pending += self.answer(bytes(data))
+
+    def read_some(self, deadline: float) -> bytes:
+        data = bytes(self._pending)
+        self._pending.clear()
+        if not data:
+            self._clock.now = max(self._clock.now, deadline)
+        return data
+
+    def took(self) -> list[bytes]:
+        written, self.written = self.written, []
+        return written

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from camera_helpers import Clock, TalkingPort
 
 from romfsfs.devices.serial_camera import port as ports
 from romfsfs.devices.serial_camera import repl as repls
-from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 
@@ -23,53 +23,12 @@ SOFT = b"\x03\x04"
 STEP = "close other programs that use it; then unplug it, plug it in again and repeat the command"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-class Camera(Port):
-    """answer: what it says to what is written, piece by piece; where it says nothing, whoever
-    reads waits to his deadline."""
-
-    def __init__(self, clock: Clock, answer: Callable[[bytes], bytes]) -> None:
-        self.name = "ttyX"
-        self.sent = 0
-        self._pending = bytearray()
-        self._clock = clock
-        self.answer = answer
-        self.written: list[bytes] = []
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written.append(bytes(data))
-        self._pending += self.answer(bytes(data))
-
-    def read_some(self, deadline: float) -> bytes:
-        data = bytes(self._pending)
-        self._pending.clear()
-        if not data:
-            self._clock.now = max(self._clock.now, deadline)
-        return data
-
-    def took(self) -> list[bytes]:
-        written, self.written = self.written, []
-        return written
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(repls, "time", made)
     monkeypatch.setattr(ports, "time", made)
-    monkeypatch.setattr(repls.secrets, "token_hex", lambda size: NONCE[: 2 * size])
+    monkeypatch.setattr(repls.secrets, "token_hex", lambda size: (2 * NONCE)[: 2 * size])
     return made
 
 
@@ -92,8 +51,8 @@ def saying(*answers: tuple[bytes, bytes], code: bytes = b"code") -> Callable[[by
     return answer
 
 
-def entered(clock: Clock, answer: Callable[[bytes], bytes] = polite) -> tuple[RawRepl, Camera]:
-    camera = Camera(clock, answer)
+def entered(clock: Clock, answer: Callable[[bytes], bytes] = polite) -> tuple[RawRepl, TalkingPort]:
+    camera = TalkingPort(clock, answer)
     repl = RawRepl(camera)
     repl.enter()
     assert camera.took() == ENTERING
@@ -101,7 +60,7 @@ def entered(clock: Clock, answer: Callable[[bytes], bytes] = polite) -> tuple[Ra
 
 
 def test_entering_once(clock: Clock) -> None:
-    camera = Camera(clock, polite)
+    camera = TalkingPort(clock, polite)
     repl = RawRepl(camera)
     assert repl.busy
     repl.leave()
@@ -109,6 +68,7 @@ def test_entering_once(clock: Clock) -> None:
     repl.enter()
     repl.enter()
     assert camera.took() == ENTERING
+    assert clock.now == pytest.approx(100.03), "what comes to an interrupt is waited for"
     assert not repl.busy
     repl.leave()
     repl.leave()
@@ -118,7 +78,7 @@ def test_entering_once(clock: Clock) -> None:
 
 def test_a_camera_that_says_nothing_is_interrupted_until_the_limit(clock: Clock) -> None:
     """More and more patiently; it is not reset, as nothing says that it prints."""
-    camera = Camera(clock, lambda data: b"")
+    camera = TalkingPort(clock, lambda data: b"")
     with pytest.raises(DeviceLost) as caught:
         RawRepl(camera).enter()
     assert caught.value.line == (
@@ -146,7 +106,7 @@ def test_what_prints_in_the_background_is_ended_by_a_reset(
             reset.append(1)
         return noise if data == ENTER else b""
 
-    camera = Camera(clock, answer)
+    camera = TalkingPort(clock, answer)
     RawRepl(camera).enter()
     asked = [INTERRUPT, ENTER, ASK] if noise == PROMPT else [INTERRUPT, ENTER]
     assert camera.took() == [*asked * turns, SOFT, *ENTERING]
@@ -350,6 +310,10 @@ def test_code_after_which_the_port_dies(clock: Clock) -> None:
     repl, camera = entered(clock)
     repl.start_and_forget("code")
     assert camera.took() == [PASTE, b"code", b"\x04"]
-    repl, camera = entered(clock, lambda data: b"" if data == PASTE else polite(data))
-    with pytest.raises(DeviceLost):
+    camera.answer = lambda data: b""  # what it had before is no excuse
+    with pytest.raises(DeviceLost, match="does not answer within"):
         repl.start_and_forget("code")
+    camera = TalkingPort(clock, lambda data: b"" if data == PASTE else polite(data))
+    with pytest.raises(DeviceLost, match="to raw paste"):
+        RawRepl(camera).start_and_forget("code")
+    assert camera.took() == [*ENTERING, PASTE]
