@@ -138,7 +138,7 @@ class FileDevice(Device):
         before that; what it raises leaves the old one."""
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
-        self._written = None
+        before, self._written = self.stamp(), None
         self._refuse_protected()
         try:
             try:
@@ -153,10 +153,11 @@ class FileDevice(Device):
                 "no such folder", where=folder, next_step=f"mkdir -p {shell_word(folder)}"
             ) from error
         except OSError as error:
+            changed = "nothing was changed" if self.stamp() == before else "the file has changed"
             raise DeviceError(
                 f"cannot write: {error.strerror}",
                 where=self.given,
-                next_step="nothing was changed; free space or check permissions and try again, or "
+                next_step=f"{changed}; free space or check permissions and try again, or "
                 "write another file (commit --to FILE)",
             ) from error
         return WriteReport(size, 0, time.monotonic() - started, True)

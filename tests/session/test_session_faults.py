@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -15,9 +16,9 @@ from session_desk import Desk, Flash, PowerLost, files_of, image_of, tree_of
 
 from romfsfs.cli import main
 from romfsfs.devices import file as file_device
-from romfsfs.errors import RomfsError, TargetChanged
+from romfsfs.errors import DeviceError, RomfsError, SessionBusy, TargetChanged
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history, recall, steps
+from romfsfs.session.keep import history, locks, recall, steps
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import drop_abandoned
 from romfsfs.session.rebase import prepare
@@ -28,6 +29,7 @@ from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
+from romfsfs.system import files
 
 
 class Stop(Exception):
@@ -470,3 +472,41 @@ def test_a_push_after_a_read_that_was_given_up_shows_what_was_pushed(tmp_path: P
         push(flash, "camera", file, "new.img")
     desk.open()
     assert tree_of(desk.work) == {"new.txt": b"new"}
+
+
+def test_a_file_that_was_replaced_is_not_called_unchanged(
+    committed: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails after the rename, as the folder is synced: the next commit goes on there."""
+    real = files.sync_dir
+
+    def failing(folder: str | os.PathLike[str]) -> None:
+        if os.fspath(folder) == os.fspath(committed.image.parent):
+            raise OSError(errno.EIO, "Input/output error")
+        real(folder)
+
+    committed.write("a.txt", b"three")
+    monkeypatch.setattr(files, "sync_dir", failing)
+    with pytest.raises(DeviceError) as refused:
+        committed.commit()
+    assert refused.value.next_step.startswith("the file has changed")
+    assert committed.stored()["a.txt"] == b"three"
+    monkeypatch.setattr(files, "sync_dir", real)
+    report = committed.again().commit()
+    assert (report.clean, report.recovered) == (True, "finished")
+
+
+def test_a_session_that_is_forgotten_while_it_is_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of a file that has no name any more keeps nobody out."""
+    real = locks.lock_within
+
+    def forgotten(fd: int, seconds: float) -> bool:
+        shutil.rmtree(desk.session.folder.path)
+        return real(fd, seconds)
+
+    folder = desk.open().folder
+    monkeypatch.setattr(locks, "lock_within", forgotten)
+    with pytest.raises(SessionBusy):
+        folder.lock_for_mount("app.img")

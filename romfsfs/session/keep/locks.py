@@ -58,13 +58,19 @@ class Lock:
         self._fd = os.open(self.path, flags, 0o600)
         taken = False
         try:
-            if lock_within(self._fd, _PATIENCE_SECONDS):
+            if lock_within(self._fd, _PATIENCE_SECONDS) and self._has_name():
                 self.write(MountedAt(os.getpid(), "", doing=doing))
                 taken = True
             return taken
         finally:
             if not taken:  # a disk that fails must not leave it taken for as long as we live
                 self.release()
+
+    def _has_name(self) -> bool:
+        """Whether others find it: its session may have been forgotten while it was waited for."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self.path))
+        return False
 
     def write(self, record: MountedAt) -> None:
         """Say who holds it, from now on."""
