@@ -232,7 +232,8 @@ def test_sessions_that_can_be_read(desk: Desk) -> None:
     ("text", "said"),
     [
         ('{"pid": 7, "mountpoint": "/m"}', MountedAt(7, "/m")),
-        ('{"pid": 7, "mountpoint": "/m", "resumed": 1, "boot": "b", "since": 3, "doing": "commit"}',
+        ('{"pid": 7, "mountpoint": "/m", "resumed": true, "boot": "b", "since": 3, '
+         '"doing": "commit"}',
          MountedAt(7, "/m", True, "b", 3.0, "commit")),
         ("", MountedAt(0, "")), ('{"pid": 7}', MountedAt(0, "")), ("[]", MountedAt(0, "")),
         ('{"pid": 1e999, "mountpoint": ""}', MountedAt(0, "")), ("[" * 8000, MountedAt(0, "")),

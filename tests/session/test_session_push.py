@@ -135,7 +135,7 @@ def test_what_is_no_image_is_only_replaced_when_asked_to(camera: Camera) -> None
         pushed(camera)
     assert refused.value.line == (
         "not a valid ROMFS image: what it holds is not an image (test camera, offset 0x0); "
-        "it cannot be backed up; --force overwrites it"
+        "nothing was written; choose another name, or --force replaces what it holds"
     )
     assert camera.path.read_bytes().startswith(b"not an image")
     assert not folder_of(camera).record.exists()
@@ -152,7 +152,7 @@ def test_without_a_backup_nothing_is_read(camera: Camera, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(camera, "read_image", read)
     assert pushed(camera, backup=False) is not None
-    assert log(camera) == [("push", "from given.img")]
+    assert not folder_of(camera).info.exists(), "nor is anything remembered"
 
 
 # -- after one that was interrupted
@@ -228,7 +228,8 @@ def test_what_is_nobody_s_image_is_written_anew(camera: Camera, left: str) -> No
     garbled = whole[:8] + b"\xff" * (len(whole) - 8)
     camera.put({"no image": b"zzzz", "a header alone": garbled, "what was there": OTHER}[left])
     camera.fails_to_restart = True  # what it holds is right all the same
-    assert recover(Session.load(folder_of(camera)), camera) == "finished"
+    said = recover(Session.load(folder_of(camera)), camera)
+    assert said == "finished; the camera's restart was not confirmed: it is gone"
     assert files_of(camera.path.read_bytes()) == {"a.txt": b"pushed"}
     assert recover(Session.load(folder_of(camera)), camera) == ""
     assert camera.restarts == 1, "nothing was to be done"

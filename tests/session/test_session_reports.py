@@ -305,9 +305,9 @@ def test_what_is_chosen_is_remembered(desk: Desk) -> None:
     assert chosen()[:2] == ("OPENMV_AE3", 0)
     options = Options((Rule("a", FileOptions(convert=False)),))
     session = session_for(desk.device, desk.source, OpenOptions(options=options))
-    assert session.target.options.for_path("a").convert is False
+    assert session.settings.target.options.for_path("a").convert is False
     again = session_for(desk.device, desk.source)
-    assert again.target.options.for_path("a").convert is False
+    assert again.settings.target.options.for_path("a").convert is False
 
 
 def test_what_a_camera_says_of_itself_is_believed(camera: Camera) -> None:

@@ -207,11 +207,14 @@ class SessionFolder:
             drops = False
             raise
         finally:
-            if not known and self.path.exists():
+            if not known and self._goes(drops):
                 with contextlib.suppress(SessionBusy, OSError), self.lock_unmounted(name):
-                    left = (self.base, self.work, self.record, *self.history.glob("*.json"))
-                    if drops or not any(path.exists() for path in left):
+                    if self._goes(drops):
                         remove_folder(self.path)
+
+    def _goes(self, drops: bool) -> bool:
+        left = (self.base, self.work, self.record, *self.history.glob("*.json"))
+        return self.path.exists() and (drops or not any(path.exists() for path in left))
 
 
 def sessions_dir() -> Path:

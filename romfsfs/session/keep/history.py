@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
-from romfsfs.session.keep.state import Base, SessionInfo, dump, save
+from romfsfs.session.keep.state import Base, SessionInfo, decoded, dump, save
 from romfsfs.system.files import make_private_dir
 
 #: What the images of one session may take together; the oldest go first, the last two stay.
@@ -46,8 +46,8 @@ def entries(folder: SessionFolder) -> list[HistoryEntry]:
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(folder.history.glob("*.json")):
-            with contextlib.suppress(ValueError, TypeError, OSError, RecursionError):
-                entry = HistoryEntry(**json.loads(path.read_bytes()))
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError, RecursionError):
+                entry: HistoryEntry = decoded(HistoryEntry, json.loads(path.read_bytes()))
                 if folder.image(entry.digest).exists():
                     found.append(entry)
     return found

@@ -11,8 +11,9 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from romfsfs.session.keep.state import decoded
 from romfsfs.system.files import lock_within, named, opened
 
 #: A look at who holds a lock takes it for an instant. Such a look is waited for, this long.
@@ -110,14 +111,6 @@ def last_holder(path: Path) -> MountedAt:
 
 def _read_record(fd: int) -> MountedAt:
     try:
-        record = json.loads(os.pread(fd, 8192, 0))
-        return MountedAt(
-            int(record["pid"]),
-            str(record["mountpoint"]),
-            bool(record.get("resumed", False)),
-            str(record.get("boot", "")),
-            float(record.get("since", 0.0)),
-            str(record.get("doing", "")),
-        )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return cast(MountedAt, decoded(MountedAt, json.loads(os.pread(fd, 8192, 0))))
+    except (ValueError, KeyError, TypeError, RecursionError):
         return MountedAt(0, "")  # taken, not yet written

@@ -12,16 +12,18 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from romfsfs.devices.base import Known
 from romfsfs.errors import RomfsError, shell_word
 from romfsfs.system.files import replace_atomically
 
 VERSION = 2
+T = TypeVar("T")
 
 
 class Signature(NamedTuple):
@@ -105,22 +107,7 @@ class Base:
 
     @classmethod
     def load(cls, path: Path) -> Base:
-        record = load_json(path)
-        with as_ours(path):
-            return cls.of(record)
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Base:
-        """Of what `dump` wrote. KeyError, TypeError, ValueError for anything else."""
-        check_types(record, _BASE_TYPES)
-        entries = tuple([
-            BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None, what)
-            for p, size, digest, source, source_digest, s, what in record["entries"]
-        ])  # fmt: skip
-        known = {each.name: record[each.name] for each in fields(cls)} | {"entries": entries}
-        for name in ("stamp", "image_id"):
-            known[name] = tuple(known[name]) if known[name] else None
-        return cls(**known)
+        return load_state(cls, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,41 +147,52 @@ class SessionInfo(Known):
 
     @classmethod
     def load(cls, path: Path) -> SessionInfo:
-        record = load_json(path)
-        later = {"usb_serial": "", "notes": [], "slots": "", "slot": "", "here": []}
-        record = {**later, **record}  # sessions of 0.1.0 have none
-        with as_ours(path):
-            check_types(record, _INFO_TYPES)
-            for name in ("excludes", "notes", "here"):
-                record[name] = tuple(record[name])
-            if record["mpy_version"] is not None:
-                major, minor = record["mpy_version"]
-                record["mpy_version"] = int(major), int(minor)
-            return cls(**{each.name: record[each.name] for each in fields(cls)})
+        return load_state(cls, path, usb_serial="", notes=[], slots="", slot="", here=[])
 
 
-#: what a field of a state file may be
-Types = Mapping[str, "type | tuple[type, ...]"]
-_OPTIONAL_INT = (int, type(None))
-_OPTIONAL_STR = (str, type(None))
-_BASE_TYPES: Types = {
-    "digest": str, "size": int, "image_size": int, "target_digest": _OPTIONAL_STR,
-    "stamp": (list, type(None)), "entries": list, "fresh": bool, "image_id": (list, type(None)),
-}  # fmt: skip
-_INFO_TYPES: Types = {
-    "key": str, "kind": str, "source": str, "name": str, "board": _OPTIONAL_STR, "partition": int,
-    "capacity": _OPTIONAL_INT, "erase_size": _OPTIONAL_INT, "mpy_version": (list, type(None)),
-    "march": _OPTIONAL_STR, "options": dict, "excludes": list, "commit_on_unmount": bool,
-    "history_bytes": _OPTIONAL_INT, "usb_serial": str, "notes": list, "slots": str, "here": list,
-    "slot": str,
-}  # fmt: skip
+def decoded(kind: Any, value: Any, name: str = "it") -> Any:
+    """What `json` made of a value of this type: of a class of ours, or of what its fields are.
+    KeyError, TypeError or ValueError where it is of another shape. Of a named tuple, what has a
+    default may be missing."""
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):  # `... | None`
+        return None if value is None else decoded(inner[0], value, name)
+    ours = is_dataclass(kind) or hasattr(kind, "_fields")
+    plain = (int, float) if kind is float else get_origin(kind) or kind
+    shape: Any = (dict, list) if ours or plain is tuple else plain
+    if not isinstance(value, shape):
+        raise TypeError(f"{name} is {value!r:.40}")
+    if kind == tuple[BaseEntry, ...]:  # of thousands of files
+        return tuple([
+            BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None, what)
+            for p, size, digest, source, source_digest, s, what in value
+        ])  # fmt: skip
+    if plain is tuple:
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple([decoded(*each) for each in zip(kinds, value, strict=True)])
+    if not ours:
+        return value
+    types, optional = get_type_hints(kind), getattr(kind, "_field_defaults", {})
+    record = dict(zip(types, value, strict=True)) if isinstance(value, list) else value
+    wanted = [each for each in types if each in record or each not in optional]
+    return kind(**{each: decoded(types[each], record[each], each) for each in wanted})
 
 
-def check_types(record: Mapping[str, Any], types: Types) -> None:
-    """KeyError or TypeError unless every one of these is there and of its type."""
-    for name, kind in types.items():
-        if not isinstance(record[name], kind):
-            raise TypeError(f"{name} is {record[name]!r:.40}")
+def load_state(kind: type[T], path: Path, **later: Any) -> T:
+    """A state file of ours. RomfsError when it is not one: the file names itself.
+
+    later: fields that those of 0.1.0 do not have."""
+    with as_ours(path):
+        record = json.loads(path.read_bytes())
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise RomfsError(
+            "session state was written by another version of romfsfs",
+            where=str(path),
+            next_step="finish the session with that version, or copy your files out of 'work' "
+            "beside it",
+        )
+    with as_ours(path):
+        return cast(T, decoded(kind, {**later, **record}))
 
 
 @contextlib.contextmanager
@@ -210,20 +208,6 @@ def as_ours(path: Path) -> Iterator[None]:
             next_step="your files are in the folder 'work' beside it: copy them out, then remove "
             "the session's folder",
         ) from None
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """A JSON object of ours. RomfsError when it is not one: the file names itself."""
-    with as_ours(path):
-        record = json.loads(path.read_bytes())
-    if not isinstance(record, dict) or record.get("version") != VERSION:
-        raise RomfsError(
-            "session state was written by another version of romfsfs",
-            where=str(path),
-            next_step="finish the session with that version, or copy your files out of 'work' "
-            "beside it",
-        )
-    return record
 
 
 def dump(state: Any, indent: int | None = None) -> bytes:

@@ -35,11 +35,10 @@ from romfsfs.session.rebase.transaction import (
     WriteOptions,
     look,
     rebase,
-    restarted,
     space_for,
     target_changed,
 )
-from romfsfs.session.rebase.trial import changed, refuse_trial, tried
+from romfsfs.session.rebase.trial import after_write, refuse_trial
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress
 
@@ -128,10 +127,7 @@ def commit(
                 write = _carry_out(session, target, made, options.force, mounted, progress)
         finally:
             folder.staged.unlink(missing_ok=True)
-        if options.tries:
-            write = tried(device, write, changed(base, session.base), progress)
-        if options.restart:
-            write = restarted(device, write)
+        write = after_write(device, write, options, base, session.base, progress)
         return _report(made, made.encoded, write, blocks)._replace(recovered=recovered)
 
 

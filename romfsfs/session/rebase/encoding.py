@@ -14,12 +14,12 @@ from romfsfs.image.check import check_image
 from romfsfs.image.layout import Layout
 from romfsfs.image.writer import LARGE, Data, DataChanged, write_image
 from romfsfs.session.keep.base_image import BaseImage
-from romfsfs.session.keep.state import Signature
 from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.stored import InBase, open_new
+from romfsfs.session.tree.restore import work_digest
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.copying import fill
-from romfsfs.system.files import CHUNK, Progress, digest_fd, no_progress
+from romfsfs.system.files import CHUNK, Progress, no_progress
 
 #: How soon the hashing thread notices that nothing more is written, seconds.
 _TICK = 0.05
@@ -84,23 +84,13 @@ class StoredFiles:
         return None if self._held is None else self._held.fd
 
     def changed(self) -> bool:
-        """Whether any file is not what the plan says any more."""
-        for path, entry in self._plan.files.items():
-            if isinstance(entry.location, InBase):
-                continue
-            try:
-                source = self.open(path)
-            except TreeChanged:
-                return True
-            try:
-                if not entry.digest:  # a build does not know it
-                    if Signature.of(os.fstat(source.fd)) != entry.shadow.signature:
-                        return True
-                elif digest_fd(source.fd) != entry.digest:
-                    return True
-            finally:
-                os.close(source.fd)
-        return False
+        """Whether a file was saved since it was looked at. A conversion takes minutes."""
+        return any(
+            work_digest(self._work_fd, was.path, was.signature, was.source_digest)
+            != was.source_digest
+            for was in (entry.shadow for entry in self._plan.files.values())
+            if not isinstance(was.location, InBase)
+        )
 
 
 def _hashing(fd: int, sizes: SimpleQueue[int | None]) -> Callable[[Cancel], str]:

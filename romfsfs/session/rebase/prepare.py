@@ -17,7 +17,6 @@ from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.rebase.encoding import Encoded, StoredFiles, TreeChanged, encode_plan
 from romfsfs.session.rebase.transaction import space_for
 from romfsfs.session.session import Session
-from romfsfs.session.tree.restore import work_digest
 from romfsfs.session.tree.worktree import scan
 from romfsfs.system.files import Progress, no_progress
 
@@ -59,12 +58,12 @@ def prepared(
             return Prepared(tuple(shadow), plan, None)
         folder = session.folder
         try:
-            with space_for(session, "the new image cannot be made"):
-                with session.work_fd() as work_fd, folder.create(folder.staged) as out:
-                    sources = StoredFiles(plan, session.held(), work_fd)
+            with space_for(session, "the new image cannot be made"), session.work_fd() as work_fd:
+                sources = StoredFiles(plan, session.held(), work_fd)
+                with folder.create(folder.staged) as out:
                     encoded = encode_plan(plan, layout, sources, out, slack(layout.size), progress)
                 reached("encoded")
-                if not wait_for_writers(session, writers) and not _edited_since(session, shadow):
+                if not wait_for_writers(session, writers) and not sources.changed():
                     return Prepared(tuple(shadow), plan, encoded)
             log.info("files were written meanwhile: once more")
         except TreeChanged as changed:
@@ -93,17 +92,6 @@ def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> 
             )
         waited = True
         time.sleep(0.02)
-
-
-def _edited_since(session: Session, shadow: Sequence[ShadowEntry]) -> bool:
-    """Whether a file was saved since it was looked at. A conversion takes minutes."""
-    with session.work_fd() as work_fd:
-        for entry in shadow:
-            if entry.change in (Change.ADDED, Change.MODIFIED) and entry.source_digest:
-                now = work_digest(work_fd, entry.path, entry.signature, entry.source_digest)
-                if now != entry.source_digest:
-                    return True
-    return False
 
 
 def converted_plan(

@@ -35,10 +35,9 @@ from romfsfs.session.rebase.transaction import (
     give_up,
     look,
     rebase,
-    restarted,
     space_for,
 )
-from romfsfs.session.rebase.trial import changed, refuse_trial, tried
+from romfsfs.session.rebase.trial import after_write, refuse_trial
 from romfsfs.session.session import Session
 from romfsfs.session.settings import device_target
 from romfsfs.system.beside import Beside, Cancel
@@ -124,11 +123,10 @@ def push(
             report = rebase(session, target, record, progress=progress)
         assert report is not None
         report = replace(report, notes=(*report.notes, *info.notes, *warnings))
-        if options.tries:
-            had = folder.image(before.digest or "")
-            old = base_of(had, session.recall()) if before.size and had.exists() else None
-            report = tried(device, report, changed(old, base), progress)
-        return restarted(device, report) if options.restart else report
+        had = folder.image(before.digest or "")
+        known = options.tries and before.size and had.exists()
+        old = base_of(had, session.recall()) if known else None
+        return after_write(device, report, options, old, base, progress)
 
 
 #: What became of a camera: what was written, None: it held the image already, or what went wrong.

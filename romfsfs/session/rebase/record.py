@@ -7,20 +7,14 @@ Whoever finds it, the next command on that target or `recover`, finishes or roll
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
-from romfsfs.session.keep.state import Base, Types, as_ours, check_types, dump, load_json, save
+from romfsfs.session.keep.state import Base, dump, load_state, save
 from romfsfs.session.rebase.target import Held
 from romfsfs.system.files import sync_dir
-
-_TYPES: Types = {
-    "kind": str, "before": list, "base": dict, "stood_on": (dict, type(None)), "summary": str,
-    "restores": int, "writes": bool, "follows": (list, type(None)),
-    "logged": int, "slot": str, "pid": int,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +46,7 @@ class Record:
 
     @classmethod
     def load(cls, folder: SessionFolder) -> Record:
-        record = {"slot": "", **load_json(folder.record)}  # those of 0.1.0 have none
-        with as_ours(folder.record):
-            check_types(record, _TYPES)
-            follows, stood_on = record["follows"], record["stood_on"]
-            known = {each.name: record[each.name] for each in fields(cls)}
-            known |= {"before": Held(*record["before"]), "base": Base.of(record["base"])}
-            known["stood_on"] = Base.of(stood_on) if stood_on else None
-            known["follows"] = None if follows is None else tuple(follows)
-            return cls(**known)
+        return load_state(cls, folder.record, slot="")
 
     def image(self, folder: SessionFolder) -> Path | None:
         """The image that the target is to hold; None: no file."""

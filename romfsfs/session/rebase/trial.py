@@ -14,6 +14,7 @@ from romfsfs.devices.base import Device as _Device
 from romfsfs.devices.base import DeviceInfo, OpenedModel, WriteReport
 from romfsfs.errors import DeviceError, UsageError
 from romfsfs.session.keep.state import Base
+from romfsfs.session.rebase.transaction import WriteOptions, restarted
 from romfsfs.system.files import Progress, no_progress
 
 
@@ -28,7 +29,7 @@ def refuse_trial(info: DeviceInfo) -> None:
         )  # fmt: skip
 
 
-def tried(
+def _tried(
     device: _Device, report: WriteReport, paths: Iterable[str], progress: Progress = no_progress
 ) -> WriteReport:
     """The report with what the camera says of the models among these files of its image."""
@@ -48,7 +49,18 @@ def tried(
     return replace(report, tried=tuple(found))
 
 
-def changed(old: Base | None, new: Base) -> list[str]:
+def after_write(
+    device: _Device, report: WriteReport, options: WriteOptions, old: Base | None, new: Base,
+    progress: Progress = no_progress,
+) -> WriteReport:  # fmt: skip
+    """What a camera does after a write, as the options say: it opens the models that changed, and
+    restarts."""
+    if options.tries:
+        report = _tried(device, report, _changed(old, new), progress)
+    return restarted(device, report) if options.restart else report
+
+
+def _changed(old: Base | None, new: Base) -> list[str]:
     """The files of an image that the one before did not have so, in the image's order."""
     known = {(entry.path, entry.digest) for entry in old.entries} if old is not None else set()
     return [e.path for e in new.entries if not e.is_dir and (e.path, e.digest) not in known]
