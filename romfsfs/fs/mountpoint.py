@@ -19,7 +19,7 @@ from pathlib import Path
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.fs.binding import install_command
 from romfsfs.system.mount_table import answers, find_mount, is_dead, mounts, real_place
-from romfsfs.system.programs import find_on_path
+from romfsfs.system.programs import find_on_path, processes_using
 
 FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")
@@ -152,7 +152,7 @@ def unmount(
     if code != 0:
         if find_mount(path) is None and sys.platform.startswith("linux"):
             raise UsageError("nothing is mounted there", where=path)
-        users = list(_processes_using(path))
+        users = list(processes_using(path))
         if users:
             shown = ", ".join(users[:_SHOWN_PROCESSES])
             what = f"the folder is in use by {shown}{', ...' * (len(users) > _SHOWN_PROCESSES)}"
@@ -185,7 +185,7 @@ def _unmount_when_free(path: str, lazy: bool) -> tuple[int, str]:
         code, output = _run([*_unmounter(lazy=lazy), path])
         if code == 0 or time.monotonic() > deadline or find_mount(path) is None:
             return code, output
-        if _mounted_in(path) or any(_processes_using(path)):
+        if _mounted_in(path) or any(processes_using(path)):
             return code, output
         time.sleep(_BUSY_PAUSE_SECONDS)
 
@@ -238,25 +238,3 @@ def _run(command: list[str]) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout.decode("utf-8", "replace").strip()
-
-
-def _processes_using(path: str) -> Iterator[str]:
-    """'name (pid N)' of each visible process that has its folder or a file open there."""
-    inside = path.rstrip("/") + "/"
-    with contextlib.suppress(OSError):
-        for pid in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
-            if any(link == path or link.startswith(inside) for link in _links(pid)):
-                name = "?"
-                with contextlib.suppress(OSError):
-                    name = Path(f"/proc/{pid}/comm").read_text().strip()
-                yield f"{name} (pid {pid})"
-
-
-def _links(pid: str) -> Iterator[str]:
-    links = ["cwd", "root", "exe"]
-    for folder in ("fd", "map_files"):
-        with contextlib.suppress(OSError):
-            links += [f"{folder}/{name}" for name in os.listdir(f"/proc/{pid}/{folder}")]
-    for link in links:
-        with contextlib.suppress(OSError):
-            yield os.readlink(f"/proc/{pid}/{link}")

@@ -1,4 +1,4 @@
-"""Where other programs and Python packages are looked for, and what installs them.
+"""Where other programs and Python packages are looked for, what installs them, and who runs.
 
 The folder we happen to be in may be a mount, and what is in it came from a camera or an image:
 that is data, whatever it is called. `sys.path` may mean it (`python -m romfsfs`, PYTHONPATH=:/x,
@@ -9,12 +9,13 @@ nothing that came from an image is executable.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib.machinery
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -77,3 +78,26 @@ def install_command(package: str, names: Mapping[str, str] | None = None) -> str
         if shutil.which(manager, path=folders):
             return f"{command} {names.get(manager, package)}"
     return f"install {package} with the system's package manager"
+
+
+def processes_using(path: str) -> Iterator[str]:
+    """'name (pid N)' of each process that has this open, or its folder or a file in it: of those
+    that /proc lets us see."""
+    inside = path.rstrip("/") + "/"
+    with contextlib.suppress(OSError):
+        for pid in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+            if any(link == path or link.startswith(inside) for link in _links(pid)):
+                name = "?"
+                with contextlib.suppress(OSError):
+                    name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+                yield f"{name} (pid {pid})"
+
+
+def _links(pid: str) -> Iterator[str]:
+    links = ["cwd", "root", "exe"]
+    for folder in ("fd", "map_files"):
+        with contextlib.suppress(OSError):
+            links += [f"{folder}/{name}" for name in os.listdir(f"/proc/{pid}/{folder}")]
+    for link in links:
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"/proc/{pid}/{link}")

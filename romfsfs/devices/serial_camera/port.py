@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import termios
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 import serial
 
 from romfsfs.errors import DeviceAbsent, DeviceBusy, DeviceError, DeviceLost
+from romfsfs.system.programs import processes_using
 
 #: any rate but 921600, which means OpenMV's own protocol (docs/cameras.md, "Serial")
 BAUD_RATE = 115200
@@ -164,16 +164,9 @@ def _opening_error(name: str, error: BaseException) -> DeviceError:
 
 
 def _by_whom(name: str) -> str:
-    """Which other processes hold this port open: those that /proc lets us see."""
-    found = set()
-    target = os.path.realpath(name)
-    for link in glob.glob("/proc/[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(link) == target:
-                pid = int(link.split("/")[2])
-                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                    found.add((pid, file.read().strip()))
-    users = [f"{command} (pid {pid})" for pid, command in sorted(found) if pid != os.getpid()]
+    """Which other processes hold this port open, as far as that can be seen."""
+    me = f"(pid {os.getpid()})"
+    users = [each for each in processes_using(os.path.realpath(name)) if not each.endswith(me)]
     return f" by {', '.join(users)}" if users else ""
 
 
