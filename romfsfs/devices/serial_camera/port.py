@@ -28,7 +28,10 @@ _TICK = 0.05
 _WRITE_TIMEOUT = 10.0
 #: bytes that `read_until` keeps: more than any line or prompt that is waited for
 _KEPT = 65536
-_UNPLUGGED = "plug the camera in again and repeat the command; it continues where it stopped"
+_UNPLUGGED = (
+    "plug the camera in again and repeat the command; it continues where it stopped; if a script's "
+    "watchdog (machine.WDT) restarts it each time, write through its boot loader, dfu:BOARD"
+)
 
 
 class Port:
