@@ -68,11 +68,11 @@ def _outlive(session: Session, status: Status) -> bool:
 
 def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[str]:
     shadow = session.look().shadow
-    refuse_unknown(session, shadow, paths)
     # What is to come back: named by its own path, or by the one that it is stored as.
     back = [e for e in session.base.entries
             if selected(e.source, paths) or selected(e.path, paths)]  # fmt: skip
     stored = {entry.path for entry in back}
+    refuse_unknown(session, shadow, [path for path in paths if path not in stored])
     own = {entry.path for entry in shadow if entry.change is not Change.DELETED}
     folders = {entry.path for entry in shadow if entry.is_dir}
     edits = [
