@@ -428,7 +428,7 @@ def test_the_oldest_images_go_where_the_log_takes_too_much(
     for other in ("base", "unnamed"):
         folder.image(other).write_bytes(b"")
     if budget is None:
-        history.trim(folder)
+        history.trim(folder, "base")
     else:
         history.keep_within(folder, budget)
         assert SessionInfo.load(folder.info).history_bytes == budget
@@ -457,7 +457,7 @@ def test_nothing_goes_while_a_transaction_is_under_way(folder: SessionFolder) ->
     assert numbers(folder) == [0, 1, 2, 3]
     folder.record.unlink()
     folder.base.unlink()
-    history.trim(folder)
+    history.keep_within(folder, 0)
     assert numbers(folder) == [2, 3]
 
 
