@@ -169,6 +169,16 @@ def test_unknown_names_get_suggestions() -> None:
     with pytest.raises(UsageError, match="OPENMV_N6") as caught:
         get_board("openmvn6")
     assert caught.value.exit_code == 2
+    for name, close in (
+        ("H7", "ARDUINO_PORTENTA_H7"),
+        ("AE4", "OPENMV_AE3"),
+        ("N", ""),
+        ("zz", ""),
+    ):
+        asked = f", did you mean {close}?" if close else ""
+        with pytest.raises(UsageError) as caught:
+            get_board(name)
+        assert caught.value.line == f"unknown board {name!r}{asked}; romfsfs boards lists them"
     with pytest.raises(UsageError, match=r"no partition 2.*1 \(High Efficiency Core\)"):
         get_board("OPENMV_AE3").partition(2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,11 @@ def test_memory_is_a_lower_bound_of_the_largest_operator():
     in_place = one_operator(22, side=1000)  # RESHAPE
     assert codes("m.tflite", in_place, H7) == []
     assert message("m.tflite", model, H7).startswith("needs 2.0 of 1.0 MiB RAM at least")
+
+
+def test_of_a_board_whose_memory_is_not_known_nothing_is_said():
+    own = Target(replace(camera(H7).board, arch_string="OWN"), camera(H7).partition)
+    assert findings("m.tflite", one_operator(RELU, side=1024), own) == []
 
 
 def test_indexes_that_lead_nowhere_are_found_before_a_compiler_follows_them():

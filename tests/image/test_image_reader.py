@@ -322,3 +322,14 @@ def test_files_of_one_name_are_all_there() -> None:
     notes = [(note.code, note.path) for note in found.notes]
     assert ("same-name", "?~2.txt") in notes
     assert ("same-name", "d/.x~2") in notes
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 255, 256, 16383, 16384, 16385, 1 << 15, 1 << 21])
+def test_lengths_of_every_width(size: int) -> None:
+    """Where a byte of a number is 80, and nothing is padding; names of every length too."""
+    data = bytes(size)
+    for name in ("a", "b" * 127, "c" * 128):
+        made = image(file(name, data), file("next", b"12"))
+        assert listing(made) == {name: data, "next": b"12"}
+        padded = named(5, name.encode(), record(2, data, 5))
+        assert listing(image(padded, file("next", b"12"))) == {name: data, "next": b"12"}
