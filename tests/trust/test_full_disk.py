@@ -142,6 +142,26 @@ def test_the_disk_fills_while_it_is_mounted(
     place.umount()
 
 
+def test_what_the_log_holds_can_be_dropped_when_the_disk_is_full(
+    place: RealMount, small_disk: Callable[..., SmallDisk]
+) -> None:
+    """As the refused commit says."""
+    disk = small_disk("state", 1024)
+    place.mount()
+    for number in range(4):
+        (place.mnt / "a.bin").write_bytes(bytes([number]) * 100 * KIB)
+        place.run("commit", place.mnt)
+    (place.mnt / "a.bin").write_bytes(b"edited" * 5 * KIB)
+    disk.fill()
+    said = place.run("commit", place.mnt, code=1)
+    way = f"romfsfs log {place.image} --keep 0"
+    assert f"free space there, {way} drops all but the last two images, and try again" in said
+    place.run("log", place.mnt, "--keep", "0")
+    place.run("commit", place.mnt)
+    assert place.stored() == {"a.bin": b"edited" * 5 * KIB}
+    place.umount()
+
+
 def test_the_disk_has_room_for_no_more_files(
     place: RealMount, small_disk: Callable[..., SmallDisk]
 ) -> None:

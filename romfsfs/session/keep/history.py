@@ -81,26 +81,27 @@ def _image(entry: HistoryEntry) -> tuple[str, bool]:
 
 
 def keep_within(folder: SessionFolder, budget: int) -> None:
-    """Remember how many bytes the log may take, and trim it to that now."""
-    info = replace(SessionInfo.load(folder.info), history_bytes=budget)
-    save(folder.info, dump(info, 1))
+    """Trim the log to so many bytes, and remember that. In this order: the disk may be full."""
     base = ""
     with contextlib.suppress(FileNotFoundError, RomfsError):
         base = Base.load(folder.base).digest
-    trim(folder, base)
+    trim(folder, base, budget)
+    info = replace(SessionInfo.load(folder.info), history_bytes=budget)
+    save(folder.info, dump(info, 1))
 
 
-def trim(folder: SessionFolder, base: str) -> None:
-    """Drop the oldest entries beyond the session's budget, and images that nothing names.
+def trim(folder: SessionFolder, base: str, budget: int | None = None) -> None:
+    """Drop the oldest entries beyond the budget, by default the session's, and images that nothing
+    names.
 
     The last two entries are always kept, and so is the base's image, whose digest is given.
     Nothing goes while a transaction is under way: its images may have no other name yet.
     """
     if folder.record.exists():
         return
-    # As it is now: another process may have changed it since the session was opened.
-    chosen = SessionInfo.load(folder.info).history_bytes
-    budget = BUDGET_BYTES if chosen is None else chosen
+    if budget is None:  # as it is now: another process may have changed it
+        chosen = SessionInfo.load(folder.info).history_bytes
+        budget = BUDGET_BYTES if chosen is None else chosen
     needed = {base}
     total = 0
     for kept, entry in enumerate(reversed(entries(folder))):

@@ -320,9 +320,14 @@ def space_for(session: Session, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        other = "or use another place with $ROMFSFS_STATE_DIR"
+        if len(history.entries(session.folder)) > 2:
+            other = (
+                f"romfsfs log {session.info.argument} --keep 0 drops all but the last two images"
+            )
         raise RomfsError(
             f"{doing}: {error.strerror or error}",
             where=str(session.folder.path),
             next_step="nothing was written to the target and your edits are kept; free space "
-            "there, or use another place with $ROMFSFS_STATE_DIR, and try again",
+            f"there, {other}, and try again",
         ) from error
