@@ -27,7 +27,7 @@ from romfsfs.cli.parameters import (
 from romfsfs.cli.reports import say_commit, wait_for
 from romfsfs.desktop.notify import Notifier, desktop_runs
 from romfsfs.desktop.programs import find_notifier, missing
-from romfsfs.errors import RomfsError, SessionBusy, UsageError, shell_word
+from romfsfs.errors import DeviceError, RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import FILE_SYSTEM, unmount
@@ -275,7 +275,13 @@ def _leave(path: str) -> None:
 def _after(output: Output, session: Session, how: str) -> None:
     """The mount is gone: what becomes of the work tree."""
     if how == "discard":
-        dropped = revert(session)
+        try:
+            dropped = revert(session)
+        except DeviceError:  # what was interrupted is finished first
+            source = session.info.argument
+            output.note("it is unmounted, and the edits are kept; to drop them later: romfsfs "
+                        f"recover {source} --rollback; romfsfs revert {source}")  # fmt: skip
+            raise
         output.say(f"discarded {count_text(len(dropped), 'change')}")
         return
     try:

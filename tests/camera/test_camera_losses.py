@@ -130,6 +130,26 @@ def test_a_power_cut_in_an_undo_is_finished(rig: Rig, connect: Connect) -> None:
     assert (session.work / "notes.txt").read_text() == "old\n"
 
 
+def test_edits_that_cannot_be_dropped_while_the_camera_is_away(rig: Rig, connect: Connect) -> None:
+    """What was interrupted has to be finished first: the mount goes, the edits stay."""
+    camera = connect("OPENMV4P", images={0: BEFORE})
+    cam = rig.mount("camera")
+    (cam / "notes.txt").write_text(EDITED)
+    camera.faults.power_cut_after_programmed(5000)
+    assert rig.run("commit", cam).code == 5
+    done = rig.run("umount", "--discard", cam)
+    assert (done.code, done.out) == (5, "")
+    assert done.err.splitlines()[0] == (
+        "romfsfs: it is unmounted, and the edits are kept; to drop them later: romfsfs recover "
+        "camera --rollback; romfsfs revert camera"
+    )
+    assert list(cam.iterdir()) == []
+    camera.replug()
+    rig.ok("recover", "camera", "--rollback")
+    assert "1 change reverted" in rig.ok("revert", "camera", "--yes")
+    assert bytes(camera.flash[0].content).startswith(BEFORE)
+
+
 def test_a_cut_while_mounted(rig: Rig, connect: Connect) -> None:
     """The directory stays mounted and usable; unmounting with a commit again finishes."""
     camera = connect("OPENMV4P", images={0: BEFORE})
