@@ -70,7 +70,7 @@ def push(
     """
     if not os.path.isfile(image):
         what = "not an image file" if os.path.exists(image) else "no such image file"
-        raise RomfsError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
+        raise UsageError(what, where=image, next_step="romfsfs push IMAGE CAMERA")
     if (watch or log) and not everyone:
         raise UsageError("--watch and --log need --all")
     if wait and everyone:

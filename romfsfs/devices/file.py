@@ -20,6 +20,7 @@ from romfsfs.errors import (
     DeviceError,
     ImageFormatError,
     RomfsError,
+    UsageError,
     VerifyError,
     shell_word,
 )
@@ -46,14 +47,15 @@ _FROM_DISK = 64 << 20
 
 
 class FileDevice(Device):
-    """An image file, which may not exist yet. Errors are DeviceError with the path."""
+    """An image file, which may not exist yet. Errors are DeviceError with the path; UsageError for
+    a folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.given = os.fspath(path)
         self.path = os.path.realpath(self.given)
         self._written: Stamp | None = None
         if os.path.isdir(self.path):
-            raise DeviceError(
+            raise UsageError(
                 "a folder, not an image file",
                 where=self.given,
                 next_step="to make an image of it: romfsfs build FOLDER IMAGE --board BOARD",
@@ -213,11 +215,13 @@ class FileDevice(Device):
     def _refuse_protected(self) -> None:
         """A rename asks for the folder's permission alone: who protected the file meant it."""
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+            what, way = "file is read-only", f"allow it: chmod u+w {shell_word(self.path)}"
+            if os.statvfs(self.path).f_flag & os.ST_RDONLY:
+                what, way = "file system is read-only", "mount it so that it can be written to"
             raise DeviceError(
-                "the file is read-only",
+                f"the {what}",
                 where=self.given,
-                next_step=f"allow it: chmod u+w {shell_word(self.path)}; or write another file: "
-                "commit --to FILE",
+                next_step=f"{way}; or write another file: commit --to FILE",
             )
 
     def _open(self) -> BinaryIO:

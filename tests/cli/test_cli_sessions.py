@@ -289,6 +289,12 @@ def test_a_file_that_is_read_only_is_not_replaced(
     assert code == 5
     assert f"the file is read-only ({image}); allow it: chmod u+w {shell_word(image)}" in err
     assert image.read_bytes() == before
+    read_only = os.statvfs_result((*os.statvfs(image)[:8], os.ST_RDONLY, 255))
+    monkeypatch.setattr("romfsfs.devices.file.os.statvfs", lambda path: read_only)
+    assert run("commit", image)[2] == (
+        f"romfsfs: error: the file system is read-only ({image}); mount it so that it can be "
+        "written to; or write another file: commit --to FILE\n"
+    )
     monkeypatch.undo()
 
 
