@@ -84,7 +84,7 @@ def build(
 def _board_of_recipe(recipe: str, given: tuple[str, ...]) -> tuple[str, ...]:
     named = given or tuple(filter(None, [board_of(Path(recipe))]))
     if len(named) != 1:
-        what = "the recipe does not say which board it is for"
+        what = "a recipe is built for one board"
         raise UsageError(what, where=recipe, next_step="add one --board BOARD")
     return named
 

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 from camera_rig import KIB, make_image
+from convert.convert_helpers import make_model
+from ota_slots import two_slots
 
+from romfsfs.boards import get_board
+from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator
+from romfsfs.simulator.config import PartitionConfig
 
 HERE = Path(__file__).parent / "transcripts"
 Connect = Callable[..., Simulator]
@@ -35,3 +40,30 @@ def test_what_is_said_of_several_cameras(
     (tmp_path / "app.img").write_bytes(make_image("OPENMV_AE3", partition=1, notes_txt=b"1\n"))
     (tmp_path / "large.img").write_bytes(make_image("OPENMV_AE3", size=9000 * KIB))
     retell(HERE / "several.txt", ports)
+
+
+def test_what_is_said_of_slots_and_models(
+    connect: Connect, retell: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera of openmv-ota, and an image with models for it, one of which it cannot open."""
+    size, shape = 512 * KIB, [1, 4, 4]
+    a, b = (make_image("OPENMV4P", notes_txt=text) for text in (b"A\n", b"B\n"))
+    slots = two_slots(size, a, b, newer="B")
+    camera = connect(
+        "OPENMV4P", unique_id=bytes(12), partitions=(PartitionConfig(size),), images={0: slots},
+        runs_rom=True,
+    )  # fmt: skip
+    (tmp_path / "slots.img").write_bytes(slots)
+    models = {
+        name: make_model([(kind, [0], [1])], [(9, shape, 0), (9, shape, 0)], [0], [1])
+        for name, kind in (("add.tflite", 0), ("pow.tflite", 78))
+    }
+    plain = connect("OPENMV4P", unique_id=bytes([1] * 12))
+    (tmp_path / "models.img").write_bytes(
+        encode(models, get_board("OPENMV4P").partition().alignment)
+    )
+    ports = {str(tmp_path / name): f"/dev/{name}" for name in ("ttyACM0", "ttyACM1")}
+    for port, each in zip(ports, (camera, plain), strict=True):
+        os.symlink(each.port, port)
+    monkeypatch.setenv("ROMFSFS_PORTS", ":".join(ports))
+    retell(HERE / "slots.txt", ports)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,26 +27,161 @@ from jeepney.io.blocking import open_dbus_connection
 
 from romfsfs.cli import desktop, doctor, main, mounting
 from romfsfs.desktop import programs
-from romfsfs.desktop.notify import Notifier, notification_command, show, wording
+from romfsfs.desktop.notify import (
+    Notifier,
+    desktop_runs,
+    notification_command,
+    offering_commit,
+    offers,
+    show,
+    tell_not_mounted,
+    wording,
+    wording_at_end,
+)
 from romfsfs.image.writer import encode
 
 
 def test_commands() -> None:
-    linux = notification_command("/usr/bin/notify-send", "-title", "a <b> & c")
-    assert linux[-3:] == ["--", "-title", "a &lt;b&gt; &amp; c"]
-    mac = notification_command("/usr/bin/osascript", 'say "x"', "y")
-    assert mac[-2:] == ['say "x"', "y"]
-    assert not any("say" in word for word in mac[:-2]), "text is never part of the script"
+    assert notification_command("/usr/bin/notify-send", "-title", "a <b> & c") == [
+        "/usr/bin/notify-send", "--app-name=romfsfs", "--icon=dialog-warning",
+        "--category=transfer.error", "--", "-title", "a &lt;b&gt; &amp; c",
+    ]  # fmt: skip
+    assert notification_command("/usr/bin/osascript", 'say "x"', "y <z>") == [
+        "/usr/bin/osascript", "-e", "on run argv", "-e",
+        "display notification (item 2 of argv) with title (item 1 of argv)", "-e", "end run",
+        'say "x"', "y <z>",
+    ]  # fmt: skip
+    assert offering_commit(["notify-send", "--", "t", "x"], "'my app.img'") == [
+        "sh", "-c", f'test "$("$@")" = commit && exec {shlex.quote(sys.executable)} -m romfsfs '
+        "desktop --run commit 'my app.img'",
+        "sh", "notify-send", "--action=commit=Commit", "--", "t", "x",
+    ]  # fmt: skip
 
 
-def test_wording() -> None:
-    assert wording("cam", {"a.py": "line 1: no"}) == (
-        "a.py could not be converted",
-        "line 1: no\ncam",
-    )
-    title, text = wording("cam", {f"{n}.py": "" for n in range(5)})
-    assert title == "5 files could not be converted"
-    assert text == "0.py, 1.py, 2.py and 2 more\ncam"
+@pytest.mark.parametrize(
+    ("failed", "title", "text"),
+    [
+        (["a.py"], "a.py could not be converted", "line 1: no\ncam"),
+        (["a\nb.py"], "a\\nb.py could not be converted", "line 1: no\ncam"),
+        (["0.py", "1.py", "2.py"], "3 files could not be converted", "0.py, 1.py, 2.py\ncam"),
+        (
+            [f"{number}.py" for number in range(4)],
+            "4 files could not be converted", "0.py, 1.py, 2.py and 1 more\ncam",
+        ),
+    ],
+)  # fmt: skip
+def test_wording(failed: list[str], title: str, text: str) -> None:
+    assert wording("cam", dict.fromkeys(failed, "line 1: no")) == (title, text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "title", "text"),
+    [
+        (1, "1 change is NOT on the camera", "it is kept: mount again and commit\ncam"),
+        (1000, "1,000 changes are NOT on the camera", "they are kept: mount again and commit\ncam"),
+    ],
+)
+def test_wording_at_the_end(changes: int, title: str, text: str) -> None:
+    assert wording_at_end("cam", "on the camera", changes) == (title, text)
+
+
+@pytest.mark.parametrize(
+    ("shown", "bus", "runs"),
+    [
+        ("DISPLAY", "DBUS_SESSION_BUS_ADDRESS", True),
+        ("WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", True),
+        ("DISPLAY", "XDG_RUNTIME_DIR", True),
+        ("DISPLAY", "", False),
+        ("", "DBUS_SESSION_BUS_ADDRESS", False),
+        ("", "", False),
+    ],
+)
+def test_where_a_desktop_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, bus: str, runs: bool
+) -> None:
+    monkeypatch.setattr("romfsfs.desktop.notify.sys.platform", "linux")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    if bus == "XDG_RUNTIME_DIR":
+        (tmp_path / "bus").touch()
+    for name in {shown, bus} - {"", "XDG_RUNTIME_DIR"}:
+        monkeypatch.setenv(name, ":0")
+    assert desktop_runs() is runs
+    monkeypatch.setattr("romfsfs.desktop.notify.sys.platform", "darwin")
+    assert desktop_runs()
+
+
+@pytest.mark.parametrize(
+    ("help", "cgroup", "can"),
+    [
+        ("--action=NAME", "0::/user.slice/app.service", True),
+        ("--urgency", "0::/user.slice/app.service", False),
+        ("--action=NAME", "0::/user.slice/romfsfs@ttyACM0.service", False),
+        (None, "0::/", False),
+        ("--action=NAME", None, False),
+    ],
+)
+def test_where_a_button_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help: str | None, cgroup: str | None, can: bool
+) -> None:
+    program = tmp_path / "notifier"
+    if help is not None:
+        program.write_text(f"#!/bin/sh\n[ $1 = --help ] && echo '  {help}  ...'\n")
+        program.chmod(0o755)
+
+    def read(path: Path) -> str:
+        assert str(path) == "/proc/self/cgroup"
+        if cgroup is None:
+            raise FileNotFoundError
+        return cgroup
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert offers(str(program)) is can
+
+
+def test_a_camera_that_is_not_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Sequence[str]] = []
+    monkeypatch.setattr("romfsfs.desktop.notify.show", told.append)
+    monkeypatch.setattr("romfsfs.desktop.notify.find_notifier", lambda: None)
+    tell_not_mounted("ttyACM0", "it is in use")
+    assert told == []
+    monkeypatch.setattr("romfsfs.desktop.notify.find_notifier", lambda: "notify-send")
+    tell_not_mounted("ttyACM0", "it is\x07 in use")
+    title, text = "the camera on ttyACM0 is not mounted", "it is\\x07 in use\nthen plug it in again"
+    assert told == [notification_command("notify-send", title, text)]
+
+
+def test_what_a_notifier_says_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a button where there can be one, and with none where nobody knows the target's name."""
+    told: list[tuple[str, Sequence[str]]] = []
+    offered = True
+    notify = "romfsfs.desktop.notify."
+    monkeypatch.setattr(f"{notify}leave", lambda command: told.append(("left", command)))
+    monkeypatch.setattr(f"{notify}offers", lambda program: offered)
+    plain = notification_command("p", *wording_at_end("cam", "on the camera", 2))
+
+    def ended(argument: str) -> None:
+        Notifier(
+            "cam", argument=argument, program="p", run=lambda c: told.append(("run", c))
+        ).ended(2)
+
+    ended("camera")
+    ended("")
+    offered = False
+    ended("camera")
+    assert told == [("left", offering_commit(plain, "camera")), ("run", plain), ("run", plain)]
+
+
+def test_without_a_notifier_nothing_is_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("romfsfs.desktop.notify.find_notifier", lambda: None)
+    before = threading.active_count()
+    notifier = Notifier("cam", run=lambda command: pytest.fail("run"), gather=0.0)
+    assert caplog.messages == ["no notifications: notify-send is not installed"]
+    notifier.failed("a.py", "no")
+    notifier.ended(1)
+    notifier.close()
+    assert threading.active_count() == before
 
 
 def test_files_that_fail_together_are_one_notification() -> None:

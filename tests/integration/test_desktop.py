@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from romfsfs.cli import main
-from romfsfs.desktop import file_managers
+from romfsfs.cli import desktop, main
+from romfsfs.desktop import file_managers, programs
 from romfsfs.desktop.file_managers import (
     dialog_command,
     image_type,
     nautilus_scripts,
+    progress_words,
     with_actions,
     without_actions,
 )
@@ -357,7 +358,99 @@ printf '%s\\n' "$@" > '{tmp_path}/said'
     assert "verified" in (tmp_path / "said").read_text()
 
 
-def test_nothing_in_the_text_is_taken_for_markup() -> None:
-    command = dialog_command("/usr/bin/kdialog", "t", "<b>\n&", failed=False)
-    assert command[-1] == "<p>&lt;b&gt;<br>&amp;</p>"
-    assert "--no-markup" in dialog_command("/usr/bin/zenity", "t", "<b>", failed=True)
+@pytest.mark.parametrize(
+    ("program", "failed", "argv"),
+    [
+        ("/usr/bin/zenity", False, [
+            "/usr/bin/zenity", "--info", "--no-markup", "--width=600", "--title=T",
+            "--text=a <b>\nc",
+        ]),
+        ("/usr/bin/zenity", True, [
+            "/usr/bin/zenity", "--error", "--no-markup", "--width=600", "--title=T",
+            "--text=a <b>\nc",
+        ]),
+        ("kdialog", False, ["kdialog", "--title", "T", "--msgbox", "<p>a &lt;b&gt;<br>c</p>"]),
+        ("kdialog", True, ["kdialog", "--title", "T", "--error", "<p>a &lt;b&gt;<br>c</p>"]),
+        ("xmessage", True, ["xmessage", "-center", "-title", "T", "a <b>\nc"]),
+    ],
+)  # fmt: skip
+def test_the_window_of_each_program(program: str, failed: bool, argv: list[str]) -> None:
+    assert dialog_command(program, "T", "a <b>\nc", failed=failed) == argv
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "words"),
+    [
+        (0, 0, b"# writing\npulsate:true\n0\n"),
+        (1, 1, b"# writing\npulsate:true\n0\n"),
+        (0, 200, b"# writing\npulsate:false\n0\n"),
+        (199, 200, b"# writing\npulsate:false\n99\n"),
+        (200, 200, b"# writing\npulsate:false\n99\n"),
+        (1, 2, b"# writing\npulsate:false\n50\n"),
+    ],
+)
+def test_what_the_window_of_progress_reads(done: int, total: int, words: bytes) -> None:
+    assert progress_words("writing", done, total) == words
+
+
+@pytest.mark.parametrize(
+    ("there", "argv"),
+    [
+        (["zenity", "kdialog", "notify-send"],
+         ["/bin/zenity", "--error", "--no-markup", "--width=600", "--title=ROMFS status"]),
+        (["kdialog", "notify-send"], ["/bin/kdialog", "--title", "ROMFS status", "--error"]),
+        (["notify-send"], ["/bin/notify-send", "--app-name=romfsfs", "--icon=dialog-warning",
+                           "--category=transfer.error", "--", "ROMFS status"]),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_where_an_outcome_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    there: list[str], argv: list[str] | None,
+) -> None:  # fmt: skip
+    """In the best window there is, else in a notification; and always where it was called."""
+    told: list[tuple[list[str], dict[str, object]]] = []
+    for module in (desktop, programs):
+        monkeypatch.setattr(
+            module, "find_on_path", lambda name: f"/bin/{name}" if name in there else None
+        )
+    monkeypatch.setattr(desktop.subprocess, "run", lambda c, **how: told.append((c, how)))
+    code = main(["desktop", "--run", "status", str(tmp_path)])
+    shown = capsys.readouterr()
+    said = f"romfsfs: error: romfsfs has nothing mounted there ({tmp_path}); romfsfs sessions lists"
+    assert shown.out == f"{said} what is\n"
+    if argv is None:
+        assert (code, told) == (1, [])
+        assert shown.err == "romfsfs: error: no window can be shown; install zenity\n"
+        return
+    assert (code, shown.err) == (2, "")
+    ((command, how),) = told
+    assert command[:-1] == argv
+    assert said in command[-1]
+    assert how == {"stdin": subprocess.DEVNULL, "check": False}
+
+
+@pytest.mark.mount
+def test_an_image_that_is_opened_without_a_file_manager(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A window says where it is; one that is mounted is shown, and one that cannot be is said."""
+    told: list[tuple[str, str, bool]] = []
+    monkeypatch.setattr(desktop, "_opened", lambda path: False)
+    monkeypatch.setattr(desktop, "_show", lambda *said, failed: told.append((*said, failed)))
+    image, bad = tmp_path / "app.img", tmp_path / "bad.img"
+    image.write_bytes(encode({"a.txt": b"a"}))
+    bad.write_bytes(b"no image")
+    place = home / "romfs" / "app"
+    try:
+        assert main(["desktop", "--run", "open", str(image)]) == 0
+        assert main(["desktop", "--run", "open", str(image)]) == 0
+    finally:
+        assert main(["umount", str(place)]) == 0
+    assert main(["desktop", "--run", "open", str(bad)]) == 4
+    said = "romfsfs: error: not a valid ROMFS image: it does not start with d2 cd 31 "
+    said += f"({bad}, offset 0x0)"
+    assert told[:2] == [("Open ROMFS image", f"It is mounted at {place}", False)] * 2
+    assert told[2][0::2] == ("Open ROMFS image", True)
+    assert told[2][1].startswith(said)
+    assert len(told) == 3

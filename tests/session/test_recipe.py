@@ -107,4 +107,4 @@ def test_no_json_no_partition_no_board(top: Path, tmp_path: Path, capsys) -> Non
     elsewhere = tmp_path / "my.json"
     elsewhere.write_text(json.dumps({"0": {"entries": []}}))
     assert main(["build", str(top), str(tmp_path / "a.img"), "--recipe", str(elsewhere)]) == 2
-    assert "the recipe does not say which board it is for" in capsys.readouterr().err
+    assert "a recipe is built for one board" in capsys.readouterr().err

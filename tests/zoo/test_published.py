@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -285,6 +286,20 @@ def test_what_is_damaged_in_the_cache_is_fetched_again(published: Published) -> 
     data[1000] ^= 1
     image.path.write_bytes(data)
     assert found().read() == IMAGE
+
+
+def test_what_was_fetched_lies_there_once(published: Published) -> None:
+    """A member as a file, and of the zip only its end, where the directory is."""
+    path = published.publish("4.8.1", OPENMV_N6__0=IMAGE)
+    image = found()
+    kept = sorted(path.name for path in image.path.parent.iterdir())
+    assert [name for name in kept if not re.match(r"[0-9a-f]{16}-", name)] == [
+        "about.json", "lock", *(name for name in kept if name.startswith("range-")),
+    ]  # fmt: skip
+    size = len(published.server.files[path])
+    assert [name for name in kept if name.startswith("range-")] == [
+        f"range-{max(0, size - remote._DIRECTORY_BYTES)}-{size - 1}"
+    ]
 
 
 def test_two_at_once_fetch_it_once(published: Published) -> None:

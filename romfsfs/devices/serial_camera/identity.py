@@ -117,8 +117,8 @@ def describe(
     erase_size = _table(partition, said or board)[1]
     if board is not None and size is not None and size != partition.size:
         notes += (
-            f"the camera's partition {partition.index} has {partition.size} bytes, the table of "
-            f"boards says {size} for {board.name}: the camera's word counts",
+            f"the camera's partition {partition.index} has {partition.size:,} bytes, the table of "
+            f"boards says {size:,} for {board.name}: the camera's word counts",
         )
     if not partition.writable:
         loader = boot_loader(said or board, partition.index)

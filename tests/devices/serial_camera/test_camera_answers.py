@@ -237,8 +237,8 @@ def test_what_is_known_of_a_camera() -> None:
     n6 = described(whole, "OPENMV_N6", "usb")
     assert n6 == replace(
         info, name="OPENMV_N6 on ttyX", board="OPENMV_N6",
-        notes=("a note", f"the camera's partition 0 has {size} bytes, the table of boards says "
-               f"{24 << 20} for OPENMV_N6: the camera's word counts"),
+        notes=("a note", f"the camera's partition 0 has {size:,} bytes, the table of boards says "
+               f"{24 << 20:,} for OPENMV_N6: the camera's word counts"),
     )  # fmt: skip
     mute = replace(
         whole, machine="", arch="", unique_id="",
