@@ -74,8 +74,10 @@ def test_a_board_of_a_third_party(ide: Path, capsys: pytest.CaptureFixture[str])
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_boards_changes_nothing(ide: Path, text: str) -> None:
-    """Nor can it take the name of a board that is known. Another vendor's list counts still."""
+    """Nor can it take the name of a board that is known. Another vendor's list counts still,
+    whichever comes first."""
     add(ide, "acme", text)
+    add(ide, "zeta", text)
     beta = {**ACME, "boardFirmwareFolder": "BETA", "boardArchString": ""}
     add(ide, "beta", json.dumps({"boards": [beta]}))
     assert get_board("OPENMV4P").display_name.startswith("OpenMV")

@@ -686,6 +686,68 @@ def test_leaving_with_an_old_dfu_util(
     device.close()
 
 
+def test_what_waits_is_stopped_when_it_reads_or_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "start"
+    seen = dfu._Seen(path)
+    found = [seen.is_set()]
+    for size in (0, 15, 16, 4096):
+        path.write_bytes(bytes(size))
+        found.append(seen.is_set())
+    assert found == [False, False, False, True, True]
+    seen = dfu._Seen(tmp_path / "none")
+    denied = "Cannot open DFU device 37c5:96e3 found on devnum 9 (LIBUSB_ERROR_ACCESS)\n"
+    for piece, stopped in (("Waiting\n", False), (denied, True), ("Waiting\n", True)):
+        seen.listen(piece)
+        assert seen.is_set() == stopped
+
+
+def test_how_far_a_read_is(tmp_path: Path) -> None:
+    """As much as was asked for, at most; it is stopped at what is enough for the loader."""
+    told: list[tuple[str, int, int]] = []
+    path = tmp_path / "read.img"
+    growing = dfu._Growing(path, 100, 200, lambda *step: told.append(step))
+    found = [growing.is_set()]
+    for size in (0, 99, 150, 200):
+        path.write_bytes(bytes(size))
+        found.append(growing.is_set())
+    assert found == [False, False, False, False, True]
+    assert told == [("reading", done, 100) for done in (0, 0, 99, 100, 100)]
+
+
+def test_how_far_a_write_is(attach: Callable[..., Any]) -> None:
+    """In the percent that dfu-util says; the whole image, and then its beginning."""
+    attach("OPENMV_N6")
+    image = make_image(100_000)
+    told: list[tuple[str, int, int]] = []
+    device = open_device("dfu:OPENMV_N6")
+    device.write_image(io.BytesIO(image), None, lambda *step: told.append(step))
+    size = len(image)
+    assert {phase for phase, _, _ in told} == {"writing", "verifying"}
+    for total in (size, 64 * KIB):
+        done = [step[1] for step in told if step[0] == "writing" and step[2] == total]
+        assert (done[0], done[-1]) == (0, total)
+        assert done == sorted(done)
+    assert told[-1] == ("verifying", size, size)
+
+
+@pytest.mark.parametrize(("mode", "advice"), [("U", " and repeat the command"), ("D", "")])
+def test_a_camera_that_went_away_in_all_that_is_said(
+    attach: Callable[..., Any], mode: str, advice: str
+) -> None:
+    tool = attach("OPENMV_N6", make_image(9000))
+    device = open_device("dfu:OPENMV_N6")
+    tool.fault(**({"pull_read": 0} if mode == "U" else {"stop_after": 0}))
+    work = device.read_image if mode == "U" else device.write_image
+    with pytest.raises(DeviceLost) as caught:
+        work(io.BytesIO(make_image(9000)))
+    what = "read" if mode == "U" else "written"
+    assert caught.value.line == (
+        f"the camera went away while it was {what} (OPENMV_N6 in DFU mode); connect it again"
+        f"{advice}"
+    )
+    assert "dfu-util" in caught.value.detail
+
+
 def test_command_lines() -> None:
     setting = DfuSetting(0x37C5, 0x9206, "1-2", 3, "ROMFS0", "X")
     base = ["dfu-util", "-d", ",37c5:9206", "-p", "1-2", "-a", "3"]

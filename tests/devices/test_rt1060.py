@@ -223,6 +223,17 @@ def test_bad_writes(blhost: Any) -> None:
         device.read_image(io.BytesIO())
 
 
+def test_a_camera_that_does_not_start_its_firmware(blhost: Any) -> None:
+    device = open_it()
+    blhost.fault(status={"reset": 10200})
+    with pytest.raises(DeviceError) as caught:
+        device.restart()
+    assert caught.value.line == (
+        "blhost could not reset the camera (status 0: Response status = 10200 (0x27d8) Fail.); "
+        "what was written is verified; replug it"
+    )
+
+
 def test_no_blhost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(DeviceError, match=r"pip install 'romfsfs\[rt1060\]'"):
