@@ -16,6 +16,7 @@ import pytest
 import serial
 from serial.tools import list_ports_linux
 
+from romfsfs.boards import get_board
 from romfsfs.cli import main
 from romfsfs.devices import discovery
 from romfsfs.devices.discovery import (
@@ -31,7 +32,7 @@ from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator, preset
 
 
-def port(device: str, vid: int | None, pid: int | None, serial: str = "") -> Any:
+def port(device: str, vid: int | None, pid: int | None, serial: str | None = "") -> Any:
     return SimpleNamespace(device=device, vid=vid, pid=pid, serial_number=serial)
 
 
@@ -44,6 +45,119 @@ def test_cameras_are_told_by_their_usb_ids() -> None:
     found = serial_cameras([N6, *others, AE3])
     assert [camera.boards for camera in found] == [("OPENMV_AE3",), ("OPENMV_N6",)]
     assert found[1] == CameraPort("/dev/ttyACM1", 0x37C5, 0x1206, "33004B", ("OPENMV_N6",))
+
+
+def test_ports_that_are_no_cameras_or_say_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the environment have no ids; all come in the order of their names."""
+    half = [port("/dev/ttyS1", 0x37C5, None), port("/dev/ttyS2", None, 0x1206)]
+    mute = port("/dev/ttyACM7", 0x37C5, 0x1206, None)
+    monkeypatch.setenv("ROMFSFS_PORTS", os.pathsep.join(["/dev/z", "", "/dev/a"]))
+    found = serial_cameras([*half, mute])
+    assert found == (
+        CameraPort("/dev/a"), CameraPort("/dev/ttyACM7", 0x37C5, 0x1206, "", ("OPENMV_N6",)),
+        CameraPort("/dev/z"),
+    )  # fmt: skip
+    shared = CameraPort("/dev/ttyACM1", 1, 2, "33", ("A", "B"))
+    assert [each.label for each in (*found[:2], shared)] == [
+        "/dev/a (unknown board)", "/dev/ttyACM7 (OPENMV_N6)",
+        "/dev/ttyACM1 (A or B, camera:33)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [("", ""), ("000000000010", ""), ("0123", "0123"), ("012", ""), ("33004B", "33004B")],
+)
+def test_a_number_that_all_cameras_have_is_none(
+    monkeypatch: pytest.MonkeyPatch, number: str, told: str
+) -> None:
+    camera = CameraPort("/dev/ttyACM1", 1, 2, number)
+    monkeypatch.setattr(discovery, "serial_cameras", lambda: (camera,))
+    assert discovery.usb_serial("/dev/ttyACM1") == told
+    assert discovery.usb_serial("/dev/ttyACM2") == ""
+
+
+def test_which_camera_can_be_that_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of its USB id, or a port of which nothing is known."""
+    n6, ae3 = (
+        CameraPort(f"/dev/{name}", 1, 2, "", (name,)) for name in ("OPENMV_N6", "OPENMV_AE3")
+    )
+    other = CameraPort("/dev/pts/1")
+    for there, port_name in (((n6, ae3), "/dev/OPENMV_N6"), ((ae3, other), "/dev/pts/1")):
+        monkeypatch.setattr(discovery, "serial_cameras", lambda there=there: there)
+        assert discovery.port_of(get_board("OPENMV_N6")).port == port_name
+    monkeypatch.setattr(discovery, "serial_cameras", lambda: (n6, other))
+    with pytest.raises(UsageError) as several:
+        discovery.port_of(get_board("OPENMV_N6"))
+    assert several.value.line == (
+        "2 cameras are connected (/dev/OPENMV_N6 (OPENMV_N6), /dev/pts/1 (unknown board)); name "
+        "one: camera:SERIAL or its port"
+    )
+    with pytest.raises(DeviceAbsent) as none:
+        pick_camera("x", (n6,))
+    assert none.value.line == (
+        "no camera with serial number x is connected (connected: /dev/OPENMV_N6 (OPENMV_N6)); "
+        "check the cable (some only charge); one in its boot loader is dfu:BOARD, another port can "
+        "be named by its path"
+    )
+
+
+def test_whether_a_user_may_open_the_usb_device_is_asked_where_linux_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def access(path: str, mode: int) -> bool:
+        asked.append((path, mode))
+        return len(asked) > 1
+
+    nodes = {"busnum": "1\n", "devnum": "27\n"}
+    monkeypatch.setattr(discovery, "open", lambda path: io.StringIO(
+        nodes[path.rpartition("/")[2]]), raising=False)  # fmt: skip
+    monkeypatch.setattr(discovery.os, "access", access)
+    with pytest.raises(DeviceError) as caught:
+        discovery.check_usb_access("/dev/ttyACM0")
+    assert caught.value.line == (
+        "this user may not open the camera in its boot loader, as /dev/bus/usb/001/027 cannot be "
+        "opened now; romfsfs doctor has the command that allows it"
+    )
+    discovery.check_usb_access("/dev/ttyACM0")
+    assert asked == [("/dev/bus/usb/001/027", os.R_OK | os.W_OK)] * 2
+    nodes["busnum"] = "?"
+    discovery.check_usb_access("/dev/ttyACM0")
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "line"),
+    [
+        ("dfu:OPENMV_AE3:1", {"partition": 0}, "that is partition 1, not 0 (dfu:OPENMV_AE3:1)"),
+        ("dfu:OPENMV_AE3", {"slot": "B"}, "boot loaders write from the partition's start on, which "
+         "is slot A (dfu:OPENMV_AE3); slot B is reached by the camera's serial port"),
+        ("x.img", {"slot": "A"}, "only cameras have slots (x.img); leave out --slot"),
+        ("camera", {"wait": print}, "only a boot loader can be waited for (camera); name it: "
+         "dfu:BOARD"),
+        ("dfu:", {}, "which board? (dfu:); dfu:BOARD; see `romfsfs boards`"),
+        ("dfu:@1-2", {}, "which board? (dfu:); dfu:BOARD; see `romfsfs boards`"),
+    ],
+)  # fmt: skip
+def test_a_source_that_cannot_be_meant(source: str, options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_device(source, **options)
+    assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("source", "camera"),
+    [
+        ("camera", True), ("camera:1", True), ("cameras", False), ("dfu:X", True), ("dfu", False),
+        ("/dev/ttyACM99", True), ("/dev/shm/none", False), ("COM3", True), ("com12", True),
+        ("\\\\.\\COM3", True), ("COM", False), ("COM3.img", False), ("a\0b", False),
+        ("/dev/null", True), (__file__, False),
+    ],
+)  # fmt: skip
+def test_what_names_a_camera(source: str, camera: bool) -> None:
+    assert is_camera(source) == camera
 
 
 def test_what_usb_knows_of_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,14 +262,19 @@ def test_boards_in_dfu_mode(install_fake: Callable[[str, str], Any]) -> None:
         '[{"vid": "2341", "pid": "035b", "serial": "S", "path": "1-1",'
         ' "settings": [{"name": "a"}, {"name": "b"}]}]'
     )
-    (camera,) = dfu_cameras()
-    assert "ARDUINO_PORTENTA_H7" in camera.boards
-    assert set(camera.settings) == {"a", "b"}
+    portenta = ("ARDUINO_PORTENTA_H7",)
+    found = discovery.DfuCamera(0x2341, 0x035B, "1-1", "S", portenta, ("b", "a"))
+    assert dfu_cameras() == (found,)  # dfu-util lists the last setting first
+    tool.folder.joinpath("devices.json").write_text(
+        '[{"vid": "2341", "pid": "035b", "serial": "S", "path": "1-1", "denied": true,'
+        ' "settings": [{"name": "a"}]},'
+        ' {"vid": "1111", "pid": "2222", "serial": "S", "path": "1-2",'
+        ' "settings": [{"name": "a"}]}]'
+    )
+    assert dfu_cameras() == (discovery.DfuCamera(0x2341, 0x035B, "", "", portenta, ()),)
 
 
 def test_into_the_boot_loader_from_the_repl(micropython: Path) -> None:
-    from romfsfs.boards import get_board
-
     script = "while True: print('busy')"
     config = preset("OPENMV_N6", main_script=script)
     with Simulator(config, micropython=micropython) as simulator:
