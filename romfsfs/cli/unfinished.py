@@ -41,6 +41,8 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
     output.json(records)
     for session, record in zip(known, records, strict=True):
         state = "interrupted commit" if record["interrupted"] else record["state"]
+        if session.folder.changed_by() is not None:
+            state = "being changed"
         state += _of_its_file(session.info)
         mounted = f", mounted at {record['mountpoint']}" if record["mountpoint"] else ""
         output.show(f"{session.info.title}: {state}{mounted}\n    {record['directory']}\n")
@@ -89,7 +91,8 @@ def _session_record(session: Session) -> dict[str, Any]:
     info = session.info
     return {
         "name": info.name, "source": info.source, "board": info.board,
-        "partition": info.partition, "state": state, "interrupted": session.interrupted,
+        "partition": info.partition, "state": state,
+        "interrupted": session.interrupted and session.folder.changed_by() is None,
         "mountpoint": holder.mountpoint if holder else None, "pid": holder.pid if holder else None,
         "directory": str(session.folder.path),
     }  # fmt: skip

@@ -33,6 +33,7 @@ from romfsfs.system.files import (
     Progress,
     check_plain,
     digest_fd,
+    named,
     no_progress,
     replace_atomically,
     sync_dir,
@@ -103,12 +104,12 @@ class FileDevice(Device):
         return self._written
 
     def digest(self, size: int) -> str | None:
-        with self._open() as file:
+        with self._open() as file, named(self.given):
             return digest_fd(file.fileno(), 0, size)
 
     def read_image(self, out: BinaryIO, progress: Progress = no_progress) -> int:
         """The whole file, with whatever follows the image in it; 0 for an empty or blank one."""
-        with self._open() as file:
+        with self._open() as file, named(self.given):
             size = os.fstat(file.fileno()).st_size
             header = os.pread(file.fileno(), 16, 0)
             if size == 0 or fill_byte(file.fileno()) == 0xFF:

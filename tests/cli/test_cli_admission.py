@@ -84,7 +84,9 @@ def test_what_the_image_held_is_told_and_what_is_new_is_refused(
 def test_no_model_is_looked_into_where_no_board_is_chosen() -> None:
     """A mount would wait for notes that are of a board."""
     info = SimpleNamespace(board=None, notes=(), capacity=None)
-    session: Any = SimpleNamespace(info=info, capacity=None)  # and no image
+    session: Any = SimpleNamespace(
+        info=info, settings=SimpleNamespace(capacity=None)
+    )  # and no image
     (note,) = _worth_knowing(session, "cam", resumed=False)
     assert note.startswith("no board chosen")
 

@@ -196,6 +196,9 @@ def test_an_interrupted_commit_is_shown_and_recovered(
         run("commit", image)
     monkeypatch.setattr(steps, "on_step", lambda step: None)
     assert "interrupted commit" in run("sessions")[1]
+    with session.folder.lock_for_change("recovery"):  # somebody is at it: it is not interrupted
+        assert ": being changed" in run("sessions")[1]
+        assert json.loads(run("sessions", "--json")[1])[0]["interrupted"] is False
     assert "romfsfs recover" in run("status", image)[1]
     code, out, _ = run("commit", image, "--dry-run")
     assert code == 1

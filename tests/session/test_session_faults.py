@@ -510,3 +510,30 @@ def test_a_session_that_is_forgotten_while_it_is_waited_for(
     monkeypatch.setattr(locks, "lock_within", forgotten)
     with pytest.raises(SessionBusy):
         folder.lock_for_mount("app.img")
+
+
+@pytest.mark.parametrize("name", ["app.img", "mine.txt", "its copy"])
+def test_a_file_that_the_disk_does_not_give_is_named(
+    desk: Desk, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's own error says of a read which descriptor it was, at most."""
+
+    def failing(fd: int, *_: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    desk.open()
+    desk.write("mine.txt", b"mine")
+    session = Session.load(desk.session.folder)
+    if name == "mine.txt":
+        monkeypatch.setattr("romfsfs.session.tree.digests.digest_fd", failing)
+    elif name == "app.img":
+        os.utime(desk.image, ns=(1, 1))
+        monkeypatch.setattr(file_device, "digest_fd", failing)
+    else:
+        copy = session.folder.image(session.base.digest)
+        os.utime(copy, ns=(1, 1))
+        session, name = Session.load(session.folder), copy.name
+        monkeypatch.setattr("romfsfs.session.keep.base_image.digest_fd", failing)
+    with pytest.raises(OSError, match="Input/output error") as refused:
+        commit(session, desk.device)
+    assert os.path.basename(refused.value.filename) == name

@@ -20,7 +20,7 @@ from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.state import Base, SessionInfo, dump, save
 from romfsfs.system.copying import fill_byte
-from romfsfs.system.files import digest_fd
+from romfsfs.system.files import digest_fd, named
 
 #: Between the two looks, at the record and at the image, commits may replace and trim both.
 _LOOKS = 3
@@ -95,9 +95,10 @@ def open_base(folder: SessionFolder, info: SessionInfo) -> BaseImage:
                 continue
             raise _damaged(folder, base) from None
         # A session folder that was copied or restored from a backup has other inodes.
-        if image_id(os.fstat(fd)) == base.image_id or digest_fd(fd) == base.digest:
-            return BaseImage(base, fd)
-        os.close(fd)
+        held = BaseImage(base, fd)
+        with named(folder.image(base.digest)):
+            if image_id(os.fstat(fd)) == base.image_id or digest_fd(fd) == base.digest:
+                return held
         break
     raise _damaged(folder, base)
 

@@ -19,7 +19,7 @@ from romfsfs.session.plan.problems import SEVERITIES, Problem
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import Stored
 from romfsfs.session.tree.digests import SPARE
-from romfsfs.system.files import cache_dir, digest_fd
+from romfsfs.system.files import cache_dir, digest_fd, named
 
 #: A descriptor (the asker closes it), the offset and the size of stored bytes.
 OpenLocation = Callable[[Stored], "tuple[int, int, int]"]
@@ -49,11 +49,13 @@ class Admission:
             except FileNotFoundError:
                 return entry  # removed meanwhile: there is another look at the tree
             try:
-                read = _reader(fd, offset, size)
-                found = admit(entry.stored_as, read, size, self._converters.target)
-                figures = None
-                if entry.digest:  # a build shows none
-                    figures = self._converters.figures(entry.stored_as, read, size, entry.digest)
+                read, figures = _reader(fd, offset, size), None
+                with named(entry.path):
+                    found = admit(entry.stored_as, read, size, self._converters.target)
+                    if entry.digest:  # a build shows none
+                        figures = self._converters.figures(
+                            entry.stored_as, read, size, entry.digest
+                        )
             finally:
                 os.close(fd)
             known = found, figures

@@ -215,6 +215,9 @@ class Deriver(NamedTuple):
             return entry._replace(diagnostics=(*entry.diagnostics, why))
         except IsADirectoryError:  # a folder since the scan, which opens as a file does
             return None
+        except OSError as error:  # of a disk that fails, which names no file
+            error.filename = error.filename or work.path
+            raise
         finally:
             os.close(fd)
 
