@@ -187,6 +187,15 @@ class _Remote:
             yield response
 
 
+def _cause(error: BaseException) -> str:
+    """Why, as the system says it: requests and urllib3 wrap that in words about their objects."""
+    inside = [getattr(error, "reason", None), error.__cause__, *error.args]
+    inner = next((each for each in inside if isinstance(each, BaseException)), None)
+    if inner is not None:
+        return _cause(inner)
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = lambda: 0) -> _T:
     """What `attempt` gives, tried again while that brings more of it. RomfsError."""
     best, stalled = have(), 0
@@ -197,7 +206,7 @@ def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = la
             stalled = 0 if have() > best else stalled + 1
             best = max(best, have())
             if stalled >= _PATIENCE:
-                what = f"the download failed: {dropped}"
+                what = f"the download failed: {_cause(dropped)}"
                 next_step = "repeat the command: it continues where it stopped"
                 raise RomfsError(what, where=url, next_step=next_step) from dropped
             time.sleep(_PAUSE_SECONDS * stalled)
@@ -217,7 +226,7 @@ def _answer(
     try:
         response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT, verify=chosen)
     except requests.exceptions.SSLError as error:
-        what = f"its certificate is not accepted: {error}"
+        what = f"its certificate is not accepted: {_cause(error)}"
         next_step = "set $SSL_CERT_FILE to your organisation's certificates"
         raise RomfsError(what, where=url, next_step=next_step) from error
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, ValueError) as error:

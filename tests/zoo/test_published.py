@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import MaxRetryError
 from zoo_server import FILES, MODELS, Published, proxy
 
 from romfsfs.boards import get_board
@@ -334,8 +337,22 @@ def test_a_mount_shows_what_was_listed(
 
 def test_no_network_at_all(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "VERSION_URL", "https://127.0.0.1:1/version")
-    with pytest.raises(RomfsError, match="the download failed"):
+    with pytest.raises(RomfsError) as refused:
         found()
+    assert refused.value.what == "the download failed: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "said"),
+    [
+        (OSError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
+        (Exception("Connection aborted.", OSError(errno.EPIPE, "Broken pipe")), "Broken pipe"),
+        (Exception(MaxRetryError(HTTPConnectionPool("h"), "/x", OSError(1, "No"))), "No"),
+        (TimeoutError("timed out"), "timed out"),
+    ],
+)
+def test_why_a_download_failed_is_said_in_the_system_s_words(wrapped: Exception, said: str) -> None:
+    assert remote._cause(wrapped) == said
 
 
 def test_a_version_that_is_none(published: Published) -> None:
