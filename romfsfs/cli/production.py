@@ -257,12 +257,6 @@ class Line:
 
     def _serve(self, watch: bool) -> None:
         there = self._look()
-        if not watch and not there:
-            board = f" of {self._order.board}" if self._order.board else ""
-            raise DeviceAbsent(
-                f"no camera{board} is connected",
-                next_step="check the cable; romfsfs doctor says what else may be missing",
-            )
         if watch:
             self._output.note("waiting for cameras; Ctrl-C stops after the writes in progress")
         before = {} if watch else there
@@ -275,6 +269,12 @@ class Line:
                     used[name] = it
                     self._running[self._pool.submit(self._write, name)] = name
             if not (watch or self._running):
+                if not self._codes:  # others are left alone
+                    board = f" of {self._order.board}" if self._order.board else ""
+                    raise DeviceAbsent(
+                        f"no camera{board} is connected",
+                        next_step="check the cable; romfsfs doctor says what else may be missing",
+                    )
                 return
             again = self._settle()
             before = there

@@ -234,8 +234,10 @@ def test_an_image_that_works_on_one_board_alone_chooses_it(
     image.write_bytes(encode({"a.bin": bytes(25 << 20)}, DEFAULT_RULES))
     only = camera(images={0: encode({"old.txt": b"old"}, DEFAULT_RULES)})
     ports(monkeypatch, only)
-    assert main(["push", str(image), "--all"]) == EXIT_OK
-    assert f"OPENMV4P on {only.port}, no MPS3_AN547: left alone" in capsys.readouterr().err
+    assert main(["push", str(image), "--all"]) == EXIT_DEVICE  # or a line would go on without one
+    said = capsys.readouterr().err
+    assert f"OPENMV4P on {only.port}, no MPS3_AN547: left alone" in said
+    assert "romfsfs: error: no camera of MPS3_AN547 is connected; check the cable" in said
     assert only.statistics.programmed == 0
 
 

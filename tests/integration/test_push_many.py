@@ -94,7 +94,10 @@ def test_what_cannot_be_meant_is_said_before_anything_is_written(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["push", str(image)]) == EXIT_USAGE
-    assert main(["push", str(tmp_path / "missing.img"), "/dev/ttyACM77", "/dev/ttyACM78"]) == 1
+    assert (
+        main(["push", str(tmp_path / "missing.img"), "/dev/ttyACM77", "/dev/ttyACM78"])
+        == EXIT_USAGE
+    )
     assert "missing.img" in capsys.readouterr().err
 
 
