@@ -143,14 +143,17 @@ def refuse(number: int) -> OSError:
 
 
 def set_times(name: bytes | None, times: Any, *, dir_fd: int) -> None:
-    """utimensat(2); without a name, the times of `dir_fd` itself.
+    """utimensat(2); without a name futimens(3), the times of `dir_fd` itself.
 
     times: a pointer to libfuse's two `struct timespec`, in which the clock's time and "leave it"
     are numbers of the C library's own; None: both now. Only the system can do the latter two
     without a moment in which someone else's change gets lost.
     """
-    flags = 0 if name is None else _NO_FOLLOW
-    if _LIBC.utimensat(dir_fd, name, times, flags) != 0:
+    if name is None:  # which glibc's utimensat refuses
+        failed = _LIBC.futimens(dir_fd, times)
+    else:
+        failed = _LIBC.utimensat(dir_fd, name, times, _NO_FOLLOW)
+    if failed:
         raise refuse(ctypes.get_errno())
 
 

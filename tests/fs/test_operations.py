@@ -15,8 +15,9 @@ import pytest
 from fake_host import FakeHost
 from test_parts import HIDDEN, refused
 
+from romfsfs.fs.adapter import Adapter
 from romfsfs.fs.control import FIRST_HANDLE
-from romfsfs.fs.file_operations import FileOperations, Space
+from romfsfs.fs.file_operations import Space
 
 
 class Desk:
@@ -28,7 +29,7 @@ class Desk:
         self.host.read_only = how.pop("read_only", False)
         self.host.limit = lambda path: 100 if path.endswith(".bin") else None  # type: ignore[method-assign]
         self.host.least = self.least  # type: ignore[method-assign]
-        self.files = FileOperations(self.host, **how)  # type: ignore[arg-type]
+        self.files = Adapter(self.host, **how)  # type: ignore[arg-type]
         self.work = folder / "work"
         self.hidden = folder / "hidden"
         self.counted = 0
