@@ -25,7 +25,7 @@ from romfsfs.desktop.units import config_home, data_home
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
 from romfsfs.session.find import find_session
 from romfsfs.system.files import Progress, home_dir, no_progress, replace_atomically
-from romfsfs.system.mount_table import find_mount, is_dead, real_place
+from romfsfs.system.mount_table import find_mount, hanging, is_dead, real_place
 from romfsfs.system.programs import find_on_path
 
 #: What `--run` does with an image file.
@@ -255,7 +255,7 @@ def _free_folder(name: str) -> Path:
     """A folder below ~/romfs that nothing is in or mounted at; a dead mount makes room."""
     for number in itertools.count(1):
         folder = home_dir("$HOME") / "romfs" / (name if number == 1 else f"{name}-{number}")
-        if is_dead(folder):
+        if hanging(folder) is None and is_dead(folder):
             return folder
         if find_mount(real_place(folder)) is None:
             folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ from romfsfs.session.service import SessionHost
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded
 from romfsfs.system.files import Progress
-from romfsfs.system.mount_table import find_mount, is_dead, real_place
+from romfsfs.system.mount_table import find_mount, hanging, is_dead, real_place
 
 
 @click.command()
@@ -175,10 +175,11 @@ def umount(
         given = " ".join(f"--{name}" for name in asked)
         raise UsageError("only one of these can be given", where=given, next_step="choose one")
     how = asked[0] if asked else None
-    if _umount_dead(output, directory, how, lazy):
+    hangs = hanging(directory)
+    if hangs is None and _umount_dead(output, directory, how, lazy):
         return
     found = find_session(directory, partition, slot, stuck=True)
-    if not found.inside and is_stuck(found):
+    if hangs is not None or (not found.inside and is_stuck(found)):
         _umount_stuck(output, found, lazy)
         return
     path = os.path.realpath(directory)

@@ -10,6 +10,7 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.output import Output
 from romfsfs.errors import UsageError
+from romfsfs.system.mount_table import refuse_hanging
 
 _FC = TypeVar("_FC", bound="Callable[..., Any] | click.Command")
 
@@ -44,6 +45,12 @@ _CHOSEN = "romfsfs.partition"
 def _json(context: click.Context, option: click.Parameter, value: bool) -> None:
     if isinstance(context.obj, Output):  # not while a shell completes
         context.obj.as_json |= value
+
+
+def _answering(context: click.Context, argument: click.Parameter, path: str) -> str:
+    if not context.resilient_parsing:
+        refuse_hanging(path)
+    return path
 
 
 def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
@@ -110,10 +117,12 @@ EXCLUDE = click.option(
     help="Names that are never stored; '!PATTERN' removes a default.",
 )
 
-SOURCE = click.argument("source", shell_complete=values.sources)
+SOURCE = click.argument("source", shell_complete=values.sources, callback=_answering)
 CAMERA = click.argument("camera", metavar="CAMERA", shell_complete=values.cameras)
-IMAGE = click.argument("image", metavar="IMAGE", shell_complete=values.files)
-DIRECTORY = click.argument("directory", metavar="DIR", shell_complete=values.folders)
+IMAGE = click.argument("image", metavar="IMAGE", shell_complete=values.files, callback=_answering)
+DIRECTORY = click.argument(
+    "directory", metavar="DIR", shell_complete=values.folders, callback=_answering
+)
 
 
 def where(metavar: str, *, required: bool) -> Callable[[_FC], _FC]:

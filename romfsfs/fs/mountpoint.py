@@ -18,7 +18,13 @@ from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.fs.binding import install_command
-from romfsfs.system.mount_table import answers, find_mount, is_dead, mounts, real_place
+from romfsfs.system.mount_table import (
+    find_mount,
+    is_dead,
+    mounts,
+    real_place,
+    refuse_hanging,
+)
 from romfsfs.system.programs import find_on_path, processes_using
 
 FILE_SYSTEM = "fuse.romfsfs"
@@ -39,10 +45,7 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
     A dead mountpoint of ours is unmounted first. Raises UsageError or RomfsError with what to do.
     """
     path = real_place(mountpoint)
-    mounted = find_mount(path)
-    if mounted is not None and mounted.kind.startswith("fuse") and not answers(path):
-        what = f"{mounted.source} is mounted there, and does not answer"
-        raise UsageError(what, where=path, next_step=f"romfsfs umount --lazy {shell_word(path)}")
+    refuse_hanging(path)
     _remove_dead(path)
     if not os.path.isdir(path):
         if os.path.lexists(path):

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from romfsfs.errors import UsageError, shell_word
+
 _LINKS = 40  # that lead to each other, as Linux has it
 
 
@@ -72,14 +74,11 @@ def real_place(mountpoint: str | os.PathLike[str]) -> str:
 
 
 def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
-    """Whether a FUSE file system is mounted there whose daemon is gone."""
-    path = real_place(mountpoint)
-    mounted = find_mount(path)
-    if mounted is not None and mounted.kind.startswith("fuse") and not answers(path):
-        return False
+    """Whether a FUSE file system is mounted there whose daemon is gone. Waits for one that is
+    `hanging`, as all do who look there."""
     try:
         # Not stat(2): for a second the kernel answers that from what it remembers.
-        os.statvfs(path)
+        os.statvfs(mountpoint)
     except OSError as error:
         # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENXIO)
@@ -122,3 +121,24 @@ def answers(mountpoint: str, seconds: float = 5.0) -> bool:
             # The shell has ended; or it looks at the folder that we are in, and that hangs.
             os.waitpid(pid, 0 if answered else os.WNOHANG)
     return answered
+
+
+def hanging(path: str | os.PathLike[str]) -> Mount | None:
+    """The FUSE mount that a path names or lies in, if it does not answer: nothing ends who looks
+    there. From the root on, so that nothing in it is looked at here."""
+    known = {mount.mountpoint: mount for mount in mounts() if mount.kind.startswith("fuse")}
+    absolute = Path(os.path.abspath(path))
+    for place in (*reversed(absolute.parents), absolute) if known else ():
+        mount = known.get(real_place(place))
+        if mount is not None and not answers(mount.mountpoint):
+            return mount
+    return None
+
+
+def refuse_hanging(path: str) -> None:
+    """UsageError for a path that is `hanging`."""
+    mount = hanging(path)
+    if mount is not None:
+        what = f"{mount.source} is mounted there, and does not answer"
+        next_step = f"romfsfs umount --lazy {shell_word(mount.mountpoint)}"
+        raise UsageError(what, where=mount.mountpoint, next_step=next_step)

@@ -189,6 +189,10 @@ def test_a_daemon_that_has_taken_a_request_holds_up_no_command(
                 (1, "umount", cam),
                 (1, "umount", "--lazy", cam / "lib"),
                 (2, "mount", other, link),
+                (2, "info", cam),
+                (2, "ls", cam / "lib/b.bin"),
+                (2, "build", cam / "lib", tmp_path / "built.img"),
+                (2, "push", cam / "lib/b.bin", "camera"),
             )
         } | {inside: 1}
         for command, code in commands.items():
