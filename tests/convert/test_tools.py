@@ -14,6 +14,7 @@ import pytest
 
 from romfsfs.convert import Cancelled
 from romfsfs.convert.types import failure, time_out
+from romfsfs.system import runner
 from romfsfs.system.runner import HEAD_BYTES, TAIL_BYTES, Limits, environment, run_tool
 
 
@@ -138,6 +139,80 @@ def test_cancel_stops_it_soon(tmp_path):
     with pytest.raises(Cancelled):
         python(tmp_path, "import time; time.sleep(600)", cancel=cancel)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has prlimit")
+def test_every_limit_of_a_tool_and_no_more_than_ours(tmp_path, monkeypatch):
+    """Processor time for all processors, a second more; no core files. Nobody gets a limit raised
+    that this process has."""
+    import resource
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    names = ("CPU", "AS", "FSIZE", "CORE", "NOFILE")
+    code = (
+        "import resource as r, time\n"
+        "while r.getrlimit(r.RLIMIT_CORE)[1]: time.sleep(0.01)\n"
+        f"print([r.getrlimit(getattr(r, 'RLIMIT_' + each)) for each in {names}])"
+    )
+    ours = [resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names]
+
+    def least(value: int, hard: int) -> tuple[int, int]:
+        return (value, value) if hard == resource.RLIM_INFINITY else (min(value, hard),) * 2
+
+    wanted = [
+        least(value, hard)
+        for value, (_, hard) in zip((91, 1 << 31, 1 << 20, 0), ours, strict=False)
+    ]
+    outcome = python(tmp_path, code, seconds=30, memory_bytes=1 << 31, file_bytes=1 << 20)
+    assert outcome.output == f"{[*wanted, ours[-1]]}\n"
+    asked = []
+
+    def prlimit(pid: int, kind: int, limits: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+        asked.append((kind, limits))
+        return 0, 50
+
+    monkeypatch.setattr(resource, "prlimit", prlimit)
+    assert runner._limit(1, Limits(30))
+    kinds = [getattr(resource, f"RLIMIT_{name}") for name in names[:4]]
+    assert [each for each in asked if each[1] != (0, 0)] == [
+        (kind, (50, 50)) for kind in kinds[:3]
+    ]  # fmt: skip
+    assert asked[-1] == (kinds[3], (0, 0))
+
+
+def test_all_that_a_tool_knows_of_us(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert environment(tmp_path, MORE="1") == {
+        "PATH": "/usr/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8", "MORE": "1",
+    }  # fmt: skip
+
+
+def test_a_program_that_is_busy_for_a_while(tmp_path, monkeypatch):
+    """Another thread's child has it open still: it is tried again, and not for ever."""
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\necho ran\n")
+    program.chmod(0o755)
+    real, tries = subprocess.Popen, []
+
+    def busy(*args, **options):
+        tries.append(1)
+        if len(tries) < 4:
+            raise OSError(26, "Text file busy")
+        return real(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", busy)
+
+    def run():
+        return run_tool([str(program)], folder=tmp_path, env={}, limits=Limits(30))
+
+    assert run().output == "ran\n"
+    assert len(tries) == 4
+    tries.clear()
+    monkeypatch.setattr(runner, "BUSY_ATTEMPTS", 3)
+    with pytest.raises(OSError, match="busy"):
+        run()
+    assert len(tries) == 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has prlimit")
