@@ -56,8 +56,10 @@ _PRODUCTS = ("U55", "U65", "U85")
 #: Tables visited at least and at most, whatever the size of the file. A tensor or an operator
 #: costs some ten, and takes 40 bytes or more.
 _MIN_BUDGET, _MAX_BUDGET = 1_000, 400_000
-#: All of a model is read at once. Cameras have up to 64 MiB for it.
+#: Cameras have up to 64 MiB for a model.
 MAX_BYTES = 256 << 20
+#: Bytes that are read at once: small models whole, of large ones what lies beside their weights.
+_PAGE = 1 << 16
 
 
 class ModelError(ValueError):
@@ -119,16 +121,14 @@ def read_model(read: Reader, size: int) -> Model:
         raise ModelError("no TFL3 identifier", 4)
     if size > MAX_BYTES:
         raise ModelError("larger than any camera's flash", 0)
-    data = read(0, size)
-    if len(data) != size:  # it became shorter meanwhile
-        raise ModelError("the file ends too early", len(data))
-    return _Reader(data).model()
+    return _Reader(read, size).model()
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._size = size = len(data)
+    def __init__(self, read: Reader, size: int) -> None:
+        self._read = read
+        self._size = size
+        self._pages: dict[int, bytes] = {}
         self._budget = min(max(size // 4, _MIN_BUDGET), _MAX_BUDGET)
         self._custom: dict[str, int] = {}
         self._builtin: dict[int, int] = {}
@@ -303,7 +303,21 @@ class _Reader:
     def _bytes(self, position: int, count: int) -> bytes:
         if position + count > self._size:
             raise ModelError("the file ends too early", position)
-        return self._data[position : position + count]
+        number, start = divmod(position, _PAGE)
+        found = self._page(number)[start : start + count]
+        while len(found) < count:
+            number += 1
+            found += self._page(number)[: count - len(found)]
+        return found
+
+    def _page(self, number: int) -> bytes:
+        page = self._pages.get(number)
+        if page is None:
+            start = number * _PAGE
+            page = self._pages[number] = self._read(start, min(_PAGE, self._size - start))
+            if len(page) < min(_PAGE, self._size - start):  # it became shorter meanwhile
+                raise ModelError("the file ends too early", start + len(page))
+        return page
 
     def _spend(self, cost: int, where: int) -> None:
         self._budget -= cost

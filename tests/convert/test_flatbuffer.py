@@ -61,6 +61,27 @@ def test_file_that_shrinks_while_it_is_read():
         read_model(lambda at, count: model[at : min(at + count, 50)], len(model))
 
 
+@pytest.mark.parametrize("page", [1, 7, 64])
+def test_what_lies_across_two_pages(monkeypatch, page):
+    model = tflite(custom_code="ethos-u")
+    whole = read(model)
+    monkeypatch.setattr(flatbuffer, "_PAGE", page)
+    assert read(model) == whole
+
+
+def test_the_weights_of_a_large_model_are_not_read():
+    """A commit of 256 MiB of models read all of them for what a page of each says."""
+    model = tflite() + bytes(16 << 20)
+    pages = []
+
+    def counted(at, count):
+        pages.append(count)
+        return model[at : at + count]
+
+    assert read_model(counted, len(model)) == read(tflite())
+    assert sum(pages) <= (1 << 16) + 4
+
+
 def test_every_offset_replaced_by_one_that_makes_trouble():
     model = tflite(custom_code="ethos-u")
     words = [0, 1, 4, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFC, len(model) - 4]
