@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,12 @@ def building(bench: Bench, tree: Path, peaks: list[int] | None = None) -> Task:
     return synced(out, build)
 
 
+def least(bench: Bench, kind: str, *paths: Path) -> tuple[Task, None]:
+    """A peer: what Python alone takes for what cannot be saved (`least.py`)."""
+    script = Path(__file__).with_name("least.py")
+    return synced(paths[-1], lambda: bench.run(sys.executable, script, kind, *paths)), None
+
+
 def build_section(bench: Bench) -> Iterator[Figure]:
     """A gigabyte of models: at most 2 x `cp -r` and sync, memory under 120 MiB."""
     size = 1024 * MIB if bench.full else 256 * MIB
@@ -54,7 +61,10 @@ def build_section(bench: Bench) -> Iterator[Figure]:
     copied = synced(copy, lambda: bench.run("cp", "-r", tree, copy))
     yield from bench.compared(
         f"build {label}", building(bench, tree, peaks),
-        {"cp -r": (copied, 2.0), "openmv-ota": (ota, None), "mpremote": (upstream, None)},
+        {
+            "cp -r": (copied, 2.0), "openmv-ota": (ota, None), "mpremote": (upstream, None),
+            "the least": least(bench, "build", tree, out),
+        },
         3 if bench.full else None,
     )  # fmt: skip
     yield memory(f"build {label}, memory", max(peaks), 120)
@@ -69,8 +79,9 @@ def small_section(bench: Bench) -> Iterator[Figure]:
     tree, out = small_files(bench), bench.place / "out.img"
     ota = synced(out, lambda: bench.run(OPENMV_OTA, "romfs", "pack", tree, "-o", out, "-q"))
     yield from bench.compared(
-        "build 20,000 files", building(bench, tree), {"openmv-ota": (ota, 0.9)}
-    )
+        "build 20,000 files", building(bench, tree),
+        {"openmv-ota": (ota, 0.9), "the least": least(bench, "build", tree, out)},
+    )  # fmt: skip
     out.unlink()
 
 
