@@ -101,17 +101,15 @@ def open_serial(
     port: str, board: str | None = None, partition: int | None = None, slot: str = ""
 ) -> Device:
     """A camera on its serial port; by DFU where its firmware gives no access to the ROMFS."""
-    from romfsfs.boards import get_board
     from romfsfs.devices.serial_camera.camera import SerialCamera
     from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 
     try:
         return SerialCamera.open(port, board=board, partition=partition, slot=slot)
     except NoRomfsAccess as error:
-        known = error.board or (get_board(board) if board else None)
-        if known is None or known.dfu_id is None or slot == "B":
+        chosen = error.board
+        if chosen is None or chosen.dfu_id is None or slot == "B":
             raise
-        chosen = known
         return _connect(chosen, partition or 0, lambda: send_to_loader(port, chosen), leave=True)
 
 

@@ -25,15 +25,6 @@ from typing import BinaryIO, Literal
 #: bytes; a flash page. Image ends are filled up to it, and "still erased" is judged by it. Every
 #: known minimum write size (1 to 32, page 256) divides it.
 PAGE = 256
-#: an erase size up to this is no flash's: the memory needs no erasing (AE3's MRAM says 16)
-_LARGEST_WRITE_UNIT = 256
-#: bytes compared and rewritten at once where nothing has to be erased
-_MRAM_BLOCK = 4096
-#: where the erase size exceeds this it is a microcontroller's internal flash
-LARGEST_NOR_BLOCK = 65536
-#: the H7's internal flash is programmed in words of 32 bytes, at multiples of them, whatever
-#: smaller unit it announces; it refuses other addresses and fills up shorter words
-_INTERNAL_WORD = 32
 #: flash drivers want aligned addresses, so nothing shorter is written even where it announces 1
 _SMALLEST_WRITE = 4
 #: where nothing is announced: as much as an image header
@@ -62,21 +53,6 @@ class Geometry:
     write_unit: int = 16
     word: int = 0
     cached: bool = False
-
-    @classmethod
-    def of(
-        cls, size: int, erase_size: int | None, *, erases_ranges: bool, readable: int,
-        word: int | None = None,
-    ) -> Geometry:  # fmt: skip
-        """From the erase size that camera or board table gives; None: everything is one unit.
-        word: None where only that tells it."""
-        if erase_size is not None and erase_size <= _LARGEST_WRITE_UNIT:
-            return cls(size, _MRAM_BLOCK, "never", readable, max(erase_size, 16))
-        block = min(erase_size or size, size)
-        mode: Mode = "ranges" if erases_ranges and block < size else "prefix"
-        if word is None:
-            word = _INTERNAL_WORD if block > LARGEST_NOR_BLOCK else 0
-        return cls(size, block, mode, readable, word=word)
 
     def limit(self, image_size: int) -> int:
         """Where comparing and programming an image of this size ends."""

@@ -8,12 +8,7 @@ from dataclasses import replace
 
 from romfsfs.boards import Board, get_board
 from romfsfs.devices.base import UNKNOWN, DeviceInfo, PartitionState
-from romfsfs.devices.serial_camera.flash_plan import (
-    LARGEST_NOR_BLOCK,
-    PAGE,
-    UNREADABLE_TAIL,
-    Geometry,
-)
+from romfsfs.devices.serial_camera.flash_plan import PAGE, UNREADABLE_TAIL, Geometry, Mode
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
 from romfsfs.image.reader import image_size, is_blank
@@ -25,6 +20,15 @@ _WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
 #: does not say an erase size, but a smallest write of 16 bytes, where it says 4 for flash
 #: (micropython: ports/alif/vfs_rom_ioctl.c). MRAM is not FF after it was "erased".
 MRAM_WORD, NOR_SECTOR = 16, 4096
+#: an erase size up to this is no flash's: the memory needs no erasing (AE3's MRAM says 16)
+_LARGEST_WRITE_UNIT = 256
+#: bytes compared and rewritten at once where nothing has to be erased
+_MRAM_BLOCK = 4096
+#: where the erase size exceeds this it is a microcontroller's internal flash
+_LARGEST_NOR_BLOCK = 65536
+#: the H7's internal flash is programmed in words of 32 bytes, at multiples of them, whatever
+#: smaller unit it announces; it refuses other addresses and fills up shorter words
+_INTERNAL_WORD = 32
 
 
 class NoRomfsAccess(DeviceError):
@@ -83,23 +87,25 @@ def _table(partition: PartitionFacts, board: Board | None) -> tuple[int | None, 
 def geometry(partition: PartitionFacts, board: Board | None, machine: str) -> Geometry:
     """The camera's word counts; the board table fills in what old firmware does not say. machine:
     as the camera says it, with the name of its chip."""
-    readable = partition.size
+    size = readable = partition.size
     if board is not None and board.name in _WEDGING_BOARDS:
         readable -= UNREADABLE_TAIL
     erase_size = partition.erase_size or _table(partition, board)[1]
     if not partition.erase_size and partition.min_write == MRAM_WORD and erase_size == NOR_SECTOR:
         erase_size = MRAM_WORD
-    # Block devices program whole pages and say nothing of it (micropython: ports/rp2/rp2_flash.c).
-    word = PAGE if partition.kind == "block" else 0 if "STM32F" in machine else None
-    flash = Geometry.of(
-        partition.size, erase_size, erases_ranges=partition.erases_ranges, readable=readable,
-        word=word,
-    )  # fmt: skip
+    if erase_size is not None and erase_size <= _LARGEST_WRITE_UNIT:
+        return Geometry(size, _MRAM_BLOCK, "never", readable, max(erase_size, 16))
+    block = min(erase_size or size, size)
+    mode: Mode = "ranges" if partition.erases_ranges and block < size else "prefix"
+    if partition.kind == "block":
+        # They program whole pages and say nothing of it (micropython: ports/rp2/rp2_flash.c).
+        return Geometry(size, block, mode, readable, word=PAGE)
+    internal = block > _LARGEST_NOR_BLOCK
+    word = _INTERNAL_WORD if internal and "STM32F" not in machine else 0
     # The M7 cores have a data cache, which their driver of internal flash knows nothing of, unlike
     # that of external flash (micropython: ports/stm32/flash.c, qspi.c).
-    internal = partition.kind == "memory" and flash.block > LARGEST_NOR_BLOCK
     cached = internal and ("STM32F7" in machine or "STM32H7" in machine)
-    return replace(flash, cached=cached)
+    return Geometry(size, block, mode, readable, word=word, cached=cached)
 
 
 def describe(

@@ -386,26 +386,46 @@ def test_a_camera_without_slots_is_asked_one_short_question() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "erase", "ranges", "word", "found"),
+    ("size", "kind", "erase", "machine", "found"),
     [
-        (SIZE, 4096, True, None, Geometry(SIZE, 4096, "ranges", 99, 16, 0)),
-        (SIZE, 4096, False, None, Geometry(SIZE, 4096, "prefix", 99, 16, 0)),
-        (SIZE, 4096, True, PAGE, Geometry(SIZE, 4096, "ranges", 99, 16, PAGE)),
-        (SIZE, SIZE, True, None, Geometry(SIZE, SIZE, "prefix", 99, 16, 0)),
-        (SIZE, 2 * SIZE, True, None, Geometry(SIZE, SIZE, "prefix", 99, 16, 0)),
-        (SIZE, None, True, None, Geometry(SIZE, SIZE, "prefix", 99, 16, 0)),
-        (2 * SIZE, None, True, None, Geometry(2 * SIZE, 2 * SIZE, "prefix", 99, 16, 32)),
-        (2 * SIZE, None, True, 0, Geometry(2 * SIZE, 2 * SIZE, "prefix", 99, 16, 0)),
-        (SIZE, 257, True, None, Geometry(SIZE, 257, "ranges", 99, 16, 0)),
-        (SIZE, 256, True, None, Geometry(SIZE, 4096, "never", 99, 256, 0)),
-        (SIZE, 16, True, None, Geometry(SIZE, 4096, "never", 99, 16, 0)),
-        (SIZE, 4, False, PAGE, Geometry(SIZE, 4096, "never", 99, 16, 0)),
+        (SIZE, "memory", 4096, "", Geometry(SIZE, 4096, "ranges", SIZE)),
+        (SIZE, "block", 4096, "", Geometry(SIZE, 4096, "ranges", SIZE, word=PAGE)),
+        (SIZE, "memory", SIZE, "", Geometry(SIZE, SIZE, "prefix", SIZE)),
+        (SIZE, "memory", 2 * SIZE, "", Geometry(SIZE, SIZE, "prefix", SIZE)),
+        (SIZE, "memory", None, "STM32H7", Geometry(SIZE, SIZE, "prefix", SIZE)),
+        (2 * SIZE, "memory", None, "", Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE, word=32)),
+        (
+            2 * SIZE,
+            "memory",
+            None,
+            "X with STM32F4",
+            Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE),
+        ),
+        (
+            2 * SIZE,
+            "memory",
+            None,
+            "X with STM32F765",
+            Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE, cached=True),
+        ),
+        (
+            2 * SIZE,
+            "memory",
+            None,
+            "X with STM32H743",
+            Geometry(2 * SIZE, 2 * SIZE, "prefix", 2 * SIZE, word=32, cached=True),
+        ),
+        (SIZE, "memory", 257, "", Geometry(SIZE, 257, "ranges", SIZE)),
+        (SIZE, "memory", 256, "", Geometry(SIZE, 4096, "never", SIZE, 256)),
+        (SIZE, "memory", 16, "", Geometry(SIZE, 4096, "never", SIZE, 16)),
+        (SIZE, "block", 4, "", Geometry(SIZE, 4096, "never", SIZE, 16)),
     ],
 )
 def test_the_geometry_of_a_memory(
-    size: int, erase: int | None, ranges: bool, word: int | None, found: Geometry
+    size: int, kind: str, erase: int | None, machine: str, found: Geometry
 ) -> None:
-    assert Geometry.of(size, erase, erases_ranges=ranges, readable=99, word=word) == found
+    facts = replace(PARTITION, size=size, kind=kind, erase_size=erase)
+    assert identity.geometry(facts, None, machine) == found
 
 
 @pytest.mark.parametrize(
