@@ -212,12 +212,13 @@ _FRAMES = """\
    c=rd(1)
   try:
    H=a2b_base64(c+rd(23))
+   if len(H)==18 and H[1]==165:
+    n=H[12]|H[13]<<8
+    if n<8193:
+     return (H,dec(rd(n)))
   except ValueError:
-   return 0
-  if len(H)!=18 or H[1]!=165:
-   return 0
-  n=H[12]|H[13]<<8
-  return (H,dec(rd(n))) if n<8193 else 0
+   pass
+  return 0
  def drop():
   while p and p.poll(100):
    rd(1)

@@ -58,6 +58,18 @@ def test_a_spoiled_byte_is_noticed_and_sent_again(
         camera.close()
 
 
+def test_a_payload_that_is_no_base64_is_sent_again(simulate: Callable[..., Simulator]) -> None:
+    changes: dict[str, Any] = {"partitions": SMALL, "stdio_buffer": False}
+    with simulate("OPENMV_N6", images={0: OLD}, **changes) as simulator:
+        camera = SerialCamera.open(simulator.port)
+        for position in range(9000, 9040):
+            simulator.faults.garble(TO_CAMERA, position)
+        execs = simulator.statistics.execs
+        assert camera.write_image(opened(NEW)).verified
+        assert simulator.statistics.execs == execs + 7  # as where nothing is garbled
+        camera.close()
+
+
 @pytest.mark.parametrize(("command", "what"), [(3, "erase"), (4, "program")])
 def test_a_refusal_names_the_address(
     simulate: Callable[..., Simulator], command: int, what: str
