@@ -91,7 +91,7 @@ def test_what_bytes_are_made_for(cache: Path, tmp_path: Path) -> None:
     assert ae3.made_for("main.py") == ae3.made_for("a.txt") == ""
     core = Converters(camera("OPENMV_AE3", 1), cache).made_for("m.tflite")
     assert difference(ae3.made_for("m.tflite"), core) == (
-        "npu was ethos-u55-256, is ethos-u55-128, system was RTSS_HP_SRAM_OSPI, is "
+        "npu was ethos-u55-256, is ethos-u55-128; system was RTSS_HP_SRAM_OSPI, is "
         "RTSS_HE_SRAM_MRAM"
     )
     raw = Converters(camera("OPENMV_AE3", convert=False), cache)
