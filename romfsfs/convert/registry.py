@@ -15,7 +15,7 @@ from pathlib import Path
 
 from romfsfs.convert.admission.impostors import impostor
 from romfsfs.convert.cache import Cache, LockTimeout
-from romfsfs.convert.options import described
+from romfsfs.convert.options import OptionError, described
 from romfsfs.convert.types import (
     Conversion,
     Converter,
@@ -105,8 +105,8 @@ class Converters:
             return _failed(path, wrong), ""
         try:
             decision = converter.decide(path, read, size)
-        except ToolMissing as missing:
-            return _failed(path, _tool_missing(missing)), ""
+        except (ToolMissing, OptionError) as caught:
+            return _failed(path, _not_begun(caught)), ""
         if decision.state is not State.PENDING:
             return _decided(decision, source_digest, size), ""
         key = _key(converter, decision, source_digest)
@@ -132,8 +132,8 @@ class Converters:
             return found
         try:
             return self._convert(converter, path, source_fd, source_digest, cancel)
-        except ToolMissing as missing:
-            return _failed(path, _tool_missing(missing))
+        except (ToolMissing, OptionError) as caught:
+            return _failed(path, _not_begun(caught))
         except (Cancelled, StaleSource):
             raise
         except RomfsError as refused:  # of the cache: others may write to it now
@@ -233,8 +233,10 @@ def _copy(fd: int, target: Path, path: str, digest: str) -> int:
     return offset
 
 
-def _tool_missing(missing: ToolMissing) -> Diagnostic:
-    return error("tool-missing", missing.line, missing.detail)
+def _not_begun(caught: ToolMissing | OptionError) -> Diagnostic:
+    if isinstance(caught, OptionError):
+        return error("options", str(caught))
+    return error("tool-missing", caught.line, caught.detail)
 
 
 def _io(caught: OSError, cache: Path) -> Diagnostic:

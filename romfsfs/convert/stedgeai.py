@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from romfsfs.convert.admission.models import NEURAL_ART_MAGIC, look_into, suffix
-from romfsfs.convert.options import FileOptions, described, file_digest, profile_file
+from romfsfs.convert.options import FileOptions, OptionError, described, file_digest, profile_file
 from romfsfs.convert.types import (
     Decision,
     Diagnostic,
@@ -80,10 +80,6 @@ class Settings(NamedTuple):
     pool: str
 
 
-class SettingsError(ValueError):
-    """The user's profile or pool file cannot be used: why."""
-
-
 class NeuralArtConverter:
     """Models for the N6's NPU, by ST's tool."""
 
@@ -120,11 +116,8 @@ class NeuralArtConverter:
             if model.npu:  # of another camera: no compiler takes it
                 return unchanged(path)
         tool = find_tool(self._options.stedgeai)
-        try:
-            chosen = self._options.for_path(path)
-            settings = make_settings(self._npu.profile, chosen)
-        except SettingsError as caught:
-            return refused(path, error("options", str(caught)))
+        chosen = self._options.for_path(path)
+        settings = make_settings(self._npu.profile, chosen)
         core = core_folder(tool, self._options.stedgeai)
         more = (*settings, *(chosen.arguments or ()))
         parameters = (_identity(tool), core, self._npu.target, _kind(path), *more)
@@ -132,11 +125,8 @@ class NeuralArtConverter:
 
     def convert(self, job: Job) -> Product:
         tool = find_tool(self._options.stedgeai)
-        try:
-            chosen = self._options.for_path(job.path)
-            settings = make_settings(self._npu.profile, chosen)
-        except SettingsError as caught:
-            return Product(None, (error("options", str(caught)),), cacheable=False)
+        chosen = self._options.for_path(job.path)
+        settings = make_settings(self._npu.profile, chosen)
         # The tool tells formats by suffix, and does not know `.lite`.
         model = job.source.rename(job.folder / f"model{_kind(job.path)}")
         (job.folder / _PROFILE).write_text(settings.profile, "utf-8")
@@ -253,7 +243,7 @@ def _identity(tool: Path) -> str:
 
 
 def make_settings(ours: str, chosen: FileOptions) -> Settings:
-    """The files to give to the tool: our profile and pools, or the user's. SettingsError.
+    """The files to give to the tool: our profile and pools, or the user's. OptionError.
 
     ours: what our profile is called. `%` in the compiler options becomes `--optimization N`, as in
     the IDE. A user's profile may name its own pool file, relative to itself; the option `mpool`
@@ -270,7 +260,7 @@ def make_settings(ours: str, chosen: FileOptions) -> Settings:
         if isinstance(named, str) and not chosen.mpool:
             pool = _read(where.parent / named)
     elif profile != ours:
-        raise SettingsError(f"there is no profile {profile}, only {ours}; or give NAME@FILE")
+        raise OptionError(f"there is no profile {profile}, only {ours}; or give NAME@FILE")
     else:
         entry = json.loads(_ours("neural_art.json"))
         document = {"Globals": {}, "Profiles": {profile: entry}}
@@ -287,7 +277,7 @@ def _entry(document: Any, profile: str, where: Path) -> dict[str, Any]:
     entry = profiles.get(profile) if isinstance(profiles, dict) else None
     if not isinstance(entry, dict):
         has = ", ".join(map(str, profiles)) if isinstance(profiles, dict) else "none"
-        raise SettingsError(f"{where} has no profile {profile}; it has {has}")
+        raise OptionError(f"{where} has no profile {profile}; it has {has}")
     return entry
 
 
@@ -296,7 +286,7 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as caught:
-        raise SettingsError(f"{path} is not JSON: {caught}") from None
+        raise OptionError(f"{path} is not JSON: {caught}") from None
 
 
 def _read(path: Path) -> str:
@@ -304,9 +294,9 @@ def _read(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             text = file.read(_MAX_SETTINGS_BYTES + 1)
     except (OSError, UnicodeDecodeError) as caught:
-        raise SettingsError(f"{path} cannot be read: {caught}") from None
+        raise OptionError(f"{path} cannot be read: {caught}") from None
     if len(text) > _MAX_SETTINGS_BYTES:
-        raise SettingsError(f"{path} is too large for a settings file")
+        raise OptionError(f"{path} is too large for a settings file")
     return text
 
 

@@ -203,11 +203,12 @@ class Converter(Protocol):
         ...
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
-        """What is to be done with it. Runs no tool; ToolMissing when the tool is not there."""
+        """What is to be done with it. Runs no tool; ToolMissing when the tool is not there,
+        OptionError for a file of the user's that it cannot be given."""
         ...
 
     def convert(self, job: Job) -> Product:
-        """Do it. ToolMissing, OSError, Cancelled."""
+        """Do it. ToolMissing, OptionError, OSError, Cancelled."""
         ...
 
 

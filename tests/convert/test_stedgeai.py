@@ -13,6 +13,7 @@ import pytest
 from convert_helpers import camera, convert, lookup, open_bytes, stored_bytes, tflite
 
 from romfsfs.convert import Conversion, Converters, State, stedgeai
+from romfsfs.convert.options import OptionError
 from romfsfs.convert.types import Figures
 from romfsfs.system.runner import Outcome
 
@@ -365,10 +366,10 @@ def test_settings_that_cannot_be_used(tmp_path, content, profile, said):
     path = tmp_path / "my.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(stedgeai.SettingsError) as caught:
+    with pytest.raises(OptionError) as caught:
         stedgeai.make_settings("a", stedgeai.FileOptions(profile=f"{profile}@{path}"))
     assert str(caught.value) == said.format(path=path)
-    with pytest.raises(stedgeai.SettingsError) as caught:
+    with pytest.raises(OptionError) as caught:
         stedgeai.make_settings("default", stedgeai.FileOptions(profile="big"))
     assert str(caught.value) == ("there is no profile big, only default; or give NAME@FILE")
 

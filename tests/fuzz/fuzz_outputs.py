@@ -10,6 +10,7 @@ from fuzz_images import SCRATCH
 
 from romfsfs.convert import Diagnostic, FileOptions, script, stedgeai, types, vela
 from romfsfs.convert.flatbuffer import Model
+from romfsfs.convert.options import OptionError
 from romfsfs.devices.bootloader import dfu_util
 from romfsfs.errors import printable
 from romfsfs.system import runner
@@ -57,6 +58,6 @@ def settings(data: bytes) -> None:
             FileOptions(profile=f"default@{profile}"),
             FileOptions(mpool=str(pool)),
         ):
-            with contextlib.suppress(stedgeai.SettingsError):
+            with contextlib.suppress(OptionError):
                 made = stedgeai.make_settings("default", options)
                 assert len(made.profile) + len(made.pool) < 20 * len(data) + (64 << 10)
