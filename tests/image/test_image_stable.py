@@ -249,6 +249,24 @@ def test_a_deleted_secret_is_cleared_where_its_block_is_rewritten() -> None:
     assert b"hunter2" not in image
 
 
+def test_of_a_large_deleted_file_only_the_blocks_that_change_anyway_are_cleared() -> None:
+    """At both of its ends; what lies between is left as it is, which costs no erasing."""
+    old: Tree = {
+        "a.py": b"A" * 3000, "big.txt": b"S" * 20_000, "z.py": b"Z" * 200, "m.bin": b"M" * 90_000,
+    }  # fmt: skip
+    base = fresh(old)
+    new = {**old, "z.py": b"z" * 200}
+    del new["big.txt"]
+    image, layout = edit(base, old, new)
+    assert layout.stable
+    end = read_image(base).root.children[1].record.end
+    last = end // BLOCK * BLOCK
+    assert 4 * BLOCK < last < end
+    assert image[BLOCK:last] == base[BLOCK:last] == b"S" * (last - BLOCK)
+    assert b"S" not in image[:BLOCK] + image[last:]
+    assert changed_blocks(base, image) == [0, last // BLOCK]
+
+
 def test_a_change_that_changes_nothing_is_the_same_image() -> None:
     tree = random_tree(random.Random(5), 40)
     base = fresh(tree)
