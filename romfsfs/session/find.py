@@ -201,7 +201,9 @@ def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) 
         raise UsageError(
             "there is no session for it: it has not been mounted yet",
             where=source,
-            next_step=f"romfsfs mount {shell_word(source)} DIR" + (slot and f" --slot {slot}"),
+            next_step=f"romfsfs mount {shell_word(source)} DIR"
+            + (f" --partition {partition}" if partition else "")
+            + (slot and f" --slot {slot}"),
         )
     return as_found(Session.load(folder))
 

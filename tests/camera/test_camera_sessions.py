@@ -212,6 +212,8 @@ def test_what_is_said_of_the_second_partition_names_it(rig: Rig, connect: Connec
                   PartitionConfig(1024 * KIB, 16, kind="mram", word=16, min_write=16))  # fmt: skip
     images = {n: make_image("OPENMV_AE3", n, notes_txt=b"%d" % n) for n in (0, 1)}
     camera = connect("OPENMV_AE3", partitions=partitions, images=images)
+    nothing_yet = rig.run("log", camera.port, "--partition", 1).error
+    assert nothing_yet.endswith(f"; romfsfs mount {camera.port} DIR --partition 1")
     for number in (0, 1):
         cam = rig.mount(camera.port, "--partition", number)
         (cam / "notes.txt").write_bytes(b"edited %d" % number)
