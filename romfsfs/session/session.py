@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from romfsfs.boards import parse_board
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.keep.base_image import BaseImage, open_base
@@ -265,6 +266,15 @@ class Session:
             way_on = f"romfsfs recover {settings.info.argument}"
             message = f"a commit was interrupted; finish it with: {way_on}"
             notes.append(Problem("interrupted", "", message, WARNING))
+        if settings.tree.board is not None:
+            board, number = parse_board(settings.tree.board)
+            is_for = settings.info.board, settings.info.partition
+            if is_for != (board.name, is_for[1] if number is None else number):
+                message = (
+                    f"its board, {settings.tree.board}, does not count: what is here is for "
+                    f"{is_for[0]}, partition {is_for[1]}"
+                )
+                notes.append(Problem("options", OPTIONS_NAME, message, INFO))
         for rule in settings.tree.rules:
             if not any(rule.names(entry.source) for entry in plan.files.values()):
                 message = f'no file is named by ["{rule.pattern}"]'

@@ -179,6 +179,19 @@ def test_a_pattern_that_names_nothing_is_noted(desk: Desk) -> None:
     assert (note.severity, note.text) == ("info", 'romfs.toml: no file is named by ["*.bim"]')
 
 
+def test_a_board_that_something_else_overrides_is_noted(desk: Desk) -> None:
+    """A camera that is another one, or --board."""
+    desk.open(board="OPENMV_AE3")
+    for named, noted in (("OPENMV_AE3", False), ("OPENMV_AE3:1", True), ("OPENMV_N6", True)):
+        desk.write("romfs.toml", f'board = "{named}"\n'.encode())
+        found = [(p.severity, p.text) for p in desk.session.status().problems if p.path]
+        said = (
+            f"romfs.toml: its board, {named}, does not count: what is here is for OPENMV_AE3, "
+            "partition 0"
+        )
+        assert found == [("info", said)] * noted
+
+
 def test_the_second_partition_of_a_board(desk: Desk) -> None:
     desk.open()
     desk.write("romfs.toml", b'board = "OPENMV_AE3:1"\n')
