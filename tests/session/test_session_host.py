@@ -311,3 +311,116 @@ def test_options_that_change_have_everything_converted_that_they_touch(
     settled(host)
     assert "A lib/app.py -> app.mpy" in host.status_text(no_writers)
     assert host.file_state("lib/app.py") == b"ready"
+
+
+# -- who sees no terminal, and what is shown of the log
+
+
+class Told:
+    """A notifier that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[object, ...]] = []
+
+    def failed(self, path: str, message: str) -> None:
+        self.said.append(("failed", path, message))
+
+    def ended(self, changes: int) -> None:
+        self.said.append(("ended", changes))
+
+    def close(self) -> None:
+        self.said.append(("close",))
+
+
+@pytest.mark.parametrize(
+    ("begun", "words", "edits", "said"),
+    [
+        (True, [], 2, [("close",), ("ended", 2)]), (True, [], 0, [("close",)]),
+        (False, [], 2, [("close",)]), (True, ["discard"], 2, [("close",)]),
+        (True, ["discard", "keep\n"], 1, [("close",), ("ended", 1)]),
+    ],
+)  # fmt: skip
+def test_edits_that_a_mount_leaves_are_told_of(
+    desk: Desk, begun: bool, words: list[str], edits: int, said: list[tuple[object, ...]]
+) -> None:
+    """Not where it never began, and not where they are dropped."""
+    desk.open(board="OPENMV4")
+    told = Told()
+    host = SessionHost(desk.session, False, lambda: on(desk.device), told)
+    host.start(resumed=False)
+    host.tells_end = begun
+    for word in words:
+        host.control(word, no_writers)
+    for number in range(edits):
+        desk.write(f"{number}.txt", b"1")
+    host.close()
+    assert told.said == said
+    for fd in (host.work_fd, host.hidden_fd):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_a_failure_is_told_of_and_logged_once(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.open(board="OPENMV4")
+    told = Told()
+    host = SessionHost(desk.session, False, lambda: on(desk.device), told)
+    host.start()
+    with caplog.at_level(logging.INFO, "romfsfs.session.service"):
+        desk.write("bad.py", b"def f(:  # told of\n")
+        host.changed("bad.py")
+        settled(host)
+        desk.write("good.py", b"x = 1\n")
+        host.changed("good.py")
+        settled(host)
+    host.close()
+    (failed, closed) = told.said
+    assert failed[:2] == ("failed", "bad.py")
+    assert closed == ("close",)
+    [size] = [each.size for each in desk.session.status().entries if each.path == "good.py"]
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", f"bad.py: {failed[2]}"), ("INFO", f"good.py is good.mpy, {size} bytes"),
+    ]  # fmt: skip
+
+
+def test_a_word_that_is_none(host: SessionHost) -> None:
+    with pytest.raises(UsageError) as refused:
+        host.control(" now \n", no_writers)
+    assert refused.value.line == "unknown command 'now' (.romfs/ctl); write: commit"
+
+
+def test_the_end_of_the_log_is_shown(host: SessionHost) -> None:
+    log = host.session.folder.log
+    assert host.log_file == log
+    assert host.log_text() == ""
+    for size in (1, 65535, 65536, 65537, 200_000):
+        data = b"a" * (size - 1) + b"\xe9"
+        log.write_bytes(data)
+        assert host.log_text() == data[-65536:].decode(errors="replace")
+
+
+def test_what_was_touched_is_remembered_up_to_a_limit(host: SessionHost) -> None:
+    host.status_text(no_writers)
+    host._outdated(["a", "b"])
+    assert host._touched == {"a", "b"}
+    host._outdated(f"{number}" for number in range(9_998))
+    assert host._touched is not None
+    assert len(host._touched) == 10_000
+    host._outdated(["more"])
+    assert host._touched is None
+    host.status_text(no_writers)
+    assert host._touched == set()
+    host._outdated()
+    assert host._touched is None
+
+
+def test_a_mount_that_is_only_read_is_looked_at_as_a_whole(desk: Desk) -> None:
+    """Commands change its tree beside it, and tell it nothing."""
+    desk.open(board="OPENMV4")
+    for read_only in (True, False):
+        host = SessionHost(desk.session, read_only, lambda: on(desk.device))
+        host.start(resumed=False)
+        host.status_text(no_writers)
+        desk.write(f"{read_only}/new.txt", b"1")
+        host.changed("elsewhere/x")
+        assert (f"A {read_only}/new.txt" in host.status_text(no_writers)) is read_only
+        host.close()
