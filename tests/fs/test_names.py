@@ -40,10 +40,10 @@ def only(tmp_path: Path) -> Iterator[Desk]:
 
 def test_what_is_made_and_removed(desk: Desk) -> None:
     files = desk.files
-    assert files.mkdir("/new", 0o40751) == 0
-    assert stat.S_IMODE((desk.work / "new").stat().st_mode) == 0o751
-    assert files.mknod("/new/f", stat.S_IFREG | 0o640, 0) == 0
-    assert stat.S_IMODE((desk.work / "new/f").stat().st_mode) == 0o640
+    assert files.mkdir("/new", 0o40777) == 0
+    assert stat.S_IMODE((desk.work / "new").stat().st_mode) == 0o777, "the kernel applied the mask"
+    assert files.mknod("/new/f", stat.S_IFREG | 0o666, 0) == 0
+    assert stat.S_IMODE((desk.work / "new/f").stat().st_mode) == 0o666
     assert desk.told() == ["changed new", "changed new/f"]
     refused(errno.EEXIST, lambda: files.mknod("/new/f", stat.S_IFREG | 0o640, 0))
     for kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK):

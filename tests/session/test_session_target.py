@@ -186,9 +186,17 @@ class TestFile:
         )
 
     def test_no_image_is_left_there(self, device: Counted) -> None:
-        report = FileTarget(device).write(None, None, Held(digest_bytes(IMAGE), len(IMAGE)))
+        target = FileTarget(device)
+        for image in (None, base_path(device)):
+            with pytest.raises(TargetChanged):
+                target.write(image, None, Held(digest_bytes(OTHER), len(OTHER)), never_told)
+        report = target.write(None, None, Held(digest_bytes(IMAGE), len(IMAGE)))
         assert replace(report, seconds=0.0) == cleared("the file is gone, as it was before")
         assert not os.path.exists(device.path)
+
+
+def never_told(phase: str, done: int, total: int) -> None:
+    raise AssertionError  # nothing is written that will not take the file's place
 
 
 def cleared(note: str) -> Any:
