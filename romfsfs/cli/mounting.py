@@ -277,7 +277,7 @@ def _after(output: Output, session: Session, how: str) -> None:
     """The mount is gone: what becomes of the work tree."""
     if how == "discard":
         try:
-            dropped = revert(session)
+            dropped = revert(session) if session.has_work or session.interrupted else []
         except DeviceError:  # what was interrupted is finished first
             source = session.info.argument
             output.note("it is unmounted, and the edits are kept; to drop them later: romfsfs "

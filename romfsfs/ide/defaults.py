@@ -173,8 +173,6 @@ def _zip_version(archive: Zip) -> Version | None:
 def _in_folder(folder: Path, board: Board, partition: int) -> Iterator[DefaultImage]:
     """In a resource folder, its `firmware`, or a board's folder itself; and in zips beside them."""
     for root in (folder, folder / "firmware", folder / "share" / "qtcreator" / "firmware"):
-        if not root.is_dir():
-            continue
         version = _version_in(root / "settings.json", _STATED)
         version = version or _version_in(root / "firmware.txt", _VERSION)
         names = [str(path.relative_to(root)) for path in root.glob("*/romfs*.img")]

@@ -130,9 +130,9 @@ def previous(folder: SessionFolder, info: SessionInfo) -> HistoryEntry:
         before = [entry for entry in known if entry.number < number and _image(entry) != last]
         if before:
             return before[-1]
+    others = f"any image of the log, a later one too: romfsfs undo {info.argument} --to N; "
     raise RomfsError(
         "there is no earlier image to go back to",
         where=info.name,
-        next_step=f"any image of the log, a later one too: romfsfs undo "
-        f"{info.argument} --to N; romfsfs log {info.argument}",
+        next_step=(others if len(known) > 1 else "") + f"romfsfs log {info.argument}",
     )

@@ -61,7 +61,7 @@ def undo(
             refuse_unfinished(session)
         else:
             recovered = recover_locked(session, target, mounted=mounted, progress=progress)
-        if number is not None:
+        if number is not None or not history.entries(session.folder):
             undo_target(session, number)
         wait_for_writers(session, mounted.writers)
         if session.has_work and not session.status().clean:
