@@ -33,7 +33,7 @@ COMMANDS = {
     "undo": ("sessions", "Write the previous image back."),
     "log": ("sessions", "The images read and committed so far."),
     "sessions": ("unfinished", "Sessions with their targets, mounts and edits."),
-    "recover": ("unfinished", "Finish or roll back an interrupted commit."),
+    "recover": ("unfinished", "Finish or roll back an interrupted write."),
     "new": ("images", "Make an empty image for a board."),
     "build": ("building", "Make images from a directory, in one go."),
     "ls": ("reading", "List an image or a camera."),

@@ -1,4 +1,4 @@
-"""Commands on all sessions: `sessions` lists them, `recover` ends interrupted commits."""
+"""Commands on all sessions: `sessions` lists them, `recover` ends interrupted writes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from romfsfs.session.connect import session_device
 from romfsfs.session.find import as_found, find_session, is_stuck, no_answer
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
+from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover as recover_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
@@ -40,7 +41,7 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
     records = [_session_record(session) for session in known]
     output.json(records)
     for session, record in zip(known, records, strict=True):
-        state = "interrupted commit" if record["interrupted"] else record["state"]
+        state = f"interrupted {_kind(session)}" if record["interrupted"] else record["state"]
         if session.folder.changed_by() is not None:
             state = "being changed"
         state += _of_its_file(session.info)
@@ -69,6 +70,14 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
         drop(session.folder, session.info.name)
         output.say(f"{session.info.title}: forgotten")
     return EXIT_OK
+
+
+def _kind(session: Session) -> str:
+    """What was interrupted: a commit, an undo, a push."""
+    try:
+        return Record.load(session.folder).kind
+    except (OSError, RomfsError):  # it ended meanwhile; or `recover` says what is wrong with it
+        return "write"
 
 
 def _of_its_file(info: SessionInfo) -> str:
@@ -133,5 +142,5 @@ def recover(
             continue
         output.say(f"{session.info.name}: {done or 'nothing to recover'}")
     if not pending:
-        output.say("no interrupted commit")
+        output.say("nothing to recover")
     return worst

@@ -181,6 +181,25 @@ def test_revert_names_what_it_brought_back(run: Run, session: Session, image: Pa
     assert not session.has_work
 
 
+def test_sessions_say_what_was_interrupted(
+    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(step: str) -> None:
+        if step == "switched":
+            raise Died
+
+    other = tmp_path / "other.img"
+    assert run("build", session.work, other, "--board", "OPENMV_N6")[0] == 0
+    assert run("revert", image, "--yes")[0] == 0
+    monkeypatch.setattr(steps, "on_step", die)
+    with pytest.raises(Died):
+        run("push", other, image)
+    assert f"{image}: interrupted push\n" in run("sessions")[1]
+
+
 def test_an_interrupted_commit_is_shown_and_recovered(
     run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +224,7 @@ def test_an_interrupted_commit_is_shown_and_recovered(
     code, out, _ = run("recover")
     assert code == 0
     assert out == f"{image}: finished\n"
-    assert run("recover")[1] == "no interrupted commit\n"
+    assert run("recover")[1] == "nothing to recover\n"
     assert run("cat", image, "a.txt")[1] == "edited\n"
     assert json.loads(run("status", image, "--json")[1])["clean"] is True
 
