@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import DeviceAbsent, RomfsError, UsageError, shell_word
+from romfsfs.errors import DeviceAbsent, RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.session.connect import device, known_session, unplugged_session
 from romfsfs.session.keep.folder import find_mounted, folder_of, mounted_folders
 from romfsfs.session.rebase.transaction import Mounted
@@ -46,7 +46,14 @@ class Found(NamedTuple):
             if away is not None:
                 raise away
             return []
-        listed = (self.mountpoint / ".romfs" / "writers").read_bytes()
+        try:
+            listed = (self.mountpoint / ".romfs" / "writers").read_bytes()
+        except FileNotFoundError:
+            raise SessionBusy(
+                "it was unmounted just now",
+                where=str(self.mountpoint),
+                next_step="repeat the command",
+            ) from None
         return [os.fsdecode(path) for path in listed.split(b"\0") if path]
 
 

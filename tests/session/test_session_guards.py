@@ -19,10 +19,11 @@ from test_session_faults import flash_desk, push_image
 
 from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.image.writer import encode
+from romfsfs.session.find import Found
 from romfsfs.session.keep import base_image, history, steps
 from romfsfs.session.keep.locks import Lock, holder_of
 from romfsfs.session.rebase import target as targets
-from romfsfs.session.rebase.commit import commit_to
+from romfsfs.session.rebase.commit import commit, commit_to
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
@@ -249,3 +250,14 @@ def test_temporary_files_of_killed_processes_go_and_no_others(edited: Desk, oper
     gone = old[1:] if operation == "open" else old
     assert [path.name for path in gone if path.exists()] == []
     assert all(path.exists() for path in (*kept, busy))
+
+
+def test_a_mount_that_goes_while_it_is_asked_for_open_files(edited: Desk, tmp_path: Path) -> None:
+    """It said that a folder is missing, to be made where the mount had been."""
+    (tmp_path / "cam").mkdir()
+    with pytest.raises(SessionBusy) as refused:
+        commit(
+            edited.session, edited.device, mounted=Found(edited.session, tmp_path / "cam").mounted
+        )
+    assert refused.value.line == f"it was unmounted just now ({tmp_path}/cam); repeat the command"
+    assert not edited.session.interrupted
