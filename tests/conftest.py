@@ -57,8 +57,10 @@ def _make_environment_known() -> None:
 
 
 _make_environment_known()
-# How long one example takes says how busy the machine is.
-hypothesis.settings.register_profile("romfsfs", deadline=None)
+# How long examples take says how busy the machine is.
+hypothesis.settings.register_profile(
+    "romfsfs", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("romfsfs")
 
 

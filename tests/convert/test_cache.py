@@ -393,3 +393,19 @@ def test_compilers_without_the_executable_bit_run_from_a_copy(tmp_path, cache, m
     assert synced == [copy.stat().st_ino]  # or a power cut leaves half a program, for good
     assert script.executable(plain, cache / "tools") == copy
     assert script.executable(copy, cache / "tools") == copy
+
+
+def test_links_that_a_tool_left_go_and_what_they_lead_to_stays(tmp_path, cache):
+    """At once, however new they are."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_bytes(b"precious")
+    convert(Converters(Target(), cache), tmp_path, "app.py", SOURCE)
+    places = [cache / "work" / "a", cache / "locks" / "b", cache / "results" / "00" / "c"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(victim)
+    Cache(cache).trim(1 << 30)
+    assert [place.is_symlink() for place in places] == [False] * 3
+    assert (victim / "file").read_bytes() == b"precious"
+    assert len(entries(cache)) == 2

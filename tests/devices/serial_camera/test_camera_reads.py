@@ -196,7 +196,7 @@ def test_of_records_only_what_is_looked_at_is_sent(clock: Clock) -> None:
         assert buffer[1999] == DATA[1999]
     assert talk.asked == [(0, 300), (1000, 300), (1300, 300), (1600, 300), (1999, 1), ("end", 0)]
     assert talk.events == ["start", "finish"]
-    talk = Talk(clock, window(), {0: b"", 1: b"x" * 104})
+    talk = Talk(clock, window(), {0: b"", 1: b"x" * 150})
     with records_of(talk, talk.window, 100) as buffer:  # type: ignore[arg-type]
         assert buffer[0] == 0
     assert talk.asked == [*[(0, 100), "newline"] * 2, (0, 100), ("end", 0)]

@@ -295,6 +295,10 @@ def test_a_restart_is_confirmed(clock: Clock) -> None:
     assert camera.took() == [b"\r\x02", b"\x04"]
     assert clock.now == before
     assert repl.busy
+    answers[b"\r\x02"] = b""  # its prompt is waited for, and not for ever
+    repl.restart()
+    assert clock.now == pytest.approx(before + 2.03)
+    camera.took()
     answers[b"\x04"] = b"\r\n>>> "
     with pytest.raises(DeviceLost) as caught:
         repl.restart()
