@@ -17,6 +17,8 @@ from romfsfs.simulator import Simulator
 from romfsfs.simulator.config import PartitionConfig
 
 HERE = Path(__file__).parent / "transcripts"
+#: many commands, one after the other
+pytestmark = pytest.mark.timeout(600)
 Connect = Callable[..., Simulator]
 
 

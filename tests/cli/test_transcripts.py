@@ -21,6 +21,8 @@ from romfsfs.session.keep import steps
 from romfsfs.session.session import Session
 
 HERE = Path(__file__).parent / "transcripts"
+#: many commands, one after the other
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("name", stories(HERE / "plain"))

@@ -92,6 +92,25 @@ def test_systemd_takes_the_units(tmp_path: Path, home: Path, folder: str) -> Non
         assert not complaints, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("folder", "below", "place"),
+    [
+        ("/me/cams", "/me/cams", "/me/cams/%i"),
+        ("/me/my cams 100%", '"/me/my cams 100%%"', '"/me/my cams 100%%/%i"'),
+        ('/me/a"b$HOME', '"/me/a\\"b$$HOME"', '"/me/a\\"b$$HOME/%i"'),
+    ],
+)
+def test_the_unit_names_the_folder(home: Path, folder: str, below: str, place: str) -> None:
+    text = units(["/usr/bin/romfsfs", "-m", "a b"], Path(folder))[0].data.decode()
+    program = '/usr/bin/romfsfs -m "a b"'
+    assert [line for line in text.splitlines() if line.startswith("Exec")] == [
+        f"ExecStartPre=/bin/mkdir -p {place}",
+        f"ExecStart={program} automount --plugged /dev/%I --dir {below}",
+        f"ExecStop=-{program} -q umount --keep --lazy {place}",
+        f"ExecStopPost=-/bin/rmdir {place}",
+    ]
+
+
 def test_a_path_that_a_unit_cannot_say_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         units(["/bin/romfsfs"], tmp_path / "a\nExecStart=b")

@@ -219,6 +219,7 @@ def test_what_the_server_refuses_is_said(published: Published, status: int, why:
         published.server.statuses = [status] * 20
     with pytest.raises(RomfsError, match=why):
         found()
+    assert not places.is_known(), "nothing to list, even where the version is known"
     published.server.statuses = []
     published.publish("4.8.1", OPENMV_N6__0=IMAGE)
     assert found().read() == IMAGE

@@ -14,6 +14,8 @@ from romfsfs.image.writer import encode
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 
 HERE = Path(__file__).parent / "transcripts"
+#: many commands, one after the other
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_what_zoo_says(
