@@ -27,7 +27,7 @@ from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push, refuse_other_files
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked, refuse_unfinished
+from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
@@ -90,11 +90,10 @@ def commit(
     if options.tries:
         refuse_trial(device.info())
     with folder.lock_for_change(session.info.name, "commit"):
-        recovered = ""
-        if options.dry_run:
-            refuse_unfinished(session)
-        else:
-            recovered = recover_locked(session, target, mounted=mounted, progress=progress)
+        recovered = recover_locked(
+            session, target, dry_run=options.dry_run, mounted=mounted, progress=progress
+        )
+        if not options.dry_run:
             settle(folder)
         over = options.force and not target.unchanged_since(session.held())
 

@@ -51,29 +51,26 @@ def recover(
         return f"{done}; {note}" if note else done
 
 
-def refuse_unfinished(session: Session) -> None:
-    """RomfsError where something was interrupted, for a dry run, which finishes nothing."""
-    if session.interrupted:
-        raise RomfsError(
-            f"a {Record.load(session.folder).kind} was interrupted, which a dry run does not "
-            "finish",
-            where=session.info.name,
-            next_step=f"romfsfs recover {session.info.argument}",
-        )
-
-
 def recover_locked(
     session: Session,
     target: Target,
     *,
     rollback: bool = False,
+    dry_run: bool = False,
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> str:
-    """As `recover`, for whoever holds the session's lock."""
+    """As `recover`, for whoever holds the session's lock. RomfsError for a dry run, which finishes
+    nothing."""
     if not session.interrupted:
         return ""
     record = Record.load(session.folder)
+    if dry_run:
+        raise RomfsError(
+            f"a {record.kind} was interrupted, which a dry run does not finish",
+            where=session.info.name,
+            next_step=f"romfsfs recover {session.info.argument}",
+        )
     with target.alone():
         done = _recover(session, target, record, rollback, mounted, progress)
     log.info("%s of process %d: %s", record.kind, record.pid, done)

@@ -14,7 +14,7 @@ from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.read import base_of
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked, refuse_unfinished
+from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
@@ -56,11 +56,9 @@ def undo(
     """
     target, argument = options.target(device), session.info.argument
     with session.folder.lock_for_change(session.info.name):
-        recovered = ""
-        if dry_run:
-            refuse_unfinished(session)
-        else:
-            recovered = recover_locked(session, target, mounted=mounted, progress=progress)
+        recovered = recover_locked(
+            session, target, dry_run=dry_run, mounted=mounted, progress=progress
+        )
         if number is not None or not history.entries(session.folder):
             undo_target(session, number)
         wait_for_writers(session, mounted.writers)
