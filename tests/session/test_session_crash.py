@@ -211,7 +211,7 @@ def test_a_target_that_changed_after_the_crash_is_not_overwritten(
     desk.image.write_bytes(desk.image.read_bytes() + b"appended elsewhere")
     other.write_bytes(desk.image.read_bytes())
     session = Session.load(desk.session.folder)
-    assert recover(session, desk.device) == "rolled back"
+    assert recover(session, desk.device).startswith("given up")
     assert desk.image.read_bytes() == other.read_bytes()
     assert tree_of(desk.work) == edited
 

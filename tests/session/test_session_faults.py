@@ -537,3 +537,25 @@ def test_a_file_that_the_disk_does_not_give_is_named(
     with pytest.raises(OSError, match="Input/output error") as refused:
         commit(session, desk.device)
     assert os.path.basename(refused.value.filename) == name
+
+
+@pytest.mark.parametrize("step", ["recorded", "target-written"])
+@pytest.mark.parametrize("theirs", [encode({"theirs.txt": b"1"}), b"no image", None])
+def test_a_file_that_another_changed_after_a_crash_is_not_called_rolled_back(
+    desk: Desk, step: str, theirs: bytes | None
+) -> None:
+    """What the commit was to replace, with --force, is in the log: nobody else has it now."""
+    desk.open()
+    desk.write("a.txt", b"mine")
+    desk.image.write_bytes(unseen := encode({"unseen.txt": b"a week's work"}))
+    stop_at(step)
+    with pytest.raises(Stop):
+        desk.commit(force=True)
+    go_on()
+    desk.image.unlink()
+    if theirs is not None:
+        desk.image.write_bytes(theirs)
+    assert recover(desk.again().session, desk.device).startswith("given up, since it was changed")
+    found = desk.image.read_bytes() if desk.image.exists() else None
+    assert (found, (desk.work / "a.txt").read_bytes()) == (theirs, b"mine")
+    assert unseen in log_images(desk).values()

@@ -52,6 +52,10 @@ class Record:
         """The image that the target is to hold; None: no file."""
         return None if self.base.target_digest is None else folder.image(self.base.digest)
 
+    def image_before(self, folder: SessionFolder) -> Path | None:
+        """The image that the target held; None: there was no file."""
+        return None if self.before.digest is None else folder.image(self.before.digest)
+
     def is_switched(self, folder: SessionFolder) -> bool:
         """Whether the base is the new one already: what is left are our own books."""
         try:

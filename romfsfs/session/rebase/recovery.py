@@ -23,7 +23,7 @@ from romfsfs.system.files import Progress, digest_file, no_progress
 log = logging.getLogger(__name__)
 
 _FINISHED, _ROLLED_BACK = "finished", "rolled back"
-_GIVEN_UP = "given up, since another image was written to it meanwhile; your edits are kept"
+_GIVEN_UP = "given up, since it was changed elsewhere meanwhile; your edits are kept"
 
 
 def recover(
@@ -94,9 +94,13 @@ def _recover(
         if not rollback:
             finish(session, target, record, mounted.root)
             return _FINISHED
-    elif target.atomic:  # it is as it was, or somebody else's since
-        forget(folder)
-        return _ROLLED_BACK
+    elif target.atomic:
+        old = record.image_before(folder)
+        if (old is None or old.exists()) and target.holds(old):
+            forget(folder)
+            return _ROLLED_BACK
+        give_up(session, record)
+        return _GIVEN_UP
     elif _is_somebody_elses(session, target, record, progress):
         give_up(session, record)
         return _GIVEN_UP
@@ -146,9 +150,8 @@ def _is_somebody_elses(
 
 def _put_back(session: Session, target: Target, record: Record, progress: Progress) -> None:
     """Make the target hold what it held before, whatever that was."""
-    before = record.before
-    image = None if before.digest is None else session.folder.image(before.digest)
-    if image is not None and not (image.exists() and digest_file(image) == before.digest):
+    image = record.image_before(session.folder)
+    if image is not None and not (image.exists() and digest_file(image) == record.before.digest):
         raise RomfsError(
             "there is no image to roll back to",
             where=session.info.name,
