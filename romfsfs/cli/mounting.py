@@ -27,7 +27,7 @@ from romfsfs.cli.parameters import (
 from romfsfs.cli.reports import say_commit, wait_for
 from romfsfs.desktop.notify import Notifier, desktop_runs
 from romfsfs.desktop.programs import find_notifier, missing
-from romfsfs.errors import DeviceError, RomfsError, SessionBusy, UsageError, shell_word
+from romfsfs.errors import DeviceError, RomfsError, SessionBusy, UsageError, printable, shell_word
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import FILE_SYSTEM, unmount
@@ -113,7 +113,7 @@ def mount(
     if given["foreground"]:
         return
     name, *notes = lines
-    output.say(f"{name} is mounted at {directory}")
+    output.say(f"{printable(name)} is mounted at {printable(directory)}")
     if inside:
         notes.append("your shell is still in the folder below the mount; to enter the mount: cd .")
     for note in notes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from romfsfs.cli.output import Output, confirmed, count_text
 from romfsfs.devices.base import Tensor, WriteReport
 from romfsfs.devices.open import open_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
 from romfsfs.session.plan.problems import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
@@ -49,6 +49,7 @@ def say_warnings(output: Output, problems: Iterable[Problem], before: str = "") 
 
 def say_commit(output: Output, name: str, report: CommitReport) -> None:
     """What a commit did."""
+    name = printable(name)
     say_warnings(output, report.plan.problems)
     if report.recovered:
         output.say(f"{name}: interrupted before, now {report.recovered}")

@@ -58,7 +58,7 @@ def status(
     found = find_session(where, partition, slot, only_looks=True)
     if found.idle and not (follow or as_html):
         output.json(reports.idle_record(found.session))
-        output.show(f"{found.session.info.title}: not mounted, no edits\n")
+        output.show(f"{printable(found.session.info.title)}: not mounted, no edits\n")
         return EXIT_OK
     kind = ".json" if output.as_json else ".html" if as_html else ""
     look = found.session.look if follow else cache(found.session.look)
@@ -174,7 +174,7 @@ def commit(
     session = found.session
     if found.idle and elsewhere is None and not compact:
         output.json(reports.NOTHING_COMMITTED)
-        output.say(f"{session.info.title}: not mounted, no edits: nothing to commit")
+        output.say(f"{printable(session.info.title)}: not mounted, no edits: nothing to commit")
         return EXIT_OK
     options = CommitOptions(force, not no_reset, tries, slot, compact, dry_run)
     with output.progress() as progress:
@@ -203,7 +203,8 @@ def revert(
     """Bring PATHs, or everything, back to what was last read or committed."""
     found = find_session(where, partition, slot)
     if found.idle:
-        output.say(f"{found.session.info.title}: not mounted, no edits: nothing to revert")
+        title = printable(found.session.info.title)
+        output.say(f"{title}: not mounted, no edits: nothing to revert")
         return EXIT_OK
     wanted = _paths(found, paths)
     if not (wanted or yes or confirmed(output, f"Drop all edits of {found.session.info.name}?")):
@@ -249,7 +250,7 @@ def undo(
     output.json({"restored": entry.number, "digest": entry.digest, "write": write})
     _say_undone(output, session, done.before, entry)
     if report is not None:
-        output.say(f"{session.info.name}: {reports.write_text(report, entry.size)}")
+        output.say(f"{printable(session.info.name)}: {reports.write_text(report, entry.size)}")
 
 
 def _say_undone(

@@ -10,7 +10,7 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, confirmed
 from romfsfs.cli.parameters import JSON, PARTITION, SLOT, YES, where
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
 from romfsfs.session.connect import session_device
 from romfsfs.session.find import as_found, find_session, is_stuck, no_answer
 from romfsfs.session.keep.state import SessionInfo
@@ -46,7 +46,8 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
             state = "being changed"
         state += _of_its_file(session.info)
         mounted = f", mounted at {record['mountpoint']}" if record["mountpoint"] else ""
-        output.show(f"{session.info.title}: {state}{mounted}\n    {record['directory']}\n")
+        line = printable(f"{session.info.title}: {state}{mounted}")
+        output.show(f"{line}\n    {record['directory']}\n")
     if not records:
         output.say("no sessions")
     return EXIT_OK
@@ -68,7 +69,7 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
         if edited and not yes and not confirmed(output, question):
             return EXIT_FAILURE
         drop(session.folder, session.info.name)
-        output.say(f"{session.info.title}: forgotten")
+        output.say(f"{printable(session.info.title)}: forgotten")
     return EXIT_OK
 
 

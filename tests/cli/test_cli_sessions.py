@@ -320,6 +320,22 @@ def test_a_file_that_is_read_only_is_not_replaced(
     monkeypatch.undo()
 
 
+def test_a_target_whose_name_has_two_lines(run: Run, tmp_path: Path) -> None:
+    """It takes one, whichever command names it."""
+    image = tmp_path / "two\nlines.img"
+    image.write_bytes(encode({"a.txt": b"first"}))
+    session = session_for(FileDevice(image), str(image))
+    with session.folder.lock_for_mount(image.name):
+        make_ready(session, FileDevice(image))
+    shown = f"{tmp_path}/two\\nlines.img"
+    folder = f"    {session.folder.path}"
+    assert run("sessions")[1].splitlines() == [f"{shown}: clean", folder]
+    (session.work / "a.txt").write_text("edited")
+    assert run("commit", image)[1].startswith(f"{shown}: wrote ")
+    assert run("undo", image)[1].splitlines()[-1].startswith(f"{shown}: wrote ")
+    assert run("sessions", "--forget", image, "--yes")[1] == f"{shown}: forgotten\n"
+
+
 def test_a_conflict_is_one_problem(run: Run, session: Session, image: Path) -> None:
     (session.work / "app.py").write_text("x = 1\n")
     (session.work / "app.mpy").write_bytes(b"M\x06\x00\x1f")
