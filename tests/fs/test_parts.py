@@ -540,10 +540,9 @@ def test_renames_with_flags(tree: WorkTree, tmp_path: Path) -> None:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the system says of a mountpoint: nothing is there, until a test says so."""
-    said: dict[str, Any] = {"mount": None, "dead": False, "answers": True, "runs": []}
+    said: dict[str, Any] = {"mount": None, "dead": False}
     monkeypatch.setattr(mountpoint, "find_mount", lambda path: said["mount"])
     monkeypatch.setattr(mountpoint, "is_dead", lambda path: said["dead"])
-    monkeypatch.setattr(mountpoint, "answers", lambda path: said["answers"])
     monkeypatch.setattr(mountpoint, "check_device", lambda: None)
     return said
 
@@ -579,10 +578,6 @@ def test_where_can_be_mounted(table: dict[str, Any], tmp_path: Path) -> None:
     table["mount"] = mounted("fuse.romfsfs", place)
     assert prepared(place, nonempty=True) == (
         f"app.img is mounted there already ({place}); romfsfs umount '{place}'"
-    )
-    table["answers"] = False
-    assert prepared(place) == (
-        f"app.img is mounted there, and does not answer ({place}); romfsfs umount --lazy '{place}'"
     )
     table["mount"] = mounted("nfs", place)
     assert prepared(place, nonempty=True) == str(place)
