@@ -94,7 +94,7 @@ def test_every_offset_replaced_by_one_that_makes_trouble():
                 pass
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_random_damage(seed, count):
     source = random.Random(seed)
@@ -107,7 +107,7 @@ def test_random_damage(seed, count):
         pass
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200)
 @given(st.binary(max_size=400))
 def test_anything_behind_the_identifier(tail):
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from typing import Any
 
 import pytest
@@ -278,6 +279,12 @@ def test_names_against_what_is_on_the_camera() -> None:
     )]  # fmt: skip
     assert said("os.py", b"#" * (256 << 10) + b"uos") == hides
     assert said("os.py", b"#" * ((256 << 10) - 3) + b"uos") == []
+
+
+def test_looking_at_a_script_leaves_no_trace_in_python() -> None:
+    before = list(warnings.filters)
+    assert text_problem("a.py", "# é\nx = '\\d'\n".encode()) is None
+    assert warnings.filters == before
 
 
 def test_what_is_no_text_in_whole() -> None:
