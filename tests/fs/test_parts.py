@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.fs import control, guard, mountpoint, options
+from romfsfs.fs import binding, control, guard, mountpoint, options
 from romfsfs.fs.control import FIRST_HANDLE, Attributes, ControlDirectory
 from romfsfs.fs.guard import AskAgain, guarded
 from romfsfs.fs.handles import Handle, Handles
@@ -96,6 +96,31 @@ def test_what_libfuse_is_told(
         "fsname": "/a/my app.img", "use_ino": True, "volname": "my app.img",
     }  # fmt: skip
     assert options.fuse_options(libfuse, "/", **chosen)["volname"] == "romfsfs"
+
+
+@pytest.mark.parametrize(("version", "added"), [((2, 8), False), ((2, 9), True), ((2, 10), True)])
+def test_which_operations_libfuse_2_is_told_of(
+    version: tuple[int, int], added: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its own function is put back, however the mount ends."""
+    told: list[object] = []
+    library = SimpleNamespace(fuse_main_real="theirs")
+    module: Any = SimpleNamespace(_libfuse=library)
+
+    def fuse(operations: object, place: str, **how: object) -> None:
+        told.append((place, how, library.fuse_main_real))
+        raise RuntimeError(1)
+
+    monkeypatch.setattr(binding.sys, "platform", "linux")
+    monkeypatch.setattr(binding, "_Operations2", lambda adapter: adapter)
+    monkeypatch.setattr(binding, "main_2", lambda library: "ours")
+    monkeypatch.setattr(binding, "add_operations_of_29", lambda module: told.append("added"))
+    monkeypatch.setattr(binding, "fuse_class_of", lambda module, major: fuse)
+    with pytest.raises(RuntimeError):
+        binding.Binding("fusepy", module, version).run(None, "/m\udce9", {"a": True, "b": "\udce9"})
+    how = {"raw_fi": True, "encoding": "latin-1", "foreground": True, "a": True, "b": "\xe9"}
+    assert told == [*(["added"] if added else []), ("/m\xe9", how, "ours")]
+    assert library.fuse_main_real == "theirs"
 
 
 # -- the guard

@@ -397,6 +397,12 @@ class TestUndo:
         assert not (desk.work / "empty").exists()
         assert desk.session.status().clean
 
+    def test_a_number_that_is_not_there_is_said_before_anything_else(self, desk: Desk) -> None:
+        """Who drops his edits for it would have dropped them for nothing."""
+        desk.write("a.txt", b"mine")
+        with pytest.raises(UsageError, match="no image 99 in the log"):
+            undo(desk.session, desk.device, number=99, mounted=Mounted(None, lambda: ["a.txt"]))
+
     def test_a_number_that_is_not_there(self, desk: Desk) -> None:
         with pytest.raises(UsageError):
             undo(desk.session, desk.device, number=99)
