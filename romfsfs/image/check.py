@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from romfsfs.system.files import Progress
 
 _CHUNK = 1 << 20
+#: small files are read together; more would be read of the large one after them, and thrown away
+_WINDOW = 1 << 16
 #: from this many bytes on, two threads read (reading and hashing let go of the interpreter)
 _TWO_THREADS = 8 << 20
 
@@ -126,7 +128,7 @@ def _difference(what: str, path: str, offset: int) -> VerifyError:
 
 
 class _Reader:
-    """Compares files that follow each other in an image, in one pass of large reads."""
+    """Compares files that follow each other in an image, in one pass."""
 
     def __init__(
         self, fd: int, files: list[tuple[str, Extent]], digests: Mapping[str, str],
@@ -137,7 +139,7 @@ class _Reader:
         self.digests = digests
         self.open_source = open_source
         self.done = 0
-        self._image = FileBuffer(fd, window=_CHUNK)
+        self._image = FileBuffer(fd, window=_WINDOW)
 
     def run(self, cancel: Cancel | None, report: Callable[[], None] = lambda: None) -> None:
         """Compare all, or until `cancel` is set. `report` is called now and then. VerifyError; what

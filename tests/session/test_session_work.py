@@ -122,6 +122,29 @@ def test_a_commit_hashes_the_image_once_and_what_changed(tmp_path: Path, work: W
     assert desk.stored()["3.bin"] == random.Random(15).randbytes(MIB)
 
 
+def test_a_commit_reads_nothing_twice_for_the_small_files_between_large_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {}
+    for name, data in big_files(8).items():
+        files |= {f"{name}/model.bin": data, f"{name}/labels.txt": b"beside it"}
+    desk = Desk.with_image(tmp_path, files)
+    desk.open()
+    desk.write("0.bin/labels.txt", b"edited")
+    read = []
+    pread = os.pread
+
+    def counted(fd: int, count: int, offset: int) -> bytes:
+        data = pread(fd, count, offset)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    desk.commit()
+    # To hash the image, to compare it with the base, and the target with it.
+    assert sum(read) < (1 + 2 + 2) * desk.image.stat().st_size + 2 * MIB
+
+
 def test_the_log_is_written_without_reading_an_image_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
