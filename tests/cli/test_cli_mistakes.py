@@ -172,10 +172,13 @@ def test_a_phase_is_shown_when_it_has_itself_lasted(
     assert capsys.readouterr().err == "romfsfs: verifying 16 bytes\n"
     for second, phase, total in [(7.0, "converting", 9), (9.0, "converting", 9),
                                  (10.0, "erasing", 0), (12.0, "erasing", 0),
-                                (13.0, "trying", 1), (15.0, "trying", 1)]:  # fmt: skip
+                                (13.0, "trying", 1), (15.0, "trying", 1),
+                                (16.0, "copying", 2), (18.0, "copying", 2)]:  # fmt: skip
         now[0] = second
         progress(phase, 0, total)
-    assert capsys.readouterr().err == "romfsfs: converting\nromfsfs: erasing\nromfsfs: trying\n"
+    assert capsys.readouterr().err == (
+        "romfsfs: converting\nromfsfs: erasing\nromfsfs: trying\nromfsfs: copying 2 bytes\n"
+    )
 
 
 def test_a_new_image_is_made_where_it_was_said(place: Path) -> None:
