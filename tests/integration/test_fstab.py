@@ -14,6 +14,7 @@ import pytest
 
 from romfsfs.cli.app import COMMANDS
 from romfsfs.cli.fstab import with_mount
+from romfsfs.cli.mounting import mount
 from romfsfs.errors import shell_word
 from romfsfs.image.writer import encode
 
@@ -106,3 +107,29 @@ def test_a_user_has_his_own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert os.environ["HOME"] == str(tmp_path / "of-mine")
     with_mount(line, COMMANDS)
     assert os.environ["HOME"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "passed"),
+    [
+        ("ro", {"read_only": True}, ()),
+        ("ro,rw", {"read_only": False}, ()),
+        ("new", {"start_new": True}, ()),
+        ("commit_on_unmount", {"commit_on_unmount": True}, ()),
+        ("no_convert", {"no_convert": True}, ()),
+        ("notify", {"notify": True}, ()),
+        ("no_notify", {"notify": False}, ()),
+        ("board=AE3:1,slot=B", {"board": "OPENMV_AE3", "partition": 1, "slot": "B"}, ()),
+        ("partition=2,stedgeai=/opt", {"partition": 2, "stedgeai": "/opt"}, ()),
+        ("convert=*.py=no,align=64", {"convert": ("*.py=no",), "align": ("64",)}, ()),
+        ("optimise=Size,profile=p,mpool=m",
+         {"optimise": ("Size",), "profile": ("p",), "mpool": ("m",)}, ()),
+        ("nonempty,,noatime", {}, ("nonempty", "noatime")),
+    ],
+)  # fmt: skip
+def test_words_of_a_line_are_options_of_mount(
+    words: str, given: dict[str, object], passed: tuple[str, ...]
+) -> None:
+    usual = mount.make_context("mount", ["app.img", "cam"]).params
+    params = mount.make_context("mount", ["app.img", "cam", "-o", words]).params
+    assert params == usual | given | {"options": passed}
