@@ -23,6 +23,7 @@ from romfsfs.errors import (
     DeviceError,
     ImageFormatError,
     RomfsError,
+    UsageError,
     VerifyError,
 )
 from romfsfs.image.rules import DEFAULT_RULES
@@ -149,7 +150,7 @@ def said(kind: type[RomfsError], work: Callable[..., object], *arguments: object
 
 def test_every_refusal(path: Path, image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = path.parent
-    assert said(DeviceError, FileDevice, folder) == (
+    assert said(UsageError, FileDevice, folder) == (
         f"a folder, not an image file ({folder}); to make an image of it: romfsfs build FOLDER "
         "IMAGE --board BOARD"
     )
