@@ -188,6 +188,11 @@ def test_an_installed_ide_is_found_and_its_updated_copy_wins(
     assert opened("ide").name == str(updated / "models")
     monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(resources))
     assert resource_folders() == [resources]
+    monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", "~/absent")
+    with pytest.raises(UsageError) as caught:
+        resource_folders()
+    assert caught.value.line == "$ROMFSFS_IDE_RESOURCES is not a folder (~/absent)"
+    monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(resources))
     assert paths(opened("ide"), None) == MODELS
 
 
