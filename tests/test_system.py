@@ -270,6 +270,9 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
             f"neither a file nor a camera ({path}); give the name of a file; '-' is standard "
             "input or output"
         )
+    with pytest.raises(RomfsError, match="neither a file nor a camera"):
+        files.replace_atomically(tmp_path / "fifo").__enter__()
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "file", "link"]
 
 
 def test_a_folder_that_is_removed_is_named_or_not_there(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ _POLL = " import uselect\n p=uselect.poll()\n p.register(sys.stdin,1)\n"
 
 
 def write_loop(
-    kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool, cached: bool = False
+    kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool, cached: bool
 ) -> str:
     """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells.
     cached: see `Geometry`; what was erased or written is then dropped from the cache."""
