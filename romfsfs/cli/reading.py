@@ -175,7 +175,7 @@ def _lines(image: Image, long: bool, below: str) -> Iterator[str]:
     for path, node in walk(image):
         if not _below(path, below):
             continue
-        shown = path if path.isprintable() else printable(path)
+        shown = printable(path)
         if isinstance(node, DirNode):
             yield f"{'-':>10}  {'-':>10}  {shown}/" if long else shown + "/"
         elif isinstance(node, FileNode):
