@@ -683,3 +683,39 @@ def test_who_may_mount_for_others(
         f"allow_other is not allowed to ordinary users on this system ({conf}); add the line "
         f"user_allow_other to it: echo user_allow_other | sudo tee -a {conf}"
     )
+
+
+def test_who_can_mount_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, where there is the device; others, where they may use it and fusermount is there."""
+    there = {"device": True, "usable": True, "fusermount3": False, "fusermount": True}
+    user = [7]
+    monkeypatch.setattr(mountpoint.sys, "platform", "linux")
+    monkeypatch.setattr(mountpoint.os, "geteuid", lambda: user[0])
+    monkeypatch.setattr(mountpoint.os.path, "exists", lambda path: there["device"])
+    monkeypatch.setattr(mountpoint.os, "access", lambda path, mode: there["usable"])
+    monkeypatch.setattr(mountpoint, "find_on_path", lambda name: name if there[name] else None)
+    monkeypatch.setattr(mountpoint, "install_command", lambda: "install it")
+
+    def said() -> str:
+        try:
+            mountpoint.check_device()
+        except RomfsError as error:
+            return error.line
+        return ""
+
+    assert said() == ""
+    there |= {"fusermount3": True, "fusermount": False}
+    assert said() == ""
+    there["fusermount3"] = False
+    assert said() == "fusermount is not installed; install it"
+    there["usable"] = False
+    assert said() == "no permission to use /dev/fuse; sudo chmod a+rw /dev/fuse"
+    user[0] = 0
+    assert said() == ""
+    there["device"] = False
+    assert said() == (
+        "this system has no /dev/fuse; sudo modprobe fuse; in a container start it with --device "
+        "/dev/fuse --cap-add SYS_ADMIN"
+    )
+    monkeypatch.setattr(mountpoint.sys, "platform", "darwin")
+    assert said() == ""

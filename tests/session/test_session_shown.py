@@ -289,6 +289,13 @@ def test_the_page(status: Status) -> None:
     assert f"{clean.used:,} B used, no limit known" in shown
 
 
+def test_an_empty_file_has_no_bytes() -> None:
+    found = status_of(added("a.txt", size=0), base=base_of())
+    assert found.text().splitlines()[1] == "  A a.txt  0 B"
+    image = read_image(encode({"a.txt": b""}))
+    assert '<td class="size">0 B</td>' in page(found, base_of(), image, "x")
+
+
 def test_the_page_s_map() -> None:
     """Each stretch as wide as it is large; small ones of one kind are drawn together."""
     names = [f"{n}.txt" for n in range(4)]
