@@ -149,10 +149,10 @@ def left_behind(desk: Desk, said: str, answer: dict[str, Any]) -> str:
         for path in desk.base.rglob(pattern)
     ]
     running = []
-    for process in Path("/proc").glob("[0-9]*/cwd"):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if str(desk.base) in os.readlink(process):
-                running.append(process.parent.name)
+            if str(desk.base) in os.readlink(process / "cwd"):
+                running.append(process.name)
     return f"left behind: {left} {running}" if left or running else ""
 
 

@@ -52,10 +52,10 @@ def start(place: RealMount, *words: object, program: str = SLOW) -> subprocess.P
 
 def tools(place: RealMount) -> Iterator[int]:
     """The tools that run for this place: each works in a folder of its cache."""
-    for cwd in Path("/proc").glob("[0-9]*/cwd"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(cwd).startswith(str(place.base / "cache")):
-                yield int(cwd.parent.name)
+            if os.readlink(process / "cwd").startswith(str(place.base / "cache")):
+                yield int(process.name)
         except OSError:
             continue
 
