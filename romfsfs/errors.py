@@ -116,6 +116,12 @@ class UsageError(RomfsError):
     exit_code = EXIT_USAGE
 
 
+def file_exists(file: str | os.PathLike[str]) -> UsageError:
+    """For a file that is there and that nobody said to replace."""
+    next_step = "choose another name, or replace it with --force"
+    return UsageError("the file exists", where=os.fspath(file), next_step=next_step)
+
+
 class ConversionError(RomfsError):
     exit_code = EXIT_CONVERSION
     show_detail = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from romfsfs.cli.output import Output, confirmed, count_text
 from romfsfs.devices.base import Tensor, WriteReport
 from romfsfs.devices.open import open_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, file_exists, printable
 from romfsfs.session.plan.problems import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
@@ -27,8 +27,7 @@ def refuse_existing(*files: str | os.PathLike[str], force: bool) -> None:
     """UsageError for a file that is there and that nobody said to replace."""
     for file in files if not force else ():
         if os.path.isfile(file):
-            next_step = "choose another name, or replace it with --force"
-            raise UsageError("the file exists", where=os.fspath(file), next_step=next_step)
+            raise file_exists(file)
 
 
 STATUS_COLOURS = (

@@ -157,7 +157,9 @@ def relative(found: Found, path: str) -> str:
 @click.option(
     "--compact", is_flag=True, help="No gaps: the layout that the IDE writes, on cameras too."
 )
-@click.option("--force", is_flag=True, help="Overwrite a target that changed elsewhere.")
+@click.option(
+    "--force", is_flag=True, help="Replace a target that changed elsewhere; with --to, a file."
+)
 @SLOT
 @TRY
 @NO_RESET

@@ -459,17 +459,40 @@ def test_an_undo_that_is_refused_does_not_say_that_it_went_back(
         assert "uncommitted edits" in err
 
 
-def test_commit_to_a_file_that_is_no_image_asks(
+def test_commit_to_a_file_that_exists_asks(
     run: Run, session: Session, image: Path, tmp_path: Path
 ) -> None:
+    """An image too: no copy of it is kept."""
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("three years of work\n")
-    code, _, err = run("commit", image, "--to", thesis)
-    assert code == 4
-    assert f"({thesis}, offset 0x0); nothing was written; choose another name, or --force" in err
+    refused = (2, "", f"romfsfs: error: the file exists ({thesis}); choose another name, or "
+               "replace it with --force\n")  # fmt: skip
+    assert run("commit", image, "--to", thesis) == refused
     assert thesis.read_text() == "three years of work\n"
     assert run("commit", image, "--to", thesis, "--force")[0] == 0
-    assert run("commit", image, "--to", thesis)[0] == 0  # now it is an image: as build does
+    written = thesis.read_bytes()
+    assert run("commit", image, "--to", thesis) == refused
+    assert thesis.read_bytes() == written
+
+
+def test_a_commit_without_edits_says_that_the_target_changed(
+    run: Run, session: Session, image: Path, tmp_path: Path
+) -> None:
+    """It would be another image that is shipped."""
+    assert run("commit", image)[0] == 0
+    (session.work / "empty").mkdir()
+    assert run("commit", image)[0] == 0
+    (session.work / ".notes.swp").write_text("")
+    assert run("build", session.work, tmp_path / "other.img", "--board", "OPENMV4")[0] == 0
+    image.write_bytes((tmp_path / "other.img").read_bytes() + bytes(16))
+    for options in (), ("--dry-run",):
+        code, out, err = run("commit", image, *options)
+        assert (code, out) == (7, "")
+        assert err == (
+            f"romfsfs: error: the target changed elsewhere since it was read ({image}); mount it "
+            f"again to see what it holds; over the change: romfsfs commit {image} --force\n"
+        )
+    assert run("commit", image, "--force")[0] == 0
 
 
 def test_a_session_of_another_version_hides_no_other(

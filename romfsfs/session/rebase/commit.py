@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import CapacityError, UsageError
+from romfsfs.errors import CapacityError, UsageError, file_exists
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import Layout, canonical
 from romfsfs.session.keep.images import parse_fd
@@ -25,7 +25,7 @@ from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
-from romfsfs.session.rebase.push import PushOptions, push, refuse_other_files
+from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target import Held, Target, target_of
@@ -113,6 +113,8 @@ def commit(
             )  # fmt: skip
             base = session.base
             if made.encoded is None or (made.encoded.digest == base.digest and not over):
+                if not options.force and not target.unchanged_since(session.held()):
+                    raise target_changed(session, edited=False)
                 return CommitReport(
                     True, made.plan, made.shadow, base.size, base.digest, recovered=recovered
                 )
@@ -182,7 +184,7 @@ def commit_to(
     """Write what the work tree says to another target; the session stays as it is.
 
     What a camera held is kept in its own log first, as `push` does. source: what the target was
-    opened as. force: also over contents that are no image.
+    opened as. force: over a file that exists, of which no copy is kept, or over what is no image.
     """
     found, target, folder = device.info(), target_of(device), session.folder
     if options.tries:
@@ -193,6 +195,8 @@ def commit_to(
             where=found.name,
             next_step=f"romfsfs commit {session.info.argument}",
         )
+    if target.atomic and not options.force and not target.holds(None):
+        raise file_exists(found.name)
 
     def choose(plan: Plan, problems: list[Problem]) -> Layout:
         raise_problems(plan, problems)
@@ -214,8 +218,7 @@ def commit_to(
                 return _report(made, made.encoded, None)
             if target.atomic:
                 with target.alone():
-                    held = target.keep_copy(folder, progress)
-                    refuse_other_files(held, folder.found, found.name, options.force)
+                    held = target.keep_copy(folder, progress) if options.force else Held(None, 0)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
                 how = PushOptions(options.force, options.restart, options.tries, options.slot)

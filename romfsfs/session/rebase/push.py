@@ -210,11 +210,11 @@ def _before(
         give_up(session, interrupted)
     if looks:
         copy = session.folder.image(before.digest or "")
-        refuse_other_files(before, copy, session.info.name, options.force)
+        _refuse_other_files(before, copy, session.info.name, options.force)
     return before
 
 
-def refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
+def _refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
     """ImageFormatError where a target holds what is no image: a name that was mistyped must not
     cost a file. copy: of what it holds."""
     if force or held.digest is None:

@@ -283,14 +283,17 @@ def _add(
     history.add(folder, entry, since=record.logged)
 
 
-def target_changed(session: Session) -> TargetChanged:
+def target_changed(session: Session, *, edited: bool = True) -> TargetChanged:
     """The target is not what this session last read: the ways on."""
     source = session.info.argument
+    keep, drop = "mount it again to see what it holds", ""
+    if edited:
+        keep = f"write your edits to another file: romfsfs commit {source} --to FILE"
+        drop = f"; or drop them: romfsfs revert {source}"
     return TargetChanged(
         "the target changed elsewhere since it was read",
         where=session.info.name,
-        next_step=f"write your edits to another file: romfsfs commit {source} --to FILE; over the "
-        f"change: romfsfs commit {source} --force; or drop them: romfsfs revert {source}",
+        next_step=f"{keep}; over the change: romfsfs commit {source} --force{drop}",
     )
 
 
