@@ -15,7 +15,7 @@ from romfsfs.session.connect import session_device
 from romfsfs.session.find import as_found, find_session, is_stuck, no_answer
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
-from romfsfs.session.rebase.record import Record
+from romfsfs.session.rebase.record import interrupted_kind
 from romfsfs.session.rebase.recovery import recover as recover_session
 from romfsfs.session.session import Session
 from romfsfs.session.session import sessions as all_sessions
@@ -41,7 +41,9 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
     records = [_session_record(session) for session in known]
     output.json(records)
     for session, record in zip(known, records, strict=True):
-        state = f"interrupted {_kind(session)}" if record["interrupted"] else record["state"]
+        state = record["state"]
+        if record["interrupted"]:
+            state = f"interrupted {interrupted_kind(session.folder) or 'write'}"
         if session.folder.changed_by() is not None:
             state = "being changed"
         state += _of_its_file(session.info)
@@ -71,14 +73,6 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
         drop(session.folder, session.info.name)
         output.say(f"{printable(session.info.title)}: forgotten")
     return EXIT_OK
-
-
-def _kind(session: Session) -> str:
-    """What was interrupted: a commit, an undo, a push."""
-    try:
-        return Record.load(session.folder).kind
-    except (OSError, RomfsError):  # it ended meanwhile; or `recover` says what is wrong with it
-        return "write"
 
 
 def _of_its_file(info: SessionInfo) -> str:

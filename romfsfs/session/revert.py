@@ -16,6 +16,7 @@ from romfsfs.session.keep.settling import settle
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.shadow import SUPERSEDED, Change, ShadowEntry
 from romfsfs.session.plan.status import Status
+from romfsfs.session.rebase.record import interrupted_kind
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.sources import secure
 from romfsfs.session.rebase.transaction import Mounted
@@ -37,15 +38,17 @@ def revert(
     """Bring paths (all, if none is given) back to what was last read or committed; which changed.
 
     What was interrupted is finished first, for which `connect` opens the target, and `say` tells
-    how that went.
+    how that went. But where all edits are dropped, a commit of them is rolled back.
     root: the mountpoint when the session is mounted; SessionBusy if it is and that was not said.
     UsageError for a path that is neither in the work tree nor in the base. Not mounted and no
     path: the edits are dropped as a whole (files that are never packed stay), and the next mount
     reads the target anew.
     """
     if session.interrupted:
+        back = not paths and interrupted_kind(session.folder) == "commit"
         with connect(session) as device:
-            say(f"{session.info.name}: {recover(session, device, mounted=Mounted(root))}")
+            done = recover(session, device, rollback=back, mounted=Mounted(root))
+            say(f"{session.info.name}: {done}")
     if root is not None:
         with session.folder.lock_for_change(session.info.name):
             return _revert(session, paths, root)

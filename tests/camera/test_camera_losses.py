@@ -296,19 +296,23 @@ def test_a_camera_that_goes_silent(
     rig.ok("commit", "camera")
 
 
-def test_a_revert_finishes_the_commit_first(rig: Rig, connect: Connect) -> None:
-    """Else the edits would go, and the next command would bring half of them back."""
+@pytest.mark.parametrize("paths", [[], ["later.txt"]])
+def test_a_revert_ends_the_commit_first(rig: Rig, connect: Connect, paths: list[str]) -> None:
+    """Else the edits would go, and the next command would bring half of them back. What is dropped
+    as a whole does not get to the camera."""
     camera = connect("OPENMV4P", images={0: BEFORE})
     session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
     (session.work / "later.txt").write_text("not committed")
     camera.unplug()
-    done = rig.run("revert", "camera", "--yes")
+    done = rig.run("revert", "camera", *paths, "--yes")
     assert done.code == 5
     assert (session.work / "later.txt").exists()
     camera.replug()
-    assert "later.txt" in rig.ok("revert", "camera", "--yes")
+    said = rig.ok("revert", "camera", *paths, "--yes")
+    assert "later.txt" in said
+    assert ("finished" if paths else "rolled back") in said
     assert not session.interrupted
-    assert is_new(camera)
+    assert is_new(camera) if paths else bytes(camera.flash[0].content).startswith(BEFORE)
 
 
 HOLDS = """
@@ -417,7 +421,7 @@ def test_an_undo_says_what_it_went_back_to(rig: Rig, connect: Connect) -> None:
     assert len(history.entries(only_session().folder)) == 3
 
 
-@pytest.mark.parametrize("words", ["recover camera", "revert camera --yes"])
+@pytest.mark.parametrize("words", ["recover camera", "revert camera app.py"])
 def test_a_restart_that_nothing_confirms_is_told(
     rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:

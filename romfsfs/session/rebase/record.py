@@ -67,6 +67,14 @@ class Record:
         )
 
 
+def interrupted_kind(folder: SessionFolder) -> str:
+    """Of the transaction under way; '' if there is none, or none that can be read."""
+    try:
+        return Record.load(folder).kind
+    except (OSError, RomfsError):
+        return ""
+
+
 def forget(folder: SessionFolder) -> None:
     """The transaction is over, one way or the other. For certain, before its images may go."""
     if folder.record.exists():
