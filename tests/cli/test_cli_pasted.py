@@ -94,7 +94,7 @@ def test_what_is_suggested_of_a_session_means_its_image(
 ) -> None:
     image = place / IMAGE
     session_for(FileDevice(str(image)), str(image))
-    means(run("undo", image).err, image, 2)
+    means(run("undo", image).err, image)
     means(run("undo", "--to", "7", image).err, image)
     means(run("commit", "--compact", image).err, image)
 

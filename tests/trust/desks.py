@@ -126,7 +126,7 @@ class Desk:
             "log": ["log", image, "--keep", "1"],
             "new": ["new", image, "--board", "OPENMV4P", "--force"],
             "extract": ["extract", image, str(self.base / "extracted")],
-            "commit-to": ["commit", image, "--to", str(self.other)],
+            "commit-to": ["commit", image, "--force", "--to", str(self.other)],
             "zoo": ["zoo", "add", "m", image, "--from", str(self.base / "models")],
         }.get(self.operation, [self.operation, image])
 

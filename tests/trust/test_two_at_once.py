@@ -94,7 +94,8 @@ def test_while_a_commit_is_under_way(desk: Desk, step: str) -> None:
         ["recover", desk.image, "--rollback"], ["revert", desk.image, "a.txt"],
         ["revert", desk.image, "--yes"], ["log", desk.image, "--keep", "1"],
         ["new", desk.image, "--force", "--board", "OPENMV4P"],
-        ["commit", desk.image, "--to", desk.other], ["mount", desk.image, desk.base / "m"],
+        ["commit", desk.image, "--to", desk.other, "--force"],
+        ["mount", desk.image, desk.base / "m"],
     ):  # fmt: skip
         (desk.base / "m").mkdir(exist_ok=True)
         code, said = fork(desk, *words)

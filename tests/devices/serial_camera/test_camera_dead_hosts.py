@@ -131,8 +131,13 @@ def test_a_loop_that_nobody_talks_to_ends_by_itself(simulate: Simulate, loop: st
     """After 10 s of silence; whatever connects then finds a prompt."""
     with simulate("OPENMV_N6", partitions=SMALL, images={0: OLD}) as simulator:
         host = RawRepl(Port(simulator.port))
-        make = snippets.read_loop if loop == "read" else snippets.write_loop
-        host.start_loop(make("memory", 0, raw=True, crc32=True, poll=True))
+        how = {"raw": True, "crc32": True, "poll": True}
+        code = (
+            snippets.read_loop("memory", 0, **how)
+            if loop == "read"
+            else snippets.write_loop("memory", 0, **how, cached=False)
+        )
+        host.start_loop(code)
         assert host.finish(30.0) == (b"" if loop == "read" else b"t\r\n")
         host.port.close()
 
