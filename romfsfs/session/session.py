@@ -264,7 +264,7 @@ class Session:
             notes.append(Problem("slots", "", message, WARNING))
         if self.interrupted and self.folder.changed_by() is None:
             way_on = f"romfsfs recover {settings.info.argument}"
-            message = f"a commit was interrupted; finish it with: {way_on}"
+            message = f"a write was interrupted; finish it with: {way_on}"
             notes.append(Problem("interrupted", "", message, WARNING))
         if settings.tree.board is not None:
             board, number = parse_board(settings.tree.board)

@@ -248,7 +248,7 @@ def test_what_is_noted(desk: Desk) -> None:
     assert notes(desk) == []
     folder = desk.session.folder
     folder.record.write_text("{}")
-    assert notes(desk) == [("warning", "interrupted", "", "a commit was interrupted; finish it "
+    assert notes(desk) == [("warning", "interrupted", "", "a write was interrupted; finish it "
                             f"with: romfsfs recover {desk.image}")]  # fmt: skip
     with folder.lock_for_change("x"):
         assert notes(desk) == [], "it is under way"
