@@ -173,7 +173,8 @@ def test_micropython_that_ctrl_c_tore_apart_starts_again(camera, connect):
     """A camera cannot be torn apart so; it would answer."""
     simulator = camera(main_script="print('up')")
     host = connect(simulator)
-    host.begin("while True: pass")
+    host.begin("print('on')\nwhile True: pass")
+    host.until(b"on\r\n")  # before it begins, Ctrl-C may be lost
     host.send(b"\x03")
     assert b"KeyboardInterrupt" in host.finish()[1]
     host.begin("while True: pass")
@@ -187,6 +188,7 @@ def test_micropython_that_ctrl_c_tore_apart_starts_again(camera, connect):
 def test_micropython_that_crashed_by_itself_is_a_camera_that_hangs(camera, connect):
     simulator = camera()
     host = connect(simulator, raw=False)
+    host.send(b"\r")  # opening a port throws away what was said before
     host.until(b">>> ")
     host.enter_raw()
     host.begin("while True: pass")
