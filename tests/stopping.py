@@ -1,11 +1,17 @@
-"""A process that is stopped for certain."""
+"""A process that is stopped for certain; an operation that ends at one of its durable steps."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from romfsfs.session.keep import steps
 
 
 def stop(pid: int) -> None:
@@ -22,3 +28,19 @@ def stop(pid: int) -> None:
 
 def _state(task: Path) -> str:
     return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+@contextmanager
+def ends_at(step: str, error: type[BaseException]) -> Iterator[None]:
+    """What runs in the block has to end at this step (`keep/steps.py`), as that error."""
+
+    def reached(name: str) -> None:
+        if name == step:
+            raise error
+
+    before, steps.on_step = steps.on_step, reached
+    try:
+        with pytest.raises(error):
+            yield
+    finally:
+        steps.on_step = before

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stopping import ends_at
 
 from romfsfs.cli import unfinished
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceLost, RomfsError, shell_word
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history, steps
+from romfsfs.session.keep import history
 from romfsfs.session.keep.folder import folder_of, make_folder
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
@@ -181,39 +182,26 @@ def test_revert_names_what_it_brought_back(run: Run, session: Session, image: Pa
     assert not session.has_work
 
 
+class Died(BaseException):
+    """As a kill ends it: nothing catches it."""
+
+
 def test_sessions_say_what_was_interrupted(
-    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, session: Session, image: Path, tmp_path: Path
 ) -> None:
-    class Died(BaseException):
-        pass
-
-    def die(step: str) -> None:
-        if step == "switched":
-            raise Died
-
     other = tmp_path / "other.img"
     assert run("build", session.work, other, "--board", "OPENMV_N6")[0] == 0
     assert run("revert", image, "--yes")[0] == 0
-    monkeypatch.setattr(steps, "on_step", die)
-    with pytest.raises(Died):
+    with ends_at("switched", Died):
         run("push", other, image)
     assert f"{image}: interrupted push\n" in run("sessions")[1]
 
 
 def test_an_interrupted_commit_is_shown_and_recovered(
-    run: Run, session: Session, image: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, session: Session, image: Path
 ) -> None:
-    class Died(BaseException):
-        pass
-
-    def die(step: str) -> None:
-        if step == "switched":
-            raise Died
-
-    monkeypatch.setattr(steps, "on_step", die)
-    with pytest.raises(Died):
+    with ends_at("switched", Died):
         run("commit", image)
-    monkeypatch.setattr(steps, "on_step", lambda step: None)
     assert "interrupted commit" in run("sessions")[1]
     with session.folder.lock_for_change("recovery"):  # somebody is at it: it is not interrupted
         assert ": being changed" in run("sessions")[1]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from cli_mounts import Ran
+from stopping import ends_at
 from transcripts import stories
 
 from romfsfs.boards import boards
@@ -17,7 +18,6 @@ from romfsfs.cli import automount, desktop, doctor
 from romfsfs.desktop import file_managers as menus
 from romfsfs.desktop import programs, units
 from romfsfs.desktop.units import rule
-from romfsfs.session.keep import steps
 from romfsfs.session.session import Session
 
 HERE = Path(__file__).parent / "transcripts"
@@ -47,16 +47,10 @@ def prepared(name: str) -> Path:
 )
 def test_what_is_said_of_a_commit_that_was_killed(
     name: str, step: str, run: Callable[..., Ran], session: Session, image: Path,
-    retell: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch,
+    retell: Callable[[Path], None],
 ) -> None:  # fmt: skip
-    def die(reached: str) -> None:
-        if reached == step:
-            raise SystemExit
-
-    monkeypatch.setattr(steps, "on_step", die)
-    with pytest.raises(SystemExit):
+    with ends_at(step, SystemExit):
         run("commit", image)
-    monkeypatch.setattr(steps, "on_step", lambda step: None)
     retell(prepared(name))
 
 

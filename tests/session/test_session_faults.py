@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from session_desk import Desk, Flash, PowerLost, files_of, image_of, tree_of
+from stopping import ends_at
 
 from romfsfs.cli import main
 from romfsfs.devices import file as file_device
@@ -34,18 +35,6 @@ from romfsfs.system import files
 
 class Stop(Exception):
     """The operation ends here."""
-
-
-def stop_at(step: str) -> None:
-    def stop(reached: str) -> None:
-        if reached == step:
-            raise Stop
-
-    steps.on_step = stop
-
-
-def go_on() -> None:
-    steps.on_step = lambda step: None
 
 
 def log_images(desk: Desk) -> dict[int, bytes]:
@@ -79,10 +68,8 @@ def test_an_undo_that_stops_early_costs_no_image_of_the_log(
 ) -> None:
     """The next commit wrote into the image that the undo had only linked to."""
     before = log_images(committed)
-    stop_at(step)
-    with pytest.raises(Stop):
+    with ends_at(step, Stop):
         undo(committed.session, committed.device, number)
-    go_on()
     committed.write("a.txt", b"three")
     committed.commit()
     assert {number: log_images(committed)[number] for number in before} == before
@@ -225,7 +212,7 @@ def test_a_program_that_writes_the_file_at_the_last_moment_loses_nothing(desk: D
         assert desk.stored() == {"theirs.txt": b"%d" % writes}
         assert not desk.session.interrupted
         assert (desk.work / "a.txt").read_bytes() == b"mine"
-    go_on()
+    steps.on_step = lambda step: None
     theirs = desk.image.read_bytes()
     desk.commit(force=True)
     assert theirs in log_images(desk).values()
@@ -295,11 +282,9 @@ def test_an_undo_after_a_push_is_rolled_back_to_what_was_pushed(tmp_path: Path) 
     desk, flash = flash_desk(tmp_path)
     pushed = encode({"other.txt": b"pushed"})
     push_image(flash, pushed)
-    stop_at("target-written")
     session = Session.load(desk.session.folder)
-    with pytest.raises(Stop):
+    with ends_at("target-written", Stop):
         undo(session, flash)
-    go_on()
     assert files_of(flash.path.read_bytes()) == {"a.txt": b"mine"}
     assert recover(session, flash, rollback=True) == "rolled back"
     assert flash.path.read_bytes().startswith(pushed)
@@ -310,10 +295,8 @@ def test_a_forced_commit_is_rolled_back_to_what_the_file_held(desk: Desk, theirs
     desk.open()
     desk.write("a.txt", b"mine")
     desk.image.write_bytes(theirs)
-    stop_at("target-written")
-    with pytest.raises(Stop):
+    with ends_at("target-written", Stop):
         desk.commit(force=True)
-    go_on()
     assert desk.stored()["a.txt"] == b"mine"
     assert recover(desk.session, desk.device, rollback=True) == "rolled back"
     assert desk.image.read_bytes() == theirs
@@ -322,10 +305,8 @@ def test_a_forced_commit_is_rolled_back_to_what_the_file_held(desk: Desk, theirs
 def test_a_commit_that_made_the_file_is_rolled_back_to_none(tmp_path: Path) -> None:
     desk = Desk.of_file(tmp_path / "app.img")
     desk.open(new=True)
-    stop_at("target-written")
-    with pytest.raises(Stop):
+    with ends_at("target-written", Stop):
         desk.commit()
-    go_on()
     assert recover(desk.session, desk.device, rollback=True) == "rolled back"
     assert not desk.image.exists()
 
@@ -457,15 +438,8 @@ def test_a_push_after_a_read_that_was_given_up_shows_what_was_pushed(tmp_path: P
     image = encode({"old.txt": b"old"})
     flash.path.write_bytes(image + b"\xff" * (65536 - len(image)))
     desk = Desk(flash, "camera")
-
-    def stop(step: str) -> None:
-        if step == "recorded":
-            raise KeyboardInterrupt
-
-    steps.on_step = stop
-    with pytest.raises(KeyboardInterrupt):
+    with ends_at("recorded", KeyboardInterrupt):
         desk.open()
-    steps.on_step = lambda name: None
     with open(tmp_path / "new.img", "w+b") as file:
         file.write(encode({"new.txt": b"new"}))
         file.flush()
@@ -548,10 +522,8 @@ def test_a_file_that_another_changed_after_a_crash_is_not_called_rolled_back(
     desk.open()
     desk.write("a.txt", b"mine")
     desk.image.write_bytes(unseen := encode({"unseen.txt": b"a week's work"}))
-    stop_at(step)
-    with pytest.raises(Stop):
+    with ends_at(step, Stop):
         desk.commit(force=True)
-    go_on()
     desk.image.unlink()
     if theirs is not None:
         desk.image.write_bytes(theirs)

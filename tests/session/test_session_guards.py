@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from session_desk import Desk, Flash, PowerLost, files_of
+from stopping import ends_at
 from test_session_faults import flash_desk, push_image
 
 from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.image.writer import encode
 from romfsfs.session.find import Found
-from romfsfs.session.keep import base_image, history, steps
+from romfsfs.session.keep import base_image, history
 from romfsfs.session.keep.locks import Lock, holder_of
 from romfsfs.session.rebase import target as targets
 from romfsfs.session.rebase.commit import commit, commit_to
@@ -90,10 +91,8 @@ def test_nothing_touches_a_file_that_another_user_s_session_writes(
     if operation == "undo":
         revert(edited.session, ["a.txt"])
     if operation == "recover":
-        steps.on_step = _stop_at("recorded")
-        with pytest.raises(InterruptedError):
+        with ends_at("recorded", InterruptedError):
             edited.commit()
-        steps.on_step = lambda step: None
     if operation == "first read":
         monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "another"))
     before = edited.image.read_bytes()
@@ -105,14 +104,6 @@ def test_nothing_touches_a_file_that_another_user_s_session_writes(
     finally:
         os.close(fd)
     assert edited.image.read_bytes() == before
-
-
-def _stop_at(step: str) -> Callable[[str], None]:
-    def stop(reached: str) -> None:
-        if reached == step:
-            raise InterruptedError
-
-    return stop
 
 
 def test_a_lock_is_one_party_s(tmp_path: Path) -> None:
@@ -232,10 +223,8 @@ def test_temporary_files_of_killed_processes_go_and_no_others(edited: Desk, oper
     """Of the image and of the session's own files; what is being written now is locked."""
     folder, image = edited.session.folder, edited.image
     if operation == "recover":
-        steps.on_step = _stop_at("recorded")
-        with pytest.raises(InterruptedError):
+        with ends_at("recorded", InterruptedError):
             edited.commit()
-        steps.on_step = lambda step: None
     old = [image.with_name(f"app.img.romfsfs-{'0a' * 8}.tmp"),
            folder.path / f"base.json.romfsfs-{'1b' * 8}.tmp",
            folder.path / f"rebase.json.romfsfs-{'2c' * 8}.tmp"]  # fmt: skip

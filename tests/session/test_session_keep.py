@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from session_desk import Desk, image_of
+from stopping import ends_at
 
 from romfsfs.errors import ImageFormatError, RomfsError, SessionBusy
 from romfsfs.image.rules import AlignmentRules
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import base_image, history, recall, settling, steps
+from romfsfs.session.keep import base_image, history, recall, settling
 from romfsfs.session.keep.folder import SessionFolder, all_sessions, make_folder, session_id
 from romfsfs.session.keep.history import HistoryEntry
 from romfsfs.session.keep.images import parse_fd
@@ -38,15 +39,8 @@ def interrupted(desk: Desk) -> Desk:
     """A session with all three records."""
     desk.open()
     desk.write("app.py", b"x = 1\n")
-
-    def stop(step: str) -> None:
-        if step == "recorded":
-            raise InterruptedError
-
-    steps.on_step = stop
-    with pytest.raises(InterruptedError):
+    with ends_at("recorded", InterruptedError):
         desk.commit()
-    steps.on_step = lambda step: None
     return desk
 
 
@@ -785,10 +779,6 @@ def test_what_was_interrupted_is_finished_by_whatever_comes_next(interrupted: De
     """Its image is in the log before the next one is."""
     desk = interrupted
 
-    def stop(step: str) -> None:
-        if step == "target-written":
-            raise InterruptedError
-
     def log() -> list[str]:
         return [each.kind for each in history.entries(desk.session.folder)]
 
@@ -799,10 +789,8 @@ def test_what_was_interrupted_is_finished_by_whatever_comes_next(interrupted: De
         lambda: undo(desk.session, desk.device),
     ):
         desk.write("a.txt", b"%d" % len(before))
-        steps.on_step = stop
-        with pytest.raises(InterruptedError):
+        with ends_at("target-written", InterruptedError):
             desk.commit()
-        steps.on_step = lambda step: None
         assert desk.session.interrupted
         work()
         before.append("commit")

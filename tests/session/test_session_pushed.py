@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from session_desk import Flash, PowerLost, files_of
+from stopping import ends_at
 
 from romfsfs.devices.base import Device
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceAbsent, ImageFormatError, SessionBusy, UsageError
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import steps
 from romfsfs.session.keep.folder import make_folder, sessions_dir
 from romfsfs.session.opening import drop, enter
 from romfsfs.session.rebase.push import PushOptions, push
@@ -76,15 +76,8 @@ def test_a_push_to_a_file_that_was_killed_is_repeated(tmp_path: Path, step: str)
     file = tmp_path / "app.img"
     first, second = encode({"a.txt": b"1"}), encode({"a.txt": b"2"})
     file.write_bytes(first)
-
-    def stop(name: str) -> None:
-        if name == step:
-            raise Stop
-
-    steps.on_step = stop
-    with pytest.raises(Stop):
+    with ends_at(step, Stop):
         pushed(FileDevice(file), second)
-    steps.on_step = lambda name: None
     pushed(FileDevice(file), second)
     assert file.read_bytes() == second
     [session] = sessions()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from session_desk import Camera, Desk, files_of
+from stopping import ends_at
 
 from romfsfs.convert import FileOptions, Options, Rule
 from romfsfs.devices.base import WriteReport
@@ -23,7 +24,7 @@ from romfsfs.errors import (
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import recall, steps
+from romfsfs.session.keep import recall
 from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.problems import Problem
@@ -195,15 +196,8 @@ def test_what_is_wrong_with_the_tree_stops_it_too(desk: Desk, tmp_path: Path) ->
 def test_a_dry_run_finishes_nothing(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"second\n")
-
-    def stop(step: str) -> None:
-        if step == "recorded":
-            raise InterruptedError
-
-    steps.on_step = stop
-    with pytest.raises(InterruptedError):
+    with ends_at("recorded", InterruptedError):
         desk.commit()
-    steps.on_step = lambda step: None
     with pytest.raises(RomfsError) as refused:
         desk.commit(dry_run=True)
     assert refused.value.line == (

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from session_desk import Desk
+from stopping import ends_at
 
 from romfsfs.session.keep import steps
 from romfsfs.session.rebase.recovery import recover
@@ -93,14 +94,8 @@ def test_an_undo_reads_no_file_that_did_not_change(aged: Desk, hashed: list[str]
 
 @pytest.mark.parametrize("step", ["target-written", "switched", "revert-staged"])
 def test_an_edit_between_a_killed_undo_and_its_recovery_stays(aged: Desk, step: str) -> None:
-    def stop(reached: str) -> None:
-        if reached == step:
-            raise Stop
-
-    steps.on_step = stop
-    with pytest.raises(Stop):
+    with ends_at(step, Stop):
         undo(aged.session, aged.device)
-    steps.on_step = lambda reached: None
     aged.write("a.txt", b"new")
     (aged.work / "c.txt").write_bytes(b"2,5")
     age(aged)
