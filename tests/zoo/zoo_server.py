@@ -13,6 +13,7 @@ import select
 import socket
 import socketserver
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,12 +173,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.state.requests.append(Asked(host, urlsplit(self.path).path, wanted, status))
 
 
+class _Threads(socketserver.ThreadingTCPServer):
+    """A thread for each connection. A client that goes resets its connections: no error of ours."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Web(_Threads, http.server.HTTPServer):
+    pass
+
+
 @contextlib.contextmanager
 def running(context: ssl.SSLContext | None = None) -> Iterator[Server]:
     state = Server(context is not None)
     handler = functools.partial(Handler, state)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
+    with _Web(("127.0.0.1", 0), handler) as server:
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
         state.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
@@ -185,10 +199,8 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Server]:
             yield state
 
 
-class Proxy(socketserver.ThreadingTCPServer):
+class Proxy(_Threads):
     """Passes connections on to where CONNECT says."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         self.connected: list[str] = []
