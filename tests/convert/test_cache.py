@@ -139,7 +139,7 @@ def test_threads_that_want_the_same_share_one_run(tmp_path, cache, runs):
 
 
 def test_different_files_are_converted_side_by_side(tmp_path, cache, runs):
-    meeting = threading.Barrier(4, timeout=20)
+    meeting = threading.Barrier(4, timeout=60)
     runs.before = meeting.wait
     converters = Converters(Target(), cache)
     with ThreadPoolExecutor(4) as threads:

@@ -64,7 +64,7 @@ def test_every_path_is_done_once_on_a_bounded_number_of_threads(results):
 
 def test_submitting_a_queued_path_again_changes_nothing(results):
     gate = threading.Event()
-    pool = WorkerPool(lambda path, cancel: gate.wait(20) and ready(path), results, workers=1)
+    pool = WorkerPool(lambda path, cancel: gate.wait(60) and ready(path), results, workers=1)
     pool.submit("first.py")
     for _ in range(5):
         pool.submit("second.py")
@@ -84,13 +84,13 @@ def test_newer_contents_supersede_the_work_in_progress(results):
         seen = contents[-1]
         started.set()
         if seen == "old":
-            assert cancel.wait(20)
+            assert cancel.wait(60)
             raise Cancelled("stopped")
         return Conversion(State.READY, path, digest=seen)
 
     pool = WorkerPool(work, results)
     pool.submit("app.py")
-    assert started.wait(20)
+    assert started.wait(60)
     contents.append("new")
     pool.submit("app.py")
     assert pool.wait_idle(20)
@@ -105,12 +105,12 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
     def work(path, cancel):
         runs.append(path)
         started.set()
-        gate.wait(20)
+        gate.wait(60)
         return Conversion(State.READY, path, digest=str(len(runs)))
 
     pool = WorkerPool(work, results, workers=2)
     pool.submit("app.py")
-    assert started.wait(20)
+    assert started.wait(60)
     pool.submit("app.py")
     time.sleep(0.05)
     assert len(runs) == 1  # never twice at once
@@ -154,14 +154,14 @@ def test_a_path_is_made_sure_of_without_stopping_what_runs(results):
 
     def work(path, cancel):
         started.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         if cancel.is_set():
             stopped.append(path)
         return ready(path)
 
     pool = WorkerPool(work, results, workers=1)
     pool.submit("running.py")
-    assert started.wait(20)
+    assert started.wait(60)
     pool.submit("queued.py")
     for path in ("running.py", "queued.py", "lost.py"):
         pool.ensure(path)
@@ -235,7 +235,7 @@ def test_close_kills_the_tool_that_runs(tmp_path, cache, results, monkeypatch):
 
     pool = WorkerPool(work, results)
     pool.submit("app.py")
-    assert started.wait(20)
+    assert started.wait(60)
     begin = time.monotonic()
     pool.close()
     assert time.monotonic() - begin < 30

@@ -29,7 +29,7 @@ def python(folder: Path, code: str, seconds: float = 20, cancel=None, result=Non
     )
 
 
-def ends(pid: int, seconds: float = 10) -> bool:
+def ends(pid: int, seconds: float = 60) -> bool:
     """Whether the process ends soon; one that was killed may still wait for its parent."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -136,7 +136,7 @@ class FakeHost:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for it, but not for ever."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
 

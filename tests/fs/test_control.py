@@ -132,7 +132,7 @@ def test_the_mount_answers_while_a_command_runs(mounted: Mounted) -> None:
         assert (mounted.mnt / ".romfs/status").read_text() == "20 entries\n"
         assert waiting.poll() is None
         (mounted.state / "go").touch()
-        assert waiting.wait(20) == 0
+        assert waiting.wait(60) == 0
     finally:
         waiting.kill()
         waiting.wait()

@@ -86,7 +86,7 @@ def test_a_tool_and_its_children_are_killed(fake: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceLost):
         run(fake, code, limit=1.5)
     pid = int(pid_file.read_text())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _runs(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)

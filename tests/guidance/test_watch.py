@@ -19,7 +19,7 @@ from romfsfs.cli.output import draws
 from romfsfs.cli.watch import _screen
 from romfsfs.image.writer import encode
 
-_PATIENCE_SECONDS = 20
+_PATIENCE_SECONDS = 60
 
 
 @pytest.fixture

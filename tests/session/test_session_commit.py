@@ -77,7 +77,7 @@ def test_what_has_to_be_converted_first_is_planned_once(
 
 def test_scripts_are_converted_side_by_side(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many at a time as there are processors: each run waits for the others."""
-    meeting = threading.Barrier(4, timeout=20)
+    meeting = threading.Barrier(4, timeout=60)
     real = script.run_tool
 
     def run(*arguments: Any, **options: Any) -> Any:

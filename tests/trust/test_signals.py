@@ -79,7 +79,7 @@ def test_a_command_that_waits_for_a_tool(
     )
     until(lambda: list(tools(place)))
     running.send_signal(number)
-    _, said = running.communicate(timeout=20)
+    _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "interrupted; " in said.splitlines()[-1]
     assert place.image.read_bytes() == before

@@ -245,7 +245,7 @@ def _served(server: socketserver.BaseServer) -> Iterator[None]:
         yield
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 class Published:

@@ -336,7 +336,7 @@ def at_the_prompt(simulator: Simulator, expression: str) -> bytes:
     port = Port(simulator.port)
     port.drain(0.2, 2.0)
     port.write(expression.encode() + b"\r\n")
-    said = port.read_until(b"\r\n>>> ", time.monotonic() + 5)
+    said = port.read_until(b"\r\n>>> ", time.monotonic() + 60)
     port.close()
     return said.removesuffix(b">>> ")
 
@@ -354,6 +354,6 @@ def test_the_camera_is_left_as_it_was_found(simulate: Callable[..., Simulator]) 
             port = Port(simulator.port)
             port.drain(0.2, 2.0)
             port.write(b"import os;print(os.listdir('/rom'), '_rf' in globals())\r\n")
-            line = port.read_until(b"False\r\n", time.monotonic() + 5)
+            line = port.read_until(b"False\r\n", time.monotonic() + 60)
             assert b"model0.bin" in line
             port.close()

@@ -18,7 +18,7 @@ WRITE = "import vfs\nprint(vfs.rom_ioctl(4, 0, {offset}, bytes({size})))"
 def gone(host) -> bool:
     """Does the port behave as one whose cable was pulled?"""
     try:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             host.serial.read(1)
     except (serial.SerialException, OSError):
