@@ -159,7 +159,7 @@ class Adapter(FileOperations):
 
     def chmod(self, path: str | None, mode: int, info: Any = None) -> int:
         mode = stat.S_IMODE(mode)
-        if info is not None:
+        if info is not None:  # set-id bits, as a user who is not root cuts off an open file
             fd = self._descriptor(info)
             handle = self._handles.get(fd)
             path = None if handle is None else handle.path
@@ -176,26 +176,20 @@ class Adapter(FileOperations):
             self._changed(path)  # what could not be read can be read now, or the other way
         return 0
 
-    def chown(self, path: str | None, uid: int, gid: int, info: Any = None) -> int:
+    def chown(self, path: str, uid: int, gid: int) -> int:
         # An image holds no owners: EPERM for every change of one, root's too, as on FAT. Giving
         # a file to whom it belongs is what `cp -a` and `rsync -a` do, and is no change.
-        if info is not None:
-            fd = self._descriptor(info)
-            _refuse_new_owner(os.fstat(fd), uid, gid)
-            os.fchown(fd, uid, gid)
-        elif path is not None:
-            self._check_change(path, hidden=True)
-            _refuse_new_owner(self._tree.stat(path), uid, gid)
-            self._tree.at(os.chown, path, uid, gid, follow_symlinks=False)
+        self._check_change(path, hidden=True)
+        found = self._tree.stat(path)
+        if uid not in (-1, found.st_uid) or gid not in (-1, found.st_gid):
+            raise refuse(errno.EPERM)
+        self._tree.at(os.chown, path, uid, gid, follow_symlinks=False)
         return 0
 
-    def utimens(self, path: str | None, times: Any, info: Any = None) -> int:
+    def utimens(self, path: str, times: Any) -> int:
         """times: libfuse's own two `struct timespec`, or None for both now."""
-        if info is not None:
-            tree.set_times(None, times, dir_fd=self._descriptor(info))
-        elif path is not None:
-            self._check_change(path, hidden=True)
-            self._tree.at(tree.set_times, path, times)
+        self._check_change(path, hidden=True)
+        self._tree.at(tree.set_times, path, times)
         return 0
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
@@ -264,8 +258,3 @@ def _nameless(found: os.stat_result) -> control.Attributes:
     not count."""
     fields = {name: getattr(found, name) for name in control.Attributes._fields}
     return control.Attributes(**{**fields, "st_nlink": 0})
-
-
-def _refuse_new_owner(found: os.stat_result, uid: int, gid: int) -> None:
-    if uid not in (-1, found.st_uid) or gid not in (-1, found.st_gid):
-        raise refuse(errno.EPERM)

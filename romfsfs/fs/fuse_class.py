@@ -127,7 +127,8 @@ def _getattr(self: Any, path: bytes | None, buffer: Any, info: Any = None) -> in
 
 # libfuse 3 gives these the open file instead of its path (nullpath_ok) and gives rename flags;
 # mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of two files
-# would remove one of them.
+# would remove one of them. The kernel names an open file where one is cut off, for its mode too;
+# owners and times it changes by path alone.
 
 
 def _truncate(self: Any, path: bytes | None, length: int, info: Any) -> Any:
@@ -140,11 +141,11 @@ def _chmod(self: Any, path: bytes | None, mode: int, info: Any) -> Any:
 
 def _chown(self: Any, path: bytes | None, uid: int, gid: int, info: Any) -> Any:
     ids = (-1 if value == 0xFFFFFFFF else value for value in (uid, gid))
-    return self.operations.chown(_text(path), *ids, _handle(info))
+    return self.operations.chown(_text(path), *ids)
 
 
 def _utimens(self: Any, path: bytes | None, times: Any, info: Any = None) -> Any:
-    return self.operations.utimens(_text(path), times or None, _handle(info))
+    return self.operations.utimens(_text(path), times or None)
 
 
 def _rename(self: Any, old: bytes, new: bytes, flags: int) -> Any:

@@ -142,18 +142,14 @@ def refuse(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def set_times(name: bytes | None, times: Any, *, dir_fd: int) -> None:
-    """utimensat(2); without a name futimens(3), the times of `dir_fd` itself.
+def set_times(name: bytes, times: Any, *, dir_fd: int) -> None:
+    """utimensat(2), of a link itself.
 
     times: a pointer to libfuse's two `struct timespec`, in which the clock's time and "leave it"
     are numbers of the C library's own; None: both now. Only the system can do the latter two
     without a moment in which someone else's change gets lost.
     """
-    if name is None:  # which glibc's utimensat refuses
-        failed = _LIBC.futimens(dir_fd, times)
-    else:
-        failed = _LIBC.utimensat(dir_fd, name, times, _NO_FOLLOW)
-    if failed:
+    if _LIBC.utimensat(dir_fd, name, times, _NO_FOLLOW):
         raise refuse(ctypes.get_errno())
 
 

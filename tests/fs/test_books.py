@@ -6,8 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from romfsfs.fs.file_operations import Space
 from romfsfs.fs.handles import Handle, Handles
 
 
@@ -45,3 +47,18 @@ def test_open_files(tmp_path: Path) -> None:
     finally:
         for file in files:
             file.close()
+
+
+class WatchedSpace(Space):
+    watched = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        assert not self.watched or self._lock.locked(), f"{name} without the lock"
+        object.__setattr__(self, name, value)
+
+
+def test_room() -> None:
+    space = WatchedSpace(SimpleNamespace(least=lambda: 0))  # type: ignore[arg-type]
+    space.watched = True
+    space.take(1, 100)
+    space.give(2)

@@ -75,6 +75,16 @@ def test_truncates_appends_and_changes_modes_and_times(users_mount: Mounted) -> 
     """)
 
 
+def test_cutting_off_an_open_file_takes_its_set_id_bits(users_mount: Mounted) -> None:
+    """As the system does, but for root; libfuse 3 is told the file and its mode, and no path."""
+    users_mount.sh("""
+        printf 0123456789 > f; chmod 6755 f
+        python3 -c 'import os; os.ftruncate(os.open("f", os.O_RDWR), 4)'
+        test "$(cat f)" = 0123
+        test "$(stat -c %a f)" = "$(if [ "$(id -u)" = 0 ]; then echo 6755; else echo 755; fi)"
+    """)
+
+
 def test_new_files_have_the_makers_mode_and_owner(users_mount: Mounted) -> None:
     users_mount.sh("""
         umask 0; echo x > open; mkdir dir; test "$(stat -c %a open dir)" = "666

@@ -119,6 +119,9 @@ def test_names_of_open_files_follow(desk: Desk) -> None:
     assert files._handles.get(data.fh).limit is None  # type: ignore[union-attr]
     assert files.rename("/e/a.bin", "/b.bin", 2) == 0
     assert files.open_writers() == ["b.bin"]
+    moved = files._handles.get(data.fh)
+    assert moved is not None
+    assert (moved.path, moved.limit) == ("/e/a.bin", None), "who cannot write has no limit"
     assert (desk.work / "b.bin").read_bytes() == b"a"
     refused(errno.EEXIST, lambda: files.rename("/e/a.bin", "/b.bin", 1))
     for flags in (4, 8, 5):
@@ -171,6 +174,41 @@ def test_what_is_freed_is_room(desk: Desk) -> None:
         desk.close(each)
 
 
+def test_what_frees_nothing_is_no_room(desk: Desk) -> None:
+    """To the byte: 60 of 100 are there, and 40 come; then what goes, or is renamed, had none."""
+    info = desk.create("/c.bin")
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (desk.work / name).write_bytes(b"text")
+    assert desk.write(info, b"c" * 40) == 40
+    (desk.work / "d.bin").mkdir()
+    desk.files.unlink("/a.txt")
+    desk.files.rename("/b.txt", "/d.txt")
+    desk.files.rename("/d.bin", "/e.bin")
+    desk.files.rename("/c.bin", "/f.bin")
+    desk.files.rename("/c.txt", "/d.txt")
+    before = desk.counted
+    for _ in range(2):
+        refused(errno.ENOSPC, lambda: desk.write(info, b"c", 40))
+    assert desk.counted - before == 1
+    desk.close(info)
+
+
+def test_names_that_begin_as_the_control_directory_s(desk: Desk) -> None:
+    files, path = desk.files, "/.romfsx"
+    info = desk.create(path)
+    assert desk.write(info, b"12") == 2
+    desk.close(info)
+    info = desk.open(path, os.O_RDWR)
+    assert not hasattr(info, "direct_io")
+    assert desk.read(info) == b"12"
+    desk.close(info)
+    assert files.getattr(path).st_size == 2
+    assert files.access(path, os.W_OK) == files.truncate(path, 1) == files.chmod(path, 0o600) == 0
+    assert files.rename(path, "/.romfsy") == files.unlink("/.romfsy") == 0
+    names = [".romfsx"] * 2 + [".romfsy"] * 2
+    assert desk.told() == [f"changed {name}" for name in names]
+
+
 # -- attributes
 
 
@@ -179,7 +217,9 @@ def test_attributes(desk: Desk) -> None:
     found = os.stat(desk.work / "d/a")
     assert desk.files.getattr("/d/a") == desk.files.getattr(None, info) == found
     status = desk.open("/.romfs/status", os.O_RDONLY)
+    assert status.fh == FIRST_HANDLE
     assert desk.files.getattr(None, status).st_size == len("2 entries\n")
+    assert desk.read(status) == b"2 entries\n"
     assert stat.S_ISDIR(desk.files.getattr("/.romfs").st_mode)
     for path in (None, "/no"):
         refused(errno.ENOENT, lambda path=path: desk.files.getattr(path))
@@ -219,37 +259,32 @@ def test_the_root_stays_open_to_its_owner(desk: Desk) -> None:
 
 def test_owners_are_not_changed(desk: Desk) -> None:
     user, group = os.getuid(), os.getgid()
-    info = desk.open("/d/a", os.O_RDWR)
     before = (desk.work / "d/a").stat().st_ctime_ns
-    for path, handle in (("/d/a", None), (None, info)):
-        for ids in ((-1, -1), (user, -1), (-1, group), (user, group)):
-            assert desk.files.chown(path, *ids, handle) == 0
-        for ids in ((user + 1, -1), (-1, group + 1), (user, group + 1), (user + 1, group)):
-            refused(errno.EPERM, lambda p=path, i=ids, h=handle: desk.files.chown(p, *i, h))
+    for ids in ((-1, -1), (user, -1), (-1, group), (user, group)):
+        assert desk.files.chown("/d/a", *ids) == 0
+    for ids in ((user + 1, -1), (-1, group + 1), (user, group + 1), (user + 1, group)):
+        refused(errno.EPERM, lambda ids=ids: desk.files.chown("/d/a", *ids))
     assert (desk.work / "d/a").stat().st_ctime_ns > before, "as the system does"
-    desk.close(info)
 
 
 def test_times(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, Any, bool]] = []
 
-    def set_times(name: bytes | None, times: Any, *, dir_fd: int) -> None:
+    def set_times(name: bytes, times: Any, *, dir_fd: int) -> None:
         asked.append((name, times, dir_fd == desk.host.work_fd))
 
     monkeypatch.setattr(tree, "set_times", set_times)
-    info = desk.open("/d/a", os.O_RDWR)
     assert desk.files.utimens("/d/a", "t") == 0
-    assert desk.files.utimens(None, None, info) == 0
-    assert asked == [(b"d/a", "t", True), (None, None, False)]
+    assert asked == [(b"d/a", "t", True)]
     monkeypatch.undo()
     os.utime(desk.work / "d/a", ns=(1, 1))
     desk.files.utimens("/d/a", None)
     assert (desk.work / "d/a").stat().st_mtime_ns > 1
+    (desk.work / "l").symlink_to("d/a")
     os.utime(desk.work / "d/a", ns=(1, 1))
-    desk.files.utimens(None, None, info)
-    assert (desk.work / "d/a").stat().st_mtime_ns > 1
+    desk.files.utimens("/l", None)
+    assert (desk.work / "d/a").stat().st_mtime_ns == 1, "a link's own"
     refused(errno.ENOENT, lambda: desk.files.utimens("/no", None))
-    desk.close(info)
 
 
 def test_extended_attributes(desk: Desk) -> None:

@@ -248,8 +248,15 @@ def test_truncating(desk: Desk, by: str) -> None:
     cut("b.bin", 10)
     cut("b.bin", 100)
     assert desk.counted == 1, "what was freed is known"
+    full = desk.create("/c.bin")
+    refused(errno.ENOSPC, lambda: desk.write(full, b"x"))
+    assert desk.counted == 2, "to the byte"
+    desk.files.release(None, full)
+    desk.told()
+    for length in (90, 100):
+        cut("b.bin", length)
     said = desk.told()
-    assert said == ([] if by == "handle" else ["changed a"] * 2 + ["changed b.bin"] * 3)
+    assert said == ([] if by == "handle" else ["changed b.bin"] * 2)
     closed = [each for info in handles.values() for each in desk.close(info)]
     assert closed == (["changed a", "changed b.bin"] if by == "handle" else [])
     unknown = SimpleNamespace(fh=999)
@@ -307,7 +314,9 @@ def test_room() -> None:
     space = Space(SimpleNamespace(least=least))  # type: ignore[arg-type]
     space.take(0, 100)
     assert asked == []
-    space.take(10, 100)
+    space.take(1, 100)
+    assert len(asked) == 1
+    space.take(9, 100)
     space.take(20, 100)
     assert len(asked) == 1
     space.give(5)
@@ -324,6 +333,41 @@ def test_room() -> None:
     counts.append(99)
     space.take(1, 100)
     assert len(asked) == 4
+
+
+def test_a_file_that_is_larger_than_may_be_is_written_over(desk: Desk) -> None:
+    (desk.work / "a.bin").write_bytes(b"x" * 150)
+    info = desk.open("/a.bin", os.O_RDWR)
+    assert desk.write(info, b"y" * 150) == 150
+    assert desk.files.truncate(None, 150, info) == desk.files.truncate("/a.bin", 120) == 0
+    refused(errno.ENOSPC, lambda: desk.write(info, b"y" * 121))
+    desk.close(info)
+
+
+def test_a_size_and_what_it_decides_change_one_after_the_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening that cuts off, and late pages that must not make it longer."""
+    (desk.work / "a").write_bytes(b"0123456789")
+    alone: list[bool] = []
+    opened, written, tree = desk.files._tree.open, os.pwrite, desk.files._tree
+
+    def noting(real: Any) -> Any:
+        def noted(*args: Any) -> Any:
+            alone.append(desk.files._cutting.locked())
+            return real(*args)
+
+        return noted
+
+    monkeypatch.setattr(tree, "open", noting(opened))
+    monkeypatch.setattr(os, "pwrite", noting(written))
+    first = desk.open("/a", os.O_RDWR)
+    desk.write(first, b"abc", pages=True)
+    desk.write(first, b"abc")
+    second = desk.open("/a", os.O_WRONLY | os.O_TRUNC)
+    assert alone == [False, True, False, True]
+    for info in (first, second):
+        desk.close(info)
 
 
 def test_what_is_synced(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,6 +419,11 @@ def test_what_is_made_for_others_is_theirs(
     found = (folder / "a").stat()
     assert (found.st_uid, found.st_gid) == owner
     assert stat.S_IMODE(found.st_mode) == left
+    assert desk.files.mkdir("/d/inner", 0o40777) == 0
+    assert desk.files.mknod("/d/node", 0o100666, 0) == 0
+    for name, bits in (("inner", 0o2777 if set_id else 0o777), ("node", 0o666)):
+        found = (folder / name).stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (*owner, bits), name
     (folder / "a").write_bytes(b"some")
     for bits, kept in ((0o6711, 0o711), (0o6701, 0o2701), (0o755, 0o755)):
         os.chmod(folder / "a", bits)

@@ -268,7 +268,7 @@ class Host:
             return os.open(__file__, os.O_RDONLY), 3, 4
 
         def status(path: str) -> tuple[bool, int, int] | None:
-            return (self.kinds[path], 1000, 77) if path in self.kinds else None
+            return (self.kinds[path], 1025, 77) if path in self.kinds else None
 
         return SimpleNamespace(list=listed, open=opened, stat=status)
 
@@ -318,8 +318,8 @@ def test_what_stat_says_below_it(directory: ControlDirectory, host: Host) -> Non
     assert of("/.romfs") == of("/.romfs/") == (folder | 0o500, 2, 0, 0, started)
     for tree in ("shadow", "base", "zoo"):
         assert of(f"/.romfs/{tree}") == (folder | 0o555, 2, 0, 0, started)
-        assert of(f"/.romfs/{tree}/lib") == (folder | 0o555, 2, 1000, 2, 77)
-        assert of(f"/.romfs/{tree}/lib/a") == (file | 0o444, 1, 1000, 2, 77)
+        assert of(f"/.romfs/{tree}/lib") == (folder | 0o555, 2, 1025, 3, 77)
+        assert of(f"/.romfs/{tree}/lib/a") == (file | 0o444, 1, 1025, 3, 77)
     assert of("/.romfs/ctl") == (file | 0o200, 1, 0, 0, started)
     assert of("/.romfs/log")[:4] == (file | 0o444, 1, len("log_text") + 3, 1)
     assert of("/.romfs/writers")[:4] == (file | 0o444, 1, 5, 1)
@@ -440,8 +440,8 @@ def test_a_command_is_a_line(directory: ControlDirectory, host: Host) -> None:
 def test_only_who_mounted_it_and_root_look_in(host: Host) -> None:
     user = [0]
     directory = ControlDirectory(host, list, lambda: (user[0], 5))  # type: ignore[arg-type]
-    directory._owner = 1000, 1000
-    for number, may in ((0, True), (1000, True), (1001, False)):
+    directory._owner = 1000, 5
+    for number, may in ((0, True), (1000, True), (1001, False), (5, False)):
         user[0] = number
         for work in (
             lambda: directory.open_dir("/.romfs"),
