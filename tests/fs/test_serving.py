@@ -1,5 +1,5 @@
-"""The daemon and unmounting, with the kernel's and libfuse's part played by the test: what is called,
-in which order, with what, and all that is said."""
+"""The daemon and unmounting, with the kernel's and libfuse's part played by the test: what is
+called, in which order, with what, and all that is said."""
 
 from __future__ import annotations
 
