@@ -86,7 +86,6 @@ class Handles:
                     if path == old or path.startswith(old + "/"):
                         handle.path = new + path[len(old) :]
                         moved.append(handle)
-                        break
         return moved
 
     def writers(self) -> list[str]:

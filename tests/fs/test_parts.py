@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.fs import binding, control, guard, mountpoint, options
+from romfsfs.fs import tree as trees
 from romfsfs.fs.control import FIRST_HANDLE, Attributes, ControlDirectory
 from romfsfs.fs.guard import AskAgain, guarded
 from romfsfs.fs.handles import Handle, Handles
@@ -523,6 +525,21 @@ def test_where_a_path_leads(tree: WorkTree, tmp_path: Path) -> None:
     refused(errno.ELOOP, lambda: (os.symlink("b", tmp_path / "work/l"), tree.open("/l", 0)))
 
 
+def test_as_much_of_a_path_at_a_time_as_the_kernel_takes(tree: WorkTree) -> None:
+    """One byte less than PATH_MAX: a zero ends it."""
+    for longest in (PATH_MAX - 1, PATH_MAX):
+        parts, left = [], longest + 1
+        while left > 256 + 200:
+            parts.append(f"{len(parts):a>200}")
+            left -= 201
+        parts += ["b" * (left // 2 - 1), "c" * (left - left // 2 - 1), f"{longest}"]
+        assert len("/".join(parts[:-1])) == longest
+        for number in range(len(parts)):
+            with contextlib.suppress(FileExistsError):
+                tree.at(os.mkdir, "/" + "/".join(parts[: number + 1]))
+        assert stat.S_ISDIR(tree.stat("/" + "/".join(parts)).st_mode)
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_access_times_that_are_to_stay(
     tmp_path: Path, tree: WorkTree, keeps: bool, monkeypatch: pytest.MonkeyPatch
@@ -557,6 +574,14 @@ def test_renames_with_flags(tree: WorkTree, tmp_path: Path) -> None:
     assert [(tmp_path / "work" / name).read_text() for name in "ab"] == ["b", "a"]
     tree.rename("/a", "/b", renamer(0))
     assert os.listdir(tmp_path / "work") == ["b"]
+    with pytest.MonkeyPatch.context() as elsewhere:  # an old C library, another system
+        elsewhere.setattr(trees, "_LIBC", object())
+        refused(errno.EINVAL, lambda: renamer(1))
+        assert renamer(0) is os.rename
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.setattr(trees.sys, "platform", "darwin")
+        refused(errno.EINVAL, lambda: renamer(1))
+        assert renamer(0) is os.rename
 
 
 # -- the mountpoint

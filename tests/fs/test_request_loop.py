@@ -316,6 +316,25 @@ def test_what_libfuse_2_is_asked_for_one_after_the_other(
     assert done == calls
 
 
+def test_the_functions_of_libfuse_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """<fuse.h>, <fuse_lowlevel.h>: which are called, with how many arguments, what they give."""
+    monkeypatch.setattr(
+        request_loop, "function_of",
+        lambda library, name, result, *types: (name, getattr(result, "__name__", None), len(types)),
+    )  # fmt: skip
+    assert vars(request_loop._Functions("library")) == {  # type: ignore[arg-type]
+        "setup": ("fuse_setup", "c_void_p", 7), "teardown": ("fuse_teardown", None, 2),
+        "get_session": ("fuse_get_session", "c_void_p", 1), "loop": ("fuse_loop", "c_int", 1),
+        "start_cleanup": ("fuse_start_cleanup_thread", "c_int", 1),
+        "stop_cleanup": ("fuse_stop_cleanup_thread", None, 1),
+        "exited": ("fuse_session_exited", "c_int", 1),
+        "next_chan": ("fuse_session_next_chan", "c_void_p", 2),
+        "bufsize": ("fuse_chan_bufsize", ctypes.c_size_t.__name__, 1),
+        "receive": ("fuse_chan_recv", "c_int", 3),
+        "process": ("fuse_session_process", None, 4),
+    }  # fmt: skip
+
+
 # -- how a signal ends libfuse 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import os
 import re
@@ -259,6 +260,19 @@ def test_ctrl_c_while_it_is_mounted_ends_the_daemon() -> None:
         served(lasts, told)
     assert refused.value.line == "interrupted while mounting (/m)"
     until(lambda: ended(pids[0]))
+
+
+def test_ctrl_c_before_the_daemon_has_said_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[object] = []
+
+    def interrupted(line: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(daemon.os, "kill", lambda *how: killed.append(how))
+    monkeypatch.setattr(daemon, "json", SimpleNamespace(loads=interrupted, dumps=json.dumps))
+    with pytest.raises(Interrupted):
+        served(lambda progress, begin: None)
+    assert killed == []
 
 
 def test_a_log_is_made_shorter_by_whole_lines(tmp_path: Path) -> None:

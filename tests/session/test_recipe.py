@@ -13,7 +13,7 @@ from romfsfs.convert import FileOptions
 from romfsfs.errors import UsageError
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
-from romfsfs.session.recipe import ingredients, laid_out
+from romfsfs.session.recipe import MAX_BYTES, board_of, ingredients, laid_out
 
 MODEL = "lib/models/b.tflite"
 
@@ -66,6 +66,32 @@ def test_options_of_an_entry(top: Path) -> None:
     assert (labels.file, labels.options.convert) == (top / "lib/models/b.txt", False)
 
 
+def test_what_is_taken_as_it_is_and_what_is_left_out(top: Path) -> None:
+    """Labels belong to models alone; stages of 0 are all of them; an entry may be switched off."""
+    entries = [
+        entry("haar", "{TOP}/data/a.bin", stages=0), entry("data", MODEL, enabled=True),
+        entry("tflite", "data/z.py"), entry("tflite", "data/inner/*"), entry("data", "data/*b*"),
+        entry("data", "nowhere", enabled=False),
+    ]  # fmt: skip
+    plain, as_it_is = FileOptions(), FileOptions(convert=False)
+    assert ingredients(write(top, entries), top, 0) == [
+        (top / "data/a.bin", plain), (top / MODEL, as_it_is), (top / "data/z.py", plain),
+        (top / "data/inner/c.bin", plain), (top / "data/a.bin", as_it_is),
+    ]  # fmt: skip
+    for name, board in (("OPENMV4", "OPENMV4"), ("NO_BOARD", None)):
+        assert board_of(write(top, [], name)) == board
+    big = write(top, entries)
+    big.write_bytes(big.read_bytes() + b" " * (MAX_BYTES - big.stat().st_size))
+    assert len(ingredients(big, top, 0)) == 5
+    big.write_bytes(b" " * MAX_BYTES + b"{}")
+    with pytest.raises(UsageError, match="not JSON"):
+        ingredients(big, top, 0)
+    for text in ("[]", '{"0": []}', '{"0": {"entries": {}}}'):
+        big.write_text(text)
+        with pytest.raises(UsageError, match="it has no entries for partition 0"):
+            ingredients(big, top, 0)
+
+
 def test_a_file_that_is_named_twice_is_there_once(top: Path) -> None:
     recipe = write(top, [entry("tflite", MODEL), entry("txt", "{TOP}/lib/models/b.txt")])
     with laid_out(recipe, top, 0) as laid:
@@ -78,13 +104,21 @@ def test_a_file_that_is_named_twice_is_there_once(top: Path) -> None:
     ("entries", "said"),
     [
         ([entry("data", "{TOP}/data/q*")], "there is no {TOP}/data/q*"),
-        ([entry("data", "{BUILD}/x.bin")], "only the firmware's make knows"),
-        ([entry("haar", MODEL, stages=12)], "stages is 12"),
-        ([entry("tflite", MODEL, alignment=24)], "align is 24"),
-        ([entry("tflite", MODEL, optimize="Fast")], "optimise is 'Fast'"),
-        ([{"type": "data"}], "an entry has no path"),
-        ([entry("data", "data/a.bin"), entry("data", "other/a.bin")], "stored as a.bin"),
-        ({}, "no entries for partition 0"),
+        (
+            [entry("data", "{BUILD}/x.bin")],
+            "{BUILD}/x.bin names something that only the firmware's make knows",
+        ),
+        ([entry("haar", MODEL, stages=12)], f"{MODEL}: stages is 12; all are converted: 0"),
+        ([entry("tflite", MODEL, alignment=24)], f"{MODEL}: align is 24"),
+        ([entry("tflite", MODEL, optimize="Fast")], f"{MODEL}: optimise is 'Fast'"),
+        ([{"type": "data"}], "an entry has no path: {'type': 'data'}"),
+        ([{"path": 7 * "x", "type": 9}, ["x" * 99]], "there is no xxxxxxx"),
+        ([["x" * 99]], f"an entry has no path: ['{'x' * 58}"),
+        (
+            [entry("data", "data/a.bin"), entry("data", "other/a.bin")],
+            "two entries would be stored as a.bin",
+        ),
+        ({}, "it has no entries for partition 0"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(top: Path, entries: object, said: str) -> None:
@@ -93,8 +127,12 @@ def test_what_cannot_be_followed_is_refused(top: Path, entries: object, said: st
     recipe = write(top, entries)
     with pytest.raises(UsageError) as refused, laid_out(recipe, top, 0):
         pass
-    assert said in refused.value.what
-    assert refused.value.where == str(recipe)
+    line = refused.value.line
+    assert line.startswith(f"the recipe cannot be followed: {said}")
+    rest = line.removeprefix(f"the recipe cannot be followed: {said}").partition(" (")[2]
+    end = f"{recipe}); DIR is the checkout of the firmware, {{TOP}} in the recipe"
+    assert rest.endswith(end)
+    assert said.startswith((f"{MODEL}: align", f"{MODEL}: opt")) or rest == end
 
 
 def test_no_json_no_partition_no_board(top: Path, tmp_path: Path, capsys) -> None:

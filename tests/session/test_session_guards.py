@@ -39,6 +39,7 @@ OPERATIONS: dict[str, Work] = {
     "undo": lambda desk: undo(desk.session, desk.device),
     "recover": lambda desk: recover(desk.session, desk.device),
     "revert": lambda desk: revert(desk.session, ["a.txt"]),
+    "revert, mounted": lambda desk: revert(desk.session, ["a.txt"], desk.work),
     "discard": lambda desk: revert(desk.session),
     "open": lambda desk: desk.open(),
 }

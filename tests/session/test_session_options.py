@@ -197,3 +197,11 @@ def test_the_second_partition_of_a_board(desk: Desk) -> None:
     desk.write("romfs.toml", b'board = "OPENMV_AE3:1"\n')
     status = desk.session.status()
     assert (status.record()["partition"], status.capacity) == (1, 1 << 20)
+
+
+def test_they_count_where_nothing_is_known_of_the_image(desk: Desk) -> None:
+    desk.open()
+    desk.write("romfs.toml", TREE.encode())
+    desk.session.folder.base.unlink()
+    settings = Desk.session_in(desk.session.folder.path).settings
+    assert (settings.info.board, settings.excludes.matches("x.psd")) == ("OPENMV4", True)

@@ -358,6 +358,25 @@ def test_what_killed_processes_left_goes_and_the_tree_is_for_all(desk: Desk) -> 
     ]  # fmt: skip
 
 
+def test_a_read_that_fails_leaves_nothing_half_made(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("romfsfs.session.rebase.read.extract", full)
+    with pytest.raises(RomfsError) as refused:
+        desk.open()
+    folder = make_folder(desk.device.info().key)
+    assert refused.value.line == (
+        f"the image cannot be read into the session: No space left on device ({folder.path}); "
+        "nothing was written to the target and your edits are kept; free space there, or use "
+        "another place with $ROMFSFS_STATE_DIR, and try again"
+    )
+    names = {path.name for path in folder.path.iterdir()}
+    assert names <= {"commit.lock", "history", "lock", "session.json"}
+
+
 def test_a_source_is_remembered_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[tuple[str, str]] = []
     remember = recall.Recall.remember

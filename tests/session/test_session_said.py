@@ -13,11 +13,12 @@ from test_session_faults import push_image
 
 from romfsfs.errors import DeviceAnswer, DeviceError, Interrupted, RomfsError, VerifyError
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history
+from romfsfs.session.keep import history, steps
 from romfsfs.session.rebase import prepare
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.undo import undo
+from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 
 
@@ -151,3 +152,39 @@ def test_a_camera_that_was_not_written_leaves_nothing_to_finish(tmp_path: Path, 
     if how == "answer":
         assert str(refused.value) == "it refused (there)"
     assert not desk.session.interrupted
+
+
+def test_each_operation_passes_its_steps(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, in order: what is hurt there is hurt at each."""
+    passed: list[str] = []
+    monkeypatch.setattr(steps, "on_step", passed.append)
+
+    def steps_of(work: Callable[[], object]) -> tuple[str, ...]:
+        passed.clear()
+        work()
+        return tuple(passed)
+
+    known = steps.KINDS
+    assert steps_of(desk.open) == known["open"]
+    desk.write("a.txt", b"second\n")
+    assert steps_of(desk.open) == known["resume"]
+    assert steps_of(desk.commit) == known["commit"]
+    assert steps_of(lambda: undo(desk.session, desk.device)) == (
+        *known["undo"][:3], "switched", *steps.REVERT, *known["undo"][4:]
+    )  # fmt: skip
+    desk.write("a.txt", b"edited")
+    assert steps_of(lambda: revert(desk.session, ["a.txt"])) == known["revert"]
+    desk.write("a.txt", b"edited")
+    assert steps_of(lambda: revert(desk.session)) == known["discard"]
+    desk.open()
+    desk.image.write_bytes(encode({"other.txt": b"1"}))
+    adopted = steps_of(desk.open)
+    assert [each for each in adopted if each not in steps.REVERT] == list(known["adopt"])
+    flash = Camera(tmp_path / "flash")
+    for number, kind in enumerate(("push", "reset")):
+        flash.put(encode({"somebody.txt": b"%d" % number}))
+        image = encode({"a.txt": b"%d" % number})
+        done = steps_of(lambda image=image, kind=kind: push_image(flash, image, kind))
+        assert done == ("open-info", *known[kind])

@@ -79,20 +79,21 @@ def _usage(status: Status) -> str:
 def _segments(rows: Sequence[Row], touched: set[str]) -> Iterator[str]:
     """The partition from its first to its last byte."""
     total = rows[-1].end if rows else 0
-    size, kind, names = 0, "", 0
+    size, stored, kind, names = 0, 0, "", 0
     name = ""
     for row in rows:
         small = row.size < total * _SMALLEST
         its_kind = _kind(row, touched)
         if size and not (small and size < total * _SMALLEST and its_kind in (kind, _RECORDS)):
-            yield _segment(kind, size, name, names)
-            size, names = 0, 0
+            yield _segment(kind, size, stored, name, names)
+            size, stored, names = 0, 0, 0
         if not size or row.kind == FILE:
             kind, name = its_kind, row.path
         size += row.size
-        names += row.kind == FILE
+        if row.kind == FILE:
+            stored, names = stored + row.size, names + 1
     if size:
-        yield _segment(kind, size, name, names)
+        yield _segment(kind, size, stored, name, names)
 
 
 def _kind(row: Row, touched: set[str]) -> str:
@@ -103,9 +104,11 @@ def _kind(row: Row, touched: set[str]) -> str:
     return row.kind if row.kind in (GAP, _RECORDS) else "free"
 
 
-def _segment(kind: str, size: int, name: str, names: int) -> str:
-    what = f"{names:,} files" if names > 1 else name or kind
-    return f'<i class="{kind}" style="flex-grow:{size}" title="{_text(what)}: {size:,} B"></i>'
+def _segment(kind: str, size: int, stored: int, name: str, names: int) -> str:
+    """stored: bytes of its files; names and padding beside small ones are drawn with them."""
+    what = _text(f"{names:,} files" if names > 1 else name or kind)
+    shown = stored if names else size
+    return f'<i class="{kind}" style="flex-grow:{size}" title="{what}: {shown:,} B"></i>'
 
 
 def _files(status: Status) -> Iterator[str]:
