@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mounts import ended, until
+from mounts import SECONDS, ended, until
 
 from romfsfs.errors import Interrupted, RomfsError, UsageError
 from romfsfs.fs import daemon, mountpoint
@@ -249,6 +249,7 @@ def test_ctrl_c_while_it_is_mounted_ends_the_daemon() -> None:
     pids: list[int] = []
 
     def lasts(progress: Any, begin: Any) -> None:
+        signal.alarm(2 * SECONDS)  # where the test fails, it must not stay
         progress(str(os.getpid()), 0, 1)
         signal.pause()
 
