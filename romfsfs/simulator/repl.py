@@ -65,8 +65,6 @@ class Repl:
         """Run the scripts that run at a reset, then show the prompt or the raw REPL's."""
         if power_up:
             self._raw = False
-        self._line.clear()
-        self._before = b""
         self._booting = True
         self._startup = [BOOT_SCRIPT, MAIN_SCRIPT] if power_up else [BOOT_SCRIPT]
         self._next_startup()
@@ -87,7 +85,6 @@ class Repl:
             else:
                 self._write(b">")
         elif status == SOFT_RESET:
-            self._write(error)
             self._soft_reset()
         else:
             self._write(error)
@@ -196,7 +193,6 @@ class Repl:
                 self._enter_raw()
         elif byte == CTRL_B:
             self._write(b"\r\n")
-            self._line.clear()
             self._enter_friendly()
         elif byte == CTRL_C:
             self._line.clear()

@@ -11,9 +11,19 @@ import pytest
 
 from romfsfs.simulator import TO_CAMERA, TO_HOST, preset
 from romfsfs.simulator.config import PartitionConfig, SimulatorConfig
+from romfsfs.simulator.executor import (
+    BOOT_SCRIPT,
+    FAILED,
+    FINISHED,
+    LINE,
+    MAIN_SCRIPT,
+    SNIPPET,
+    SOFT_RESET,
+)
 from romfsfs.simulator.faults import CameraStopped, Faults, Statistics
 from romfsfs.simulator.flash import Flash, Partition
 from romfsfs.simulator.link import PIECE, Line
+from romfsfs.simulator.repl import Repl
 
 KIB = 1024
 
@@ -300,3 +310,115 @@ def test_every_call_of_the_flash_by_its_number() -> None:
         assert (call(6, 0), call(6, 0)) == (-5, erase[0])
     finally:
         flash.close()
+
+
+class Typed:
+    """A REPL, and all that comes of what is typed: `said`, and what it was to run, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.repl = Repl(preset("OPENMV4P"), self._write, self._execute, self._soft_reset)
+
+    def _write(self, data: bytes) -> None:
+        if self.said and isinstance(self.said[-1], bytes):
+            data = self.said.pop() + data
+        if data:
+            self.said.append(data)
+
+    def _execute(self, source: bytes, kind: int) -> None:
+        self.said.append((source, kind))
+
+    def _soft_reset(self) -> None:
+        self.said.append("soft reset")
+        self.repl.boot(power_up=False)
+
+    def ends(self, status: int = FINISHED, error: bytes = b"") -> None:
+        assert self.repl.busy
+        self.repl.finished(status, error)
+
+    def answers(self, data: bytes, *ends: tuple[int, bytes]) -> list[Any]:
+        """What comes of these bytes; whatever runs ends as `ends` say, else well."""
+        self.said.clear()
+        typed, outcomes = bytearray(data), list(ends)
+        self.repl.process(typed)
+        while self.repl.busy:
+            self.ends(*(outcomes.pop(0) if outcomes else ()))
+            self.repl.process(typed)
+        assert not typed
+        return [*self.said]
+
+
+BANNER = (
+    b"MicroPython v1.25.0 on 2025-07-01; OPENMV4P with STM32H743\r\n"
+    b'Type "help()" for more information.\r\n>>> '
+)
+BOOT, MAIN = (b"", BOOT_SCRIPT), (b"", MAIN_SCRIPT)
+
+
+def test_what_is_typed_at_the_prompt_and_what_comes_back() -> None:
+    camera = Typed()
+    camera.repl.boot(power_up=True)
+    camera.repl.process(bytearray(b"lost?"))  # nobody reads while it starts
+    camera.ends()
+    camera.ends()
+    assert camera.said == [BOOT, MAIN, BANNER]
+    for typed, comes in (
+        (b" ~}\x1f\x00\x05\x80\xff\n\t", [b" ~}"]),
+        (b"\x03", [b"\r\n>>> "]),
+        (b"\x00\x05", []),
+        (b"\r  \r", [b"\r\n>>>   \r\n>>> "]),
+        (b"\x08\x7f", []),
+        (b"ab\x08\x7f\x7f", [b"ab\x08 \x08\x08 \x08"]),
+        (b"x\x01\x02\x04\x05\r", [b"x\r\n", (b"x\n", LINE), b">>> "]),
+        (b"1\r", [b"1\r\n", (b"1\n", LINE), b">>> "]),
+        (b"1+\\  \r2\r", [b"1+\\  \r\n... 2\r\n", (b"1+\\  \n2\n", LINE), b">>> "]),
+        (b"(1)\r", [b"(1)\r\n", (b"(1)\n", LINE), b">>> "]),
+        (b"1)\r", [b"1)\r\n", (b"1)\n", LINE), b">>> "]),
+        (b"[(\r{\r)]}\r", [b"[(\r\n... {\r\n... )]}\r\n", (b"[(\n{\n)]}\n", LINE), b">>> "]),
+        (b"'''\r\x02\r'''\r", [b"'''\r\n... \r\n... '''\r\n", (b"'''\n\n'''\n", LINE), b">>> "]),
+        (b"if x:\r y\r \r", [b"if x:\r\n...  y\r\n...  \r\n", (b"if x:\n y\n \n", LINE), b">>> "]),
+        (b"@f\r\x03iffy\r", [b"@f\r\n... \r\n>>> iffy\r\n", (b"iffy\n", LINE), b">>> "]),
+        (b"for\rx\x03y\r", [b"for\r\n... x\r\n>>> y\r\n", (b"y\n", LINE), b">>> "]),
+        (b"\x02", [b"\r\n" + BANNER]),
+        (b"\x04", [b"\r\n", "soft reset", BOOT, BANNER]),
+    ):  # fmt: skip
+        assert camera.answers(typed) == comes, typed
+    assert camera.answers(b"1/0\r", (FAILED, b"bad\r\n")) == [
+        b"1/0\r\n", (b"1/0\n", LINE), b"bad\r\n>>> ",
+    ]  # fmt: skip
+    assert camera.answers(b"reset\r", (SOFT_RESET, b"unsaid")) == [
+        b"reset\r\n", (b"reset\n", LINE), "soft reset", BOOT, BANNER,
+    ]  # fmt: skip
+
+
+def test_what_is_sent_to_the_raw_repl_and_what_comes_back() -> None:
+    camera, raw = Typed(), b"raw REPL; CTRL-B to exit\r\n>"
+    camera.repl.boot(power_up=True)
+    camera.ends(FAILED, b"boot.py is wrong\r\n")
+    assert camera.said == [BOOT, b"boot.py is wrong\r\n" + BANNER], "main.py does not run then"
+    stopped = b"\x04\x04Traceback (most recent call last):\r\nKeyboardInterrupt: \r\n\x04>"
+    full, paste = b"x" * 127, b"R\x01\x80\x00\x01"
+    for typed, comes in (
+        (b"\x01", [b"\r\n" + raw]),
+        (b"junk\x01", [raw]),
+        (b"\x05A\x02\x01", [b"\r\n" + BANNER + b"\r\n" + raw]),
+        (b"\x05AB\x01", [raw]),
+        (b"half\x031\x04", [b"OK", (b"1", SNIPPET), b"\x04\x04>"]),
+        (b"\x05B\x01", [b"R\x00>"]),
+        (b"\x05A\x01\x01\x02\x04", [paste + b"\x04", (b"\x01\x02", SNIPPET), b"\x04\x04>"]),
+        (b"\x05A\x01" + full + b"\x04", [paste + b"\x04", (full, SNIPPET), b"\x04\x04>"]),
+        (b"\x05A\x01" + full * 3 + b"xxx\x03", [paste + b"\x01\x01\x01" + stopped]),
+        (b"2\x04", [b"OK", (b"2", SNIPPET), b"\x04\x04>"]),
+        (b"\x04", [b"OK\r\n", "soft reset", BOOT, raw]),
+    ):  # fmt: skip
+        assert camera.answers(typed) == comes, typed
+    wrong = [b"OK", (b"3", SNIPPET), b"\x04no\x04>"]
+    assert camera.answers(b"3\x04", (FAILED, b"no")) == wrong
+    over = [b"OK", (b"4", SNIPPET), b"\x04\x04", "soft reset", BOOT, raw]
+    assert camera.answers(b"4\x04", (SOFT_RESET, b"unsaid")) == over
+    camera.said.clear()
+    camera.repl.boot(power_up=True)  # out of the raw REPL
+    camera.ends()
+    camera.ends()
+    assert camera.said == [BOOT, MAIN, BANNER]
+    assert camera.answers(b"5\x02\r")[0] == b"5\r\n"
