@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,82 @@ def test_nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(RomfsError, match=r"download a firmware release.*--from"):
         find_defaults(N6)
+
+
+def test_nothing_there_is_said_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    releases = "https://github.com/openmv/openmv/releases"
+    with pytest.raises(RomfsError) as caught:
+        find_defaults(N6, 1)
+    assert caught.value.line == (
+        "no default image of OPENMV_N6, partition 1, on this machine; download a firmware release "
+        f"from {releases} and add --from FILE.zip"
+    )
+    with pytest.raises(UsageError) as there:
+        find_defaults(N6, 0, tmp_path)
+    assert there.value.line == (
+        f"no default image of OPENMV_N6, partition 0, there ({tmp_path}); firmware releases: "
+        f"{releases}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "partition", "there"),
+    [
+        ("romfs0.img", 0, True), ("ROMFS1.IMG", 0, False), ("romfs1.img", 1, True),
+        ("romfs.img", 0, True), ("v4.6.20-mine.img", 0, True),
+    ],
+)  # fmt: skip
+def test_a_file_by_its_name(tmp_path: Path, name: str, partition: int, there: bool) -> None:
+    path = tmp_path / name
+    path.write_bytes(IMAGE)
+    if not there:
+        with pytest.raises(UsageError):
+            find_defaults(AE3, partition, path)
+        return
+    (found,) = find_defaults(AE3, partition, str(path))
+    version = (4, 6, 20) if "4.6" in name else None
+    label = f"OPENMV_AE3 4.6.20 ({path})" if version else f"OPENMV_AE3 ({path})"
+    assert (found.path, found.place, found.version, found.label) == (
+        path, str(path), version, label,
+    )  # fmt: skip
+    assert (found.board, found.partition, found.size) == ("OPENMV_AE3", partition, len(IMAGE))
+
+
+def test_an_image_larger_than_the_partition_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "romfs0.img"
+    path.write_bytes(IMAGE)
+    for missing in (0, 1):
+        part = replace(N6.partition(0), size=len(IMAGE) - missing)
+        board = replace(N6, partitions=(part,))
+        with pytest.raises(UsageError) if missing else contextlib.nullcontext():
+            assert find_defaults(board, 0, path)[0].size == len(IMAGE)
+
+
+def test_where_in_a_folder_images_are(tmp_path: Path) -> None:
+    """In a board's folder, also as a third party calls it; in that folder itself; in zips beside
+    them; each with the version of its own place."""
+    root = tmp_path / "res"
+    for place in ("openmv-n6", "firmware/OPENMV_N6", "share/qtcreator/firmware/OPENMV_N6", "OTHER",
+                  "openmv_n6/deep"):  # fmt: skip
+        (root / place).mkdir(parents=True)
+        (root / place / "romfs0.img").write_bytes(IMAGE)
+        (root / place / "romfs1.img").write_bytes(OTHER)
+        (root / place / "romfs0.img.txt").write_bytes(IMAGE)
+    (root / "romfs0.img").write_bytes(OTHER)  # of no board
+    (root / "firmware" / "firmware.txt").write_text("none here\n4.5.0 4.6.0\n")
+    (root / "settings.json").write_text('{"other": "9.9.9", "firmware_version" : "4.4.1"}')
+    release(root / "firmware_OPENMV_N6.zip", romfs0=IMAGE)
+    release(root / "firmware_v4.7.2.zip", OPENMV_N6__romfs0=IMAGE)
+    release(root / "other.zip", OPENMV_N6__romfs0=IMAGE)
+    found = [(image.place.removeprefix(f"{root}/"), image.version)
+             for image in find_defaults(N6, 0, root)]  # fmt: skip
+    assert found == [
+        ("firmware_v4.7.2.zip, OPENMV_N6/romfs0.img", (4, 7, 2)),
+        ("firmware/OPENMV_N6/romfs0.img", (4, 5, 0)),
+        ("openmv-n6/romfs0.img", (4, 4, 1)),
+        ("firmware_OPENMV_N6.zip, romfs0.img", None),
+        ("share/qtcreator/firmware/OPENMV_N6/romfs0.img", None),
+    ]
+    itself = find_defaults(N6, 0, root / "firmware" / "OPENMV_N6")
+    assert [image.read() for image in itself] == [IMAGE]

@@ -6,6 +6,7 @@ import pytest
 
 from romfsfs.errors import RomfsError
 from romfsfs.zoo.index import BoardFilter, parse_index
+from romfsfs.zoo.patterns import shown
 
 
 def shows(rules: BoardFilter, path: str, board: str | None) -> bool:
@@ -69,7 +70,8 @@ def test_patterns_that_take_for_ever_are_ended(line: str, why: str) -> None:
     with pytest.raises(RomfsError, match=why) as caught:
         rules.shown([path], path)
     assert "index.csv" in caught.value.where
-    assert rules.shown([path], None) == [path]  # --all
+    assert caught.value.next_step.endswith("or see the models of all boards with --all")
+    assert rules.shown([path], None) == [path]
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,33 @@ def test_a_long_line_is_read_at_once(line: str) -> None:
     """Its pieces were looked for by a pattern of ours: 16 KB took 20 s."""
     with pytest.raises(RomfsError, match="a line is not"):
         parse_index(line, "index.csv")
+
+
+@pytest.mark.parametrize(
+    ("rules", "answer"),
+    [
+        ([], {"shown": [0, 1, 2]}),
+        ([(1, "a", "n6")], {"shown": [0, 1, 2]}),
+        ([(1, "a", "H7")], {"shown": [1, 2]}),
+        ([(1, "^/models/b", ""), (2, "b|c", "N6")], {"shown": [0, 2]}),
+        ([(1, "c", "N6"), (2, "", "")], {"shown": [2]}),
+        ([(1, "a", "N6"), (4, "(", "")], {"line": 4, "error": "missing ), unterminated subpattern "
+                                          "at position 0"}),
+        ([(7, "a", "[")], {"line": 7, "error": "unterminated character set at position 0"}),
+    ],
+)  # fmt: skip
+def test_what_the_program_answers(rules: list[tuple[int, str, str]], answer: object) -> None:
+    assert shown(rules, ["a", "b", "c"], "OPENMV_N6") == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", 'a line is not `"path regex", "board regex"`'),
+        ('"(", "N6"', "not a regular expression: missing ), unterminated subpattern at position 0"),
+    ],
+)
+def test_what_is_said_of_an_index_that_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(RomfsError) as caught:
+        parse_index(text, "i").shown(["a"], "N6")
+    assert caught.value.line == f"{said} (i, line 1); correct the line, or begin it with #"

@@ -10,17 +10,22 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from zoo_server import FILES, MODELS, Server
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.ide.archive import Fetching
+from romfsfs.ide import archive, remote
+from romfsfs.ide.archive import Fetching, local_zip
 from romfsfs.ide.places import resource_folders
 from romfsfs.zoo import open_zoo
-from romfsfs.zoo.choose import open_known, open_source, remember
-from romfsfs.zoo.sources import Zoo
+from romfsfs.zoo.catalog import Catalog
+from romfsfs.zoo.choose import absolute, chosen, open_known, open_source, remember
+from romfsfs.zoo.index import parse_index
+from romfsfs.zoo.members import Member, checked_path, describe, models
+from romfsfs.zoo.sources import Zoo, _zip_root, add, copies
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
 
@@ -294,3 +299,253 @@ def test_a_mount_downloads_nothing_before_somebody_reads(
     server.files.clear()
     with pytest.raises(OSError, match="404"):
         tree.open("st/gestures/hand/hand_96.lite")
+
+
+def members(*names: str) -> dict[str, Member]:
+    return {name: Member(name, len(name), 0) for name in names}
+
+
+NAMES = members(
+    "b/face/face.tflite", "b/face/FACE.lite", "a/Hand.v2.onnx", "a/hand.txt", "c/notes.txt",
+    "c/deep/x/only.tflite", *(f"many/m{number}.tflite" for number in range(9)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("b/face/face.tflite", "b/face/face.tflite"),
+        ("/b/face/face.tflite/", "b/face/face.tflite"),
+        ("B/FACE/FACE.LITE", "b/face/FACE.lite"),
+        ("face", "b/face/face.tflite"),
+        ("FACE", "b/face/FACE.lite"),
+        ("face.lite", "b/face/FACE.lite"),
+        ("hand.V2", "a/Hand.v2.onnx"),
+        ("x/only.tflite", "c/deep/x/only.tflite"),
+        ("deep", "c/deep/x/only.tflite"),
+        ("DEEP/X", "c/deep/x/only.tflite"),
+        ("Face", "'Face' is the name of 2 models; give one of the paths: b/face/FACE.lite, "
+         "b/face/face.tflite"),
+        ("many", "'many' is the name of 9 models; give one of the paths: "
+         + ", ".join(f"many/m{number}.tflite" for number in range(8))),
+        ("m8", "'m8' is not for N6, says the zoo's index.csv; add it anyway with --all"),
+        ("OnL", "the zoo has no model 'OnL'; did you mean c/deep/x/only.tflite?"),
+        ("lite", "the zoo has no model 'lite'; did you mean b/face/FACE.lite or b/face/face.tflite "
+         "or c/deep/x/only.tflite?"),
+        ("handy", "the zoo has no model 'handy'; did you mean a/Hand.v2.onnx?"),
+        ("many/m", "the zoo has no model 'many/m'; did you mean many/m0.tflite or many/m1.tflite "
+         "or many/m2.tflite?"),
+        ("qqqqqqq", "the zoo has no model 'qqqqqqq'; see: romfsfs zoo list"),
+    ],
+)  # fmt: skip
+def test_a_model_is_found_by_what_people_type(text: str, found: str) -> None:
+    catalog = Catalog(NAMES, parse_index('"m8", ""', "index.csv"))
+    board = "N6" if text == "m8" else None
+    try:
+        said = catalog.find(text, board).path
+    except UsageError as error:
+        said = error.line
+    assert said == found
+
+
+def test_models_with_what_belongs_to_them() -> None:
+    names = (
+        "index.html", "a/one.v2.tflite", "a/one.v2.txt", "a/b/two.lite", "a/b/two.txt",
+        "a/b/two.v1.onnx", "a/index.html", "a/b/c/THREE.ONNX", "a/b/c/index.html", "four.tflite",
+        "four.txt", "d/five.tflite", "d/five.txt.bak", "six.txt",
+    )  # fmt: skip
+    found = [(m.path, m.name, m.size, m.label, m.page) for m in models(members(*names))]
+    assert found == [
+        ("a/b/c/THREE.ONNX", "THREE.ONNX", 16, None, "a/b/c/index.html"),
+        ("a/b/two.lite", "two.lite", 12, "a/b/two.txt", "a/index.html"),
+        ("a/b/two.v1.onnx", "two.v1.onnx", 15, "a/b/two.txt", "a/index.html"),
+        ("a/one.v2.tflite", "one.v2.tflite", 15, "a/one.v2.txt", "a/index.html"),
+        ("d/five.tflite", "five.tflite", 13, None, None),
+        ("four.tflite", "four.tflite", 11, "four.txt", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (b"", ("", "")),
+        (b"<title>A\n b</title><p>First <b>bold</b>\n&amp;  text</p><p>Second</p>",
+         ("A b", "First bold & text")),
+        (b"<title> </title><title>Real</title><p>\n</p>no<p>Said</p>more", ("Real", "Said")),
+        (b"<h1>no</h1><p>Open <title>In</title> end", ("In", "Open")),
+        (b"<p>\xff", ("", "\N{REPLACEMENT CHARACTER}")),
+    ],
+)  # fmt: skip
+def test_what_a_page_says_of_a_model(page: bytes, said: tuple[str, str]) -> None:
+    assert tuple(describe(page)) == said
+
+
+@pytest.mark.parametrize("name", ["/x", "x/", "a//b", "./x", "a/..", "../x", "a\\b", "a\0b", ""])
+def test_a_name_that_leads_out_is_said(name: str) -> None:
+    assert checked_path("a/b.c/..d", "zip") == "a/b.c/..d"
+    with pytest.raises(RomfsError) as caught:
+        checked_path(name, "zip")
+    assert caught.value.line == (
+        f"refused: a file is named {name!r} (zip); a zoo's names are relative, with '/' between "
+        "and without '..'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "root"),
+    [
+        ([], ""), (["a/x.tflite"], ""), (["models/a.tflite"], "models/"),
+        (["b/models/x.lite", "a/models/y.lite", "a/b/models/z.lite"], "a/models/"),
+        (["models/readme.txt", "z/models/x.onnx"], "z/models/"),
+        (["mymodels/a.tflite", "z/index.csv", "b/c/index.csv"], "z/"),
+        (["index.csv", "a/index.csv"], ""), (["a/noindex.csv"], ""),
+    ],
+)  # fmt: skip
+def test_where_in_a_zip_the_zoo_is(names: list[str], root: str) -> None:
+    assert _zip_root(names) == root
+
+
+def test_what_adding_a_model_means(resources: Path, tmp_path: Path) -> None:
+    zoo = opened(str(resources))
+    yolo = zoo.catalog().find("yolo.v8", None)
+    hand = zoo.catalog().find("hand_96", None)
+    labels = "google/objects/small/yolo.txt"
+    assert copies(zoo, yolo) == [(yolo.path, "yolo.v8.tflite", 2000), (labels, "yolo.txt", 8)]
+    assert copies(zoo, yolo, "a.b") == [(yolo.path, "a.b.tflite", 2000), (labels, "a.txt", 8)]
+    assert copies(zoo, yolo, "c.LITE", labels=False) == [(yolo.path, "c.LITE", 2000)]
+    assert copies(zoo, hand, "x") == [(hand.path, "x.lite", 800)]
+    for name in (".", "..", "a/b", "a\0b"):
+        with pytest.raises(UsageError) as caught:
+            copies(zoo, yolo, name)
+        assert caught.value.line == f"not a file name: {name!r}; choose the folder with --into"
+    told: list[tuple[str, int, int]] = []
+    folder = tmp_path / "a" / "b"
+    old = os.umask(0o027)
+    try:
+        add(zoo, copies(zoo, yolo), folder, progress=lambda *now: told.append(now))
+    finally:
+        os.umask(old)
+    assert told == [("copying", 2000, 2008), ("copying", 2008, 2008)]
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "yolo.v8.tflite": 0o640, "yolo.txt": 0o640,
+    }  # fmt: skip
+    with pytest.raises(RomfsError) as refused:
+        add(zoo, copies(zoo, yolo), folder)
+    assert refused.value.line == (
+        f"already there: yolo.v8.tflite and yolo.txt ({folder}); replace with --force, or choose "
+        "another name with --as"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "source"),
+    [
+        (None, "ide"), (b'{"source": "/zoo"}', "/zoo"), (b'{"source": 3}', "ide"), (b"[]", "ide"),
+        (b"{}", "ide"), (b"no", "ide"), (b"\xff", "ide"), (b'{"source": ""}', "ide"),
+    ],
+)  # fmt: skip
+def test_which_source_was_chosen(
+    kept: bytes | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state_dir").mkdir()
+    if kept is not None:
+        (tmp_path / "state_dir" / "zoo.json").write_bytes(kept)
+    assert chosen() == source
+    monkeypatch.setenv("ROMFSFS_ZOO", "mine")
+    assert chosen() == "mine"
+    monkeypatch.setenv("ROMFSFS_ZOO", "")
+    assert chosen() == source
+    monkeypatch.chdir(tmp_path)
+    given = ("ide", "http://x/y", "a/../b", "~/z", "/c")
+    assert [absolute(text) for text in given] == [
+        "ide", "http://x/y", f"{tmp_path}/b", f"{tmp_path}/home/z", "/c"
+    ]  # fmt: skip
+    remember("rel")
+    monkeypatch.delenv("ROMFSFS_ZOO")
+    assert chosen() == f"{tmp_path}/rel"
+
+
+def test_a_zip_with_what_it_should_not_have(make_zip: Callable[..., Path]) -> None:
+    path = make_zip({"models/x.tflite": b"x" * 100})
+    data = path.read_bytes()
+    where = f"({path}, models/x.tflite); download it again"
+
+    def said(spoil: Callable[[zipfile.ZipInfo], None]) -> str:
+        zipped = local_zip(path)
+        (info,) = zipped.infos()
+        spoil(info)
+        assert not zipped.is_kept(info)
+        with pytest.raises(RomfsError) as caught:
+            zipped.keep([info])
+        assert not zipped.is_kept(info)
+        return caught.value.line
+
+    def method(info: zipfile.ZipInfo) -> None:
+        info.compress_type = zipfile.ZIP_LZMA
+
+    assert said(method) == f"cannot read the zip: compression method 14 is not supported {where}"
+    large = archive.MAX_FILE_BYTES + 1
+    assert said(lambda info: setattr(info, "file_size", large)) == (
+        f"a file of {large:,} bytes: no camera can hold that ({path}, models/x.tflite)"
+    )
+    longer = said(lambda info: setattr(info, "file_size", 101))
+    assert longer == f"cannot read the zip: its size is not as declared {where}"
+    zipped = local_zip(path)
+    (info,) = zipped.infos()
+    (kept,) = zipped.keep([info, info][:1])
+    assert kept.read_bytes() == b"x" * 100
+    path.unlink()
+    assert zipped.keep([info]) == [kept], "nothing is read again"
+    with pytest.raises(FileNotFoundError):
+        zipped.infos()
+    path.write_bytes(data)
+
+
+def test_zips_that_nobody_used_for_long_go(tmp_path: Path) -> None:
+    folders = [archive.zip_folder(name) for name in ("old", "new", "bare")]
+    for folder in folders[:2]:
+        with archive.locked(folder):
+            (folder / "file").touch()
+    now = (folders[1] / "lock").stat().st_mtime
+    os.utime(folders[0] / "lock", (now - 91 * 86_400,) * 2)
+    os.utime(folders[1] / "lock", (now - 89 * 86_400,) * 2)
+    assert archive.zip_folder("new") == folders[1]
+    assert all(folder.exists() for folder in folders), "looked for when one is new"
+    assert archive.zip_folder("more").is_dir()
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    with archive.locked(folders[1]):  # it is in use
+        assert (folders[1] / "lock").stat().st_mtime >= now
+
+
+@pytest.mark.parametrize(
+    ("headers", "about"),
+    [
+        ({"Content-Range": "bytes 0-0/123", "ETag": '"a"', "Last-Modified": "then"}, (123, '"a"')),
+        ({"Content-Range": "bytes 0-0/5", "Last-Modified": "then"}, (5, "then")),
+        ({"Content-Range": "bytes 0-0/*"}, (0, "")),
+        ({"Content-Range": f"bytes 0-0/{'9' * 20}"}, (0, "")),
+    ],
+)
+def test_what_a_server_says_of_a_file(headers: dict[str, str], about: tuple[int, str]) -> None:
+    assert remote._about(SimpleNamespace(headers=headers)) == about  # type: ignore[arg-type]
+
+
+def test_how_often_a_download_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times in a row without a byte, each after a longer pause; from anew after some."""
+    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 1.0)
+    pauses: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", pauses.append)
+    have = iter([5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6])
+
+    def attempt() -> None:
+        raise remote._Dropped("cut")
+
+    with pytest.raises(RomfsError) as caught:
+        remote._patiently("http://x", attempt, lambda: next(have))
+    assert caught.value.line == (
+        "the download failed: cut (http://x); repeat the command: it continues where it stopped"
+    )
+    assert pauses == [1.0, 0.0, 1.0, 2.0, 3.0]
+    pauses.clear()
+    assert remote._patiently("http://x", lambda: "all") == "all"
+    assert pauses == []

@@ -404,6 +404,8 @@ def test_what_is_sent_to_the_raw_repl_and_what_comes_back() -> None:
         (b"\x05A\x02\x01", [b"\r\n" + BANNER + b"\r\n" + raw]),
         (b"\x05AB\x01", [raw]),
         (b"half\x031\x04", [b"OK", (b"1", SNIPPET), b"\x04\x04>"]),
+        (b"in two ", []),
+        (b"pieces\x04", [b"OK", (b"in two pieces", SNIPPET), b"\x04\x04>"]),
         (b"\x05B\x01", [b"R\x00>"]),
         (b"\x05A\x01\x01\x02\x04", [paste + b"\x04", (b"\x01\x02", SNIPPET), b"\x04\x04>"]),
         (b"\x05A\x01" + full + b"\x04", [paste + b"\x04", (full, SNIPPET), b"\x04\x04>"]),
@@ -421,4 +423,6 @@ def test_what_is_sent_to_the_raw_repl_and_what_comes_back() -> None:
     camera.ends()
     camera.ends()
     assert camera.said == [BOOT, MAIN, BANNER]
-    assert camera.answers(b"5\x02\r")[0] == b"5\r\n"
+    assert camera.answers(b"\x01") == [b"\r\n" + raw]
+    camera.answers(b"\x02")
+    assert camera.answers(b"\x04") == [b"\r\n", "soft reset", BOOT, BANNER]
