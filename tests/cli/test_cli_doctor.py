@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_mounts import Ran
 
 from romfsfs.cli import doctor
+from romfsfs.cli.automount import program
+from romfsfs.desktop.units import rule_command
+from romfsfs.devices.discovery import DfuCamera
 
 NEEDED = {"libfuse", "/dev/fuse", "mpy-cross", "vela", "state folder", "cache folder"}
 
@@ -32,3 +40,91 @@ def test_what_only_some_boards_want_is_no_failure(
     done = run("doctor")
     assert done.code == 0
     assert "-  dfu-util                 not installed; it writes to cameras in DFU mode" in done.out
+
+
+@pytest.mark.parametrize(
+    ("groups", "named", "check"),
+    [
+        ([1, 2], True, (True, "me is in the group dialout", "")),
+        ([2], True, (False, "me is not in the group dialout",
+                     "sudo usermod -a -G dialout me, then log in again")),
+        ([9, 3], False, (True, "1000 is in the group uucp", "")),
+        ([9], False, (False, "1000 is not in the group dialout",
+                      "sudo usermod -a -G dialout 1000, then log in again")),
+    ],
+)  # fmt: skip
+def test_who_may_use_serial_ports(
+    monkeypatch: pytest.MonkeyPatch, groups: list[int], named: bool, check: tuple[bool, str, str]
+) -> None:
+    names = {1: "dialout", 2: "users", 3: "uucp"}
+    monkeypatch.setattr(doctor, "port_group", lambda: "dialout")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    monkeypatch.setattr(os, "getgroups", lambda: groups)
+    monkeypatch.setattr("grp.getgrgid", lambda number: SimpleNamespace(gr_name=names[number]))
+    user = {1000: SimpleNamespace(pw_name="me")} if named else {}
+    monkeypatch.setattr("pwd.getpwuid", lambda number: user[number])
+    monkeypatch.setattr(sys, "platform", "linux")
+    ok, detail, remedy = check
+    wanted = doctor.Check("serial ports", ok, False, detail, remedy)
+    assert doctor._serial_permission() == wanted
+    for system, number in (("darwin", 1000), ("linux", 0)):
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr(os, "geteuid", lambda number=number: number)
+        for look in (doctor._serial_permission, doctor._loader_permission):
+            found = look()
+            assert (found.ok, found.needed, found.detail, found.remedy) == (
+                True, False, "accessible", "",
+            )  # fmt: skip
+
+
+NO_RULE = "no udev rule names OpenMV's USB devices"
+
+
+@pytest.mark.parametrize(
+    ("cameras", "rules", "detail"),
+    [
+        ((), "", NO_RULE),
+        ((), 'SUBSYSTEM=="tty", ATTRS{idVendor}=="37c5"', NO_RULE),
+        ((), 'SUBSYSTEM=="usb", ATTRS{idVendor}=="1234"', NO_RULE),
+        ((), 'SUBSYSTEMS=="usb", ATTRS{idVendor}=="37C5"', ""),
+        ((("A", "B"), ("C",)), 'SUBSYSTEM=="usb" 37c5',
+         "A or B is in DFU mode, but you may not open it"),
+    ],
+)  # fmt: skip
+def test_who_may_open_boot_loaders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cameras: tuple[tuple[str, ...], ...],
+    rules: str, detail: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(doctor, "find_on_path", lambda name: f"/bin/{name}")
+    opened = DfuCamera(1, 2, "1-1", "", ("D",), ("flash",))
+    closed = [DfuCamera(1, 2, "1-2", "", boards, ()) for boards in cameras]
+    monkeypatch.setattr(doctor, "dfu_cameras", lambda: (opened, *closed))
+    monkeypatch.setattr(doctor, "_RULES", (str(tmp_path / "none"), str(tmp_path)))
+    (tmp_path / "5.rules").write_text("# 37c5\n")
+    (tmp_path / "6.rules").write_text(rules)
+    (tmp_path / "7.txt").write_text('SUBSYSTEM=="usb" 37c5')
+    said = detail or f"{tmp_path}/6.rules names OpenMV's USB devices"
+    remedy = rule_command(program()) if detail else ""
+    assert doctor._loader_permission() == doctor.Check(
+        "boot loaders", not detail, False, said, remedy
+    )
+
+
+def test_where_our_folders_are_and_how_much_room_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=(5000 << 20) - 1))
+    path = tmp_path / "a" / "b"
+    assert doctor._folder("state folder", path) == doctor.Check(
+        "state folder", True, True, f"{path}, 4,999 MiB free"
+    )
+    asked = []
+    monkeypatch.setattr(os, "access", lambda *what: asked.append(what))
+    assert doctor._folder("cache folder", path) == doctor.Check(
+        "cache folder", False, True, f"no permission to write to {tmp_path}",
+        "export ROMFSFS_CACHE_DIR=DIR, a folder of yours",
+    )  # fmt: skip
+    assert asked == [(tmp_path, os.W_OK)]

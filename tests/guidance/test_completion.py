@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from romfsfs.boards import boards
-from romfsfs.cli import main
+from romfsfs.cli import main, values
 from romfsfs.cli.app import COMMANDS, romfsfs
 from romfsfs.cli.completion import answer
+from romfsfs.devices.discovery import CameraPort
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.folder import all_sessions
 from romfsfs.session.keep.locks import MountedAt
@@ -249,3 +251,83 @@ def test_commands_are_offered_without_importing_them(
     done = run(sys.executable, "-c", code, PYTHONPATH=str(Path(__file__).parents[2]), **asked)
     assert "plain,umount" in done.stdout, done.stderr
     assert "romfsfs.cli.sessions" not in done.stdout
+
+
+def test_what_is_offered_with_what_it_is(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = (
+        CameraPort("/dev/ttyACM0", 1, 2, "77", ("OPENMV4", "OPENMV4P")), CameraPort("/dev/x y"),
+        CameraPort("/dev/a\nb"),
+    )  # fmt: skip
+    monkeypatch.setattr("romfsfs.devices.discovery.serial_cameras", lambda: found)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "B.ROMFS").touch()
+    (tmp_path / "sub" / "notes.txt").touch()
+    known = boards()
+
+    def offered(completer: values.Completer, word: str, **given: object) -> list[Any]:
+        context = click.Context(click.Command("x"))
+        context.params = given
+        return [
+            (item.value, item.help) if item.type == "plain" else f"{item.type} {item.value}"
+            for item in completer(context, click.Argument(["a"]), word)
+        ]
+
+    cameras = [
+        ("camera", "the only camera connected"), ("camera:77", "OPENMV4 or OPENMV4P"),
+        ("/dev/ttyACM0", "OPENMV4 or OPENMV4P"), ("/dev/x y", "camera"),
+    ]  # fmt: skip
+    ae3 = known["OPENMV_AE3"]
+    for completer, word, given, wanted in (
+        (values.boards, "", {}, [(each.name, each.display_name) for each in known.values()]),
+        (values.boards, "openmv_ae", {}, [("OPENMV_AE3", ae3.display_name)]),
+        (values.boards, "q", {}, []),
+        (values.partitions, "", {"board": "OPENMV_AE3"},
+         [(str(part.index), part.name) for part in ae3.partitions]),
+        (values.partitions, "1", {"board": "OPENMV2"}, []),
+        (values.partitions, "1", {"board": "none"}, []),
+        (values.cameras, "", {}, cameras),
+        (values.cameras, "/dev/tty", {}, cameras[2:3]),
+        (values.cameras, "zz", {}, ["file zz"]),
+        (values.cameras, "dfu:OPENMV_A", {}, [("dfu:OPENMV_AE3", ae3.display_name)]),
+        (values.sources, "", {}, [("app.img", "image file"), *cameras]),
+        (values.sources, "sub/", {}, [("sub/B.ROMFS", "image file")]),
+        (values.sources, "gone/", {}, ["file gone/"]),
+        (values.mounts, "x", {}, ["dir x"]),
+        (values.sessions, "x", {}, ["file x"]),
+        (values.files, "x", {}, ["file x"]),
+        (values.folders, "x", {}, ["dir x"]),
+        (values.in_image, "", {"source": "app.img"},
+         [("lib/", None), ("lib/net.mpy", None), ("main.py", None)]),
+        (values.in_image, "", {"source": "sub"}, []),
+        (values.in_image, "", {}, []),
+        (values.choices("a", "b"), "A", {}, [("a", None)]),
+        (values.mount_options, "n", {},
+         [("new", None), ("no_convert", None), ("notify", None), ("no_notify", None)]),
+        (values.mount_options, "al", {}, [("allow_other", None), ("align=", None)]),
+        (values.mount_options, "s", {}, [("slot=", None), ("stedgeai=", None)]),
+    ):  # fmt: skip
+        assert offered(completer, word, **given) == wanted, (word, given)
+
+
+def test_models_are_offered_by_path_and_by_a_name_of_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("index.csv", "a/one.tflite", "a/two.tflite", "b/two.lite"):
+        path = tmp_path / "zoo" / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"one", "N6"' if name == "index.csv" else "")
+    monkeypatch.setenv("ROMFSFS_ZOO", str(tmp_path / "zoo"))
+    for word, board, wanted in (
+        ("", None, ["a/one.tflite", "a/two.tflite", "b/two.lite"]),
+        ("o", None, ["one"]),
+        ("o", "OPENMV2", []),
+        ("t", None, []),
+        ("a", "OPENMV2", ["a/two.tflite"]),
+    ):  # fmt: skip
+        context = click.Context(click.Command("x"))
+        context.params = {"board": board}
+        found = values.models(context, click.Argument(["a"]), word)
+        assert [item.value for item in found] == wanted, word

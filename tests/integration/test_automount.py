@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from romfsfs.boards import boards
 from romfsfs.cli import automount, main, mounting
-from romfsfs.desktop.units import rule, units
+from romfsfs.desktop.units import config_home, data_home, port_group, rule, rule_command, units
 from romfsfs.devices.discovery import CameraPort
-from romfsfs.errors import DeviceBusy, DeviceLost, UsageError
+from romfsfs.errors import DeviceBusy, DeviceLost, SessionBusy, UsageError
 
 UNITS = ".config/systemd/user"
 UNIT = f"{UNITS}/romfsfs@.service"
@@ -254,3 +256,132 @@ def test_a_unit_that_was_edited_is_left(home: Path, capsys: pytest.CaptureFixtur
         f"{home / UNIT} was edited since it was installed, and is left" in capsys.readouterr().err
     )
     assert (home / UNIT).exists()
+
+
+@pytest.mark.parametrize(
+    ("have_units", "have_rule", "on", "advice"),
+    [
+        (False, "", False, "turn it on with: romfsfs automount --install"),
+        (True, "", False, "as root: {command}"),
+        (True, "current", True, ""),
+        (True, "old", True, "the installed rule is from another version; update it: {command}"),
+        (False, "current", False, "turn it on with: romfsfs automount --install"),
+        (False, "old", False,
+         "the installed rule is from another version; update it: {command}"),
+    ],
+)  # fmt: skip
+def test_what_is_set_up_and_what_is_missing(
+    home: Path, rule_place: Path, tools: Path, capsys: pytest.CaptureFixture[str],
+    have_units: bool, have_rule: str, on: bool, advice: str,
+) -> None:  # fmt: skip
+    if have_units:
+        assert main(["automount", "--install", "-q"]) == 0
+    if have_rule:
+        rule_place.write_text(rule(boards().values()) + "# old\n" * (have_rule == "old"))
+    capsys.readouterr()
+    assert main(["automount"]) == (not on)
+    said = capsys.readouterr()
+    words = {True: "installed", False: "not installed"}
+    assert said.out == (
+        f"unit: {words[have_units]} ({home / UNIT})\n"
+        f"rule: {words[bool(have_rule)]} ({rule_place})\n"
+    )
+    command = rule_command(automount.program())
+    assert said.err == (f"romfsfs: {advice}\n" if advice else "").format(command=command)
+    assert main(["automount", "--status", "--json"]) == (not on)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "unit": str(home / UNIT), "unit_installed": have_units, "rule": str(rule_place),
+        "rule_installed": bool(have_rule), "rule_current": have_rule == "current", "on": on,
+    }  # fmt: skip
+    assert said.err == ""
+    ours = units(automount.program(), home / "cameras")
+    for only in (["--dry-run"], [], []):
+        assert main(["automount", "--uninstall", *only]) == 0
+        verb = "would remove" if only else "removed"
+        lines = [f"{verb}: {each.path}" for each in ours] if have_units else []
+        if have_rule:
+            lines += ["one more step, once, as root:",
+                      f"  {rule_command(automount.program(), remove=True)}"]  # fmt: skip
+        assert capsys.readouterr().out.splitlines() == (lines or ["nothing is installed"])
+        have_units = have_units and bool(only)
+
+
+def test_where_systemd_does_not_answer(
+    home: Path, rule_place: Path, tools: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    found = (CameraPort("/dev/ttyACM1", 0x37C5, 0x1206), CameraPort("/dev/ttyACM2", 0x37C5, 0x1206))
+    monkeypatch.setattr(automount, "serial_cameras", lambda: found)
+    (tools / "systemctl").write_text("#!/bin/sh\nexit 1\n")
+    rule_place.write_text(rule(boards().values()))
+    assert main(["automount", "--install"]) == 0
+    said = capsys.readouterr()
+    written = [f"written: {each.path}" for each in units(automount.program(), home / "cameras")]
+    assert said.out.splitlines() == written
+    assert said.err.splitlines() == [
+        "romfsfs: takes effect at the next login",
+        "romfsfs: plug in again to mount: ttyACM1, ttyACM2",
+    ]
+
+
+def test_who_uses_a_camera_is_said_once_each(
+    home: Path, tools: Path, mounts: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mounts += [
+        DeviceBusy("by a"),
+        DeviceBusy("by a"),
+        SessionBusy("by b"),
+        DeviceBusy("by a"),
+        None,
+    ]
+    assert main(["automount", "--plugged", "/dev/ttyACM0", "--dir", str(home)]) == 0
+    tried = [line for line in capsys.readouterr().err.splitlines() if "tried again" in line]
+    assert tried == [f"romfsfs: by {name}; it is tried again" for name in "aba"]
+
+
+def test_how_others_call_this_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script beside this Python, else one on PATH, else the module."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert automount.program() == [str(python), "-m", "romfsfs"]
+    for folder in ("other", "bin"):
+        script = tmp_path / folder / "romfsfs"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text("#!/bin/sh\n")
+        monkeypatch.setenv("PATH", str(tmp_path / "other"))
+        script.chmod(0o755)
+        assert automount.program() == [str(script)]
+
+
+def test_what_is_to_be_done_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, reload = "/etc/udev/rules.d/70-romfsfs.rules", (
+        "sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=tty "
+        "--subsystem-match=usb"
+    )  # fmt: skip
+    assert rule_command(["/a b/romfsfs"]) == (
+        f"'/a b/romfsfs' automount --rule | sudo tee {place} >/dev/null && {reload}"
+    )
+    assert rule_command(["x"], remove=True) == f"sudo rm -f {place} && {reload}"
+
+    there = {name: SimpleNamespace(gr_name=name) for name in ("dialout", "uucp")}
+    monkeypatch.setattr("grp.getgrnam", lambda name: there[name])
+    assert port_group() == "dialout"
+    del there["dialout"]
+    assert port_group() == "uucp"
+    there.clear()
+    assert port_group() == "dialout"
+
+
+@pytest.mark.parametrize(
+    ("find", "variable", "usual"),
+    [(config_home, "XDG_CONFIG_HOME", ".config"), (data_home, "XDG_DATA_HOME", ".local/share")],
+)
+def test_where_the_users_own_files_are(
+    home: Path, monkeypatch: pytest.MonkeyPatch, find: Any, variable: str, usual: str
+) -> None:
+    for chosen, place in (("", home / usual), ("rel", home / usual), ("/x/y", Path("/x/y"))):
+        monkeypatch.setenv(variable, chosen)
+        assert find() == place

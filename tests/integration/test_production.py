@@ -17,11 +17,26 @@ import pytest
 
 import romfsfs
 from romfsfs.cli import main, production
+from romfsfs.cli.output import Output
 from romfsfs.devices import open as opening
-from romfsfs.devices.base import Device
-from romfsfs.errors import EXIT_DEVICE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from romfsfs.devices.base import Device, DeviceInfo, WriteReport
+from romfsfs.devices.discovery import DfuCamera
+from romfsfs.errors import (
+    EXIT_DEVICE,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    DeviceAbsent,
+    DeviceBusy,
+    DeviceLost,
+    RomfsError,
+    UsageError,
+    VerifyError,
+)
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.session.rebase.push import PushOptions, PushResult
 from romfsfs.session.session import sessions
 from romfsfs.simulator import Simulator
 from romfsfs.system.files import digest_file
@@ -350,3 +365,125 @@ def test_what_cannot_be_meant(
     words = (str(image), "--all", "--board", "OPENMV4P", "--log", str(notes))
     assert "not a log of push" in refused(*words)
     assert notes.read_text() == "mine\n"
+
+
+def info(key: str, *, has_id: bool = True) -> DeviceInfo:
+    return DeviceInfo(
+        "serial", key, f"name of {key}", "OPENMV4P", 0, 8 << 20, firmware="1.2", has_id=has_id
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "has_id", "number"),
+    [("B/77/0", True, "77"), ("B/77/0", False, ""), ("B/77", True, ""), ("B/7/7/0", True, "")],
+)
+def test_what_tells_a_camera_from_all_others(key: str, has_id: bool, number: str) -> None:
+    assert production.unique_id(info(key, has_id=has_id)) == number
+
+
+class Spoken(Output):
+    """All that is said, and how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def note(self, text: str) -> None:
+        self.said.append(f"note: {text}")
+
+    def error(self, error: RomfsError) -> None:
+        self.said.append(f"error: {error.line}")
+
+
+def written() -> WriteReport:
+    return WriteReport(1, 1, 1.0, True)
+
+
+def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
+    """One after the other, at a line that goes on; the last outcome of each camera counts."""
+    output, reported = Spoken(), []
+    log = production.Log(str(tmp_path / "log.csv"))
+
+    def report(name: str, outcome: PushResult) -> int:
+        reported.append(name)
+        return outcome.exit_code if isinstance(outcome, RomfsError) else 0
+
+    order = production.Order("x.img", "OPENMV4P", None, PushOptions(), "the digest")
+    line = production.Line(output, order, dict, log, report)
+    busy = DeviceBusy("in use")
+    for name, about, outcome in (
+        ("p1", info("B/1/0"), written()),
+        ("p2", None, busy),
+        ("p2", None, busy),
+        ("p2", info("B/2/0"), None),
+        ("p3", info("B//0", has_id=False), written()),
+        ("p4", info("N6/4/0"), production._LeftAlone("N6 on p4: left alone")),
+        ("p5", info("B/5/0"), DeviceLost("gone")),
+        ("p6", info("B/5/0"), DeviceLost("gone again")),
+        ("p7", info("B/7/0"), VerifyError("other bytes")),
+        ("p8", info("B/7/0"), written()),
+    ):  # fmt: skip
+        if about is not None:
+            line._infos[name] = about
+        line._note(name, outcome)
+    assert line._infos == {}
+    assert output.said == [
+        "note: p3: name of B//0 tells no unique id: it is written, and counted, once each time it "
+        "is plugged in",
+        "note: p4: N6 on p4: left alone",
+    ]
+    assert reported == ["p1", "p2", "p2", "p3", "p5", "p6", "p7", "p8"]
+    assert line._written == {"1", "2", "7"}
+    assert line._codes == {"1": 0, "2": 0, "p3": 0, "5": EXIT_DEVICE, "7": 0}
+    found = [(r["port"], r["id"], r["firmware"], r["digest"], r["outcome"]) for r in rows(
+        tmp_path / "log.csv")]  # fmt: skip
+    assert found == [
+        ("p1", "1", "1.2", "the digest", "written"),
+        ("p2", "", "", "", "failed: in use"),
+        ("p2", "2", "1.2", "the digest", "had it already"),
+        ("p3", "", "1.2", "the digest", "written"),
+        ("p5", "5", "1.2", "", "failed: gone"),
+        ("p6", "5", "1.2", "", "failed: gone again"),
+        ("p7", "7", "1.2", "", "failed: other bytes"),
+        ("p8", "7", "1.2", "the digest", "written"),
+    ]
+    line._ending = True
+    assert line.run(watch=True) == EXIT_DEVICE
+    assert output.said[2:] == [
+        "note: waiting for cameras; Ctrl-C stops after the writes in progress",
+        "3 written, 1 had it already, 1 failed",
+    ]
+    log.close()
+
+
+def test_who_is_not_connected_is_said_whole(tmp_path: Path) -> None:
+    for board, words in (("OPENMV4P", " of OPENMV4P"), (None, "")):
+        order = production.Order("x.img", board, None, PushOptions())
+        line = production.Line(Spoken(), order, dict, None, lambda name, outcome: 0)
+        with pytest.raises(DeviceAbsent) as caught:
+            line.run(watch=False)
+        assert caught.value.line == (
+            f"no camera{words} is connected; check the cable; romfsfs doctor says what else may be "
+            "missing"
+        )
+
+
+def test_boot_loaders_by_their_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (
+        DfuCamera(1, 2, "1-1", "n1", ("OPENMV4", "OPENMV4P"), ()),
+        DfuCamera(1, 2, "1-2", "n2", ("OPENMV_N6",), ()),
+        DfuCamera(1, 2, "", "n3", ("OPENMV4P",), ()),
+    )  # fmt: skip
+    monkeypatch.setattr(production, "dfu_cameras", lambda: found)
+    look = production.loaders("dfu:OPENMV4P:0")
+    assert look() == {"dfu:OPENMV4P:0@1-1": "n1", "dfu:OPENMV4P:0": "n3"}
+    with pytest.raises(UsageError) as caught:
+        production.loaders("dfu:OPENMV_RT1060")
+    assert caught.value.line == (
+        "blhost cannot tell the boot loaders of OPENMV_RT1060 apart (dfu:OPENMV_RT1060); run --all "
+        "while their firmware runs; or plug them in one after the other, each with: romfsfs push "
+        "IMAGE dfu:OPENMV_RT1060 --wait"
+    )
