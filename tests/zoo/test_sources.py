@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from zoo_server import FILES, MODELS, Server
@@ -549,3 +549,125 @@ def test_how_often_a_download_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
     pauses.clear()
     assert remote._patiently("http://x", lambda: "all") == "all"
     assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "last"),
+    [
+        ((0, None), 0, 9), ((0, 3), 0, 3), ((3, 99), 3, 9), ((9, 9), 9, 9), ((-4, None), 6, 9),
+        ((-50, None), 0, 9),
+    ],
+)  # fmt: skip
+def test_which_bytes_of_a_zip_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, wanted: tuple[int, int | None], first: int, last: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def send(_: object, part: Path, first: int, last: int) -> None:
+        asked.append((first, last))
+        part.write_bytes(b"0123456789"[first : last + 1])
+
+    monkeypatch.setattr(remote._Remote, "_go_on", send)
+    monkeypatch.setattr(remote._Remote, "about", lambda self: remote._About(10, ""))
+    file = remote._Remote("http://x/z.zip", Fetching())
+    for stream in (False, True, True):
+        with file._open:
+            buffer = file.fetch(wanted, stream)
+            assert buffer.read(100) == b"0123456789"[first : last + 1]
+    assert asked == [(first, last)] * 2, "a member's bytes are kept for one reading"
+
+
+def test_more_of_a_zip_than_any_camera_holds_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = archive.MAX_FILE_BYTES
+    monkeypatch.setattr(remote._Remote, "about", lambda self: remote._About(size + 1, ""))
+    monkeypatch.setattr(remote._Remote, "_go_on", lambda self, part, *span: part.touch())
+    file = remote._Remote("http://x/z.zip", Fetching())
+    with file._open:
+        file.fetch((1, None))
+    with pytest.raises(RomfsError) as caught:
+        file.fetch((0, None))
+    assert caught.value.line == f"{size:,} bytes of it are too many (http://x/z.zip)"
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+def test_what_each_answer_of_a_server_means(redirected: bool) -> None:
+    """Good; not there; gone for a moment, as an address that has expired; or refused for good."""
+    where = "(https://x); check the URL"
+    for status in (200, 206, 302, 400, 401, 403, 404, 405, 407, 408, 409, 410, 428, 429, 499, 500,
+                   503):  # fmt: skip
+        session = _Session(_Answer(status, [1] if redirected else []))
+        passing = status >= 500 or status in (408, 429)
+        passing |= redirected and status in (400, 401, 403)
+        said = ""
+        try:
+            with remote._answer(session, "https://x", {"Range": "r"}):  # type: ignore[arg-type]
+                said = "good"
+        except remote._Dropped as error:
+            said = f"dropped: {error}"
+        except RomfsError as error:
+            said = f"{type(error).__name__}: {error.line}"
+        gone = f"Missing: the server answered {status}: it has no such file {where}"
+        assert said == (
+            "good" if status in (200, 206)
+            else f"dropped: the server answered {status}" if passing
+            else gone if status in (404, 410)
+            else f"RomfsError: the server answered {status} Why {where}"
+        )  # fmt: skip
+        assert session.adapters == {"https://": 2}, "no redirect gives up encryption"
+        assert session.asked == {
+            "url": "https://x", "stream": True, "timeout": (10.0, 30.0),
+            "headers": {"User-Agent": "romfsfs", "Accept-Encoding": "identity", "Range": "r"},
+        }  # fmt: skip
+
+
+class _Answer(NamedTuple):
+    status_code: int
+    history: list[int]
+    reason: str = "Why"
+
+    def __enter__(self) -> _Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Session:
+    """Answers one request, and writes down what it was asked."""
+
+    def __init__(self, answer: _Answer) -> None:
+        self.adapters = {"http://": 1, "https://": 2}
+        self.verify: object = None
+        self.asked: dict[str, object] = {}
+        self._answer = answer
+
+    def get(self, url: str, *, verify: object, **how: object) -> _Answer:
+        self.asked = {"url": url, **how}
+        return self._answer
+
+
+@pytest.mark.parametrize(("most", "held"), [(11, True), (10, False)])
+def test_what_has_too_many_files_is_no_zoo(
+    tmp_path: Path, make_zip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, most: int,
+    held: bool,
+) -> None:  # fmt: skip
+    """In a folder its folders count, in a zip all files that it has."""
+    monkeypatch.setattr("romfsfs.zoo.sources.MAX_FILES", most)
+    names = [f"models/{number}.tflite" for number in range(10)]
+    zipped = make_zip(dict.fromkeys([*names, "models/readme.md"], b"x"))
+    folder = tmp_path / "folder"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for place, where in ((zipped, zipped), (folder, folder / "models")):
+        if held:
+            assert len(paths(opened(str(place)), None)) == 10
+            continue
+        with pytest.raises(RomfsError) as caught:
+            opened(str(place)).catalog()
+        assert caught.value.line == (
+            f"not a model zoo: more than 10 files ({where}); choose a resource folder or zip with "
+            "--from"
+        )
