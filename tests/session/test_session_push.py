@@ -26,6 +26,7 @@ from romfsfs.errors import (
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history
 from romfsfs.session.keep.folder import SessionFolder, make_folder
+from romfsfs.session.rebase import push as push_module
 from romfsfs.session.rebase.commit import CommitOptions, commit
 from romfsfs.session.rebase.push import PushOptions, push, push_all
 from romfsfs.session.rebase.recovery import recover
@@ -373,6 +374,25 @@ def test_all_models_are_where_nothing_was_before(camera: Camera) -> None:
     report = pushed(camera, image_of(MODELS), tries=True)
     assert report is not None
     assert [each.path for each in report.tried] == list(MODELS)
+
+
+def test_all_models_are_where_what_was_before_is_not_kept(camera: Camera) -> None:
+    camera.models = {name: OpenedModel(name) for name in MODELS}
+    report = pushed(camera, image_of(MODELS), tries=True, backup=False)
+    assert report is not None
+    assert [each.path for each in report.tried] == list(MODELS)
+
+
+def test_nothing_is_read_for_a_trial_that_nobody_wants(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    real = push_module.base_of
+    monkeypatch.setattr(
+        push_module, "base_of", lambda path, recall: (read.append(path), real(path, recall))[1]
+    )
+    pushed(camera)
+    assert [path.name for path in read] == ["staged.img"]
 
 
 def test_a_camera_that_goes_away_or_runs_no_models(camera: Camera) -> None:

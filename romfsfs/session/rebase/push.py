@@ -124,7 +124,7 @@ def push(
         assert report is not None
         report = replace(report, notes=(*report.notes, *info.notes, *warnings))
         had = folder.image(before.digest or "")
-        known = options.tries and before.size and had.exists()
+        known = options.tries and had.exists()
         old = base_of(had, session.recall()) if known else None
         return after_write(device, report, options, old, base, progress)
 
