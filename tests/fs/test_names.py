@@ -142,6 +142,10 @@ def test_a_file_that_loses_its_name_and_gets_one_again(desk: Desk) -> None:
     assert desk.files.getattr(f"/{HIDDEN}").st_nlink == 0
     assert desk.files.getattr(f"/{HIDDEN}").st_size == 60
     assert desk.write(info, b"x" * 500) == 500, "it is not stored"
+    files, path = desk.files, f"/{HIDDEN}"
+    assert files.chmod(path, 0o200) == files.chown(path, -1, -1) == files.utimens(path, None) == 0
+    assert stat.S_IMODE((desk.hidden / HIDDEN).stat().st_mode) == 0o200
+    assert desk.told() == [], "nobody can read it by a name"
     assert desk.files.rename(f"/{HIDDEN}", "/c.bin") == 0
     assert desk.told() == ["changed c.bin"]
     assert desk.files.getattr(None, info).st_nlink == 1
