@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -333,4 +332,4 @@ def _kind(path: str) -> str:
 
 
 def _ours(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("ascii")
+    return Path(__file__).with_name(name).read_text("ascii")

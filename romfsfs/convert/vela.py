@@ -9,14 +9,12 @@ Measured: 0.4 s a model, of which 0.35 s is Vela's start.
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,7 +203,7 @@ def python_environment() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def configuration() -> str:
     """The INI that Vela reads: the system configurations and memory modes of all boards."""
-    return files(__package__).joinpath(_CONFIGURATION).read_text("ascii")
+    return Path(__file__).with_name(_CONFIGURATION).read_text("ascii")
 
 
 def summary(folder: Path) -> dict[str, str]:
@@ -280,9 +278,12 @@ def explain(outcome: Outcome) -> Diagnostic:
 
 def installed_version() -> str:
     """Vela's version, from its package's metadata: a mount outlives an upgrade. ToolMissing."""
+    # Brings the e-mail package and sockets: 31 modules that only a model to convert needs.
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(_DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
         raise ToolMissing(
             "Vela, the compiler for this NPU, is not installed",
             next_step=f"python -m pip install {_DISTRIBUTION}",
