@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import logging
 import os
@@ -564,6 +565,23 @@ def test_access_times_that_are_to_stay(
     flags.clear()
     refused(errno.EPERM, lambda: chosen.open("/shut", os.O_RDONLY))
     assert len(flags) == (2 if keeps else 1)
+
+
+def test_an_allocation_that_a_signal_interrupts_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [errno.EINTR, errno.EINTR, 0, errno.ENOSPC]
+    asked: list[tuple[int, ...]] = []
+
+    def call(fd: int, mode: int, offset: Any, length: Any) -> int:
+        asked.append((fd, mode, offset.value, length.value))
+        ctypes.set_errno(errors.pop(0) if errors else 0)
+        return -1 if ctypes.get_errno() else 0
+
+    monkeypatch.setattr(trees, "_FALLOCATE", call)
+    trees.allocate(7, 1, 2, 1 << 40)
+    assert asked == [(7, 1, 2, 1 << 40)] * 3
+    refused(errno.ENOSPC, lambda: trees.allocate(7, 1, 2, 3))
+    monkeypatch.setattr(trees, "_FALLOCATE", None)
+    refused(errno.EOPNOTSUPP, lambda: trees.allocate(7, 1, 2, 3))
 
 
 def test_renames_with_flags(tree: WorkTree, tmp_path: Path) -> None:

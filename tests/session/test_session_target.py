@@ -17,6 +17,7 @@ from romfsfs.image.slots import Slot
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import make_folder
+from romfsfs.session.rebase import target as targets
 from romfsfs.session.rebase.target import CameraTarget, FileTarget, Held, target_of
 from romfsfs.system.clock import wait_until_certain
 from romfsfs.system.files import EMPTY_DIGEST, digest_bytes, no_progress
@@ -184,6 +185,22 @@ class TestFile:
             f"the file is being changed by another program ({info.name}); "
             "try again when that has finished"
         )
+
+    def test_a_file_system_without_locks_keeps_nobody_out(
+        self, device: Counted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[float] = []
+
+        def none(fd: int, seconds: float) -> bool:
+            asked.append(seconds)
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(targets, "lock_within", none)
+        with FileTarget(device).alone():
+            assert asked == [10.0]
+        device.path = "/no/such/folder/app.img"
+        with FileTarget(device).alone():  # the write says what is wrong with it
+            assert len(asked) == 1
 
     def test_no_image_is_left_there(self, device: Counted) -> None:
         target = FileTarget(device)

@@ -226,8 +226,15 @@ def test_only_the_folder_of_a_change_is_listed(
         listed.clear()
         desk.write("d7/f3", b"y")
         host.changed("d7/f3")
+        before = host._look
+        assert before is not None
+        plan = before.plan
         assert "M d7/f3" in host.status_text(list)
         host.usage()
+        after = host._look
+        assert after is not None
+        same = {folder for folder, part in plan.parts.items() if after.plan.parts[folder] is part}
+        assert same == plan.parts.keys() - {"d7"}, "nor is any other planned anew"
         assert listed == ["d7"]
         listed.clear()
         host._outdated()  # what cannot be told has changed

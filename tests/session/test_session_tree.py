@@ -142,7 +142,17 @@ def test_a_climber_goes_no_further_than_it_must(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_climber_that_lost_its_way_begins_at_the_root(tree: Path) -> None:
+def test_a_climber_that_lost_its_way_begins_at_the_root(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = worktree._open_unnoticed
+
+    def noted(name: str, flags: int, dir_fd: int) -> int:
+        opened.append(name)
+        return real(name, flags, dir_fd)
+
+    monkeypatch.setattr(worktree, "_open_unnoticed", noted)
     with opened_folder(tree) as root_fd, Climber(root_fd) as climber:
         climber.enter("b/c/d")
         (tree / "b/c/d").rename(tree / "b2/d")
@@ -150,6 +160,9 @@ def test_a_climber_that_lost_its_way_begins_at_the_root(tree: Path) -> None:
         with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
             climber.enter("link/c")
         assert os.fstat(climber.enter("b")).st_ino == os.stat(tree / "b").st_ino
+        opened.clear()
+        assert os.fstat(climber.enter("b2")).st_ino == os.stat(tree / "b2").st_ino
+        assert opened == ["..", "b2"], "from then on it knows where it is"
 
 
 @pytest.mark.parametrize("deep", [False, True])
