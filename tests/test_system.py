@@ -20,7 +20,16 @@ import pytest
 from romfsfs.errors import RomfsError
 from romfsfs.system import beside, clock, copying, errors, files, mount_table, private, programs
 from romfsfs.system.beside import Beside, Cancel
-from romfsfs.system.runner import HEAD_BYTES, TAIL_BYTES, Outcome, _Capture, made_file
+from romfsfs.system.runner import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Limits,
+    Outcome,
+    _Capture,
+    environment,
+    made_file,
+    run_tool,
+)
 
 DATA = random.Random(1).randbytes((2 << 20) + 5000)
 
@@ -743,3 +752,24 @@ def test_how_long_a_time_of_change_stays_uncertain(
     assert slept == []
     clock.wait_until_certain([changed, 500_000_000])
     assert slept == [pytest.approx(left)] * 2 if left > 0 else slept == []
+
+
+def test_a_tool_that_closed_its_output_is_not_asked_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again, as long as it works on: its end is seen once, and once more at its end."""
+    read, ends = os.read, []
+
+    def counted(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        if size == 1 << 16 and not data:
+            ends.append(fd)
+        return data
+
+    monkeypatch.setattr(os, "read", counted)
+    done = run_tool(
+        ["sh", "-c", "echo said; exec >&- 2>&-; sleep 0.2"], folder=tmp_path,
+        env=environment(tmp_path), limits=Limits(60, children=False),
+    )  # fmt: skip
+    assert (done.status, done.output, done.timed_out) == (0, "said\n", False)
+    assert len(ends) <= 2

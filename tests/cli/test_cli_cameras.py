@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from romfsfs.cli.machines import _camera_text
+from romfsfs.cli.machines import _camera_text, _dfu_records
+from romfsfs.cli.output import Output
+from romfsfs.cli.reports import say_warnings
+from romfsfs.cli.whole import _say_found
+from romfsfs.devices.discovery import DfuCamera
+from romfsfs.errors import ToolMissing
+from romfsfs.session.plan.problems import ERROR, WARNING, Problem
 
 RUNNING: dict[str, Any] = {
     "kind": "serial", "port": "/dev/ttyACM0", "board": "OPENMV_AE3", "boards": ["OPENMV_AE3"],
@@ -40,3 +46,56 @@ DFU = {"kind": "dfu", "path": "1-2", "error": None, "board": None, "boards": ["O
 )  # fmt: skip
 def test_what_is_said_of_a_camera(record: dict[str, Any], said: list[str]) -> None:
     assert _camera_text(record) == "".join(f"{line}\n" for line in said)
+
+
+def test_boards_in_dfu_mode(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = (
+        DfuCamera(0x37C5, 0x9206, "1-2", "77", ("OPENMV4P",), ("flash", "romfs")),
+        DfuCamera(0x2341, 0x35B, "", "", ("A", "B"), ()),
+    )
+    monkeypatch.setattr("romfsfs.devices.discovery.dfu_cameras", lambda: found)
+    output = Output()
+    usual = {"kind": "dfu", "port": None, "board": None}
+    assert _dfu_records(output) == [
+        {**usual, "usb": "37c5:9206", "serial_number": "77", "boards": ["OPENMV4P"], "path": "1-2",
+         "settings": ["flash", "romfs"], "error": None},
+        {**usual, "usb": "2341:035b", "serial_number": None, "boards": ["A", "B"], "path": None,
+         "settings": [], "error": "this user may not open it; romfsfs doctor"},
+    ]  # fmt: skip
+
+    def missing() -> None:
+        raise ToolMissing("dfu-util is not installed", next_step="install it")
+
+    monkeypatch.setattr("romfsfs.devices.discovery.dfu_cameras", missing)
+    listed = "boards in DFU mode cannot be listed: dfu-util is not installed; install it"
+    for verbose, said in ((0, ""), (1, f"romfsfs: {listed}\n")):
+        output.verbose = verbose
+        assert _dfu_records(output) == []
+        assert capsys.readouterr().err == said
+
+
+def test_the_same_words_of_many_files_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Unless one asks for more."""
+    found = [
+        *(Problem("w", name, "is old", WARNING) for name in ("a.py", "b.py")),
+        *(Problem("e", name, "is bad", ERROR) for name in ("c.py", "d.py")),
+    ]
+    output = Output()
+    for verbose in (0, 1, 2):
+        output.verbose = verbose
+        _say_found(output, found)
+        errors, warnings = [["c.py", "d.py"], ["a.py", "b.py"]] if verbose else [
+            ["2 files (c.py, d.py)"], ["2 files (a.py, b.py)"],
+        ]  # fmt: skip
+        said = [f"romfsfs: warning: {{}}{name}: is old" for name in warnings]
+        assert capsys.readouterr().err.splitlines() == [
+            *(f"romfsfs: error: {name}: is bad" for name in errors),
+            *(line.format("") for line in said),
+        ]
+        say_warnings(output, found, "x.img: ")
+        assert capsys.readouterr().err.splitlines() == [line.format("x.img: ") for line in said]
+    output.as_json = True
+    _say_found(output, found)
+    assert capsys.readouterr().err == ""

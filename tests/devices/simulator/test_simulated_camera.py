@@ -79,7 +79,7 @@ class Executor:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`made()`: a camera that is on, with its parts as they are here."""
-    monkeypatch.setattr(loop.time, "monotonic", lambda: NOW)
+    monkeypatch.setattr("romfsfs.simulator.camera.time.monotonic", lambda: NOW)
 
     def make(**config: Any) -> Any:
         statistics = Statistics()

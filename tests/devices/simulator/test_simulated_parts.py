@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from romfsfs.simulator import TO_CAMERA, TO_HOST, preset
+from romfsfs.simulator import TO_CAMERA, TO_HOST, preset, preset_names
 from romfsfs.simulator.config import PartitionConfig, SimulatorConfig
 from romfsfs.simulator.executor import (
     BOOT_SCRIPT,
@@ -426,3 +426,28 @@ def test_what_is_sent_to_the_raw_repl_and_what_comes_back() -> None:
     assert camera.answers(b"\x01") == [b"\r\n" + raw]
     camera.answers(b"\x02")
     assert camera.answers(b"\x04") == [b"\r\n", "soft reset", BOOT, BANNER]
+
+
+def test_the_bytecode_and_the_partitions_of_each_board() -> None:
+    """As the firmware's sources have them: mpy version 6.3; the M4 has no double precision."""
+    nor, mib = (4 * KIB, 1, 4), 1024 * KIB
+    found = {}
+    for name in preset_names():
+        config = preset(name.lower())
+        version = config.mpy & 0xFF, config.mpy >> 8 & 3, config.mpy >> 10
+        parts = [(p.size, p.erase_size, p.word, p.min_write) for p in config.partitions]
+        found[name] = (version, parts)
+    single, double = (6, 3, 7), (6, 3, 8)
+    assert found == {
+        "OPENMV2": (single, [(128 * KIB, 128 * KIB, 16, 16)]),
+        "OPENMV3": (double, [(256 * KIB, 256 * KIB, 16, 16)]),
+        "OPENMV4": (double, [(128 * KIB, 128 * KIB, 32, 16)]),
+        "OPENMV4P": (double, [(8 * mib, *nor)]),
+        "OPENMVPT": (double, [(8 * mib, *nor)]),
+        "OPENMV_RT1060": (double, [(8 * mib, *nor)]),
+        "OPENMV_AE3": (double, [(24 * mib, *nor), (mib, 16, 16, 16)]),
+        "OPENMV_N6": (double, [(24 * mib, 4 * KIB, 2, 4)]),
+        "ARDUINO_PORTENTA_H7": (double, [(4 * mib, *nor)]),
+        "ARDUINO_GIGA": (double, [(4 * mib, *nor)]),
+        "ARDUINO_NICLA_VISION": (double, [(4 * mib, *nor)]),
+    }
