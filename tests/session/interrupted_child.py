@@ -128,6 +128,9 @@ class Interrupted:
         """It has waited for long."""
         if self.over:
             return  # on a busy machine it takes as long to get here
+        if self.twice and not self.started:  # it does not wait yet, on a busy machine
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+            return
         if self.twice:
             sys.setprofile(self.pass_by)
         else:

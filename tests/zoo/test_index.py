@@ -70,7 +70,10 @@ def test_patterns_that_take_for_ever_are_ended(line: str, why: str) -> None:
     with pytest.raises(RomfsError, match=why) as caught:
         rules.shown([path], path)
     assert "index.csv" in caught.value.where
-    assert caught.value.next_step.endswith("or see the models of all boards with --all")
+    next_step = "correct the line, or begin it with #"  # a deep one: how deep is Python's to say
+    if "not a regular expression" not in str(caught.value):
+        next_step = "simplify them, or see the models of all boards with --all"
+    assert caught.value.next_step == next_step
     assert rules.shown([path], None) == [path]
 
 

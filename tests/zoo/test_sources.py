@@ -656,7 +656,7 @@ def test_what_has_too_many_files_is_no_zoo(
     """In a folder its folders count, in a zip all files that it has."""
     monkeypatch.setattr("romfsfs.zoo.sources.MAX_FILES", most)
     names = [f"models/{number}.tflite" for number in range(10)]
-    zipped = make_zip(dict.fromkeys([*names, "models/readme.md"], b"x"))
+    zipped = make_zip(dict.fromkeys([*names, "models/readme.txt"], b"x"))
     folder = tmp_path / "folder"
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
