@@ -162,6 +162,11 @@ class CapacityError(ImageError):
         self.capacity = capacity
 
 
+def too_large(size: int, capacity: int) -> str:
+    """What is wrong with an image that does not fit. In bytes, both."""
+    return f"the image is {size - capacity:,} B too large, there is room for {capacity:,} B"
+
+
 class PlanError(ImageError):
     """What the user made cannot become an image; `detail` has a line for each problem."""
 

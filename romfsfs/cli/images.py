@@ -200,7 +200,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, slot:
         failures = [problem.text for problem in told(found) if problem.severity == ERROR]
         if record["capacity"] is not None and record["size"] > record["capacity"]:
             over, limit = record["size"] - record["capacity"], record["capacity"]
-            failures.append(f"{over:,} bytes more than the {limit:,} of {record['board']}")
+            failures.append(f"{over:,} B too large, {record['board']} has room for {limit:,} B")
     output.json({**record, "ok": not failures, "failures": failures})
     if not output.as_json:
         for note in record["notes"]:

@@ -137,7 +137,7 @@ def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[
         yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
     if capacity is not None and session.base.image_size > capacity:
-        yield (f"the image is larger than the {capacity:,} B of {info.board}: "
+        yield (f"the image is too large, {info.board} has room for {capacity:,} B: "
                f"romfsfs status {shell_word(directory)}")  # fmt: skip
     if info.board:
         held = session.held()

@@ -352,7 +352,7 @@ class Line:
             info = self._infos[name] = device.info()
             said = info.key.partition("/")[0]
             if order.board and said not in (order.board, UNKNOWN):
-                raise _LeftAlone(f"{said} on {name}, no {order.board}: left alone")
+                raise _LeftAlone(f"{said} on {name}, not {order.board}: left alone")
             if unique_id(info) in self._written:
                 raise _LeftAlone(f"{info.name} was written before: left alone")
             yield device

@@ -67,7 +67,7 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
             raise UsageError(what, where=name, next_step=next_step)
         session = found[0]
         edited = session.has_work or session.interrupted
-        question = f"Drop the log of {session.info.title}, and what is edited of it?"
+        question = f"Drop the log and the edits of {session.info.title}?"
         if edited and not yes and not confirmed(output, question):
             return EXIT_FAILURE
         drop(session.folder, session.info.name)

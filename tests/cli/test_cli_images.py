@@ -153,7 +153,7 @@ def test_verify_tells_what_does_not_fit_the_board(run: Run, tmp_path: Path) -> N
     image.write_bytes(encode({"x.bin": bytes(300_000)}))
     code, _, err = run("verify", image, "--board", "OPENMV2")
     assert code == 4
-    assert "big.img: 168,976 bytes more than the 131,072 of OPENMV2" in err
+    assert "big.img: 168,976 B too large, OPENMV2 has room for 131,072 B" in err
     assert json.loads(run("verify", image, "--json")[1])["ok"] is True
 
 

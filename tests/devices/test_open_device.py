@@ -251,6 +251,10 @@ def test_files_and_ports(tmp_path: Path) -> None:
         assert open_device(path).info().kind == "file"
     with pytest.raises(DeviceAbsent, match="no such serial port"):
         open_device("/dev/ttyACM99")
+    with pytest.raises(DeviceError) as caught:
+        open_device("/dev/null")
+    said = "not a serial port (/dev/null); `romfsfs cameras` lists those connected"
+    assert caught.value.line == said
     with pytest.raises(UsageError, match="which board"):
         open_device("dfu:")
 

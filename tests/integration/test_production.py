@@ -133,7 +133,7 @@ def test_cameras_come_go_and_come_back(
     said = capsys.readouterr()
     assert all(holds(each, image) for each in (first, later, cut))
     assert other.statistics.programmed == 0
-    assert said.err.count(f"{other.port}: OPENMV_N6 on {other.port}, no OPENMV4P: left alone") == 1
+    assert said.err.count(f"{other.port}: OPENMV_N6 on {other.port}, not OPENMV4P: left alone") == 1
     assert "was written before: left alone" in said.err
     assert said.out.splitlines()[-1] == "3 written, 0 had it already, 0 failed"
     found = rows(log)
@@ -203,7 +203,7 @@ def test_what_is_plugged_in_now(
     said = capsys.readouterr()
     assert f"{two.port}: wrote" in said.out
     assert f"OPENMV4P on {two.port} tells no unique id" in said.err
-    assert "no OPENMV4P: left alone" in said.err
+    assert "not OPENMV4P: left alone" in said.err
     with open(log, "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.truncate()
@@ -251,7 +251,7 @@ def test_an_image_that_works_on_one_board_alone_chooses_it(
     ports(monkeypatch, only)
     assert main(["push", str(image), "--all"]) == EXIT_DEVICE  # or a line would go on without one
     said = capsys.readouterr().err
-    assert f"OPENMV4P on {only.port}, no MPS3_AN547: left alone" in said
+    assert f"OPENMV4P on {only.port}, not MPS3_AN547: left alone" in said
     assert "romfsfs: error: no camera of MPS3_AN547 is connected; check the cable" in said
     assert only.statistics.programmed == 0
 

@@ -161,7 +161,7 @@ def test_to_its_own_target_is_a_mistake(desk: Desk) -> None:
 def test_to_a_camera_that_is_too_small(desk: Desk, tmp_path: Path) -> None:
     desk.open()
     desk.write("a.txt", bytes(10000))
-    with pytest.raises(CapacityError, match="larger than the target"):
+    with pytest.raises(CapacityError, match="too large, there is room for"):
         commit_to(desk.session, Flash(tmp_path / "flash", 8192))
 
 

@@ -93,7 +93,7 @@ ANEW = "nothing was written; to build it for that board: romfsfs extract given.i
         (
             IMAGE,
             {"capacity": len(IMAGE) - 2},
-            f"the image is 2 bytes larger than the {len(IMAGE) - 2:,} there are (given.img)",
+            f"the image is 2 B too large, there is room for {len(IMAGE) - 2:,} B (given.img)",
         ),
         (
             encode({"0.mpy": OLD["0.mpy"]}),

@@ -158,7 +158,7 @@ def test_to_a_camera_that_it_just_fits(desk: Desk, tmp_path: Path, spare: int) -
     if spare < 0:
         with pytest.raises(CapacityError) as refused:
             commit_to(desk.session, small)
-        said = "the image is 1 bytes larger than the target holds (test camera)"
+        said = f"the image is 1 B too large, there is room for {size - 1:,} B (test camera)"
         assert refused.value.line == said
     else:
         commit_to(desk.session, small)

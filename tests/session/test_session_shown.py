@@ -429,8 +429,8 @@ def test_too_much_names_the_largest() -> None:
     shown = ", ".join(f"{n} {1000 + n:,} B" for n in (6, 5, 4, 3, 2))
     assert said(planned(*entries, folder("x"), capacity=size - 2000))[0] == (
         "error", "",
-        f"the image is {planned(*entries, folder('x')).size - size + 2000:,} bytes larger than the "
-        f"{size - 2000:,} there are: remove or shrink files, the largest are {shown}",
+        f"the image is {planned(*entries, folder('x')).size - size + 2000:,} B too large, there "
+        f"is room for {size - 2000:,} B: remove or shrink files, the largest are {shown}",
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def describe(
     if board is not None and size is not None and size != partition.size:
         notes += (
             f"the camera's partition {partition.index} has {partition.size:,} bytes, the table of "
-            f"boards says {size:,} for {board.name}: the camera's word counts",
+            f"boards says {size:,} for {board.name}: the camera's size is used",
         )
     if not partition.writable:
         loader = boot_loader(said or board, partition.index)

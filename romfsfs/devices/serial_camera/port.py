@@ -150,6 +150,8 @@ def _io_error(name: str, error: BaseException) -> DeviceError:
 
 def _opening_error(name: str, error: BaseException) -> DeviceError:
     number = getattr(error, "errno", None) or 0
+    if isinstance(error.__context__, termios.error):  # of which pyserial only tells the text
+        number = error.__context__.args[0]
     make: Callable[..., DeviceError] = DeviceError
     what = f"cannot open the serial port: {error}"
     next_step = "`romfsfs cameras` lists those connected"
@@ -161,6 +163,8 @@ def _opening_error(name: str, error: BaseException) -> DeviceError:
         next_step = (
             "disconnect it there (in the OpenMV IDE: the plug at the bottom left), or end it"
         )
+    elif number == errno.ENOTTY:
+        what = "not a serial port"
     elif number in (errno.EACCES, errno.EPERM):
         what, next_step = "no permission to open the serial port", _permission(name)
     return make(what, where=name, next_step=next_step, detail=str(error))

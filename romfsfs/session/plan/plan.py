@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Options, Target, labels_name
+from romfsfs.errors import too_large
 from romfsfs.image.layout import (
     DEFAULT_RULES,
     AlignmentRules,
@@ -341,10 +342,7 @@ def _capacity_problem(entries: Sequence[PlanEntry], size: int, capacity: int) ->
         (entry for entry in entries if entry.size), key=lambda entry: -(entry.size or 0)
     )
     shown = ", ".join(f"{entry.path} {entry.size:,} B" for entry in largest[:LARGEST_SHOWN])
-    message = (
-        f"the image is {size - capacity:,} bytes larger than the {capacity:,} there are: remove "
-        f"or shrink files, the largest are {shown}"
-    )
+    message = f"{too_large(size, capacity)}: remove or shrink files, the largest are {shown}"
     return Problem("capacity", "", message)
 
 

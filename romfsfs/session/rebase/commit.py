@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import CapacityError, UsageError, file_exists
+from romfsfs.errors import CapacityError, UsageError, file_exists, too_large
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import Layout, canonical
 from romfsfs.session.keep.images import parse_fd
@@ -203,7 +203,7 @@ def commit_to(
         layout = plan.layout
         if found.capacity is not None and layout.size > found.capacity:
             raise CapacityError(
-                f"the image is {layout.size - found.capacity:,} bytes larger than the target holds",
+                too_large(layout.size, found.capacity),
                 size=layout.size,
                 capacity=found.capacity,
                 where=found.name,

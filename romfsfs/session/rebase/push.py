@@ -19,6 +19,7 @@ from romfsfs.errors import (
     RomfsError,
     SessionBusy,
     shell_word,
+    too_large,
 )
 from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.keep.images import open_image, parse
@@ -56,7 +57,7 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
         raise ImageFormatError("the file is empty", 0, where=name)
     if capacity is not None and parsed.size > capacity:
         raise CapacityError(
-            f"the image is {parsed.size - capacity:,} bytes larger than the {capacity:,} there are",
+            too_large(parsed.size, capacity),
             size=parsed.size,
             capacity=capacity,
             where=name,

@@ -238,7 +238,7 @@ def test_what_is_known_of_a_camera() -> None:
     assert n6 == replace(
         info, name="OPENMV_N6 on ttyX", board="OPENMV_N6",
         notes=("a note", f"the camera's partition 0 has {size:,} bytes, the table of boards says "
-               f"{24 << 20:,} for OPENMV_N6: the camera's word counts"),
+               f"{24 << 20:,} for OPENMV_N6: the camera's size is used"),
     )  # fmt: skip
     mute = replace(
         whole, machine="", arch="", unique_id="",

@@ -64,7 +64,7 @@ def test_the_cameras_word_counts(simulate: Callable[..., Simulator]) -> None:
         info = camera.info()
         camera.close()
         assert info.capacity == 64 * KIB
-        assert "the camera's word counts" in info.notes[0]
+        assert "the camera's size is used" in info.notes[0]
         camera = SerialCamera.open(simulator.port, board="OPENMV4P")
         assert "says that it is OPENMV_N6" in camera.info().notes[0]
         camera.close()

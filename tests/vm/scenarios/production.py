@@ -76,7 +76,7 @@ def production_line(lab: Lab) -> None:
     assert written["id"] == "01" * 12, written
     assert written["port"] == tty_of(whole)
     port = tty_of(other)
-    line.until(f"{port}: OPENMV_N6 on {port}, no OPENMV4P: left alone")
+    line.until(f"{port}: OPENMV_N6 on {port}, not OPENMV4P: left alone")
     before = cut.simulator.statistics.programmed
     cut.plug(window=False)
     wait_for(lambda: cut.simulator.statistics.programmed > before)
