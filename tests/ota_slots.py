@@ -11,29 +11,39 @@ import hashlib
 import struct
 import zlib
 
-from romfsfs.image.slots import BLOCK, MAGIC, TRAILER, slot_size
+from romfsfs.image.slots import BLOCK, MAGIC, slot_size
 
 _ES256, _SIGNATURE_SIZE = -7, 64
+_PRODUCT, _PLATFORM = 0x1234_5678_9ABC_DEF0, 1 << 24
 
 
-def two_slots(partition_size: int, a: bytes, b: bytes, *, newer: str = "A") -> bytes:
-    """The partition's content, with these images in slot A and slot B; newer: which one starts."""
+def two_slots(
+    partition_size: int, a: bytes, b: bytes, *, newer: str = "A", version: int = 3, stride: int = 16
+) -> bytes:
+    """The partition's content, with these images in slot A and slot B; newer: which one starts.
+
+    version: of the trailer: 1, or 3 as of openmv-ota 1.0.7. stride: of the status's records, 32 on
+    an H7."""
     size = slot_size(partition_size)
     return b"".join(
-        _slot(body, size, 2 if name == newer else 1) for name, body in (("A", a), ("B", b))
+        _slot(body, size, 2 if name == newer else 1, version, stride)
+        for name, body in (("A", a), ("B", b))
     )
 
 
-def _slot(body: bytes, size: int, counter: int) -> bytes:
+def _slot(body: bytes, size: int, counter: int, version: int, stride: int) -> bytes:
     pad = size - 2 * BLOCK - len(body)
     if pad < 0:
         raise ValueError(f"{len(body)} bytes in a slot of {size}")
     meta = b'{"ota":true}'
-    header = TRAILER.pack(
-        MAGIC, 1, len(body), pad, len(meta), _SIGNATURE_SIZE, 1, 0, 1 << 24, 0, 1, _ES256,
-        hashlib.sha256(body).digest(),
-    )  # fmt: skip
+    header = struct.pack("<4s5I", MAGIC, version, len(body), pad, len(meta), _SIGNATURE_SIZE)
+    if version == 3:
+        header += struct.pack("<3Q3I", _PRODUCT, 0, 0, _PLATFORM, 1, 0)
+    else:
+        header += struct.pack("<5I", 1, 0, _PLATFORM, 0, 1)
+    header += struct.pack("<i", _ES256) + hashlib.sha256(body).digest()
     trailer = header + meta + bytes(_SIGNATURE_SIZE)
     trailer += struct.pack("<I", zlib.crc32(trailer))
-    status = b"\xff" * 64 + struct.pack("<II", counter, counter ^ 0xFFFFFFFF)
+    status = b"\xff" * 2 * stride + b"confirmed".ljust(stride, b"!") + b"\xff" * stride
+    status += struct.pack("<II", counter, counter ^ 0xFFFFFFFF)
     return body + b"\xff" * pad + status.ljust(BLOCK, b"\xff") + trailer.ljust(BLOCK, b"\xff")

@@ -15,9 +15,13 @@ from typing import Any, NamedTuple
 
 BLOCK = 4096
 MAGIC = b"OMVR"
-#: magic, version, sizes of body, pad, metadata and signature, five words, algorithm, digest
-TRAILER = struct.Struct("<4s10Ii32s")
-_STATUS_COUNTER = 64
+#: version -> magic, version, sizes of body, pad, metadata and signature, others, algorithm, digest.
+#: 3 is that of openmv-ota 1.0.7 (ota/trailer.py), whose firmware takes no other.
+HEADERS = {1: struct.Struct("<4s10Ii32s"), 3: struct.Struct("<4s5I3Q3Ii32s")}
+_LONGEST = max(header.size for header in HEADERS.values())
+#: Where the counter is: the fifth record of 16 bytes, or of 32 in the flash of an H7. It is of no
+#: other form that may be there (ota/status.py).
+_STATUS_COUNTERS = (64, 128)
 #: Boards lose the last bytes of the flash when these are read; no trailer is longer.
 MOST_TRAILER = 3072
 
@@ -28,15 +32,16 @@ Digest = Callable[[int, int], str]
 
 class Slot(NamedTuple):
     """name: 'A' or 'B', '' where a file is one slot. size: bytes of all of it. counter: the higher
-    one is newer, None where its status says none. whole: the body is what the trailer says. room:
-    bytes that an image in it may have; 0 where what is erased at once reaches into the other."""
+    one is newer, None where its status says none. whole: the body is what the trailer says; None:
+    the trailer is of a version that is not known, and body_size is 0. room: bytes that an image in
+    it may have; 0 where what is erased at once reaches into the other."""
 
     name: str
     offset: int
     size: int
     body_size: int
     counter: int | None
-    whole: bool
+    whole: bool | None
     room: int
 
     def record(self) -> dict[str, Any]:
@@ -85,12 +90,14 @@ def slots_text(slots: Sequence[Slot]) -> str:
     started = running(slots)
     words = []
     for slot in slots:
-        state = "older" if slot.whole else "changed since it was signed"
-        if slot is started and slot.name:
-            state = "runs"
-        elif slot.whole and not slot.name:
-            state = "as it was signed"
-        words.append(f"slot {slot.name or 'of a partition'}, {slot.body_size:,} B, {state}")
+        state = f"{slot.body_size:,} B, " + ("older" if slot.name else "as it was signed")
+        if slot.whole is None:
+            state = "its trailer is of a version that is not known here"
+        elif not slot.whole:
+            state = f"{slot.body_size:,} B, changed since it was signed"
+        elif slot is started and slot.name:
+            state = f"{slot.body_size:,} B, runs"
+        words.append(f"slot {slot.name or 'of a partition'}, {state}")
     return "; ".join(words)
 
 
@@ -98,18 +105,30 @@ def _slot(
     read: Read, name: str, offset: int, size: int, digest: Digest, unit: int = BLOCK
 ) -> Slot | None:
     place = offset + size - BLOCK
-    head = read(place, TRAILER.size)
-    if len(head) < TRAILER.size or not head.startswith(MAGIC):
+    head = read(place, _LONGEST)
+    if len(head) < _LONGEST or not head.startswith(MAGIC):
         return None
-    words = TRAILER.unpack(head)
-    body_size, tail = words[2], words[4] + words[5] + 4
-    whole = body_size <= size - 2 * BLOCK and TRAILER.size + tail <= MOST_TRAILER
-    if whole:
-        trailer = head + read(place + TRAILER.size, tail)
-        whole = trailer[-4:] == struct.pack("<I", zlib.crc32(trailer[:-4]))
-        whole = whole and digest(offset, offset + body_size) in ("", words[-1].hex())
-    status = read(place - BLOCK + _STATUS_COUNTER, 8)
-    counter, check = struct.unpack("<II", status) if len(status) == 8 else (0, 0)
-    valid = counter ^ check == 0xFFFFFFFF
     room = 0 if size % unit else (size - 2 * BLOCK) // unit * unit
-    return Slot(name, offset, size, body_size, counter if valid else None, whole, room)
+    counter = _counter(read(place - BLOCK, _STATUS_COUNTERS[-1] + 8))
+    header = HEADERS.get(int.from_bytes(head[4:8], "little"))
+    if header is None:
+        return Slot(name, offset, size, 0, counter, None, room)
+    words = header.unpack_from(head)
+    body_size, length = words[2], header.size + words[4] + words[5] + 4
+    whole = body_size <= size - 2 * BLOCK and length <= MOST_TRAILER
+    if whole:
+        trailer = head + read(place + _LONGEST, max(0, length - _LONGEST))
+        body, check = trailer[: length - 4], trailer[length - 4 : length]
+        whole = check == struct.pack("<I", zlib.crc32(body))
+        whole = whole and digest(offset, offset + body_size) in ("", words[-1].hex())
+    return Slot(name, offset, size, body_size, counter, whole, room)
+
+
+def _counter(status: bytes) -> int | None:
+    for place in _STATUS_COUNTERS:
+        found = status[place : place + 8]
+        if len(found) == 8:
+            counter, check = struct.unpack("<II", found)
+            if counter ^ check == 0xFFFFFFFF:
+                return int(counter)
+    return None

@@ -10,8 +10,20 @@ import pytest
 
 def openmv_ota() -> ModuleType:
     """openmv-ota's `romfs.container`; skips the test on a Python that it does not run on."""
-    if sys.version_info < (3, 11):
-        pytest.skip("openmv-ota needs Python 3.11")
+    _needs_its_python()
     from openmv_ota.romfs import container
 
     return container
+
+
+def slot_makers() -> tuple[ModuleType, ModuleType]:
+    """openmv-ota's `ota.status` and `ota.trailer`."""
+    _needs_its_python()
+    from openmv_ota.ota import status, trailer
+
+    return status, trailer
+
+
+def _needs_its_python() -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("openmv-ota needs Python 3.11")

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from oracles import slot_makers
 from ota_slots import two_slots
 
 from romfsfs.image.rules import DEFAULT_RULES
@@ -107,12 +108,46 @@ def test_what_was_changed_since_it_was_signed() -> None:
     assert asked == [(0, len(A)), (HALF, HALF + len(B))]
 
 
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("stride", [16, 32])
+def test_each_version_of_trailer_and_status(version: int, stride: int) -> None:
+    both = two_slots(SIZE, A, B, version=version, stride=stride)
+    assert found(both) == (SLOT_A, SLOT_B)
+    assert found(changed(both, 100, b"?")) == (SLOT_A._replace(whole=False), SLOT_B)
+
+
+def test_a_trailer_of_another_version_is_told_nothing_of() -> None:
+    unknown = SLOT_A._replace(whole=None, body_size=0)
+    slots = found(changed(BOTH, HALF - BLOCK + 4, b"\4"))
+    assert slots == (unknown, SLOT_B)
+    assert running(slots) == SLOT_B
+    assert slots_text(slots) == (
+        f"slot A, its trailer is of a version that is not known here; slot B, {len(B)} B, runs"
+    )
+
+
+def test_what_openmv_ota_itself_writes() -> None:
+    """Its trailer and status, as it would lay down a slot."""
+    status, trailer = slot_makers()
+    size, digest = HALF, hashlib.sha256(A).digest()
+    for stride in (16, 32):
+        sector = status.build_status_sector(
+            BLOCK, pending=False, tried=False, confirmed=True, counter=5, stride=stride
+        )
+        pad = size - 2 * BLOCK - len(A)
+        signed = trailer.pack_trailer(trailer.Trailer(
+            len(A), pad, {"ota": True}, 1 << 60, 1 << 24, 1, 0, -7, digest, bytes(64)
+        ))  # fmt: skip
+        slot = A + b"\xff" * pad + sector + signed.ljust(BLOCK, b"\xff")
+        assert found(slot + BOTH[HALF:])[0] == SLOT_A._replace(counter=5)
+
+
 @pytest.mark.parametrize("room", [0, 1])
 def test_the_longest_trailer(room: int) -> None:
     """No more than is read of one."""
     at = SIZE - BLOCK
-    head = BOTH[at : at + 80]
-    signature = MOST_TRAILER - 80 - 4 - 12 + room
+    head = BOTH[at : at + 96]
+    signature = MOST_TRAILER - 96 - 4 - 12 + room
     head = changed(head, 20, struct.pack("<I", signature))
     trailer = head + b'{"ota":true}' + bytes(signature)
     trailer += struct.pack("<I", zlib.crc32(trailer))

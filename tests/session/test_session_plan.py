@@ -283,7 +283,7 @@ def test_too_much_is_refused_with_the_bytes_and_the_largest(desk: Desk) -> None:
     with pytest.raises(CapacityError) as refused:
         desk.commit()
     over = desk.session.status().used - capacity
-    assert f"{over:,} bytes larger" in refused.value.what
+    assert f"{over:,} B too large" in refused.value.what
     assert f"big.dat {capacity:,} B" in refused.value.what
     assert refused.value.exit_code == 4
 
@@ -298,7 +298,7 @@ def test_everything_that_is_wrong_is_said_at_once(desk: Desk) -> None:
     os.mkfifo(desk.work / "pipe")
     with pytest.raises(PlanError) as refused:
         desk.commit()
-    for word in ("larger than", "bad.py", "\\x07", "app.mpy and app.py", "pipe"):
+    for word in ("too large", "bad.py", "\\x07", "app.mpy and app.py", "pipe"):
         assert word in refused.value.detail, word
 
 
