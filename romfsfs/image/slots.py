@@ -17,10 +17,10 @@ BLOCK = 4096
 MAGIC = b"OMVR"
 #: version -> magic, version, sizes of body, pad, metadata and signature, others, algorithm, digest.
 #: 3 is that of openmv-ota 1.0.7 (ota/trailer.py), whose firmware takes no other.
-HEADERS = {1: struct.Struct("<4s10Ii32s"), 3: struct.Struct("<4s5I3Q3Ii32s")}
-_LONGEST = max(header.size for header in HEADERS.values())
-#: Where the counter is: the fifth record of 16 bytes, or of 32 in the flash of an H7. It is of no
-#: other form that may be there (ota/status.py).
+_HEADERS = {1: struct.Struct("<4s10Ii32s"), 3: struct.Struct("<4s5I3Q3Ii32s")}
+_LONGEST = max(header.size for header in _HEADERS.values())
+#: Where the counter is: the fifth record of 16 bytes, or of 32 in the flash of an H7. Its second
+#: word is the complement of the first, as of no other record (ota/status.py).
 _STATUS_COUNTERS = (64, 128)
 #: Boards lose the last bytes of the flash when these are read; no trailer is longer.
 MOST_TRAILER = 3072
@@ -110,7 +110,7 @@ def _slot(
         return None
     room = 0 if size % unit else (size - 2 * BLOCK) // unit * unit
     counter = _counter(read(place - BLOCK, _STATUS_COUNTERS[-1] + 8))
-    header = HEADERS.get(int.from_bytes(head[4:8], "little"))
+    header = _HEADERS.get(int.from_bytes(head[4:8], "little"))
     if header is None:
         return Slot(name, offset, size, 0, counter, None, room)
     words = header.unpack_from(head)
