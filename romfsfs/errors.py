@@ -162,9 +162,10 @@ class CapacityError(ImageError):
         self.capacity = capacity
 
 
-def too_large(size: int, capacity: int) -> str:
-    """What is wrong with an image that does not fit. In bytes, both."""
-    return f"the image is {size - capacity:,} B too large, there is room for {capacity:,} B"
+def too_large(size: int, capacity: int, where: str) -> CapacityError:
+    """For an image that does not fit."""
+    what = f"the image is {size - capacity:,} B too large, there is room for {capacity:,} B"
+    return CapacityError(what, size=size, capacity=capacity, where=where)
 
 
 class PlanError(ImageError):

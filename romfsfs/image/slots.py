@@ -90,13 +90,15 @@ def slots_text(slots: Sequence[Slot]) -> str:
     started = running(slots)
     words = []
     for slot in slots:
-        state = f"{slot.body_size:,} B, " + ("older" if slot.name else "as it was signed")
+        size = f"{slot.body_size:,} B, "
         if slot.whole is None:
             state = "its trailer is of a version that is not known here"
         elif not slot.whole:
-            state = f"{slot.body_size:,} B, changed since it was signed"
-        elif slot is started and slot.name:
-            state = f"{slot.body_size:,} B, runs"
+            state = size + "changed since it was signed"
+        elif not slot.name:
+            state = size + "as it was signed"
+        else:
+            state = size + ("runs" if slot is started else "older")
         words.append(f"slot {slot.name or 'of a partition'}, {state}")
     return "; ".join(words)
 
@@ -117,9 +119,8 @@ def _slot(
     body_size, length = words[2], header.size + words[4] + words[5] + 4
     whole = body_size <= size - 2 * BLOCK and length <= MOST_TRAILER
     if whole:
-        trailer = head + read(place + _LONGEST, max(0, length - _LONGEST))
-        body, check = trailer[: length - 4], trailer[length - 4 : length]
-        whole = check == struct.pack("<I", zlib.crc32(body))
+        trailer = (head + read(place + _LONGEST, max(0, length - _LONGEST)))[:length]
+        whole = trailer[-4:] == struct.pack("<I", zlib.crc32(trailer[:-4]))
         whole = whole and digest(offset, offset + body_size) in ("", words[-1].hex())
     return Slot(name, offset, size, body_size, counter, whole, room)
 

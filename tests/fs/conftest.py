@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from pathlib import Path
 import fuse
 import needs
 import pytest
+
+from romfsfs.fs.request_loop import END, NUDGE
 
 pytest.register_assert_rewrite("mounts")
 
@@ -32,6 +35,15 @@ def binding(request: pytest.FixtureRequest, fuse_device: None) -> str:
     if sys.platform != "linux":
         pytest.skip("mounts of these tests are watched through /proc, which is Linux's")
     return str(request.param)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The handlers that a mount sets are afterwards as they were."""
+    before = {number: signal.getsignal(number) for number in (*END, NUDGE)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _place() -> Path:

@@ -18,14 +18,7 @@ from romfsfs.fs import ending, request_loop
 from romfsfs.fs.ending import Ending
 from romfsfs.fs.request_loop import END, NUDGE, RequestLoop
 
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Handlers as they were."""
-    before = {number: signal.getsignal(number) for number in (*END, NUDGE)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 # -- the loop

@@ -25,16 +25,9 @@ from mounts import SECONDS, ended, until
 from romfsfs.errors import Interrupted, RomfsError, UsageError
 from romfsfs.fs import daemon, mountpoint
 from romfsfs.fs.daemon import MountOptions, _in_background, mount, shorten
-from romfsfs.fs.request_loop import END, NUDGE
+from romfsfs.fs.request_loop import END
 
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Handlers as they were."""
-    before = {number: signal.getsignal(number) for number in (*END, NUDGE)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 # -- the daemon

@@ -206,17 +206,13 @@ def test_a_signal_in_a_worker_s_wait_ends_no_mount() -> None:
     assert loop.failed
 
 
+@pytest.mark.usefixtures("signals")
 def test_only_the_nudge_interrupts_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait for fusermount3 that a second Ctrl-C cut short would leave the mount behind."""
     chosen: dict[int, bool] = {}
-    kept = {number: signal.getsignal(number) for number in (*ending.END, ending.NUDGE)}
     made = ending.Ending.__new__(ending.Ending)
     made._over = threading.Event()
     monkeypatch.setattr(made, "_watch", lambda reading: os.close(reading), raising=False)
     monkeypatch.setattr(ending.signal, "siginterrupt", lambda n, flag: chosen.update({n: flag}))
-    try:
-        assert made.around(lambda: 7)() == 7
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+    assert made.around(lambda: 7)() == 7
     assert chosen == {**dict.fromkeys(ending.END, False), ending.NUDGE: True}

@@ -128,13 +128,13 @@ class Interrupted:
         """It has waited for long."""
         if self.over:
             return  # on a busy machine it takes as long to get here
-        if self.twice and not self.started:  # it does not wait yet, on a busy machine
+        if not self.twice:
+            self.place = "waiting"
+        elif self.started:
+            sys.setprofile(self.pass_by)
+        else:  # it does not wait yet, on a busy machine
             signal.setitimer(signal.ITIMER_REAL, SOON)
             return
-        if self.twice:
-            sys.setprofile(self.pass_by)
-        else:
-            self.place = "waiting"
         interrupt(number, frame)
 
 

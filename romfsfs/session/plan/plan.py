@@ -342,7 +342,8 @@ def _capacity_problem(entries: Sequence[PlanEntry], size: int, capacity: int) ->
         (entry for entry in entries if entry.size), key=lambda entry: -(entry.size or 0)
     )
     shown = ", ".join(f"{entry.path} {entry.size:,} B" for entry in largest[:LARGEST_SHOWN])
-    message = f"{too_large(size, capacity)}: remove or shrink files, the largest are {shown}"
+    what = too_large(size, capacity, "").what
+    message = f"{what}: remove or shrink files, the largest are {shown}"
     return Problem("capacity", "", message)
 
 

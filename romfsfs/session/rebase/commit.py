@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from romfsfs.devices.base import Device, WriteReport
-from romfsfs.errors import CapacityError, UsageError, file_exists, too_large
+from romfsfs.errors import UsageError, file_exists, too_large
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.layout import Layout, canonical
 from romfsfs.session.keep.images import parse_fd
@@ -202,12 +202,7 @@ def commit_to(
         raise_problems(plan, problems)
         layout = plan.layout
         if found.capacity is not None and layout.size > found.capacity:
-            raise CapacityError(
-                too_large(layout.size, found.capacity),
-                size=layout.size,
-                capacity=found.capacity,
-                where=found.name,
-            )
+            raise too_large(layout.size, found.capacity, found.name)
         return layout
 
     with folder.lock_for_change(session.info.name, "commit"):

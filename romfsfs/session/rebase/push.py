@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.errors import (
-    CapacityError,
     ImageError,
     ImageFormatError,
     Interrupted,
@@ -56,12 +55,7 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
     if parsed.size == 0:
         raise ImageFormatError("the file is empty", 0, where=name)
     if capacity is not None and parsed.size > capacity:
-        raise CapacityError(
-            too_large(parsed.size, capacity),
-            size=parsed.size,
-            capacity=capacity,
-            where=name,
-        )
+        raise too_large(parsed.size, capacity, name)
     found = admit_image(parsed, image, device_target(info))
     errors = [problem for problem in found if problem.severity == ERROR]
     if errors:
