@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +140,14 @@ class RealMount:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def open_files(self) -> Counter[str]:
+        """What its descriptors are of, to show."""
+        names: Counter[str] = Counter()
+        for fd in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                names[os.readlink(fd)] += 1
+        return names
 
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))

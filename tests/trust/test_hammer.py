@@ -32,7 +32,7 @@ def test_everything_at_once(
 ) -> None:
     mounted = place.mount()
     (mounted.mnt / ".romfs/status").read_bytes()  # opens what it needs for good
-    before = mounted.descriptors()
+    before, first = mounted.descriptors(), mounted.open_files()
     running = [hammer(mounted.mnt, SECONDS, seed) for seed in (2 * ROUND, 2 * ROUND + 1)]
     reports = [json.loads(each.communicate(timeout=SECONDS * 2 + 60)[0]) for each in running]
     operations = sum(report["operations"] for report in reports)
@@ -43,7 +43,12 @@ def test_everything_at_once(
     libfuse_3 = place.env["ROMFSFS_FUSE"] == "mfusepy"
     assert stale <= (1 + operations // 100_000 if libfuse_3 else 0)
     # The kernel tells of closed files when it comes to it.
-    until(lambda: mounted.descriptors() == before)
+    try:
+        until(lambda: mounted.descriptors() == before)
+    except AssertionError:
+        now = mounted.open_files()
+        print(f"opened since: {now - first}; closed since: {first - now}")
+        raise
     assert os.listdir(mounted.session / "hidden") == []
     assert _complaints(mounted) == []
     assert tree(mounted.mnt) == tree(mounted.work)
