@@ -1,7 +1,8 @@
 """Background workers: conversions run here while the mount goes on answering.
 
 A path is queued at most once. Submitting one that is being worked on stops that work, because
-the file has changed since, and begins it again; nothing is reported for the stopped one.
+the file has changed since, and begins it again; nothing is reported for the stopped one, nor for
+a file that changed while it was read: whoever changes a file submits it when that is done.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from romfsfs.errors import Cancelled
 log = logging.getLogger(__name__)
 
 _MAX_WORKERS = 4
-#: A file that changes under us this often in a row is left alone until its next `submit`.
-_STALE_ATTEMPTS = 3
 
 #: Opens and hashes the file, calls `Converters.convert` with the event as `cancel`.
 Work = Callable[[str, threading.Event], Conversion]
@@ -100,24 +99,18 @@ class WorkerPool:
 
     def _attempt(self, path: str, cancel: threading.Event) -> Conversion | None:
         """The worker boundary: whatever happens in there, the thread and the user go on."""
-        for _ in range(_STALE_ATTEMPTS):
-            try:
-                return self._work(path, cancel)
-            except Cancelled:
-                return None
-            except StaleSource:
-                if cancel.is_set():
-                    return None
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                return None  # removed or replaced meanwhile: who did that submits what is there
-            except OSError as caught:  # its disk fails: not our fault, and the status asks again
-                return _failed(path, error("io", f"cannot be read: {caught.strerror or caught}"))
-            except Exception as caught:
-                log.exception("converting %s failed", path)
-                message = f"internal error while converting: {type(caught).__name__}: {caught}"
-                return _failed(path, error("internal", message))
-        message = "the file keeps changing; close it in the program that writes it"
-        return _failed(path, error("changing", message))
+        try:
+            return self._work(path, cancel)
+        except (Cancelled, StaleSource):
+            return None
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None  # removed or replaced meanwhile: who did that submits what is there
+        except OSError as caught:  # its disk fails: not our fault, and the status asks again
+            return _failed(path, error("io", f"cannot be read: {caught.strerror or caught}"))
+        except Exception as caught:
+            log.exception("converting %s failed", path)
+            message = f"internal error while converting: {type(caught).__name__}: {caught}"
+            return _failed(path, error("internal", message))
 
     def _report(self, path: str, result: Conversion) -> None:
         if self._done is None:

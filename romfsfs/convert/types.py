@@ -76,8 +76,7 @@ class Diagnostic(NamedTuple):
     `look-alike`, `mpy-version`, `sram`, `sram-tight`, `sram-unknown`, `cpu-fallback`,
     `npu-mismatch`, `model-invalid`, `model-unsupported`, `operators`, `not-what-it-is-called`,
     `hides-module`, `not-started`, `cascade-invalid`, `cascade-unsupported`, `cascade-tilted`,
-    `hidden`, `tool-missing`, `tool-failed`, `time-out`, `changing`, `options`, `io`,
-    `internal`).
+    `hidden`, `tool-missing`, `tool-failed`, `time-out`, `options`, `io`, `internal`).
     message: one line, with the remedy. detail: the tool's output (its head and last lines when
     it was long), or "".
     """

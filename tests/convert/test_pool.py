@@ -204,18 +204,22 @@ def test_bug_in_the_callback_does_not_end_the_worker(caplog):
     pool.close()
 
 
-def test_file_that_keeps_changing(results):
+def test_file_that_changed_while_it_was_read_is_left_to_its_next_submit(results, caplog):
     attempts = []
 
     def work(path, cancel):
         attempts.append(path)
-        raise StaleSource("changed")
+        if len(attempts) == 1:
+            raise StaleSource("changed")
+        return ready(path)
 
     pool = WorkerPool(work, results)
     pool.submit("app.py")
     assert pool.wait_idle(20)
-    assert len(attempts) == 3
-    assert results.all[0].diagnostics[0].code == "changing"
+    assert (attempts, results.all, caplog.records) == (["app.py"], [], [])
+    pool.submit("app.py")  # as its close does
+    assert pool.wait_idle(20)
+    assert (attempts, results.all) == (["app.py"] * 2, [ready("app.py")])
     pool.close()
 
 
