@@ -83,19 +83,25 @@ def mounted(place: Mounted) -> Mounted:
 
 
 @pytest.fixture(scope="session")
-def as_nobody() -> Iterator[tuple[str, ...]]:
-    """What to put before a command to run it as an ordinary user who may mount.
-
-    /dev/fuse is for everyone on a usual system. Where it is root's alone, these commands see a
-    device of their own, in a mount namespace that ends with the tests.
-    """
+def nobody() -> tuple[str, ...]:
+    """What to put before a command to run it as an ordinary user."""
     if os.geteuid() != 0:
         pytest.skip("only root can run a test as another user; the others run as you")
     ids = f"--reuid={NOBODY}", f"--regid={NOBODY}"
     packages = Path(fuse.__file__).parent
-    user = ("setpriv", *ids, "--clear-groups", "env", "HOME=/tmp", f"PYTHONPATH={packages}")
+    return ("setpriv", *ids, "--clear-groups", "env", "HOME=/tmp", f"PYTHONPATH={packages}")
+
+
+@pytest.fixture(scope="session")
+def as_nobody(nobody: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """What to put before a command to run it as an ordinary user who may mount.
+
+    /dev/fuse is for everyone on a usual system. Where it is root's alone, these commands see a
+    device of their own, in a mount namespace that ends with the tests; what root mounts after that
+    may be out of their sight, where mounts are not shared.
+    """
     if os.stat("/dev/fuse").st_mode & 0o006 == 0o006:
-        yield user
+        yield nobody
         return
     # Its copies of others' mounts would keep those, and their daemons, alive.
     script = """
@@ -109,7 +115,7 @@ def as_nobody() -> Iterator[tuple[str, ...]]:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
-        yield ("nsenter", f"--target={holder.pid}", "--mount", "--", *user)
+        yield ("nsenter", f"--target={holder.pid}", "--mount", "--", *nobody)
     finally:
         holder.kill()
         holder.wait()

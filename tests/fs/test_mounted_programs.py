@@ -112,16 +112,16 @@ def test_df_shows_the_partition(users_place: Mounted) -> None:
     assert shown == [str(1 << 20), str(256 << 10), str(768 << 10)]
 
 
-def test_others_see_it_only_when_asked(place: Mounted, as_nobody: tuple[str, ...]) -> None:
-    nobody = Mounted.__new__(Mounted)
-    nobody.prefix, nobody.mnt = as_nobody[as_nobody.index("setpriv") :], place.mnt
+def test_others_see_it_only_when_asked(place: Mounted, nobody: tuple[str, ...]) -> None:
+    other = Mounted.__new__(Mounted)
+    other.prefix, other.mnt = nobody, place.mnt
     place.mount()
     with pytest.raises(AssertionError, match="cd"):
-        nobody.sh("ls")
+        other.sh("ls")
     place.unmount()
     place.mount("-o", "allow_other")
     place.sh("echo 1 > roots; chmod 644 roots; mkdir -m 777 common")
-    nobody.sh("""
+    other.sh("""
         cat roots; ! echo 2 > roots; ! touch here
         echo x > common/f; mkdir common/d; test "$(stat -c %u:%g common/f)" = "$(id -u):$(id -g)"
         touch -d 2020-01-01 common/f; chmod 600 common/f; rm -r common/f common/d

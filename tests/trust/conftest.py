@@ -39,6 +39,7 @@ def _conftest_of_fs() -> ModuleType:
 
 
 _fs = _conftest_of_fs()
+nobody = _fs.nobody
 as_nobody = _fs.as_nobody
 users_place = _fs.users_place
 

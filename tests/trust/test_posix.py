@@ -284,7 +284,7 @@ def test_as_an_ordinary_user(
 
 
 def test_as_an_ordinary_user_on_roots_mount(
-    place: RealMount, plain: Path, program: Path, as_nobody: tuple[str, ...],
+    place: RealMount, plain: Path, program: Path, nobody: tuple[str, ...],
     python_of: Callable[..., str], compare: Comparison,
 ) -> None:  # fmt: skip
     """A mount by root for everyone: the kernel checks permissions, files are their maker's."""
@@ -294,7 +294,7 @@ def test_as_an_ordinary_user_on_roots_mount(
     _prepare(program, place.mnt)
     place.mnt.chmod(0o777)
     _own(plain)
-    who = Question(program, as_nobody, python_of(as_nobody))
+    who = Question(program, nobody, python_of(nobody))
     got, expected = who.both(place.mnt, plain)
     compare(got, expected)
     assert place.complaints() == []
