@@ -42,9 +42,10 @@ def test_everything_at_once(
     stale = sum(report["answers"].get(answer, 0) for report in reports for answer in STALE)
     libfuse_3 = place.env["ROMFSFS_FUSE"] == "mfusepy"
     assert stale <= (1 + operations // 100_000 if libfuse_3 else 0)
-    # The kernel tells of closed files when it comes to it.
+    # The kernel tells of closed files when it comes to it. Fewer: what a mount tidies when it has
+    # begun was open at the first count.
     try:
-        until(lambda: mounted.descriptors() == before)
+        until(lambda: mounted.descriptors() <= before)
     except AssertionError:
         now = mounted.open_files()
         print(f"opened since: {now - first}; closed since: {first - now}")
