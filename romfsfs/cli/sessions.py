@@ -250,6 +250,9 @@ def undo(
     entry, report = done.entry, done.report
     write = report and reports.write_record(report)
     output.json({"restored": entry.number, "digest": entry.digest, "write": write})
+    if done.there:
+        output.say(f"{printable(session.info.name)}: {done.there}")
+        return
     _say_undone(output, session, done.before, entry)
     if report is not None:
         output.say(f"{printable(session.info.name)}: {reports.write_text(report, entry.size)}")

@@ -15,9 +15,10 @@ from session_desk import Desk, Flash, files_of, image_of, tree_of
 from romfsfs.errors import DeviceAbsent, RomfsError, TargetChanged, UsageError
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, recall, steps
+from romfsfs.session.keep.state import Signature
 from romfsfs.session.rebase.push import push
 from romfsfs.session.rebase.transaction import Mounted, WriteOptions
-from romfsfs.session.rebase.undo import undo
+from romfsfs.session.rebase.undo import Undone, undo
 from romfsfs.session.revert import leave_work, revert
 
 
@@ -371,6 +372,19 @@ class TestUndo:
         assert [(entry.kind, entry.missing) for entry in log] == [("read", True), ("undo", False)]
         undo(desk.session, desk.device)
         assert desk.stored()["a.txt"] == b"one"
+
+    @pytest.mark.parametrize("number", [1, 3])
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_to_the_image_that_is_there_nothing_changes(
+        self, desk: Desk, number: int, dry_run: bool
+    ) -> None:
+        undo(desk.session, desk.device)
+        log, target = history.entries(desk.session.folder), Signature.of(desk.image.stat())
+        there = f"image {number} is there already, nothing written"
+        done = undo(desk.session, desk.device, number, dry_run=dry_run)
+        assert done == Undone(log[number], None, log[1].digest, there)
+        assert history.entries(desk.session.folder) == log
+        assert Signature.of(desk.image.stat()) == target
 
     def test_a_dry_run_refuses_what_an_undo_would(self, desk: Desk) -> None:
         done = undo(desk.session, desk.device, dry_run=True)

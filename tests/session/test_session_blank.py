@@ -17,6 +17,7 @@ from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
 from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.transaction import WriteOptions
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.session import Session
 
@@ -95,6 +96,19 @@ def test_undo_brings_it_back_and_an_undo_by_number_the_image(
     desk.write("b.txt", b"second\n")
     desk.commit()
     assert kinds(desk.session) == ["read", "commit", "undo", "undo", "undo", "commit"]
+
+
+def test_no_file_is_not_an_empty_one(tmp_path: Path) -> None:
+    """Their images have the same bytes, none."""
+    desk = desk_of("no file", tmp_path)
+    desk.open(new=True)
+    desk.write("a.txt", b"first\n")
+    desk.commit()
+    desk.image.write_bytes(b"")
+    undo(desk.session, desk.device, options=WriteOptions(force=True))
+    for number, held in ((2, b""), (0, None), (2, b"")):
+        assert undo(desk.session, desk.device, number).there == ""
+        assert there(desk) == held
 
 
 @pytest.mark.parametrize("step", steps.UNDO)

@@ -30,6 +30,7 @@ from romfsfs.session.rebase import push as push_module
 from romfsfs.session.rebase.commit import CommitOptions, commit
 from romfsfs.session.rebase.push import PushOptions, push, push_all
 from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.transaction import WriteOptions
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.session import Session
 
@@ -234,6 +235,35 @@ def test_what_is_nobody_s_image_is_written_anew(camera: Camera, left: str) -> No
     assert files_of(camera.path.read_bytes()) == {"a.txt": b"pushed"}
     assert recover(Session.load(folder_of(camera)), camera) == ""
     assert camera.restarts == 1, "nothing was to be done"
+
+
+@pytest.mark.parametrize(
+    ("restart", "fails", "restarts", "done"),
+    [
+        (True, False, 1, "finished"),
+        (True, True, 1, "finished; the camera's restart was not confirmed: it is gone"),
+        (False, True, 0, "finished"),
+    ],
+)
+@pytest.mark.parametrize("by", ["commit", "undo"])
+def test_who_only_finishes_another_restarts_the_camera(
+    camera: Camera, by: str, restart: bool, fails: bool, restarts: int, done: str
+) -> None:
+    camera.fails_to_restart = fails
+    desk = Desk(camera, "camera")
+    desk.open()
+    desk.write("c.txt", b"c")
+    camera.power = 20
+    with pytest.raises(PowerLost):
+        desk.commit()
+    camera.power = 1 << 40
+    if by == "commit":
+        report = desk.commit(restart=restart)
+        assert (report.clean, report.recovered) == (True, done)
+    else:
+        said = undo(desk.session, camera, 1, WriteOptions(restart=restart)).there
+        assert said == f"interrupted before, {done}; image 1 is there already, nothing written"
+    assert camera.restarts == restarts
 
 
 # -- several cameras

@@ -27,7 +27,7 @@ from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked
+from romfsfs.session.rebase.recovery import recover_locked, with_restart
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
@@ -115,6 +115,8 @@ def commit(
             if made.encoded is None or (made.encoded.digest == base.digest and not over):
                 if not options.force and not target.unchanged_since(session.held()):
                     raise target_changed(session, edited=False)
+                if recovered and options.restart:
+                    recovered = with_restart(device, recovered)
                 return CommitReport(
                     True, made.plan, made.shadow, base.size, base.digest, recovered=recovered
                 )

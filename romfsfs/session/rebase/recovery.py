@@ -47,8 +47,14 @@ def recover(
         done = recover_locked(
             session, target, rollback=rollback, mounted=mounted, progress=progress
         )
-        note = restart(device) if done else ""
-        return f"{done}; {note}" if note else done
+        return with_restart(device, done) if done else ""
+
+
+def with_restart(device: Device, done: str) -> str:
+    """Restart the camera, as nothing else is written to it; what was done, and if the restart was
+    not confirmed."""
+    note = restart(device)
+    return f"{done}; {note}" if note else done
 
 
 def recover_locked(

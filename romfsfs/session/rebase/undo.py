@@ -14,7 +14,7 @@ from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.read import base_of
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked
+from romfsfs.session.rebase.recovery import recover_locked, with_restart
 from romfsfs.session.rebase.target import Held
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
@@ -30,12 +30,14 @@ from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress
 
 
 class Undone(NamedTuple):
-    """entry: the image of the log that is written back. report: None for a dry run. before: the
-    digest of what the target held, '' where that is no image."""
+    """entry: the image of the log that is written back. report: None for a dry run, and where
+    nothing was written. before: the digest of what the target held, '' where that is no image.
+    there: where the target is as that image says already, what is said of it, else ''."""
 
     entry: history.HistoryEntry
     report: WriteReport | None
     before: str
+    there: str = ""
 
 
 def undo(
@@ -50,7 +52,8 @@ def undo(
 ) -> Undone:
     """Write an earlier image back to the target: image `number`, or the one before the present.
 
-    The work tree follows. RomfsError while it holds edits or files are open for writing;
+    The work tree follows. Where the target holds that image already, nothing is written and nothing
+    logged. RomfsError while it holds edits or files are open for writing;
     TargetChanged, unless forced, when something else was put on the target since. Then, and where
     its image was deleted, the one before the present is what was last written.
     """
@@ -80,6 +83,14 @@ def undo(
                 )
             wanted = undo_target(session, number, elsewhere=before.unseen)
             held = _image_of(session, before)
+            if not before.unseen and (held, before.digest is None) == (
+                wanted.digest, wanted.missing
+            ):  # fmt: skip
+                there = f"image {wanted.number} is there already, nothing written"
+                if recovered:
+                    done = with_restart(device, recovered) if options.restart else recovered
+                    there = f"interrupted before, {done}; {there}"
+                return Undone(wanted, None, held, there)
             if dry_run:
                 target.refuse_slots(wanted.size)
                 return Undone(wanted, None, held)
