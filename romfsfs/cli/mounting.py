@@ -37,6 +37,7 @@ from romfsfs.session.keep.folder import find_mounted
 from romfsfs.session.mounting import MountRequest
 from romfsfs.session.plan.admission import admit_files
 from romfsfs.session.plan.problems import ERROR
+from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.commit import CommitOptions, commit
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.revert import leave_work, revert
@@ -128,7 +129,7 @@ def _notifies(output: Output, chosen: bool | None) -> bool:
     return find_notifier() is not None and (desktop_runs() if chosen is None else chosen)
 
 
-def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[str]:
+def _worth_knowing(session: Session, directory: str, resumed: Status | None) -> Iterator[str]:
     """Notes on what is mounted. RomfsError, OSError."""
     info, capacity = session.info, session.settings.capacity
     yield from info.notes
@@ -146,8 +147,13 @@ def _worth_knowing(session: Session, directory: str, resumed: bool) -> Iterator[
         if wrong:
             yield (f"{count_text(len(wrong), 'file')} in the image cannot work on {info.board}: "
                    f"romfsfs status {shell_word(directory)}")  # fmt: skip
-    if resumed:
-        yield f"it has edits that are not committed: romfsfs status {shell_word(directory)}"
+    if resumed is not None:
+        what = "it has edits that are not committed" if resumed.edited else _made_anew(resumed)
+        yield f"{what}: romfsfs status {shell_word(directory)}"
+
+
+def _made_anew(status: Status) -> str:
+    return f"it has no edits, but a commit makes {count_text(status.changes, 'file')} anew"
 
 
 @click.command()
@@ -298,8 +304,8 @@ def _after(output: Output, session: Session, how: str) -> None:
         output.say("no edits are left; files that are not stored (.git, backups, sources) "
                    "are kept for the next mount")  # fmt: skip
         return
-    edits = ("added", "modified", "deleted")
-    changes = sum(entry.change.value in edits for entry in status.entries)
     source = session.info.argument
-    kept = f"{count_text(changes, 'change')} kept" if changes else "not committed so far"
+    kept = f"{count_text(status.edits, 'change')} kept"
+    if not status.edits:
+        kept = _made_anew(status) if status.changes else "not committed so far"
     output.say(f"{kept}; continue: romfsfs mount {source} DIR; or write: romfsfs commit {source}")

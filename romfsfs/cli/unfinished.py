@@ -89,7 +89,7 @@ def _session_record(session: Session) -> dict[str, Any]:
     state = "no edits"
     if session.has_work:
         try:
-            state = "clean" if session.status().clean else "edits"
+            state = "edits" if session.status().edited else "clean"
         except RomfsError as error:
             state = f"damaged: {error.what}"
     info = session.info

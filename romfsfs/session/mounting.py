@@ -12,6 +12,7 @@ from romfsfs.errors import UsageError
 from romfsfs.session.connect import device, session_device
 from romfsfs.session.keep.locks import Lock, MountedAt
 from romfsfs.session.opening import enter
+from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.service import Notifier, SessionHost
 from romfsfs.system.errors import worded
@@ -43,7 +44,8 @@ class MountRequest:
         self._notifier = notifier
         self._host: SessionHost | None = None
         self._lock: Lock | None = None
-        self.resumed = False  # whether there are edits of before, once the host is open
+        #: What was kept of before and is not committed, once the host is open (`make_ready`).
+        self.resumed: Status | None = None
         self.said: list[str] = []
 
     def open_host(self, progress: Progress) -> SessionHost:
@@ -55,23 +57,22 @@ class MountRequest:
         self._refuse_to_hide()
         chosen = self.chosen
         with device(self.source, chosen.board, chosen.partition, chosen.slot) as opened:
-            session, self._lock, resumed = enter(opened, self.source, chosen, progress)
+            session, self._lock, self.resumed = enter(opened, self.source, chosen, progress)
         notifier = None
         if self._notifier is not None:
             place = "in the image file" if session.info.is_file else "on the camera"
             notifier = self._notifier(session.info.title, place, session.info.argument)
         target = partial(session_device, session, "commit")
         host = SessionHost(session, self.read_only, target, notifier)
-        host.start(resumed)
+        host.start(self.resumed is not None)
         self._host = host
-        self.resumed = resumed
         return host
 
     def say_where(self) -> list[str]:
         """The kernel has mounted: others may be told where. Before, they would not find it there
         and take it for a mount that was taken away. What is to be said to who mounts."""
         if self._lock is not None:
-            self._lock.write(MountedAt(os.getpid(), self.mountpoint, self.resumed))
+            self._lock.write(MountedAt(os.getpid(), self.mountpoint))
         if self._host is not None:
             self._host.tells_end = True
         return self.said

@@ -14,6 +14,7 @@ from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder, all_sessions, make_folder
 from romfsfs.session.keep.locks import Lock
 from romfsfs.session.keep.state import save
+from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress, remove_folder
@@ -27,9 +28,9 @@ def enter(
     source: str,
     chosen: OpenOptions,
     progress: Progress = no_progress,
-) -> tuple[Session, Lock, bool]:
-    """The session of this target with its work tree, the mount lock, and whether kept edits were
-    resumed. Raises as `lock_for_mount`, `session_for` and `make_ready` do."""
+) -> tuple[Session, Lock, Status | None]:
+    """The session of this target with its work tree, the mount lock, and the status of what was
+    kept (`make_ready`). Raises as `lock_for_mount`, `session_for` and `make_ready` do."""
     found = device.info()
     folder = make_folder(found.key)
     with folder.provisional(found.name):

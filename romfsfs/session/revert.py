@@ -57,7 +57,7 @@ def revert(
         if paths or never_packed(status) or not _outlive(session, status):
             return _revert(session, paths, None)
         discard_work(session)
-        return [entry.path for entry in status.entries if _is_edit(entry)]
+        return [entry.path for entry in status.entries if entry.is_edit]
 
 
 def _outlive(session: Session, status: Status) -> bool:
@@ -81,7 +81,7 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
     edits = [
         entry
         for entry in shadow
-        if _is_edit(entry)
+        if entry.is_edit
         if selected(entry.path, paths)
         or entry.stored_as in stored
         or (entry.stored_as not in own and selected(entry.stored_as or entry.path, paths))
@@ -99,7 +99,10 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
     ]
     # What the base has and the tree has not, or has as something else: a file that another one
     # stands in for is no deletion, and is to come back all the same.
-    there = {e.path for e in shadow if e.change is Change.UNCHANGED or e.note == SUPERSEDED}
+    there = {
+        e.path for e in shadow
+        if e.note == SUPERSEDED or not (e.is_edit or e.change is Change.IGNORED)
+    }  # fmt: skip
     replaced = {entry.stored_as for entry in edits}
     missing = [
         entry.source
@@ -163,10 +166,6 @@ def never_packed(status: Status) -> list[str]:
         for entry in status.entries
         if entry.change is Change.IGNORED and (not entry.note or entry.path == OPTIONS_NAME)
     ]
-
-
-def _is_edit(entry: ShadowEntry) -> bool:
-    return entry.change not in (Change.UNCHANGED, Change.IGNORED)
 
 
 def refuse_unknown(session: Session, shadow: Sequence[ShadowEntry], paths: Sequence[str]) -> None:

@@ -100,8 +100,8 @@ class SessionHost:
     def start(self, resumed: bool = True) -> None:
         """Start the workers, and convert what a resumed session has not converted yet.
 
-        resumed: whether the work tree has edits (`make_ready` says so); without any, a mount of
-        thousands of files need not wait for a look at all of them.
+        resumed: whether a commit would write something (`make_ready` says so); where not, a mount
+        of thousands of files need not wait for a look at all of them.
         """
         threading.Thread(target=self._tidy, name="romfsfs-tidy", daemon=True).start()
         self._pool = WorkerPool(self._convert, self._converted)
@@ -261,12 +261,12 @@ class SessionHost:
     def _tell_end(self, notifier: Notifier) -> None:
         self._outdated()  # commands change the tree in place again
         try:
-            changes = self._status().changes
+            edits = self._status().edits
         except (RomfsError, OSError) as error:  # the disk of the session fails, say
             log.warning("what the mount leaves is not known: %s", error)
             return
-        if changes:
-            notifier.ended(changes)
+        if edits:
+            notifier.ended(edits)
 
     def _convert(self, path: str, cancel: threading.Event) -> Conversion:
         try:

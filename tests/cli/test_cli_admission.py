@@ -87,7 +87,7 @@ def test_no_model_is_looked_into_where_no_board_is_chosen() -> None:
     session: Any = SimpleNamespace(
         info=info, settings=SimpleNamespace(capacity=None)
     )  # and no image
-    (note,) = _worth_knowing(session, "cam", resumed=False)
+    (note,) = _worth_knowing(session, "cam", resumed=None)
     assert note.startswith("no board chosen")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from session_desk import Desk
 
-from romfsfs.convert import Cancelled, Conversion, Converters
+from romfsfs.convert import Cancelled, Conversion, Converters, FileOptions, Options, Rule
 from romfsfs.devices.base import Device
 from romfsfs.errors import ConversionError, RomfsError, UsageError
 from romfsfs.session import session
@@ -347,8 +347,12 @@ def test_edits_that_a_mount_leaves_are_told_of(
     desk: Desk, begun: bool, words: list[str], edits: int, said: list[tuple[object, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Not where it never began, and not where they are dropped."""
+    """Not where it never began, and not where they are dropped; nor of what only a commit makes
+    anew."""
     desk.open(board="OPENMV4")
+    desk.write("app.py", b"x = 1\n")
+    desk.commit()
+    desk.open(options=Options((Rule("app.py", FileOptions(convert=False)),)))
     told = Told()
     host = SessionHost(desk.session, False, lambda: on(desk.device), told)
     host.start(resumed=False)

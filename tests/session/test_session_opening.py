@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from session_desk import Desk, Flash, image_of, tree_of
 
+from romfsfs.cli import main
+from romfsfs.convert import FileOptions, Options, Rule
 from romfsfs.errors import (
     DeviceAbsent,
     ImageFormatError,
@@ -24,8 +26,9 @@ from romfsfs.session.keep.folder import find_mounted, make_folder
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import enter
 from romfsfs.session.rebase.commit import commit_to
-from romfsfs.session.rebase.read import OpenOptions
-from romfsfs.session.revert import revert
+from romfsfs.session.rebase.read import OpenOptions, make_ready
+from romfsfs.session.rebase.undo import undo
+from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
 
 
@@ -402,3 +405,59 @@ class TestOnACamera:
             desk.commit()
         desk.commit(force=True)
         assert b"a.txt" in flash.path.read_bytes()
+
+
+class TestMadeForAnotherTarget:
+    """The image holds `app.mpy`, and what is chosen now stores `app.py`: a commit makes it anew,
+    but nobody has edited anything."""
+
+    @pytest.fixture
+    def desk(self, desk: Desk) -> Desk:
+        desk.open()
+        desk.write("app.py", b"x = 1\n")
+        desk.commit()
+        desk.open(options=Options((Rule("app.py", FileOptions(convert=False)),)))
+        assert desk.changes() == {"app.py": "M"}
+        return desk
+
+    @staticmethod
+    def kept(desk: Desk) -> tuple[object, ...]:
+        with desk.session.folder.lock_for_mount("app.img"):
+            status = make_ready(desk.session, desk.device)
+        assert status is not None
+        return status.clean, status.changes, status.edits, status.edited
+
+    def test_is_no_edit(self, desk: Desk) -> None:
+        assert self.kept(desk) == (False, 1, 0, False)
+        assert revert(desk.session, ["app.py"]) == []
+        desk.write("a.txt", b"edited")
+        assert self.kept(desk) == (False, 2, 1, True)
+        assert revert(desk.session, ["app.py", "a.txt"]) == ["a.txt"]
+        desk.write("app.py", b"x = 2\n")
+        assert self.kept(desk) == (False, 1, 1, True)
+        assert revert(desk.session) == ["app.py"]
+        assert not desk.session.has_work
+
+    def test_another_alignment_alone_is_to_be_written(self, desk: Desk) -> None:
+        desk.commit()
+        desk.open(options=Options((Rule("a.txt", FileOptions(align=4096)),)))
+        assert self.kept(desk) == (False, 0, 0, True)
+
+    def test_does_not_keep_from_what_was_put_there_elsewhere(self, desk: Desk) -> None:
+        desk.image.write_bytes(encode({"other.txt": b"1"}))
+        desk.open()
+        assert tree_of(desk.work) == {"other.txt": b"1"}
+
+    def test_does_not_keep_from_an_undo(self, desk: Desk) -> None:
+        undo(desk.session, desk.device)
+        assert tree_of(desk.work).keys() == {"a.txt", "empty", "lib", "lib/b.bin"}
+        undo(desk.session, desk.device, 1)
+        assert (desk.work / "app.py").read_bytes() == b"x = 1\n"
+
+    def test_is_kept_and_said(self, desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+        with desk.session.folder.lock_unmounted("app.img"):
+            assert leave_work(desk.session) is not None
+        assert main(["sessions"]) == 0
+        assert capsys.readouterr().out.startswith(f"{desk.image}: clean\n")
+        assert desk.commit().clean is False
+        assert desk.stored()["app.py"] == b"x = 1\n"

@@ -31,13 +31,12 @@ def boot_id() -> str:
 class MountedAt(NamedTuple):
     """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
 
-    resumed: the mount began with edits that were kept. boot, since: when that was said, the run of
+    boot, since: when that was said, the run of
     the system and its seconds. doing: what else a lock is held for ("commit").
     """
 
     pid: int
     mountpoint: str
-    resumed: bool = False
     boot: str = ""
     since: float = 0.0
     doing: str = ""

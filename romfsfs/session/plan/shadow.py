@@ -76,6 +76,13 @@ class ShadowEntry(NamedTuple):
     made_for: str | None = None
     figures: Figures | None = None
 
+    @property
+    def is_edit(self) -> bool:
+        """Whether the user made it another: what was made for another target is none of that."""
+        if self.change in (Change.UNCHANGED, Change.IGNORED):
+            return False
+        return not any(each.code == "stale" for each in self.diagnostics)
+
 
 class Derived(NamedTuple):
     """What became of all that lies in one folder of the work tree, or did.

@@ -47,6 +47,16 @@ class Status(NamedTuple):
         return sum(entry.change in _CHANGES for entry in self.entries)
 
     @property
+    def edits(self) -> int:
+        """How many of these are the user's doing."""
+        return sum(entry.is_edit for entry in self.entries)
+
+    @property
+    def edited(self) -> bool:
+        """Whether there is more to commit than what is made anew for another target."""
+        return not self.clean and (self.edits > 0 or not self.changes)
+
+    @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.severity == ERROR)
 

@@ -117,8 +117,9 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
 
 def make_ready(
     session: Session, device: Device, *, new: bool = False, progress: Progress = no_progress
-) -> bool:
-    """Make the work tree ready; whether kept edits were resumed. Finishes what was interrupted.
+) -> Status | None:
+    """Make the work tree ready; its status where a commit of what was kept would write something.
+    Finishes what was interrupted.
 
     For whoever holds the mount lock. TargetChanged (exit 7) when edits are kept and the target is
     no longer what they started from; ImageFormatError when it is neither an image nor blank.
@@ -130,8 +131,8 @@ def make_ready(
         folder.sweep()
         status = _resumed(session) if session.has_work else None
         if status is not None:
-            clean = status.clean or (new and session.base.fresh and not _touched(status))
-            if new and not clean:
+            edited = status.edited and not (new and session.base.fresh and not _touched(status))
+            if new and edited:
                 raise RomfsError(
                     "the session holds edits, and --new would drop them",
                     where=session.info.name,
@@ -139,8 +140,8 @@ def make_ready(
                     f"{session.info.argument}",
                 )
             if not new and target.unchanged_since(session.held()):
-                return not clean
-            if not clean:
+                return None if status.clean else status
+            if edited:
                 raise target_changed(session)
         try:
             with space_for(session, "the image cannot be read into the session"):
@@ -151,7 +152,7 @@ def make_ready(
         finally:
             if not session.interrupted:
                 folder.sweep()
-        return False
+        return None
 
 
 def _resumed(session: Session) -> Status:

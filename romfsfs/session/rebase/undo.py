@@ -65,7 +65,7 @@ def undo(
         if number is not None or not history.entries(session.folder):
             undo_target(session, number)
         wait_for_writers(session, mounted.writers)
-        if session.has_work and not session.status().clean:
+        if session.has_work and session.status().edited:
             raise RomfsError(
                 "there are uncommitted edits, which an undo would mix with",
                 where=session.info.name,
