@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from romfsfs.boards import boards, get_board
+from romfsfs.boards import Board, boards, get_board
 from romfsfs.cli.output import Output
-from romfsfs.devices.base import UNKNOWN, Device, DeviceInfo
+from romfsfs.devices.base import Device, DeviceInfo
 from romfsfs.devices.discovery import dfu_cameras, serial_cameras
 from romfsfs.devices.open import open_device
 from romfsfs.errors import (
@@ -346,13 +346,17 @@ class Line:
     def _opened(self, name: str) -> Iterator[Device]:
         """The camera, if it is one to write. _LeftAlone."""
         order = self._order
-        slot = order.options.slot
-        device = open_device(name, board=order.board, partition=order.partition, slot=slot)
+
+        def accept(said: Board | None) -> None:
+            if said is not None and order.board not in (None, said.name):
+                raise _LeftAlone(f"{said.name} on {name}, not {order.board}: left alone")
+
+        device = open_device(
+            name, board=order.board, partition=order.partition, slot=order.options.slot,
+            accept=accept,
+        )  # fmt: skip
         try:
             info = self._infos[name] = device.info()
-            said = info.key.partition("/")[0]
-            if order.board and said not in (order.board, UNKNOWN):
-                raise _LeftAlone(f"{said} on {name}, not {order.board}: left alone")
             if unique_id(info) in self._written:
                 raise _LeftAlone(f"{info.name} was written before: left alone")
             yield device

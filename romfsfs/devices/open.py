@@ -41,13 +41,14 @@ def open_device(
     partition: int | None = None,
     slot: str = "",
     wait: Callable[[str], None] | None = None,
+    accept: Callable[[Board | None], None] | None = None,
 ) -> Device:
     """Open what SOURCE names.
 
     board: names the board where the camera cannot be identified (serial cameras only; an image
     file has none). partition: of a camera, default 0. slot: of openmv-ota in it, 'A' or 'B'. wait:
     of a boot loader, which is waited for instead of being entered from the serial port; gets the
-    line that says how to get there.
+    line that says how to get there. accept: see `SerialCamera.open`; nobody else asks.
     UsageError for what cannot be meant; DeviceAbsent, DeviceBusy and so on for what is not there.
     """
     if source.startswith("dfu:"):
@@ -65,9 +66,9 @@ def open_device(
         from romfsfs.devices.discovery import pick_camera
 
         number = source[len("camera:") :] if ":" in source else None
-        return open_serial(pick_camera(number).port, board, partition, slot)
+        return open_serial(pick_camera(number).port, board, partition, slot, accept)
     if _is_port(source):
-        return open_serial(source, board, partition, slot)
+        return open_serial(source, board, partition, slot, accept)
     if slot:
         raise UsageError("only cameras have slots", where=source, next_step="leave out --slot")
     from romfsfs.devices.file import FileDevice
@@ -98,14 +99,15 @@ def inspect(port: str) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
 
 
 def open_serial(
-    port: str, board: str | None = None, partition: int | None = None, slot: str = ""
-) -> Device:
+    port: str, board: str | None = None, partition: int | None = None, slot: str = "",
+    accept: Callable[[Board | None], None] | None = None,
+) -> Device:  # fmt: skip
     """A camera on its serial port; by DFU where its firmware gives no access to the ROMFS."""
     from romfsfs.devices.serial_camera.camera import SerialCamera
     from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 
     try:
-        return SerialCamera.open(port, board=board, partition=partition, slot=slot)
+        return SerialCamera.open(port, board=board, partition=partition, slot=slot, accept=accept)
     except NoRomfsAccess as error:
         chosen = error.board
         if chosen is None or chosen.dfu_id is None or slot == "B":

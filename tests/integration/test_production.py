@@ -240,6 +240,28 @@ def test_a_camera_that_does_not_say_its_board_is_opened_once(
     assert opened == [unknown.port]
 
 
+@pytest.mark.parametrize("lacks", [{}, {"missing": ("vfs.rom_ioctl",)}])
+def test_a_camera_of_another_board_is_left_alone_whatever_it_lacks(
+    camera: Camera, product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, lacks: dict[str, Any],
+) -> None:  # fmt: skip
+    """That partition, or all access to a ROMFS: then it would be sent to its boot loader."""
+    image = tmp_path / "ae3.img"
+    romfsfs.build(product, image, board="OPENMV_AE3", partition=1)
+    held = encode({"old.txt": b"old"}, DEFAULT_RULES)
+    mine, other = camera("OPENMV_AE3", images={1: held}), camera("OPENMV_N6", **lacks)
+    ports(monkeypatch, mine, other)
+    monkeypatch.setattr(opening, "send_to_loader", lambda *_: pytest.fail("it is another's"))
+    words = ["push", str(image), "--all", "--board", "OPENMV_AE3", "--partition", "1"]
+    assert main(words) == EXIT_OK
+    said = capsys.readouterr()
+    [written] = said.out.splitlines()
+    assert written.startswith(f"{mine.port}: wrote ")
+    left = f"romfsfs: {other.port}: OPENMV_N6 on {other.port}, not OPENMV_AE3: left alone\n"
+    assert said.err == left
+    assert bytes(mine.flash[1].content).startswith(image.read_bytes())
+
+
 def test_an_image_that_works_on_one_board_alone_chooses_it(
     camera: Camera, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -80,12 +80,14 @@ class SerialCamera(Device):
     @classmethod
     def open(
         cls, port_name: str, *, board: str | None = None, partition: int | None = None,
-        slot: str = "",
+        slot: str = "", accept: Callable[[Board | None], None] | None = None,
     ) -> SerialCamera:  # fmt: skip
         """Interrupt what runs there, identify the camera and choose a partition (default 0), and
         in it one of openmv-ota's slots (default A), where it has them.
 
-        board: used when the camera cannot be identified, or against what it says. DeviceAbsent,
+        board: used when the camera cannot be identified, or against what it says. accept: told
+        the board that the camera says it is, before anything is asked of that; what it raises
+        leaves the camera alone. DeviceAbsent,
         DeviceBusy, DeviceLost; `identity.NoRomfsAccess` when its firmware cannot reach a ROMFS;
         UsageError for a board, partition or slot that is not there.
         """
@@ -93,6 +95,8 @@ class SerialCamera(Device):
         repl = RawRepl(port)
         try:
             facts = probe(repl)
+            if accept is not None:
+                accept(facts.board)
             known, notes = identity.find_board(facts, board)
             chosen = identity.choose_partition(port_name, facts, known, partition or 0)
             camera = cls(port, repl, facts, known, chosen, notes)
