@@ -53,7 +53,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 @add_completion_class
 class _Bash(BashComplete):
     source_template = _BASH
-    _cut = 0  # so much of a value stands before the colon, where bash has put it already
+    _cut: int  # so much of a value stands before the colon, where bash has put it already
 
     def get_completion_args(self) -> tuple[list[str], str]:
         args, word = super().get_completion_args()

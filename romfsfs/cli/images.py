@@ -47,16 +47,16 @@ from romfsfs.system.files import digest_fd
 def new(output: Output, image: str, board: str, partition: int, force: bool) -> None:
     """Make an empty image for a board."""
     chosen = get_board(board)
-    chosen.partition(partition)
+    place = chosen.partition(partition)
     refuse_existing(image, force=force)
     device = FileDevice(image)
     with make_folder(device.path).lock_unmounted(image):
         with tempfile.TemporaryFile() as file:
-            file.write(encode({}, chosen.partition(partition).alignment))
+            file.write(encode({}, place.alignment))
             file.flush()
             device.write_image(file)
         session_for(device, image, OpenOptions(chosen.name, partition))
-    what = f"empty, for {chosen.name}, {chosen.partition(partition).size:,} B"
+    what = f"empty, for {chosen.name}, {place.size:,} B"
     output.say(f"{image}: {what}; mount it: romfsfs mount {shell_word(image)} DIR")
 
 

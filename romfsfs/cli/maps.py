@@ -63,7 +63,7 @@ def show_map(
     where = f", {chosen.name} partition {index}" if chosen else ", no board"
     output.show(f"{title}{where}\n")
     # A few columns are left for what a terminal or a quoting mail program puts in front.
-    width = min(_DEFAULT_WIDTH, max(16, shutil.get_terminal_size((80, 24)).columns - 8))
+    width = min(_DEFAULT_WIDTH, max(16, shutil.get_terminal_size().columns - 8))
     output.show("".join(line + "\n" for line in map_lines(rows, width)))
 
 

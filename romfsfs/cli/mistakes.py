@@ -24,7 +24,7 @@ def usage_error(error: click.UsageError, command: str) -> UsageError:
         known = []
         if error.ctx is not None and isinstance(error.ctx.command, click.Group):
             known = error.ctx.command.list_commands(error.ctx)
-        like = difflib.get_close_matches(unknown[1], known, 1)
+        like = difflib.get_close_matches(unknown[1], known)
         what = f"no such command '{unknown[1]}'" + (f", did you mean {like[0]}?" if like else "")
     elif isinstance(error, click.MissingParameter) and getattr(error.param, "name", "") == "board":
         return UsageError(what, next_step="romfsfs boards lists them")

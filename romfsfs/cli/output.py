@@ -128,8 +128,7 @@ def _page(lines: Iterable[str]) -> None:
 
     pager = os.environ.get("PAGER") or find_on_path("less") or "cat"
     paging = subprocess.Popen(  # noqa: S602 ($PAGER is the user's own)
-        pager, shell=True, stdin=subprocess.PIPE, text=True,
-        errors="backslashreplace",
+        pager, shell=True, stdin=subprocess.PIPE, errors="backslashreplace",
         env={"LESS": "FRX", **os.environ},
     )  # fmt: skip
     assert paging.stdin is not None
@@ -138,11 +137,9 @@ def _page(lines: Iterable[str]) -> None:
             paging.stdin.writelines(lines)
     finally:
         while True:
-            try:
+            with suppress(KeyboardInterrupt):  # means something else to a pager, which goes on
                 paging.wait()
                 break
-            except KeyboardInterrupt:  # means something else to a pager, which goes on
-                continue
 
 
 def write(data: str | bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from romfsfs.cli import values
-from romfsfs.cli.output import Output, flush, write
+from romfsfs.cli.output import Output, write
 from romfsfs.cli.parameters import CAMERA_BOARD, JSON, PARTITION, SLOT_TO_READ, SOURCE
 from romfsfs.errors import ImageFormatError, UsageError, printable, shell_word
 from romfsfs.image.model import DirNode, FileNode, Image, walk
@@ -163,7 +163,6 @@ def cat(output: Output, /, source: str, paths: tuple[str, ...], **place: Any) ->
                 data = os.pread(file.fileno(), min(CHUNK, end - offset), offset)
                 write(data)
                 offset += len(data)
-    flush()
 
 
 def _no_file(source: str, path: str, what: str = "no such file in the image") -> UsageError:

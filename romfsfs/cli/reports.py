@@ -138,7 +138,7 @@ def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> N
 
 
 def fetching(
-    output: Output, progress: Progress, *, offline: bool, yes: bool, update: bool = False
+    output: Output, progress: Progress, *, offline: bool, yes: bool, update: bool
 ) -> Fetching:
     """What may be fetched, as the user allows it: asked before the first download."""
     from romfsfs.ide.archive import Fetching
