@@ -321,14 +321,14 @@ def test_streams_that_were_closed_lead_to_nowhere(monkeypatch: pytest.MonkeyPatc
         open=lambda *what: calls.append(("open", *what)) or 40,
         set_inheritable=lambda *what: calls.append(("inherited", *what)),
     ))  # fmt: skip
-    there = sys.stdout
-    monkeypatch.setattr(sys, "stdin", None)
-    monkeypatch.setattr(sys, "stderr", None)
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
     romfsfs.cli._open_closed_streams()
     opened = [("open", "nowhere", 2), ("inherited", 40, True)]
     assert calls == [("fstat", 0), *opened, ("fstat", 1), ("fstat", 2), *opened]
     how = {"encoding": "utf-8", "closefd": False}
-    assert (sys.stdin, sys.stdout, sys.stderr) == (f"0 r {how}", there, f"2 w {how}")
+    wanted = (f"0 r {how}", f"1 w {how}", f"2 w {how}")
+    assert (sys.stdin, sys.stdout, sys.stderr) == wanted
 
 
 def test_the_collector_seldom_runs() -> None:
