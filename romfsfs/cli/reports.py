@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,8 @@ def say_commit(output: Output, name: str, report: CommitReport) -> None:
         blocks = f", {report.blocks} erase blocks differ" if report.blocks is not None else ""
         output.say(f"{name}: would write an image of {report.size:,} B{blocks} (dry run)")
         return
-    output.say(f"{name}: {write_text(report.write, report.size)}")
+    said = [problem.text for problem in told(report.plan.problems)]
+    output.say(f"{name}: {write_text(report.write, report.size, said)}")
 
 
 _TYPES = {"b": "int8", "B": "uint8", "h": "int16", "H": "uint16", "f": "float32"}
@@ -91,15 +92,16 @@ def _ends_text(tensors: Iterable[Tensor]) -> str:
     )
 
 
-def write_text(report: WriteReport, size: int) -> str:
-    """`committed 65,536 B ...`: bytes, erase blocks, seconds, and that it was verified."""
+def write_text(report: WriteReport, size: int, said: Collection[str] = ()) -> str:
+    """`wrote 65,536 B ...`: bytes, erase blocks, seconds, that it was verified, and its notes but
+    those that were said before."""
     # Flash is programmed in whole pages: the end of the last one is no part of the image.
     parts = [f"wrote {min(report.written, size):,} of {size:,} B"]
     if report.erased_blocks:
         parts.append(count_text(report.erased_blocks, "erase block"))
     parts.append(f"{report.seconds:.2f} s")
     parts.append("verified" if report.verified else "NOT verified")
-    return ", ".join(parts) + "".join(f"; {note}" for note in report.notes)
+    return ", ".join(parts) + "".join(f"; {note}" for note in report.notes if note not in said)
 
 
 def commit_record(report: CommitReport) -> dict[str, Any]:

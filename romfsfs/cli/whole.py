@@ -129,7 +129,8 @@ def reset(
             output.say(f"partition {image.partition}: {image.label}, {image.size:,} B")
         if not yes and not confirmed(output, f"Replace everything on {info.name}?"):
             return EXIT_FAILURE
-        restore = partial(_restore, output, camera, PushOptions(force, kind="reset", slot=slot))
+        how = PushOptions(force, kind="reset", slot=slot)
+        restore = partial(_restore, output, camera, how, info.notes)
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
     for image in chosen[1:]:
         with device(camera, board, image.partition) as opened:
@@ -191,17 +192,19 @@ def _restore(
     output: Output,
     camera: str,
     how: PushOptions,
+    said: tuple[str, ...],
     opened: Device,
     image: DefaultImage,
     *,
     last: bool,
 ) -> dict[str, Any]:
-    """Write one partition's image; its record for `--json`. last: restart the camera."""
+    """Write one partition's image; its record for `--json`. said: notes that need not be said
+    again. last: restart the camera."""
     with tempfile.TemporaryFile() as file, output.progress() as progress:
         file.write(image.read())
         file.flush()
         report = push_image(opened, camera, file, image.label, replace(how, restart=last), progress)
-    text = write_text(report, image.size) if report else HELD
+    text = write_text(report, image.size, said) if report else HELD
     output.say(f"{opened.info().name}, partition {image.partition}: {text}")
     return {
         "camera": camera, "partition": image.partition, "image": image.label,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from session_desk import Camera, Desk, files_of
 from stopping import ends_at
 
+from romfsfs.cli import main
 from romfsfs.convert import FileOptions, Options, Rule
 from romfsfs.devices.base import WriteReport
 from romfsfs.devices.file import FileDevice
@@ -46,6 +48,23 @@ def figures(report: CommitReport) -> tuple[bool, int, str, int | None]:
 @pytest.fixture
 def camera(tmp_path: Path) -> Camera:
     return Camera(tmp_path / "flash")
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"]])
+def test_what_a_commit_elsewhere_says_is_said_once(
+    desk: Desk, camera: Camera, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, verbose: list[str],
+) -> None:  # fmt: skip
+    """Both the session and who writes the camera look at the same files."""
+    camera.says = {"notes": ("its firmware is old",)}
+    monkeypatch.setattr("romfsfs.cli.sessions.device", lambda *_: nullcontext(camera))
+    desk.open()
+    for number in range(2):
+        desk.write(f"{number}.mpy", b"M\x05\x00\x1f")
+    assert main(["commit", str(desk.image), "--to", "camera", *verbose]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("is bytecode 5") == len(verbose) + 1
+    assert said.out.endswith(" s, verified; its firmware is old\n")
 
 
 @pytest.fixture
