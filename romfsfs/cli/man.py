@@ -55,13 +55,7 @@ def man(output: Output, /) -> None:
 @click.pass_context
 def help(context: click.Context, words: tuple[str, ...]) -> None:
     """What COMMAND does and takes; without one, all commands."""
-    output: Output = context.obj
-    assert context.parent is not None
     group = context.parent
-    command = group.command
-    for word in words:
-        found = command.get_command(group, word) if isinstance(command, click.Group) else None
-        if found is None:
-            raise click.UsageError(f"No such command '{word}'.", context.parent)
-        command, group = found, click.Context(found, info_name=word, parent=group)
-    output.show(command.get_help(group) + "\n")
+    assert group is not None
+    inner = group.command.make_context(group.info_name, [*words, "--help"], obj=context.obj)
+    group.command.invoke(inner)  # a command's own, where there are words

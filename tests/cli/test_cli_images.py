@@ -189,12 +189,20 @@ def test_a_board_names_its_partition(
     assert "OPENMV_AE3 partition 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["help", "zoo", "add"], ["zoo", "add", "--help"]])
-def test_help_is_a_word_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 0
-    assert capsys.readouterr().out.startswith("Usage: romfsfs zoo add ")
-    assert main(["help", "ls", "no"]) == 2
-    assert main(["unmount", "--help"]) == 0
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [([], 0), (["zoo", "add"], 0), (["unmount"], 0), (["ls", "no"], 0), (["nosuch"], 2),
+     (["zoo", "nosuch"], 2)],
+)  # fmt: skip
+def test_help_is_a_word_too(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == code
+    said = capsys.readouterr()
+    assert main(["help", *words]) == code
+    assert capsys.readouterr() == said
+    shown = f"Usage: romfsfs {' '.join([word for word in words if word != 'no'])}"
+    assert said.out.startswith(shown) is (code == 0)
 
 
 def test_a_folder_that_is_taken_while_it_is_extracted_to(
