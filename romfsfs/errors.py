@@ -72,6 +72,12 @@ def _in_shell(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
+def count_text(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    plural = noun if count == 1 else noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {plural}"
+
+
 def _one_line(text: str) -> str:
     """Without the line breaks that a tool's words may have; names keep their spaces."""
     parts = (part.strip() for part in text.expandtabs(1).splitlines())

@@ -11,10 +11,10 @@ import click
 
 from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
-from romfsfs.cli.output import Output, count_text, write_all
+from romfsfs.cli.output import Output, write_all
 from romfsfs.cli.parameters import DIRECTORY, IMAGE, JSON, PARTITION_0, REPLACE
 from romfsfs.cli.reports import refuse_existing, say_warnings
-from romfsfs.errors import EXIT_OK, UsageError
+from romfsfs.errors import EXIT_OK, UsageError, count_text
 from romfsfs.session.build import Built
 from romfsfs.session.build import build as build_image
 from romfsfs.session.build_many import Order, boards_of, build_each, build_order, orders

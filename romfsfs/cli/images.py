@@ -12,7 +12,7 @@ import click
 
 from romfsfs.boards import Board, get_board
 from romfsfs.cli import parameters
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import board
 from romfsfs.cli.reading import image_of, tree_of
 from romfsfs.cli.reports import refuse_existing, say_warnings
@@ -22,7 +22,15 @@ from romfsfs.convert.types import Figures
 from romfsfs.devices.base import DeviceInfo
 from romfsfs.devices.file import FileDevice
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import EXIT_IMAGE, EXIT_OK, ImageFormatError, UsageError, printable, shell_word
+from romfsfs.errors import (
+    EXIT_IMAGE,
+    EXIT_OK,
+    ImageFormatError,
+    UsageError,
+    count_text,
+    printable,
+    shell_word,
+)
 from romfsfs.image.check import lint
 from romfsfs.image.layout import DEFAULT_RULES
 from romfsfs.image.model import FileNode, Image, walk

@@ -14,7 +14,7 @@ from romfsfs.boards import boards as all_boards
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush
 from romfsfs.cli.parameters import JSON, board
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, shell_word
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, count_text, shell_word
 from romfsfs.system.files import digest_bytes
 
 if TYPE_CHECKING:
@@ -265,5 +265,6 @@ def simulate(
         flush()
 
     done = run_simulator(config, link=link, flash_file=flash, ready=ready)
-    output.note(f"programmed {done.programmed:,} B, erased {done.erased_blocks} blocks, "
+    erased = count_text(done.erased_blocks, "block")
+    output.note(f"programmed {done.programmed:,} B, erased {erased}, "
                 f"received {done.wire_in:,} B, sent {done.wire_out:,} B")  # fmt: skip

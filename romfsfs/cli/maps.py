@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 from romfsfs.boards import get_board
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output
 from romfsfs.cli.reading import tree_of
 from romfsfs.devices.base import DeviceInfo
-from romfsfs.errors import RomfsError, printable
+from romfsfs.errors import RomfsError, count_text, printable
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.session.keep.folder import folder_of
 from romfsfs.session.keep.state import SessionInfo

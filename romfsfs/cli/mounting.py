@@ -13,7 +13,7 @@ import click
 from romfsfs.cli import values
 from romfsfs.cli.choices import chosen, conversion_options
 from romfsfs.cli.fstab import split_options
-from romfsfs.cli.output import Output, count_text
+from romfsfs.cli.output import Output
 from romfsfs.cli.parameters import (
     DIRECTORY,
     NO_RESET,
@@ -27,7 +27,15 @@ from romfsfs.cli.parameters import (
 from romfsfs.cli.reports import say_commit, wait_for
 from romfsfs.desktop.notify import Notifier, desktop_runs
 from romfsfs.desktop.programs import find_notifier, missing
-from romfsfs.errors import DeviceError, RomfsError, SessionBusy, UsageError, printable, shell_word
+from romfsfs.errors import (
+    DeviceError,
+    RomfsError,
+    SessionBusy,
+    UsageError,
+    count_text,
+    printable,
+    shell_word,
+)
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
 from romfsfs.fs.mountpoint import FILE_SYSTEM, unmount

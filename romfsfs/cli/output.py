@@ -264,12 +264,6 @@ def fitted(line: str) -> str:
     return line[: columns - 3] + "..." if len(line) > columns else line
 
 
-def count_text(count: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    plural = noun if count == 1 else noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{count:,} {plural}"
-
-
 def confirmed(output: Output, question: str) -> bool:
     """Whether the user says yes. UsageError where nobody can be asked."""
     if not sys.stdin.isatty():

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from romfsfs.cli.output import Output, confirmed, count_text
+from romfsfs.cli.output import Output, confirmed
 from romfsfs.devices.base import Tensor, WriteReport
 from romfsfs.devices.open import open_device
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, file_exists, printable
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, count_text, file_exists, printable
 from romfsfs.session.plan.problems import WARNING, Problem, told
 from romfsfs.session.rebase.commit import CommitReport
 from romfsfs.session.session import Session
@@ -57,7 +57,9 @@ def say_commit(output: Output, name: str, report: CommitReport) -> None:
         output.say(f"{name}: nothing to commit, nothing {more}written")
         return
     if report.write is None:
-        blocks = f", {report.blocks} erase blocks differ" if report.blocks is not None else ""
+        blocks = ""
+        if report.blocks is not None:
+            blocks = f", which differs in {count_text(report.blocks, 'erase block')}"
         output.say(f"{name}: would write an image of {report.size:,} B{blocks} (dry run)")
         return
     said = [problem.text for problem in told(report.plan.problems)]

@@ -14,10 +14,10 @@ from functools import cache, partial
 import click
 
 from romfsfs.cli import reports, values
-from romfsfs.cli.output import Output, confirmed, count_text, fitted, write
+from romfsfs.cli.output import Output, confirmed, fitted, write
 from romfsfs.cli.parameters import JSON, NO_RESET, PARTITION, SLOT, SLOT_TO_READ, TRY, force, where
 from romfsfs.devices.open import is_camera
-from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, printable, shell_word
+from romfsfs.errors import EXIT_FAILURE, EXIT_OK, UsageError, count_text, printable, shell_word
 from romfsfs.session.connect import device, session_device
 from romfsfs.session.diff import changes_between, diff_images, diff_session
 from romfsfs.session.find import Found, find_session

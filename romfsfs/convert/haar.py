@@ -78,8 +78,8 @@ class HaarConverter:
         output.write_bytes(made.data)
         if not made.tilted:
             return Product(output)
-        message = f"{made.tilted} of its {made.features} features are tilted, the camera treats "
-        message += "them as upright and detects worse; try it, or use a cascade without them"
+        message = f"tilted features, {made.tilted} of {made.features}, which the camera treats as "
+        message += "upright: it detects worse; try it, or use a cascade without them"
         return Product(output, (warning("cascade-tilted", message),))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from romfsfs.convert.options import Options
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, count_text
 from romfsfs.system.beside import Cancel
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ class Figures(NamedTuple):
         parts = []
         if self.operators is not None and self.npu is not None:
             share = f"{self.npu / self.operators:.0%}" if self.operators else "0%"
-            parts.append(f"{self.npu} of {self.operators} operators on the NPU ({share})")
+            operators = count_text(self.operators, "operator")
+            parts.append(f"{self.npu} of {operators} on the NPU ({share})")
             if not self.npu:
-                plural = "" if self.operators == 1 else "s"
-                parts = [f"{self.operators} operator{plural}, all on the CPU"]
+                parts = [f"{operators}, all on the CPU"]
         parts += [f"{value:,} B {what}" for what, value in (("SRAM", self.sram),
                   ("flash", self.flash)) if value is not None]  # fmt: skip
         if self.seconds is not None:

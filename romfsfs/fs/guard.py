@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, count_text
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,6 @@ def _brief(args: tuple[Any, ...]) -> str:
 
 def _shown(arg: Any) -> str:
     if isinstance(arg, bytes | memoryview):
-        return f"<{len(arg)} bytes>"
+        return f"<{count_text(len(arg), 'byte')}>"
     handle = getattr(arg, "fh", None)
     return repr(arg) if handle is None else f"handle {handle}"

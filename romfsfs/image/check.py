@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from romfsfs.errors import ImageFormatError, VerifyError
+from romfsfs.errors import ImageFormatError, VerifyError, count_text
 from romfsfs.image.file_buffer import FileBuffer
 from romfsfs.image.model import Extent, FileNode, Note, walk
 from romfsfs.image.reader import read_image
@@ -49,7 +49,7 @@ def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
                 message = f"its data is at {node.extent.offset:#x}, not a multiple of {alignment}"
                 notes.append(Note("misaligned", path, message, node.extent.offset))
     if image.trailing and image.size:
-        message = f"{image.trailing:,} bytes follow the image"
+        message = f"{count_text(image.trailing, 'byte')} after the image"
         notes.append(Note("trailing", "", message, image.size))
     return tuple(notes)
 
@@ -105,9 +105,8 @@ def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[s
         if expected is None:
             raise _difference("a file that should not be there", path, extent.offset)
         if expected.size != extent.size:
-            raise _difference(
-                f"{extent.size} bytes instead of {expected.size}", path, extent.offset
-            )
+            sizes = f"{extent.size:,} B instead of {expected.size:,} B"
+            raise _difference(sizes, path, extent.offset)
         if expected.offset != extent.offset:
             raise _difference(f"not at offset {expected.offset:#x}", path, extent.offset)
         alignment = rules.for_path(path)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from romfsfs.errors import ImageFormatError
+from romfsfs.errors import ImageFormatError, count_text
 from romfsfs.image.model import DirNode, Extent, FileNode, Image, Note
 from romfsfs.image.varuint import (
     DATA,
@@ -103,7 +103,7 @@ def _header(data: Buffer) -> tuple[int, int]:
         if is_blank(start):
             raise ImageFormatError("erased flash, no image", 0)
         if len(data) < 4:
-            raise ImageFormatError(f"only {len(data)} bytes", 0)
+            raise ImageFormatError(f"only {count_text(len(data), 'byte')}", 0)
         raise ImageFormatError("it does not start with d2 cd 31", 0)
     length, payload = decode(data, 3, len(data))
     return payload, length
@@ -210,8 +210,9 @@ class _Reader:
                 length, position = decode(data, position, current.end)
                 if position + length > current.end:
                     raise ImageFormatError(
-                        f"a record of {length} bytes runs {position + length - current.end} "
-                        "bytes over the end of what holds it",
+                        f"a record of {count_text(length, 'byte')} runs "
+                        f"{count_text(position + length - current.end, 'byte')} over the end of "
+                        "what holds it",
                         start,
                     )
                 if kind == FILE:
@@ -234,7 +235,8 @@ class _Reader:
             except ImageFormatError as error:
                 raise error.at(self.path()[-_SHOWN_PATH:]) from None
         if self.more_notes:
-            self.notes.append(Note("more-notes", "", f"and {self.more_notes} more notes", 0))
+            message = f"and {count_text(self.more_notes, 'more note')}"
+            self.notes.append(Note("more-notes", "", message, 0))
         if self.paddings:
             records = "record holds" if self.paddings == 1 else "records hold"
             message = f"{self.paddings} padding {records} {self.padding_size} bytes"
@@ -291,7 +293,9 @@ class _Reader:
             next_record = position + length
             if next_record > end:
                 raise ImageFormatError(
-                    f"the data of {name!r} runs {next_record - end} bytes over its file", start
+                    f"the data of {name!r} runs {count_text(next_record - end, 'byte')} over its "
+                    "file",
+                    start,
                 )
             if kind == DATA:
                 extent = Extent(position, length)
@@ -320,7 +324,8 @@ class _Reader:
         offset += self.payload
         if offset + size > self.end:
             raise ImageFormatError(
-                f"the data of {name!r}, {size} bytes at {offset:#x}, is beyond the image's end",
+                f"the data of {name!r}, {count_text(size, 'byte')} at {offset:#x}, is beyond the "
+                "image's end",
                 position,
             )
         return Extent(offset, size)

@@ -206,7 +206,7 @@ def _copy(
 
 def _changed(path: str, expected: int, found: str) -> DataChanged:
     return DataChanged(
-        f"{path} changed while it was stored: {expected} bytes expected, {found} found",
+        f"{path} changed while it was stored: {expected:,} B expected, {found} found",
         where=path,
         next_step="try again",
     )

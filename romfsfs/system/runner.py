@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple
 
-from romfsfs.errors import Cancelled
+from romfsfs.errors import Cancelled, count_text
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.programs import search_path
 
@@ -98,7 +98,7 @@ class _Capture:
         head = bytes(self._head)
         tail = bytes(self._tail)
         if self._dropped:
-            head += f"\n[... {self._dropped} bytes left out ...]\n".encode()
+            head += f"\n[... {count_text(self._dropped, 'byte')} left out ...]\n".encode()
         return (head + tail).decode("utf-8", "replace").replace("\r\n", "\n")
 
 

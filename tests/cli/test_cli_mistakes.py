@@ -11,7 +11,7 @@ import pytest
 
 from romfsfs.cli import app, main
 from romfsfs.cli.doctor import _folder
-from romfsfs.cli.output import count_text, phase_lines
+from romfsfs.cli.output import phase_lines
 from romfsfs.cli.reports import write_text
 from romfsfs.devices.base import WriteReport
 from romfsfs.errors import (
@@ -20,6 +20,7 @@ from romfsfs.errors import (
     EXIT_IMAGE,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    count_text,
     printable,
 )
 from romfsfs.image.writer import encode

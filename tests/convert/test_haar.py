@@ -101,7 +101,7 @@ def test_tilted_features_in_use_are_counted_and_the_bytes_stay(tmp_path, cache, 
     assert stored_bytes(result) == BINARY
     (found,) = result.diagnostics
     assert (found.severity, found.code) == ("warning", "cascade-tilted")
-    assert found.message.startswith("1 of its 3 features are tilted")
+    assert found.message.startswith("tilted features, 1 of 3, which the camera ")
     upright = xml.replace(b"<tilted>1<", b"<tilted>0<")
     assert not convert(Converters(Target(), cache), tmp_path, "face.xml", upright).diagnostics
     unused = NEW.replace(b"</features>", b"<_><rects/><tilted>1</tilted></_></features>")

@@ -147,7 +147,7 @@ def test_only_so_many_notes() -> None:
     found = read_image(image(record(9, b"") * 5000, record(1, b"-") + record(1, b"") * 3))
     assert len(found.notes) == 1002
     assert [note.code for note in found.notes[-2:]] == ["more-notes", "padding"]
-    assert found.notes[-2].message == "and 4000 more notes"
+    assert found.notes[-2].message == "and 4,000 more notes"
 
 
 ESCAPES = (

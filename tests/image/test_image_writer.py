@@ -220,7 +220,7 @@ def test_every_kind_of_difference_is_found() -> None:
         check_bytes(good, rules=AlignmentRules(64))
     moved = Layout(layout.size, {**layout.placements, "main.py": layout.placements["data.bin"]},
                    layout.directories, [])  # fmt: skip
-    with pytest.raises(VerifyError, match=r"12 bytes instead of 70000 \(main.py"):
+    with pytest.raises(VerifyError, match=r"12 B instead of 70,000 B \(main.py"):
         check_bytes(good, moved)
     extra = Layout(layout.size, {**layout.placements, "x": layout.placements["main.py"]},
                    layout.directories, [])  # fmt: skip
@@ -328,6 +328,6 @@ def test_lint() -> None:
         ("ide-name", "d?/ä.txt", "the IDE turns the name 'ä.txt' into one with '?'", 0x1C),
         ("misaligned", "d?/ä.txt", "its data is at 0x27, not a multiple of 4", 0x27),
         ("ide-name", "d?/b\x7f", "the IDE turns the name 'b\\x7f' into one with '?'", 0x28),
-        ("trailing", "", "1,005 bytes follow the image", len(data)),
+        ("trailing", "", "1,005 bytes after the image", len(data)),
     ]
     assert lint(read_image(IMAGE), DEFAULT_RULES) == ()

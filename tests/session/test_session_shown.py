@@ -462,12 +462,15 @@ def test_what_is_known_of_a_folder_is_not_made_again() -> None:
     ("trailing", "fill", "longer", "changed", "problem"),
     [
         (0, None, 5, True, None),
-        (9, 255, 5, True, ("info", "9 bytes follow the image in the file; a commit keeps them")),
-        (9, None, 0, True, ("info", "9 bytes follow the image in the file; a commit keeps them")),
-        (9, None, 5, False, ("info", "9 bytes follow the image in the file; a commit keeps them")),
+        (9, 255, 5, True, ("info", "a commit keeps the 9 bytes after the image in the file")),
+        (9, None, 0, True, ("info", "a commit keeps the 9 bytes after the image in the file")),
+        (9, None, 5, False, ("info", "a commit keeps the 9 bytes after the image in the file")),
         (9999, None, 5000, True, (
-            "error", "9,999 bytes of unknown data follow the image in the file, and the new image "
-            "is 5,000 bytes longer: commit --to another file, or commit --force drops them")),
+            "error", "9,999 bytes of unknown data after the image in the file, and the new image "
+            "is 5,000 bytes longer: commit --to another file, or commit --force drops the data")),
+        (1, None, 1, True, (
+            "error", "1 byte of unknown data after the image in the file, and the new image is 1 "
+            "byte longer: commit --to another file, or commit --force drops the data")),
     ],
 )  # fmt: skip
 def test_bytes_after_the_image(
@@ -523,8 +526,8 @@ def test_files_that_another_tool_placed_wrong() -> None:
     ]
     six, seven = misaligned(wrong[:6], "so"), misaligned(wrong, "so")
     assert [len(six), len(seven)] == [6, 6]
-    assert six[-1].text == "1 more files are misaligned in the image; so"
-    assert seven[-1].text == "2 more files are misaligned in the image; so"
+    assert six[-1].text == "1 more file misaligned in the image; so"
+    assert seven[-1].text == "2 more files misaligned in the image; so"
     held: Any = SimpleNamespace(misaligned=lambda rules: [*wrong[:2], ("gone.bin", 1, 64)])
     base = base_of(based("0.bin"), based("1.bin"))
     calm = planned(unchanged("0.bin"), unchanged("1.bin"), base=base)

@@ -26,7 +26,7 @@ from romfsfs.devices.base import (
     size_to_write,
 )
 from romfsfs.devices.bootloader.loader import BootLoader
-from romfsfs.errors import DeviceError, DeviceLost, VerifyError
+from romfsfs.errors import DeviceError, DeviceLost, VerifyError, count_text
 from romfsfs.image.reader import is_blank
 from romfsfs.image.slots import MOST_TRAILER, Slot, find_slots, trailer_places
 from romfsfs.system.files import Progress, no_progress
@@ -106,7 +106,7 @@ class BootLoaderDevice(Device):
             data = path.read_bytes()[:size] if path.exists() else b""
         if len(data) < size:
             raise DeviceLost(
-                f"the read ended {size - len(data)} bytes early",
+                f"the read ended {count_text(size - len(data), 'byte')} early",
                 where=self._loader.name,
                 next_step="repeat the command",
             )

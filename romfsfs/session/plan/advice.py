@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from romfsfs.errors import printable
+from romfsfs.errors import count_text, printable
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.plan.plan import LARGEST_SHOWN, Plan, PlanEntry
 from romfsfs.session.plan.problems import INFO, WARNING, Problem
@@ -48,8 +48,8 @@ def misaligned(wrong: Sequence[tuple[str, int, int]], remedy: str) -> list[Probl
         )
         for path, offset, alignment in wrong[:_PROBLEMS_SHOWN]
     ]  # fmt: skip
-    if len(wrong) > _PROBLEMS_SHOWN:
-        message = f"{len(wrong) - _PROBLEMS_SHOWN} more files are misaligned in the image; {remedy}"
+    if (more := len(wrong) - _PROBLEMS_SHOWN) > 0:
+        message = f"{count_text(more, 'more file')} misaligned in the image; {remedy}"
         problems.append(Problem("misaligned", "", message, WARNING))
     return problems
 

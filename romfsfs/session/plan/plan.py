@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from romfsfs.convert import Options, Target, labels_name
-from romfsfs.errors import too_large
+from romfsfs.errors import count_text, too_large
 from romfsfs.image.layout import (
     DEFAULT_RULES,
     AlignmentRules,
@@ -356,12 +356,14 @@ def trailing_problem(plan: Plan, held: BaseImage) -> Problem | None:
     trailing = held.base.trailing
     if trailing == 0:
         return None
+    after = count_text(trailing, "byte")
     longer = plan.size - held.base.image_size
     if held.trailing_fill is not None or (longer <= 0 or not plan.changed):
-        message = f"{trailing:,} bytes follow the image in the file; a commit keeps them"
+        message = f"a commit keeps the {after} after the image in the file"
         return Problem("trailing", "", message, INFO)
     message = (
-        f"{trailing:,} bytes of unknown data follow the image in the file, and the new image is "
-        f"{longer:,} bytes longer: commit --to another file, or commit --force drops them"
+        f"{after} of unknown data after the image in the file, and the new image is "
+        f"{count_text(longer, 'byte')} longer: commit --to another file, or commit --force drops "
+        "the data"
     )
     return Problem("trailing", "", message)

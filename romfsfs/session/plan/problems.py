@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from romfsfs.errors import printable
+from romfsfs.errors import count_text, printable
 
 #: Problems of this severity stop a commit.
 ERROR = "error"
@@ -76,4 +76,4 @@ def counted(problems: Iterable[Problem]) -> list[str]:
     """`1 error`, `2 warnings`, as far as there are any."""
     severities = [problem.severity for problem in told(problems, verbose=True)]
     counts = [(severities.count(kind), kind) for kind in (ERROR, WARNING)]
-    return [f"{count:,} {kind}{'' if count == 1 else 's'}" for count, kind in counts if count]
+    return [count_text(count, kind) for count, kind in counts if count]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from romfsfs.boards import VelaNpu
 from romfsfs.convert import Target
-from romfsfs.errors import printable
+from romfsfs.errors import count_text, printable
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.plan import Plan
 from romfsfs.session.plan.problems import ERROR, INFO, Problem, by_severity, counted, told
@@ -100,10 +100,8 @@ class Status(NamedTuple):
                 lines.append(f"      {entry.figures.text}")
         ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
         if ignored and not verbose:
-            files = "file" if ignored == 1 else "files"
-            lines.append(
-                f"  {ignored} {files} of editors and file managers left out (-v lists them)"
-            )
+            files = count_text(ignored, "file")
+            lines.append(f"  {files} of editors and file managers left out (-v lists them)")
         for problem in problems[len(grave) :]:
             lines += _problem_lines(problem, verbose)
         lines.append(_usage_line(self.used, self.capacity))
@@ -144,7 +142,7 @@ def headline(status: Status) -> str:
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
     changes = status.changes
     if not status.clean:
-        what = f"{changes:,} change{'' if changes == 1 else 's'}" if changes else "to be written"
+        what = count_text(changes, "change") if changes else "to be written"
     elif changes:
         what = "nothing to commit: what was changed becomes what the image holds"
     else:

@@ -17,6 +17,7 @@ from romfsfs.errors import (
     Interrupted,
     RomfsError,
     SessionBusy,
+    count_text,
     shell_word,
     too_large,
 )
@@ -60,7 +61,7 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
     errors = [problem for problem in found if problem.severity == ERROR]
     if errors:
         raise ImageError(
-            f"{len(errors)} file{'s' if len(errors) > 1 else ''} cannot work on {board or 'it'}, "
+            f"{count_text(len(errors), 'file')} cannot work on {board or 'it'}, "
             f"the first: {errors[0].text.partition('; ')[0]}",  # with one advice, for all
             where=name,
             detail="\n".join(problem.text for problem in told(errors)),
