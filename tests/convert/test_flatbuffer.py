@@ -351,7 +351,15 @@ def test_what_ends_just_where_the_file_ends():
     assert read(laid(NAMED)) == Model(0, {}, {}, frozenset(), (), (), 0, ())
     with pytest.raises(ModelError, match=r"^the file ends too early at offset 0x32$"):
         read_model(lambda at, count: laid(ONE)[at : min(at + count, 50)], 212)
-    largest = flatbuffer.MAX_BYTES
+    for extent, field, offset, found in (
+        (110, 114, 92, SMALL._replace(inputs=("int16",), outputs=("int16",), sram=8)),
+        (46, 48, 160, SMALL._replace(builtin={7: 1})),
+    ):  # the type of the tensor and the number of the operator are the last byte
+        data = bytearray(laid(ONE) + b"\7")
+        struct.pack_into("<H", data, extent, offset + 1)
+        struct.pack_into("<H", data, field, offset)
+        assert read(bytes(data)) == found
+    largest = 256 << 20
     assert read_model(lambda at, n: laid(ONE)[at : at + n].ljust(n, b"\0"), largest) == SMALL
     with pytest.raises(ModelError, match=r"^larger than any camera's flash at offset 0x0$"):
         read_model(lambda at, n: laid(ONE)[at : at + n].ljust(n, b"\0"), largest + 1)

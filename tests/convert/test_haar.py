@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from romfsfs.convert import Converters, State, Target
 from romfsfs.convert.cascade_xml import CascadeError, sniff
-from romfsfs.convert.haar import convert_cascade
+from romfsfs.convert.haar import Cascade, HaarConverter, convert_cascade
+from romfsfs.convert.types import Decision, Diagnostic, Job, Product
 
 OLD = b"""<?xml version="1.0"?>
 <!-- A licence. -->
@@ -317,3 +318,178 @@ def test_what_a_cascade_is_told_by(node: bytes, kind: str) -> None:
     """Its type or its name: either is enough."""
     data = b"<opencv_storage>" + node
     assert sniff(lambda at, size: data[at : at + size], len(data)) == kind
+
+
+SIMPLER = "the camera runs simpler ones, such as OpenCV's haarcascade_frontalface_default.xml"
+NODE = b"<internalNodes>0 -1 2 0.5</internalNodes><leafValues>1. -.25</leafValues>"
+BEGIN, END = NEW.index(b"<weakClassifiers>"), NEW.rindex(b"</weakClassifiers>")
+
+
+@pytest.mark.parametrize(
+    ("xml", "old", "new", "said", "remedy"),
+    [
+        (OLD, b"opencv_storage>", b"storage>", "the root element is not opencv_storage", ""),
+        (OLD, b"size>", b"sise>", "no cascade in it", ""),
+        (OLD, b"stages>", b"stage>", "no cascade in it", ""),
+        (NEW, b"stageNum>", b"number>", "no cascade in it", ""),
+        (NEW, b"<height>30</height>", b"", "no height in cascade", ""),
+        (NEW, b"<width>20<", b"<width>20.5<", "width: 20.5 is not a whole number", ""),
+        (NEW, b"features>", b"feature>", "no features in cascade", ""),
+        (NEW, b"stages>", b"stage>", "no stages in cascade", ""),
+        (NEW, b"stageThreshold>", b"t>", "no stageThreshold in _", ""),
+        (NEW, b"<rects><_>8 9 1 1 -1.</_></rects>", b"", "feature 2: no rects", ""),
+        (NEW, b"8 9 1 1 -1.", b"8 9 1 1 1 1",
+         "feature 2: a rectangle without x, y, width, height, weight", ""),
+        (NEW, NODE, NODE.replace(b"0.5", b"0.5 1"), "stage 0: a tree of more than one node", "S"),
+        (NEW, NODE, NODE.replace(b" 0.5", b""), "stage 0: a tree of more than one node", "S"),
+        (NEW, NODE, NODE.replace(b"1. ", b""), "stage 0: a tree of more than one node", "S"),
+        (NEW, NODE, NODE.replace(b"1. ", b"1. 1. "), "stage 0: a tree of more than one node", "S"),
+        (NEW, NODE, NODE.replace(b"-1 2", b"-1 3"), "stage 0: feature 3 of 3", ""),
+        (NEW, NODE, NODE.replace(b"-1 2", b"-1 -1"), "stage 0: feature -1 of 3", ""),
+        (NEW, NODE, NODE.replace(b"0 -1", b"1 -1"),
+         "stage 0: a tree that leads to nodes [1, -1]", "S"),
+        (NEW, NODE, NODE.replace(b"0 -1", b"0 -2"),
+         "stage 0: a tree that leads to nodes [0, -2]", "S"),
+        (NEW, b"-1 0 0</", b"-1 0 x</", "stage 1: 'x' is not a number", ""),
+        (NEW, NEW[BEGIN + 17 : END], b"", "a stage without features", ""),
+        (OLD, OLD[OLD.index(b"<stages>") + 8 : OLD.index(b"</stages>")], b"", "no stages", ""),
+        (OLD, b"<parent>-1<", b"<parent>0<",
+         "stage 0: the stages are a tree, not one after the other", "S"),
+        (OLD, b"<next>-1</next></_>\n  </stages>", b"<next/></_></stages>",
+         "stage 1: the stages are a tree, not one after the other", "S"),
+        (OLD, b"<size>20 30<", b"<size>20 30 1<", "size: not a width and a height", ""),
+        (OLD, b"<size>20 30<", b"<size>20 1.5<", "height: 1.5 is not a whole number", ""),
+        (OLD, b"<size>20 30<", b"<size>1.5 30<", "width: 1.5 is not a whole number", ""),
+        (OLD, b"<feature><rects><_>3 3", b"<feature><r><_>3 3", None, ""),
+        (OLD, b"<_>8 9 1 1 -1.</_>", b"<_/>",
+         "stage 0: a rectangle without x, y, width, height, weight", ""),
+        (OLD, b"8 9 1 1 -1.", b"8 9 1 1 1.00000000000000000005", None, ""),
+        (OLD, b"8 9 1 1 -1.", b"8 9 1 1 1.50000000000000000005",
+         "stage 0: a weight of 1.500000000000000000, and the camera takes whole numbers", "S"),
+        (OLD, b"8 9 1 1 -1.", b"8 9 1.50000000000000000005 1 1",
+         "stage 0: 1.500000000000000000 is not a whole number", ""),
+        (OLD, b"-1.9<", b"1e12<",
+         "stage threshold 256000000000000 is out of range, -32768 to 32767", "S"),
+        (OLD, b"-1.9<", b"-10000000000000000000000000<",
+         "stage 0: -1000000000000000000 is out of range", ""),
+        (OLD, b"-1.9<", b"abcdefghijklmnopqrstuvwxyz<",
+         "stage 0: 'abcdefghijklmnopqrst' is not a number", ""),
+        (OLD, b"-1.9<", b"0" * 62 + b"1.9<", "stage 0: '00000000000000000000' is not a number", ""),
+        (OLD, b"-1.9<", b"0" * 61 + b"1.9<", None, ""),
+        (OLD, b"8 9 1 1 -1.", b"8 9 1 1 -129", "weight -129 is out of range, -128 to 127", "S"),
+        (OLD, b"8 9 1 1 -1.", b"8 9 -1 1 1", "rectangle -1 is out of range, 0 to 255", "S"),
+        (OLD, b"<size>20 30<", b"<size>2147483648 30<",
+         "window size 2147483648 is out of range, -2147483648 to 2147483647", "S"),
+        (OLD, b"<size>20 30<", b"<size>2147483647 30<", None, ""),
+        (NEW, b"<opencv_storage>", b"<!DOCTYPE x><opencv_storage>",
+         "a document type declaration, which OpenCV never writes", ""),
+        (NEW, b"<height>", b"<a>" * 30 + b"</a>" * 30 + b"<height>", None, ""),
+        (NEW, b"<height>", b"<a>" * 31 + b"</a>" * 31 + b"<height>",
+         "elements nested more than 32 deep", ""),
+        (NEW, b"</opencv_storage>", b"", "not well-formed XML: no element found: line 25, column 0",
+         ""),
+    ],
+)  # fmt: skip
+def test_every_refusal_in_words(xml, old, new, said, remedy):
+    """None: it is none."""
+    assert old in xml
+    changed = xml.replace(old, new)
+    if said is None:
+        assert len(convert_cascade(changed.replace(b"<r>", b"<rects>")).data) == len(BINARY)
+        return
+    with pytest.raises(CascadeError) as caught:
+        convert_cascade(changed)
+    wanted = SIMPLER if remedy else "copy the file again, or use another"
+    assert (str(caught.value), caught.value.remedy) == (said, wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "tilted"), [("", 0), (" ", 0), ("0", 0), (" 0\n", 0), ("1", 1), (" 1 ", 1), ("00", 1)]
+)
+def test_what_says_that_a_feature_is_tilted(text, tilted):
+    for xml in (OLD, NEW):
+        made = convert_cascade(xml.replace(b"<tilted>1<", b"<tilted>%b<" % text.encode()))
+        assert made == Cascade(BINARY, 3, tilted)
+
+
+def test_what_a_converter_makes_and_says(tmp_path):
+    """The largest XML, one that is larger; of no other board, whatever it is."""
+    converter = HaarConverter()
+    assert [converter.concerns(path) for path in ("a.xml", "A.XML", "xml", "a.xml.txt")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert converter.made_for("a.xml") == ""
+    largest = 8 << 20
+
+    def made(xml: bytes) -> tuple[Product, bytes]:
+        source, result = tmp_path / "cascade.xml", tmp_path / "result.cascade"
+        source.write_bytes(xml)
+        result.unlink(missing_ok=True)
+        product = converter.convert(Job("a.xml", tmp_path, source))
+        assert product.artifact in (None, result)
+        return product, result.read_bytes() if product.artifact else b""
+
+    def decided(size: int, xml: bytes = OLD) -> Decision:
+        return converter.decide("d/A.XML", lambda at, count: xml[at : at + count], size)
+
+    assert decided(largest) == Decision(State.PENDING, "d/A.cascade")
+    assert decided(largest + 1) == Decision(State.READY, "d/A.XML")
+    assert decided(99, b"text") == Decision(State.READY, "d/A.XML")
+    assert decided(len(LBP), LBP) == Decision(State.READY, "d/A.XML", diagnostics=(Diagnostic(
+        "warning", "cascade-unsupported", "is a cascade of LBP features, and the camera runs only "
+        "Haar cascades; use one of OpenCV's haarcascade_*.xml",
+    ),))  # fmt: skip
+    tilted = Diagnostic(
+        "warning", "cascade-tilted", "1 of its 3 features are tilted, the camera treats them as "
+        "upright and detects worse; try it, or use a cascade without them",
+    )  # fmt: skip
+    result = tmp_path / "result.cascade"
+    assert made(OLD.ljust(largest)) == (Product(result, (tilted,)), BINARY)
+    assert made(OLD.replace(b"<tilted>1", b"<tilted>0")) == (Product(result), BINARY)
+    invalid = Diagnostic(
+        "error", "cascade-invalid", "not a usable Haar cascade: more than 8 MiB of XML; copy the "
+        "file again, or use another",
+    )  # fmt: skip
+    assert made(OLD.ljust(largest + 1)) == (Product(None, (invalid,)), b"")
+
+
+CLASSIFIER = b'<a type_id="opencv-cascade-classifier">'
+
+
+@pytest.mark.parametrize(
+    ("inside", "kind", "more"),
+    [
+        (b"<matrix><cascade><featureType>LBP</featureType></cascade></matrix>", "", 1),
+        (b"<a/><cascade>", "HAAR", 1),
+        (b"<a><stages/></a><cascade><featureType>LBP</featureType>", "LBP", 0),
+        (b"<cascade><a><featureType>LBP</featureType></a></cascade>", "HAAR", 0),
+        (b"<cascade><a><stages/></a><featureType>LBP</featureType>", "LBP", 0),
+        (b"<cascade><stages/><featureType>LBP</featureType>", "HAAR", 0),
+        (b"<cascade></cascade><cascade><featureType>LBP</featureType>", "HAAR", 0),
+        (b"<cascade><type>x</type>y<featureType> L&#66;P\n</featureType>", "LBP", 0),
+        (b"<cascade>y<featureType/>", "HAAR", 0),
+        (b"<cascade><featureType>" + b"x" * 99 + b"</featureType>", "x" * 64, 0),
+        (CLASSIFIER + b"<featureType>LBP</featureType>", "LBP", 0),
+        (CLASSIFIER + b"<width>1</width><", "HAAR", 1),
+        (b'<a type_id="opencv-haar-classifier"><featureType>LBP</featureType>', "HAAR", 0),
+        (b"<a>" * 31, "", 1),
+        (b"<a>" * 32, "", 0),
+    ],
+)
+def test_where_a_cascade_is_told(inside: bytes, kind: str, more: int) -> None:
+    """By no more bytes than it takes: `more` parts of the file."""
+    asked = []
+
+    def read(at: int, count: int) -> bytes:
+        asked.append((at, count))
+        return data[at : at + count]
+
+    part = 64 << 10
+    for beginning in (b"", b"\xef\xbb\xbf", b" \n"):
+        data = beginning + b"<opencv_storage>" + inside
+        asked.clear()
+        assert sniff(read, len(data) + part) == kind
+        assert asked == [(0, part)] * 2 + [(part, part)] * more
+    asked.clear()
+    data = b"text" + data
+    assert (sniff(read, len(data)), asked) == ("", [(0, part)])
