@@ -174,6 +174,8 @@ def test_unknown_names_get_suggestions() -> None:
         ("AE4", ""),
         ("N", ""),
         ("zz", ""),
+        ("OPENMV9", "OPENMV4 or OPENMV3 or OPENMV2"),
+        ("arduino", "ARDUINO_PORTENTA_H7 or ARDUINO_GIGA or ARDUINO_NICLA_VISION"),
     ):
         asked = f", did you mean {close}?" if close else ""
         with pytest.raises(UsageError) as caught:

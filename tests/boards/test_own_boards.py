@@ -7,10 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from romfsfs.boards import boards, by_usb_id, get_board, identify
+from romfsfs.boards import (
+    Board,
+    DfuTarget,
+    ImxTarget,
+    NeuralArtNpu,
+    Partition,
+    VelaNpu,
+    boards,
+    by_dfu_id,
+    by_usb_id,
+    get_board,
+    identify,
+    parse_board,
+)
 from romfsfs.cli import main
 from romfsfs.convert import Target
 from romfsfs.errors import UsageError
+from romfsfs.image.rules import AlignmentRules
 
 
 @pytest.fixture
@@ -47,26 +61,141 @@ def test_a_board_of_the_user(file: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert f"  partition {number} ({partition.name}): {partition.size:,} B, erased by " in said
 
 
+#: A board with every field, and one with as few as can be.
+FULL = """
+[FULL_1]
+title = "Full"
+arch = "FULL F4 64"
+says = ["Full-Cam 1", "FC1"]
+march = "rv32imc"
+usb = ["12aB:00ff", "0001:0002"]
+usb_dfu = "1234:abcd"
+
+[[FULL_1.partitions]]
+name = "First"
+size = "3 B"
+erase = "2 KiB"
+align = { 8 = "a b", 32 = "c" }
+vela = { system = "s", accelerator = "ethos-u55-64", memory = "m", sram_heap = "5 KiB" }
+dfu = { alt = 3, name = "ROMFS0", erase = "64 KiB", address = "0x90B00000" }
+imx = { address = "0x60800000", size = "8 MiB" }
+
+[[FULL_1.partitions]]
+size = "1 MiB"
+neural_art = { target = "t", profile = "p" }
+dfu = { alt = 0 }
+
+[LEAST]
+partitions = [{ size = "4 MiB" }]
+"""
+USUAL = AlignmentRules(4, (("tflite", 16), ("lite", 16), ("bin", 16)))
+
+
+def test_all_that_a_file_says_of_boards(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + FULL.encode())
+    first = Partition(
+        0, "First", 3, 2048, AlignmentRules(4, (("a", 8), ("b", 8), ("c", 32))),
+        VelaNpu("s", "ethos-u55-64", "m", 5120), DfuTarget(3, 65536, "ROMFS0", 0x90B00000),
+        ImxTarget(0x60800000, 8 << 20),
+    )  # fmt: skip
+    second = Partition(
+        1, "ROMFS1", 1 << 20, 4096, USUAL, NeuralArtNpu("t", "p"), DfuTarget(0, 4096)
+    )
+    full = Board(
+        "FULL_1", "Full", "FULL F4 64", "rv32imc", ((0x12AB, 0xFF), (1, 2)), (0x1234, 0xABCD),
+        (first, second), (("FULL", "CAM", "1"), ("FC1",)),
+    )  # fmt: skip
+    least = Board(
+        "LEAST", "LEAST", "", "", (), None, (Partition(0, "ROMFS", 4 << 20, 4096, USUAL),),
+        (("LEAST",),),
+    )  # fmt: skip
+    assert list(boards().items())[:2] == [("FULL_1", full), ("LEAST", least)]
+    assert len(boards()) == 15
+    assert full.loader_ids == ((0x1234, 0xABCD), (0x15A2, 0x0073))
+    assert least.loader_ids == ()
+    assert get_board("OPENMV2").loader_ids == ((0x37C5, 0x9202),)
+    assert (full.partition(), full.partition(1)) == (first, second)
+    for machine, arch, board in (
+        ("full cam 1 x", "", full), ("Full-Cam", "", None), ("?", "FC1", full), ("", "", None),
+        ("LEAST", "FC1", least),
+    ):  # fmt: skip
+        assert identify(machine, arch) == board
+    assert by_usb_id(1, 2) == (full,)
+    assert by_dfu_id(0x1234, 0xABCD) == (full,)
+    for text, found in (
+        ("full-1", (full, None)), (" Full 1 ", (full, None)), ("full_1:1", (full, 1)),
+        ("LEAST:0", (least, 0)),
+    ):  # fmt: skip
+        assert parse_board(text) == found
+    for text, said in (
+        ("FULL_1:", "not a partition number: '' (FULL_1:); such as FULL_1:0"),
+        ("least:x", "not a partition number: 'x' (least:x); such as LEAST:0"),
+        ("full_1:2", "FULL_1 has no partition 2; it has 0 (First), 1 (ROMFS1)"),
+        ("generic", "generic is any board that is not in the table: such a camera reports what it "
+         "is; leave --board out, or enter the board in boards.toml"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            parse_board(text)
+        assert caught.value.line == said
+
+
+def test_a_fourth_of_that_name_is_one_too_many_to_be_meant(file: Path) -> None:
+    file.write_text("[ARDUINO_X]\npartitions = [{ size = '1 MiB' }]\n")
+    with pytest.raises(UsageError) as caught:
+        get_board("arduino")
+    assert caught.value.line == "unknown board 'arduino'; romfsfs boards lists them"
+
+
+PART = 'partitions = [{ size = "1 MiB" }]'
+FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[MY_BOARD\n", "line 1"),
-        ("[MY_BOARD]\n", "[MY_BOARD] partitions is missing"),
-        ("[OPENMV4]\n", "[OPENMV4] romfsfs has a board of this name"),
-        ("[my]\n", "[my] names are of"),
+        ("[MY_BOARD\n", "it cannot be read: Expected ']' at the end of a table declaration (at "
+         "line 1, column 10)"),
+        ("[MY_BOARD]\n", '[MY_BOARD] partitions is missing, such as [{ size = "4 MiB" }]'),
+        ("[A]\npartitions = []\n", '[A] partitions is missing, such as [{ size = "4 MiB" }]'),
+        ("[OPENMV4]\n", "[OPENMV4] romfsfs has a board of this name: choose another"),
+        ("[my]\n", "[my] names are of A-Z, 0-9 and _"),
         ("A = 1\n", "[A] it is not a table"),
-        ("[A]\nsize = '1 MiB'\n", "[A] size is not a field"),
-        ("[A]\npartitions = [{ size = '1 MB' }]\n", "[A.partitions, number 0] size is '1 MB'"),
-        ("[A]\npartitions = [{}]\n", "[A.partitions, number 0] size is missing"),
-        ("[A]\nmarch = 'arm'\npartitions = [{ size = '1 MiB' }]\n", "[A] march is 'arm'"),
-        ("[A]\npartitions = [{ size = '1 MiB', dfu = {} }]\n", "dfu is {}; it is a table"),
-        ("[A]\nusb = ['x']\npartitions = [{ size = '1 MiB' }]\n", "[A] usb is 'x'"),
-        ("[A]\npartitions = [{ size = '1 MiB', dfu = { name = 'x' } }]\n", "[A] 'alt' is missing"),
+        ("[A]\npartitions = [1]\n", "[A.partitions, number 0] it is not a table"),
+        ("[A]\nsize = '1 MiB'\n", f"[A] size is not a field; there are {FIELDS}"),
+        (f"[A]\nmarch = 3\n{PART}\n", "[A] march is 3; it is text in quotes"),
+        (f"[A]\nsays = 'A'\n{PART}\n", "[A] says is 'A'; it is a list"),
+        (f"[A]\nsays = ['A', '.']\n{PART}\n", "[A] says is '.'; see docs/cameras.md"),
+        (f"[A]\nsays = ['A', 3]\n{PART}\n", "[A] says is 3; see docs/cameras.md"),
+        (f"[A]\nusb = ['1:2']\n{PART}\n", "[A] usb is '1:2'; see docs/cameras.md"),
+        (f"[A]\nusb_dfu = '12345678'\n{PART}\n", "[A] usb_dfu is '12345678'; see docs/cameras.md"),
+        (f"[A]\nmarch = ''\n{PART}\n", "[A] march is ''; see docs/cameras.md"),
+        ("[A]\npartitions = [{ size = '1 MiB' }, { size = '1 MB' }]\n",
+         "[A.partitions, number 1] size is '1 MB'; see docs/cameras.md"),
+        ("[A]\npartitions = [{ name = 'x' }]\n",
+         '[A.partitions, number 0] size is missing, such as "4 MiB"'),
+        ("[A]\npartitions = [{ size = '1 MiB', dfu = 3 }]\n",
+         "[A.partitions, number 0] dfu is 3; it is a table"),
+        ("[A]\npartitions = [{ size = '1 MiB', align = { 16 = 3 } }]\n",
+         "[A] 'int' object has no attribute 'split' is missing or wrong in one of its tables"),
+        ("[A]\npartitions = [{ size = '1 MiB', dfu = { name = 'x' } }]\n",
+         "[A] 'alt' is missing or wrong in one of its tables"),
     ],
-)
-def test_a_mistake_names_file_and_place(file: Path, text: str, said: str) -> None:
+)  # fmt: skip
+def test_every_mistake_in_words(file: Path, text: str, said: str) -> None:
     file.write_text(text)
     with pytest.raises(UsageError) as caught:
         boards()
-    assert said in caught.value.line
-    assert str(file) in caught.value.line
+    assert caught.value.line == f"{said} ({file}); correct the file"
+
+
+def test_a_file_that_cannot_be_read(file: Path) -> None:
+    byte = "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
+    for data, said in ((b"\xff", byte), (None, f"[Errno 21] Is a directory: '{file}'")):
+        if data is None:
+            file.unlink()
+            file.mkdir()
+        else:
+            file.write_bytes(data)
+        with pytest.raises(UsageError) as caught:
+            boards()
+        assert caught.value.line == f"it cannot be read: {said} ({file}); correct the file"

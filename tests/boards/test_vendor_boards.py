@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from romfsfs.boards import boards, by_usb_id, get_board, identify
+from romfsfs.boards import Board, Partition, boards, by_usb_id, get_board, identify
 from romfsfs.cli import main
 from romfsfs.errors import UsageError
 from romfsfs.ide.defaults import find_defaults
-from romfsfs.image.rules import DEFAULT_RULES
+from romfsfs.image.rules import DEFAULT_RULES, AlignmentRules
 from romfsfs.image.writer import encode
 
 ACME: dict[str, Any] = {
@@ -95,3 +95,45 @@ def test_generic_is_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out)[-1]["name"] == "generic"
     assert main(["new", "a.img", "--board", "generic"]) == 2
     assert "leave --board out" in capsys.readouterr().err
+
+
+def test_all_that_a_list_says_of_a_board(
+    ide: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it leaves out, and what it has and we do not want."""
+    usual = AlignmentRules(4, (("tflite", 16), ("lite", 16), ("bin", 16)))
+    least = {"boardFirmwareFolder": "least.1", "boardVidPid": "00fF:0001",
+             "romfsConfig": [{"size": 1}]}  # fmt: skip
+    odd = {**ACME, "boardArchString": "--", "boardDisplayName": "", "romfsConfig": [
+        {"size": "0", "index": 0}, {"size": 70000, "index": "2"}, {"size": -1, "index": 1},
+        {"size": 5},
+    ]}  # fmt: skip
+    add(ide, "acme", json.dumps({"boards": [least, odd]}))
+    wanted = [
+        Board("LEAST_1", "LEAST_1", "", "", ((0xFF, 1),), None,
+              (Partition(0, "ROMFS0", 1, 4096, usual),), (("LEAST", "1"),)),
+        Board("ACME_CAM", "ACME_CAM", "--", "", ((0x1234, 0x5678),), None,
+              (Partition(0, "ROMFS1", 5, 4096, usual), Partition(1, "ROMFS3", 70000, 4096, usual)),
+              (("ACME", "CAM"),)),
+    ]  # fmt: skip
+    assert list(boards().values())[-2:] == wanted
+    assert len(boards()) == 15
+    elsewhere = tmp_path / "elsewhere"
+    add(elsewhere, "beta", json.dumps({"boards": [{**least, "boardFirmwareFolder": "BETA"}]}))
+    monkeypatch.setenv("ROMFSFS_IDE_RESOURCES", str(elsewhere))
+    boards.cache_clear()
+    assert list(boards())[13:] == ["BETA"]
+
+
+def test_the_log_says_what_is_not_used(ide: Path, caplog: pytest.LogCaptureFixture) -> None:
+    none = {**ACME, "romfsConfig": []}
+    taken = {**ACME, "boardFirmwareFolder": "openmv4"}
+    path = add(ide, "acme", json.dumps({"boards": [none, taken]})) / "settings.json"
+    bad = add(ide, "beta", '{"boards": [{"boardFirmwareFolder": "x", "boardVidPid": "1"}]}')
+    with caplog.at_level("INFO"):
+        assert len(boards()) == 13
+    assert caplog.messages == [
+        f"{bad / 'settings.json'} is not used: ValueError('1 is no USB id')",
+        f"{path}: ACME_CAM is not used: another board, or no ROMFS",
+        f"{path}: OPENMV4 is not used: another board, or no ROMFS",
+    ]

@@ -11,7 +11,8 @@ import pytest
 from convert_helpers import FLOAT32, INT8, camera, make_model, one_operator
 
 from romfsfs.boards import boards
-from romfsfs.convert import Target, admit
+from romfsfs.convert import Target, admit, script
+from romfsfs.convert.admission.models import listed, operator_name, operators, suffix
 
 BOOL, INT16 = 6, 7
 RELU, POW, GELU, DEQUANTIZE = 19, 78, 150, 6
@@ -235,3 +236,116 @@ def test_what_the_factory_and_the_zoo_hold_raises_nothing(shared_data: Path | No
     for path in sorted((shared_data / "models").glob("*.tflite")) if shared_data else []:
         for board in (H7_PLUS, AE3):
             assert codes(path.name, path.read_bytes(), board) == []
+
+
+REMEDY = "copy the original model"
+NO_ONNX = "runs .tflite models, not ONNX; export it as .tflite"
+COMPILE = "OPENMV_N6 runs only models that ST Edge AI has compiled; have it converted"
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "board", "found"),
+    [
+        ("m.tflite", b"NBIN....", None, []), ("m.tflite", b"NBIN....", N6, []),
+        ("m.tflite", b"NBIN....", H7, ["error npu-mismatch compiled for the Neural-ART of the N6, "
+         f"OPENMV4 has none; {REMEDY}"]),
+        ("m.onnx", b"onnx", None, []),
+        ("m.onnx", b"onnx", N6, [f"error model-unsupported {COMPILE}"]),
+        ("m.onnx", b"onnx", H7, [f"warning model-unsupported OPENMV4 {NO_ONNX}"]),
+        ("m.ONNX", b"onnx", AE3, [f"warning model-unsupported OPENMV_AE3 {NO_ONNX}"]),
+        ("m.onnx", one_operator(RELU), H7, []),
+        ("m.onnx", one_operator(RELU), N6, [f"error model-unsupported {COMPILE}"]),
+        ("m.dat", one_operator(RELU, version=2), None, []),
+        ("m.dat", one_operator(RELU, version=2), H7, ["error model-unsupported its schema is "
+         "version 2, the firmware reads 3; convert the original model anew with TensorFlow 2"]),
+        ("m.dat", b"nothing", H7, []),
+        ("m.lite", b"nothing", None, ["error model-invalid not a usable model, no TFL3 identifier "
+         "at offset 0x4; copy the file again"]),
+        ("m.tflite", compiled(1, 256), N6, ["error npu-mismatch compiled for the Ethos-U65 of 256 "
+         f"MACs, the N6 has a Neural-ART; {REMEDY}"]),
+        ("m.tflite", one_operator("ethos-u"), N6, ["error npu-mismatch compiled for the Ethos-U, "
+         f"the N6 has a Neural-ART; {REMEDY}"]),
+        ("m.tflite", one_operator("ethos-u"), AE3, []),
+        ("m.tflite", compiled(1, 256), None, []),
+        ("m.tflite", one_operator(207), H7, ["warning operators needs operators that firmware "
+         "2026-07 lacks: {207} (1x); export the model without them"]),
+        ("m.tflite", one_operator(RELU, BOOL), H7, [
+            f"error model-unsupported an {kind} is bool, ml.Model takes int8, uint8, int16, uint16 "
+            "and float32; export the model with those" for kind in ("input", "output")]),
+        ("m.tflite", one_operator(RELU, side=1024), H7, ["error sram needs 2.0 of 1.0 MiB RAM at "
+         "least; use a smaller model or input"]),
+        ("m.tflite", one_operator(22, side=1024), H7, ["error sram needs 1.000 of 1.000 MiB RAM at "
+         "least; use a smaller model or input"]),
+        ("m.tflite", one_operator(RELU, side=1024), H7_PLUS, []),
+        ("m.tflite", one_operator(22, side=2048), AE3, ["error sram needs 4.000 of 4.000 MiB SRAM "
+         "at least; use a smaller model or input"]),
+        ("m.tflite", make_model([("", [0], [1])], [(INT8, [4], 0)] * 2, [0], [1]), H7, [
+         "warning operators needs operators that firmware 2026-07 lacks: a custom operator without "
+         "a name (1x); export the model without them"]),
+        ("m.tflite", make_model([(RELU, [0], [1])], [(4, [4], 0), (BOOL, [4], 0), (INT8, [4], 0)],
+         [0, 1, 2], [2]), H7, ["error model-unsupported an input is bool and int64, ml.Model takes "
+         "int8, uint8, int16, uint16 and float32; export the model with those"]),
+        ("m.tflite", b"", None, ["error not-what-it-is-called is empty, not .tflite; copy the file "
+         "again"]),
+        ("m.tar.lite", b"\x1f\x8b..", None, ["error not-what-it-is-called is compressed with gzip, "
+         "not .lite; unpack it: gunzip"]),
+        ("a.py", b"\x1f\x8b..", None, ["error not-what-it-is-called is compressed with gzip, not "
+         ".py; unpack it: gunzip"]),
+        ("a.xml", b"PK\x03\x04", None, []), ("a.b/tflite", b"", None, []),
+        ("m.onnx", b"\x89HDF\r\n\x1a\n", None, ["error not-what-it-is-called is a Keras model "
+         "(HDF5), not .onnx; export it as .tflite"]),
+        ("m.onnx", b"PK\x03\x04", None, ["error not-what-it-is-called is a zip archive (a Keras or "
+         "PyTorch model, or a download), not .onnx; unpack it, or export it as .tflite"]),
+        ("a.xml", b" " * 498 + b"<!doctype html>", None, ["error not-what-it-is-called is a web "
+         "page, not .xml; download the raw file"]),
+        ("a.xml", b" " * 499 + b"<!doctype html>", None, []),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_file_in_whole(
+    path: str, data: bytes, board: str | None, found: list[str]
+) -> None:
+    names = operators().names
+    wanted = [each.replace("{207}", (*names, "number 207")[207]) for each in found]
+    target = camera(board) if board else Target()
+    assert [" ".join(each) for each in findings(path, data, target)] == wanted
+
+
+def test_operators_by_number_and_in_lists() -> None:
+    names = operators().names
+    last = len(names) - 1
+    assert [operator_name(number) for number in (0, last, last + 1, last + 2)] == [
+        "ADD", names[-1], f"number {last + 1}", f"number {last + 2}",
+    ]  # fmt: skip
+    assert [listed(list("abcdefg"[:count])) for count in (0, 1, 5, 6, 7)] == [
+        "", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more", "a, b, c, d, e and 2 more",
+    ]  # fmt: skip
+    assert [suffix(path) for path in ("a/b.C", "a.b/c", "a.b.LITE", "", ".x")] == [
+        ".c", "", ".lite", "", ".x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "target", "found"),
+    [
+        (b"M\6\0\x1f", Target(), ()), (b"M\6\x1f\x1f", Target(), ()),
+        (b"M\6\x1f\x1f", Target(march="armv6m"), ("error", "holds native code for armv7emsp, the "
+         "camera runs armv6m; copy the .py instead of the .mpy")),
+        (b"M\5\0\x1f", Target(), ("warning", "is bytecode 5, current firmware loads 6.3; copy the "
+         ".py instead of the .mpy")),
+        (b"M\5\0\x1f", Target(mpy_version=(6, 1)), ("error", "is bytecode 5, the camera loads 6.1; "
+         "copy the .py instead of the .mpy")),
+        (b"M\6\0", Target(), ("error", "is not a compiled script; copy the .py, or compile it with "
+         "mpy-cross")),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_bytecode_in_whole(
+    head: bytes, target: Target, found: tuple[str, str] | tuple[()]
+) -> None:
+    wanted = [(found[0], "mpy-version", found[1])] if found else []
+    assert findings("lib/a.mpy", head, target) == wanted
+
+
+def test_of_bytecode_nothing_is_guessed_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "_installed", lambda: None)
+    assert findings("a.mpy", b"M\5\0\x1f", Target()) == []
+    assert len(findings("a.mpy", b"M\5\0\x1f", Target(mpy_version=(6, 3)))) == 1

@@ -23,6 +23,7 @@ from romfsfs.errors import Cancelled
 
 NOW = 1_000_000.0
 KEY = "ab" + "c" * 62
+PART = 64 << 20
 BOTH = ("bin", "json")
 NOTE = warning("sram-tight", "note", "all that it said")
 
@@ -117,8 +118,9 @@ def test_a_use_is_noted_once_a_minute(store: Cache, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("age", "filed", "due"),
     [
-        (None, 0, True), (0.0, 0, False), (0.0, 99, False), (0.0, 100, True), (-0.5, 0, True),
-        (0.5, 0, False), (3599.5, 99, False), (3600.0, 0, True), (9999.0, 0, True),
+        (None, 0, True), (0.0, 0, False), (0.0, PART - 1, False), (0.0, PART, True),
+        (-0.5, 0, True),
+        (0.5, 0, False), (3599.5, PART - 1, False), (3600.0, 0, True), (9999.0, 0, True),
     ],
 )  # fmt: skip
 def test_when_it_is_trimmed(
@@ -134,14 +136,14 @@ def test_when_it_is_trimmed(
         raise OSError("no")
 
     monkeypatch.setattr(store, "trim", trim)
-    monkeypatch.setattr(cache, "LIMIT_BYTES", 1600)
-    put(store, KEY, bytes(filed))
+    put(store, KEY, b"")
+    store._filed = filed
     stamp = store.directory / "trimmed"
     if age is not None:
         stamp.touch()
         os.utime(stamp, (NOW - age, NOW - age))
     store.keep_limit()
-    assert trimmed == [1600] * due
+    assert trimmed == [1 << 30] * due
     assert store._filed == (0 if due else filed)
     if due:
         assert age is not None or stamp.stat().st_mode & 0o777 == 0o600
@@ -149,7 +151,7 @@ def test_when_it_is_trimmed(
         store.keep_limit()
         put(store, KEY, bytes(99))
         store.keep_limit()
-        assert trimmed == [1600]
+        assert trimmed == [1 << 30]
 
 
 def test_what_is_trimmed_and_what_is_left(

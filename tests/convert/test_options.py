@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from romfsfs.convert import Converters, FileOptions, Options, Rule, Target
 from romfsfs.convert.options import OptionError, checked, difference
-from romfsfs.convert.romfs_toml import MAX_BYTES, read_tree_options
+from romfsfs.convert.romfs_toml import MAX_BYTES, TreeOptions, read_tree_options
+from romfsfs.convert.types import Diagnostic
 
 SIZE, AS_IS = FileOptions(optimise="Size"), FileOptions(convert=False)
 
@@ -182,3 +183,66 @@ def test_not_utf8() -> None:
 def test_whatever_it_holds_is_read_or_refused(data: bytes) -> None:
     tree = read_tree_options(data, "/tree")
     assert all(problem.message.isprintable() for problem in tree.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"board = 3", "line 1: board is 3; it is the name of a board, in quotes"),
+        (b"\nboard = 'OPENMV_AE3:7'", "line 2: OPENMV_AE3 has no partition 7; it has 0 (High "
+         "Performance Core), 1 (High Efficiency Core)"),
+        (b"exclude = ['a', 1]", "line 1: exclude is ['a', 1]; it is a list of patterns, ['*.psd']"),
+        (b"exclude = ['!']", "line 1: exclude pattern '!' names nothing"),
+        (b"exclude = ['/a']", "line 1: exclude pattern '/a' has a '/'; patterns match single "
+         "names; give the name of the file or folder"),
+        (b"optimise = 'Size'", 'line 1: optimise is in no table; below ["*"] it applies to all '
+         "files"),
+        (b"x = 1\nboards = 1", "line 1: there is no 'x'; there are board, exclude and tables of "
+         "patterns"),
+        (b"'m' = { align = 5 }", "line 1: align is 5; it can be a power of two from 4 to 65536"),
+        (b"\n'm' = { optimise = 'Size', \"align\" = 5 }", "line 2: align is 5; it can be a power "
+         "of two from 4 to 65536"),
+        (b"m.align = 5", "line 1: align is 5; it can be a power of two from 4 to 65536"),
+        (b"['*']\nx = '''\nalign = 4\n'''", "line 2: there is no option 'x'; there are convert, "
+         "optimise, profile, mpool, arguments, align"),
+        (b"[m]\nconvert = true\n  'align'  = 5", "line 3: align is 5; it can be a power of two "
+         "from 4 to 65536"),
+        (b"[models.tflite]\nalign = 4", 'line 1: write the pattern in quotes, ["models.tflite"]'),
+        (b"align = 5\n['*']\nalign = 6\n[x]\nalign = 8", "line 1: align is in no table; below "
+         '["*"] it applies to all files'),
+        (b"\n\xff", "line 2: not UTF-8; save it as UTF-8"),
+        (b"\xff", "line 1: not UTF-8; save it as UTF-8"),
+        (b"#" * ((1 << 20) + 1), "it is larger than 1 MiB"),
+        (b"['*'\n", "line 1: not TOML: Expected ']' at the end of a table declaration"),
+        (b"\na = [\n1,\n", "line 4: not TOML: Invalid value"),
+    ],
+)  # fmt: skip
+def test_every_mistake_in_words(text: bytes, said: str) -> None:
+    problem = read_tree_options(text, "/tree").problems[0]
+    assert problem == Diagnostic("error", "options", said)
+
+
+def test_the_largest_file_and_the_files_that_it_names() -> None:
+    assert read_tree_options(b"#" * (1 << 20), "/tree") == TreeOptions()
+    text = b"board = 'AE3'\n['*']\nprofile = 'a@p.json'\nmpool = 'x'\narguments = []\n['y']\n"
+    rules = (
+        Rule("*", FileOptions(profile="a@/tree/p.json", mpool="/tree/x", arguments=())),
+        Rule("y", FileOptions()),
+    )
+    assert read_tree_options(text, "/tree") == TreeOptions("AE3", (), rules)
+    wrong = b"exclude = ['!']\nboard = 'x'\n['*']\nalign = 3\nconvert = 0\noptimise = 1\n"
+    found = read_tree_options(wrong, "/tree")
+    assert found[:3] == (None, (), (Rule("*", FileOptions(optimise=1)),))
+    assert [each.message.partition(": ")[0] for each in found.problems] == [
+        "line 2", "line 1", "line 4", "line 5",
+    ]  # fmt: skip
+
+
+def test_patterns_with_folders_of_any_depth() -> None:
+    for pattern, named in (
+        ("**", "a b/c b/d/e"), ("b/**", "b/c b/d/e"), ("**/e", "b/d/e"), ("b/*/e", "b/d/e"),
+        ("b/**/e", "b/d/e"), ("b/d/e/f", ""), ("/b", "b/c b/d/e"),
+        ("b/", "b/c b/d/e"), ("/", ""),
+    ):  # fmt: skip
+        rule = Rule(pattern, AS_IS)
+        assert " ".join(path for path in ("a", "b/c", "b/d/e") if rule.names(path)) == named

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 from convert_helpers import open_bytes
@@ -17,8 +20,10 @@ from romfsfs.convert import (
     State,
     Target,
     WorkerPool,
+    pool,
     script,
 )
+from romfsfs.convert.types import error
 from romfsfs.system.runner import run_tool
 
 
@@ -248,3 +253,135 @@ def test_close_kills_the_tool_that_runs(tmp_path, cache, results, monkeypatch):
     pool.submit("app.py")
     assert pool.pending() == frozenset()
     assert not list((cache / "work").iterdir())
+
+
+class Threads:
+    """In place of `ThreadPoolExecutor`: notes what it is given, and runs nothing."""
+
+    made: ClassVar[list[Threads]] = []
+
+    def __init__(self, *arguments: object) -> None:
+        self.asked: list[object] = [arguments]
+        Threads.made.append(self)
+
+    def submit(self, work: Callable[..., object], path: str) -> None:
+        self.asked.append((work, path))
+
+    def shutdown(self, **options: bool) -> None:
+        self.asked.append(options)
+
+
+@pytest.mark.parametrize(
+    ("workers", "processors", "count"),
+    [
+        (None, 1, 1), (None, 3, 3), (None, 4, 4), (None, 64, 4), (None, None, 1), (7, 1, 7),
+        (0, 2, 2),
+    ],
+)  # fmt: skip
+def test_how_many_threads_there_are_and_what_they_are_given(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, processors: int | None, count: int
+) -> None:
+    Threads.made.clear()
+    monkeypatch.setattr(pool, "ThreadPoolExecutor", Threads)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    made = WorkerPool(lambda path, cancel: ready(path), workers=workers)
+    (threads,) = Threads.made
+    assert threads.asked == [(count, "romfsfs-convert")]
+    for path in ("a", "b", "a"):
+        made.submit(path)
+    made.ensure("a")
+    made.ensure("c")
+    assert threads.asked[1:] == [(made._run, path) for path in ("a", "b", "c")]
+    assert made.pending() == {"a", "b", "c"}
+    assert [event.is_set() for event in made._pending.values()] == [True] * 3
+    began = made._begin("a")
+    assert began is not None
+    assert not began.is_set()
+    made.ensure("a")
+    assert not began.is_set()
+    made.submit("a")
+    assert began.is_set()
+    assert made._begin("a") is not began
+    assert made._begin("a") is None
+    assert made.pending() == {"b", "c"}
+    last = made._begin("c")
+    assert last is not None
+    made.close(0)
+    assert last.is_set()
+    assert threads.asked[4:] == [{"wait": False}]
+    assert made._begin("b") is None
+    made.submit("d")
+    made.ensure("d")
+    assert threads.asked[5:] == []
+    assert not made.wait_idle(0)
+    assert made._begin("c") is None
+    assert made.wait_idle(0)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (OSError(5, "Input/output error", "/x"), "io", "cannot be read: Input/output error"),
+        (OSError("odd"), "io", "cannot be read: odd"),
+        (ValueError("bad\nline"), "internal",
+         "internal error while converting: ValueError: bad line"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_work_that_fails(
+    results: Results, raised: Exception, code: str, message: str
+) -> None:
+    def work(path: str, cancel: threading.Event) -> Conversion:
+        raise raised
+
+    made = WorkerPool(work, results, workers=1)
+    made.submit("a.py")
+    assert made.wait_idle(20)
+    assert results.all == [
+        Conversion(State.FAILED, "a.py", diagnostics=(error(code, message),))  # type: ignore[arg-type]
+    ]
+    made.close()
+
+
+def test_nobody_need_be_told(caplog: pytest.LogCaptureFixture) -> None:
+    made = WorkerPool(lambda path, cancel: ready(path), workers=1)
+    made.submit("a.py")
+    assert made.wait_idle(20)
+    made.close()
+    assert not caplog.records
+
+
+def test_what_is_pending_is_changed_by_one_thread_at_a_time() -> None:
+    class Guarded(dict[str, threading.Event]):
+        """Complains of who comes without the lock."""
+
+        def __getattribute__(self, name: str) -> object:
+            assert made._changed._is_owned(), name  # type: ignore[attr-defined]
+            return super().__getattribute__(name)
+
+        def __iter__(self) -> Iterator[str]:
+            assert made._changed._is_owned()  # type: ignore[attr-defined]
+            return super().__iter__()
+
+        def __contains__(self, path: object) -> bool:
+            assert made._changed._is_owned()  # type: ignore[attr-defined]
+            return super().__contains__(path)
+
+        def __getitem__(self, path: str) -> threading.Event:
+            assert made._changed._is_owned()  # type: ignore[attr-defined]
+            return super().__getitem__(path)
+
+        def __len__(self) -> int:
+            assert made._changed._is_owned()  # type: ignore[attr-defined]
+            return super().__len__()
+
+    told: list[str] = []
+    made = WorkerPool(
+        lambda path, cancel: ready(path), lambda path, result: told.append(path), workers=1
+    )
+    made._pending = Guarded()
+    made.submit("a.py")
+    assert made.wait_idle(20)
+    made.ensure("b.py")
+    assert made.wait_idle(20)
+    assert (made.pending(), told) == (frozenset(), ["a.py", "b.py"])
+    made.close()

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from romfsfs.boards import get_board
-from romfsfs.convert import Excludes, FileOptions, Options, Rule, State, Target, admit, mpy
+from romfsfs.convert import (
+    Excludes,
+    FileOptions,
+    Options,
+    Rule,
+    State,
+    Target,
+    admit,
+    mpy,
+    script_text,
+)
 from romfsfs.convert.admission.models import mebibytes
 from romfsfs.convert.options import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -19,7 +29,7 @@ from romfsfs.convert.options import (
     difference,
     profile_file,
 )
-from romfsfs.convert.script_text import name_escape, text_problem
+from romfsfs.convert.script_text import excerpt, name_escape, text_problem
 from romfsfs.convert.types import (
     Conversion,
     Diagnostic,
@@ -204,6 +214,15 @@ def test_junk_folders_are_asked_for_in_any_order() -> None:
     assert not Excludes(["x*", "!xy"]).matches("xy")
 
 
+def test_what_is_in_one_folder_is_asked_for_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Excludes, "matches_name", lambda _, name: asked.append(name) or name == "j")
+    excludes = Excludes()
+    found = [excludes.matches(path) for path in ("a/b/c", "a/b/d", "a/j/e", "a/j/f", "g", "j")]
+    assert found == [False, False, True, True, False, True]
+    assert asked == ["a", "b", "c", "d", "a", "j", "g", "j"]
+
+
 @pytest.mark.parametrize(
     ("head", "header"),
     [
@@ -323,7 +342,9 @@ def test_what_to_type_instead(character: str, instead: str) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("BULLET", "write \\u2022"), ("GRINNING FACE", "write \\U0001f600"),
+        ("BULLET", "write \\u2022"),
+        ("LINEAR B SYLLABLE B008 A", "write \\U00010000"),
+        ("GRINNING FACE", "write \\U0001f600"),
         ("nonsense", "write the character itself"),
     ],
 )  # fmt: skip
@@ -341,3 +362,77 @@ def test_a_script_that_is_too_large_to_be_looked_at() -> None:
     for size, codes in ((1 << 20, ["encoding"]), ((1 << 20) + 1, [])):
         data = text.ljust(size, b"\n")
         assert [code for _, code, _ in said("lib/a.py", data)] == codes
+
+
+def test_excerpts_of_a_source() -> None:
+    source = b"one\n\ttwo\r\n\n" + b"x" * 300
+    assert [excerpt(source, number, column) for number, column in (
+        (1, None), (2, None), (2, 1), (2, 3), (3, 1), (0, 1), (5, 1), (1, 0), (1, 99), (4, 999),
+    )] == [
+        "    one\n    ^\n", "        two\n        ^\n", "        two\n    ^\n",
+        "        two\n      ^\n", "", "", "", "    one\n    ^\n", "    one\n       ^\n",
+        f"    {'x' * 200}\n    {' ' * 200}^\n",
+    ]  # fmt: skip
+
+
+def test_what_an_older_python_blames_a_number_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 3.11.4: it names the literal, and the character behind it is at fault."""
+    answer = SyntaxError("invalid decimal literal", ("a.py", 2, 5, "x = 1\N{EN DASH}2\n", 2, 5))
+
+    def parse(_: str) -> None:
+        raise answer
+
+    monkeypatch.setattr(script_text.ast, "parse", parse)
+    source = "\nx = 1\N{EN DASH}2\n".encode()
+    assert text_problem("a.py", source) == Diagnostic(
+        "error", "look-alike", "a.py:2: – (U+2013, en dash) is not valid in Python code; type -",
+        "    x = 1–2\n         ^\n",
+    )  # fmt: skip
+    for message, text, offset in (
+        ("invalid syntax", "x = 1–2\n", 5), ("invalid decimal literal", "x = 1a\n", 5),
+        ("invalid decimal literal", "x = 1", 5), ("invalid decimal literal", "x = 1é\n", 5),
+        ("invalid decimal literal", "x = 1🙂\n", 5),
+    ):  # fmt: skip
+        answer = SyntaxError(message, ("a.py", 2, offset, text, 2, offset))
+        assert text_problem("a.py", source) is None
+    answer = SyntaxError("invalid character '–' (U+2013)")
+    found = text_problem("a.py", source)
+    assert found is not None
+    assert found.message.startswith("a.py:1: – (U+2013, en dash)")
+    for error_ in (ValueError("NUL"), RecursionError(), MemoryError()):
+        answer = error_  # type: ignore[assignment]
+        assert text_problem("a.py", source) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\N{ZERO WIDTH SPACE}\n", "a.py:1: (U+200B, zero width space) is not valid in Python "
+         "code; remove it: it cannot be seen"),
+        ("# é\n\nx = 1\u0080\n", "a.py:3: (U+0080, a control character) is not valid in Python "
+         "code; remove it: it cannot be seen"),
+        ("x =\u00a01\n", "a.py:1: \u00a0 (U+00A0, no-break space) is not valid in Python code; "
+         "type a plain space"),
+        ("\N{GREEK SMALL LETTER ALPHA} = 1\n", None), ("x = 'é'\n", None), ("# “\n", None),
+        ("'''“\n'''\n", None), ('"""“\n"""\n', None), ("'\\'“'\n", None), ("x = 1\0 + “\n", None),
+    ],
+)  # fmt: skip
+def test_characters_that_are_not_python_in_whole(text: str, said: str | None) -> None:
+    found = text_problem("a.py", text.encode())
+    wanted = " ".join(said.split()) if said else None  # a line, as all diagnostics are
+    assert (found and (found.severity, found.code, found.message)) == (
+        wanted and ("error", "look-alike", wanted)
+    )
+
+
+def test_encodings_in_whole() -> None:
+    mark = ("byte-order-mark", "a.py starts with a byte order mark, which MicroPython takes for "
+            "part of the first name; save it as UTF-8 without BOM")  # fmt: skip
+    for data, found in (
+        (b"\xff\xfe", ("encoding", "a.py is UTF-16; save it as UTF-8")),
+        (b"\xfe\xff", ("encoding", "a.py is UTF-16; save it as UTF-8")), (b"\xef\xbb\xbf", mark),
+        (b"\xef\xbbx", ("encoding", "a.py:1: not UTF-8, which is all that MicroPython reads; save "
+                        "it so", "    \N{REPLACEMENT CHARACTER}x\n    ^\n")),
+        (b"", None), (b"x = 1", None),
+    ):  # fmt: skip
+        assert text_problem("a.py", data) == (Diagnostic("error", *found) if found else None)

@@ -4,10 +4,10 @@ saves under a model's, a cascade's or a script's name. No board can use them.
 
 from __future__ import annotations
 
+from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
 from romfsfs.convert.types import Diagnostic, Reader, error
 
-_MODELS = frozenset({"tflite", "lite", "onnx"})
-_TEXTS = frozenset({"xml", "py"})
+_TEXTS = (".xml", ".py")
 #: What is read of a file: white space may stand before it.
 _HEAD_BYTES = 512
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -22,13 +22,13 @@ _FORMATS = (
 
 def impostor(path: str, read: Reader) -> Diagnostic | None:
     """What the file is in place of a model, cascade or script, or None. OSError of `read`."""
-    suffix = path.rpartition("/")[2].rpartition(".")[2].lower()
-    if suffix not in _MODELS and suffix not in _TEXTS:
+    ending = suffix(path)
+    if ending not in (*MODEL_SUFFIXES, *_TEXTS):
         return None
-    what, remedy = _recognise(read(0, _HEAD_BYTES), model=suffix in _MODELS)
+    what, remedy = _recognise(read(0, _HEAD_BYTES), model=ending in MODEL_SUFFIXES)
     if not what:
         return None
-    return error("not-what-it-is-called", f"is {what}, not .{suffix}; {remedy}")
+    return error("not-what-it-is-called", f"is {what}, not {ending}; {remedy}")
 
 
 def _recognise(head: bytes, *, model: bool) -> tuple[str, str]:
