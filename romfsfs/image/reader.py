@@ -80,10 +80,7 @@ def read_image(buffer: Buffer) -> Image:
 
     The buffer is only read during the call and no reference to it is kept.
     """
-    if isinstance(buffer, memoryview):
-        data: Buffer = buffer if buffer.format == "B" and buffer.contiguous else buffer.cast("B")
-    else:
-        data = buffer
+    data: Buffer = buffer.cast("B") if isinstance(buffer, memoryview) else buffer
     payload, length = _header(data)
     size = payload + length
     if size > len(data):
@@ -131,8 +128,7 @@ def _common_file(head: bytes, start: int, directory: _Directory) -> FileNode | N
     """
     try:
         at = 1
-        while (byte := head[at]) == 0x80:
-            at += 1
+        byte = head[at]
         length = 0
         while byte >= 0x80:
             length = (length | byte & 0x7F) << 7
@@ -144,8 +140,7 @@ def _common_file(head: bytes, start: int, directory: _Directory) -> FileNode | N
         if head[at] != DATA:
             return None
         at += 1
-        while (byte := head[at]) == 0x80:
-            at += 1
+        byte = head[at]
         length = 0
         while byte >= 0x80:
             length = (length | byte & 0x7F) << 7
