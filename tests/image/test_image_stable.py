@@ -468,3 +468,65 @@ def test_lays_out_20000_files_in_a_few_times_what_canonical_takes() -> None:
     quick = lines_run(lambda: canonical(edited))
     slow = lines_run(lambda: stable(edited, DEFAULT_RULES, parsed, unchanged, BLOCK, None, base))
     assert slow < 6 * quick
+
+
+@pytest.mark.parametrize(
+    ("erase_size", "largest", "figures"),
+    [(256, 900, (59, 54, 374, 513_514)), (4096, 9000, (59, 101, 460, 11_330_792))],
+)
+def test_the_figures_of_many_edits(erase_size: int, largest: int, figures: tuple[int, ...]) -> None:
+    """Images that keep their places, files that move all the same, blocks that change, bytes.
+    Another choice of gaps shows here: if it is a better one, write its figures."""
+    rng = random.Random(erase_size)
+    tree = random_tree(rng, 20, largest)
+    image = fresh(tree)
+    kept = moved = blocks = size = 0
+    for _ in range(60):
+        new = ordered(random_edit(rng, tree, largest), image)
+        old, (image, layout) = image, edit(image, tree, new, erase_size=erase_size)
+        tree = view(image)
+        kept += layout.stable
+        moved += len(layout.moved)
+        blocks += len(changed_blocks(old, image, erase_size))
+        size += len(image)
+    assert (kept, moved, blocks, size) == figures
+
+
+def gone(gap: int) -> tuple[bytes, Tree]:
+    """An image with a large file between two small ones, and the tree without it."""
+    old: Tree = {"a": b"a" * 100, "gone": b"g" * gap, "z": b"z" * 100}
+    return fresh(old), {path: data for path, data in old.items() if path != "gone"}
+
+
+def test_an_image_that_is_half_gaps_is_made_anew() -> None:
+    """Where nothing limits its size; 16 blocks more are let be."""
+    found = set()
+    for gap in range(1200, 1500):
+        base, new = gone(gap)
+        parsed = read_image(base)
+        unlimited, limited = (
+            stable(entries(new), DEFAULT_RULES, parsed, set(new), 64, capacity, base)
+            for capacity in (1 << 30, None)
+        )
+        assert unlimited.stable
+        over = unlimited.size - 2 * len(fresh(new)) - 16 * 64
+        assert limited.stable == (over <= 0)
+        found.add(over)
+    assert {min(found) < 0, 0 in found, max(found) > 0} == {True}
+
+
+def test_the_stable_layout_may_fill_the_partition() -> None:
+    base, new = gone(9000)
+    parsed = read_image(base)
+    for less in (0, 1):
+        found = stable(entries(new), DEFAULT_RULES, parsed, set(new), 64, len(base) - less, base)
+        assert found.stable == (not less)
+
+
+def test_what_saves_no_block_is_canonical() -> None:
+    """Also where it is the same image."""
+    old: Tree = {"a": b"a" * 100, "b": b"b" * 100, "c": b"c" * 200}
+    base = fresh(old)
+    for new in (old, old | {"c": b"C" * 200}, old | {"c": b"c" * 300}):
+        assert not edit(base, old, new, erase_size=64)[1].stable
+    assert edit(base, old, old | {"a": b"A" * 90}, erase_size=64)[1].stable
