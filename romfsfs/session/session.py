@@ -256,11 +256,12 @@ class Session:
             message = "started empty (mount --new): the commit replaces all that the target holds"
             notes.append(Problem("new", "", message, INFO))
         if settings.info.slots:
-            slot = settings.info.slot or "A"
-            message = (
-                f"an openmv-ota camera: {settings.info.slots}; this is slot {slot}, and a commit, "
-                f"which breaks its signature, needs --slot {slot} --force"
-            )
+            info, slot = settings.info, settings.info.slot or "A"
+            message = f"an openmv-ota camera: {info.slots}; this is slot {slot}, "
+            if (info.capacity or 0) % (info.erase_size or 1):  # status and trailer with it
+                message += "which only openmv-ota's tools write"
+            else:
+                message += f"and a commit, which breaks its signature, needs --slot {slot} --force"
             notes.append(Problem("slots", "", message, WARNING))
         if self.interrupted and self.folder.changed_by() is None:
             way_on = f"romfsfs recover {settings.info.argument}"

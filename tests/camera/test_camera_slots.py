@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from camera_rig import KIB, Rig, make_image, only_session
-from ota_slots import two_slots
+from ota_slots import one_slot, two_slots
 
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
@@ -216,6 +216,49 @@ def test_where_a_slot_cannot_be_erased_alone(rig: Rig, connect: Connect, erase_s
     assert "nothing was" in done.error
     assert bytes(camera.flash[0].content) == start
     assert list(sessions()) == []  # what was refused leaves nothing behind
+
+
+@pytest.mark.parametrize("how", ACCESS)
+def test_a_single_slot_is_written_up_to_its_status(
+    rig: Rig, connect: Connect, how: dict[str, Any]
+) -> None:
+    """An image of more than half of the partition; status and trailer stay, and so do they when
+    it is undone: then it is as it was signed."""
+    start, room = one_slot(SIZE, A), SIZE - 8 * KIB
+    camera = connect(
+        "OPENMV4P", partitions=(PartitionConfig(SIZE, **how),), images={0: start}, runs_rom=True
+    )
+    session = rig.prepare("camera")
+    said = f"slot A over the whole partition, {len(A):,} B, as it was signed"
+    note = f"{said}; this is slot A, and a commit, which breaks its signature, needs --slot A"
+    assert note in rig.ok("status", "camera")
+    assert json.loads(rig.ok("status", "camera", "--json"))["capacity"] == room
+    (session.work / "large.bin").write_bytes(bytes(300 * KIB))
+    assert "the camera then starts nothing" in rig.run("commit", "camera").error
+    assert bytes(camera.flash[0].content) == start
+    rig.ok("commit", "camera", "--slot", "A", "--force")
+    content = bytes(camera.flash[0].content)
+    assert len(dict(_files(content))["large.bin"]) == 300 * KIB
+    assert content[room:] == start[room:]
+    assert f"{len(A):,} B, changed since it was signed" in rig.ok("info", "camera")
+    rig.ok("undo", "camera", "--slot", "A", "--force")
+    assert said in rig.ok("info", "camera")
+
+
+def test_what_is_erased_with_its_status_is_not_written(rig: Rig, connect: Connect) -> None:
+    """The status says it beforehand."""
+    held = make_image("OPENMV4", size=20 * KIB)
+    start = one_slot(128 * KIB, held, stride=32)
+    camera = connect("OPENMV4", images={0: start}, runs_rom=True)
+    session = rig.prepare("camera")
+    assert "this is slot A, which only openmv-ota's tools write" in rig.ok("status", "camera")
+    assert json.loads(rig.ok("status", "camera", "--json"))["capacity"] == 120 * KIB
+    (session.work / "more.bin").write_bytes(bytes(80 * KIB))
+    for options in ([], ["--slot", "A", "--force"]):
+        assert rig.run("commit", "camera", *options).code == 1
+        assert bytes(camera.flash[0].content) == start
+    rig.ok("commit", "camera", "--to", "body.img")
+    assert len(dict(_files(Path("body.img").read_bytes()))["more.bin"]) == 80 * KIB
 
 
 def test_no_slot_where_there_are_none(rig: Rig, connect: Connect) -> None:

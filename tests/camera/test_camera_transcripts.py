@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from camera_rig import KIB, make_image
 from convert.convert_helpers import make_model
-from ota_slots import two_slots
+from ota_slots import one_slot, two_slots
 
 from romfsfs.boards import get_board
 from romfsfs.image.writer import encode
@@ -42,6 +42,22 @@ def test_what_is_said_of_several_cameras(
     (tmp_path / "app.img").write_bytes(make_image("OPENMV_AE3", partition=1, notes_txt=b"1\n"))
     (tmp_path / "large.img").write_bytes(make_image("OPENMV_AE3", size=9000 * KIB))
     retell(HERE / "several.txt", ports)
+
+
+def test_what_is_said_of_a_single_slot(
+    connect: Connect, retell: Callable[..., None], tmp_path: Path
+) -> None:
+    """On a board whose flash is one erase unit."""
+    sizes = {"held": 20 * KIB, "other": 24 * KIB, "large": 122 * KIB}
+    images = {
+        name: make_image("OPENMV4", size=size, notes_txt=b"A\n") for name, size in sizes.items()
+    }
+    single = one_slot(128 * KIB, images.pop("held"), stride=32)
+    camera = connect("OPENMV4", unique_id=bytes(12), images={0: single}, runs_rom=True)
+    for name, image in (images | {"single": single}).items():
+        (tmp_path / f"{name}.img").write_bytes(image)
+    retell(HERE / "single.txt", {camera.port: "/dev/ttyACM0"})
+    assert bytes(camera.flash[0].content) == single
 
 
 def test_what_is_said_of_slots_and_models(

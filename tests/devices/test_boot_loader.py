@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ota_slots import two_slots
+from ota_slots import one_slot, two_slots
 
 from romfsfs.boards import Partition, get_board
 from romfsfs.devices.base import DeviceInfo, WriteReport
@@ -231,6 +231,30 @@ def test_as_much_is_read_for_slots_as_a_write_reaches(
     assert "".join(slot.name for slot in found) == names
     assert device.slots(size) == found
     assert loader.took() == [("read", count) for count in reads]
+
+
+@pytest.mark.parametrize(
+    ("erase", "blank", "size", "read", "room"),
+    [
+        (SIZE, False, 1, TO_B, 0), (SIZE, True, 1, TO_B, 0), (HALF + 4096, False, 1, TO_B, 0),
+        (HALF, False, 1, TO_A, None), (HALF, False, HALF, TO_B, HALF),
+    ],
+)  # fmt: skip
+def test_a_single_slot_is_looked_for_where_two_cannot_be(
+    erase: int, blank: bool, size: int, read: int, room: int | None
+) -> None:
+    """Whatever is at its start; elsewhere before a write that reaches beyond the half."""
+    loader = RamLoader(one_slot(SIZE, IMAGE))
+    if blank:
+        loader.flash[:HALF] = b"\xff" * HALF
+    device = made(loader, erase)
+    device.read_image(io.BytesIO())
+    loader.took()
+    found = device.slots(size)
+    assert loader.took() == [("read", read)]
+    assert [(slot.name, slot.only, slot.whole, slot.room) for slot in found] == (
+        [] if room is None else [("A", True, not blank, room)]
+    )
 
 
 @pytest.mark.parametrize("size", [4096, 8192])

@@ -15,7 +15,7 @@ from typing import Any
 import killed_push
 import pytest
 from listed import listed
-from ota_slots import two_slots
+from ota_slots import one_slot, two_slots
 
 import romfsfs
 from romfsfs.boards import get_board
@@ -648,17 +648,25 @@ def test_nothing_overwrites_a_slot_of_openmv_ota(
     assert tool.flash("ROMFS1")[504 * KIB :] == both[504 * KIB :], "A's status and trailer, and B"
 
 
-def test_no_slot_is_written_where_that_erases_the_other(
+@pytest.mark.parametrize("single", [True, False])
+def test_no_slot_is_written_where_that_erases_more(
     attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], single: bool,
 ) -> None:  # fmt: skip
-    """The loader of the M4 erases all of the partition at once."""
+    """The loader of the H7 erases all of the partition at once."""
     monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
-    tool = attach("OPENMV4", two_slots(SIZE, make_image(9000), make_image(9000)))
+    old = make_image(9000)
+    content = one_slot(SIZE, old, stride=32) if single else two_slots(SIZE, old, old)
+    tool = attach("OPENMV4", content)
     (tmp_path / "new.img").write_bytes(make_image(12_000, 1))
-    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV4", "--force", "--slot", "A"]
+    push = ["push", str(tmp_path / "new.img"), "dfu:OPENMV4", "--force"]
     assert main(push) == 1
-    assert "reaches from slot A into slot B" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "breaks its signature" in said
+    assert "--slot A" not in said, "which is of no use"
+    assert main([*push, "--slot", "A"]) == 1
+    into = "its own status and trailer" if single else "slot B"
+    assert f"reaches from slot A into {into}" in capsys.readouterr().err
     assert [call for call in tool.calls if "-D" in call] == []
 
 

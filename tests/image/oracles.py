@@ -24,6 +24,15 @@ def slot_makers() -> tuple[ModuleType, ModuleType]:
     return status, trailer
 
 
+def slot_starters() -> tuple[ModuleType, ModuleType]:
+    """Its boot code, which takes all that is the camera's as arguments, and `ota.geometry`."""
+    _needs_its_python()
+    from openmv_ota.build.device import boot
+    from openmv_ota.ota import geometry
+
+    return boot, geometry
+
+
 def _needs_its_python() -> None:
     if sys.version_info < (3, 11):
         pytest.skip("openmv-ota needs Python 3.11")

@@ -13,7 +13,7 @@ from session_desk import Camera, Desk, files_of
 
 from romfsfs.devices.file import FileDevice
 from romfsfs.errors import DeviceAbsent, DeviceBusy, RomfsError, TargetChanged
-from romfsfs.image.slots import Slot
+from romfsfs.image.slots import Slot, slots_text
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import make_folder
@@ -305,44 +305,59 @@ class TestCamera:
 
 
 class Slotted(Camera):
-    """A camera with openmv-ota's slots. room: bytes that an image in the first may have."""
+    """A camera with openmv-ota's slots. room: bytes that an image in the first may have. only: it
+    is the one that there is."""
 
     room = 100
+    only = False
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         names = "BA" if self.info().slot else "AB"
-        return tuple(Slot(name, 0, 4096, 50, 1, True, self.room) for name in names)
+        if self.only:
+            names = "A"
+        return tuple(
+            Slot(name, 0, 4096, 50, 1, True, self.room, "confirmed", self.only) for name in names
+        )
 
 
-def test_a_slot_is_only_written_by_who_gives_it_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("slot", "only", "mine", "then", "into", "write"),
+    [
+        ("", False, "A", "slot B, or nothing", "slot B", "both"),
+        ("B", False, "B", "slot A, or nothing", "slot A", "both"),
+        ("", True, "A", "nothing", "its own status and trailer", "it"),
+    ],
+)
+def test_a_slot_is_only_written_by_who_gives_it_up(
+    tmp_path: Path, slot: str, only: bool, mine: str, then: str, into: str, write: str
+) -> None:
     camera = Slotted(tmp_path / "flash")
-    for slot, mine, other in (("", "A", "B"), ("B", "B", "A")):
-        camera.says = {"slot": slot}
+    camera.says = {"slot": slot}
+    camera.only = only
+    target = CameraTarget(camera, mine)
+    target.refuse_slots(100)
+
+    def said(by: CameraTarget, size: int) -> str:
         with pytest.raises(RomfsError) as refused:
-            CameraTarget(camera).refuse_slots(10)
-        said = refused.value.line
-        assert said.startswith("this partition holds openmv-ota's slots (")
-        assert said.endswith(
-            f"), and writing slot {mine} breaks its signature: the camera then starts slot {other},"
-            " or nothing (test camera); nothing was written; build and sign the image with "
-            f"openmv-ota's tools (commit --to FILE gives its body), or add --slot {mine} --force"
-        )
-        target = CameraTarget(camera, mine)
-        target.refuse_slots(100)
-        with pytest.raises(RomfsError) as refused:
-            target.refuse_slots(101)
-        assert refused.value.line == (
-            f"the image has 101 bytes, slot {mine} takes 100 (test camera); "
-            "nothing was written; remove files"
-        )
-        camera.room = 0
-        with pytest.raises(RomfsError) as refused:
-            target.refuse_slots(1)
-        assert refused.value.line == (
-            f"what is erased at once there reaches from slot {mine} into slot {other} "
-            "(test camera); nothing was written; both are written by openmv-ota's tools"
-        )
-        camera.room = 100
+            by.refuse_slots(size)
+        return refused.value.line
+
+    refused = (
+        f"this partition is openmv-ota's ({slots_text(camera.slots(10))}), and writing slot {mine} "
+        f"breaks its signature: the camera then starts {then} (test camera); nothing was written; "
+        "build and sign the image with openmv-ota's tools (commit --to FILE gives its body)"
+    )
+    assert said(CameraTarget(camera), 10) == f"{refused}, or add --slot {mine} --force"
+    assert said(target, 101) == (
+        f"the image has 101 bytes, slot {mine} takes 100 (test camera); "
+        "nothing was written; remove files"
+    )
+    camera.room = 0
+    assert said(CameraTarget(camera), 10) == refused, "nor would that help"
+    assert said(target, 1) == (
+        f"what is erased at once there reaches from slot {mine} into {into} "
+        f"(test camera); nothing was written; openmv-ota's tools write {write}"
+    )
 
 
 def test_a_blank_image_needs_a_header_s_room(tmp_path: Path) -> None:

@@ -75,10 +75,15 @@ class BootLoaderDevice(Device):
         return image.read(size) == self._seen[:size]
 
     def slots(self, size: int) -> tuple[Slot, ...]:
-        first, second = trailer_places(self._loader.capacity)
-        place = first if size <= first else second
-        blank = place == first and self._seen == b""  # B is out of reach, A is none
-        if first > 0 and not blank and place not in self._slots:
+        places = trailer_places(self._loader.capacity)
+        if not places:
+            return ()
+        # No half is less than what is erased at once. Elsewhere a single slot is not looked for
+        # where B is out of reach: openmv-ota 1.0.7 starts none there, and reading takes minutes.
+        two = self._partition.erase_size <= self._loader.capacity // 2
+        place = places[0] if two and size <= places[0] else places[-1]
+        blank = place < places[-1] and self._seen == b""  # B is out of reach, A is none
+        if not blank and place not in self._slots:
             data = self._read(place + MOST_TRAILER, no_progress)
             self._slots[place] = find_slots(
                 lambda at, count: data[at : at + count],

@@ -12,7 +12,7 @@ from romfsfs.devices.serial_camera.flash_plan import PAGE, UNREADABLE_TAIL, Geom
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.errors import DeviceAnswer, DeviceError, ImageFormatError, UsageError
 from romfsfs.image.reader import image_size, is_blank
-from romfsfs.image.slots import MAGIC, Digest, Slot, find_slots, slots_text, trailer_places
+from romfsfs.image.slots import BLOCK, MAGIC, Digest, Slot, find_slots, slots_text, trailer_places
 
 #: reading the last 512 bytes through the memory map wedges these (docs/cameras.md, "Flash")
 _WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
@@ -164,21 +164,22 @@ def find_slots_there(
 ) -> tuple[Slot, ...]:
     """Those of openmv-ota: one short question to a camera without them. peek: ranges as (offset,
     length) to their bytes."""
-    first, second = trailer_places(flash.size)
-    if first <= 0 or MAGIC not in peek((first, 4), (second, 4)):
+    places = [(place, 4) for place in trailer_places(flash.size)]
+    if not places or MAGIC not in peek(*places):
         return ()
     return find_slots(lambda at, count: peek((at, count)), flash.size, digest, flash.block)
 
 
 def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str, flash: Geometry) -> DeviceInfo:
     """What is known of a camera of openmv-ota: its image is a slot, '' or A or B, and no larger.
-    UsageError where a slot was asked for and there are none."""
+    UsageError where a slot was asked for that is not there."""
+    if slot and (not slots or (slot == "B" and slots[0].only)):
+        there = "slot A of openmv-ota alone" if slots else "no slots of openmv-ota"
+        raise UsageError(
+            f"partition {info.partition} holds {there}",
+            where=info.name, next_step="nothing was written; leave out --slot",
+        )  # fmt: skip
     if not slots:
-        if slot:
-            raise UsageError(
-                f"partition {info.partition} holds no slots of openmv-ota",
-                where=info.name, next_step="nothing was written; leave out --slot",
-            )  # fmt: skip
         return info
     note = f"an openmv-ota camera: {slots_text(slots)}; what is shown here is slot {slot or 'A'}"
     second = slot.replace("A", "")
@@ -186,7 +187,7 @@ def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str, flash: Geom
         note += f"; {no_range_erase(info.name).what}"
     return replace(
         info, key=info.key + second, slot=second, slots=slots, notes=(*info.notes, note),
-        capacity=slots[0].room or slots[0].size,
+        capacity=slots[0].room or slots[0].size - 2 * BLOCK,
     )  # fmt: skip
 
 

@@ -262,24 +262,29 @@ class CameraTarget(Target):
             return
         info = self.device.info()
         name, (mine, other) = info.name, ("BA" if info.slot else "AB")
+        only, room = slots[0].only, slots[0].room
         if not self.slot:
             raise RomfsError(
-                f"this partition holds openmv-ota's slots ({slots_text(slots)}), and writing slot "
-                f"{mine} breaks its signature: the camera then starts slot {other}, or nothing",
+                f"this partition is openmv-ota's ({slots_text(slots)}), and writing slot {mine} "
+                "breaks its signature: the camera then starts "
+                + ("nothing" if only else f"slot {other}, or nothing"),
                 where=name,
                 next_step="nothing was written; build and sign the image with openmv-ota's tools "
-                f"(commit --to FILE gives its body), or add --slot {mine} --force",
+                "(commit --to FILE gives its body)"
+                + (f", or add --slot {mine} --force" if room else ""),
             )
-        if not slots[0].room:
+        if not room:
             raise RomfsError(
-                f"what is erased at once there reaches from slot {mine} into slot {other}",
+                f"what is erased at once there reaches from slot {mine} into "
+                + ("its own status and trailer" if only else f"slot {other}"),
                 where=name,
-                next_step="nothing was written; both are written by openmv-ota's tools",
+                next_step="nothing was written; openmv-ota's tools write "
+                + ("it" if only else "both"),
             )
-        if size > slots[0].room:
+        if size > room:
             raise CapacityError(
-                f"the image has {size:,} bytes, slot {mine} takes {slots[0].room:,}",
-                size=size, capacity=slots[0].room, where=name,
+                f"the image has {size:,} bytes, slot {mine} takes {room:,}",
+                size=size, capacity=room, where=name,
                 next_step="nothing was written; remove files",
             )  # fmt: skip
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ota_slots import two_slots
+from ota_slots import one_slot, two_slots
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import DeviceInfo, PartitionState
@@ -17,7 +17,7 @@ from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, pro
 from romfsfs.devices.serial_camera.reading import said_twice, words_said
 from romfsfs.errors import DeviceAnswer, UsageError
 from romfsfs.image.rules import DEFAULT_RULES
-from romfsfs.image.slots import find_slots
+from romfsfs.image.slots import Slot, find_slots
 from romfsfs.image.writer import encode
 
 KIB = 1024
@@ -319,9 +319,13 @@ def test_the_way_by_the_boot_loader(board: str | None, index: int, source: str) 
 
 SIZE = 64 * KIB
 RANGES = Geometry(SIZE, 4096, "ranges", SIZE - 512)
-SLOTS = find_slots(
-    lambda at, count: two_slots(SIZE, IMAGE, IMAGE)[at : at + count], SIZE, lambda *_: "", 4096
-)
+
+
+def slots_of(content: bytes, unit: int = 4096) -> tuple[Slot, ...]:
+    return find_slots(lambda at, count: content[at : at + count], SIZE, lambda *_: "", unit)
+
+
+SLOTS = slots_of(two_slots(SIZE, IMAGE, IMAGE))
 INFO = DeviceInfo("serial", "OPENMV4P/3300/0", "OPENMV4P on ttyX", notes=("a note",), capacity=SIZE)
 SHOWN = (
     f"an openmv-ota camera: slot A, {len(IMAGE):,} B, runs; slot B, {len(IMAGE):,} B, older; "
@@ -345,13 +349,33 @@ def test_a_camera_of_openmv_ota_is_one_of_its_slots() -> None:
         "written without slot A",
     )
     narrow = tuple(slot._replace(room=0) for slot in SLOTS)
-    assert identity.with_slots(INFO, narrow, "", RANGES).capacity == 32 * KIB
-    with pytest.raises(UsageError) as caught:
-        identity.with_slots(INFO, (), "A", RANGES)
-    assert caught.value.line == (
-        "partition 0 holds no slots of openmv-ota (OPENMV4P on ttyX); nothing was written; leave "
-        "out --slot"
+    assert identity.with_slots(INFO, narrow, "", RANGES).capacity == 24 * KIB
+    for slots, slot, there in (((), "A", "no slots of openmv-ota"), (ONE, "B", ALONE)):
+        with pytest.raises(UsageError) as caught:
+            identity.with_slots(INFO, slots, slot, RANGES)
+        assert caught.value.line == (
+            f"partition 0 holds {there} (OPENMV4P on ttyX); nothing was written; leave out --slot"
+        )
+
+
+ONE, ALONE = slots_of(one_slot(SIZE, IMAGE)), "slot A of openmv-ota alone"
+
+
+@pytest.mark.parametrize(
+    ("flash", "room"), [(RANGES, SIZE - 8 * KIB), (replace(RANGES, block=SIZE), 0)]
+)
+def test_one_slot_is_all_of_the_partition(flash: Geometry, room: int) -> None:
+    """What a write may not erase is not offered as room: what openmv-ota's tools take is."""
+    (one,) = slots = slots_of(one_slot(SIZE, IMAGE), flash.block)
+    assert (one.name, one.offset, one.size, one.room, one.only) == ("A", 0, SIZE, room, True)
+    note = (
+        f"an openmv-ota camera: slot A over the whole partition, {len(IMAGE):,} B, as it was "
+        "signed; what is shown here is slot A"
     )
+    wanted = replace(INFO, slots=slots, capacity=SIZE - 8 * KIB, notes=("a note", note))
+    for slot in ("", "A"):
+        assert identity.with_slots(INFO, slots, slot, flash) == wanted
+    assert identity.in_slot(flash, 0, one.size) == flash, "as far as it may be read"
 
 
 def test_what_of_the_flash_is_a_slot() -> None:
@@ -378,6 +402,13 @@ def test_a_camera_without_slots_is_asked_one_short_question() -> None:
     found = identity.find_slots_there(peek, lambda *_: "", RANGES)
     assert [slot.name for slot in found] == ["B"]
     assert identity.with_slots(INFO, found, "", RANGES).capacity == 24 * KIB
+    held = one_slot(SIZE, IMAGE)
+    assert identity.find_slots_there(peek, lambda *_: "", RANGES) == ONE
+    held, odd = one_slot(SIZE + 4096, IMAGE), replace(RANGES, size=SIZE + 4096)
+    asked.clear()
+    (one,) = identity.find_slots_there(peek, lambda *_: "", odd)
+    assert (one.only, one.size) == (True, SIZE + 4096)
+    assert asked[0] == ((28 * KIB, 4), (60 * KIB, 4), (SIZE, 4))
     asked.clear()
     assert (
         identity.find_slots_there(peek, lambda *_: "", Geometry(8192, 4096, "ranges", 8192)) == ()
