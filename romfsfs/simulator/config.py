@@ -68,8 +68,8 @@ class SimulatorConfig:
     camera is first powered; both are FAT, and keep what scripts write. boot_script and main_script
     are /flash/boot.py and /flash/main.py: the first runs at every soft reset, the second at
     power-up only, and both only where the card's folder is not the current one (`volumes.upy`).
-    runs_rom: openmv-ota's firmware, which mounts one of two slots where there are such,
-    and changes into /rom before it looks for boot.py.
+    runs_rom: openmv-ota's firmware, which mounts a slot (none where none is as it was signed) and
+    changes into /rom before it looks for boot.py.
     usb: how the port takes Ctrl-C, "tinyusb" (out of a packet, and the ring is emptied; not while
     the ring is full) or "stm32" (its own driver: whole packets or none, the ring stays).
     byte_seconds: what a script's own loop over single characters of its input takes for each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from ota_slots import two_slots
+from ota_slots import marker, one_slot, two_slots
 
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
@@ -238,12 +238,6 @@ def test_the_current_folder_s_main_py_starts_and_rom_s_does_not(camera, connect,
     assert started(connect, simulator) == ("card" if card else "app", folders[-2], folders)
 
 
-def test_openmv_ota_s_firmware_starts_what_is_in_rom(camera, connect):
-    rom = encode({"main.py": b"started = 'rom'\n"}, DEFAULT_RULES)
-    simulator = camera(images={0: rom}, runs_rom=True)
-    assert started(connect, simulator)[:2] == ("rom", "/rom")
-
-
 @pytest.mark.parametrize(("newer", "older"), ["AB", "BA"])
 def test_openmv_ota_s_firmware_starts_the_newer_slot_that_is_whole(camera, connect, newer, older):
     """A byte changed in it, and the other one starts."""
@@ -251,12 +245,43 @@ def test_openmv_ota_s_firmware_starts_the_newer_slot_that_is_whole(camera, conne
     a, b = (encode({"main.py": b"started = '%s'\n" % name}, DEFAULT_RULES) for name in (b"A", b"B"))
     image = two_slots(size, a, b, newer=newer)
     simulator = camera(partitions=(PartitionConfig(size),), images={0: image}, runs_rom=True)
-    assert started(connect, simulator)[0] == newer
+    assert started(connect, simulator)[:2] == (newer, "/rom")
     place = image.index(b"'%s'" % newer.encode())
     simulator.flash[0].load(image[:place] + b'"' + image[place + 1 :])
     before = simulator.statistics.wire_out
     simulator.replug()
     assert started(connect, simulator, before)[0] == older
+
+
+ROM = encode({"main.py": b"started = 'rom'\n"}, DEFAULT_RULES)
+H7 = one_slot(128 * 1024, ROM, stride=32)
+
+
+def changed(content, at, data):
+    return content[:at] + data + content[at + len(data) :]
+
+
+@pytest.mark.parametrize(
+    ("board", "content", "starts"),
+    [
+        ("OPENMV2", one_slot(128 * 1024, ROM), True),
+        ("OPENMV4", H7, True),
+        ("OPENMV4", one_slot(128 * 1024, ROM), False),  # its records are 32 bytes apart
+        ("OPENMV4", changed(H7, 120 * 1024 + 128, b"\xff" * 8), True),  # without a counter
+        ("OPENMV4", changed(H7, 120 * 1024 + 64, b"\xff" * 16), False),  # not confirmed
+        ("OPENMV4", changed(H7, 120 * 1024, marker(b"pending") + b"\xff" * 64), True),
+        ("OPENMV4", changed(H7, 124 * 1024 + 100, b"?"), False),  # its CRC
+        ("OPENMV4", changed(H7, 124 * 1024 + 4, b"\1"), False),
+        ("OPENMV4", ROM, False),
+        ("OPENMV4P", one_slot(8 << 20, ROM), False),  # where it looks for two
+    ],
+)
+def test_what_openmv_ota_s_firmware_starts(camera, connect, board, content, starts):
+    """OPENMV2 to OPENMV4 have one slot, over all of the partition."""
+    simulator = camera(board, images={0: content}, runs_rom=True)
+    simulator.wait_until(lambda each: each.statistics.wire_out > 0)
+    found = connect(simulator).value("globals().get('started'), __import__('os').listdir('/')")
+    assert (found[0] == "rom", "rom" in found[1]) == (starts, starts)
 
 
 def test_what_a_script_writes_to_flash_is_there_after_power_was_off(camera, connect):
