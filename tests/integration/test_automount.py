@@ -385,3 +385,63 @@ def test_where_the_users_own_files_are(
     for chosen, place in (("", home / usual), ("rel", home / usual), ("/x/y", Path("/x/y"))):
         monkeypatch.setenv(variable, chosen)
         assert find() == place
+
+
+def test_what_the_unit_runs(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mount in the foreground, with notifications; between tries it waits, a minute in all."""
+    now, sleeps, asked = 0.0, [], []
+
+    def mount_fuse(host: object, directory: str, options: Any) -> tuple[int, list[str]]:
+        asked.append((directory, options.source, options.foreground))
+        raise DeviceBusy("in use")
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        sleeps.append(seconds)
+        now += seconds
+
+    notifies: list[object] = []
+    monkeypatch.setattr(mounting, "mount_fuse", mount_fuse)
+    monkeypatch.setattr(mounting, "_notifies", lambda output, chosen: notifies.append(chosen))
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setattr(automount, "time", clock)
+    monkeypatch.setattr(automount, "tell_not_mounted", lambda *what: asked.append(what))
+    assert main(["automount", "--plugged", "/dev/ttyACM0", "--dir", str(home)]) == 5
+    assert sleeps == [2.0] * 31
+    assert notifies == [True] * 32
+    tried = (str(home / "ttyACM0"), "/dev/ttyACM0", True)
+    assert asked == [*[tried] * 32, ("ttyACM0", "in use")]
+    assert capsys.readouterr() == ("", (
+        "romfsfs: in use; it is tried again\nromfsfs: error: in use\n"
+    ))  # fmt: skip
+
+
+def test_how_systemd_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    ends: list[Exception | None] = [
+        None, FileNotFoundError(), subprocess.CalledProcessError(1, "x"),
+        subprocess.TimeoutExpired("x", 20),
+    ]  # fmt: skip
+
+    def run(command: list[str], **how: object) -> None:
+        calls.append((command, how))
+        end = ends.pop(0)
+        if end is not None:
+            raise end
+
+    monkeypatch.setattr(automount.subprocess, "run", run)
+    assert [automount._systemctl("a", "b") for _ in range(4)] == [True, False, False, False]
+    how = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 20, "check": True}
+    assert calls == [(["systemctl", "--user", "a", "b"], how)] * 4
+
+
+def test_it_is_for_linux_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(automount.sys, "platform", "darwin")
+    assert main(["automount", "--install"]) == 1
+    said = "romfsfs: error: automount needs systemd and udev: Linux only\n"
+    assert capsys.readouterr() == ("", said)
+    assert list(home.iterdir()) == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from romfsfs.cli import main
+from romfsfs.cli import building, main
 from romfsfs.errors import EXIT_IMAGE, EXIT_OK, EXIT_USAGE, UsageError
 from romfsfs.session.build_many import orders
 
@@ -92,3 +94,33 @@ def test_standard_output_takes_one(
     assert data == (tmp_path / "a.img").read_bytes()
     two = ["--board", "OPENMV4P", "--board", "OPENMV2"]
     assert main(["build", str(product), "-", *two]) == EXIT_USAGE
+
+
+@pytest.mark.parametrize("image", ["new/deep/", "new/deep/{board}-{partition}.img"])
+def test_folders_of_a_pattern_are_made_for_one_board_too(
+    product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], image: str
+) -> None:
+    """But not for an image that was named itself."""
+    for _ in range(2):
+        words = ["build", str(product), f"{tmp_path}/{image}", "--board", "AE3:1", "--force"]
+        assert main(words) == EXIT_OK
+    made = [path.name for path in (tmp_path / "new" / "deep").iterdir()]
+    assert made == ["OPENMV_AE3.1.img" if image.endswith("/") else "OPENMV_AE3-1.img"]
+    assert main(["build", str(product), f"{tmp_path}/no/x.img", "--board", "AE3:1"]) != EXIT_OK
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_goes_to_standard_output_is_not_hashed(
+    product: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    asked: list[object] = []
+
+    def build(*what: Any, **how: object) -> Any:
+        asked.append(how)
+        what[1].write(b"the image")
+        return SimpleNamespace(plan=SimpleNamespace(problems=()))
+
+    monkeypatch.setattr(building, "build_image", build)
+    assert main(["build", str(product), "-"]) == EXIT_OK
+    assert asked == [{"hashed": False}]
+    assert capfdbinary.readouterr().out == b"the image"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -22,8 +25,9 @@ from romfsfs.desktop.file_managers import (
     with_actions,
     without_actions,
 )
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, UsageError
 from romfsfs.image.writer import encode
+from romfsfs.system.files import no_progress
 
 DATA = ".local/share"
 SCRIPTS = f"{DATA}/nautilus/scripts/romfsfs"
@@ -454,3 +458,223 @@ def test_an_image_that_is_opened_without_a_file_manager(
     assert told[2][0::2] == ("Open ROMFS image", True)
     assert told[2][1].startswith(said)
     assert len(told) == 3
+
+
+def test_others_are_told_what_was_installed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At each installation and removal; a program that complains is heard, its first line."""
+    told: list[tuple[list[str], dict[str, object]]] = []
+    here = str(home / DATA)
+
+    def run(command: list[str], **how: object) -> subprocess.CompletedProcess[str]:
+        told.append((command, how))
+        said = "no such thing\nat all\n" if "database" in command[0] else ""
+        return subprocess.CompletedProcess(command, int("mime" in command[0]), "", said)
+
+    there = ["update-mime-database", "update-desktop-database"]
+    for module in (desktop, programs):
+        monkeypatch.setattr(
+            module, "find_on_path", lambda name: f"/bin/{name}" if name in there else None
+        )
+    monkeypatch.setattr(desktop.subprocess, "run", run)
+    monkeypatch.setattr(desktop, "missing", lambda names: [])
+    how = {"capture_output": True, "text": True, "check": False}
+    mime = (["/bin/update-mime-database", f"{here}/mime"], how)
+    entries = (["/bin/update-desktop-database", f"{here}/applications"], how)
+    complaint = "romfsfs: update-mime-database: no such thing\n"
+    restart = "romfsfs: a Thunar that is running shows them after a restart: thunar -q\n"
+    for words, wanted, said in (
+        (["--install", "--dry-run"], [], ""), (["--install"], [mime, entries], complaint + restart),
+        (["--install"], [mime, entries], complaint), (["--uninstall", "--dry-run"], [], ""),
+        (["--uninstall"], [mime, entries], complaint), (["--uninstall"], [], ""),
+    ):  # fmt: skip
+        assert main(["desktop", *words]) == 0
+        assert told == wanted
+        assert capsys.readouterr().err == said
+        told.clear()
+    there.remove("update-mime-database")
+    assert main(["desktop", "--install", "-q"]) == 0
+    assert told == [entries]
+
+
+def test_what_becomes_of_the_file_of_actions(
+    home: Path, no_system_actions: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It goes where nobody has added to it; its mode stays, and where it is a link, the link."""
+    monkeypatch.setattr(desktop, "_refresh", lambda output: None)
+    actions, elsewhere = home / ACTIONS, home / "my actions.xml"
+    for before, verb in ((None, "removed"), (MINE, "removed"), (b"", "cleaned")):
+        no_system_actions.write_bytes(before or MINE)
+        if before is None:
+            no_system_actions.unlink()
+        if verb == "cleaned":
+            elsewhere.write_bytes(MINE.replace(b"&amp;", b"and"))
+            elsewhere.chmod(0o640)
+            actions.symlink_to(elsewhere)
+        assert main(["desktop", "--install", "-q"]) == 0
+        assert actions.stat().st_mode & 0o7777 == (0o640 if verb == "cleaned" else 0o644)
+        capsys.readouterr()
+        assert main(["desktop", "--uninstall"]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[-1] == f"{verb}: {actions}"
+        assert len(said) == 5
+        assert actions.exists() is (verb == "cleaned")
+    assert actions.is_symlink()
+    assert elsewhere.stat().st_mode & 0o7777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("opener", "code", "opened"), [(None, 0, False), ("/bin/o", 0, True), ("/bin/o", 1, False)]
+)
+def test_what_opens_a_folder(
+    monkeypatch: pytest.MonkeyPatch, opener: str | None, code: int, opened: bool
+) -> None:
+    calls: list[object] = []
+
+    def run(command: list[str], **how: object) -> subprocess.CompletedProcess[str]:
+        calls.append((command, how))
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(desktop, "find_on_path", {"xdg-open": opener}.get)
+    monkeypatch.setattr(desktop.subprocess, "run", run)
+    assert desktop._opened(Path("/p")) is opened
+    how = {"stdin": subprocess.DEVNULL, "check": False}
+    assert calls == ([([opener, Path("/p")], how)] if opener else [])
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_an_image_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch, opens: bool) -> None:
+    """Where it is mounted, or else where it then is; a window says what nothing else shows."""
+    told: list[object] = []
+    found: list[Any] = [SimpleNamespace(mountpoint=Path("/cam")), UsageError("not so far"),
+                        RomfsError("it hangs"), SimpleNamespace(mountpoint=None),
+                        UsageError("not so far")]  # fmt: skip
+    codes = [0, 0, 4]
+
+    def find(image: str) -> Any:
+        if isinstance(found[0], Exception):
+            raise found.pop(0)
+        return found.pop(0)
+
+    def said(title: str, words: list[str]) -> tuple[int, str]:
+        told.append(words)
+        return codes.pop(0), "its words"
+
+    monkeypatch.setattr(desktop, "find_session", find)
+    monkeypatch.setattr(desktop, "_said", said)
+    monkeypatch.setattr(desktop, "_opened", lambda path: told.append(path) or opens)
+    monkeypatch.setattr(desktop, "_show", lambda *what, failed: told.append((*what, failed)))
+    title, place = "Open ROMFS image", home / "romfs" / "app"
+    mount = ["mount", "/x/app.img", str(place)]
+    for code, wanted in (
+        (0, [Path("/cam"), *([] if opens else [(title, "It is mounted at /cam", False)])]),
+        (0, [mount, place, *([] if opens else [(title, f"It is mounted at {place}", False)])]),
+        (1, [(title, "it hangs", True)]),
+        (0, [mount, place, *([] if opens else [(title, f"It is mounted at {place}", False)])]),
+        (4, [mount, (title, "its words", True)]),
+    ):
+        told.clear()
+        assert main(["desktop", "--run", "open", "/x/app.img"]) == code
+        assert told == wanted
+
+
+def test_a_folder_for_an_image_is_one_that_nothing_is_in(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or mounted at, or hangs at; a dead mount makes room for the next."""
+    romfs = home / "romfs"
+    states: dict[str, str] = {}
+
+    def is_(state: str) -> Callable[[object], bool]:
+        return lambda path: states.get(Path(str(path)).name) == state
+
+    def looked(path: Path) -> bool:
+        assert not is_("hangs")(path), "who looks at it waits for good"
+        return is_("dead")(path)
+
+    monkeypatch.setattr(desktop, "hanging", lambda path: "/p" if is_("hangs")(path) else None)
+    monkeypatch.setattr(desktop, "is_dead", looked)
+    monkeypatch.setattr(desktop, "find_mount", lambda path: states.get(Path(path).name))
+    assert desktop._free_folder("a") == romfs / "a"
+    assert (romfs / "a").is_dir()
+    assert desktop._free_folder("a") == romfs / "a", "it is there, and empty"
+    (romfs / "a" / "mine").touch()
+    assert desktop._free_folder("a") == romfs / "a-2"
+    states["a-2"] = "mounted"
+    assert desktop._free_folder("a") == romfs / "a-3"
+    states["a-3"] = "hangs"
+    assert desktop._free_folder("a") == romfs / "a-4"
+    states["a-3"] = "dead"
+    assert desktop._free_folder("a") == romfs / "a-3"
+
+
+class Window:
+    """A window of progress, which is closed at some time."""
+
+    def __init__(self, told: list[object], closed_after: int) -> None:
+        self.told, self.closed_after = told, closed_after
+        self.stdin = self
+
+    def __call__(self, command: list[str], **how: object) -> Window:
+        self.told.append((command, how))
+        return self
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.told.append("waited for")
+
+    def write(self, words: bytes) -> None:
+        self.told.append(words)
+        if len(self.told) > self.closed_after:
+            raise BrokenPipeError
+
+    def terminate(self) -> None:
+        self.told.append("ended")
+
+
+@pytest.mark.parametrize("closed_after", [0, 9])
+def test_the_window_of_progress(monkeypatch: pytest.MonkeyPatch, closed_after: int) -> None:
+    """Is told what is new, and ended when the work ends, also by an error."""
+    told: list[object] = []
+    monkeypatch.setattr(desktop.subprocess, "Popen", Window(told, closed_after))
+    monkeypatch.setattr(desktop, "find_on_path", {"zenity": "/bin/zenity"}.get)
+    with contextlib.suppress(KeyError), desktop._InWindows("T").progress() as show:
+        for done in (0, 1, 50, 50, 100):
+            show("writing", done, 100)
+        raise KeyError
+    how = {"stdin": subprocess.PIPE, "stderr": subprocess.DEVNULL, "bufsize": 0}
+    assert told[0] == (file_managers.progress_command("/bin/zenity", "T"), how)
+    shown = [progress_words("preparing", 0, 0)]
+    shown += [progress_words("writing", done, 100) for done in (0, 1, 50, 100)]
+    assert told[1:] == [*shown, "ended", "waited for"]
+    monkeypatch.setattr(desktop, "find_on_path", {}.get)
+    with desktop._InWindows("T").progress() as show:
+        assert show is no_progress
+    assert len(told) == len(shown) + 3
+
+
+@pytest.mark.parametrize(
+    ("action", "words", "browses", "code", "asked", "shown"),
+    [
+        ("commit", [], True, 0, ["commit", "/p"], ("Commit to camera", False)),
+        ("commit", ["--partition", "1"], True, 4, ["commit", "/p", "--partition", "1"],
+         ("Commit to camera", True)),
+        ("status", [], False, 0, ["status", "/p"], ("ROMFS status", False)),
+        ("status", [], True, 0, None, None),
+    ],
+)  # fmt: skip
+def test_an_action_of_the_menu(
+    monkeypatch: pytest.MonkeyPatch, action: str, words: list[str], browses: bool, code: int,
+    asked: list[str] | None, shown: tuple[str, bool] | None,
+) -> None:  # fmt: skip
+    told: list[object] = []
+    monkeypatch.setattr(desktop, "_browse", lambda path: browses)
+    monkeypatch.setattr(desktop, "_said", lambda *what: told.append(what) or (code, "its words"))
+    monkeypatch.setattr(desktop, "_show", lambda *what, failed: told.append((*what, failed)))
+    assert main(["desktop", "--run", action, "/p", *words]) == code
+    title, failed = shown or ("", False)
+    assert told == ([(title, asked), (title, "its words", failed)] if shown else [])

@@ -85,6 +85,7 @@ def test_lines_of_fstab_mount(tmp_path: Path, program: Path) -> None:
         (["mount", "/a/b.img", "/mnt", "-o", "rw"], False),
         (["ls", "b.img", "-o"], False),
         (["-v", "mount", "-o", "rw"], False),
+        (["a.img", "/mnt", "-o"], False),
         (["nonsense", "--json"], False),
         (["a.img", "/mnt"], False),
     ],
@@ -133,3 +134,13 @@ def test_words_of_a_line_are_options_of_mount(
     usual = mount.make_context("mount", ["app.img", "cam"]).params
     params = mount.make_context("mount", ["app.img", "cam", "-o", words]).params
     assert params == usual | given | {"options": passed}
+
+
+def test_a_user_without_a_name_keeps_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert with_mount(["a.img", "/mnt", "-o", "rw"], COMMANDS)[0] == "mount"
+    assert os.environ["HOME"] == "/nowhere"
