@@ -87,7 +87,6 @@ class Camera:
         self.silent = False
         self._executor = self._new_executor()
         self._port.open()
-        self._repl.busy = False
         self._repl.boot(power_up=True)
 
     def power_off(self) -> None:

@@ -58,8 +58,6 @@ class Repl:
         self._window = 0
         self._startup: list[int] = []
         self.busy = False
-        self._framed = False
-        self._booting = False
 
     def boot(self, power_up: bool) -> None:
         """Run the scripts that run at a reset, then show the prompt or the raw REPL's."""
