@@ -93,7 +93,7 @@ def test_a_byte_more_of_the_last_lines_is_left_out() -> None:
     assert "left out" not in capture.text()
     capture.add(b"x")
     assert capture.text().partition("h\n")[2] == (
-        f"[... 1 bytes left out ...]\n{'t' * (runner.TAIL_BYTES - 1)}x"
+        f"[... 1 byte left out ...]\n{'t' * (runner.TAIL_BYTES - 1)}x"
     )
 
 
