@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from romfsfs.cli.machines import _camera_text, _dfu_records
+from romfsfs.cli.machines import _camera_record, _camera_text, _dfu_records
 from romfsfs.cli.output import Output
 from romfsfs.cli.reports import say_warnings
 from romfsfs.cli.whole import _say_found
-from romfsfs.devices.discovery import DfuCamera
-from romfsfs.errors import ToolMissing
+from romfsfs.devices.base import DeviceInfo, PartitionState
+from romfsfs.devices.discovery import CameraPort, DfuCamera
+from romfsfs.errors import DeviceBusy, ToolMissing
 from romfsfs.session.plan.problems import ERROR, WARNING, Problem
 
 RUNNING: dict[str, Any] = {
@@ -99,3 +101,34 @@ def test_the_same_words_of_many_files_are_said_once(capsys: pytest.CaptureFixtur
     output.as_json = True
     _say_found(output, found)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_what_is_known_of_a_camera(monkeypatch: pytest.MonkeyPatch, ask: bool) -> None:
+    """By USB, and asked itself; one that cannot be opened is listed too."""
+    info = DeviceInfo(
+        "serial", "K", "N", "OPENMV4P", mpy_version=(6, 3), march="armv7emdp", firmware="4.8.1",
+        notes=("mind it",),
+    )  # fmt: skip
+    part = PartitionState(0, 8 << 20, 4096, "image", 500)
+
+    def inspect(port: str) -> Any:
+        if port == "/dev/b":
+            raise DeviceBusy("in use", where=port, next_step="end it")
+        return (info if port == "/dev/a" else replace(info, mpy_version=None)), (part,)
+
+    monkeypatch.setattr("romfsfs.devices.open.inspect", inspect)
+    unknown = dict.fromkeys(("board", "firmware", "bytecode", "architecture", "error"))
+    unknown |= {"partitions": [], "slots": [], "notes": [], "kind": "serial"}
+    known = {"board": "OPENMV4P", "firmware": "4.8.1", "bytecode": "6.3", "notes": ["mind it"],
+             "architecture": "armv7emdp", "partitions": [asdict(part)]}  # fmt: skip
+    for port, found, said in (
+        (CameraPort("/dev/a", 0x37C5, 0x124A, "77", ("OPENMV4P",)),
+         {"usb": "37c5:124a", "serial_number": "77", "boards": ["OPENMV4P"]}, known),
+        (CameraPort("/dev/b"), {"usb": None, "serial_number": None, "boards": []},
+         {"error": "in use (/dev/b); end it"}),
+        (CameraPort("/dev/c"), {"usb": None, "serial_number": None, "boards": []},
+         {**known, "bytecode": None}),
+    ):  # fmt: skip
+        wanted = {**unknown, "port": port.port, **found, **(said if ask else {})}
+        assert _camera_record(port, ask) == wanted

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from convert.convert_helpers import make_model
 
-from romfsfs.cli import main
+from romfsfs.cli import images, main
+from romfsfs.devices.base import DeviceInfo
+from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
 from romfsfs.session import build
 from romfsfs.session.keep.folder import make_folder
@@ -234,3 +237,48 @@ def test_info_tells_what_the_models_in_an_image_cost(run: Run, tmp_path: Path) -
     }  # fmt: skip
     told = [line for line in run("info", image)[1].splitlines() if ".t" in line]
     assert [line.partition(": ")[0] for line in told] == ["  a.tflite", "  b.tflite"]
+
+
+def test_what_just_fits(run: Run, tmp_path: Path) -> None:
+    """Of misaligned data the problem is said, not the note too."""
+    image = tmp_path / "a.img"
+    for size, code in ((131_072, 0), (131_074, 4)):
+        image.write_bytes(encode({"a.bin": bytes(size - 48)}))
+        assert image.stat().st_size == size
+        assert run("verify", image, "--board", "OPENMV2")[0] == code
+    image.write_bytes(b"\xd2\xcd\x31\x0f\x05\x0d\x05x.bin\x02\x05abcde")
+    done = run("verify", image, "--board", "OPENMV2", "-v")
+    assert done == (4, "", (
+        f"romfsfs: {image}: the image has an odd length, 19 bytes\n"
+        f"romfsfs: error: {image}: x.bin: its data is at 0xe, not a multiple of 16; mount it, then "
+        "romfsfs commit --compact\n"
+    ))  # fmt: skip
+
+
+def test_a_partition_that_there_is_not_makes_nothing(run: Run, tmp_path: Path) -> None:
+    assert run("new", tmp_path / "a.img", "--board", "AE3", "--partition", "2")[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "board", "partition"),
+    [([], "OPENMV4P", 0), (["--board", "N6"], "OPENMV_N6", 0)],
+)
+def test_for_what_an_image_of_a_camera_is_checked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, image: Path, words: list[str], board: str,
+    partition: int,
+) -> None:  # fmt: skip
+    """The camera's own board, or another that is named."""
+    checked: list[Any] = []
+    info = DeviceInfo("serial", "K/1/0", "its name", "OPENMV4P", 0, 8 << 20)
+
+    @contextlib.contextmanager
+    def image_of(source: str, progress: object, **place: object) -> Iterator[Any]:
+        with open(image, "rb") as file:
+            yield read_image(image.read_bytes()), file, info
+
+    monkeypatch.setattr(images, "image_of", image_of)
+    monkeypatch.setattr(images, "admit_image", lambda *what: checked.append(what[2]) or [])
+    assert run("verify", "camera", *words)[0] == 0
+    (target,) = checked
+    assert (target.board.name, target.partition.index) == (board, partition)

@@ -22,6 +22,7 @@ from romfsfs.session.plan.partition_map import (
     FREE,
     GAP,
     HEADER,
+    RECORDS,
     TRAILING,
     Row,
     partition_map,
@@ -125,3 +126,47 @@ def test_the_board_is_given_or_remembered(
     assert record["board"] == "OPENMV2"
     assert record["capacity"] == get_board("OPENMV2").partition().size
     assert sum(row["size"] for row in record["rows"]) == record["capacity"]
+
+
+def test_the_whole_drawing() -> None:
+    """With what no layout of ours has: data in the wrong place, an empty file, more cells than
+    bytes."""
+    rows = (
+        Row(HEADER, 0, 16), Row(RECORDS, 16, 16), Row(FILE, 32, 0, "empty", 4, 32),
+        Row(FILE, 32, 8192, "two\nlines", 16, 32), Row(GAP, 8224, 8160),
+        Row(FILE, 16384, 100, "far", 16, 16384), Row(FILE, 16484, 28, "wrong", 16, 4),
+        Row(DIRECTORY, 16512, 4, "lib"), Row(FREE, 16516, 3484),
+    )  # fmt: skip
+    assert list(map_lines(rows, 20)) == [
+        "  [bbbbbbbb--------....]  1,000 B a cell",
+        "",
+        "          from         to           size  align  name",
+        "  | 0x00000000 0x0000000f           16 B         (header)",
+        "  a 0x00000020 0x00000020            0 B         empty",
+        "  b 0x00000020 0x0000201f        8,192 B     32  two\\nlines",
+        "  - 0x00002020 0x00003fff        8,160 B         (gap)",
+        "  c 0x00004000 0x00004063          100 B   4096  far",
+        "  d 0x00004064 0x0000407f           28 B     4!  wrong  MISALIGNED, 16 wanted",
+        "  | 0x00004080 0x00004083            4 B         lib/",
+        "  . 0x00004084 0x00004e1f        3,484 B         (free)",
+        "",
+        "  files 8,320 B (41.6%), names and padding 36 B (0.2%), gaps 8,160 B (40.8%), "
+        "free 3,484 B (17.4%)",
+        "  1 file misaligned: mount, then commit --compact",
+    ]
+    small = (Row(HEADER, 0, 2), Row(FILE, 2, 1, "a", 1, 2), Row(TRAILING, 3, 1))
+    assert next(map_lines(small, 12)) == "  [||||||aaa~~~]  0 B a cell"
+    assert next(map_lines(small, 3)) == "  [||a]  1 B a cell"
+
+
+@pytest.mark.parametrize(("columns", "width"), [(10, 16), (24, 16), (25, 17), (71, 63), (72, 64),
+                                                (200, 64)])  # fmt: skip
+def test_how_wide_it_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    columns: int, width: int,
+) -> None:  # fmt: skip
+    (tmp_path / "app.img").write_bytes(encode(FILES))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["info", "--map", str(tmp_path / "app.img")]) == 0
+    bar = capsys.readouterr().out.splitlines()[1]
+    assert bar.index("]") - bar.index("[") - 1 == width

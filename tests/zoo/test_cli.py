@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
 from zoo_server import FILES, MODELS, Server
 
-from romfsfs.cli import main
+from romfsfs.cli import main, zoo
 from romfsfs.cli.values import models
 from romfsfs.devices.open import open_device
+from romfsfs.errors import CapacityError, UsageError
 from romfsfs.image.writer import encode
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
+from romfsfs.zoo.sources import Copy
 
 BLAZE = "google/face/blaze/blaze_128.tflite"
 YOLO = "google/objects/small/yolo.v8.tflite"
@@ -196,3 +200,112 @@ def test_names_are_completed_as_paths_and_as_what_add_takes(
     assert completed("google/f") == {BLAZE}
     assert completed("bla") == {"blaze_128"}
     assert completed("YOLO") == {"yolo.v8"}
+
+
+@pytest.mark.parametrize(
+    ("size", "capacity", "free", "fits"),
+    [(8, 8, 8, "fits"), (9, 9, 8, "no room"), (9, 8, 8, "too large"), (8, 9, 9, "fits"),
+     (1, 9, 0, "no room")],
+)  # fmt: skip
+def test_what_fits(size: int, capacity: int, free: int, fits: str) -> None:
+    assert zoo._fits(size, capacity, free) == fits
+
+
+@pytest.mark.parametrize(
+    ("board", "partition", "there", "capacity", "size", "wanted"),
+    [
+        (None, 0, True, 100, 30, ("OPENMV4P", (100, 70))),
+        ("OPENMV4P", 0, True, 100, 130, ("OPENMV4P", (100, 0))),
+        (None, 0, True, None, 30, ("OPENMV4P", None)),
+        ("OPENMV_AE3", 1, True, 100, 30, ("OPENMV_AE3", (1 << 20, 1 << 20))),
+        ("OPENMV_AE3", 0, False, 0, 0, ("OPENMV_AE3", (24 << 20, 24 << 20))),
+        (None, 0, False, 0, 0, (None, None)),
+    ],
+)  # fmt: skip
+def test_for_which_board_and_how_much_room(
+    monkeypatch: pytest.MonkeyPatch, board: str | None, partition: int, there: bool,
+    capacity: int | None, size: int, wanted: object,
+) -> None:  # fmt: skip
+    """The mounted one, unless another is named. Nothing is converted for it."""
+    looks: list[object] = []
+    plan = SimpleNamespace(plan=SimpleNamespace(capacity=capacity, size=size))
+    session = SimpleNamespace(
+        info=SimpleNamespace(board="OPENMV4P"), look=lambda **how: looks.append(how) or plan
+    )
+
+    def find(directory: str | None) -> Any:
+        if not there:
+            raise UsageError("none is mounted")
+        return SimpleNamespace(session=session)
+
+    monkeypatch.setattr(zoo, "find_session", find)
+    assert zoo._board(board, partition, None) == wanted
+    assert looks == ([{"quick": True}] if there and board != "OPENMV_AE3" else [])
+    if not there:
+        with pytest.raises(UsageError):
+            zoo._board(board, partition, "cam")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_description_takes_two_lines_at_most(
+    resources: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", str(columns))
+    width = 2 * columns - 10
+    for more, shown in ((0, "Google: {}"), (1, "Google: {} ...")):
+        text = "ab " * 10 + "c" * (width - len("Google: ") - 30 + more)
+        page = f"<html><title>Google</title><p>{text}</p></html>"
+        (resources / "models/google/index.html").write_text(page)
+        assert main(["zoo", "list", "--from", str(resources), "--all"]) == 0
+        line = shown.format(text if more == 0 else text.rpartition(" ")[0])
+        assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--board", "OPENMV2"], "no models in {} for OPENMV2; see --all"),
+        (["--board", "OPENMV2", "--all"], None), ([], None),
+    ],
+)  # fmt: skip
+def test_a_zoo_without_models_for_a_board(
+    resources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str],
+    said: str | None,
+) -> None:  # fmt: skip
+    folder = tmp_path / "one" / "models" / "x"
+    folder.mkdir(parents=True)
+    (folder / "a.tflite").write_bytes(b"x")
+    (folder.parent / "index.csv").write_text('"a", "N6"\n')
+    assert main(["zoo", "list", "--from", str(folder.parent.parent), *words]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out == "") is (said is not None)
+    if said:
+        assert shown.err == f"romfsfs: {said.format(folder.parent)}\n"
+    assert main(["zoo", "list", "--json", *words]) == 0
+    assert capsys.readouterr().err.count("no models") == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "capacity", "converted", "refused"),
+    [(8, 8, False, False), (9, 8, False, True), (9, 8, True, False), (9, None, False, False)],
+)
+def test_what_is_refused_before_it_is_copied(
+    size: int, capacity: int | None, converted: bool, refused: bool
+) -> None:
+    """What is stored as it is; what a converter makes of another may well fit."""
+    asked: list[str] = []
+    converters = SimpleNamespace(concerns=lambda path: asked.append(path) or converted)
+    settings = SimpleNamespace(capacity=capacity, converters=converters)
+    found: Any = SimpleNamespace(session=SimpleNamespace(settings=settings))
+    small, copy = Copy("s", "s.txt", 1), Copy("zoo/a.tflite", "b.tflite", size)
+    if refused:
+        with pytest.raises(CapacityError) as caught:
+            zoo._check_capacity(found, Path("lib"), [small, copy])
+        assert caught.value.line == (
+            "larger than the partition: 9 B of 8 B (zoo/a.tflite); choose a smaller one: romfsfs "
+            "zoo list"
+        )
+    else:
+        zoo._check_capacity(found, Path("lib"), [small, copy])
+    assert asked == (["lib/b.tflite"] if capacity == 8 and size > 8 else [])
