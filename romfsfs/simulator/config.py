@@ -25,7 +25,8 @@ MIB = 1024 * KIB
 class PartitionConfig:
     """One ROMFS partition.
 
-    kind: "nor" (erase to FF, programming clears bits) or "mram" (no erase, words overwritten).
+    kind: "nor" (erase to FF, programming clears bits) or "mram" (no erase, words overwritten; an
+    interrupt meanwhile hangs the camera, and here one always comes where they are let through).
     word: bytes the hardware programs at once; a shorter tail is dropped without an error on
     internal flash ("nor") and padded with whatever lies behind the buffer on MRAM and by block
     devices (rp2: words are pages of 256 bytes), which ignore an address within a word.

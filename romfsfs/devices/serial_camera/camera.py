@@ -318,7 +318,7 @@ class SerialCamera(Device):
         chunk = frames.chunk(raw=raw, free=facts.free)
         return Window(
             partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk, self._start,
-            self._geometry.cached,
+            self._geometry.cached, self._geometry.mode == "never",
         )  # fmt: skip
 
     def _writer(self) -> Writer:

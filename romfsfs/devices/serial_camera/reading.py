@@ -45,6 +45,7 @@ class Window:
     chunk: int = MAX_CHUNK
     start: int = 0
     cached: bool = False
+    mram: bool = False
 
 
 def read_range(

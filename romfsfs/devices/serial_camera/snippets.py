@@ -234,6 +234,23 @@ _WRITE_MEMORY = """\
   return X(5,K)
 """
 
+# An interrupt while MRAM is programmed wedges it, and the firmware lets them come (openmv-ota,
+# `_write_masked`). 256 bytes take 0.75 ms, for which USB waits; the slice is made before.
+_WRITE_MRAM = """\
+ from umachine import disable_irq,enable_irq
+ def W(o,d):
+  for i in range(0,len(d),256):
+   v=d[i:i+256]
+   q=disable_irq()
+   try:
+    a=X(4,K,o+i,v)
+   finally:
+    enable_irq(q)
+   if a<0:
+    break
+  return a
+"""
+
 # A block device that could not raises OSError, with a text in place of the number (mimxrt's
 # writeblocks) or a negative one (esp32's), or answers anything but 0 (its erasing: 1).
 _WRITE_BLOCKS = """\
@@ -296,10 +313,11 @@ _POLL = " import uselect\n p=uselect.poll()\n p.register(sys.stdin,1)\n"
 
 
 def write_loop(
-    kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool, cached: bool
+    kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool, cached: bool, mram: bool
 ) -> str:
     """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells.
-    cached: see `Geometry`; what was erased or written is then dropped from the cache."""
+    cached: see `Geometry`; what was erased or written is then dropped from the cache. mram: no
+    interrupt may come while it is written."""
     body = _access(kind, partition) + f" import ustruct as struct\n K={partition}\n p=None\n"
     body += " from ubinascii import a2b_base64\n"
     body += " from ubinascii import crc32\n" if crc32 else " crc32=None\n"
@@ -314,6 +332,7 @@ def write_loop(
         body += " rd=sys.stdin.read\n L='\\n'\n dec=a2b_base64\n"
     body += _FRAMES + (_CACHED if cached else " I=lambda o,n:0\n")
     body += _WRITE_MEMORY if kind == "memory" else _WRITE_BLOCKS
+    body += _WRITE_MRAM if mram else ""
     return _command(body + _WRITE_LOOP)
 
 

@@ -53,7 +53,7 @@ class Writer:
         self._erase = b"P" if prefix else b"E"
         self._code = snippets.write_loop(
             window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll,
-            cached=window.cached,
+            cached=window.cached, mram=window.mram,
         )  # fmt: skip
         self._number = 0
         self._sent: deque[_Frame] = deque()

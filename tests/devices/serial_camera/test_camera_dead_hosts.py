@@ -135,7 +135,7 @@ def test_a_loop_that_nobody_talks_to_ends_by_itself(simulate: Simulate, loop: st
         code = (
             snippets.read_loop("memory", 0, **how)
             if loop == "read"
-            else snippets.write_loop("memory", 0, **how, cached=False)
+            else snippets.write_loop("memory", 0, **how, cached=False, mram=False)
         )
         host.start_loop(code)
         assert host.finish(30.0) == (b"" if loop == "read" else b"t\r\n")

@@ -98,6 +98,7 @@ def test_mram_needs_no_erase_and_writes_whole_words(camera, connect):
     host = connect(simulator)
     host.run("import vfs")
     assert host.value("vfs.rom_ioctl(1), len(vfs.rom_ioctl(2, 1))") == (2, 1 << 20)
+    host.run("import machine\nstate = machine.disable_irq()")
     for data in (b"\x00" * 16, b"\xa5" * 16):
         assert host.value(f"vfs.rom_ioctl(4, 1, 32, {data!r})") == 0
         assert simulator.flash[1].read(32, 16) == data
@@ -107,6 +108,10 @@ def test_mram_needs_no_erase_and_writes_whole_words(camera, connect):
     host.run("vfs.rom_ioctl(4, 1, 0, bytes(4))")
     assert simulator.flash[1].read(0, 4) == bytes(4)
     assert simulator.flash[1].read(4, 12) != bytes(12), "a short word takes what lies behind it"
+    assert host.value("machine.enable_irq(state), vfs.rom_ioctl(4, 0, 0, bytes(4))")[1] == 0
+    host.begin("vfs.rom_ioctl(4, 1, 32, bytes(16))")
+    simulator.wait_until(lambda each: each.silent)
+    assert simulator.flash[1].read(32, 16) == b"\xa5" * 16, "an interrupt came"
 
 
 def test_rt1060_hands_out_a_block_device(camera, connect):
