@@ -105,7 +105,7 @@ def test_all_that_is_said_of_an_image() -> None:
 def test_no_more_notes_than_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reader._MAX_NOTES == 1000
     monkeypatch.setattr(reader, "_MAX_NOTES", 2)
-    for count, more in ((2, ()), (3, (Note("more-notes", "", "and 1 more notes", 0),))):
+    for count, more in ((2, ()), (3, (Note("more-notes", "", "and 1 more note", 0),))):
         found = read_image(image(record(9, b"") * count))
         notes = [Note("unknown-kind", "", "a record of unknown kind 9", at) for at in (4, 6)]
         assert found.notes == (*notes, *more)
@@ -166,7 +166,7 @@ def test_the_end_of_a_long_path_is_shown() -> None:
         (image(b"\x05\x7f\x01a"),
          "a record of 127 bytes runs 125 bytes over the end of what holds it (offset 0x4)"),
         (image(named(5, b"a", b"\x02\x05abcd"), b"\0" * 3),
-         "the data of 'a' runs 1 bytes over its file (offset 0x8)"),
+         "the data of 'a' runs 1 byte over its file (offset 0x8)"),
         (image(named(5, b"a", record(3, b"\x02\x08"))),
          "the data of 'a', 2 bytes at 0xc, is beyond the image's end (offset 0xc)"),
         (image(named(5, b"\xff", record(2, b""))), r"a name is not UTF-8: b'\xff' (offset 0x7)"),

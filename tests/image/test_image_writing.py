@@ -191,8 +191,7 @@ def test_a_source_of_another_length(
             with pytest.raises(DataChanged) as caught:
                 written(FilePiece("a", size), open_source=source)
             assert caught.value.line == (
-                f"a changed while it was stored: {size} bytes expected, {found} found (a); try "
-                "again"
+                f"a changed while it was stored: {size:,} B expected, {found} found (a); try again"
             )
     finally:
         try:
@@ -315,7 +314,7 @@ def test_all_that_an_image_can_have_wrong(
         f"the image has {layout.size} bytes instead of {layout.size + 1}"
     )
     assert said({"a": None}) == f"a file that should not be there (a, offset {at:#x})"
-    assert said({"a": Extent(at, 9)}) == f"3000 bytes instead of 9 (a, offset {at:#x})"
+    assert said({"a": Extent(at, 9)}) == f"3,000 B instead of 9 B (a, offset {at:#x})"
     assert said({"a": Extent(99, 3000)}) == f"not at offset 0x63 (a, offset {at:#x})"
     assert said({"x": Extent(7, 1)}) == "the file is missing (x, offset 0x7)"
     assert said({}, "e", "d2") == "a directory is missing, or one too many is there (d2)"

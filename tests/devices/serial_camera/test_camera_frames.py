@@ -114,6 +114,13 @@ def test_firmware_that_knows_less(
     assert talk.events == ["start", (kind, *E0[1:]), W1, F2, *QUIT]
 
 
+def test_an_erase_that_answers_nothing_of_units(clock: Clock) -> None:
+    talk = Talk(clock, [b"k 0 0\n"])
+    with writer(talk) as made:
+        made.run([ERASE, WRITE])
+    assert (made.programmed, made.erase_answer) == (6, 0)
+
+
 def test_numbers_begin_again_after_65535(clock: Clock) -> None:
     talk = Talk(clock, [])
     with writer(talk) as made:

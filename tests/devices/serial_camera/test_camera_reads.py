@@ -208,3 +208,13 @@ def test_of_records_only_what_is_looked_at_is_sent(clock: Clock) -> None:
         "port, without a hub, and repeat the command"
     )
     assert talk.asked == [(32, 100), "newline"] * 5
+    talk = Talk(clock, window(chunk=4096))
+    with records_of(talk, talk.window, 2000) as buffer:  # type: ignore[arg-type]
+        assert buffer[5:15] == DATA[5:15]
+    assert talk.asked == [(5, 512), ("end", 0)]
+
+
+def test_a_window_is_the_partition_from_its_start() -> None:
+    assert Window("memory", 0, True, True, True) == Window(
+        "memory", 0, True, True, True, 4096, 0, False
+    )

@@ -185,6 +185,38 @@ def test_the_largest_output(clock: Clock) -> None:
     assert repl.run("code") == text.decode()
 
 
+def test_what_prints_slowly_and_without_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour of it is the most; a camera that falls silent is given up sooner."""
+    repl, camera = entered(clock)
+    pace = [5.0] * 400
+    read_some = camera.read_some
+    waited: list[float] = []
+
+    def drip(deadline: float) -> bytes:
+        heard = read_some(clock.now)
+        if not heard and pace:
+            waited.append(deadline - clock.now)
+            clock.now += pace.pop()
+            return b"."
+        return heard or read_some(deadline)
+
+    camera.answer = lambda data: b"\x04" if data == b"\x04" else polite(data)
+    monkeypatch.setattr(camera, "read_some", drip)
+    repl.start("code")
+    clock.now = 1000.0
+    with pytest.raises(DeviceAnswer) as caught:
+        repl.finish(8.0)
+    assert clock.now == 2805.0
+    assert caught.value.detail == f"it sent: {b'.' * 200!r}"
+    assert waited[:359] == [8.0] * 359
+    assert waited[359:] == [5.0, 0.0], "no longer than all may take"
+    repl, camera = entered(clock, saying((b"\x04", b"\x04" + b"x" * 300)))
+    with pytest.raises(DeviceLost) as lost:
+        repl.run("code", 8.0)
+    assert lost.value.what == "the camera does not answer for 8 s"
+    assert lost.value.detail == f"last bytes: {b'x' * 200!r}"
+
+
 def test_paste_that_the_camera_ends_is_acknowledged(clock: Clock) -> None:
     answers = {PASTE: b"R\x01\x02\x00", b"co": b"\x04"}
     repl, camera = entered(clock, lambda data: answers.get(data, polite(data)))
