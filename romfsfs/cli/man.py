@@ -29,7 +29,7 @@ def _chapters(command: click.Command, context: click.Context) -> Iterator[tuple[
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
-            if inner is not None and not inner.hidden:
+            if inner is not None:
                 below = click.Context(inner, info_name=name, parent=context)
                 yield from _chapters(inner, below)
 

@@ -130,8 +130,6 @@ def recover(
                     session, opened, rollback=rollback, mounted=found.mounted, progress=progress
                 )
         except RomfsError as error:
-            if len(pending) == 1:
-                raise
             output.error(error)
             worst = max(worst, error.exit_code)
             continue

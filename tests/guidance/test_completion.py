@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import BashComplete, CompletionItem
 
 from romfsfs.boards import boards
-from romfsfs.cli import main, values
+from romfsfs.cli import completion, main, values
 from romfsfs.cli.app import COMMANDS, romfsfs
 from romfsfs.cli.completion import answer
 from romfsfs.devices.discovery import CameraPort
@@ -331,3 +332,22 @@ def test_models_are_offered_by_path_and_by_a_name_of_one_alone(
         context.params = {"board": board}
         found = values.models(context, click.Argument(["a"]), word)
         assert [item.value for item in found] == wanted, word
+
+
+@pytest.mark.parametrize(
+    ("args", "word", "whole", "shown"),
+    [
+        (["ls"], "x", (["ls"], "x"), "dfu:N6"), ([], "", ([], ""), "dfu:N6"),
+        (["ls", "dfu", ":"], "N", (["ls"], "dfu:N"), "N6"),
+        (["ls", "dfu"], ":", (["ls"], "dfu:"), "N6"),
+        (["ls"], "dfu:N", (["ls"], "dfu:N"), "dfu:N6"), (["ls"], "d:N", (["ls"], "d:N"), "dfu:N6"),
+    ],
+)  # fmt: skip
+def test_bash_has_the_words_before_a_colon_already(
+    monkeypatch: pytest.MonkeyPatch, args: list[str], word: str, whole: object, shown: str
+) -> None:
+    """Which are words of their own to it, but not in quotes."""
+    monkeypatch.setattr(BashComplete, "get_completion_args", lambda self: (args, word))
+    asked = completion._Bash(romfsfs, {}, "romfsfs", "X")
+    assert asked.get_completion_args() == whole
+    assert asked.format_completion(CompletionItem("dfu:N6")) == f"plain,{shown}"
