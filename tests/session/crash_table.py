@@ -49,7 +49,8 @@ KINDS = {
     "adopt": ("adopt", False), "resume": ("resume", False), "revert": ("revert", False),
     "discard": ("discard", False), "commit to a camera": ("commit", True),
     "undo on a camera": ("undo", True), "push": ("push", True), "reset": ("reset", True),
-    "push over edits": ("push", True), "first read of a camera": ("open", True),
+    "push over edits": ("push", True), "push over another's image": ("push", True),
+    "first read of a camera": ("open", True),
     "a camera changed elsewhere": ("adopt", True), "undo to no file": ("undo", False),
     "undo to a blank camera": ("undo", True), "undo of a deletion": ("undo", False),
 }  # fmt: skip
@@ -112,6 +113,8 @@ class Scene:
             self.desk.image.unlink()
         if self.operation == "adopt":
             self.desk.write("lib/b.bin~", b"never packed")
+            self.put(ELSEWHERE)
+        if "another's" in self.kind:
             self.put(ELSEWHERE)
         if self.edited:
             self.edit()
@@ -176,6 +179,14 @@ class Scene:
 
         steps.on_step = reached
         self.do(self.operation)
+
+    def unknown(self) -> list[str]:
+        """The steps of the operation that are not in the table, in their order there."""
+        passed: list[str] = []
+        steps.on_step = passed.append
+        self.do(self.operation)
+        table = iter(steps.KINDS[self.operation])
+        return [step for step in passed if step not in table]
 
     # -- what must hold
 
@@ -310,6 +321,11 @@ def tried(kind: str, every: int, first: int) -> dict[str, Any]:
     table = list(itertools.product(steps.KINDS[operation], HURTS, after))
     found: dict[str, str] = {}
     hurt = 0
+    shutil.copytree(template, place)
+    _, unknown = forked(lambda: Scene(place, kind).unknown())
+    if unknown != []:
+        found["not in the table"] = str(unknown)
+    shutil.rmtree(place)
     for step, how, then in table[first - 1 :: every]:
         shutil.copytree(template, place)
         was_hurt, wrong = one(Scene(place, kind), step, how, then)
