@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, UsageError
 from romfsfs.system import beside, clock, copying, errors, files, mount_table, private, programs
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.runner import (
@@ -725,6 +725,10 @@ def test_which_of_the_names_in_an_error_is_shown(places: Path) -> None:
     assert errors.os_error(OSError()).line == "input or output failed"
     with pytest.raises(RomfsError, match=r"^file exists \(x\)$"), errors.worded():
         raise FileExistsError(errno.EEXIST, "File exists", "x")
+    with pytest.raises(UsageError, match=r"^a name has a zero byte"), errors.worded():
+        os.stat("a\0b")
+    with pytest.raises(ValueError, match="invalid literal"), errors.worded():
+        int("a")
 
 
 def test_a_current_folder_that_is_gone(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:

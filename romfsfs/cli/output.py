@@ -152,11 +152,10 @@ def write(data: str | bytes) -> None:
 
 
 def write_all(file: BinaryIO) -> None:
-    """An open file to standard output, from its start, until it has arrived."""
+    """An open file to standard output, from its start; `finish` sees to what arrives."""
     file.seek(0)
     with named(STANDARD_OUTPUT):
         shutil.copyfileobj(file, sys.stdout.buffer, CHUNK)
-    flush()
 
 
 def flush() -> None:

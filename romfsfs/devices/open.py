@@ -51,6 +51,8 @@ def open_device(
     line that says how to get there. accept: see `SerialCamera.open`; nobody else asks.
     UsageError for what cannot be meant; DeviceAbsent, DeviceBusy and so on for what is not there.
     """
+    if "\0" in source:  # of several, it must not end the others
+        raise UsageError("a name has a zero byte", where=source)
     if source.startswith("dfu:"):
         if slot == "B":
             raise UsageError(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from romfsfs.errors import RomfsError, shell_word
+from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.system.files import TEMPORARY, cache_dir, state_dir
 
 _NEXT_STEPS = {
@@ -97,8 +97,13 @@ def _ours(path: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def worded() -> Iterator[None]:
-    """Errors of the system leave the block as RomfsError, which says what to do."""
+    """Errors of the system leave the block as RomfsError, which says what to do. So does what
+    Python says of a name that no system function takes."""
     try:
         yield
     except OSError as error:
         raise os_error(error) from error
+    except ValueError as error:
+        if "embedded null" not in str(error):
+            raise
+        raise UsageError("a name has a zero byte, which no file can have") from error

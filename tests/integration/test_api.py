@@ -112,6 +112,38 @@ def test_who_is_refused_changes_nothing(tmp_path: Path) -> None:
     assert [session.info.source for session in sessions()] == [str(image)]
 
 
+ZERO = "a\0b"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: romfsfs.open(ZERO), lambda: romfsfs.find(ZERO), lambda: romfsfs.unmount(ZERO),
+        lambda: romfsfs.mount("a.img", ZERO),
+        lambda: romfsfs.build(ZERO, "b.img"), lambda: romfsfs.build("tree", ZERO),
+        lambda: romfsfs.build_many("tree", f"{ZERO}/{{board}}", ["OPENMV4", "OPENMV_N6"]),
+        lambda: romfsfs.push(ZERO, ["b.img"]),
+    ],
+)  # fmt: skip
+def test_a_name_with_a_zero_byte_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(UsageError, match="a name has a zero byte"):
+        call()
+
+
+def test_a_camera_with_a_zero_byte_in_its_name_ends_no_other(tmp_path: Path) -> None:
+    image, other = tmp_path / "a.img", tmp_path / "b.img"
+    (tmp_path / "tree").mkdir()
+    for path in (image, other):
+        romfsfs.build(tmp_path / "tree", path)
+    outcomes = romfsfs.push(image, [str(other), ZERO])
+    assert outcomes.pop(str(other)) is None
+    assert isinstance(outcomes.pop(ZERO), UsageError)
+
+
 def test_a_push_to_a_camera_that_is_open_changes_nothing(
     camera: Callable[..., Simulator], product: Path, tmp_path: Path
 ) -> None:
