@@ -168,10 +168,10 @@ class CapacityError(ImageError):
         self.capacity = capacity
 
 
-def too_large(size: int, capacity: int, where: str) -> CapacityError:
+def too_large(size: int, capacity: int, where: str, next_step: str = "") -> CapacityError:
     """For an image that does not fit."""
     what = f"the image is {size - capacity:,} B too large, there is room for {capacity:,} B"
-    return CapacityError(what, size=size, capacity=capacity, where=where)
+    return CapacityError(what, size=size, capacity=capacity, where=where, next_step=next_step)
 
 
 class PlanError(ImageError):

@@ -35,6 +35,7 @@ from romfsfs.errors import (
     count_text,
     printable,
     shell_word,
+    too_large,
 )
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.fs.daemon import mount as mount_fuse
@@ -146,8 +147,8 @@ def _worth_knowing(session: Session, directory: str, resumed: Status | None) -> 
         yield (f"no board chosen: scripts become portable bytecode{limit}; "
                "romfsfs boards lists what --board takes")  # fmt: skip
     if capacity is not None and session.base.image_size > capacity:
-        yield (f"the image is too large, {info.board} has room for {capacity:,} B: "
-               f"romfsfs status {shell_word(directory)}")  # fmt: skip
+        what = too_large(session.base.image_size, capacity, "").what
+        yield f"{what}: romfsfs status {shell_word(directory)}"
     if info.board:
         held = session.held()
         problems = admit_files(held.extents.items(), held.fd, session.settings.target)

@@ -20,7 +20,7 @@ import os
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from romfsfs.errors import CapacityError, ImageFormatError
+from romfsfs.errors import ImageFormatError, too_large
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size
 from romfsfs.image.slots import Slot
@@ -248,11 +248,8 @@ def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:
     if size > length:
         raise ImageFormatError("the header declares more than there is", 0)
     if size > capacity:
-        raise CapacityError(
-            f"the image has {size} bytes, the partition takes {capacity}",
-            size=size, capacity=capacity, where=name,
-            next_step="remove files, or build the image for another partition",
-        )  # fmt: skip
+        next_step = "remove files, or build the image for another partition"
+        raise too_large(size, capacity, name, next_step)
     return size
 
 

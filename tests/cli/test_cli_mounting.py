@@ -19,10 +19,13 @@ from cli_mounts import Ran
 
 from romfsfs.cli import mounting
 from romfsfs.convert import Options
+from romfsfs.convert.types import Diagnostic
 from romfsfs.errors import DeviceLost, RomfsError, SessionBusy
 from romfsfs.fs.daemon import MountOptions
 from romfsfs.session.mounting import MountRequest
 from romfsfs.session.plan.problems import ERROR, WARNING, Problem
+from romfsfs.session.plan.shadow import Change, ShadowEntry
+from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.commit import CommitOptions
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.session import Session
@@ -33,8 +36,13 @@ Run = Callable[..., Ran]
 
 
 def status(*changes: str, clean: bool = False) -> Any:
-    entries = [SimpleNamespace(change=SimpleNamespace(value=change)) for change in changes]
-    return SimpleNamespace(clean=clean, entries=entries)
+    """changes: with `stale` before it, of what is only made anew for another target."""
+    stale = (Diagnostic("info", "stale", ""),)
+    entries = [
+        ShadowEntry("a", Change(change.split()[-1]), diagnostics=stale if " " in change else ())
+        for change in changes
+    ]
+    return Status(Any, Any, tuple(entries), (), 0, None, clean)
 
 
 class World:
@@ -193,6 +201,9 @@ def test_an_unmount_that_commits(
     [
         (status("added"), True, False, None, f"1 change kept{KEPT}"),
         (status("ignored"), True, False, None, f"not committed so far{KEPT}"),
+        (status("added", "stale modified"), True, False, None, f"1 change kept{KEPT}"),
+        (status("stale modified"), True, False, None,
+         f"it has no edits, but a commit makes 1 file anew{KEPT}"),
         (status(clean=True), True, False, None,
          "no edits are left; files that are not stored (.git, backups, sources) are kept for the "
          "next mount\n"),
@@ -455,24 +466,24 @@ def test_what_a_mount_is_asked_for(
 @pytest.mark.parametrize(
     ("board", "size", "capacity", "of_device", "notes", "problems", "resumed", "said"),
     [
-        (None, 5, None, None, [], [], False,
+        (None, 5, None, None, [], [], None,
          ["no board chosen: scripts become portable bytecode, the size is not limited; romfsfs "
           "boards lists what --board takes"]),
-        (None, 5, 4, 4, [], [], False,
+        (None, 5, 4, 4, [], [], None,
          ["no board chosen: scripts become portable bytecode; romfsfs boards lists what --board "
-          "takes", "the image is too large, None has room for 4 B: romfsfs status 'a b'"]),
-        (None, 5, None, 4, ["note"], [ERROR], True,
+          "takes", "the image is 1 B too large, there is room for 4 B: romfsfs status 'a b'"]),
+        (None, 5, None, 4, ["note"], [ERROR], status("added"),
          ["note", "it has edits that are not committed: romfsfs status 'a b'"]),
-        ("N6", 4, 4, 4, [], [WARNING], False, []),
-        ("N6", 5, 4, 4, ["note"], [ERROR, WARNING, ERROR], True,
-         ["note", "the image is too large, N6 has room for 4 B: romfsfs status 'a b'",
+        ("N6", 4, 4, 4, [], [WARNING], None, []),
+        ("N6", 5, 4, 4, ["note"], [ERROR, WARNING, ERROR], status("stale modified"),
+         ["note", "the image is 1 B too large, there is room for 4 B: romfsfs status 'a b'",
           "2 files in the image cannot work on N6: romfsfs status 'a b'",
-          "it has edits that are not committed: romfsfs status 'a b'"]),
+          "it has no edits, but a commit makes 1 file anew: romfsfs status 'a b'"]),
     ],
 )  # fmt: skip
 def test_what_is_worth_knowing(
     monkeypatch: pytest.MonkeyPatch, board: str | None, size: int, capacity: int | None,
-    of_device: int | None, notes: list[str], problems: list[Any], resumed: bool, said: list[str],
+    of_device: int | None, notes: list[str], problems: list[Any], resumed: Any, said: list[str],
 ) -> None:  # fmt: skip
     def admit(files: object, fd: int, target: str) -> list[Problem]:
         assert (files, fd, target) == ({"a": 1}.items(), 9, "target")

@@ -264,7 +264,7 @@ def test_how_much_of_an_image_is_written() -> None:
         size_to_write(io.BytesIO(IMAGE), size - 1, "name")
     assert (caught.value.size, caught.value.capacity) == (size, size - 1)
     assert caught.value.line == (
-        f"the image has {size} bytes, the partition takes {size - 1} (name); remove files, or "
+        f"the image is 1 B too large, there is room for {size - 1:,} B (name); remove files, or "
         "build the image for another partition"
     )
 

@@ -349,7 +349,7 @@ def test_a_slot_is_only_written_by_who_gives_it_up(
     )
     assert said(CameraTarget(camera), 10) == f"{refused}, or add --slot {mine} --force"
     assert said(target, 101) == (
-        f"the image has 101 bytes, slot {mine} takes 100 (test camera); "
+        f"the image is 1 B too large, there is room for 100 B (test camera, slot {mine}); "
         "nothing was written; remove files"
     )
     camera.room = 0
@@ -364,7 +364,7 @@ def test_a_blank_image_needs_a_header_s_room(tmp_path: Path) -> None:
     camera = Slotted(tmp_path / "flash")
     camera.room = 15
     (tmp_path / "none.img").write_bytes(b"")
-    with pytest.raises(RomfsError, match="the image has 16 bytes, slot A takes 15"):
+    with pytest.raises(RomfsError, match="1 B too large, there is room for 15 B"):
         CameraTarget(camera, "A").write(tmp_path / "none.img", None, Held("", 0))
 
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from romfsfs.devices.base import HEADER_SIZE, Device, WriteReport
 from romfsfs.devices.file import FileDevice, Stamp
 from romfsfs.errors import (
-    CapacityError,
     DeviceAbsent,
     DeviceBusy,
     ImageFormatError,
@@ -26,6 +25,7 @@ from romfsfs.errors import (
     SessionBusy,
     TargetChanged,
     shell_word,
+    too_large,
 )
 from romfsfs.image.model import Image
 from romfsfs.image.reader import image_size
@@ -282,11 +282,8 @@ class CameraTarget(Target):
                 + ("it" if only else "both"),
             )
         if size > room:
-            raise CapacityError(
-                f"the image has {size:,} bytes, slot {mine} takes {room:,}",
-                size=size, capacity=room, where=name,
-                next_step="nothing was written; remove files",
-            )  # fmt: skip
+            next_step = "nothing was written; remove files"
+            raise too_large(size, room, f"{name}, slot {mine}", next_step)
 
     def unchanged_since(self, base: BaseImage) -> bool:
         held = base.base
