@@ -524,7 +524,7 @@ def test_what_a_push_is_asked_for(
         ({"clean": False, "size": 5000}, ["a\\nb: would write an image of 5,000 B (dry run)"]),
         ({"clean": False, "size": 5, "blocks": 0, "recovered": "rolled back"},
          ["a\\nb: interrupted before, now rolled back",
-          "a\\nb: would write an image of 5 B, 0 erase blocks differ (dry run)"]),
+          "a\\nb: would write an image of 5 B, which differs in 0 erase blocks (dry run)"]),
         ({"clean": False, "size": 5, "write": WriteReport(9, 2, 1, False, notes=("n",))}, [
             "a\\nb: wrote 5 of 5 B, 2 erase blocks, 1.00 s, NOT verified; n"
         ]),

@@ -440,8 +440,8 @@ def test_what_a_converter_makes_and_says(tmp_path):
         "Haar cascades; use one of OpenCV's haarcascade_*.xml",
     ),))  # fmt: skip
     tilted = Diagnostic(
-        "warning", "cascade-tilted", "1 of its 3 features are tilted, the camera treats them as "
-        "upright and detects worse; try it, or use a cascade without them",
+        "warning", "cascade-tilted", "tilted features, 1 of 3, which the camera treats as upright: "
+        "it detects worse; try it, or use a cascade without them",
     )  # fmt: skip
     result = tmp_path / "result.cascade"
     assert made(OLD.ljust(largest)) == (Product(result, (tilted,)), BINARY)
