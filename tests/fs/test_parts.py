@@ -134,6 +134,7 @@ def test_which_operations_libfuse_2_is_told_of(
     [
         (FileNotFoundError(errno.ENOENT, "x"), errno.ENOENT, []),
         (AskAgain(), errno.ESTALE, []), (OSError(errno.ENOSPC, "full"), errno.ENOSPC, []),
+        (PermissionError(errno.EPERM, "x"), errno.EPERM, []),
         *((OSError(each, "x"), each, [f"read(7, <3 bytes>, handle 5) failed: [Errno {each}] x"])
           for each in (errno.EIO, errno.EBADF, errno.EFAULT, errno.EMFILE, errno.ENFILE,
                        errno.ENOMEM, errno.ESTALE)),

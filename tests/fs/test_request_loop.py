@@ -48,6 +48,15 @@ def test_what_takes_a_name_away_is_let_in_one_at_a_time() -> None:
     assert (alone, worker.begun, worker.busy) == ([10, 11, 12, 13, 45], 63, False)
 
 
+def test_a_new_thread_has_a_place_and_nothing_to_do() -> None:
+    loop: Any = SimpleNamespace(
+        call=SimpleNamespace(bufsize=lambda channel: channel + 1), channel=7
+    )
+    worker = request_loop._Worker(loop)
+    assert (worker.name, worker.daemon, worker._loop, worker._size) == ("requests", True, loop, 8)
+    assert (worker.has_place, worker.begun, worker.busy, worker.has_left) == (True, 0, False, False)
+
+
 @pytest.mark.parametrize("asleep", [True, False])
 def test_a_request_wakes_who_sleeps_and_a_place_that_is_gone_ends_it(asleep: bool) -> None:
     rung: list[bool] = []

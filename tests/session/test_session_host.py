@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from session_desk import Desk
 from romfsfs.convert import Cancelled, Conversion, Converters, FileOptions, Options, Rule
 from romfsfs.devices.base import Device
 from romfsfs.errors import ConversionError, RomfsError, UsageError
-from romfsfs.session import session
+from romfsfs.session import service, session
 from romfsfs.session.keep.recall import Recall
 from romfsfs.session.service import SessionHost
 from romfsfs.session.tree.digests import SPARE
@@ -455,6 +456,22 @@ def test_what_is_converted_when_it_changes(
     host.changed(path)
     assert asked == submitted
     assert (host._generation, host._touched) == (before + 1, {path})
+
+
+def test_what_cannot_be_looked_at_is_no_folder(
+    host: SessionHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder closed since, or on a failing disk: whoever changed it must not fail by that."""
+    asked: list[str] = []
+    monkeypatch.setattr(host._pool, "submit", asked.append)
+
+    def fails(fd: int, path: str) -> str:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(service, "kind_at", fails)
+    for path in ("lib", "new.py"):
+        host.changed(path)
+    assert asked == ["new.py"]
 
 
 def test_what_a_folder_brings(

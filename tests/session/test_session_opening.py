@@ -6,6 +6,8 @@ import os
 import stat
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from session_desk import Desk, Flash, image_of, tree_of
@@ -21,15 +23,18 @@ from romfsfs.errors import (
     UsageError,
 )
 from romfsfs.image.writer import encode
+from romfsfs.session import opening
 from romfsfs.session.keep import history, locks, settling
 from romfsfs.session.keep.folder import find_mounted, make_folder
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import enter
+from romfsfs.session.rebase import read
 from romfsfs.session.rebase.commit import commit_to
 from romfsfs.session.rebase.read import OpenOptions, make_ready
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
+from romfsfs.system.files import digest_fd
 
 
 def test_a_first_mount_shows_what_the_image_holds(desk: Desk) -> None:
@@ -461,3 +466,47 @@ class TestMadeForAnotherTarget:
         assert capsys.readouterr().out.startswith(f"{desk.image}: clean\n")
         assert desk.commit().clean is False
         assert desk.stored()["app.py"] == b"x = 1\n"
+
+
+def test_each_mount_drops_what_was_abandoned(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is none the worse for a session that cannot be dropped."""
+    asked: list[str] = []
+    failure: list[Exception] = [OSError("no"), RomfsError("no"), ZeroDivisionError()]
+
+    def drop() -> list[str]:
+        asked.append("drop")
+        raise failure[len(asked) - 1]
+
+    monkeypatch.setattr(opening, "drop_abandoned", drop)
+    for _ in range(2):
+        session, lock, resumed = enter(desk.device, desk.source, OpenOptions())
+        lock.release()
+        assert (session.work.exists(), resumed) == (True, None)
+        leave_work(session)
+    before = session.folder.info.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        enter(desk.device, desk.source, OpenOptions(board="OPENMV4P"))
+    assert asked == ["drop"] * 3
+    assert session.folder.info.read_bytes() == before
+    assert session.folder.mounted_at() is None
+
+
+@pytest.mark.parametrize(
+    ("image_size", "fresh", "digest", "same", "holds"),
+    [
+        (9, False, "", True, True), (0, False, "", True, False), (9, True, "", True, False),
+        (9, False, "other", True, False), (9, False, "", False, False),
+    ],
+)  # fmt: skip
+def test_what_a_target_need_not_be_read_for(
+    tmp_path: Path, image_size: int, fresh: bool, digest: str, same: bool, holds: bool
+) -> None:
+    (tmp_path / "image").write_bytes(b"image")
+    with (tmp_path / "image").open("rb") as file:
+        base = SimpleNamespace(
+            image_size=image_size, fresh=fresh, digest=digest or digest_fd(file.fileno())
+        )
+        held = SimpleNamespace(base=base, fd=file.fileno())
+        session: Any = SimpleNamespace(held=lambda: held)
+        target: Any = SimpleNamespace(unchanged_since=lambda given: given is held and same)
+        assert read._still_holds_base(session, target) is holds

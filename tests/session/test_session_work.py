@@ -11,6 +11,7 @@ import os
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,8 +25,9 @@ from romfsfs.image.layout import TreeEntry, canonical
 from romfsfs.image.model import Image
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
-from romfsfs.image.writer import LARGE, Data, encode
+from romfsfs.image.writer import LARGE, Data, DataChanged, encode
 from romfsfs.session.build import build
+from romfsfs.session.rebase import encoding
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.encoding import TreeChanged
 from romfsfs.system.copying import difference
@@ -318,3 +320,22 @@ def test_where_two_files_differ(tmp_path: Path) -> None:
                 assert difference(other.fileno(), 0, one.fileno(), 7, MIB) == found[-1]
         assert difference(one.fileno(), 7, one.fileno(), 7, MIB + 1) == MIB  # neither has it
     assert found == [None, MIB * 3 // 4, MIB * 3 // 4]
+
+
+def test_a_source_of_another_length_is_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said as it was found; what was written so far is not even looked at."""
+
+    def write(*_: object) -> None:
+        raise DataChanged("it became shorter", where="a.txt")
+
+    monkeypatch.setattr(encoding, "write_image", write)
+    monkeypatch.setattr(encoding, "check_image", lambda *_: pytest.fail("it was looked at"))
+    sources: Any = SimpleNamespace(digests=dict, open=None, base_fd=-1)
+    layout: Any = SimpleNamespace(size=0)
+    plan: Any = None
+    for hashed in (True, False):
+        with (tmp_path / "image").open("w+b") as file, pytest.raises(TreeChanged) as caught:
+            encoding.encode_plan(plan, layout, sources, file, hashed=hashed)
+        assert caught.value.line == "it became shorter (a.txt); try again when it is saved"
