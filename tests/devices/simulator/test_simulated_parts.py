@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+import os
+import select
+import termios
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from romfsfs.errors import UsageError
 from romfsfs.simulator import TO_CAMERA, TO_HOST, preset, preset_names
 from romfsfs.simulator.config import PartitionConfig, SimulatorConfig
 from romfsfs.simulator.executor import (
@@ -22,7 +29,7 @@ from romfsfs.simulator.executor import (
 )
 from romfsfs.simulator.faults import CameraStopped, Faults, Statistics
 from romfsfs.simulator.flash import Flash, Partition
-from romfsfs.simulator.link import PIECE, Line
+from romfsfs.simulator.link import IDE_BAUD_RATE, PIECE, Line, Port
 from romfsfs.simulator.repl import Repl
 
 KIB = 1024
@@ -451,3 +458,177 @@ def test_the_bytecode_and_the_partitions_of_each_board() -> None:
         "ARDUINO_GIGA": (double, [(4 * mib, *nor)]),
         "ARDUINO_NICLA_VISION": (double, [(4 * mib, *nor)]),
     }
+
+
+def call(flash: Flash, command: int, index: int, *arguments: int, data: bytes = b"") -> int:
+    """The answer to one call, however long it takes."""
+    work = flash.ioctl(command, index, arguments, data)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return int(end.value)
+
+
+@pytest.fixture
+def flashes() -> Iterator[Any]:
+    """`flashes(board, **changes)`: its flash; closed at the end."""
+    before = len(os.listdir("/dev/fd"))
+    made: list[Flash] = []
+
+    def make(board: str, backing: Path | None = None, **changes: Any) -> Flash:
+        statistics = Statistics()
+        made.append(Flash(preset(board, **changes), Faults(statistics), statistics, backing))
+        return made[-1]
+
+    yield make
+    for flash in made:
+        flash.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_block_device_erases_and_programs_by_blocks(flashes: Any) -> None:
+    flash = flashes("OPENMV_RT1060", images={0: bytes(16384)})
+    answers = [call(flash, *asked) for asked in ((3, 0, 1), (4, 0, 0), (6, 0), (5, 0))]
+    assert answers == [-22] * 4
+    assert call(flash, 103, 0, 4096) == 0
+    assert flash[0].read(4095, 4098) == b"\0" + b"\xff" * 4096 + b"\0"
+    assert call(flash, 104, 0, 8192, data=b"a" * 256) == 0
+    assert flash[0].read(8191, 4098) == b"\xff" + b"a" * 256 + b"\xff" * 3840 + b"\0"
+    assert call(flash, 104, 0, 4096, 256, data=b"b" * 256) == 0
+    assert flash[0].read(4096, 768) == b"\xff" * 256 + b"b" * 256 + b"\xff" * 256
+    size = flash[0].config.size
+    assert [call(flash, 103, 0, size), call(flash, 104, 0, size, data=b"a")] == [-22, -22]
+    flash._faults.fail_ioctl(answer=1, command=103)
+    assert call(flash, 103, 0, 0) == 1
+
+
+def test_firmware_that_only_reads_or_knows_no_range(flashes: Any) -> None:
+    reads = flashes("OPENMV4P", writable=False)
+    assert [call(reads, *asked) for asked in ((3, 0, 1), (4, 0, 0), (6, 0))] == [-22] * 3
+    older = flashes("OPENMV4P", erase_by_range=False, images={0: bytes(12288)})
+    assert [call(older, 6, 0), call(older, 3, 0, 8192, 4096)] == [-22, 4]
+    assert older[0].read(0, 12288) == b"\xff" * 8192 + bytes(4096)
+
+
+def test_a_partition_that_is_kept_in_a_file(flashes: Any, tmp_path: Path) -> None:
+    backing = tmp_path / "flash"
+    backing.write_bytes(b"kept")
+    old = os.umask(0)
+    try:
+        flash = flashes("OPENMV_AE3", backing, images={1: b"image"})
+    finally:
+        os.umask(old)
+    second = tmp_path / "flash.1"
+    assert second.stat().st_mode & 0o777 == 0o644
+    assert backing.read_bytes() == flash[0].content == b"kept".ljust(24 << 20, b"\xff")
+    assert second.read_bytes() == b"image".ljust(1 << 20, b"\0")
+    assert call(flash, 4, 0, 4096, data=b"new") == 0
+    with backing.open("rb") as file:
+        file.seek(4094)
+        assert file.read(8) == b"\xff\xffnew\xff\xff\xff"
+
+
+def test_the_part_that_hangs_a_camera_has_pages_of_its_own(flashes: Any) -> None:
+    part = flashes("OPENMV4P")[0]
+    tail, page = part.config.wedge_tail, mmap.ALLOCATIONGRANULARITY
+    assert (tail, (part.lead + part.config.size - tail) % page, part.lead < page) == (512, 0, True)
+    assert (part.span % page, part.span - part.lead - part.config.size < page) == (0, True)
+    assert os.fstat(part.fd).st_size == part.span
+
+
+def test_the_folders_of_a_camera(flashes: Any) -> None:
+    flash = flashes(
+        "OPENMV4", boot_script="b", main_script="m", flash_files={"main.py": b"own", "x": b"\xff"},
+        sd_files={"y": b""},
+    )  # fmt: skip
+    found = [(volume.folder, volume.settings) for volume in flash.volumes]
+    sizes = [os.fstat(volume.file.fileno()).st_size for volume in flash.volumes]
+    fds = [volume.file.fileno() for volume in flash.volumes]
+    assert sizes == [256 << 10] * 2
+    assert found == [
+        ("/flash", {"fd": fds[0], "size": 256 << 10,
+                    "files": {"boot.py": "b", "main.py": "own", "x": "\xff"}}),
+        ("/sdcard", {"fd": fds[1], "size": 256 << 10, "files": {"y": ""}}),
+    ]  # fmt: skip
+    assert [volume.folder for volume in flashes("OPENMV4").volumes] == ["/flash"]
+
+
+def test_what_a_camera_is_unless_something_else_is_said() -> None:
+    part = PartitionConfig(8192)
+    assert asdict(part) == {
+        "size": 8192, "erase_size": 4096, "kind": "nor", "word": 1, "whole_words": False,
+        "cached": False, "min_write": 4, "access": "memory", "wedge_tail": 0,
+    }  # fmt: skip
+    made = asdict(SimulatorConfig("B", "M", "A", (part,)))
+    assert made.pop("partitions") == (asdict(part),)
+    assert made.pop("unique_id").hex() == "330034001951393337303732"
+    assert made == {
+        "board": "B", "machine": "M", "arch_string": "A", "board_type": "", "platform": "stm32",
+        "mpy": 6 + 3 * 256 + 8 * 1024, "release": "1.25.0", "heap_size": 4 << 20,
+        "erase_by_range": True, "writable": True, "stdio_buffer": True, "missing": (),
+        "flash_files": {}, "sd_files": None, "boot_script": "", "main_script": "",
+        "erase_seconds": 0.0, "program_seconds": 0.0, "rate": None, "latency": 0.0,
+        "usb": "tinyusb", "runs_rom": False, "byte_seconds": 0.0, "rx_buffer": 512,
+        "reset_seconds": 0.3, "images": {},
+    }  # fmt: skip
+    with pytest.raises(UsageError) as caught:
+        preset("openmv9")
+    assert caught.value.line == (
+        f"no board openmv9 is simulated; one of {', '.join(preset_names())}"
+    )
+
+
+def test_a_port_is_plugged_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = len(os.listdir("/dev/fd"))
+    port, link = Port("cam"), tmp_path / "cam"
+    assert (port.link, port.is_open) == (str(link), False)
+    port.close()
+    link.symlink_to("of last time")
+    port.open()
+    assert port.is_open
+    assert os.listdir(tmp_path) == ["cam"]
+    host = os.open(link, os.O_RDWR | os.O_NOCTTY)
+    assert os.ttyname(host) == os.readlink(link)
+    assert port.read() == b""
+    os.write(host, b"\x03\r\n\x04")
+    assert select.select([port.fd], [], [], 60)[0]
+    assert port.read() == b"\x03\r\n\x04", "as it is typed"
+    assert port.write(b"a\nb") == 3
+    assert os.read(host, 9) == b"a\nb"
+    assert not port.speaks_ide_protocol
+    if IDE_BAUD_RATE >= 0:
+        modes = termios.tcgetattr(host)
+        modes[4] = modes[5] = IDE_BAUD_RATE
+        termios.tcsetattr(host, termios.TCSANOW, modes)
+        assert port.speaks_ide_protocol
+    while port.write(bytes(65536)):
+        pass
+    os.close(host)
+    for number in (errno.EIO, errno.EBADF):
+
+        def read(fd: int, size: int, number: int = number) -> bytes:
+            raise OSError(number, "no")
+
+        with monkeypatch.context() as once:
+            once.setattr(os, "read", read)
+            if number == errno.EIO:
+                assert port.read() == b"", "nobody has it open"
+            else:
+                with pytest.raises(OSError, match="no"):
+                    port.read()
+    link.unlink()
+    port.close()
+    port.close()
+    assert (port.is_open, len(os.listdir("/dev/fd"))) == (False, before)
+    port.open()
+    port.close()
+    assert os.listdir(tmp_path) == []
+    link.write_bytes(b"mine")
+    with pytest.raises(UsageError) as caught:
+        port.open()
+    assert caught.value.line == f"the port's link would replace a file ({link})"
+    with pytest.raises(FileNotFoundError):
+        Port(tmp_path / "none" / "cam").open()
+    assert len(os.listdir("/dev/fd")) == before
