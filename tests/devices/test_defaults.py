@@ -12,7 +12,8 @@ import pytest
 
 from romfsfs.boards import get_board
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.ide.defaults import find_defaults
+from romfsfs.ide.archive import Fetching, local_zip
+from romfsfs.ide.defaults import _in_zip, _matching, find_defaults
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
 
@@ -180,3 +181,33 @@ def test_where_in_a_folder_images_are(tmp_path: Path) -> None:
     ]
     itself = find_defaults(N6, 0, root / "firmware" / "OPENMV_N6")
     assert [image.read() for image in itself] == [IMAGE]
+
+
+@pytest.mark.parametrize(
+    ("name", "flat", "fits"),
+    [
+        ("OPENMV_N6/romfs0.img", False, True), ("OPENMV_N6/romfs0.img", True, True),
+        ("a/openmv-n6/ROMFS0.IMG", False, True), ("OPENMV_N6\\romfs0.img", False, True),
+        ("romfs0.img", True, True), ("romfs0.img", False, False), ("romfs1.img", True, False),
+        ("OPENMV_N6/romfs1.img", False, False), ("OPENMV_N6/romfs00.img", False, True),
+        ("OPENMV_N6/romfs0.img/x", False, False), ("OPENMV_N6/deep/romfs0.img", False, False),
+        ("OPENMV_N6/romfs.img", False, False), ("", True, False), (".", True, False),
+    ],
+)  # fmt: skip
+def test_which_names_are_of_a_board(name: str, flat: bool, fits: bool) -> None:
+    assert list(_matching([name], N6, 0, flat=flat)) == [name] * fits
+
+
+def test_an_image_beside_the_folders_of_a_zip_is_of_no_board(tmp_path: Path) -> None:
+    zipped = local_zip(release(tmp_path / "all.zip", romfs0=IMAGE, OPENMV_N6__romfs0=IMAGE))
+    (found,) = _in_zip(zipped, N6, 0, (1, 2, 3))
+    place = f"{tmp_path}/all.zip, OPENMV_N6/romfs0.img"
+    assert (found.place, found.version, found.size) == (place, (1, 2, 3), len(IMAGE))
+
+
+def test_a_url_is_not_asked_offline() -> None:
+    with pytest.raises(RomfsError) as caught:
+        find_defaults(N6, 0, "http://127.0.0.1:1/x.zip", fetching=Fetching(offline=True))
+    assert caught.value.line == (
+        "it is not on this machine (http://127.0.0.1:1/x.zip); repeat without --offline"
+    )

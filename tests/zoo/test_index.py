@@ -44,11 +44,15 @@ def test_paths_match_as_in_the_ide_and_from_the_vendor() -> None:
 
 
 def test_comments_blank_lines_and_line_ends_say_nothing() -> None:
-    text = '\ufeff# comment\r\n\r\n   # another\r\n  "x" ,"N6"  # why\r\n'
-    assert len(parse_index(text, "index.csv").rules) == 1
+    text = '\ufeff# comment\r\n\r\n   # another\r\n  "x" ,"N6"  # "why"\r\n\n"y", ""'
+    rules = ((4, "x", "N6"), (6, "y", ""))
+    assert parse_index(text, "index.csv") == BoardFilter(rules, "index.csv")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("line", ['"x"', "x, y", '"x" "y"', '"(", "N6"', '"x", "[N6"'])
+@pytest.mark.parametrize(
+    "line",
+    ['"x"', "x, y", '"x" "y"', '"(", "N6"', '"x", "[N6"', '"x", "y', 'a"x", "y"', '"x", "y" z'],
+)
 def test_what_is_not_understood_is_named_with_its_line(line: str) -> None:
     with pytest.raises(RomfsError) as caught:
         parse_index(f'# one\n"a", "b"\n{line}\n', "/zoo/models/index.csv").shown(["a"], "N6")

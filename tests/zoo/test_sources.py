@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -20,7 +21,7 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide import archive, remote
 from romfsfs.ide.archive import Fetching, local_zip
 from romfsfs.ide.places import resource_folders
-from romfsfs.zoo import open_zoo
+from romfsfs.zoo import open_zoo, sources, tree
 from romfsfs.zoo.catalog import Catalog
 from romfsfs.zoo.choose import absolute, chosen, open_known, open_source, remember
 from romfsfs.zoo.index import parse_index
@@ -79,6 +80,9 @@ def test_what_is_no_file_of_a_zoo_is_left_alone(resources: Path) -> None:
     (models / ".git").mkdir()
     (models / ".git" / "x.tflite").write_bytes(b"")
     (models / "loop").symlink_to(models)
+    (models / ".hidden.tflite").write_bytes(b"x")
+    (models / "program.bin").write_bytes(b"x")
+    assert set(opened(str(resources)).catalog().members) == set(FILES)
     assert paths(opened(str(resources)), None) == MODELS
 
 
@@ -239,7 +243,16 @@ def test_a_mount_scans_only_when_somebody_looks(
     with pytest.raises(OSError, match="a line is not"):
         tree.list("")
     (resources / "models/index.csv").write_text("")
-    assert list(tree.list(""))
+    assert list(tree.list("")) == [("google", True), ("st", True)]
+    view = tree._view()
+    assert tree._view() is view
+    (resources / "models/new.tflite").write_bytes(b"new")
+    assert list(tree.list("")) == [("google", True), ("new.tflite", False), ("st", True)]
+    assert tree._view() is not view
+    for path in ("", "google"):
+        assert tree.stat(path) == (True, 0, tree._time_ns)
+    status = (resources / "models/new.tflite").stat()
+    assert tree.stat("new.tflite") == (False, 3, status.st_mtime_ns)
 
 
 def test_patterns_that_take_for_ever_hold_up_nobody_else(
@@ -420,7 +433,8 @@ def test_what_adding_a_model_means(resources: Path, tmp_path: Path) -> None:
         assert caught.value.line == f"not a file name: {name!r}; choose the folder with --into"
     told: list[tuple[str, int, int]] = []
     folder = tmp_path / "a" / "b"
-    old = os.umask(0o027)
+    folder.mkdir(parents=True)
+    old = os.umask(0o026)
     try:
         add(zoo, copies(zoo, yolo), folder, progress=lambda *now: told.append(now))
     finally:
@@ -507,8 +521,8 @@ def test_zips_that_nobody_used_for_long_go(tmp_path: Path) -> None:
         with archive.locked(folder):
             (folder / "file").touch()
     now = (folders[1] / "lock").stat().st_mtime
-    os.utime(folders[0] / "lock", (now - 91 * 86_400,) * 2)
-    os.utime(folders[1] / "lock", (now - 89 * 86_400,) * 2)
+    os.utime(folders[0] / "lock", (now - 90 * 86_400 - 900,) * 2)
+    os.utime(folders[1] / "lock", (now - 90 * 86_400 + 900,) * 2)
     assert archive.zip_folder("new") == folders[1]
     assert all(folder.exists() for folder in folders), "looked for when one is new"
     assert archive.zip_folder("more").is_dir()
@@ -671,3 +685,114 @@ def test_what_has_too_many_files_is_no_zoo(
             f"not a model zoo: more than 10 files ({where}); choose a resource folder or zip with "
             "--from"
         )
+
+
+class Lock:
+    """Says whether somebody has it, and how often it was taken."""
+
+    def __init__(self) -> None:
+        self.held, self.taken = False, 0
+
+    def __enter__(self) -> None:
+        assert not self.held
+        self.held, self.taken = True, self.taken + 1
+
+    def __exit__(self, *_: object) -> None:
+        self.held = False
+
+
+def test_how_often_a_zoo_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once in a second, and scanned again where it has changed; by one thread at a time."""
+    monkeypatch.setattr(sources, "_CHECK_SECONDS", 1.0)
+    now, changed, done = 100.0, False, list[str]()
+    monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=lambda: now))
+
+    class Looked(Zoo):
+        def _changed(self) -> bool:
+            assert lock.held
+            done.append("looked")
+            return changed
+
+        def _scan(self) -> tuple[dict[str, Member], str]:
+            assert lock.held
+            done.append("scanned")
+            return {"a.lite": Member("a.lite", 1, 2)}, "index"
+
+    zoo: Any = Looked("zoo")
+    zoo._lock = lock = Lock()
+    first = zoo.catalog()
+    for now, changed, wanted in (  # noqa: B007 (the zoo asks for them)
+        (100.5, True, []), (101.0, False, ["looked"]), (101.5, True, []),
+        (102.0, True, ["looked", "scanned"]), (102.5, True, []),
+    ):  # fmt: skip
+        assert (zoo.catalog() is first) == (now < 102)
+        assert done[1:] == wanted
+        del done[1:]
+    assert lock.taken == 6
+
+
+def test_how_often_the_choice_of_a_zoo_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_CHOICE_SECONDS", 2.0)
+    monkeypatch.setattr(tree, "_choice", (float("-inf"), None))
+    now, zoos = 50.0, [Zoo("one"), None, Zoo("two"), Zoo("one")]
+    lock = Lock()
+
+    def chosen_now() -> Zoo | None:
+        assert lock.held
+        return zoos.pop(0)
+
+    monkeypatch.setattr(tree, "_lock", lock)
+    monkeypatch.setattr(tree, "_chosen", chosen_now)
+    clock = SimpleNamespace(monotonic=lambda: now, time_ns=lambda: 7)
+    monkeypatch.setattr(tree, "time", clock)
+    one, other = open_zoo(None), open_zoo("N6")
+    assert one is not None
+    assert one is not other
+    for now, left in (  # noqa: B007 (the clock)
+        (52.0, 3), (52.5, 2), (54.5, 2), (55.0, 1), (58.0, 0),
+    ):  # fmt: skip
+        found = open_zoo(None)
+        assert len(zoos) == left
+        assert (found is one) == (left in (3, 0))
+        assert (found is None) == (left == 2)
+    assert open_zoo("N6") is other
+    assert lock.taken == 8
+
+
+@pytest.mark.parametrize("size", [20, 21])
+def test_an_index_that_is_too_large(
+    resources: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(sources, "_MAX_INDEX_BYTES", 20)
+    (resources / "models" / "index.csv").write_bytes(b"#" * size)
+    zoo = opened(str(resources))
+    if size == 20:
+        assert paths(zoo, "N6") == MODELS
+        return
+    with pytest.raises(RomfsError) as caught:
+        zoo.catalog()
+    assert caught.value.line == (
+        f"not a model zoo: its index.csv is too large ({resources}/models); choose a resource "
+        "folder or zip with --from"
+    )
+
+
+def test_what_the_pages_of_a_zoo_say(resources: Path) -> None:
+    zoo = opened(str(resources))
+    listed = zoo.catalog().models(None)
+    asked: list[str] = []
+    real = zoo.open_here
+    zoo.open_here = lambda path: asked.append(path) or real(path)  # type: ignore[method-assign]
+    google = ("Google", "Models.")
+    assert zoo.descriptions(listed) == {
+        BLAZE: ("BlazeFace", "Finds faces & their landmarks."),
+        "google/objects/small/yolo.v8.tflite": google,
+    }
+    assert sorted(asked) == ["google/face/blaze/index.html", "google/index.html"], "each once"
+    zoo.open_here = lambda path: None  # type: ignore[method-assign]
+    assert zoo.descriptions(listed) == {}
+    zoo.fetch([BLAZE])
+    with pytest.raises(KeyError):
+        zoo.fetch(["none"])
+    shutil.rmtree(resources)
+    assert paths(zoo, None) == set()

@@ -209,6 +209,7 @@ def test_frames_are_handed_on_and_the_end_is_said_once(started: Any) -> None:
     assert not run.executor.poll()
     assert run.executor.exit_code == 3
     run.executor.handle = lambda frame: run.executor.stop()
+    run.executor.run(b"1", LINE)
     run.process.says(IOCTL, 5)
     run.process.says(IOCTL, 6)
     assert run.executor.poll(), "stopped by what it asked for"
