@@ -111,6 +111,24 @@ def test_no_more_notes_than_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.notes == (*notes, *more)
 
 
+def test_a_path_is_put_together_once_for_all_its_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep below it is long."""
+    paths: list[str] = []
+    path = reader._Reader.path
+
+    def watched(self: reader._Reader) -> str:
+        paths.append(path(self))
+        return paths[-1]
+
+    monkeypatch.setattr(reader._Reader, "path", watched)
+    odd = [record(9, b"")] * 5
+    found = read_image(image(*odd, directory("d", *odd, directory("e", *odd)), *odd))
+    assert paths == ["", "d", "d/e", ""]
+    assert [note.path for note in found.notes[:20]] == [
+        *[""] * 5, *["d"] * 5, *["d/e"] * 5, *[""] * 5,
+    ]  # fmt: skip
+
+
 def said(data: bytes) -> str:
     with pytest.raises(ImageFormatError) as caught:
         read_image(data)

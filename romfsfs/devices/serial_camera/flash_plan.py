@@ -133,10 +133,9 @@ def make_plan(
     if not differing:
         return FlashPlan(geometry, image_size, (), (), 0)
     erases = _erases(geometry, erase)
-    for start in starts:
-        if any(first <= start < last for first, last in erases) or start == 0:
-            end = min(start + geometry.block, limit)
-            spans[start] = [Span(start, end, geometry.mode != "never")]
+    for start in range(0, erases[0][1] if erases else geometry.block, geometry.block):
+        end = min(start + geometry.block, limit)
+        spans[start] = [Span(start, end, geometry.mode != "never")]
     programs = tuple(span for start in sorted(spans) for span in spans[start])
     return FlashPlan(geometry, image_size, erases, programs, differing)
 

@@ -39,7 +39,7 @@ class PartitionFacts:
     size: int
     erase_size: int | None
     header: bytes
-    min_write: int | None = 0
+    min_write: int | None
 
     @property
     def writable(self) -> bool:

@@ -540,6 +540,19 @@ def test_a_slot_is_read_and_written_where_it_is(slot: str, sha256: bool) -> None
     assert desk.took() == ["leave", "close"]
 
 
+@pytest.mark.parametrize(("slot", "size"), [("B", len(NEW)), ("", 0)])
+def test_a_camera_whose_slot_a_was_never_written(slot: str, size: int) -> None:
+    desk = Desk(b"\xff" * 48 * KIB + SLOTTED[48 * KIB :], 96 * KIB)
+    camera = made(desk)
+    camera._choose_slot(slot)
+    assert [each.name for each in camera.slots(1)] == ["B"]
+    assert camera.info().capacity == 40 * KIB
+    out = io.BytesIO()
+    assert camera.read_image(out) == size
+    assert out.getvalue() == NEW[:size]
+    assert camera.matches(opened(NEW), len(NEW)) == bool(size)
+
+
 @pytest.mark.parametrize(
     ("changes", "slot", "line"),
     [
