@@ -305,6 +305,22 @@ def test_how_a_mount_is_asked(monkeypatch: pytest.MonkeyPatch, answered: bool) -
     ]  # fmt: skip
 
 
+def test_a_mount_that_is_asked_when_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks is ended, and not waited for."""
+    calls: list[Any] = []
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(select, "select", interrupted)
+    monkeypatch.setattr(os, "posix_spawn", lambda *_, **__: 77)
+    monkeypatch.setattr(os, "killpg", lambda *asked: calls.append(("kill", *asked)))
+    monkeypatch.setattr(os, "waitpid", lambda *asked: calls.append(("wait", *asked)))
+    with pytest.raises(KeyboardInterrupt):
+        mount_table.answers("/mnt/a")
+    assert calls == [("kill", 77, signal.SIGKILL), ("wait", 77, os.WNOHANG)]
+
+
 @pytest.mark.parametrize(
     ("path", "asked", "found"),
     [
