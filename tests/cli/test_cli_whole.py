@@ -11,6 +11,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -177,6 +178,26 @@ def test_how_little_is_read_of_a_camera(
     assert camera.asked == asked
     if words == ["info"]:
         assert done.out == f"camera:77: {SIZE} B, 2 files, 0 directories\n  sha256 {DIGEST}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "board", "capacity", "erase_size"),
+    [([], "OPENMV4P", 1 << 20, 4096), (["--board", "OPENMV2"], "OPENMV2", 1 << 17, 1 << 17)],
+)
+def test_how_much_room_a_map_shows(
+    opens: Opens, run: Run, words: list[str], board: str, capacity: int, erase_size: int
+) -> None:
+    """The camera's own, unless a board is named: then as much as that has."""
+    camera = Camera()
+    camera.about = replace(camera.about, capacity=1 << 20)
+    opens(camera)
+    shown = json.loads(run("info", "--map", "--json", "camera:77", *words).out)
+    assert shown["rows"].pop()["offset"] == SIZE
+    del shown["rows"]
+    assert shown == {
+        "source": "camera:77", "board": board, "partition": 0, "size": SIZE, "capacity": capacity,
+        "erase_size": erase_size,
+    }  # fmt: skip
 
 
 def test_the_digest_of_a_file_is_asked_for(tmp_path: Path) -> None:
@@ -525,7 +546,9 @@ def test_what_a_push_is_asked_for(
         ({"clean": False, "size": 5, "blocks": 0, "recovered": "rolled back"},
          ["a\\nb: interrupted before, now rolled back",
           "a\\nb: would write an image of 5 B, which differs in 0 erase blocks (dry run)"]),
-        ({"clean": False, "size": 5, "write": WriteReport(9, 2, 1, False, notes=("n",))}, [
+        ({"clean": False, "size": 5, "write": WriteReport(
+            9, 2, 1, False, notes=("x.py: is odd", "n")
+        )}, [
             "a\\nb: wrote 5 of 5 B, 2 erase blocks, 1.00 s, NOT verified; n"
         ]),
     ],
