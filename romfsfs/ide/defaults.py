@@ -73,7 +73,7 @@ def find_defaults(
     wanted = find_version(firmware)
     what = f"no default image of {board.name}, partition {partition}"
     if place is not None:
-        found = list(_in_place(place, board, partition, fetching or Fetching()))
+        found = list(_in_place(place, board, partition, fetching))
         if not found:
             next_step = f"firmware releases: {_RELEASES}"
             raise UsageError(f"{what}, there", where=str(place), next_step=next_step)
