@@ -241,11 +241,11 @@ def commit(world: World, force: bool = False) -> World:
         raise Refused("no work tree")
     image, stored, over = world.packed()
     assert world.base is not None
-    if image == world.base.tree and not (force and world.elsewhere):
-        clean = {p: d for p, d in world.tree.items() if not junk(p)}
-        return replace(world, clean=clean, stored=stored) if clean == world.clean else world
     if world.elsewhere and not force:
         raise Refused("changed elsewhere")
+    if image == world.base.tree and not world.elsewhere:
+        clean = {p: d for p, d in world.tree.items() if not junk(p)}
+        return replace(world, clean=clean, stored=stored) if clean == world.clean else world
     tree = {p: data for p, data in world.tree.items() if p not in over}
     clean = {p: data for p, data in tree.items() if not junk(p)}
     known = dict(world.known)
