@@ -20,11 +20,13 @@ from romfsfs.devices import file as file_device
 from romfsfs.errors import DeviceError, RomfsError, SessionBusy, TargetChanged
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, locks, recall, steps
+from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import drop_abandoned
 from romfsfs.session.rebase import prepare
 from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.push import PushOptions, push
+from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
@@ -531,3 +533,58 @@ def test_a_file_that_another_changed_after_a_crash_is_not_called_rolled_back(
     found = desk.image.read_bytes() if desk.image.exists() else None
     assert (found, (desk.work / "a.txt").read_bytes()) == (theirs, b"mine")
     assert unseen in log_images(desk).values()
+
+
+FREE = "nothing was written to the target and your edits are kept; free space there, "
+ELSEWHERE = "or use another place with $ROMFSFS_STATE_DIR, and try again"
+TRIM = "romfsfs log {image} --keep 0 drops all but the last two images, and try again"
+BOOKS = "your edits are kept; free space there, then: romfsfs recover {image}"
+
+
+@pytest.mark.parametrize(
+    ("where", "doing", "log", "said"),
+    [
+        ("encoded", "commit", 1, f"the new image cannot be made: {{why}}; {FREE}{ELSEWHERE}"),
+        ("place", "commit", 1, f"the commit cannot begin: {{why}}; {FREE}{ELSEWHERE}"),
+        ("save", "commit", 1, f"the commit cannot begin: {{why}}; {FREE}{ELSEWHERE}"),
+        ("save", "commit", 2, f"the commit cannot begin: {{why}}; {FREE}{ELSEWHERE}"),
+        ("save", "commit", 3, f"the commit cannot begin: {{why}}; {FREE}{TRIM}"),
+        ("place", "force", 1, f"what the target holds cannot be kept: {{why}}; {FREE}{ELSEWHERE}"),
+        ("save", "undo", 2, f"the undo cannot begin: {{why}}; {FREE}{ELSEWHERE}"),
+        *((step, "commit", 1, "the image is on the target and verified, but the session could not "
+           f"be updated: {{why}}; {BOOKS}")
+          for step in ("switched", "followed", "sources", "logged")),
+        ("switched", "open", 1, "the image is read, but the session could not be updated: {why}; "
+         f"{BOOKS}"),
+    ],
+)  # fmt: skip
+def test_what_is_said_where_the_sessions_disk_is_full(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, where: str, doing: str, log: int, said: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def step(name: str) -> None:
+        if name == where:
+            full()
+
+    if doing != "open":
+        desk.open()
+        for number in range(log - 1):
+            desk.write("a.txt", b"%d" % number)
+            desk.commit()
+        if doing != "undo":
+            desk.write("a.txt", b"more")
+        if doing == "force":
+            desk.image.write_bytes(encode({"b.txt": b"other"}))
+    if where == "place":
+        monkeypatch.setattr(SessionFolder, "place", full)
+    elif where == "save":
+        monkeypatch.setattr(Record, "save", full)
+    else:
+        monkeypatch.setattr(steps, "on_step", step)
+    ways = {"open": desk.open, "undo": lambda: undo(desk.session, desk.device)}
+    with pytest.raises(RomfsError) as caught:
+        ways.get(doing, lambda: desk.commit(force=doing == "force"))()
+    why = f"No space left on device ({desk.session.folder.path})"
+    assert caught.value.line == said.format(why=why, image=desk.image)

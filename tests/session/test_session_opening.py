@@ -25,9 +25,10 @@ from romfsfs.errors import (
 from romfsfs.image.writer import encode
 from romfsfs.session import opening
 from romfsfs.session.keep import history, locks, settling
-from romfsfs.session.keep.folder import find_mounted, make_folder
+from romfsfs.session.keep.folder import SessionFolder, find_mounted, folder_of, make_folder
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import enter
+from romfsfs.session.plan import page as status_page
 from romfsfs.session.rebase import read
 from romfsfs.session.rebase.commit import commit_to
 from romfsfs.session.rebase.read import OpenOptions, make_ready
@@ -489,6 +490,32 @@ def test_each_mount_drops_what_was_abandoned(desk: Desk, monkeypatch: pytest.Mon
     assert asked == ["drop"] * 3
     assert session.folder.info.read_bytes() == before
     assert session.folder.mounted_at() is None
+
+
+def test_a_mount_that_fails_leaves_no_session_where_there_was_none(desk: Desk) -> None:
+    """With edits, or with a log, it stays."""
+    folder = folder_of(desk.device.info().key)
+    with pytest.raises(UsageError):
+        enter(desk.device, desk.source, OpenOptions(board="NONE"))
+    assert not folder.path.exists()
+    session, lock, _ = enter(desk.device, desk.source, OpenOptions())
+    lock.release()
+    with pytest.raises(UsageError):
+        enter(desk.device, desk.source, OpenOptions(board="NONE"))
+    assert session.work.exists()
+
+
+def test_a_page_names_where_it_is_mounted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its image: what commands are given."""
+    session = desk.open()
+    status, held = session.status(), session.held()
+    monkeypatch.setattr(status_page, "page", lambda *given: given)
+    for mounted, place in ((None, desk.source), ("/my cam", "'/my cam'"), ("", desk.source)):
+        holder = None if mounted is None else MountedAt(1, mounted)
+        monkeypatch.setattr(SessionFolder, "mounted_at", lambda _, holder=holder: holder)
+        shown: Any = session.page(status, held)
+        assert (shown[0], shown[1], shown[3]) == (status, held.base, place)
+        assert shown[2].size == held.base.image_size
 
 
 @pytest.mark.parametrize(
