@@ -157,8 +157,7 @@ def push_all(
             if cancel.is_set():
                 raise KeyboardInterrupt
 
-        with suppress(KeyboardInterrupt):
-            outcomes[camera] = one(camera, check)
+        outcomes[camera] = one(camera, check)
 
     check_plain(name)
     wanted = list(dict.fromkeys(cameras))
