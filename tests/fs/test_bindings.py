@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import errno
 import os
 from types import SimpleNamespace
@@ -159,6 +160,29 @@ def test_where_a_library_is_looked_for(
         return
     assert binding._find_library(major) == (None if found is None else (names[0], found))
     assert asked == (names if found is None else names[:1])
+
+
+def test_where_a_library_is_looked_for_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names on Linux, and then by those that the system finds."""
+    monkeypatch.setattr(binding.sys, "platform", "darwin")
+    for major, asked, found in (
+        (2, ["fuse", "osxfuse", "fuse-t"], ["libfuse.so.2", "/osxfuse.dylib", "/fuse-t.dylib"]),
+        (3, ["fuse3"], ["libfuse3.so.4", "libfuse3.so.3"]),
+    ):
+        stems: list[str] = []
+        tried: list[str] = []
+
+        def find(stem: str, stems: list[str] = stems) -> str | None:
+            stems.append(stem)
+            return f"/{stem}.dylib" if "-" in stem or stem == "osxfuse" else None
+
+        def version(name: str, tried: list[str] = tried) -> None:
+            tried.append(name)
+
+        monkeypatch.setattr(ctypes.util, "find_library", find)
+        monkeypatch.setattr(binding, "_version", version)
+        assert binding._find_library(major) is None
+        assert (stems, tried) == (asked, found)
 
 
 @pytest.mark.parametrize("before", [None, "/mine.so"])

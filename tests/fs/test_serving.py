@@ -33,6 +33,34 @@ pytestmark = pytest.mark.usefixtures("signals")
 # -- the daemon
 
 
+def test_what_the_parent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of progress no more than can be seen; nothing after the end, nor once the parent has gone."""
+    now = [0.0]
+    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    reading, writing = os.pipe()
+    send = daemon._Sender(writing)
+    send(ready=["a"])
+    for phase, done, seconds in (
+        ("x", 0, 0.0), ("x", 1, 0.04), ("x", 2, 0.05), ("x", 3, 0.09), ("x", 9, 0.09),
+        ("x", 8, 0.1), ("y", 1, 0.1), ("y", 10, 0.1), ("y", 2, 0.16),
+    ):  # fmt: skip
+        now[0] = seconds
+        send.progress(phase, done, 9)
+    for _ in range(2):
+        send.close()
+        send(error={})
+        send.progress("z", 9, 9)
+    with open(reading, "rb") as pipe:
+        told = [json.loads(line) for line in pipe]
+    shown = [("x", 0), ("x", 2), ("x", 9), ("y", 1), ("y", 10), ("y", 2)]
+    assert told == [{"ready": ["a"]}, *({"progress": [*each, 9]} for each in shown)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    send = daemon._Sender(writing)
+    send(ready=[])
+    send.close()
+
+
 @pytest.mark.parametrize("ends", ["well", "badly"])
 @pytest.mark.parametrize("options", [(), ("allow_other", "nonempty,noatime")])
 def test_the_life_of_a_mount(

@@ -197,6 +197,17 @@ class TestRevert:
         assert revert(desk.session, ["lib.mpy"]) == ["lib.mpy"]
         assert (desk.work / "lib.py").read_bytes() == b"x = 1\n"
 
+    @pytest.mark.parametrize("named", ["app.py", "app.mpy"])
+    def test_a_source_in_whose_place_nothing_can_be_stored(self, desk: Desk, named: str) -> None:
+        """By its own name, and by the one that it is stored as."""
+        source = desk.write("app.py", b"x = 1\n")
+        desk.commit()
+        source.unlink()
+        source.symlink_to("a.txt")
+        assert revert(desk.session, [named]) == ["app.py"]
+        assert not source.is_symlink()
+        assert source.read_bytes() == b"x = 1\n"
+
     def test_a_file_that_became_a_folder(self, desk: Desk) -> None:
         (desk.work / "a.txt").unlink()
         desk.write("a.txt/inner", b"1")
