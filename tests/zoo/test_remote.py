@@ -10,6 +10,7 @@ import os
 import runpy
 import ssl
 import struct
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide import archive, places, published, remote
 from romfsfs.ide.archive import Fetching
 from romfsfs.zoo.choose import open_source
+from romfsfs.zoo.index import BoardFilter, parse_index
 
 URL = "https://x/z.zip"
 DATA = bytes(range(250)) * 40
@@ -375,3 +377,74 @@ def test_a_folder_of_a_zip_is_used_by_one_at_a_time(
         assert archive.is_zip(tmp_path / "x.zip"), "who opens it hears what is wrong"
     monkeypatch.setattr(zipfile, "is_zipfile", lambda path: False)
     assert not archive.is_zip(tmp_path / "x.zip")
+
+
+def test_a_zip_is_read_alone_and_by_its_end_first(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+
+    @contextlib.contextmanager
+    def locked(folder: Path) -> Iterator[None]:
+        done.append(("locked", folder))
+        yield
+        done.append("free")
+
+    class Read:
+        def __init__(self, url: str, *, initial_buffer_size: int, fetcher: Any) -> None:
+            done.append((url, initial_buffer_size, fetcher(url, 1, x=2)))
+
+        def __enter__(self) -> Read:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            done.append("closed")
+
+    monkeypatch.setattr(remote, "locked", locked)
+    monkeypatch.setattr(remote.remotezip, "RemoteZip", Read)
+    file = remote._Remote(URL, Fetching())
+    with file.opened() as opened:
+        assert isinstance(opened, Read)
+        done.append("read")
+    assert web.asked == [(0, 0)]
+    assert done == [
+        ("locked", file.folder), (URL, 256 << 10, file), "read", "closed", "free",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (subprocess.CalledProcessError(1, "x", stderr=b"Traceback\n  of\nMemoryError: \xff\n"),
+         "its patterns cannot be used: MemoryError: \N{REPLACEMENT CHARACTER}"),
+        (subprocess.CalledProcessError(-9, "x", stderr=b""), "its patterns take too long"),
+        (subprocess.TimeoutExpired("x", 60.0), "its patterns take too long"), (None, ""),
+    ],
+)  # fmt: skip
+def test_how_patterns_are_run(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, said: str
+) -> None:
+    asked: list[Any] = []
+
+    def run(argv: Any, **how: Any) -> Any:
+        asked.append((argv, how))
+        if error is not None:
+            raise error
+        return SimpleNamespace(stdout=b'{"shown": [1]}')
+
+    monkeypatch.setattr(subprocess, "run", run)
+    rules = parse_index('"a", "N6"', "zoo/index.csv")
+    if error is None:
+        assert rules.shown(["a", "b"], "N6") == ["b"]
+    else:
+        with pytest.raises(RomfsError) as caught:
+            rules.shown(["a", "b"], "N6")
+        assert caught.value.line == (
+            f"{said} (zoo/index.csv); simplify them, or see the models of all boards with --all"
+        )
+    given = json.dumps(([[1, "a", "N6"]], ["a", "b"], "N6")).encode()
+    how = {"input": given, "capture_output": True, "timeout": 60.0, "check": True}
+    assert asked == [([sys.executable, "-I", "-S", Path(patterns.__file__)], how)]
+    assert rules.shown(["a", "b"], None) == ["a", "b"]
+    assert BoardFilter().shown(["a"], "N6") == ["a"]
+    assert len(asked) == 1
