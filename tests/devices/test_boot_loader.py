@@ -301,9 +301,9 @@ def test_a_camera_that_does_not_leave_is_still_closed() -> None:
         device.restart()
 
 
-@pytest.mark.parametrize("missing", [1, 16])
+@pytest.mark.parametrize(("missing", "words"), [(1, "1 byte"), (16, "16 bytes")])
 def test_a_read_that_ends_early_says_by_how_much(
-    missing: int, monkeypatch: pytest.MonkeyPatch
+    missing: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = RamLoader(IMAGE)
 
@@ -315,5 +315,5 @@ def test_a_read_that_ends_early_says_by_how_much(
     with pytest.raises(DeviceLost) as caught:
         made(loader).hold()
     assert caught.value.line == (
-        f"the read ended {missing} bytes early (board in its boot loader); repeat the command"
+        f"the read ended {words} early (board in its boot loader); repeat the command"
     )

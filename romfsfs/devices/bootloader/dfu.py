@@ -65,6 +65,7 @@ class DfuLoader:
             outcome = run(argv, transfer_limit(length), cancel=growing)
             if outcome.status:
                 raise self._failed(argv, outcome, "read")
+        growing.is_set()  # the tool may have ended before it was looked at again
 
     def write(self, path: Path, progress: Progress) -> None:
         size = path.stat().st_size
