@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,9 @@ from romfsfs.cli.parameters import (
     board,
 )
 from romfsfs.cli.reports import HELD, say_tried, wait_for, write_record, write_text
-from romfsfs.errors import RomfsError, UsageError, shell_word
+from romfsfs.devices.base import HEADER_SIZE
+from romfsfs.errors import ImageFormatError, RomfsError, UsageError, shell_word
+from romfsfs.image.reader import image_size
 from romfsfs.session.connect import device
 from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
 
@@ -78,7 +81,7 @@ def push(
     if not (cameras or everyone):
         raise UsageError("name a camera, or --all", next_step="romfsfs cameras lists them")
     options = PushOptions(force, not no_reset, tries, slot, not no_backup)
-    report = _Report(output, os.path.getsize(image), watch)
+    report = _Report(output, _size(image), watch)
     if no_backup:
         output.note("no copy is kept of what a camera holds: undo cannot bring it back")
     if everyone:
@@ -94,6 +97,13 @@ def push(
         code = max(report(camera, outcome) for camera, outcome in outcomes.items())
     report.end()
     return code
+
+
+def _size(image: str) -> int:
+    """Of an image, in bytes, without what follows it in its file; 0: it is none."""
+    with open(image, "rb") as file, suppress(ImageFormatError):
+        return image_size(file.read(HEADER_SIZE))
+    return 0
 
 
 class _Report:

@@ -48,7 +48,7 @@ def open_device(
     board: names the board where the camera cannot be identified (serial cameras only; an image
     file has none). partition: of a camera, default 0. slot: of openmv-ota in it, 'A' or 'B'. wait:
     of a boot loader, which is waited for instead of being entered from the serial port; gets the
-    line that says how to get there. accept: see `SerialCamera.open`; nobody else asks.
+    line that says how to get there. accept: see `SerialCamera.open`; others say no board.
     UsageError for what cannot be meant; DeviceAbsent, DeviceBusy and so on for what is not there.
     """
     if "\0" in source:  # of several, it must not end the others
