@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from convert.convert_helpers import make_model
 from session_desk import Camera, Desk, PowerLost, files_of
+from stopping import ends_at
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import OpenedModel, WriteReport
@@ -235,6 +236,29 @@ def test_what_is_nobody_s_image_is_written_anew(camera: Camera, left: str) -> No
     assert files_of(camera.path.read_bytes()) == {"a.txt": b"pushed"}
     assert recover(Session.load(folder_of(camera)), camera) == ""
     assert camera.restarts == 1, "nothing was to be done"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_that_only_closes_the_books_of_another_restarts_the_camera(
+    camera: Camera, fails: bool
+) -> None:
+    """Its /rom is the old one, or none, until then."""
+    with ends_at("target-written", SystemExit):
+        pushed(camera)
+    camera.fails_to_restart = fails
+    report = pushed(camera)
+    assert camera.restarts == 1
+    if fails:
+        note = "the camera's restart was not confirmed: it is gone"
+        assert report == WriteReport(0, 0, 0.0, True, skipped=len(IMAGE), notes=(note,))
+    else:
+        assert report is None
+    assert pushed(camera) is None
+    assert camera.restarts == 1, "nothing was to be done"
+    with ends_at("target-written", SystemExit):
+        pushed(camera, OTHER)
+    assert pushed(camera, OTHER, restart=False) is None
+    assert camera.restarts == 1
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from romfsfs.session.rebase.transaction import (
     give_up,
     look,
     rebase,
+    restart,
     space_for,
 )
 from romfsfs.session.rebase.trial import after_write, refuse_trial
@@ -88,7 +89,8 @@ def push(
     options: PushOptions = PushOptions(),
     progress: Progress = no_progress,
 ) -> WriteReport | None:
-    """Make the camera hold this image, verified; None when it did already.
+    """Make the camera hold this image, verified; None when it did already. (Where it only had to
+    restart and nothing confirms that, the report has no more than that note.)
 
     What it held before is kept in the log first (`undo` brings it back). What is edited of it
     stays edited, on top of the new image. SessionBusy while the camera is mounted.
@@ -103,6 +105,7 @@ def push(
     drops = not options.backup
     with folder.provisional(info.name, drops), folder.lock_for_change(info.name):
         session, target = session_for(device, source), options.target(device)
+        cut = session.interrupted
         interrupted = _interrupted(session, target)
         with target.alone():
             there = device.matches(image, size)
@@ -113,7 +116,10 @@ def push(
             if there is True:
                 if interrupted is not None:
                     give_up(session, interrupted)
-                return None
+                # What was written before an end that nobody saw is mounted by a restart alone.
+                note = restart(device) if cut and options.restart else ""
+                skipped = WriteReport(0, 0, 0.0, verified=True, skipped=size, notes=(note,))
+                return skipped if note else None
             base = _staged(session, image, size)
             record = Record(options.kind, before, base, session.tree_base, f"from {name}")
             report = rebase(session, target, record, progress=progress)
