@@ -33,6 +33,25 @@ pytestmark = pytest.mark.usefixtures("signals")
 # -- the daemon
 
 
+def test_what_a_log_holds_commands_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it stays within bounds, as long as its disk allows that."""
+    shortened: list[int] = []
+
+    def shorten(fd: int) -> None:
+        shortened.append(fd)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(daemon, "shorten", shorten)
+    with (tmp_path / "log").open("w+", encoding="utf-8") as stream:
+        handler = daemon._LogHandler(stream)
+        for message in ("a\tb \x1b[2J", "one\ntwo"):
+            handler.emit(logging.LogRecord("n", logging.INFO, "p", 1, message, (), None))
+        assert shortened == [stream.fileno()] * 2
+        assert (tmp_path / "log").read_text() == "a       b \\x1b[2J\none\ntwo\n"
+
+
 def test_what_the_parent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of progress no more than can be seen; nothing after the end, nor once the parent has gone."""
     now = [0.0]

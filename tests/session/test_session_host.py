@@ -12,8 +12,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,6 +193,38 @@ def test_a_commit_through_ctl(
     ]  # fmt: skip
     with pytest.raises(UsageError):
         host.control("commt", no_writers)
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (SimpleNamespace(clean=True), "commit: nothing to commit"),
+        (SimpleNamespace(clean=False, size=7), "commit: 7 bytes, verified"),
+    ],
+)
+def test_what_a_word_in_ctl_does(
+    host: SessionHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    report: SimpleNamespace, said: str,
+) -> None:  # fmt: skip
+    """The target is opened for a commit, and what was known of the tree is asked anew."""
+    asked: list[object] = []
+
+    def commit(*given: object, **more: object) -> SimpleNamespace:
+        asked.append((given, more))
+        return report
+
+    monkeypatch.setattr(service, "commit", commit)
+    monkeypatch.setattr(host, "_open_device", lambda: nullcontext("device"))
+    generation = host._generation
+    with caplog.at_level(logging.INFO, "romfsfs.session.service"):
+        host.control(" commit\n", no_writers)
+    mounted = service.Mounted(None, no_writers)
+    assert asked == [((host.session, "device"), {"mounted": mounted})]
+    assert (host._generation, caplog.messages) == (generation + 1, [said])
+    for word, tells in (("discard", False), ("keep\n", True)):
+        host.control(word, no_writers)
+        assert host.tells_end is tells
+    assert (len(asked), host._generation) == (1, generation + 1)
 
 
 def test_another_process_commits(host: SessionHost, desk: Desk) -> None:

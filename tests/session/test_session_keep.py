@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from romfsfs.errors import ImageFormatError, RomfsError, SessionBusy
 from romfsfs.image.rules import AlignmentRules
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import base_image, history, recall, settling
+from romfsfs.session.keep import folder as folders
 from romfsfs.session.keep.folder import SessionFolder, all_sessions, make_folder, session_id
 from romfsfs.session.keep.history import HistoryEntry
 from romfsfs.session.keep.images import parse_fd
@@ -798,3 +800,41 @@ def test_what_was_interrupted_is_finished_by_whatever_comes_next(interrupted: De
     assert not desk.session.interrupted
     assert desk.session.status().clean
     assert image_of(desk, 3).read_bytes() != desk.image.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("there", "dead", "found"),
+    [
+        (["/a", "/c"], False, {"/a": "k2"}), (["/d"], False, {}), (["/d"], True, {"/d": "k4"}),
+        ([], False, {"/a": "k2", "/b": "k3"}), ([], True, {"/d": "k4"}),
+    ],
+)  # fmt: skip
+def test_which_sessions_are_mounted_where(
+    monkeypatch: pytest.MonkeyPatch, there: list[str], dead: bool, found: dict[str, str]
+) -> None:
+    """The last that was mounted at a place, in this run of the system rather than another, if
+    anything is mounted there: where the system tells, and for those that are alive."""
+    alive = {
+        "k1": MountedAt(1, "/a", "now", 5.0), "k2": MountedAt(2, "/a", "now", 6.0),
+        "k3": MountedAt(3, "/b", "now", 7.0), "k4": None, "k5": MountedAt(5, ""),
+        "k6": MountedAt(6, "/a", "before", 9.0), "k7": None,
+    }  # fmt: skip
+    dead_ones = {"k4": MountedAt(4, "/d", "before", 1.0), "k1": MountedAt(1, "")}
+    keys = {make_folder(key).path: key for key in alive}
+
+    def holder(folder: SessionFolder, of: dict[str, MountedAt | None]) -> MountedAt | None:
+        if keys[folder.path] == "k7":
+            raise PermissionError(13, "Permission denied")
+        return of.get(keys[folder.path])
+
+    monkeypatch.setattr(SessionFolder, "mounted_at", lambda folder: holder(folder, alive))
+    monkeypatch.setattr(SessionFolder, "last_mounted_at", lambda folder: holder(folder, dead_ones))
+    monkeypatch.setattr(folders, "boot_id", lambda: "now")
+    monkeypatch.setattr(folders, "real_place", lambda path: f"/real{path}")
+    mounted = [SimpleNamespace(mountpoint=path) for path in there]
+    monkeypatch.setattr(folders, "mounts", lambda: mounted)
+    shown = {where: keys[each.path] for where, each in folders.mounted_folders(dead=dead).items()}
+    assert shown == found
+    for where in ("/a", "/b", "/d"):
+        each = folders.find_mounted(where, dead=dead)
+        assert (each and keys[each.path]) == found.get(where)

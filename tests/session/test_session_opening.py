@@ -505,6 +505,19 @@ def test_a_mount_that_fails_leaves_no_session_where_there_was_none(desk: Desk) -
     assert session.work.exists()
 
 
+def test_after_a_read_any_edit_shows_in_its_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is waited for, until it is later than what was extracted."""
+    waited: list[list[int]] = []
+    monkeypatch.setattr(read, "wait_until_certain", waited.append)
+    desk.open()
+    files = [desk.work / "a.txt", desk.work / "lib/b.bin"]
+    assert waited == [[path.stat().st_ctime_ns for path in files]]
+    desk.open()
+    assert len(waited) == 1
+
+
 def test_a_page_names_where_it_is_mounted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its image: what commands are given."""
     session = desk.open()
