@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from romfsfs.errors import Cancelled
 from romfsfs.system import runner
+from romfsfs.system.programs import processes_using
 from romfsfs.system.runner import Limits, environment, run_tool
 
 
@@ -218,7 +218,7 @@ def test_strays_are_looked_for_until_there_is_none(
     assert found == [[1]]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looked for in /proc")
+@pytest.mark.skipif(not any(processes_using("/")), reason="looked for in /proc")
 def test_which_process_is_at_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, beside = tmp_path / "job" / "a", tmp_path / "job2"
     for folder in (inside, beside):

@@ -42,10 +42,10 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="looked for in /proc")
+in_proc = pytest.mark.skipif(not any(programs.processes_using("/")), reason="looked for in /proc")
 
 
-@linux
+@in_proc
 def test_all_bytes_are_on_the_disk_before_a_file_has_its_name(
     tmp_path: Path, synced: list[str]
 ) -> None:
@@ -195,12 +195,13 @@ def test_folders_are_opened_before_they_are_emptied(
         folder.chmod(mode)
     monkeypatch.setattr(os, "open", open_it)
     monkeypatch.setattr(os, "rename", move)
-    monkeypatch.setattr(os, "fchmod", lambda fd, mode: closed.append(mode))
-    closed: list[int] = []
+    opened: list[int] = []
+    change = os.fchmod
+    monkeypatch.setattr(os, "fchmod", lambda fd, mode: change(fd, opened.append(mode) or mode))
     files.remove_folder(tmp_path / "top")
     assert list(tmp_path.iterdir()) == []
-    assert (tried, moved) == ({"b"}, [("b", 0o700), ("c", 0o500)])
-    assert set(closed) == {0o700}
+    assert (tried, moved) == ({"b"}, [("b", 0o700), ("c", 0o700)])
+    assert set(opened) == {0o700}
 
     def refuse(fd: int, mode: int) -> None:
         raise PermissionError
@@ -292,7 +293,7 @@ def test_how_a_mount_is_asked(monkeypatch: pytest.MonkeyPatch, answered: bool) -
     assert mount_table.answers("/mnt/a", *([] if answered else [3.0])) is answered
     for fd in kept:
         os.close(fd)
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before
     nowhere = (os.devnull, os.O_RDWR, 0)
     argv = ["sh", "-c", 'cd / && { test -e "$1" & }', "sh", f"/mnt/a/.romfs/answers-{me}"]
     ended = [("wait", 77, 0)] if answered else [
@@ -459,7 +460,7 @@ def test_a_thread_for_each_piece_of_work(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(started) == 3
 
 
-@linux
+@in_proc
 def test_who_uses_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, beside = tmp_path / "cam", tmp_path / "camera"
     for folder in (inside, beside):

@@ -484,7 +484,7 @@ def flashes() -> Iterator[Any]:
     yield make
     for flash in made:
         flash.close()
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_a_block_device_erases_and_programs_by_blocks(flashes: Any) -> None:
@@ -621,7 +621,8 @@ def test_a_port_is_plugged_in_and_out(tmp_path: Path, monkeypatch: pytest.Monkey
     link.unlink()
     port.close()
     port.close()
-    assert (port.is_open, len(os.listdir("/dev/fd"))) == (False, before)
+    assert not port.is_open
+    assert len(os.listdir("/dev/fd")) <= before
     port.open()
     port.close()
     assert os.listdir(tmp_path) == []
@@ -631,4 +632,4 @@ def test_a_port_is_plugged_in_and_out(tmp_path: Path, monkeypatch: pytest.Monkey
     assert caught.value.line == f"the port's link would replace a file ({link})"
     with pytest.raises(FileNotFoundError):
         Port(tmp_path / "none" / "cam").open()
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before
