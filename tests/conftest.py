@@ -139,6 +139,15 @@ def _open_below(folder: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _only_marked_tests_mount(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be mounted, quick tests without the mark `mount` are run all the same."""
+    if not any(mark.name in {"mount", *needs.NOT_QUICK} for mark in request.node.iter_markers()):
+        monkeypatch.setenv("FUSE_LIBRARY_PATH", "/this/test/lacks/the/mark/mount.so")
+
+
 @pytest.fixture
 def retell(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str],

@@ -63,8 +63,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("new x.img --board AE3:one", EXIT_USAGE, "not a partition number: 'one' (AE3:one); such as"),
     ("new x.img --board AE3:1 --partition 0", EXIT_USAGE, "name different partitions"),
     ("new x.img --board Xyz", EXIT_USAGE, "unknown board 'Xyz'; romfsfs boards lists them"),
-    ("mount app.img app.img", EXIT_USAGE, "app.img); choose an empty folder"),
-    ("mount nothere.img folder -o nonempty", EXIT_DEVICE, "no such image file"),
+    pytest.param(
+        "mount app.img app.img", EXIT_USAGE, "app.img); choose an empty folder",
+        marks=pytest.mark.mount,
+    ),
+    pytest.param(
+        "mount nothere.img folder -o nonempty", EXIT_DEVICE, "no such image file",
+        marks=pytest.mark.mount,
+    ),
     ("status app.img", EXIT_USAGE, "no session for it: it has not been mounted yet (app"),
     ("cat short.img a", EXIT_IMAGE, "(short.img, offset 0x30); is it the right file, and copied"),
     ("reset app.img", EXIT_USAGE, "an image file, not a camera (app.img)"),
@@ -182,6 +188,7 @@ def test_a_phase_is_shown_when_it_has_itself_lasted(
     )
 
 
+@pytest.mark.mount
 def test_a_new_image_is_made_where_it_was_said(place: Path) -> None:
     """The daemon works in `/`: a relative name would be one there."""
     program = [sys.executable, "-m", "romfsfs"]

@@ -73,6 +73,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return folder
 
 
+@pytest.mark.mount
 def test_what_a_message_suggests_means_that_very_path(place: Path, run: Callable[..., Ran]) -> None:
     image, given = place / IMAGE, f"./{IMAGE}"
     means(run("status", given).err, image)

@@ -143,6 +143,7 @@ def test_where_a_library_is_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     asked: list[str] = []
+    monkeypatch.delenv("FUSE_LIBRARY_PATH")
 
     def load(name: str) -> Any:
         asked.append(name)
@@ -164,6 +165,7 @@ def test_where_a_library_is_looked_for(
 
 def test_where_a_library_is_looked_for_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the names on Linux, and then by those that the system finds."""
+    monkeypatch.delenv("FUSE_LIBRARY_PATH")
     monkeypatch.setattr(binding.sys, "platform", "darwin")
     for major, asked, found in (
         (2, ["fuse", "osxfuse", "fuse-t"], ["libfuse.so.2", "/osxfuse.dylib", "/fuse-t.dylib"]),

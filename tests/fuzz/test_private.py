@@ -80,12 +80,12 @@ def _made(binding: str) -> Iterator[Place]:
 
 
 @pytest.fixture(params=["fusepy", "mfusepy"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, fuse_device: None) -> Iterator[Place]:
     yield from _made(request.param)
 
 
 @pytest.fixture
-def any_place() -> Iterator[Place]:
+def any_place(fuse_device: None) -> Iterator[Place]:
     """Where the binding makes no difference."""
     yield from _made("auto")
 

@@ -44,7 +44,7 @@ class Session:
 
 
 @pytest.fixture
-def session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Session:
+def session(tmp_path: Path, fuse_device: None, capsys: pytest.CaptureFixture[str]) -> Session:
     return Session(tmp_path / "app.img", capsys)
 
 

@@ -103,6 +103,7 @@ def test_no_command_passes_it_on(
         json.loads(said)
 
 
+@pytest.mark.mount
 def test_nor_does_a_mount(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -234,7 +234,7 @@ def said(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cam(tmp_path: Path) -> Path:
+def cam(tmp_path: Path, fuse_device: None) -> Path:
     cam = tmp_path / "cam"
     cam.mkdir()
     return cam

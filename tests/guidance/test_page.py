@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def cam(tmp_path: Path) -> Path:
+def cam(tmp_path: Path, fuse_device: None) -> Path:
     cam = tmp_path / "cam"
     cam.mkdir()
     return cam

@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
-def cam(tmp_path: Path) -> Iterator[Path]:
+def cam(tmp_path: Path, fuse_device: None) -> Iterator[Path]:
     """A mounted image; whoever unmounts it leaves the folder."""
     (tmp_path / "app.img").write_bytes(encode({"main.py": b"pass\n"}))
     folder = tmp_path / "cam"

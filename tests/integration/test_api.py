@@ -157,6 +157,7 @@ def test_a_push_to_a_camera_that_is_open_changes_nothing(
         assert next(iter(sessions())).info.board == board != "OPENMV_N6"
 
 
+@pytest.mark.mount
 def test_a_mount_is_made_found_and_ended(tmp_path: Path) -> None:
     image, place = tmp_path / "app.img", tmp_path / "cam"
     place.mkdir()

@@ -205,6 +205,7 @@ def test_the_outcome_is_shown_in_a_window(
     assert "there is no session for it" in said
 
 
+@pytest.mark.mount
 def test_the_status_of_a_mount_is_a_page_in_the_browser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ def in_use(*args: object, **options: object) -> None:
     raise RomfsError("the port is in use", next_step="end the process")
 
 
+@pytest.mark.mount
 def test_a_second_commit_says_that_one_is_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +338,7 @@ def test_a_program_of_any_path_is_named_in_the_entry(tmp_path: Path) -> None:
     assert line == r'Exec="/opt/my \\"romfs\\" \\$1 \\\\ 100%%/romfsfs" desktop --run open %f'
 
 
+@pytest.mark.mount
 def test_how_far_a_commit_is_shows_in_a_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

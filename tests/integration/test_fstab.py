@@ -58,6 +58,7 @@ def program(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.mount
 def test_lines_of_fstab_mount(tmp_path: Path, program: Path) -> None:
     assert shutil.which("mount.fuse3") or Path("/sbin/mount.fuse3").exists(), "install fuse3"
     for name in ("cam", "again"):

@@ -50,12 +50,15 @@ def ran(program: str, words: list[str], every: int, **environment: str) -> dict[
     return found
 
 
+_MOUNTED = (("mounted-commit", 19), ("mounted-undo", 19), ("daemon", 17))
+
+
 @pytest.mark.parametrize(
     ("operation", "every"),
     [
         ("open", 17), ("commit", 19), ("recover", 17), ("undo", 17), ("build", 11), ("reopen", 23),
         ("rollback", 13), ("revert", 13), ("discard", 17), ("close", 11), ("log", 13), ("new", 17),
-        ("zoo", 11), ("mounted-commit", 19), ("mounted-undo", 19), ("daemon", 17),
+        ("zoo", 11), *(pytest.param(*each, marks=pytest.mark.mount) for each in _MOUNTED),
     ],
 )  # fmt: skip
 def test_killed(operation: str, every: int, record_property: Record) -> None:

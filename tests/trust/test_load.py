@@ -199,6 +199,7 @@ def asking(folder: Path) -> Iterator[list[float]]:
         waits += map(float, said.read().split())
 
 
+@pytest.mark.mount
 def test_a_large_file(tmp_path: Path, record_property: Record) -> None:
     """One of bytes and one of holes, committed and read back, while others use the mount."""
     size = 1024 * MIB if LONG else 24 * MIB

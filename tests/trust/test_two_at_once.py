@@ -84,6 +84,7 @@ def fork(desk: Desk, *words: object) -> tuple[int, str]:
     return int(answer["result"]), str(answer["said"])
 
 
+@pytest.mark.mount
 @pytest.mark.parametrize("step", ["after-placed", "target-written"])
 def test_while_a_commit_is_under_way(desk: Desk, step: str) -> None:
     desk.fork(desk.prepare)
@@ -129,6 +130,7 @@ def test_while_an_undo_and_a_recovery_are_under_way(desk: Desk) -> None:
     assert files_of(desk.image.read_bytes()) == OLD
 
 
+@pytest.mark.mount
 def test_while_an_interrupted_commit_is_recovered(desk: Desk) -> None:
     desk.operation = "recover"
     desk.fork(desk.prepare)
@@ -142,6 +144,7 @@ def test_while_an_interrupted_commit_is_recovered(desk: Desk) -> None:
     assert set(files_of(desk.image.read_bytes())) == STORED
 
 
+@pytest.mark.mount
 def test_while_the_target_is_read(desk: Desk) -> None:
     """Two first mounts at once: one of them reads it, the other says who does."""
 
