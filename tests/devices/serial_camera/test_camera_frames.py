@@ -220,6 +220,8 @@ def refused(what: str, reason: str, where: str = "") -> str:
         ([b"r 0\n", None, b"", b"e 0 -5\n"], [NEXT], DeviceAnswer, None, 5),
         ([b""] * 12 + [b"e 0 -5\n"], [NEXT], DeviceAnswer,
          refused("to program", "Input/output error (-5)", "0x1000..0x1002"), 5),
+        ([b"", b"", b"e 0 -5\n"], [NEXT], DeviceAnswer,  # while the line is waited to be silent
+         refused("to program", "Input/output error (-5)", "0x1000..0x1002"), 5),
         ([None, b"k 1 -5\n"], [NEXT], DeviceAnswer,
          refused("to finish writing", "Input/output error (-5)"), 5),
         ([b"t\n"], [NEXT], DeviceLost, "the camera waited too long for data and gave up (ttyX, "
