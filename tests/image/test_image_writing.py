@@ -216,7 +216,7 @@ def test_a_small_image_in_memory() -> None:
     assert (Data(3).offset, Data(3).owned) == (0, False)
 
 
-SIZES = {"a": 3000, "b": 2500, "c": 10, "d": 4000}
+SIZES = {"a": 3600, "b": 1500, "c": 10, "d": 4000}
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_large_images_are_halved(
     fd, layout, digests = stored
     assert (check._CHUNK, check._WINDOW, check._TWO_THREADS) == (CHUNK, LARGE, 8 << 20)
     monkeypatch.setattr(check, "_TWO_THREADS", layout.size + limit)
-    monkeypatch.setattr(check, "_CHUNK", 2500)
+    monkeypatch.setattr(check, "_CHUNK", 1500)
     monkeypatch.setattr(check, "Beside", Side)
     Side.started = []
     parts: list[list[str]] = []
@@ -274,7 +274,7 @@ def test_large_images_are_halved(
     halved = limit == 0
     assert parts == ([["a", "b"], ["c", "d"]] if halved else [["a", "b", "c", "d"]])
     assert Side.started == [int(halved)]
-    steps = [3000, 5500, 9510] if halved else [3000, 5500, 9510, 9510]
+    steps = [3600, 5100, 9110] if halved else [3600, 5100, 9110, 9110]
     assert told == [("checking", done, layout.size) for done in steps]
     check_image(fd, layout, digests, DEFAULT_RULES)
     os.pwrite(fd, b"?" * 9, layout.placements["d"].offset)
@@ -290,7 +290,7 @@ def test_the_second_reader_ends_when_it_is_told_to(
     reader = check._Reader(fd, list(layout.placements.items()), digests, None)
     assert reader.done == 0
     reader.run(stop)
-    assert reader.done == 9510
+    assert reader.done == 9110
     stop.set()
     reader.done = 0
     reader.run(stop)
@@ -314,8 +314,8 @@ def test_all_that_an_image_can_have_wrong(
         f"the image has {layout.size} bytes instead of {layout.size + 1}"
     )
     assert said({"a": None}) == f"a file that should not be there (a, offset {at:#x})"
-    assert said({"a": Extent(at, 9)}) == f"3,000 B instead of 9 B (a, offset {at:#x})"
-    assert said({"a": Extent(99, 3000)}) == f"not at offset 0x63 (a, offset {at:#x})"
+    assert said({"a": Extent(at, 9)}) == f"3,600 B instead of 9 B (a, offset {at:#x})"
+    assert said({"a": Extent(99, 3600)}) == f"not at offset 0x63 (a, offset {at:#x})"
     assert said({"x": Extent(7, 1)}) == "the file is missing (x, offset 0x7)"
     assert said({}, "e", "d2") == "a directory is missing, or one too many is there (d2)"
     missing = {name: digests[name] for name in "ad"}
