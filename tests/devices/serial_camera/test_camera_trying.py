@@ -101,19 +101,21 @@ def test_what_makes_no_sense_is_asked_for_once_more(bad: str) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "block"])
 @pytest.mark.parametrize(
-    ("raw", "crc32", "poll", "cached"), list(itertools.product([True, False], repeat=4))
+    ("raw", "crc32", "poll", "cached", "mram"), list(itertools.product([True, False], repeat=5))
 )
-def test_the_code_of_the_loops(kind: str, raw: bool, crc32: bool, poll: bool, cached: bool) -> None:
+def test_the_code_of_the_loops(
+    kind: str, raw: bool, crc32: bool, poll: bool, cached: bool, mram: bool
+) -> None:
     """Nothing that this firmware lacks, and all that it needs."""
     memory = kind == "memory"
-    write = snippets.write_loop(kind, 3, raw=raw, crc32=crc32, poll=poll, cached=cached)
+    write = snippets.write_loop(kind, 3, raw=raw, crc32=crc32, poll=poll, cached=cached, mram=mram)
     lines = {
         "import crc32": crc32, "crc32=None": not crc32, "p.register(sys.stdin,1)": poll,
         "p=None": True, "import a2b_base64": True, "def get():": True, "rd=sys.stdin.buffer": raw,
         "rd=sys.stdin.read": not raw, "dec=a2b_base64": not raw, "dec=lambda": raw,
         "mem32[0xe000ef70]": cached, "I=lambda o,n:0": not cached, "X(4,K,o,d)": memory,
         "P.writeblocks": not memory, "P.readblocks": not memory, "uctypes": memory, "K=3": True,
-        "rom_ioctl(2,3)": True, "op==81": True,
+        "rom_ioctl(2,3)": True, "op==81": True, "disable_irq": mram,
     }  # fmt: skip
     assert {line: line in write for line in lines} == lines
     read = snippets.read_loop(kind, 3, raw=raw, crc32=crc32, poll=poll)
