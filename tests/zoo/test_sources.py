@@ -587,6 +587,8 @@ def test_which_bytes_of_a_zip_are_asked_for(
     for stream in (False, True, True):
         with file._open:
             buffer = file.fetch(wanted, stream)
+            size = last - first + 1
+            assert repr(buffer) == f"<PartialBuffer off={first} size={size} stream={stream}>"
             assert buffer.read(100) == b"0123456789"[first : last + 1]
     assert asked == [(first, last)] * 2, "a member's bytes are kept for one reading"
 
