@@ -109,6 +109,13 @@ def test_one_that_fails_stops_no_other(source: Path, tmp_path: Path) -> None:
     assert fast.built.digest == ""
 
 
+def test_an_image_is_no_program(source: Path, tmp_path: Path) -> None:
+    os.umask(0)
+    (order,) = orders([], str(tmp_path / "new.img"))
+    build_order(source, order)
+    assert stat.S_IMODE((tmp_path / "new.img").stat().st_mode) == 0o666
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, 0o640), (0o600, 0o600), (0o4755, 0o4755)])
 def test_a_file_keeps_its_mode_and_a_link_stays_one(
     source: Path, tmp_path: Path, before: int | None, after: int

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,11 +26,13 @@ from romfsfs.session.keep import history, locks, recall, steps
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import drop_abandoned
-from romfsfs.session.rebase import prepare
-from romfsfs.session.rebase.commit import commit
+from romfsfs.session.rebase import prepare, recovery
+from romfsfs.session.rebase import push as pushing
+from romfsfs.session.rebase.commit import commit, commit_to
 from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.target import FileTarget, Held
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
@@ -588,3 +593,107 @@ def test_what_is_said_where_the_sessions_disk_is_full(
         ways.get(doing, lambda: desk.commit(force=doing == "force"))()
     why = f"No space left on device ({desk.session.folder.path})"
     assert caught.value.line == said.format(why=why, image=desk.image)
+
+
+DONE, BACK, UP = recovery._FINISHED, recovery._ROLLED_BACK, recovery._GIVEN_UP
+
+
+@pytest.mark.parametrize(
+    ("how", "done", "calls"),
+    [
+        ({"switched": True}, DONE, "finish"),
+        ({"switched": True, "rollback": True}, DONE, "finish"),
+        ({"switched": True, "writes": False}, DONE, "finish"), ({"writes": False}, BACK, "forget"),
+        ({"holds": "new"}, DONE, "finish"), ({"holds": "new", "atomic": True}, DONE, "finish"),
+        ({"holds": "new", "rollback": True}, BACK, "put_back forget"),
+        ({"holds": "new", "rollback": True, "atomic": True}, BACK, "put_back forget"),
+        ({"holds": None, "new": None}, DONE, "finish"),
+        ({"holds": "old", "atomic": True}, BACK, "forget"),
+        ({"holds": None, "old": None, "atomic": True}, BACK, "forget"),
+        ({"holds": "old", "gone": "old", "atomic": True}, UP, "give_up"),
+        ({"holds": "other", "atomic": True}, UP, "give_up"),
+        ({"holds": "new", "gone": "new", "atomic": True}, UP, "give_up"),
+        ({"holds": "other", "elses": True}, UP, "elses give_up"),
+        ({"holds": "other"}, DONE, "elses check write finish"),
+        ({"holds": "new", "gone": "new"}, DONE, "elses check write finish"),
+        ({"holds": "other", "rollback": True}, BACK, "elses put_back forget"),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_an_interrupted_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], done: str, calls: str
+) -> None:
+    """By what the target holds, what the record knows, and what is asked for."""
+    called: list[str] = []
+    gone = how.get("gone")
+    for name in {"new", "old"} - {gone}:
+        (tmp_path / name).touch()
+    places = {each: each and tmp_path / each for each in ("new", "old", "other", None)}
+    record: Any = SimpleNamespace(
+        is_switched=lambda folder: how.get("switched", False), writes=how.get("writes", True),
+        slot="B", image=lambda folder: places[how.get("new", "new")],
+        image_before=lambda folder: places[how.get("old", "old")],
+    )  # fmt: skip
+    target: Any = SimpleNamespace(
+        slot="", atomic=how.get("atomic", False),
+        holds=lambda path: path == places[how.get("holds", "other")],
+    )  # fmt: skip
+    for name, each in (
+        ("finish", "finish"), ("forget", "forget"), ("give_up", "give_up"), ("write", "write"),
+        ("_put_back", "put_back"), ("_check_whole", "check"),
+    ):  # fmt: skip
+        monkeypatch.setattr(recovery, name, lambda *_, each=each: called.append(each))
+    monkeypatch.setattr(
+        recovery, "_is_somebody_elses", lambda *_: called.append("elses") or how.get("elses", False)
+    )
+    session: Any = SimpleNamespace(folder=None)
+    found = recovery._recover(session, target, record, how.get("rollback", False), Mounted(), str)
+    assert (found, " ".join(called)) == (done, calls)
+    decided = how.get("switched", False) or not how.get("writes", True)
+    assert target.slot == ("" if decided else "B")
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "unit", "found"),
+    [(True, 0, "kept"), (True, 16, "kept"), (False, 16, "nothing")],
+)
+def test_what_a_push_without_a_backup_takes_for_what_was_there(
+    interrupted: bool, unit: int, found: str
+) -> None:
+    """After one that was interrupted, what that found: the camera holds half of an image."""
+    device = SimpleNamespace(info=lambda: SimpleNamespace(header_unit=unit))
+    target: Any = SimpleNamespace(atomic=False, device=device)
+    record: Any = SimpleNamespace(before="kept") if interrupted else None
+    session: Any = None
+    options = PushOptions(backup=False)
+    before = pushing._before(session, target, options, record, str)  # type: ignore[arg-type]
+    assert before == ("kept" if found == "kept" else Held("", 0))
+
+
+def test_a_file_is_written_alone(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a commit to another file too: whoever writes to its folder meanwhile is refused."""
+    done: list[str] = []
+    alone, write = FileTarget.alone, FileTarget.write
+
+    @contextlib.contextmanager
+    def watched(target: FileTarget) -> Iterator[None]:
+        with alone(target):
+            done.append("alone")
+            yield
+        done.append("over")
+
+    def writing(target: FileTarget, *given: Any) -> Any:
+        done.append("write")
+        return write(target, *given)
+
+    monkeypatch.setattr(FileTarget, "alone", watched)
+    monkeypatch.setattr(FileTarget, "write", writing)
+    desk.open()
+    done.clear()
+    commit_to(desk.session, file_device.FileDevice(tmp_path / "other.img"))
+    assert done == ["alone", "write", "over"]
+    done.clear()
+    desk.write("a.txt", b"more")
+    desk.commit()
+    assert done == ["alone", "write", "over"]
