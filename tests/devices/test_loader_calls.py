@@ -118,7 +118,6 @@ def test_a_read_ends_when_there_is_enough(tool: Tool, tmp_path: Path) -> None:
                     file.truncate(size)
                 found.append(cancel.is_set())
             assert found == [False, *(size >= enough for size in sizes)]
-            path.unlink()
             return Cancelled("enough")
 
         for answer in (work, WELL):
@@ -126,8 +125,9 @@ def test_a_read_ends_when_there_is_enough(tool: Tool, tmp_path: Path) -> None:
             made.read(path, 5000, progress)
             assert tool.calls == [(argv, 60 + 5000 / 20_000)]
             tool.calls.clear()
-        assert steps == [("reading", done, 5000) for done in (0, 0, 4999, 5000, 5000 - (
-            enough == 5000), 5000)]  # fmt: skip
+        path.unlink()
+        while_it_read = (0, 0, 4999, 5000, min(enough - 1, 5000), 5000)
+        assert steps == [("reading", done, 5000) for done in (*while_it_read, 5000, 5000)]
 
 
 def test_how_far_a_write_is(tool: Tool, tmp_path: Path) -> None:
