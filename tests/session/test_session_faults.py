@@ -697,3 +697,8 @@ def test_a_file_is_written_alone(
     desk.write("a.txt", b"more")
     desk.commit()
     assert done == ["alone", "write", "over"]
+    done.clear()
+    (tmp_path / "given.img").write_bytes(encode({"b.txt": b"other"}))
+    with (tmp_path / "given.img").open("rb") as image:
+        push(desk.device, desk.source, image, "given.img", PushOptions(force=True))
+    assert done == ["alone", "write", "over"]

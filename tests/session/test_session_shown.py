@@ -502,6 +502,14 @@ def test_how_nearly_full_it_is() -> None:
             assert found == Problem("nearly-full", "", left, INFO)
 
 
+def test_nine_tenths_are_not_nearly_all() -> None:
+    sizes = (planned(added("x", size=9000 + more)).size for more in range(64))
+    more, size = next((more, size) for more, size in enumerate(sizes) if size % 9 == 0)
+    for capacity, full in ((size // 9 * 10, False), (size // 9 * 10 - 1, True)):
+        plan = planned(added("x", size=9000 + more), capacity=capacity)
+        assert (nearly_full(plan) is not None) is full
+
+
 def test_what_is_stored_more_than_once() -> None:
     def copies(count: int, size: int, digest: str) -> list[ShadowEntry]:
         return [added(f"{digest}{n}", size=size, digest=digest) for n in range(count)]
