@@ -838,3 +838,20 @@ def test_which_sessions_are_mounted_where(
     for where in ("/a", "/b", "/d"):
         each = folders.find_mounted(where, dead=dead)
         assert (each and keys[each.path]) == found.get(where)
+
+
+def test_a_disk_that_does_not_give_the_image_is_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its stamp is another and its bytes are looked at. That is no damage."""
+    folder = desk.open().folder
+    image = folder.image(Base.load(folder.base).digest)
+
+    def fails(fd: int) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(base_image, "image_id", lambda status: "another")
+    monkeypatch.setattr(base_image, "digest_fd", fails)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        base_image.open_base(folder, desk.session.info)
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(image))
