@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -264,9 +265,11 @@ run_tool([sys.executable, "-c", spin], folder=folder, env=environment(folder), l
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.05)
         assert master.poll() is None
+    tool = int((tmp_path / "pid").read_text())
+    while resource.prlimit(tool, resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY:
+        time.sleep(0.05)  # it may have written that before its master could limit it
     master.kill()
     master.wait()
-    tool = int((tmp_path / "pid").read_text())
     ended = ends(tool, seconds=100)  # three of the processor's, of which others want a share
     if not ended:
         os.kill(tool, signal.SIGKILL)  # or it would keep a processor busy for good
