@@ -131,7 +131,6 @@ class _Sink:
         self.pending: list[bytes] = []
         self.size = 0
         self.flushed = False
-        self.fd = -1
         try:
             self.fd = out.fileno()
             out.tell()
