@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from romfsfs.errors import (
     VerifyError,
 )
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import history, steps
+from romfsfs.session.keep import history, locks, steps
 from romfsfs.session.plan import conversions
 from romfsfs.session.plan.plan import Plan, make_plan
 from romfsfs.session.rebase import prepare
@@ -447,6 +448,31 @@ def test_a_look_at_a_lock_does_not_turn_a_commit_away(desk: Desk) -> None:
         stop.set()
         for watcher in watchers:
             watcher.join(30)
+
+
+@pytest.mark.parametrize("kind", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_who_looks_at_a_lock_is_waited_for_longer_than_a_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    other = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, kind)
+    tried, really = [], locks.lock_within
+
+    def lock_within(fd: int, seconds: float) -> bool:
+        tried.append(seconds)
+        if len(tried) == 3:
+            fcntl.flock(other, fcntl.LOCK_UN)
+        return really(fd, 0)
+
+    monkeypatch.setattr(locks, "lock_within", lock_within)
+    with locks.Lock(tmp_path / "lock") as lock:
+        assert lock.acquire() is (kind == fcntl.LOCK_SH)
+    assert tried == [0.1] * (3 if kind == fcntl.LOCK_SH else 1)
+    with monkeypatch.context() as impatient:  # nor is it waited for without end
+        impatient.setattr(locks, "_LOOKS_SECONDS", 0)
+        fcntl.flock(other, kind)
+        assert locks.Lock(tmp_path / "lock").acquire() is False
+    os.close(other)
 
 
 def test_a_session_is_usable_where_links_are_not(

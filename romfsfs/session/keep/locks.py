@@ -16,8 +16,10 @@ from typing import NamedTuple, cast
 from romfsfs.session.keep.state import decoded
 from romfsfs.system.files import lock_within, named, opened
 
-#: A look at who holds a lock takes it for an instant. Such a look is waited for, this long.
+#: How long a holder is waited for; and those who look whether there is one, and share the lock for
+#: an instant: on a busy machine, or of a status that is watched, many of them.
 _PATIENCE_SECONDS = 0.1
+_LOOKS_SECONDS = 10.0
 
 
 def boot_id() -> str:
@@ -31,8 +33,8 @@ def boot_id() -> str:
 class MountedAt(NamedTuple):
     """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
 
-    boot, since: when that was said, the run of
-    the system and its seconds. doing: what else a lock is held for ("commit").
+    boot, since: when that was said, the run of the system and its seconds. doing: what else a lock
+    is held for ("commit").
     """
 
     pid: int
@@ -58,13 +60,20 @@ class Lock:
         self._fd = os.open(self.path, flags, 0o600)
         taken = False
         try:
-            if lock_within(self._fd, _PATIENCE_SECONDS) and self._has_name():
+            if self._take() and self._has_name():
                 self.write(MountedAt(os.getpid(), "", doing=doing))
                 taken = True
             return taken
         finally:
             if not taken:  # a disk that fails must not leave it taken for as long as we live
                 self.release()
+
+    def _take(self) -> bool:
+        end = time.monotonic() + _LOOKS_SECONDS
+        while not lock_within(self._fd, _PATIENCE_SECONDS):
+            if _is_held(self._fd) or time.monotonic() >= end:
+                return False
+        return True
 
     def _has_name(self) -> bool:
         """Whether others find it: its session may have been forgotten while it was waited for."""
@@ -95,11 +104,18 @@ class Lock:
 def holder_of(path: Path) -> MountedAt | None:
     """Who holds the lock on this file now; None if nobody does."""
     with contextlib.suppress(FileNotFoundError), opened(path, os.O_NOFOLLOW) as fd:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _is_held(fd):
             return _read_record(fd)
     return None
+
+
+def _is_held(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
 
 
 def last_holder(path: Path) -> MountedAt:
