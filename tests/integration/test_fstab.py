@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 #: mount.fuse3 looks for programs in the system's folders alone, so one of them is covered, in a
 #: mount namespace of the test's own; what is mounted goes with it.
 SCRIPT = """
-umount -a -l -t fuse,fuse.romfsfs  # copies, which would keep others' mounts alive
+umount -a -l -t fuse,fuse.romfsfs 2>/dev/null  # copies, which would keep others' mounts alive
 set -eu
 mount --bind "$PWD/programs" /usr/local/bin
 mount -T fstab "$PWD/cam"

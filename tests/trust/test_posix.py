@@ -262,7 +262,7 @@ def _read_only(folder: Path) -> tuple[str, ...]:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a plain directory read-only")
     # Its copies of others' mounts would keep those, and their daemons, alive.
-    script = "umount -a -l -t fuse,fuse.romfsfs; "
+    script = "umount -a -l -t fuse,fuse.romfsfs 2>/dev/null; "
     script += 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     return "unshare", "--mount", "sh", "-c", script, str(folder)
 
