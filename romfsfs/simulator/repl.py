@@ -51,7 +51,6 @@ class Repl:
         self._write = write
         self._execute = execute
         self._soft_reset = soft_reset
-        self._raw = False
         self._line = bytearray()
         self._before = b""  # the lines already typed of a block
         self._state: Callable[[bytearray], None] = self._friendly
