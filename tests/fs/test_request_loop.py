@@ -369,6 +369,13 @@ def test_a_loop_is_told_to_end_and_woken_until_it_does(
     assert done == [*([] if forgotten else [6]), woken, 0.5, woken, 0.5]
 
 
+def test_a_signal_that_comes_first_waits_for_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, done = ending_of(monkeypatch)
+    monkeypatch.setattr(made._begun, "wait", made.begin)
+    made._end()
+    assert done[0] == 6
+
+
 def test_which_signals_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = ending_of(monkeypatch)
     ends: list[str] = []

@@ -283,12 +283,14 @@ def test_the_tree_of_the_base_is_made_once_for_each_base(host: SessionHost, desk
     assert host.base() is first
     assert host.status_text(no_writers)
     gone = weakref.ref(first.held)
-    desk.write("data.bin", b"new")
+    desk.write("data.bin", b"")
     desk.commit()
     del first
     host.usage()
     assert gone() is None
-    assert host.base().stat("data.bin") is not None
+    found = host.base().stat("data.bin")
+    assert found is not None
+    assert found[:2] == (False, 0)
 
 
 def test_what_the_trees_of_the_control_directory_tell(host: SessionHost, desk: Desk) -> None:
