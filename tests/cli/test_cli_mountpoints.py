@@ -142,7 +142,12 @@ from romfsfs.fs.adapter import Adapter
 
 def hangs(self, path, info=None, answer=Adapter.getattr):
     while os.path.exists(sys.argv[1]):
-        with open(sys.argv[1], "a") as taken:
+        try:
+            taken = open(sys.argv[1], "r+")  # which does not make it again
+        except FileNotFoundError:
+            break
+        with taken:
+            taken.seek(0, 2)
             taken.write(path + "\\n")
         time.sleep(0.1)
     return answer(self, path, info)
@@ -203,7 +208,7 @@ def test_a_daemon_that_has_taken_a_request_holds_up_no_command(
         assert any("/.romfs" in line for line in hold.read_text().splitlines()), "it was asked"
         assert daemon.poll() is None
         hold.unlink()
-        assert "  M a.txt" in mounts.command("status", cam).out
+        until(lambda: "  M a.txt" in mounts.command("status", cam).out)
         assert mounts.command("umount", cam).code == 0
         assert daemon.wait(LIMIT) == 0
     finally:
