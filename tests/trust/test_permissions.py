@@ -56,7 +56,7 @@ class UsersMount(RealMount):
 
 @pytest.fixture
 def users(
-    as_nobody: tuple[str, ...], python_of: Callable[[tuple[str, ...]], str]
+    as_nobody: tuple[str, ...], python_of: Callable[[tuple[str, ...]], str], fuse_device: None
 ) -> Iterator[UsersMount]:
     made = UsersMount(memory_folder("romfsfs-users-"), as_nobody, python_of(as_nobody))
     made.run("mount", "--new", made.image, made.mnt, "--board", "OPENMV_AE3")
