@@ -80,6 +80,36 @@ def test_what_the_parent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     send.close()
 
 
+class _Told(list[object]):
+    """Plays the pipe to the parent."""
+
+    def __call__(self, **message: object) -> None:
+        self.append(message)
+
+    def close(self) -> None:
+        self.append("closed")
+
+
+def test_output_is_the_logs_once_the_kernel_has_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said until then stands there first; the parent is told, and let go."""
+    done = _Told()
+    (tmp_path / "log").write_text("before\n")
+    captured = (tmp_path / "captured").open("w+b")
+    captured.write(b"said\n")
+    host: Any = SimpleNamespace(log_file=tmp_path / "log")
+    ready = daemon._to_log(host, done, captured)  # type: ignore[arg-type]
+    assert done == []
+    monkeypatch.setattr(os, "dup2", lambda fd, to: done.append((os.fstat(fd).st_ino, to)))
+    monkeypatch.setattr(daemon, "shorten", lambda fd: done.append(("shortened", fd)))
+    ready(["a"])
+    log = (tmp_path / "log").stat().st_ino
+    assert done == [(log, 1), (log, 2), ("shortened", 2), {"ready": ["a"]}, "closed"]
+    assert (tmp_path / "log").read_text() == "before\nsaid\n"
+    assert captured.closed
+
+
 @pytest.mark.parametrize("ends", ["well", "badly"])
 @pytest.mark.parametrize("options", [(), ("allow_other", "nonempty,noatime")])
 def test_the_life_of_a_mount(
