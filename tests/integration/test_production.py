@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spoken import Spoken
 
 import romfsfs
 from romfsfs.cli import main, production
-from romfsfs.cli.output import Output
 from romfsfs.devices import open as opening
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.devices.discovery import DfuCamera
@@ -401,23 +401,6 @@ def info(key: str, *, has_id: bool = True) -> DeviceInfo:
 )
 def test_what_tells_a_camera_from_all_others(key: str, has_id: bool, number: str) -> None:
     assert production.unique_id(info(key, has_id=has_id)) == number
-
-
-class Spoken(Output):
-    """All that is said, and how."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def note(self, text: str) -> None:
-        self.said.append(f"note: {text}")
-
-    def error(self, error: RomfsError) -> None:
-        self.said.append(f"error: {error.line}")
 
 
 def written() -> WriteReport:

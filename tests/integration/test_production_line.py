@@ -15,10 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from spoken import Spoken
 
 from romfsfs.boards import get_board
 from romfsfs.cli import production
-from romfsfs.cli.output import Output
 from romfsfs.cli.production import Line, Log, Order
 from romfsfs.devices.base import DeviceInfo, WriteReport
 from romfsfs.devices.discovery import CameraPort
@@ -93,18 +93,6 @@ def test_a_row_that_cannot_be_written_says_where(
         log.row("p1", None, "", "written")
     assert caught.value.filename == str(tmp_path / "log.csv")
     log.close()
-
-
-class Spoken(Output):
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def note(self, text: str) -> None:
-        self.said.append(f"note: {text}")
 
 
 class Ports:

@@ -87,9 +87,9 @@ class SerialCamera(Device):
 
         board: used when the camera cannot be identified, or against what it says. accept: told
         the board that the camera says it is, before anything is asked of that; what it raises
-        leaves the camera alone. DeviceAbsent,
-        DeviceBusy, DeviceLost; `identity.NoRomfsAccess` when its firmware cannot reach a ROMFS;
-        UsageError for a board, partition or slot that is not there.
+        leaves the camera alone. DeviceAbsent, DeviceBusy, DeviceLost; `identity.NoRomfsAccess`
+        when its firmware cannot reach a ROMFS; UsageError for a board, partition or slot that is
+        not there.
         """
         port = Port(port_name)
         repl = RawRepl(port)

@@ -10,6 +10,7 @@ import termios
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -293,20 +294,13 @@ def test_every_call_of_the_flash_by_its_number() -> None:
     config = preset("OPENMV_AE3")
     statistics = Statistics()
     flash = Flash(config, Faults(statistics), statistics)
-
-    def call(command: int, index: int, *arguments: int, data: bytes = b"") -> int:
-        work = flash.ioctl(command, index, arguments, data)
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                return int(end.value)
-
+    answer = partial(call, flash)
     try:
         assert len(flash) == 2
         answers = [
-            call(6, 0), call(6, 1), call(6, 2), call(6, -1), call(5, 0), call(3, 0), call(4, 0),
-            call(3, 0, 4096), call(3, 0, 4096, 8192), call(4, 0, 0, data=b"ab"), call(7, 0),
+            answer(6, 0), answer(6, 1), answer(6, 2), answer(6, -1), answer(5, 0), answer(3, 0),
+            answer(4, 0), answer(3, 0, 4096), answer(3, 0, 4096, 8192),
+            answer(4, 0, 0, data=b"ab"), answer(7, 0),
         ]  # fmt: skip
         erase = [part.config.erase_size for part in flash.partitions]
         least = flash[0].config.min_write
@@ -314,7 +308,7 @@ def test_every_call_of_the_flash_by_its_number() -> None:
         assert statistics.erase_counts == Counter({(0, 0): 1, (0, 1): 1, (0, 2): 1})
         assert statistics.ioctl_calls == Counter({6: 4, 3: 3, 4: 2, 5: 1, 7: 1})
         flash._faults.fail_ioctl(command=6)
-        assert (call(6, 0), call(6, 0)) == (-5, erase[0])
+        assert (answer(6, 0), answer(6, 0)) == (-5, erase[0])
     finally:
         flash.close()
 
