@@ -1,4 +1,4 @@
-"""A directory to an image in one go, without a session; and back again."""
+"""Building an image from a directory without a session, and extracting one into a directory."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ _NOTHING = Base(EMPTY_DIGEST, 0, 0, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image that was built: its plan (with warnings), size in bytes and SHA-256 ("" where that
-    was not wanted: it takes longer than all the rest of a large image)."""
+    """An image that was built: its plan (with warnings), size in bytes and SHA-256.
+
+    digest: "" with `hashed=False`: for a large image it takes longer than all the rest."""
 
     plan: Plan
     size: int
@@ -63,9 +64,10 @@ def build(
 ) -> Built:
     """Write an image of everything below `source` to `out` (an empty regular file), verified.
 
-    target, excludes: as the caller chose; the tree's `romfs.toml` says the rest, but for the
-    board (`build_many.boards_of`). order: files that come first. The same tree gives the same
-    bytes. Raises as `commit` does; `out` is then worthless.
+    target, excludes: the caller's choices, which win over the tree's `romfs.toml`; its board is not
+    used (see `build_many.boards_of`). order: files that come first. hashed: compute the digest. The
+    same tree gives the same bytes. Raises ConversionError, PlanError, CapacityError, OSError; `out`
+    is then incomplete.
     """
     with opened_folder(source) as work_fd:
         tree = options_of_tree(work_fd, os.path.abspath(source))
@@ -94,10 +96,11 @@ def build(
 def extract_image(
     image: Image, file: BinaryIO, folder: Path, progress: Progress = no_progress
 ) -> list[Extracted | None]:
-    """Write an image's tree to a folder that is not there yet or is empty.
+    """Extract an image, read from `file`, into a folder that does not exist yet or is empty.
 
-    The reader refuses names that lead out of the folder. RomfsError (and nothing left) when
-    the folder cannot be written.
+    The result of each node, in `walk` order; None for a folder. The reader refuses names that lead
+    out of the folder. UsageError for a folder that is not empty; RomfsError, with nothing left
+    behind, when it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
@@ -117,7 +120,7 @@ def extract_image(
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well."""
+    """A temporary folder beside `folder` that is renamed to it when the block succeeds."""
     stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield stage

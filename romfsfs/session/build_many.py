@@ -1,4 +1,4 @@
-"""One directory, an image for each of several boards, converted for each of them."""
+"""Building one directory for several boards: an image for each, converted for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romfsfs.system.files import Progress, no_progress, replace_atomically
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An image to build. target: what for; with a recipe, the firmware's recipe says what of."""
+    """An image to build. recipe: the firmware's recipe that selects the files, if there is one."""
 
     target: Target
     image: Path
@@ -33,7 +33,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class BoardResult:
-    """What became of an order: one of the two is None."""
+    """What became of an order: either `built` or `error`, the other is None."""
 
     order: Order
     built: Built | None
@@ -41,7 +41,7 @@ class BoardResult:
 
 
 def boards_of(directory: str | os.PathLike[str], given: Sequence[str]) -> tuple[str, ...]:
-    """The boards to build for: the given ones, else the one that the tree's `romfs.toml` names."""
+    """The boards to build for: those given, else the one in the tree's `romfs.toml`. OSError."""
     named = None if given else options_below(directory).board
     return (named,) if named is not None else tuple(given)
 
@@ -53,11 +53,12 @@ def orders(
     options: Options | None = None,
     recipe: Path | None = None,
 ) -> list[Order]:
-    """What to build for boards given as `NAME` or `NAME:PARTITION`; one order where there is none.
+    """What to build for boards given as `NAME` or `NAME:PARTITION`; without any, one order.
 
     image: a folder, for `NAME.img` in it (`NAME.1.img` for partition 1); a pattern with `{board}`,
     and `{partition}` if there are several of a board; or, for a single board, a file. partition:
-    where a board is given without one. UsageError when two orders would write the same file.
+    for boards given without one. UsageError for an unknown board or partition, and when two orders
+    would write the same file.
     """
     options = options or Options()
     wanted = [] if boards else [Order(Target(options=options), Path(image))]
@@ -107,7 +108,8 @@ def build_each(
     progress: Progress = no_progress,
     hashed: bool = True,
 ) -> Iterator[BoardResult]:
-    """Build one after the other; what goes wrong with one is its outcome and stops no other."""
+    """Build one after the other. A RomfsError becomes the result of its order and stops no other;
+    an OSError stops them all."""
     for order in wanted:
         try:
             order.image.parent.mkdir(parents=True, exist_ok=True)
@@ -125,9 +127,10 @@ def build_order(
     progress: Progress = no_progress,
     hashed: bool = True,
 ) -> Built:
-    """Build an image file of a folder; with a recipe, of what that says, and the folder is the
-    firmware's checkout. A file that is there is replaced only when all is well; it keeps its
-    permissions, and where it is a symbolic link, the link stays."""
+    """Build an image file from a folder; with a recipe, the folder is the firmware's checkout.
+
+    An existing file is replaced only on success and keeps its permissions; a symbolic link stays
+    one. Raises as `build`, and OSError."""
     final = Path(os.path.realpath(order.image))
     if final.is_dir():
         raise UsageError("a directory, not an image file", where=str(order.image))

@@ -1,5 +1,4 @@
-"""The devices that sources and sessions mean, opened for the length of a block; and which session
-a camera has, as far as USB tells."""
+"""Opening the devices that sources and sessions name; a camera's session by its USB identity."""
 
 from __future__ import annotations
 
@@ -20,8 +19,9 @@ from romfsfs.session.session import Session, sessions
 def device(
     source: str, board: str | None = None, partition: int | None = None, slot: str = ""
 ) -> Iterator[Device]:
-    """An open device, closed at the end of the block. SessionBusy, and the port is not touched,
-    while another process changes what the camera holds."""
+    """An open device, closed at the end of the block. Raises as `open_device` does.
+
+    SessionBusy while another process changes what the camera holds: the port is left alone."""
     if is_camera(source) and not source.startswith("dfu:"):
         _refuse_changed(source)
     opened = open_device(source, board=board, partition=partition, slot=slot)
@@ -32,11 +32,13 @@ def device(
 
 
 def _refuse_changed(source: str) -> None:
-    """Root may open a port that is in use, and what is sent there would spoil a commit."""
+    """SessionBusy while a session on this camera is being changed.
+
+    Root may open a port that is in use, and bytes sent there would corrupt a commit."""
     try:
         port = _port(source)
         here = [each for each in all_sessions() if _is_on(*each, port)]
-    except (RomfsError, OSError):  # the opening says what is wrong; or there is no place for state
+    except (RomfsError, OSError):  # opening the device reports it, or there is no state folder
         return
     for folder, info in here:
         folder.refuse_changed(info.name)
@@ -44,13 +46,13 @@ def _refuse_changed(source: str) -> None:
 
 @contextmanager
 def session_device(session: Session, doing: str = "") -> Iterator[Device]:
-    """The target of a session, on another port too. DeviceAbsent if it is on none, SessionBusy if
-    another process changes the session: the port is in its hands.
+    """The open target of a session, on whatever port it is; closed at the end of the block.
 
-    doing: "commit", so that others can say what they wait for."""
+    doing: "commit", for the message that other processes get meanwhile. DeviceAbsent if it is on no
+    port; SessionBusy if another process changes the session, and so has the port."""
     with ExitStack() as stack:
         if session.folder.changed_by() != os.getpid():
-            # While it opens the port: who comes second is told why it is in use.
+            # Held while the port is opened: a second process learns why it is in use.
             stack.enter_context(session.folder.lock_for_change(session.info.name, doing))
         opened = _open_target(session)
     try:
@@ -60,12 +62,13 @@ def session_device(session: Session, doing: str = "") -> Iterator[Device]:
 
 
 def _open_target(session: Session) -> Device:
-    """Cameras change ports, and `camera` names none once there are two: the unique id decides."""
+    """Open the session's target, known by its key: cameras change ports, and `camera` is ambiguous
+    once two are connected."""
     info = session.info
     refused: RomfsError
     try:
         if not info.is_file and not is_camera(info.source):
-            raise not_connected(session)  # the port was a link, or a pty: it is gone
+            raise not_connected(session)  # the port was a link or a pty that is gone
         opened = _opened(info, info.source)
         found = opened.info()
         if found.may_be(info.key):
@@ -97,7 +100,7 @@ def _opened(info: SessionInfo, source: str) -> Device:
 
 
 def not_connected(session: Session) -> DeviceAbsent:
-    """What to say of a session whose camera is on no port."""
+    """The error for a session whose camera is on no port."""
     return DeviceAbsent(
         "the camera is not connected",
         where=session.info.name,
@@ -107,7 +110,7 @@ def not_connected(session: Session) -> DeviceAbsent:
 
 
 def _on_another_port(session: Session) -> Device | None:
-    """The session's camera among those connected; asks only cameras that may be it."""
+    """The session's camera on another port, open, else None. Opens only cameras that may be it."""
     from romfsfs.devices.discovery import serial_cameras
 
     info = session.info
@@ -125,10 +128,10 @@ def _on_another_port(session: Session) -> Device | None:
 
 
 def known_session(source: str, partition: int, slot: str) -> Session | None:
-    """The only session of the camera that SOURCE names, None if that is not clear from here.
+    """The only session of the camera that SOURCE names, found without opening its port, else None.
 
-    By the USB serial number; where there is none, the one that is in use now on that port.
-    UsageError when SOURCE may mean several cameras that are connected.
+    It is found by the USB serial number; without one, it is the session that is in use on that port
+    now. UsageError when SOURCE may mean several connected cameras.
     """
     if source.startswith("dfu:"):
         return None
@@ -142,7 +145,7 @@ def known_session(source: str, partition: int, slot: str) -> Session | None:
 
 
 def unplugged_session(source: str, partition: int, slot: str) -> Session | None:
-    """The only session that was opened by this name, for a camera that is not there now."""
+    """The only camera session that was opened by this name, or is shown by it, else None."""
     return _only(partition, slot, lambda each: source in (each.info.source, each.info.name))
 
 

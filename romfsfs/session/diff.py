@@ -24,7 +24,7 @@ MAX_TEXT = 1 << 20
 
 
 class Side(NamedTuple):
-    """One side of a comparison. text: None when it is no text, or too large to show as such."""
+    """One side of a comparison. size: bytes. text: None if not UTF-8 text, or over `MAX_TEXT`."""
 
     size: int
     digest: str
@@ -32,7 +32,7 @@ class Side(NamedTuple):
 
 
 def side(fd: int, offset: int, size: int) -> Side:
-    """The side that `size` bytes of an open file are."""
+    """The side made of `size` bytes at `offset` of an open file."""
     if size > MAX_TEXT:
         return Side(size, digest_fd(fd, offset, size), None)
     data = os.pread(fd, size, offset)
@@ -49,7 +49,7 @@ def _text(data: bytes) -> str | None:
 
 
 def difference(path: str, old: Side | None, new: Side | None) -> Iterator[str]:
-    """The lines (without newline) that say how `path` differs; None: it is not there."""
+    """The lines (without newline) that show how `path` differs; None: the side has no such file."""
     if old is not None and new is not None and old.digest == new.digest:
         return
     path = printable(path)
@@ -75,7 +75,10 @@ def _describe(name: str, shown: Side | None) -> str:
 
 
 def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[str]:
-    """How the work tree differs from the base, sources against sources where they are known."""
+    """The lines that show how the work tree differs from the base.
+
+    A base file is compared by its source if that is known. selected: of a path in the work tree.
+    """
     recall = session.recall()
     held = session.held()
     base = {entry.source: entry for entry in held.base.entries if not entry.is_dir}
@@ -87,7 +90,7 @@ def diff_session(session: Session, selected: Callable[[str], bool]) -> Iterator[
                 or not selected(entry.path)
             ):
                 continue
-            if entry.note:  # a link, a closed file: the status asks for it to be mended
+            if entry.note:  # a link, an unreadable file: the status asks the user to fix it
                 yield f"+++ b/{printable(entry.path)}  {entry.note}"
                 continue
             old = _stored(base.get(entry.path), held, recall)
@@ -119,13 +122,13 @@ def _work(work_fd: int, path: str) -> Side | None:
 def diff_images(
     old: os.PathLike[str], new: os.PathLike[str], selected: Callable[[str], bool]
 ) -> Iterator[str]:
-    """How two images differ, file by file."""
+    """The lines that show how two images differ, by path. ImageFormatError, OSError."""
     for path, before, after in _sides(old, new, selected):
         yield from difference(path, before, after)
 
 
 def changes_between(old: os.PathLike[str], new: os.PathLike[str]) -> Iterator[tuple[Change, str]]:
-    """Which files differ between two images."""
+    """Which files differ between two images. ImageFormatError, OSError."""
     for path, before, after in _sides(old, new, lambda path: True):
         if before is None:
             yield Change.ADDED, path

@@ -1,8 +1,8 @@
 """Which session DIR or SOURCE names.
 
-Opening a camera's port ends the script that runs there. Whoever only wants to see the edits, which
-are on this machine, need not pay that: a camera's session is known by USB alone. That is not
-certain enough to write by: what writes opens the camera, and asks it who it is.
+Opening a camera's port ends the script that runs there. The edits are on this machine, so a command
+that only shows them finds a camera's session by its USB identity and leaves the port closed. That
+is not certain enough for a write: commands that write open the camera and ask for its unique id.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from romfsfs.system.mount_table import answers, is_dead, real_place
 
 
 class Found(NamedTuple):
-    """A session, and where it is mounted (None: it is not). inside: the path below the mount
-    that was named, '' for the mount itself."""
+    """A session, and where it is mounted; None: it is not.
+
+    inside: the path named, relative to the mountpoint; '' for the mountpoint itself."""
 
     session: Session
     mountpoint: Path | None
@@ -36,11 +37,11 @@ class Found(NamedTuple):
 
     @property
     def mounted(self) -> Mounted:
-        """How the work tree is used, for what changes its base."""
+        """How the work tree is used now, for a transaction that changes its base."""
         return Mounted(self.mountpoint, self.open_files)
 
     def open_files(self) -> list[str]:
-        """What programs have open for writing in the mount. SessionBusy if nobody can tell."""
+        """The paths that programs have open for writing in the mount. SessionBusy if unknown."""
         if self.mountpoint is None:
             away = self.session.folder.out_of_reach()
             if away is not None:
@@ -67,11 +68,12 @@ def find_session(
 ) -> Found:
     """The session that DIR or SOURCE names; UsageError if there is none.
 
-    Without a name: the mount that the current folder lies in, or else the only session there is.
-    A mountpoint whose daemon was killed names its session too: that is then not mounted.
-    partition, slot: of a camera. only_looks: the caller changes nothing, so a camera whose session
-    is known by USB is not interrupted. stuck: the caller copes with a mount that does not answer;
-    others would wait for it, and not even Ctrl-C would help.
+    Without a name: the mount that the current folder lies in, or else the only session with a work
+    tree. A mountpoint whose daemon was killed names its session too, which then counts as not
+    mounted. partition, slot: of a camera. only_looks: the caller changes nothing, so a camera whose
+    session is known by USB is not interrupted. stuck: the caller copes with a mount that does not
+    answer; without it such a mount is a RomfsError, as a program that waits for one cannot be
+    interrupted, not even by Ctrl-C.
     """
     found = _find(where, partition, slot, only_looks)
     if not stuck and not found.inside and is_stuck(found):
@@ -88,20 +90,20 @@ def find_session(
 
 
 def is_stuck(found: Found) -> bool:
-    """Whether the mount's daemon was stopped, or waits for a disk that does not answer."""
+    """Whether the mount does not answer: its daemon is stopped, or waits for a dead disk."""
     if found.mountpoint is None:
         return False
     return not answers(str(found.mountpoint))
 
 
 def server(found: Found) -> tuple[int, str]:
-    """(process id, mountpoint) of the process that serves a mount; 0 when it has just ended."""
+    """(process id, mountpoint) of a mount's daemon; process id 0 if it has just ended."""
     holder = found.session.folder.mounted_at()
     return (holder.pid, holder.mountpoint) if holder else (0, str(found.mountpoint))
 
 
 def no_answer(found: Found) -> RomfsError:
-    """What to say of a mount that does not answer."""
+    """The error for a mount that does not answer."""
     pid, where = server(found)
     return RomfsError(
         "the mount does not answer",
@@ -122,7 +124,7 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
         return found
     if is_dead(where):
         folder = find_mounted(where, dead=True)
-        if folder is None:  # another user's, or its session was changed or forgotten since
+        if folder is None:  # another user's, or its session was changed or dropped since
             raise UsageError(
                 "the process that served this mount has ended, and no session says that it was "
                 "mounted there",
@@ -134,10 +136,10 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
 
 
 def containing_mount(path: str) -> Found | None:
-    """The session whose mount a path lies in; of several, the innermost.
+    """The session whose mount a path lies in; of several, the innermost. None: in no mount.
 
-    From the root on: nothing in a mount that does not answer is looked at. RomfsError where the
-    path lies in one.
+    Walks down from the root, so that nothing inside a mount that does not answer is touched.
+    RomfsError if the path lies inside such a mount.
     """
     absolute = os.path.abspath(path)
     known = mounted_folders()
@@ -193,7 +195,7 @@ def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) 
         with device(source, partition=partition, slot=slot) as opened:
             folder = folder_of(opened.info().key)
     except DeviceAbsent:
-        # Unplugged: its edits can still be looked at, if it is clear which camera is meant.
+        # Unplugged: its edits can still be shown, if it is clear which camera is meant.
         known = unplugged_session(source, partition or 0, slot)
         if known is not None:
             return as_found(known)
@@ -202,7 +204,7 @@ def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) 
         raise UsageError(
             "no such file or folder", where=source, next_step="romfsfs sessions lists what is known"
         ) from None
-    if not folder.info.exists():  # of a file whose place a link has taken?
+    if not folder.info.exists():  # perhaps of a file that a symbolic link has replaced
         folder = folder_of(os.path.abspath(source))
     if not folder.info.exists():
         raise UsageError(
@@ -216,7 +218,7 @@ def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) 
 
 
 def _refuse_hidden(source: str) -> None:
-    """A mount answers its own user alone: to others it is not even a folder."""
+    """UsageError for another user's mount: FUSE refuses others even `stat`."""
     try:
         os.stat(source)
     except PermissionError:
@@ -230,7 +232,7 @@ def _refuse_hidden(source: str) -> None:
 
 
 def _known(source: str) -> bool:
-    """Whether a session is of this file, which is gone: its edits are still there."""
+    """Whether there is a session for this file, which is gone: its edits are still there."""
     return folder_of(os.path.realpath(source)).info.exists()
 
 

@@ -1,4 +1,4 @@
-"""What is to be mounted, and what the process that serves it opens."""
+"""A request to mount, and what the process that serves the mount opens for it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def _is_word(source: str) -> bool:
 class MountRequest:
     """What to mount; `open_host` opens it in the daemon, after the fork.
 
-    notifier: makes what tells the desktop, of a target's name, where commits go
-    (`on the camera`), and how a shell names it.
+    notifier: makes the notifier of: the target's title, where commits go (`on the camera`), and
+    how a command names the target.
     """
 
     def __init__(
         self, source: str, directory: Path, chosen: OpenOptions, read_only: bool,
         notifier: Callable[[str, str, str], Notifier] | None = None,
     ) -> None:  # fmt: skip
-        # The daemon works in `/`, and the file may be one that --new is to make.
+        # Absolute, as the daemon's folder is `/`; the file need not exist (--new creates it).
         named = is_camera(source) and not os.path.exists(source)
         self.source = source if named or _is_word(source) else os.path.abspath(source)
         self.mountpoint = real_place(directory)
@@ -44,12 +44,14 @@ class MountRequest:
         self._notifier = notifier
         self._host: SessionHost | None = None
         self._lock: Lock | None = None
-        #: What was kept of before and is not committed, once the host is open (`make_ready`).
+        #: The status of edits kept from before, set by `open_host` (see `make_ready`).
         self.resumed: Status | None = None
         self.said: list[str] = []
 
     def open_host(self, progress: Progress) -> SessionHost:
-        """Open the device, the session and its work tree; the session is locked from here on."""
+        """Open the device, the session and its work tree; the session stays locked for the mount.
+
+        Raises as `opening.enter` does; RomfsError in place of OSError."""
         with worded():
             return self._open_host(progress)
 
@@ -69,8 +71,10 @@ class MountRequest:
         return host
 
     def say_where(self) -> list[str]:
-        """The kernel has mounted: others may be told where. Before, they would not find it there
-        and take it for a mount that was taken away. What is to be said to who mounts."""
+        """Record the mountpoint in the lock; the messages for the user who mounts.
+
+        Only once the kernel has mounted: before, other processes would not find the mount there
+        and take it for one that was lazily unmounted."""
         if self._lock is not None:
             self._lock.write(MountedAt(os.getpid(), self.mountpoint))
         if self._host is not None:
@@ -78,7 +82,7 @@ class MountRequest:
         return self.said
 
     def _refuse_to_hide(self) -> None:
-        """With `-o nonempty` the mount may lie over what it needs itself."""
+        """UsageError if the mount would hide its source or state, as it can with `-o nonempty`."""
         needed = [str(state_dir()), str(cache_dir())]
         if not is_camera(self.source) and not _is_word(self.source):
             needed.append(self.source)

@@ -1,6 +1,7 @@
-"""The way into a session for whoever keeps it for a while: a mount, or an editor of the Python API.
+"""Opening a session for a mount, or for an editor of the Python API.
 
-Locked before anything is remembered: whoever is refused must not change what another works with.
+The mount lock is taken before `session.json` is written: a process that is refused must not change
+the settings of the one that has the session.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress, remove_folder
 
-#: A session without edits whose file has been gone for so long is dropped.
+#: A session without edits whose image file is gone is dropped when unused for this long.
 _ABANDONED_SECONDS = 90 * 86400
 
 
@@ -29,8 +30,11 @@ def enter(
     chosen: OpenOptions,
     progress: Progress = no_progress,
 ) -> tuple[Session, Lock, Status | None]:
-    """The session of this target with its work tree, the mount lock, and the status of what was
-    kept (`make_ready`). Raises as `lock_for_mount`, `session_for` and `make_ready` do."""
+    """Lock the target's session and make its work tree ready.
+
+    Returns the session, its mount lock, which the caller releases, and the status that `make_ready`
+    returns. Raises as `lock_for_mount`, `session_for` and `make_ready` do; then `session.json` is
+    as it was, and a new session is removed (`provisional`)."""
     found = device.info()
     folder = make_folder(found.key)
     with folder.provisional(found.name):
@@ -39,19 +43,20 @@ def enter(
         try:
             session = session_for(device, source, chosen)
             resumed = make_ready(session, device, new=chosen.new, progress=progress)
-            with contextlib.suppress(OSError, RomfsError):  # of no use to this mount
+            with contextlib.suppress(OSError, RomfsError):  # housekeeping: not this mount's concern
                 drop_abandoned()
         except BaseException:
             with lock:
                 if before is not None:
-                    save(folder.info, before)  # its edits are still for the board they were for
+                    save(folder.info, before)  # kept edits stay with the board they were made for
             raise
         return session, lock, resumed
 
 
 def drop_abandoned() -> list[str]:
-    """Drop sessions without edits whose image file is gone and that nobody has used for 90 days;
-    the names of their files."""
+    """Drop sessions without a work tree, their image file gone, unused for 90 days; their names.
+
+    SessionBusy, OSError."""
     dropped = []
     for folder, info in all_sessions():
         if not info.is_file or os.path.exists(info.key) or folder.work.exists():
@@ -64,6 +69,6 @@ def drop_abandoned() -> list[str]:
 
 
 def drop(folder: SessionFolder, name: str) -> None:
-    """Forget a session with its log and its edits. SessionBusy while it is in use."""
+    """Remove a session with its log and its edits. SessionBusy while it is in use; OSError."""
     with folder.lock_unmounted(name):
         remove_folder(folder.path)

@@ -1,14 +1,16 @@
-"""The firmware's own recipes: `boards/BOARD/romfs_config.json` of a checkout says what goes into a
-board's image, in which order and with which options.
+"""The firmware's own recipes for images.
+
+`boards/BOARD/romfs_config.json` of a checkout says what goes into a board's image, in which order
+and with which options:
 
     {"0": {"size": "0x400000", "entries": [
         {"type": "tflite", "path": "{TOP}/lib/models/a.tflite", "alignment": 16,
          "optimize": "Performance", "profile": "default"},
         {"type": "haar", "path": "{TOP}/lib/haar/*.xml", "stages": 0}, ...]}}
 
-by number of the partition; `{TOP}` is the checkout, `*` as in a shell. Every file goes to the root
-of the image, a model's labels (`a.txt` beside it) right after it. Types but these two are stored as
-they are. (docs/converters.md, from the firmware's tools/mkromfs.py.)
+The keys are partition numbers; `{TOP}` is the checkout, `*` as in a shell. Every file goes to the
+root of the image, a model's labels (`a.txt` beside it) right after it. Files of any other type are
+stored as they are. (docs/converters.md, from the firmware's tools/mkromfs.py.)
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from romfsfs.convert.options import FileOptions, OptionError, Rule, check
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.system.files import cache_dir, make_private_dir
 
-#: option of an entry -> ours
+#: option name in a recipe -> option name here
 _OPTIONS = {"alignment": "align", "optimize": "optimise", "profile": "profile"}
 _CONVERTED = ("tflite", "haar")
 MAX_BYTES = 1 << 20
@@ -42,7 +44,7 @@ class Ingredient(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """A tree made of a recipe. order: its names, as they follow each other in the image."""
+    """A tree made from a recipe. order: its file names in the order of the image."""
 
     folder: Path
     rules: tuple[Rule, ...]
@@ -51,7 +53,9 @@ class Laid(NamedTuple):
 
 @contextmanager
 def laid_out(recipe: Path, top: Path, partition: int) -> Iterator[Laid]:
-    """A temporary folder with the files of a recipe. UsageError when it cannot be followed."""
+    """A temporary folder with the files of a recipe, removed after the block.
+
+    top: the firmware's checkout. UsageError when the recipe cannot be followed; OSError."""
     by_name: dict[str, Ingredient] = {}
     for each in ingredients(recipe, top, partition):
         if by_name.setdefault(each.file.name, each).file != each.file:
@@ -66,13 +70,13 @@ def laid_out(recipe: Path, top: Path, partition: int) -> Iterator[Laid]:
 
 
 def board_of(recipe: Path) -> str | None:
-    """The board that a recipe in a checkout is for: its folder is called so."""
+    """The board that a recipe is for, by the name of its folder; None if that is no known board."""
     name = Path(os.path.realpath(recipe)).parent.name
     return name if name in boards() else None
 
 
 def ingredients(recipe: Path, top: Path, partition: int) -> list[Ingredient]:
-    """The files of a recipe, in its order. top: the checkout."""
+    """The files of a recipe, in its order. top: the checkout. Raises as `laid_out`."""
     found: list[Ingredient] = []
     for entry in _entries(recipe, partition):
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):

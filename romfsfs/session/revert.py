@@ -1,4 +1,4 @@
-"""What becomes of edits that are not committed: brought back to the base, dropped, or kept."""
+"""What becomes of uncommitted edits: reverted to the base, dropped with the work tree, or kept."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def revert(
     connect: Callable[[Session], AbstractContextManager[Device]] = session_device,
     say: Callable[[str], None] = log.info,
 ) -> list[str]:
-    """Bring paths (all, if none is given) back to what was last read or committed; which changed.
+    """Revert paths (all, if none is given) to what was last read or committed; those that changed.
 
-    What was interrupted is finished first, for which `connect` opens the target, and `say` tells
-    how that went. But where all edits are dropped, a commit of them is rolled back.
-    root: the mountpoint when the session is mounted; SessionBusy if it is and that was not said.
-    UsageError for a path that is neither in the work tree nor in the base. Not mounted and no
-    path: the edits are dropped as a whole (files that are never packed stay), and the next mount
-    reads the target anew.
+    An interrupted transaction is finished first: `connect` opens the target, and `say` reports the
+    result. Without paths, an interrupted commit is rolled back instead. Not mounted and without
+    paths, the work tree is dropped as a whole, and the next mount reads the target again; but if it
+    holds files that are never packed, or sources that cannot be saved, its edits are reverted in
+    place. root: the mountpoint of a mounted session; SessionBusy if it is mounted and root is None.
+    UsageError for a path that is neither in the work tree nor in the base.
     """
     if session.interrupted:
         back = not paths and interrupted_kind(session.folder) == "commit"
@@ -61,7 +61,7 @@ def revert(
 
 
 def _outlive(session: Session, status: Status) -> bool:
-    """Whether the sources of what is committed outlive the work tree."""
+    """Save the sources of committed files outside the work tree; False if that fails."""
     try:
         secure(session, [e for e in status.entries if e.change is Change.UNCHANGED])
     except OSError:
@@ -71,7 +71,7 @@ def _outlive(session: Session, status: Status) -> bool:
 
 def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[str]:
     shadow = session.look().shadow
-    # What is to come back: named by its own path, or by the one that it is stored as.
+    # The base entries to put back: selected by the path of their source or by the stored path.
     back = [e for e in session.base.entries
             if selected(e.source, paths) or selected(e.path, paths)]  # fmt: skip
     stored = {entry.path for entry in back}
@@ -87,8 +87,8 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
         or (entry.stored_as not in own and selected(entry.stored_as or entry.path, paths))
     ]
     made = {entry.path for entry in edits if entry.is_dir and entry.change is Change.ADDED}
-    # What a file manager left in a folder that goes, goes with it; and all that is never packed
-    # where a file comes back.
+    # Litter of file managers goes with an added folder; if a file of the base takes that folder's
+    # place, so does everything that is never packed.
     files = {entry.source for entry in session.base.entries if not entry.is_dir}
     junk = [
         entry.path
@@ -97,8 +97,8 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
         if is_below(entry.path, made & files)
         or (is_litter(entry.path) and is_below(entry.path, made))
     ]
-    # What the base has and the tree has not, or has as something else: a file that another one
-    # stands in for is no deletion, and is to come back all the same.
+    # What the base has and the tree lacks or has as something else. A file that another one
+    # replaces does not count as deleted, but is to be put back all the same.
     there = {
         e.path for e in shadow
         if e.note == SUPERSEDED or not (e.is_edit or e.change is Change.IGNORED)
@@ -116,7 +116,7 @@ def _revert(session: Session, paths: Sequence[str], root: Path | None) -> list[s
 
 
 def _refuse_blocked(session: Session, wanted: Collection[str], files: Collection[str]) -> None:
-    """UsageError where a file that is to stay has taken the place of a folder that is needed."""
+    """UsageError if a file that stays has the name of a folder that is needed."""
     for path in wanted:
         for above in parents(path):
             if above in files and above not in wanted:
@@ -129,21 +129,21 @@ def _refuse_blocked(session: Session, wanted: Collection[str], files: Collection
 
 
 def discard_work(session: Session) -> None:
-    """Drop the work tree (renamed first, so that a crash leaves it whole or gone)."""
+    """Drop the work tree (renamed first, so that a crash leaves it whole or gone). OSError."""
     folder = session.folder
     remove_folder(folder.old_work)
     if session.has_work:
         os.rename(folder.work, folder.old_work)
-        sync_dir(folder.path)  # or half of it could be back after a power cut
+        sync_dir(folder.path)  # or a power cut could bring back half of it under its old name
         reached("discard-moved")
         remove_folder(folder.old_work)
 
 
 def leave_work(session: Session) -> Status | None:
-    """Nobody uses the work tree any more: drop it if the image holds all of it.
+    """Drop a work tree that is no longer in use if the image holds all of it.
 
-    Its status when it stays: with edits, with files that are never packed, or with sources that
-    cannot be kept elsewhere.
+    Returns None then, else its status: it stays with edits, an interrupted transaction, files that
+    are never packed, or sources that cannot be saved elsewhere. The caller holds both locks.
     """
     status = session.status()
     if not status.clean or session.interrupted or never_packed(status):
@@ -159,8 +159,8 @@ def leave_work(session: Session) -> Status | None:
 
 
 def never_packed(status: Status) -> list[str]:
-    """Paths that the user made and that are never packed, a `.git` or a backup: the work tree is
-    all there is of them."""
+    """Paths of the user's that are never packed, such as a `.git` or a backup: only the work tree
+    has them."""
     return [
         entry.path
         for entry in status.entries

@@ -1,6 +1,6 @@
-"""The session's side of a mount: what the FUSE adapter asks, and the conversions behind it.
+"""The session's side of a mount: what the FUSE adapter calls, and the conversions behind it.
 
-Lives in the daemon. Every method may be called from any of libfuse's threads, several at once.
+Runs in the daemon. Every method may be called from any of libfuse's threads, several at once.
 Paths are relative to the tree's root, separated by '/', without a leading one; '' is the root.
 Names that are not valid UTF-8 carry surrogates (`os.fsdecode`).
 """
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: `.romfs/log` shows this much of the log's end.
+#: Bytes at the end of the log that `.romfs/log` shows.
 _LOG_BYTES = 64 << 10
-#: So many paths are remembered between two looks at the tree; after more, all of it is looked at.
+#: Touched paths remembered between two looks at the tree; beyond that, the next covers all of it.
 _MOST_TOUCHED = 10_000
-#: Of a file that is not converted because it is not closed.
+#: The note of a file that is not converted because it is still open for writing.
 OPEN_NOTE = "open for writing: converted when it is closed"
-#: Gives the paths that are open for writing at the moment it is called.
+#: Returns the paths that are open for writing now.
 OpenWriters = Callable[[], list[str]]
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Notifier(Protocol):
-    """Tells who sees no terminal. Any thread; never raises."""
+    """Notifies a user who sees no terminal. Called from any thread; never raises."""
 
     def failed(self, path: str, message: str) -> None:
         """A conversion failed."""
         ...
 
     def ended(self, changes: int) -> None:
-        """The mount has ended with this many files changed and not committed."""
+        """The mount has ended with this many uncommitted edits."""
         ...
 
     def close(self) -> None: ...
@@ -62,10 +62,10 @@ class Notifier(Protocol):
 class SessionHost:
     """Serves one mounted session.
 
-    `start` is called in the process that serves the mount, after the fork: threads do not
-    survive one. work_fd: of `work/`, which the user edits. hidden_fd: of `hidden/`, on the same
-    file system, for files that are open and have no name any more; the mount empties it when it
-    starts, as what a killed daemon left there was deleted by the user.
+    Call `start` after the fork, in the process that serves the mount: threads do not survive a
+    fork. work_fd: descriptor of `work/`, which the user edits. hidden_fd: descriptor of `hidden/`,
+    on the same file system, which holds files that were deleted while open. The mount empties it
+    when it starts: whatever a killed daemon left there, the user had deleted.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class SessionHost:
         self._generation = 0
         self._touched: set[str] | None = None
         self._look: Look | None = None
-        self._looked = -1  # at which generation
+        self._looked = -1  # the generation at which `_look` was made
         self._snapshot: Snapshot | None = None
         self._base: LocatedTree | None = None
         self._seen: BaseImage | None = None
         self._pool: WorkerPool | None = None
-        self._ended: set[str] = set()  # converted since the pool was idle
+        self._ended: set[str] = set()  # converted since the pool was last idle
         self._notifier = notifier
-        #: Whether the mount's end is told of: not when it never began, or its edits are dropped.
+        #: Whether `close` notifies of uncommitted edits: once mounted, unless they are dropped.
         self.tells_end = False
         self.work_fd = os.open(session.work, _DIR_FLAGS)
         hidden = session.folder.hidden
@@ -98,10 +98,10 @@ class SessionHost:
         self.hidden_fd = os.open(hidden, _DIR_FLAGS)
 
     def start(self, resumed: bool = True) -> None:
-        """Start the workers, and convert what a resumed session has not converted yet.
+        """Start the workers, and submit what a resumed session has not converted yet.
 
-        resumed: whether a commit would write something (`make_ready` says so); where not, a mount
-        of thousands of files need not wait for a look at all of them.
+        resumed: whether a commit would write something (see `make_ready`). If not, a mount of
+        thousands of files does not wait for a look at all of them.
         """
         threading.Thread(target=self._tidy, name="romfsfs-tidy", daemon=True).start()
         self._pool = WorkerPool(self._convert, self._converted)
@@ -114,7 +114,7 @@ class SessionHost:
                 self._pool.submit(entry.path)
 
     def _tidy(self) -> None:
-        """What a mount need not wait for: the tree is synced, the oldest sources are forgotten."""
+        """Sync the tree and trim remembered sources, in a thread: a mount does not wait for it."""
         settle(self.session.folder)
         try:
             self.session.recall().trim()
@@ -127,12 +127,13 @@ class SessionHost:
         return self.session.folder.log
 
     def changed(self, path: str) -> None:
-        """What is at `path` may have changed: written and closed, renamed, made, removed; of a
-        folder, all that it holds. Cheap. Called once per close, not per write."""
+        """Note that `path` may have changed: written and closed, renamed, created or removed.
+
+        A folder stands for all that it holds. Cheap. Called once per close, not per write."""
         self._outdated([path])
         if self._pool is None or self.session.settings.excludes.matches(path):
             return
-        if path == OPTIONS_NAME:  # any file may have to be converted anew
+        if path == OPTIONS_NAME:  # any file may have to be converted again
             self._pool.submit("")
             return
         if self.session.settings.converters.concerns(path) or self._is_folder(path):
@@ -141,22 +142,22 @@ class SessionHost:
     def _is_folder(self, path: str) -> bool:
         try:
             return kind_at(self.work_fd, path) == "dir"
-        except OSError:  # in a folder closed since, on a failing disk: what was done must not fail
+        except OSError:  # no permission, a failing disk: the change itself has already succeeded
             return False
 
     def limit(self, path: str) -> int | None:
-        """How many bytes a file with this path may have; None: no limit. Cheap.
+        """The maximum size in bytes of a file with this path; None: no limit. Cheap.
 
-        One that will be converted may be larger than the partition: its result counts."""
-        settings = self.session.settings  # once: it looks whether the tree's options changed
+        There is none for an excluded file, nor for one that is converted: its result counts."""
+        settings = self.session.settings  # read once: each access checks `romfs.toml` for a change
         if settings.converters.concerns(path) or settings.excludes.matches(path):
             return None
         return settings.capacity
 
     def least(self) -> int:
-        """How many bytes the files that have a `limit` are certain to take. Looks at all of them.
+        """The bytes that the files with a `limit` take at least. Scans the whole tree.
 
-        Not counted: what stands beside a source that may become it, as app.mpy beside app.py."""
+        Not counted: a file that a source beside it may replace, as app.py replaces app.mpy."""
         files = [work for work in scan(self.work_fd) if work.kind == "file"]
         settings = self.session.settings
         concerns, excluded = settings.converters.concerns, settings.excludes.matches
@@ -169,7 +170,7 @@ class SessionHost:
         )
 
     def usage(self) -> tuple[int | None, int]:
-        """(capacity, what the image would take now) in bytes; capacity None: unlimited."""
+        """(capacity, size that the image would have now) in bytes; capacity None: unlimited."""
         held = self._held()
         with self._mutex:
             look = self._look if self._looked == self._generation else None
@@ -179,7 +180,7 @@ class SessionHost:
                 plan = self._look_again(held, quick=True).plan
             finally:
                 self._deriving.release()
-        if plan is None:  # a status may be reading gigabytes; programs ask this between two writes
+        if plan is None:  # `_deriving` may be held for gigabytes: programs ask between two writes
             plan = self.session.look(held, quick=True).plan
         return plan.capacity, plan.size
 
@@ -202,8 +203,9 @@ class SessionHost:
             return ""
 
     def base(self) -> LocatedTree:
-        """The image as last read or committed; made once for each, as it is asked for with every
-        path below `.romfs/base`."""
+        """The tree of the image as last read or committed.
+
+        Cached for each base: every path that is looked up below `.romfs/base` asks for it."""
         held, known = self._held(), self._base
         if known is not None and known.held is held:
             return known
@@ -225,8 +227,9 @@ class SessionHost:
         return open_zoo(self.session.info.board)
 
     def control(self, command: str, open_writers: OpenWriters) -> None:
-        """Do what a line written to `.romfs/ctl` says; returns when it is done. RomfsError, which
-        makes the write fail with EIO and is logged."""
+        """Run the command written to `.romfs/ctl`; returns when it is done.
+
+        RomfsError: the adapter logs it, and the write fails with EIO."""
         word = command.strip()
         if word in ("discard", "keep"):  # what `umount` is about to do with the edits
             self.tells_end = word == "keep"
@@ -244,11 +247,11 @@ class SessionHost:
             log.info("commit: %d bytes, verified", report.size)
 
     def file_state(self, path: str) -> bytes:
-        """The extended attribute `user.romfs.state` of this file or folder."""
+        """The value of the extended attribute `user.romfs.state` of this file or folder."""
         return self._current().states.get(path, "ignored").encode()
 
     def close(self) -> None:
-        """The mount has ended; called once."""
+        """End the workers, notify of uncommitted edits, close descriptors. Call once, unmounted."""
         if self._pool is not None:
             self._pool.close()
         if self._notifier is not None:
@@ -259,10 +262,10 @@ class SessionHost:
         os.close(self.hidden_fd)
 
     def _tell_end(self, notifier: Notifier) -> None:
-        self._outdated()  # commands change the tree in place again
+        self._outdated()  # once unmounted, commands change the tree in place
         try:
             edits = self._status().edits
-        except (RomfsError, OSError) as error:  # the disk of the session fails, say
+        except (RomfsError, OSError) as error:  # a failing disk, for instance
             log.warning("what the mount leaves is not known: %s", error)
             return
         if edits:
@@ -277,7 +280,7 @@ class SessionHost:
                 self._submit_below(path)
                 raise Cancelled("a folder: what is in it was queued instead")
             fd = open_file(self.work_fd, path)
-        except PermissionError as error:  # the user has closed it, and the status says so
+        except PermissionError as error:  # the file's mode, which the status reports
             raise Cancelled(str(error)) from error
         try:
             digest, _ = self.session.digests.digest(fd)
@@ -286,7 +289,7 @@ class SessionHost:
             os.close(fd)
 
     def _submit_below(self, folder: str) -> None:
-        """A folder that was renamed into place brings files that were never closed here."""
+        """Submit the files of a folder that was renamed into place: none was closed here."""
         with Climber(self.work_fd) as climber:
             inside = scan(climber.enter(folder))
         for work in inside:
@@ -312,7 +315,7 @@ class SessionHost:
             log.info("%s is %s, %d bytes", path, result.stored_path, result.size)
 
     def _outdated(self, paths: Iterable[str] | None = None) -> None:
-        """What is at these paths may have changed; without them, anything."""
+        """Note that these paths may have changed; None: anything may have."""
         with self._mutex:
             self._generation += 1
             if self._touched is not None:
@@ -321,17 +324,17 @@ class SessionHost:
                 self._touched = None
 
     def _look_again(self, held: BaseImage, quick: bool = False) -> Look:
-        """A look at what was touched since the last one; `_deriving` is held.
+        """Look at what was touched since the last look. The caller holds `_deriving`.
 
-        That is all that can have changed: while the mount can be written to, whoever changes the
-        tree does it through the mount, our own commands too (`restore.change_tree`), and
-        `changed` is called after each change. What is written and not closed is told of by
-        `_explained`. A change of the base or of the settings makes all anew.
+        Nothing else can have changed: while the mount is writable, the tree is changed through it
+        alone, by our own commands too (`restore.change_tree`), and `changed` is called after each
+        change. `_explained` adds the files that are still being written. A change of the base or
+        of the settings discards the earlier look.
         """
         with self._mutex:
             before, touched, generation = self._look, self._touched, self._generation
-            self._look, self._touched = None, set()  # where this fails, nothing is known
-        if self.read_only or touched is None:  # commands change the tree beside such a mount
+            self._look, self._touched = None, set()  # if this look fails, the next covers all
+        if self.read_only or touched is None:  # commands bypass a read-only mount
             before = None
         look = self.session.look(held, quick, before, touched or ())
         with self._mutex:
@@ -339,7 +342,7 @@ class SessionHost:
         return look
 
     def _held(self) -> BaseImage:
-        """The base. What was made of an earlier one goes: it keeps that one's image on the disk."""
+        """The base. Drops what was derived from an earlier one, which pins that image on disk."""
         held = self.session.held()
         with self._mutex:
             if self._seen is not held:
@@ -350,16 +353,16 @@ class SessionHost:
         return self._current().status
 
     def _explained(self, open_writers: OpenWriters) -> Status:
-        """The status, saying of what is not converted yet what it waits for, and how far it is.
+        """The status, with the progress of conversions, and a note on files that are still open.
 
-        A file is converted when it is closed. One that is closed and that no worker has is a
-        conversion that was lost, to a trimmed cache say: it is asked for again.
+        A file is converted when it is closed. One that is pending although it is closed and no
+        worker has it has lost its result (the cache was trimmed, say): it is submitted again.
         """
         working = self._pool.pending() if self._pool is not None else frozenset()
         writing = set(open_writers())
         if writing:
-            self._outdated(writing)  # what is being written is told of at its close
-        status = self._status()  # after `working`: what ended meanwhile is done
+            self._outdated(writing)  # `changed` reports a write only at its close
+        status = self._status()  # after `working`: a conversion that ended in between is ready
         if not status.pending or self._pool is None:
             return status
         entries, waiting = [], set()

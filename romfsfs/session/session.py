@@ -48,10 +48,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Look:
-    """A look at the work tree: what it was made with, its shadow tree, and the plan of that.
+    """One look at the work tree: the settings and base used, its shadow tree, and its plan.
 
-    before: the plan of an earlier look, where some of its folders are the same; it goes when it
-    was used."""
+    before: the plan of an earlier look that shares folders with this one; dropped once used."""
 
     settings: Settings
     held: BaseImage
@@ -60,7 +59,7 @@ class Look:
 
     @cached_property
     def plan(self) -> Plan:
-        """Made when it is asked for: a look after which conversions have to run needs none."""
+        """Made on first use: a look that only finds what is still to be converted needs none."""
         settings, held = self.settings, self.held
         before, self.before = self.before, None
         extents = held.extents if settings.target.options.rules else None
@@ -75,7 +74,7 @@ class Look:
 
 
 class Session:
-    """The session in one folder. Raises RomfsError when its state cannot be read."""
+    """The session in one folder. RomfsError when its state cannot be read or used."""
 
     def __init__(self, folder: SessionFolder, info: SessionInfo) -> None:
         self.folder = folder
@@ -84,7 +83,7 @@ class Session:
         self._settings: tuple[Signature | None, Settings] | None = None
         self._held: BaseImage | None = None
         self._held_signature: Signature | None = None
-        _ = self.settings  # what it refuses is refused now
+        _ = self.settings  # raises now if they cannot be used
 
     @classmethod
     def load(cls, folder: SessionFolder) -> Session:
@@ -92,7 +91,7 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """What it works with now: the tree's `romfs.toml` may change at any time."""
+        """The settings in force now: the tree's `romfs.toml` may change at any time."""
         signature = None
         with contextlib.suppress(OSError):
             signature = Signature.of(os.lstat(self.work / OPTIONS_NAME))
@@ -124,7 +123,7 @@ class Session:
 
     @property
     def base_image(self) -> Path:
-        """The image that the session stands on."""
+        """The path of the base's image."""
         return self.folder.image(self.base.digest)
 
     @property
@@ -134,21 +133,21 @@ class Session:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a transaction has begun and did not end (it may be under way now)."""
+        """Whether a transaction has begun and not ended (it may be running now)."""
         return self.folder.record.exists()
 
     @property
     def base(self) -> Base:
-        """The base, as last written by whatever process."""
+        """The base, as last written by any process. RomfsError as `held`."""
         return self.held().base
 
     @property
     def tree_base(self) -> Base | None:
-        """What the work tree is edited from; None where there is no work tree."""
+        """The base that the work tree was edited from; None without a work tree."""
         return self.base if self.has_work else None
 
     def recall(self) -> Recall:
-        """The sources that are remembered, this session's own before all others."""
+        """The store of remembered sources; this session's own come before all others."""
         return Recall(self.folder.path.name)
 
     def held(self) -> BaseImage:
@@ -164,7 +163,7 @@ class Session:
 
     @contextmanager
     def work_fd(self) -> Iterator[int]:
-        """A descriptor of the work tree's root."""
+        """A descriptor of the work tree's root. RomfsError if there is no work tree."""
         try:
             fd = os.open(self.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -185,8 +184,10 @@ class Session:
         quick: bool = False,
         convert: Convert | None = None,
     ) -> Folders:
-        """known: the folders that are as they were when they were derived. quick: see `Deriver`;
-        what is stored is not checked either."""
+        """The shadow tree.
+
+        known: folders of an earlier one that are still valid. quick: as in `Deriver`, and stored
+        bytes are not checked (`Admission`)."""
 
         def check(entry: ShadowEntry) -> ShadowEntry:
             return settings.admission.checked(entry, lambda place: self.open_location(place, held))
@@ -206,7 +207,7 @@ class Session:
             )
             found = scan_folders(fd, {folder: each.inside for folder, each in known.items()})
             folders = deriver.derive(found, known)
-        if not quick:  # all there is was asked for: what nobody asked for is gone
+        if not quick:  # every file was looked at: cached facts about others can go
             entries = flat(folders)
             self.digests.keep(entry.signature for entry in entries)
             settings.admission.keep(entries)
@@ -218,10 +219,10 @@ class Session:
     ) -> Look:  # fmt: skip
         """The tree now, and what a commit would make of it.
 
-        held: one for all, as another process may be committing. quick: only what it would take:
-        no file is read that would be stored as it is. before: an earlier look, where all that was
-        `touched` since is known for certain; then no other folder is looked at. convert: gives
-        results; without it conversions that have not run are 'pending'.
+        held: the base to use throughout, as another process may be committing. quick: sizes only;
+        files stored as they are are not read. before: an earlier look, given only if `touched`
+        names every path changed since; folders without one are not looked at again. convert:
+        supplies results; without it conversions that have not run are 'pending'.
         """
         settings, held = self.settings, held or self.held()
         known: Folders = NOTHING
@@ -231,14 +232,14 @@ class Session:
         return Look(settings, held, folders, before.plan if before is not None and known else None)
 
     def status(self, look: Look | None = None) -> Status:
-        """What would be committed, now or at the time of a look."""
+        """What would be committed, now or at the time of `look`."""
         look = look or self.look()
         settings, notes = look.settings, self._notes(look)
         return make_status(settings.info, settings.target, look.shadow, look.plan, notes)
 
     def page(self, status: Status, held: BaseImage) -> str:
-        """The status as a web page. held: the base that it was made with."""
-        from romfsfs.session.plan.page import page  # for who asks
+        """The status as a web page (HTML). held: the base that the status was made with."""
+        from romfsfs.session.plan.page import page  # rarely needed
 
         holder = self.folder.mounted_at()
         mountpoint = holder.mountpoint if holder is not None else ""
@@ -293,7 +294,8 @@ class Session:
     ) -> tuple[int, int, int]:
         """A descriptor (the caller closes it), the offset and the size of stored bytes.
 
-        held: the base that the location was derived from, where it may have been replaced since.
+        held: the base that the location was derived from, if it may have been replaced since.
+        OSError when the bytes are gone.
         """
         if isinstance(location, InWork):
             with self.work_fd() as work_fd:
@@ -306,7 +308,7 @@ def sessions() -> Iterator[Session]:
     for folder, info in all_sessions():
         try:
             session = Session(folder, info)
-        except UsageError as error:  # of another version, with a board that is not known here
+        except UsageError as error:  # a board that only another version of romfsfs knows
             log.warning("romfsfs: %s is left out: %s", folder.path, error.line)
             continue
         yield session

@@ -1,7 +1,7 @@
-"""What a session works with: board, excludes and converters, as the user's choices and the tree's
-own options (`romfs.toml`) say together.
+"""A session's settings: board, excludes and converters.
 
-The command line's choices are remembered in `session.json` and win over the tree's.
+They combine the user's choices with the tree's own options (`romfs.toml`). The command line's
+choices are remembered in `session.json` and win over the tree's.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ NO_OPTIONS = TreeOptions()
 
 
 class Settings(NamedTuple):
-    """info: what is remembered, with the tree's board where the user chose none. tree: what its
-    `romfs.toml` says."""
+    """What a session works with.
+
+    info: what is remembered, with the tree's board if the user chose none. tree: its `romfs.toml`.
+    """
 
     info: SessionInfo
     tree: TreeOptions
@@ -35,22 +37,24 @@ class Settings(NamedTuple):
 
     @property
     def capacity(self) -> int | None:
-        """Bytes that the partition holds, None when unlimited: the camera's word, then ours."""
+        """Bytes of the partition, as the camera reports them, else the board's; None: unlimited."""
         if self.info.capacity is not None:
             return self.info.capacity
         return self.target.partition.size if self.target.partition else None
 
     @property
     def erase_size(self) -> int | None:
-        """Bytes that the partition erases at once, None where nothing is erased."""
+        """Bytes of an erase block, from the camera, else the board; None: nothing is erased."""
         if self.info.erase_size is not None:
             return self.info.erase_size
         return self.target.partition.erase_size if self.target.partition else None
 
 
 def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings:
-    """The settings that these two mean. KeyError, TypeError, ValueError when `info.options` are
-    none of ours; UsageError for a board or pattern that does not exist."""
+    """Combine what is remembered with the tree's options.
+
+    KeyError, TypeError, ValueError when `info.options` is malformed (see `as_ours`); UsageError
+    for an unknown board or an invalid pattern."""
     if tree.board is not None and info.board is None:
         named, number = parse_board(tree.board)
         at = info.partition if not info.is_file or number is None else number
@@ -62,14 +66,16 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
 
 
 def device_target(info: Known, options: Options | None = None) -> Target:
-    """What is to run on this device."""
+    """The conversion target that this device is."""
     board = get_board(info.board) if info.board else None
     partition = board.partition(info.partition) if board else None
     return Target(board, partition, options or Options(), info.mpy_version, info.march, info.here)
 
 
 def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
-    """What `romfs.toml` in a tree says; nothing where there is none."""
+    """The options in a tree's `romfs.toml`, empty if there is none; problems are part of them.
+
+    folder: the tree's path, to which files named there are relative."""
     try:
         fd = open_file(root_fd, NAME)
         try:
@@ -78,11 +84,11 @@ def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
             os.close(fd)
     except FileNotFoundError:
         return NO_OPTIONS
-    except OSError as error:  # a folder or a link of that name, or its mode
+    except OSError as error:  # a folder or link of that name, or its mode forbids reading
         return unreadable(f"it cannot be read: {error.strerror}; make it a plain file")
 
 
 def options_below(folder: str | os.PathLike[str]) -> TreeOptions:
-    """The same for a folder that has not been opened. OSError."""
+    """As `options_of_tree`, by the folder's path. OSError if it cannot be opened."""
     with opened_folder(folder) as fd:
         return options_of_tree(fd, os.path.abspath(folder))

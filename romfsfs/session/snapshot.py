@@ -1,4 +1,4 @@
-"""What a mounted session is at one moment, and the trees of stored bytes below `.romfs/`."""
+"""The state of a mounted session at one moment, and the trees of stored bytes below `.romfs/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from romfsfs.session.session import Session
 
 
 class Leaf(NamedTuple):
-    """size in bytes, None: a folder. location: None while there is nothing to show."""
+    """A file or folder of a tree. size: bytes, None for a folder. location: None without bytes."""
 
     size: int | None
     location: Stored | None
@@ -41,7 +41,7 @@ class LocatedTree:
                 self._children.setdefault(path, [])
 
     def list(self, path: str) -> Iterable[tuple[str, bool]]:
-        """(name, whether it is a folder) of what a folder holds. KeyError."""
+        """(name, whether it is a folder) of each entry of a folder. KeyError if there is none."""
         return self._children[path]
 
     def stat(self, path: str) -> tuple[bool, int, int] | None:
@@ -56,7 +56,8 @@ class LocatedTree:
     def open(self, path: str) -> tuple[int, int, int]:
         """(descriptor, which the caller closes, offset, size in bytes) of a file's content.
 
-        KeyError; OSError EAGAIN while its conversion is pending, EIO when it failed."""
+        KeyError if it is not there; OSError EAGAIN while its conversion is pending, EIO when it
+        failed or the bytes cannot be opened."""
         leaf = self._leaves[path]
         if leaf.location is None:
             raise OSError(errno.EAGAIN if leaf.state == "pending" else errno.EIO, leaf.state)
@@ -68,7 +69,7 @@ class LocatedTree:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state at a generation; what few ask for is made when somebody does."""
+    """The session's state at one generation. `shadow` and `states` are made on first use."""
 
     generation: int
     held: BaseImage
@@ -88,7 +89,7 @@ class Snapshot:
 
     @cached_property
     def states(self) -> dict[str, str]:
-        """By path of the work tree."""
+        """The state of each file and folder, by its path in the work tree."""
         return {
             entry.path: "ignored" if entry.change is Change.IGNORED else entry.state
             for entry in self.status.entries
