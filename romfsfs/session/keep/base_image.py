@@ -1,8 +1,8 @@
 """The base: `base.json`, and the image that it names by its digest.
 
-Replacing `base.json` is the one moment in which the base changes: the image is in the history
-before that, under its digest, and images are never written to. So another process (`status` while
-a commit runs) sees the old base or the new one, each with its own image.
+The base changes at one moment, when `base.json` is replaced. Its image is in the history before
+that, under its digest, and images are never written to. So another process (`status` while a commit
+runs) sees the old base or the new one, each with its own image.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from romfsfs.session.keep.state import Base, SessionInfo, dump, save
 from romfsfs.system.copying import fill_byte
 from romfsfs.system.files import digest_fd, named
 
-#: Between the two looks, at the record and at the image, commits may replace and trim both.
+#: Tries: between reading `base.json` and opening the image, a commit may replace and trim both.
 _LOOKS = 3
 
 
 class BaseImage:
     """A base and the image it describes, held open: a commit may replace both meanwhile.
 
-    fd is for `pread` and closed with the object. Any thread.
+    fd: for `pread`; closed when the object is collected. May be used from any thread.
     """
 
     def __init__(self, base: Base, fd: int) -> None:
@@ -43,7 +43,7 @@ class BaseImage:
 
     @property
     def extents(self) -> Mapping[str, Extent]:
-        """Offset and size in the image of each file's data."""
+        """Offset and size in bytes of each file's data in the image. ImageFormatError, OSError."""
         with self._mutex:
             if self._extents is None:
                 image = parse_fd(self.fd, "the base's image")
@@ -53,7 +53,7 @@ class BaseImage:
             return self._extents
 
     def misaligned(self, rules: AlignmentRules) -> list[tuple[str, int, int]]:
-        """(path, offset, alignment) of each file whose data does not lie where `rules` want it."""
+        """(path, offset, required alignment) in bytes of each file whose data breaks `rules`."""
         if self._misaligned is None or self._misaligned[0] != rules:
             wrong = [
                 (path, extent.offset, alignment)
@@ -65,7 +65,8 @@ class BaseImage:
 
     @property
     def trailing_fill(self) -> int | None:
-        """The one byte that fills the file after the image; None: other data is there."""
+        """The one byte that fills the file after the image; None: other data, or nothing, is there.
+        """
         with self._mutex:
             if self._fill == -1:
                 self._fill = fill_byte(self.fd, self.base.image_size)
@@ -73,12 +74,12 @@ class BaseImage:
 
 
 def image_id(status: os.stat_result) -> tuple[int, int, int]:
-    """What stays the same when an image file is renamed, and differs once it was written to."""
+    """An image file's identity: unchanged by a rename, changed by a write."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def open_base(folder: SessionFolder, info: SessionInfo) -> BaseImage:
-    """The session's base. RomfsError when there is none yet, or when it is damaged."""
+    """The session's base, its image open. RomfsError if there is none yet, or it is damaged."""
     for look in range(_LOOKS):
         try:
             base = Base.load(folder.base)
@@ -94,7 +95,7 @@ def open_base(folder: SessionFolder, info: SessionInfo) -> BaseImage:
             if look < _LOOKS - 1:
                 continue
             raise _damaged(folder, base) from None
-        # A session folder that was copied or restored from a backup has other inodes.
+        # The digest decides where a session folder was copied or restored: it has other inodes.
         held = BaseImage(base, fd)
         with named(folder.image(base.digest)):
             if image_id(os.fstat(fd)) == base.image_id or digest_fd(fd) == base.digest:
@@ -113,6 +114,6 @@ def _damaged(folder: SessionFolder, base: Base) -> RomfsError:
 
 
 def switch(folder: SessionFolder, base: Base) -> None:
-    """Make this the base: the one moment in which it changes. Its image is in its place."""
+    """Make this the base, durably. Its image is already in the history. OSError."""
     identity = image_id(os.stat(folder.image(base.digest)))
     save(folder.base, dump(replace(base, image_id=identity)))

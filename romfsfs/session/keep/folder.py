@@ -2,18 +2,18 @@
 
 `<state dir>/sessions/<id>/`, one for each target:
 
-    session.json   what the user chose         base.json     the image that the session stands on
-    work/          the files that are edited   history/      images by digest, and the log of them
-    lock           held while it is mounted    commit.lock   held while base or target change
+    session.json   target and user's choices   base.json     the base
+    work/          the work tree               history/      images by digest, and their log
+    lock           held while it is mounted    commit.lock   held while base or target changes
     rebase.json    the transaction under way   unsettled     the work tree is not synced yet
-    log            of the mount                hidden/       open files that have no name any more
+    log            the mount's log             hidden/       open files that were deleted
     staged.img     an image being made         found.img     what a target held, being copied
     work.new/      a tree being extracted      work.old/     a tree being removed
 
-Both locks are `flock`, so a killed process leaves none behind. Whoever takes both takes `lock`
-first. The files say who holds them, and go on saying it after a crash. Everything that is made
-here is a new file (O_EXCL, O_NOFOLLOW) that gets its name by a rename: nothing that another name
-or process may refer to is ever written to.
+Both locks are `flock`, so a killed process leaves neither behind. A process that needs both takes
+`lock` first. The lock files name their holder, and still do after a crash. Images and state are
+written to new files (O_EXCL, O_NOFOLLOW) and renamed into place: a file that another name or
+process may refer to is never written to.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from romfsfs.system.mount_table import mounts, real_place
 
 
 class SessionFolder:
-    """The folder of one session. Nothing is opened or made before it is asked for."""
+    """The folder of one session. The constructor opens and creates nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,20 +60,20 @@ class SessionFolder:
         self.log = path / "log"
         self._mount_lock = path / "lock"
         self._change_lock = path / "commit.lock"
-        #: How files of the work tree begin their names until they are whole. The digest of the
-        #: session's name is in it: no file of an image or of the user's is called so.
+        #: Name prefix of work files that are not complete yet (`restore`). The digest in the
+        #: session's id is part of it, so that no file of an image or of the user's has it.
         self.beside = f".romfsfs.restore.{path.name.rpartition('-')[2]}."
 
     def image(self, digest: str) -> Path:
-        """The image with this digest: of the base, of the log, or of a transaction."""
+        """The path of the image with this digest: of the base, the log, or a transaction."""
         return self.history / f"{digest}.img"
 
     @staticmethod
     @contextlib.contextmanager
     def create(path: Path) -> Iterator[BinaryIO]:
-        """A new file to write and read, in place of what an earlier attempt left there.
+        """A new file, open to write and read; replaces what an earlier attempt left there.
 
-        Not synced (see `place`); removed when the block fails.
+        Not synced (see `place`). Removed if the block fails. OSError.
         """
         path.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -86,7 +86,7 @@ class SessionFolder:
                 raise
 
     def place(self, made: Path, digest: str) -> None:
-        """Keep a finished image under its digest, durably."""
+        """Move a finished image into the history under its digest, durably. OSError."""
         make_private_dir(self.history)
         with opened(made, os.O_NOFOLLOW) as fd, named(made):
             os.fsync(fd)
@@ -94,7 +94,7 @@ class SessionFolder:
         sync_dir(self.history)
 
     def sweep(self) -> None:
-        """Remove what operations that were killed left behind. For whoever may change it."""
+        """Remove what killed operations left behind. The caller holds both locks."""
         for folder in (self.new_work, self.old_work):
             remove_folder(folder)
         for file in (self.staged, self.found):
@@ -103,21 +103,24 @@ class SessionFolder:
     # -- locks
 
     def mounted_at(self) -> MountedAt | None:
-        """Who has this session mounted now, None if nobody has."""
+        """Who holds the mount lock now, None if nobody does. OSError."""
         return holder_of(self._mount_lock)
 
     def last_mounted_at(self) -> MountedAt:
-        """Who had it mounted last, killed since perhaps. OSError where nobody ever had."""
+        """Who held the mount lock last, perhaps killed since. OSError if nobody ever did."""
         return last_holder(self._mount_lock)
 
     def changed_by(self) -> int | None:
-        """The process that commits or otherwise changes this session now (0: not known yet)."""
+        """The process id that commits or otherwise changes this session now; None if none does.
+
+        0: the lock is taken, its holder not recorded yet."""
         holder = holder_of(self._change_lock)
         return None if holder is None else holder.pid
 
     def out_of_reach(self) -> SessionBusy | None:
-        """What to say of a session whose mount was taken away lazily, or covered by another; None:
-        it is not mounted, or where it says."""
+        """The error for a session whose mount was lazily unmounted, or is covered by another one.
+
+        None if it is not mounted, or can be reached at its mountpoint."""
         holder = self.mounted_at()
         if holder is None or not holder.mountpoint:
             return None
@@ -131,7 +134,7 @@ class SessionFolder:
         )
 
     def lock_for_mount(self, name: str) -> Lock:
-        """The session's mount lock. SessionBusy names who has it."""
+        """Take the session's mount lock. SessionBusy, which names the holder, if it is taken."""
         lock = Lock(self._mount_lock)
         if lock.acquire():
             return lock
@@ -154,9 +157,9 @@ class SessionFolder:
         )
 
     def lock_for_change(self, name: str, doing: str = "") -> Lock:
-        """The right to change base, history and target. SessionBusy if another process is at it.
+        """Take the lock for changes of base, history and target. SessionBusy if it is taken.
 
-        doing: "commit", so that others can say what they wait for."""
+        doing: "commit", for the message that other processes get meanwhile."""
         lock = Lock(self._change_lock)
         if not lock.acquire(doing):
             raise self.busy(name)
@@ -164,12 +167,13 @@ class SessionFolder:
         return lock
 
     def refuse_changed(self, name: str) -> None:
-        """SessionBusy while another process changes it: one that has the camera's port, say."""
+        """SessionBusy while another process changes the session, and so may use the camera's port.
+        """
         if self.changed_by() not in (None, os.getpid()):
             raise self.busy(name)
 
     def busy(self, name: str) -> SessionBusy:
-        """What to say while another process changes the session."""
+        """The error while another process changes the session."""
         holder = holder_of(self._change_lock)
         committed = holder is not None and holder.doing == "commit"
         what = f"a commit of {name} is running"
@@ -181,9 +185,9 @@ class SessionFolder:
 
     @contextlib.contextmanager
     def lock_unmounted(self, name: str) -> Iterator[None]:
-        """Both locks, for what must not happen under a mount: nobody can mount it meanwhile.
+        """Hold both locks, for changes that must not happen under a mount. SessionBusy.
 
-        Where this process has the mount lock already (`romfsfs.open`), that is as good.
+        A mount lock that this process holds already, without a mount (`romfsfs.open`), will do.
         """
         holder = self.mounted_at()
         mine = holder is not None and holder.pid == os.getpid() and not holder.mountpoint
@@ -195,10 +199,10 @@ class SessionFolder:
 
     @contextlib.contextmanager
     def provisional(self, name: str, drops: bool = False) -> Iterator[None]:
-        """A session that this block makes goes again where nothing came of it: no base, no edits,
-        no log and nothing to recover. The block takes the locks that it needs, and lets them go.
+        """Remove a session that the block creates and leaves empty: no base, work tree, log or
+        transaction. Nothing is removed while it is locked; the block releases the locks it takes.
 
-        drops: it goes also where something did, unless the block fails.
+        drops: remove it even if it is not empty, unless the block fails.
         """
         known = self.info.exists()
         try:
@@ -218,14 +222,14 @@ class SessionFolder:
 
 
 def sessions_dir() -> Path:
-    """The folder of all sessions, made for this user alone."""
+    """The folder of all sessions, created with mode 0700. RomfsError as `make_private_dir`."""
     return make_private_dir(make_private_dir(state_dir()) / "sessions")
 
 
 def session_id(key: str) -> str:
-    """A folder name for a target: readable, unique.
+    """A readable, unique folder name for a target.
 
-    A file's name tells it; of a camera all of 'board/unique id/partition' does.
+    Its readable part is a file's name, or all of a camera's 'board/unique id/partition'.
     """
     name = key.rstrip("/").rpartition("/")[2] if key.startswith("/") else key
     stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name or "target")[:60]
@@ -233,12 +237,12 @@ def session_id(key: str) -> str:
 
 
 def folder_of(key: str) -> SessionFolder:
-    """The session's folder, which may not be there yet."""
+    """The session's folder, which may not exist yet. key: of the target (`Known.key`)."""
     return SessionFolder(sessions_dir() / session_id(key))
 
 
 def make_folder(key: str) -> SessionFolder:
-    """The session's folder, made for this user alone if it is not there."""
+    """The session's folder, created with mode 0700 if it does not exist."""
     folder = folder_of(key)
     make_private_dir(folder.path)
     return folder
@@ -255,16 +259,16 @@ def all_sessions() -> Iterator[tuple[SessionFolder, SessionInfo]]:
 
 
 def find_mounted(mountpoint: str, *, dead: bool = False) -> SessionFolder | None:
-    """The session mounted at this folder; with `dead`, the one whose daemon was killed there."""
+    """The session mounted at this folder, or None; with `dead`, the one whose daemon was killed."""
     known = mounted_folders(dead=dead)
     return known.get(real_place(mountpoint)) or known.get(os.path.abspath(mountpoint))
 
 
 def mounted_folders(*, dead: bool = False) -> dict[str, SessionFolder]:
-    """The sessions that are mounted, by their mountpoints; with `dead`, that were there last.
+    """The mounted sessions by mountpoint; with `dead`, those last mounted there.
 
-    Several may say so of one, and only the last that was mounted there is it: another may have been
-    taken away lazily and still be in use, or have ended without a word of ours (`fusermount -u`).
+    If several name one mountpoint, the one mounted there last counts: an earlier one may have been
+    lazily unmounted and still be in use, or unmounted without us (`fusermount -u`).
     """
     boot = boot_id()
     found = []
@@ -276,7 +280,7 @@ def mounted_folders(*, dead: bool = False) -> dict[str, SessionFolder]:
                 found.append((holder.boot == boot, holder.since, holder.mountpoint, path))
         except OSError:
             continue
-    there = {mount.mountpoint for mount in mounts()}  # none: the system does not tell
+    there = {mount.mountpoint for mount in mounts()}  # empty: the system has no mount table
     return {
         where: SessionFolder(path)
         for *_, where, path in sorted(found)

@@ -1,9 +1,9 @@
 """The images a session has read and written: `log`, and what `undo` goes back to.
 
-`history/NNNNNN.json` says what happened; the image lies beside it under its digest, once however
-often it was there, that of nothing too: a blank target is gone back to like any other. The last
-entry is the base's, unless its tree was started empty: what is on the target is asked of the base
-alone.
+`history/NNNNNN.json` is an entry of the log. Its image lies beside it, named by its digest, so that
+it is stored once for any number of entries. A blank target has an (empty) image too, and undo goes
+back to it like to any other. The last entry is the base's image, unless the tree was started empty:
+only the base says what the target holds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.state import Base, SessionInfo, decoded, dump, save
 from romfsfs.system.files import make_private_dir
 
-#: What the images of one session may take together; the oldest go first, the last two stay.
+#: Bytes that the images of one session may take; the oldest go first, the last two stay.
 BUDGET_BYTES = 1 << 30
 _ALWAYS_KEPT = 2
 
 
 class HistoryEntry(NamedTuple):
-    """kind: 'read' (found on the target), 'commit', 'undo', 'push' or 'reset'.
+    """An entry of the log. kind: 'read' (found on the target), 'commit', 'undo', 'push' or 'reset'.
 
-    time: seconds since the epoch. restores: the number that an undo brought back, else -1.
-    size: bytes of the image. missing: there was no file, of which the image is empty.
+    time: seconds since the epoch. restores: the number of the entry that an undo wrote back, else
+    -1. size: bytes of the image file. missing: the target was a file that did not exist; its image
+    is empty.
     """
 
     number: int
@@ -54,15 +55,15 @@ def entries(folder: SessionFolder) -> list[HistoryEntry]:
 
 
 def last_number(folder: SessionFolder) -> int:
-    """The number of the last entry, -1 where there is none."""
+    """The number of the last entry, -1 if there is none."""
     return max((entry.number for entry in entries(folder)), default=-1)
 
 
 def add(folder: SessionFolder, new: HistoryEntry, *, since: int) -> None:
-    """Append an image that is in the history to the log, with the next number.
+    """Append an entry, whose image is in the history, to the log with the next number and the time.
 
-    since: the last number when the transaction began: what it has entered since, before a crash,
-    is not entered again. Nor is an image that was read and that the log ends with.
+    since: the last number when the transaction began. An entry that it added after that, before a
+    crash, is not added again; nor is one of kind 'read' whose image the log ends with. OSError.
     """
     make_private_dir(folder.history)
     known = entries(folder)
@@ -76,12 +77,12 @@ def add(folder: SessionFolder, new: HistoryEntry, *, since: int) -> None:
 
 
 def _image(entry: HistoryEntry) -> tuple[str, bool]:
-    """What tells one state of the target from another."""
+    """The state of the target, to compare."""
     return entry.digest, entry.missing
 
 
 def keep_within(folder: SessionFolder, budget: int) -> None:
-    """Trim the log to so many bytes, and remember that. In this order: the disk may be full."""
+    """Trim the log to `budget` bytes, then remember that: the disk may be full until then."""
     base = ""
     with contextlib.suppress(FileNotFoundError, RomfsError):
         base = Base.load(folder.base).digest
@@ -91,15 +92,15 @@ def keep_within(folder: SessionFolder, budget: int) -> None:
 
 
 def trim(folder: SessionFolder, base: str, budget: int | None = None) -> None:
-    """Drop the oldest entries beyond the budget, by default the session's, and images that nothing
-    names.
+    """Drop the oldest entries beyond the budget, and images that no entry names.
 
-    The last two entries are always kept, and so is the base's image, whose digest is given.
-    Nothing goes while a transaction is under way: its images may have no other name yet.
+    budget: bytes; None: the session's. base: the digest of the base's image, which is always kept,
+    as are the last two entries. Does nothing while a transaction is under way, whose images may
+    not be in the log yet. The caller holds the change lock.
     """
     if folder.record.exists():
         return
-    if budget is None:  # as it is now: another process may have changed it
+    if budget is None:  # read again: another process may have changed it
         chosen = SessionInfo.load(folder.info).history_bytes
         budget = BUDGET_BYTES if chosen is None else chosen
     needed = {base}
@@ -117,14 +118,14 @@ def trim(folder: SessionFolder, base: str, budget: int | None = None) -> None:
 
 
 def previous(folder: SessionFolder, info: SessionInfo) -> HistoryEntry:
-    """The image that an undo brings back: the one before the present. RomfsError if none."""
+    """The entry that an undo writes back: the one before the present image. RomfsError if none."""
     known = entries(folder)
     by_number = {entry.number: entry for entry in known}
     if known:
         now: HistoryEntry | None = known[-1]
         number = known[-1].number
         while now is not None and now.kind == "undo":
-            number = now.restores  # trimmed away, it is still what the present image was
+            number = now.restores  # counts even if that entry has been trimmed
             now = by_number.get(number)
         last = _image(known[-1])
         before = [entry for entry in known if entry.number < number and _image(entry) != last]

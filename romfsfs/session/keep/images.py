@@ -1,4 +1,4 @@
-"""Image files as the session uses them: opened and parsed."""
+"""Opening and parsing image files."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from romfsfs.image.model import DirNode, Extent, Image
 from romfsfs.image.reader import read_image
 from romfsfs.system.copying import fill_byte
 
-#: The usual reasons for a file that is no image.
+#: The next step for a file that is no image: the usual reasons.
 WHOLE_COPY = "is it the right file, and copied whole?"
 
 
 def parse(file: BinaryIO, name: str, next_step: str = "") -> Image:
-    """The tree of an open image file. ImageFormatError with `name`."""
+    """Parse an open image file. ImageFormatError, which carries `name` and `next_step`; OSError."""
     return parse_fd(file.fileno(), name, next_step)
 
 
 def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
-    """As `parse`, of a descriptor.
+    """As `parse`, by descriptor.
 
-    An empty or erased (all FF) file is an empty tree of size 0; its bytes are trailing ones. Only
-    the records are read: memory does not grow with the file's size.
+    An empty or erased (all FF) file is an empty image of size 0, all its bytes trailing. Only the
+    records are read: memory does not grow with the file's size.
     """
     size = os.fstat(fd).st_size
     if size == 0 or fill_byte(fd) == 0xFF:
@@ -39,6 +39,6 @@ def parse_fd(fd: int, name: str, next_step: str = "") -> Image:
 
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[tuple[Image, BinaryIO]]:
-    """An image file, parsed, and the open file. ImageFormatError, OSError."""
+    """The parsed image and the open file, closed after the block. ImageFormatError, OSError."""
     with open(path, "rb") as file:
         yield parse(file, os.fspath(path)), file

@@ -1,6 +1,6 @@
-"""Locks that say who holds them: `flock` on a small file, so a killed process leaves none behind.
+"""Locks that record their holder: `flock` on a small file, so a killed process leaves none behind.
 
-The file keeps its words after the holder has ended: a dead mount is told by them.
+The record stays in the file after the holder has ended: a dead mount is recognised by it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple, cast
 from romfsfs.session.keep.state import decoded
 from romfsfs.system.files import lock_within, named, opened
 
-#: How long a holder is waited for; and those who look whether there is one, and share the lock for
-#: an instant: on a busy machine, or of a status that is watched, many of them.
+#: How long `acquire` waits for a holder to release, and how long in all for shared locks:
+#: `holder_of` takes one for an instant, many times over with a busy machine or a watched status.
 _PATIENCE_SECONDS = 0.1
 _LOOKS_SECONDS = 10.0
 
 
 def boot_id() -> str:
-    """Which run of the system this is; '' where that is not known."""
+    """An id of the current boot; '' if the system gives none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # macOS, a container without /proc
@@ -31,10 +31,10 @@ def boot_id() -> str:
 
 
 class MountedAt(NamedTuple):
-    """Who holds a session: process id, and mountpoint ('' while it is not or not yet mounted).
+    """Who holds a lock: process id (0: not recorded yet), and mountpoint ('' while not mounted).
 
-    boot, since: when that was said, the run of the system and its seconds. doing: what else a lock
-    is held for ("commit").
+    boot, since: when the record was written: `boot_id`, and seconds of the monotonic clock. doing:
+    what a change lock is held for ("commit").
     """
 
     pid: int
@@ -45,7 +45,7 @@ class MountedAt(NamedTuple):
 
 
 class Lock:
-    """An exclusive `flock` on a file; `with` releases it, so does the end of the process.
+    """An exclusive `flock` on a file, advisory, released by `with` or the end of the process.
 
     A forked child shares it: the lock lasts until both have closed it.
     """
@@ -55,7 +55,9 @@ class Lock:
         self._fd = -1
 
     def acquire(self, doing: str = "") -> bool:
-        """Take the lock if nobody has it, and say who did; whether it was taken. OSError."""
+        """Take the lock if it is free and record this process; whether it was taken. OSError.
+
+        Waits up to 0.1 s for a holder; up to 10 s while other processes only look."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, 0o600)
         taken = False
@@ -65,7 +67,7 @@ class Lock:
                 taken = True
             return taken
         finally:
-            if not taken:  # a disk that fails must not leave it taken for as long as we live
+            if not taken:  # an error of the disk must not leave it locked until this process ends
                 self.release()
 
     def _take(self) -> bool:
@@ -76,13 +78,13 @@ class Lock:
         return True
 
     def _has_name(self) -> bool:
-        """Whether others find it: its session may have been forgotten while it was waited for."""
+        """Whether the path still names it: the session may have been removed during the wait."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._fd), os.lstat(self.path))
         return False
 
     def write(self, record: MountedAt) -> None:
-        """Say who holds it, from now on."""
+        """Record who holds it, from now on. The lock is held; OSError."""
         record = record._replace(boot=boot_id(), since=time.monotonic())
         data = json.dumps(record._asdict()).encode()
         with named(self.path):
@@ -102,7 +104,7 @@ class Lock:
 
 
 def holder_of(path: Path) -> MountedAt | None:
-    """Who holds the lock on this file now; None if nobody does."""
+    """Who holds the lock on this file now; None if nobody does. OSError."""
     with contextlib.suppress(FileNotFoundError), opened(path, os.O_NOFOLLOW) as fd:
         if _is_held(fd):
             return _read_record(fd)
@@ -119,7 +121,7 @@ def _is_held(fd: int) -> bool:
 
 
 def last_holder(path: Path) -> MountedAt:
-    """Who holds it or held it last. OSError where nobody ever did."""
+    """Who holds the lock or held it last. OSError if nobody ever did."""
     with opened(path, os.O_NOFOLLOW) as fd:
         return _read_record(fd)
 

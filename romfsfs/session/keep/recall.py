@@ -1,10 +1,10 @@
-"""Source recall: what the user wrote, known by the digest of what it became.
+"""Source recall: the sources of converted files, found by the digest of the converted bytes.
 
-After a commit the image holds `app.mpy`; a later mount of that image, from whatever place, shows
-`app.py` again. Keyed by path and digest of the stored bytes: when the bytes in the image are
-not those that the source became, the image wins. Scripts that differ in a comment become the same
-bytes, so each session's own come first, and another's only where it has none. A disposable
-convenience: a damaged or missing record only means that the compiled form is shown.
+After a commit the image holds `app.mpy`; a later mount of that image, from any target, shows
+`app.py` again. The key is path and digest of the stored bytes: if the image holds bytes that are
+not those the source became, they are shown as they are. Scripts that differ only in a comment
+become the same bytes, so a session's own sources come first, and another's only if it has none. A
+convenience that may be deleted: without its record, a file is shown in its compiled form.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from romfsfs.system.files import (
     sync_paths,
 )
 
-#: What remembered sources may take together; the longest unused go first.
+#: Bytes that remembered sources may take together; the least recently used go first.
 BUDGET_BYTES = 1 << 30
-#: Records of which source became which bytes, at most.
+#: The most records of which source became which bytes.
 MOST_RECORDS = 50_000
 
 
 class Recalled(NamedTuple):
-    """name: of the source file, in the folder of the stored one. file: its bytes. made_for: what
-    it was converted for (`BaseEntry.made_for`)."""
+    """A remembered source. name: of its file, in the folder of the stored one. digest: SHA-256 of
+    its bytes. file: where they are. made_for: what it was converted for (`BaseEntry.made_for`)."""
 
     name: str
     digest: str
@@ -47,7 +47,7 @@ class Recalled(NamedTuple):
 class Recall:
     """The store of sources, one per user. Safe between processes: files appear atomically.
 
-    session: the name of the folder of the session that asks.
+    session: the folder name of the session that it is used for.
     """
 
     def __init__(self, session: str) -> None:
@@ -60,11 +60,14 @@ class Recall:
         self, stored_path: str, stored_digest: str, name: str, source_digest: str, fd: int,
         made_for: str | None = None,
     ) -> None:  # fmt: skip
-        """Keep the bytes of `fd` as the source that became `stored_digest` at `stored_path`."""
+        """Keep the bytes of `fd` as the source that became `stored_digest` at `stored_path`.
+
+        Not durable before `sync`. ChangedMeanwhile if their digest is not `source_digest`; OSError.
+        """
         objects = make_private_dir(make_private_dir(self.folder) / "objects")
         copy = objects / source_digest
         if not _is_whole(copy, source_digest):
-            # Synced with all others; what a power cut leaves of it is noticed by its digest.
+            # `sync` makes all of them durable at once; the digest reveals one torn by a power cut.
             with replace_atomically(copy, durable=False) as out:
                 if copy_range(fd, 0, os.fstat(fd).st_size, out.fileno()) != source_digest:
                     raise ChangedMeanwhile
@@ -79,19 +82,20 @@ class Recall:
         self._index = None
 
     def sync(self) -> None:
-        """Make what was remembered durable: the work tree it came from may go then."""
+        """Make what was remembered durable, so that the work tree may be removed. OSError."""
         if self._written:
             sync_paths(self.folder, self._written, self._written)
             self._written = []
 
     def find(self, stored_path: str, stored_digest: str) -> Recalled | None:
-        """The source that became these bytes at this path, if it is known and whole. OSError where
-        the disk fails."""
+        """The source that became these bytes at this path, if it is known and intact, else None.
+
+        OSError (EIO) if the disk fails."""
         own = self.find_own(stored_path, stored_digest)
         return own or self._read(_key(stored_path, stored_digest, ""))
 
     def find_own(self, stored_path: str, stored_digest: str) -> Recalled | None:
-        """As `find`, of this session alone."""
+        """As `find`, among this session's own sources."""
         return self._read(_key(stored_path, stored_digest, self._session))
 
     def _read(self, key: str) -> Recalled | None:
@@ -108,13 +112,13 @@ class Recall:
             if "/" in source.name or not _is_whole(source.file, source.digest):
                 return None
         except OSError as error:
-            if error.errno == errno.EIO:  # to show `app.mpy` for it would look like a lost source
+            if error.errno == errno.EIO:  # showing `app.mpy` instead would look like a lost source
                 raise
             return None
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
         with contextlib.suppress(OSError):
-            os.utime(source.file)  # used now: the last to be trimmed
+            os.utime(source.file)  # most recently used: the last to be trimmed
         return source
 
     @property
@@ -131,8 +135,8 @@ class Recall:
         return self._index
 
     def trim(self, budget: int = BUDGET_BYTES) -> None:
-        """Forget the longest unused sources until the rest take at most `budget` bytes, and what
-        was known of those that are forgotten."""
+        """Remove the least recently used sources beyond `budget` bytes, records of sources that are
+        gone, and the oldest records beyond `MOST_RECORDS`. OSError."""
         with contextlib.suppress(FileNotFoundError):
             total = 0
             for entry, status in _latest_first(self.folder / "objects"):
@@ -169,9 +173,9 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 
 def shown_as(stored_path: str, source: Recalled | None, taken: Collection[str]) -> str | None:
-    """The work tree's path for the source of a stored file; None: it cannot be shown.
+    """The work tree's path for the source of a stored file; None if it cannot be shown.
 
-    Another file of the image (`taken`) may have the source's name.
+    taken: the paths of the image; one of them may be the source's.
     """
     if source is None:
         return None
@@ -185,6 +189,6 @@ class ChangedMeanwhile(Exception):
 
 
 def _key(stored_path: str, stored_digest: str, session: str) -> str:
-    """session: '' for what any session may be shown."""
+    """The name of a record. session: '' for the record that all sessions share."""
     whose = f"\0{session}" if session else ""
     return digest_bytes(os.fsencode(stored_path) + f"\0{stored_digest}{whose}".encode())

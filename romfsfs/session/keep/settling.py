@@ -1,10 +1,10 @@
-"""Whether a work tree is on the disk, or only in the kernel's memory so far.
+"""Whether an extracted work tree is durable, or only in the page cache so far.
 
 Extracting thousands of files syncs none of them: that would make every mount wait for the disk.
-Instead the session is marked `unsettled` before its tree gets its place, the file system is
-synced while the mount is in use already, and the mark is removed. A mark of an earlier run of
-the system means that the power went in between: what was extracted may be missing, short or
-zeros, and it is put back from the base's image, which is always synced.
+Instead the session is marked `unsettled` before its tree is renamed into place, the file system is
+synced while the mount is already in use, and the mark is removed. A mark of an earlier boot means
+that the system stopped in between: extracted files may be missing, short or full of zeros, and
+they are restored from the base's image, which is always synced.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from romfsfs.system.files import replace_atomically, sync_dir, sync_file_system
 
 log = logging.getLogger(__name__)
 
-#: Where nothing tells one run of the system from the next: what looks torn may be an edit.
+#: The mark without a boot id; it never counts as a power cut: what looks torn may be an edit.
 _UNKNOWN = "unknown"
 
 
 def mark(folder: SessionFolder) -> None:
-    """Say that the tree is not settled. Durable with the folder's next sync; a mark that lost
-    its text is one of an earlier run."""
+    """Mark the tree as not settled. OSError. Durable with the folder's next sync.
+
+    A power cut can leave the mark empty: that counts as one of an earlier boot."""
     with replace_atomically(folder.unsettled, durable=False) as file:
         file.write((boot_id() or _UNKNOWN).encode())
 
 
 def lost_power(folder: SessionFolder) -> bool:
-    """Whether the system stopped since the tree was made, and before it was settled."""
+    """Whether the system stopped after the tree was extracted and before it was settled. OSError.
+    """
     try:
         marked = folder.unsettled.read_text("ascii", "replace")
     except FileNotFoundError:
@@ -38,9 +40,9 @@ def lost_power(folder: SessionFolder) -> bool:
 
 
 def settle(folder: SessionFolder) -> None:
-    """Make the tree durable, however long that takes, and forget the mark. Any thread.
+    """Make the tree durable, however long that takes, and remove the mark. Any thread.
 
-    An error is left for the next opening: the tree stays marked.
+    An OSError is logged, and the tree stays marked for the next opening.
     """
     if not folder.unsettled.exists():
         return

@@ -1,9 +1,9 @@
 """What a session remembers on disk: `session.json` and `base.json`.
 
-Both are small JSON files replaced atomically; nothing else in a session folder could be torn
-by a crash. `session.json` is what the user chose (target, board, options); `base.json` is the
-image as last read from or committed to the target, with what each of its files is in the work
-tree. All sizes are bytes, all times nanoseconds since the epoch.
+Both are JSON files that are replaced atomically, so that a crash leaves the old or the new one.
+`session.json` has the target and what the user chose (board, options); `base.json` describes the
+image as last read from or committed to the target, and what each of its files is in the work tree.
+All sizes are bytes, all times nanoseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 
 class Signature(NamedTuple):
-    """The identity of a file's content as `stat` sees it, as git's index does.
+    """A file's content as `stat` identifies it, as in git's index.
 
-    The change time cannot be set by a program, so equal signatures mean equal bytes, but for a
-    write within the same clock tick as the one before it (see `digests.certain`).
+    No program can set the change time, so equal signatures mean equal bytes, except after a write
+    within the same clock tick as the one before (see `digests.certain`).
     """
 
     inode: int
@@ -47,10 +47,10 @@ class BaseEntry(NamedTuple):
     """A file or folder of the base image.
 
     path: in the image. size: of the stored bytes, None for a folder. digest: of the stored
-    bytes. source: the work tree's path of what it was made from (the same path when stored as
-    it is). source_digest, signature: of that work file when it was extracted or committed.
+    bytes. source: the path in the work tree of what it was made from (the same path when stored
+    as it is). source_digest, signature: of that work file when it was extracted or committed.
     made_for: what the bytes were made for when they were committed (`Converters.made_for`), None
-    where that is not known.
+    if that is not known.
     """
 
     path: str
@@ -70,12 +70,12 @@ class BaseEntry(NamedTuple):
 class Base:
     """The image that the work tree started from.
 
-    digest: of its image, the whole file. image_size: the image record alone; what follows it
-    in the file (a partition dump's slack) is `size - image_size` bytes. target_digest: what the
-    target held when it was last read or written, None if it did not exist, '' if that was not
-    looked at. stamp: the target's cheap identity then (`FileDevice.stamp`), None where there is
-    none. fresh: the tree was started empty (`--new`), whatever the target holds. image_id: which
-    file the image is (`base_image.image_id`).
+    digest, size: of the whole image file. image_size: of the image record alone; what follows it
+    in the file (a partition dump's slack) is `size - image_size` bytes. target_digest: of what the
+    target held when it was last read or written, None if it did not exist, '' if it was not read.
+    stamp: the target's cheap identity then (`FileDevice.stamp`), None if it has none. fresh: the
+    tree was started empty (`--new`), whatever the target holds. image_id: the image file's
+    identity (`base_image.image_id`).
     """
 
     digest: str
@@ -93,13 +93,14 @@ class Base:
 
     @cached_property
     def by_source(self) -> dict[str, BaseEntry]:
-        """By the path in the work tree."""
+        """The entries by their paths in the work tree."""
         return {entry.source: entry for entry in self.entries}
 
     @cached_property
     def folders(self) -> dict[str, list[BaseEntry]]:
-        """What lies in each folder ('' is the root), in the order of the image. What a file was
-        made from lies in the same folder of the work tree (`recall.shown_as`)."""
+        """The entries of each folder ('' is the root), in the order of the image.
+
+        A file's source lies in the same folder of the work tree (`recall.shown_as`)."""
         folders: dict[str, list[BaseEntry]] = {}
         for entry in self.entries:
             folders.setdefault(entry.path.rpartition("/")[0], []).append(entry)
@@ -114,9 +115,9 @@ class Base:
 class SessionInfo(Known):
     """What is remembered of the target as it was last opened, and what the user chose.
 
-    board and partition of a file, and the board of a camera that does not say it, are the user's.
-    source: how to open the target again. history_bytes: what the images of the log may take
-    together, None for the default. slots: of openmv-ota, as text.
+    The user chooses board and partition of a file, and the board of a camera that does not report
+    it. source: how to open the target again. history_bytes: what the images of the log may take
+    together, None for the default. slots: the openmv-ota slots, as text.
     """
 
     source: str = ""
@@ -128,16 +129,15 @@ class SessionInfo(Known):
 
     @property
     def argument(self) -> str:
-        """How a command names the target, to be shown to people and pasted into a shell."""
+        """How a command names the target: quoted, to be shown and pasted into a shell."""
         words = shell_word(self.source)
-        # An image file is one session, whatever partition it is meant for.
+        # An image file has one session, whatever partition it is meant for.
         words += f" --partition {self.partition}" if self._is_second else ""
         return words + (f" --slot {self.slot}" if self.slot else "")
 
     @property
     def title(self) -> str:
-        """How to show it beside others: a camera's second partition, and slot, is a target of its
-        own."""
+        """How to show it in a list: each partition and slot of a camera is a target of its own."""
         title = f"{self.name}, partition {self.partition}" if self._is_second else self.name
         return f"{title}, slot {self.slot}" if self.slot else title
 
@@ -151,8 +151,10 @@ class SessionInfo(Known):
 
 
 def decoded(kind: Any, value: Any, name: str = "it") -> Any:
-    """What `json` made of a value of this type: of a class of ours, or of what its fields are.
-    KeyError, TypeError or ValueError where it is of another shape. Of a named tuple, what has a
+    """Turn what `json` parsed back into a value of type `kind`: a dataclass or named tuple of ours,
+    or the type of one of their fields. name: of the field, for messages.
+
+    KeyError, TypeError or ValueError if it has another shape. Fields of a named tuple that have a
     default may be missing."""
     inner = get_args(kind)
     if get_origin(kind) in (Union, UnionType):  # `... | None`
@@ -162,7 +164,7 @@ def decoded(kind: Any, value: Any, name: str = "it") -> Any:
     shape: Any = (dict, list) if ours or plain is tuple else plain
     if not isinstance(value, shape):
         raise TypeError(f"{name} is {value!r:.40}")
-    if kind == tuple[BaseEntry, ...]:  # of thousands of files
+    if kind == tuple[BaseEntry, ...]:  # a short cut, as there may be thousands
         return tuple([
             BaseEntry(p, size, digest, source, source_digest, Signature(*s) if s else None, what)
             for p, size, digest, source, source_digest, s, what in value
@@ -179,9 +181,9 @@ def decoded(kind: Any, value: Any, name: str = "it") -> Any:
 
 
 def load_state(kind: type[T], path: Path, **later: Any) -> T:
-    """A state file of ours. RomfsError when it is not one: the file names itself.
+    """Read a state file. RomfsError, which names it, if it is damaged or of another version.
 
-    later: fields that those of 0.1.0 do not have."""
+    later: values of fields that 0.1.0 did not write. OSError if the file cannot be read."""
     with as_ours(path):
         record = json.loads(path.read_bytes())
     if not isinstance(record, dict) or record.get("version") != VERSION:
@@ -197,7 +199,7 @@ def load_state(kind: type[T], path: Path, **later: Any) -> T:
 
 @contextlib.contextmanager
 def as_ours(path: Path) -> Iterator[None]:
-    """Turns what a record of another shape than ours raises into the RomfsError of a damaged
+    """Turn the errors that a malformed record raises in the block into the RomfsError of a damaged
     file, which says how to rescue the edits."""
     try:
         yield
@@ -211,7 +213,7 @@ def as_ours(path: Path) -> Iterator[None]:
 
 
 def dump(state: Any, indent: int | None = None) -> bytes:
-    """A dataclass of ours, and those in it, as JSON objects of their fields."""
+    """A dataclass of ours as JSON: an object of its fields, dataclasses among them alike."""
     separators = None if indent else (",", ":")
     return json.dumps(
         _fields(state), default=_fields, indent=indent, separators=separators
@@ -223,6 +225,6 @@ def _fields(state: Any) -> dict[str, Any]:
 
 
 def save(path: Path, data: bytes) -> None:
-    """Replace a state file, durably."""
+    """Replace a state file atomically and durably. OSError."""
     with replace_atomically(path) as file:
         file.write(data)

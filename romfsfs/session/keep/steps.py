@@ -1,8 +1,7 @@
-"""The durable steps of a session's operations: after each, a crash leaves another state on disk.
+"""The durable steps of a session's operations: after each, a crash leaves a new state on disk.
 
-`KINDS` has all that each operation may pass, in order; `COMMIT`, `UNDO` and `OPEN` those that it
-passes in any case. `tests/session` ends a process at each of them, interrupts it, and fills its
-disk.
+`KINDS` lists all steps that an operation may pass, in order; `COMMIT`, `UNDO` and `OPEN` those that
+it always passes. `tests/session` kills and interrupts a process at each step, and fills its disk.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ from collections.abc import Callable
 
 DISCARD = ("discard-moved",)
 REVERT = ("revert-removed", "revert-staged", "revert-restored")
-#: A tree that was kept is opened again.
+#: A kept work tree is opened again.
 RESUME = ("open-info",)
 
-#: What every transaction does (`rebase/transaction.py`); a read writes no target.
+#: The steps of every transaction (`rebase/transaction.py`); a read writes no target.
 _BOOKS = ("switched", "followed", "sources", "logged", "done")
 _REBASE = ("after-placed", "recorded", "target-written", *_BOOKS)
 COMMIT = ("encoded", *_REBASE)
 UNDO = _REBASE
 _READ = (*RESUME, "read", "after-placed", "recorded")
-#: A first read; a changed target that a session without edits adopts.
+#: A first read, or a session without edits that adopts a changed target.
 OPEN = (*_READ, *_BOOKS)
 
-#: Where the work tree follows, and where the target holds something else than the base says.
+#: With a work tree that follows, and with a target that does not hold what the base says.
 _FOLLOWS = ("switched", *REVERT, *_BOOKS[1:])
 _OVER = ("before-kept", "after-placed", "recorded", "target-written", *_FOLLOWS)
 _PUSH = (*RESUME, *_OVER)
@@ -37,7 +36,7 @@ KINDS = {
 
 
 def reached(name: str) -> None:
-    """Called after each durable step; a test replaces `on_step` to end or hurt the process here."""
+    """Called after each durable step. Tests replace `on_step` to kill or disturb the process."""
     on_step(name)
 
 
