@@ -1,1 +1,1 @@
-"""The work tree: scanning and filling it, digests of its files, putting files back."""
+"""The work tree: scanning, filling, digests, putting files back, following a new base."""

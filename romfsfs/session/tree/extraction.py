@@ -1,4 +1,4 @@
-"""Writing many files and folders below a folder."""
+"""Extracting many files and folders into a folder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _REMEDIES = {
 
 
 class Extracted(NamedTuple):
-    """A file as it was written."""
+    """The digest and signature of a file as it was written."""
 
     digest: str
     signature: Signature
 
 
 class Item(NamedTuple):
-    """Something to put into a tree: bytes `offset`..`offset + size` of a file, or a folder.
+    """A file or folder to create. A file's content is `size` bytes of its source from `offset`.
 
     source: an open descriptor, or the path of a file that is opened when its turn comes
     (thousands may not be open at once); None for a folder.
@@ -50,8 +50,8 @@ def extract(
 ) -> list[Extracted | None]:
     """Write files and folders below `root_fd` (which has none of them yet), parents first.
 
-    What each item became (None for a folder). RomfsError names the path where the host's file
-    system cannot hold one.
+    Returns a result for each item, None for a folder. Nothing is synced. RomfsError, which names
+    the path, if an item cannot be written.
     """
     results: list[Extracted | None] = []
     total = sum(item.size for item in items)
@@ -77,7 +77,7 @@ def extract(
 
 
 def _shortened(path: str) -> str:
-    """A path for an error: names in images may be as long as the image."""
+    """A path for an error: a name in an image may be as long as the image."""
     return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
 
 

@@ -1,8 +1,8 @@
-"""Putting what the base holds back into the work tree.
+"""Restoring files of the base in the work tree.
 
-Files are written through the mountpoint when the session is mounted, so that the kernel's caches
-of the mount stay true; into `work/` otherwise, and when the mount goes meanwhile. Everything may
-be repeated after a crash.
+While the session is mounted, files are written through the mountpoint, so that the kernel's caches
+of the mount stay valid; otherwise, or if it is unmounted meanwhile, into `work/`. Everything may be
+repeated after a crash.
 """
 
 from __future__ import annotations
@@ -34,21 +34,20 @@ from romfsfs.system.files import digest_fd, opened_folder, sync_paths
 log = logging.getLogger(__name__)
 
 
-#: What opening a file answers that is not there, is no file, or may not be read.
+#: errno when a file that is opened is missing, is no regular file, or may not be read.
 _NOT_TO_BE_READ = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EISDIR}
 )
 
-#: What the kernel answers for a mount whose process has gone, and for one that is read-only.
+#: errno of a mount whose daemon has ended, and of one that is read-only.
 _NO_WAY = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EROFS})
 
 
 def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
-    """Change a tree through `root`, where it is mounted, or in place: once it is not any more, or
-    where the mount is read-only.
+    """Change a tree through its mountpoint `root`, or in `work` if not mounted or read-only.
 
-    A mount can go at any moment. Then `change`, which is given a descriptor of the tree's folder,
-    is called again, with that of `work` itself.
+    change: is given a descriptor of the tree's root. The mount can end at any moment; then it is
+    called again, with a descriptor of `work`. Raises OSError, and what `change` raises.
     """
     try:
         with opened_folder(root) as root_fd:
@@ -57,7 +56,7 @@ def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
                 return
     except (FileNotFoundError, NotADirectoryError):
         if os.path.isdir(root):
-            raise  # not of the mountpoint, but of something in it
+            raise  # the mountpoint exists: something in it is missing
     except (OSError, RomfsError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in _NO_WAY:
@@ -67,12 +66,12 @@ def change_tree(work: Path, root: Path, change: Callable[[int], None]) -> None:
 
 
 def _is_mount_of(root_fd: int, work: Path) -> bool:
-    """Not the folder below the mount, nor another mount that took its place."""
+    """Whether this is the session's mount: not the folder below it, nor another mount over it."""
     try:
         os.stat(".romfs/ctl", dir_fd=root_fd)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return os.fstat(root_fd).st_ino == os.stat(work).st_ino  # a mount passes on these numbers
+    return os.fstat(root_fd).st_ino == os.stat(work).st_ino  # a mount passes inode numbers through
 
 
 def restore(
@@ -83,12 +82,12 @@ def restore(
     recall: Recall,
     edited: Callable[[str], bool] = lambda path: False,
 ) -> None:
-    """Put what the base has at these paths of the tree there, and remove what it has not. Durable.
+    """Make these paths of the tree as the base has them; remove those that it lacks. Durable.
 
-    A file is as it was or as the base has it, wherever a crash comes. Folders are removed when
-    nothing is left in them, and made where a restored file needs them. root: where the tree is
-    mounted, to write through, None where it is not. edited: asked at the last moment, of files to
-    be left.
+    After a crash at any point, a file is as it was or as the base has it. Folders are removed if
+    nothing is left in them, and created where a restored file needs them. root: the mountpoint, to
+    write through it; None if not mounted. edited: asked just before a path is removed or a file
+    replaced; True leaves it. RomfsError, OSError.
     """
     wanted = set(paths)
     items = [shown_item(entry, held, recall) for entry in _with_parents(held.base, wanted)]
@@ -100,7 +99,7 @@ def restore(
             if not edited(path):
                 _remove(root_fd, path)
         reached("revert-removed")
-        # What is still there was left on purpose: a folder that is not empty, an edit.
+        # What is still there stays: a folder that is not empty, an edit.
         _put([item for item in items if item.path in over or not kind_at(root_fd, item.path)],
              folder, root_fd, edited)  # fmt: skip
 
@@ -112,7 +111,7 @@ def restore(
 def _put(
     items: list[Item], folder: SessionFolder, root_fd: int, edited: Callable[[str], bool]
 ) -> None:
-    """Write items beside their places, and rename them there when they are on the disk."""
+    """Write items beside their places, sync them, then rename them into place."""
     staged = []
     for number, item in enumerate(items):
         if item.source is None:
@@ -120,7 +119,7 @@ def _put(
             continue
         place, slash, _ = item.path.rpartition("/")
         staged.append(item._replace(path=f"{place}{slash}{folder.beside}{number:06x}"))
-        remove_file(root_fd, staged[-1].path)  # of a process that was killed
+        remove_file(root_fd, staged[-1].path)  # left by a process that was killed
     moved = [pair for pair in zip(staged, items, strict=True) if pair[1].source is not None]
     try:
         extract(staged, root_fd)
@@ -144,7 +143,7 @@ def _put(
 
 
 def remove_unfinished(held: BaseImage, folder: SessionFolder) -> None:
-    """Remove files that `restore` had not renamed to their places when it was killed."""
+    """Remove files that `restore` had not yet renamed into place when it was killed. OSError."""
     known = {entry.source for entry in held.base.entries}
     with opened_folder(folder.work) as work_fd:
         for work in scan(work_fd):
@@ -154,9 +153,10 @@ def remove_unfinished(held: BaseImage, folder: SessionFolder) -> None:
 
 
 def mend_torn(held: BaseImage, folder: SessionFolder, recall: Recall) -> None:
-    """Put back what was extracted and had not reached the disk when the power went (`settling`).
+    """Restore extracted files that had not reached the disk before a power cut (`settling`).
 
-    It is missing, or its modification time is still that of the extraction: no edit looks so.
+    Such a file is missing; or its content differs and has not grown, and its modification time is
+    still that of the extraction: no edit looks like that. Raises as `restore`.
     """
     with opened_folder(folder.work) as work_fd:
         there = {work.path: work for work in scan(work_fd)}
@@ -195,7 +195,7 @@ def parents(path: str) -> list[str]:
 
 
 def _remove(root_fd: int, path: str) -> None:
-    """Remove a file; a folder only if nothing that is to stay is in it."""
+    """Remove a file, or an empty folder; a folder that is not empty stays. RomfsError."""
     folder, _, name = path.rpartition("/")
     try:
         if kind_at(root_fd, path) != "dir":
@@ -216,28 +216,32 @@ def _remove(root_fd: int, path: str) -> None:
 
 
 def shown_item(entry: BaseEntry, held: BaseImage, recall: Recall) -> Item:
-    """What the tree shows of an entry of the base: its source, where that is known."""
+    """What stands for a base entry in the work tree: its source if that is known, else its bytes.
+
+    OSError if the source cannot be read."""
     if entry.is_dir:
         return Item(entry.source, None, 0, 0)
     offset, size = held.extents[entry.path]
     if entry.source_digest != entry.digest:
         source = recall.find(entry.path, entry.digest)
-        if source is None:  # forgotten: what the image has is the next best
+        if source is None:  # no longer remembered: the stored bytes are next best
             return Item(entry.path, held.fd, offset, size)
         return Item(entry.source, source.file, 0, source.file.stat().st_size)
     return Item(entry.source, held.fd, offset, size)
 
 
 def is_below(path: str, folders: Collection[str]) -> bool:
-    """Whether a path lies in one of these folders, at whatever depth."""
+    """Whether a path lies in one of these folders, at any depth."""
     return any(parent in folders for parent in parents(path))
 
 
 def work_digest(
     work_fd: int, path: str, signature: Signature | None = None, known: str = ""
 ) -> str | None:
-    """The digest of a work file, None if it is none that can be read; `known` if it has this
-    signature. OSError where the disk fails: that says nothing about the file."""
+    """The digest of a work file; None if it is missing, no regular file, or may not be read.
+
+    known: returned unread if the file has this signature. Other OSErrors are raised: a failing disk
+    says nothing about the file."""
     try:
         fd = open_file(work_fd, path)
     except OSError as error:
@@ -253,6 +257,6 @@ def work_digest(
 
 
 def selected(path: str, paths: Iterable[str]) -> bool:
-    """Whether `path` is one of these, or below one; everything is when there are none."""
+    """Whether `path` is one of these or below one; True for any path if there are none."""
     listed = list(paths)
     return not listed or any(path == each or path.startswith(each + "/") for each in listed)

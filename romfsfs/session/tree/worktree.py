@@ -1,8 +1,8 @@
-"""The work tree on disk: scanning it, and putting an image's files into it.
+"""The work tree on disk: scanning it, and opening and removing files in it.
 
 Everything works relative to directory descriptors and climbs with `..`, so paths longer than
-PATH_MAX and trees deeper than the limit of open files work, and no link leads out of the tree
-(the mount refuses links; one placed by hand is reported, never followed).
+PATH_MAX and trees deeper than the limit of open files work, and no symbolic link leads out of the
+tree (the mount refuses links; one placed by hand is reported, never followed).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)
 class WorkFile(NamedTuple):
     """A file or folder of the work tree.
 
-    kind: 'file', 'dir', 'closed' (a folder that may not be read) or 'other' (a link, a device).
+    kind: 'file', 'dir', 'closed' (a folder without read permission) or 'other' (a symbolic link,
+    a device).
     """
 
     path: str
@@ -32,16 +33,17 @@ class WorkFile(NamedTuple):
 
 
 def scan(root_fd: int) -> list[WorkFile]:
-    """Every file and folder below `root_fd`, parents first, siblings in code point order."""
+    """Every file and folder below `root_fd`, parents first, siblings in code point order. OSError.
+    """
     return [work for found in scan_folders(root_fd).values() for work in found or ()]
 
 
 def scan_folders(
     root_fd: int, known: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, list[WorkFile] | None]:
-    """The same by the folder that they are in ('' is the root), parents first.
+    """As `scan`, by the folder that the entries are in ('' is the root), parents first.
 
-    known: the folders in each folder that need not be listed: these have None."""
+    known: folders that need not be listed, each with the folders in it; their result is None."""
     found: dict[str, list[WorkFile] | None] = {}
     closed = set()
     with Climber(root_fd) as climber:
@@ -57,7 +59,7 @@ def scan_folders(
                 listed = _list(climber.enter(folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue  # removed since it was listed
-            except PermissionError:  # not to be listed, or not to be entered
+            except PermissionError:  # no permission to list or to enter it
                 closed.add(folder)
                 continue
             prefix = folder + "/" if folder else ""
@@ -91,7 +93,7 @@ def _list(fd: int) -> list[tuple[str, os.stat_result]]:
 
 
 class Climber:
-    """One directory descriptor that moves through a tree, whatever its depth."""
+    """One directory descriptor that moves through a tree of any depth. One thread at a time."""
 
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
@@ -107,10 +109,10 @@ class Climber:
         os.close(self._fd)
 
     def enter(self, folder: str) -> int:
-        """Move to a folder ('' is the root); its descriptor, valid until the next move."""
+        """Move to a folder ('' is the root); its descriptor, valid until the next move. OSError."""
         if folder == self._folder:
             return self._fd
-        self._folder = "?"  # until we are there
+        self._folder = "?"  # until the move is complete: it may fail half way
         parts = folder.split("/") if folder else []
         common = 0
         for mine, theirs in zip(self._at, parts, strict=False):
@@ -127,9 +129,9 @@ class Climber:
         return self._fd
 
     def _climb(self, depth: int) -> None:
-        """Up to the folder at this depth, or to the root where `..` does not lead there.
+        """Climb to the folder at this depth, or return to the root if `..` leads elsewhere.
 
-        Who moves a folder while we are in it would have us go on beside it, or above the tree.
+        After somebody moved the current folder, `..` may lead beside the path, or above the tree.
         """
         try:
             while len(self._at) > depth:
@@ -138,7 +140,7 @@ class Climber:
                 self._known.pop()
             if os.path.samestat(os.fstat(self._fd), self._known[-1]):
                 return
-        except (FileNotFoundError, PermissionError):  # removed, or closed, while we were in it
+        except (FileNotFoundError, PermissionError):  # the folder was removed, or its mode changed
             pass
         os.close(self._fd)
         self._fd = _open_unnoticed(".", _DIR_FLAGS, self._root_fd)
@@ -151,8 +153,8 @@ class Climber:
 
 
 def open_file(root_fd: int, path: str) -> int:
-    """A descriptor to read a file below `root_fd` by; never through a link. OSError as `open`."""
-    # O_NONBLOCK: a fifo that someone put there must not hold us up.
+    """Open a file below `root_fd` to read, never a symbolic link. OSError as `os.open`."""
+    # O_NONBLOCK: a fifo that someone put there must not block us.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     if len(path) < 1000:
         return _open_unnoticed(path, flags, root_fd)
@@ -162,15 +164,15 @@ def open_file(root_fd: int, path: str) -> int:
 
 
 def _open_unnoticed(name: str, flags: int, dir_fd: int) -> int:
-    """`open` that leaves access times alone: they are the user's, and a look at them is not his."""
+    """`os.open` without changing the access time: our reads are not the user's."""
     try:
         return os.open(name, flags | _NO_ACCESS_TIME, dir_fd=dir_fd)
-    except PermissionError:  # for the owner only, and some file systems refuse it to all
+    except PermissionError:  # O_NOATIME is for the owner only; some file systems refuse it to all
         return os.open(name, flags, dir_fd=dir_fd)
 
 
 def status_at(root_fd: int, path: str) -> os.stat_result | None:
-    """What is there, a link itself; None where nothing is."""
+    """The `stat` of what is at a path, a link not followed; None if nothing is. OSError."""
     folder, _, name = path.rpartition("/")
     with suppress(FileNotFoundError, NotADirectoryError), Climber(root_fd) as climber:
         return os.stat(name, dir_fd=climber.enter(folder), follow_symlinks=False)
@@ -178,13 +180,13 @@ def status_at(root_fd: int, path: str) -> os.stat_result | None:
 
 
 def kind_at(root_fd: int, path: str) -> str:
-    """'file', 'dir', 'other', or '' where nothing is."""
+    """'file', 'dir', 'other', or '' if nothing is there. OSError."""
     status = status_at(root_fd, path)
     return "" if status is None else _kind(status)
 
 
 def remove_file(root_fd: int, path: str) -> None:
-    """Remove what is no folder; nothing where nothing is. OSError."""
+    """Remove a file, a link or the like, if there is one. OSError, for a folder too."""
     folder, _, name = path.rpartition("/")
     with suppress(FileNotFoundError, NotADirectoryError), Climber(root_fd) as climber:
         os.unlink(name, dir_fd=climber.enter(folder))
