@@ -64,10 +64,10 @@ def build(
 ) -> Built:
     """Write an image of everything below `source` to `out` (an empty regular file), verified.
 
-    target, excludes: the caller's choices, which win over the tree's `romfs.toml`; its board is not
-    used (see `build_many.boards_of`). order: files that come first. hashed: compute the digest. The
-    same tree gives the same bytes. Raises ConversionError, PlanError, CapacityError, OSError; `out`
-    is then incomplete.
+    target, excludes: the caller's choices; they win over the tree's `romfs.toml`, and a board named
+    there is ignored (see `build_many.boards_of`). order: files that come first. hashed: compute the
+    digest. The same tree gives the same bytes. Raises ConversionError, PlanError, CapacityError,
+    OSError; `out` is then incomplete.
     """
     with opened_folder(source) as work_fd:
         tree = options_of_tree(work_fd, os.path.abspath(source))

@@ -108,8 +108,9 @@ def build_each(
     progress: Progress = no_progress,
     hashed: bool = True,
 ) -> Iterator[BoardResult]:
-    """Build one after the other. A RomfsError becomes the result of its order and stops no other;
-    an OSError stops them all."""
+    """Build one after the other.
+
+    A RomfsError becomes the result of its order and stops no other; an OSError stops them all."""
     for order in wanted:
         try:
             order.image.parent.mkdir(parents=True, exist_ok=True)

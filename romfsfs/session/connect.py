@@ -62,8 +62,9 @@ def session_device(session: Session, doing: str = "") -> Iterator[Device]:
 
 
 def _open_target(session: Session) -> Device:
-    """Open the session's target, known by its key: cameras change ports, and `camera` is ambiguous
-    once two are connected."""
+    """Open the session's target, identified by its key.
+
+    Cameras change ports, and `camera` is ambiguous once two are connected."""
     info = session.info
     refused: RomfsError
     try:

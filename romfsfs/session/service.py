@@ -180,7 +180,7 @@ class SessionHost:
                 plan = self._look_again(held, quick=True).plan
             finally:
                 self._deriving.release()
-        if plan is None:  # `_deriving` may be held for gigabytes: programs ask between two writes
+        if plan is None:  # a status may be reading gigabytes; programs ask this between two writes
             plan = self.session.look(held, quick=True).plan
         return plan.capacity, plan.size
 
@@ -251,7 +251,7 @@ class SessionHost:
         return self._current().states.get(path, "ignored").encode()
 
     def close(self) -> None:
-        """End the workers, notify of uncommitted edits, close descriptors. Call once, unmounted."""
+        """End the workers, notify of uncommitted edits, close descriptors. Once, after unmount."""
         if self._pool is not None:
             self._pool.close()
         if self._notifier is not None:

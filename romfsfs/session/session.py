@@ -259,7 +259,7 @@ class Session:
         if settings.info.slots:
             info, slot = settings.info, settings.info.slot or "A"
             message = f"an openmv-ota camera: {info.slots}; this is slot {slot}, "
-            if (info.capacity or 0) % (info.erase_size or 1):  # status and trailer with it
+            if (info.capacity or 0) % (info.erase_size or 1):  # its end shares an erase block
                 message += "which only openmv-ota's tools write"
             else:
                 message += f"and a commit, which breaks its signature, needs --slot {slot} --force"

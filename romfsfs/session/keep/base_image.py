@@ -65,8 +65,7 @@ class BaseImage:
 
     @property
     def trailing_fill(self) -> int | None:
-        """The one byte that fills the file after the image; None: other data, or nothing, is there.
-        """
+        """The one byte that fills the file after the image; None: other data is there, or none."""
         with self._mutex:
             if self._fill == -1:
                 self._fill = fill_byte(self.fd, self.base.image_size)

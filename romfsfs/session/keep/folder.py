@@ -167,8 +167,7 @@ class SessionFolder:
         return lock
 
     def refuse_changed(self, name: str) -> None:
-        """SessionBusy while another process changes the session, and so may use the camera's port.
-        """
+        """SessionBusy while another process changes the session, and so may have its port open."""
         if self.changed_by() not in (None, os.getpid()):
             raise self.busy(name)
 

@@ -30,8 +30,7 @@ def mark(folder: SessionFolder) -> None:
 
 
 def lost_power(folder: SessionFolder) -> bool:
-    """Whether the system stopped after the tree was extracted and before it was settled. OSError.
-    """
+    """Whether the system stopped between the tree's extraction and its settling. OSError."""
     try:
         marked = folder.unsettled.read_text("ascii", "replace")
     except FileNotFoundError:

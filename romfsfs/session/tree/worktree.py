@@ -33,15 +33,14 @@ class WorkFile(NamedTuple):
 
 
 def scan(root_fd: int) -> list[WorkFile]:
-    """Every file and folder below `root_fd`, parents first, siblings in code point order. OSError.
-    """
+    """Every file and folder below `root_fd`, parents first, siblings in code point order."""
     return [work for found in scan_folders(root_fd).values() for work in found or ()]
 
 
 def scan_folders(
     root_fd: int, known: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, list[WorkFile] | None]:
-    """As `scan`, by the folder that the entries are in ('' is the root), parents first.
+    """As `scan`, by the folder that the entries are in ('' is the root), parents first. OSError.
 
     known: folders that need not be listed, each with the folders in it; their result is None."""
     found: dict[str, list[WorkFile] | None] = {}
