@@ -259,7 +259,8 @@ class Session:
         if settings.info.slots:
             info, slot = settings.info, settings.info.slot or "A"
             message = f"an openmv-ota camera: {info.slots}; this is slot {slot}, "
-            if (info.capacity or 0) % (info.erase_size or 1):  # its end shares an erase block
+            # The erase block at its end holds the slot's status and trailer too.
+            if (info.capacity or 0) % (info.erase_size or 1):
                 message += "which only openmv-ota's tools write"
             else:
                 message += f"and a commit, which breaks its signature, needs --slot {slot} --force"
