@@ -1,5 +1,5 @@
-"""Will what lands run there? The check of stored bytes (`convert.admission`), asked for every file
-of a shadow tree and of a whole image. Nobody else asks it.
+"""Will what lands run there? The check of stored bytes (`convert.admission`), for the files of a
+shadow tree or of a whole image. No other module calls it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from romfsfs.session.plan.stored import Stored
 from romfsfs.session.tree.digests import SPARE
 from romfsfs.system.files import cache_dir, digest_fd, named
 
-#: A descriptor (the asker closes it), the offset and the size of stored bytes.
+#: -> a descriptor (the caller closes it), the offset and the size of stored bytes
 OpenLocation = Callable[[Stored], "tuple[int, int, int]"]
 
 
 class Admission:
-    """The check for one target. Any thread; what was found is remembered by content."""
+    """The check for one target. Any thread may call it; results are kept by path and digest."""
 
     def __init__(self, converters: Converters) -> None:
         self._converters = converters
@@ -34,9 +34,10 @@ class Admission:
         self._most = SPARE
 
     def checked(self, entry: ShadowEntry, open_location: OpenLocation) -> ShadowEntry:
-        """The entry with the problems of the bytes that it stores, and a model's figures; failed
-        where they cannot work, unless the image held them before. OSError when they cannot be
-        read."""
+        """The entry with the problems of its stored bytes, and a model's figures.
+
+        An error makes its state 'failed'; for bytes unchanged from the image it becomes a warning.
+        OSError if the bytes cannot be read."""
         if entry.location is None or entry.stored_as is None or entry.change is Change.IGNORED:
             return entry
         if not concerns(entry.stored_as):
@@ -47,12 +48,12 @@ class Admission:
             try:
                 fd, offset, size = open_location(entry.location)
             except FileNotFoundError:
-                return entry  # removed meanwhile: there is another look at the tree
+                return entry  # removed meanwhile: the tree is looked at again
             try:
                 read, figures = _reader(fd, offset, size), None
                 with named(entry.path):
                     found = admit(entry.stored_as, read, size, self._converters.target)
-                    if entry.digest:  # a build shows none
+                    if entry.digest:  # a build computes none, and shows no figures
                         figures = self._converters.figures(
                             entry.stored_as, read, size, entry.digest
                         )
@@ -64,7 +65,7 @@ class Admission:
         found, figures = known
         if not found and figures is None:
             return entry
-        if entry.change is Change.UNCHANGED:  # nobody asked for it: it stops no commit
+        if entry.change is Change.UNCHANGED:  # not the user's doing: it stops no commit
             found = tuple(map(_there_already, found))
         failed = any(each.severity == "error" for each in found)
         return entry._replace(
@@ -74,7 +75,7 @@ class Admission:
         )
 
     def keep(self, entries: Iterable[ShadowEntry]) -> None:
-        """Forget all but these entries, once there are twice as many."""
+        """Forget the results for all other entries, once their number has doubled."""
         if len(self._known) > self._most:
             keys = {(entry.stored_as or "", entry.digest) for entry in entries}
             for key in self._known.keys() - keys:
@@ -89,7 +90,7 @@ def _there_already(found: Diagnostic) -> Diagnostic:
 
 
 def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) -> list[Problem]:
-    """Problems of files of an image, by path, that lie in an open file; errors first."""
+    """Problems of an image's files, whose extents lie in the open file `fd`; errors first."""
     found = [
         Problem(each.code, path, each.message, each.severity, each.detail)
         for path, extent in extents
@@ -99,7 +100,7 @@ def admit_files(extents: Iterable[tuple[str, Extent]], fd: int, target: Target) 
 
 
 def admit_image(image: Image, file: BinaryIO, target: Target) -> list[Problem]:
-    """What speaks against the files of an image, and against where they lie; errors first."""
+    """Problems of an image's files and of their alignment; errors first."""
     rules = alignment_rules(target, {})
     files = [(path, node.extent) for path, node in walk(image) if isinstance(node, FileNode)]
     misaligned = [
@@ -114,7 +115,7 @@ def admit_image(image: Image, file: BinaryIO, target: Target) -> list[Problem]:
 
 
 def image_figures(image: Image, file: BinaryIO) -> dict[str, Figures]:
-    """What is known of the models in an image, by path."""
+    """Figures of the models in an image, by path."""
     found = {}
     cache = Cache(cache_dir() / "convert")
     for path, node in walk(image):
@@ -128,5 +129,5 @@ def image_figures(image: Image, file: BinaryIO) -> dict[str, Figures]:
 
 
 def _reader(fd: int, offset: int, size: int) -> Reader:
-    """Reads within a stretch of a file, and not beyond it."""
+    """Reads within one extent of a file, never beyond it."""
     return lambda at, count: os.pread(fd, min(count, max(size - at, 0)), offset + at)

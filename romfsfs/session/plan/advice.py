@@ -1,7 +1,7 @@
-"""Things about a session that speak against nothing but are worth knowing: alignment that another
-tool got wrong, a partition that is nearly full, the same bytes stored twice.
+"""Advice that blocks no commit: files that another tool misaligned, a partition that is nearly
+full, the same bytes stored twice.
 
-Pure functions; nothing is read.
+No file is read but the records of the base's image.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from romfsfs.session.plan.plan import LARGEST_SHOWN, Plan, PlanEntry
 from romfsfs.session.plan.problems import INFO, WARNING, Problem
 from romfsfs.session.plan.stored import InBase
 
-#: From this share of the partition on, the largest files are named.
+#: Share of the partition above which the largest files are named.
 NEARLY_FULL = 0.9
-#: Copies of less than an erase block are not worth a word.
+#: Bytes: smaller copies, of less than an erase block, are not reported.
 _WORTH_NAMING = 4096
 _PROBLEMS_SHOWN = 5
 
 
 def advice(plan: Plan, held: BaseImage, source: str) -> list[Problem]:
-    """All of it. held: the base of the plan; source: how commands name the target."""
-    # What was changed gets a place of its own anyway.
+    """All advice on a plan. held: its base. source: how commands name the target."""
+    # A changed file gets a new, aligned place anyway.
     wrong = [
         each for each in held.misaligned(plan.rules)
         if each[0] in plan.files and isinstance(plan.files[each[0]].location, InBase)
@@ -39,7 +39,7 @@ def advice(plan: Plan, held: BaseImage, source: str) -> list[Problem]:
 
 
 def misaligned(wrong: Sequence[tuple[str, int, int]], remedy: str) -> list[Problem]:
-    """Warnings of files of the image (`BaseImage.misaligned`)."""
+    """Warnings of these files of the image (`BaseImage.misaligned`), with the remedy."""
     problems = [
         Problem(
             "misaligned", path,
@@ -55,7 +55,7 @@ def misaligned(wrong: Sequence[tuple[str, int, int]], remedy: str) -> list[Probl
 
 
 def nearly_full(plan: Plan) -> Problem | None:
-    """The largest files, where little is left. A plan that is too large has its own problem."""
+    """A note of the largest files if little space is left; one that is too large has an error."""
     if not plan.capacity or not plan.capacity * NEARLY_FULL < plan.size <= plan.capacity:
         return None
     largest = sorted(plan.files.values(), key=lambda entry: -(entry.size or 0))[:LARGEST_SHOWN]
@@ -65,7 +65,7 @@ def nearly_full(plan: Plan) -> Problem | None:
 
 
 def duplicates(plan: Plan) -> Problem | None:
-    """Files with the same bytes: ROMFS stores each of them in full."""
+    """A note of files with the same bytes: ROMFS stores each of them in full."""
     groups: dict[str, list[PlanEntry]] = {}
     for entry in (entry for part in plan.parts.values() for entry in part.entries):
         if (entry.size or 0) >= _WORTH_NAMING and entry.digest:

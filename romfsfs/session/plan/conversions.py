@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Conversions:
-    """Conversion results for one commit: what a tool said once is not asked again.
+    """Conversion results for one commit: no file is converted twice.
 
     Results that may not be cached (a missing tool, a time-out) are kept here too, so that the
     plan made after the conversions sees them.
@@ -30,15 +30,15 @@ class Conversions:
         self._results: dict[tuple[str, str], Conversion] = {}
 
     def lookup(self, path: str, fd: int, digest: str) -> Conversion:
-        """As `Converters.lookup`, and what `run` has found."""
+        """As `Converters.lookup`, but results of `run` come first."""
         known = self._results.get((path, digest))
         return known if known is not None else self._converters.lookup(path, fd, digest)
 
     def run(self, entries: Sequence[ShadowEntry], progress: Progress = no_progress) -> bool:
-        """Convert the pending ones of these entries; whether there were any. Blocks.
+        """Convert the pending entries; return whether there were any. Blocks.
 
-        Failures are asked for again once: those that say nothing of the file (a tool that was
-        killed, a time-out) get another try, the others are known. A file that changed since it
+        Each failure is retried once: one that says nothing about the file (a killed tool, a
+        time-out) gets another try, any other comes from the cache. A file that changed since it
         was hashed is left for the caller's next look at the tree.
         """
         pending = [entry for entry in entries if self._is_open(entry)]

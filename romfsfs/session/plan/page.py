@@ -1,7 +1,7 @@
 """The status as a web page: one file that loads nothing, has no script and refreshes itself.
 
-Names, and what tools say of files, come from images and cameras. All of it goes through `_text`:
-nothing in it is markup, and nothing turns the order of what is read around.
+Names and the output of tools come from images and cameras. All of it goes through `_text`, which
+lets through neither markup nor control characters that reverse the reading direction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from romfsfs.session.plan.problems import INFO, Problem, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.status import Status, headline, what_it_becomes
 
-#: Of the whole: smaller stretches of the partition are drawn together.
+#: Share of the partition below which neighbouring regions are drawn as one.
 _SMALLEST = 1 / 400
 _RECORDS = "records"
 _CHANGED = (Change.ADDED, Change.MODIFIED, Change.DELETED)
@@ -32,7 +32,7 @@ _COMMANDS = (
 def page(status: Status, base: Base, image: Image, place: str) -> str:
     """The HTML of the page.
 
-    base, image: as they were last read or committed. place: what commands name, quoted for a shell.
+    base, image: as last read or committed. place: the target in the commands, quoted for a shell.
     """
     partition = status.target.partition
     rows = partition_map(
@@ -52,7 +52,7 @@ def page(status: Status, base: Base, image: Image, place: str) -> str:
 
 
 def _text(text: str) -> str:
-    """For between tags and within attributes alike."""
+    """Escape text for elements and attributes."""
     return escape(printable(text))
 
 
@@ -77,7 +77,7 @@ def _usage(status: Status) -> str:
 
 
 def _segments(rows: Sequence[Row], touched: set[str]) -> Iterator[str]:
-    """The partition from its first to its last byte."""
+    """The partition's bar, from its first to its last byte, as HTML."""
     total = rows[-1].end if rows else 0
     size, stored, kind, names = 0, 0, "", 0
     name = ""
@@ -105,7 +105,7 @@ def _kind(row: Row, touched: set[str]) -> str:
 
 
 def _segment(kind: str, size: int, stored: int, name: str, names: int) -> str:
-    """stored: bytes of its files; names and padding beside small ones are drawn with them."""
+    """stored: bytes of file data; `size` adds the names and padding that are drawn with them."""
     what = _text(f"{names:,} files" if names > 1 else name or kind)
     shown = stored if names else size
     return f'<i class="{kind}" style="flex-grow:{size}" title="{what}: {shown:,} B"></i>'
@@ -129,7 +129,7 @@ def _files(status: Status) -> Iterator[str]:
 
 
 def _fate(entry: ShadowEntry, status: Status) -> tuple[str, str]:
-    """What a file becomes and its size as stored: the latter is HTML."""
+    """What a file becomes, as plain text, and its stored size, as HTML."""
     if entry.is_dir or entry.change is Change.DELETED:
         return "", ""
     if entry.change is Change.IGNORED:

@@ -20,18 +20,18 @@ GAP = "gap"
 TRAILING = "trailing"
 FREE = "free"
 
-#: What lies between two files is names, record headers and padding up to the next alignment.
-#: Anything longer than these (and the largest alignment) is a gap: a padding record.
+#: Bytes. Between the data of two files lie names, record headers and alignment padding. A region
+#: longer than these (and the largest alignment) is a gap: a padding record.
 _LONGEST_HEADER = 16
 _ORDINARY_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One stretch of the partition.
+    """One region of the partition.
 
     kind: header, file (its data), directory (its own records), records (names and padding), gap
-    (unused, inside the image), trailing (of a file, after the image), free. wanted: the alignment
+    (unused, inside the image), trailing (in the file, after the image), free. wanted: the alignment
     that the rules ask for, files only; actual: the largest power of two that divides the offset.
     """
 
@@ -66,10 +66,11 @@ class Row:
 def partition_map(
     image: Image, rules: AlignmentRules = DEFAULT_RULES, capacity: int | None = None
 ) -> tuple[Row, ...]:
-    """Rows that follow each other without a hole or an overlap, from offset 0 to the end.
+    """Rows without a hole or an overlap, from offset 0 to the end.
 
-    The end is the capacity, or the end of what the file holds where that is unknown or less. Data
-    that another file's record points to as well is shown once, under the first file's name.
+    The end is the capacity, or the end of the file if no capacity is known; an image beyond its
+    capacity is shown in full. Data that several records point to is shown once, under the first
+    file's name.
     """
     rows = list(_inside(image, rules))
     end = image.size + image.trailing
@@ -81,7 +82,7 @@ def partition_map(
 
 
 def _inside(image: Image, rules: AlignmentRules) -> Iterator[Row]:
-    """The image record's rows: known places in the order of their offsets, what is between them."""
+    """The image record's rows: known regions in order of offset, and what lies between them."""
     position = 0
     for row in sorted(_known(image, rules), key=lambda row: (row.offset, row.end)):
         if row.offset < position or row.end > image.size:
@@ -100,7 +101,7 @@ def _known(image: Image, rules: AlignmentRules) -> Iterator[Row]:
     for path, node in walk(image):
         start = node.record.offset
         if isinstance(node, FileNode):
-            # Where the data of an empty file would lie says nothing.
+            # The data offset of an empty file means nothing.
             offset, size = node.extent if node.extent.size else (start, 0)
             yield Row(FILE, offset, size, path, rules.for_path(path), _alignment_of(offset))
         else:

@@ -39,7 +39,10 @@ HIDDEN_NAME = ".romfs"
 
 
 class PlanEntry(NamedTuple):
-    """A file or folder as it will be stored. size None: a folder."""
+    """A file or folder as it will be stored.
+
+    path: in the image. source: in the work tree. size: bytes, None for a folder.
+    """
 
     path: str
     source: str
@@ -50,11 +53,11 @@ class PlanEntry(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The plan of one folder, from what lies in it alone.
+    """The plan of one folder, derived from its own entries alone.
 
-    shadow: what it was made of. entries: in the order of the image. inside: the folders of these.
-    aligned: what the user wants for single files, by path. left_out: something cannot be stored.
-    differs: the base holds anything else here, or in another order.
+    shadow: what it was derived from. entries: in image order. inside: paths of its subfolders.
+    aligned: option `align` of single files in bytes, by path. left_out: an entry cannot be stored.
+    differs: content or order differ from the base.
     """
 
     shadow: Derived
@@ -68,11 +71,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """problems: most severe first. size: of the image in canonical layout, bytes. parts, branches:
-    by folder of the image, those that it will hold, parents first; laid out canonically.
+    """What a commit would write, and what speaks against it.
 
-    changed: whether the work tree says anything else than the base does, be it what cannot be
-    stored.
+    problems: most severe first. size: of the image in canonical layout, bytes. changed: whether
+    there is anything to commit, including what cannot be stored. parts: by folder of the image,
+    parents first. branches: the same folders in canonical layout.
     """
 
     problems: tuple[Problem, ...]
@@ -85,7 +88,7 @@ class Plan:
 
     @cached_property
     def entries(self) -> tuple[PlanEntry, ...]:
-        """In the order of the image: parents before children."""
+        """In image order: parents before children."""
         ordered = []
         pending = list(reversed(self.parts[""].entries))
         while pending:
@@ -101,7 +104,7 @@ class Plan:
 
     @cached_property
     def layout(self) -> Layout:
-        """Canonical. CapacityError above 4 GiB, which is among the problems."""
+        """The canonical layout. CapacityError above 4 GiB, which `problems` then names too."""
         directories = [entry.path for entry in self.entries if entry.size is None]
         return laid_out(self.branches[""], directories)
 
@@ -114,8 +117,9 @@ class Plan:
 
 
 def alignment_rules(target: Target, wanted: Mapping[str, int]) -> AlignmentRules:
-    """The partition's rules, and what the user wants for single files, by path in the image;
-    without a board 16 bytes for models, as every board wants at least."""
+    """The partition's alignment rules, with the user's `wanted` alignments by image path.
+
+    Without a board, models get 16 bytes, the least that any board asks for."""
     rules = target.partition.alignment if target.partition is not None else DEFAULT_RULES
     return rules._replace(paths=wanted)
 
@@ -127,9 +131,9 @@ def make_plan(
 ) -> Plan:  # fmt: skip
     """Order, check and measure what the folders of the work tree become.
 
-    order: files that come first, as the tree calls them; then follows what the base has. extents:
-    where the base's files lie. before: an earlier plan for the same base and target; what was made
-    of folders that are the same objects is taken from there."""
+    order: files to place first, by work tree path; base order follows. extents: of the base's
+    files in its image. before: an earlier plan for the same base and target, whose results are
+    reused for folders that are the same objects."""
     known = before.parts if before is not None else {}
     rank = {path: number for number, path in enumerate(order)}
     every: dict[str, Part] = {}
@@ -143,7 +147,7 @@ def make_plan(
     pending = [""]
     while pending:
         folder = pending.pop()
-        parts[folder] = every.get(folder, nothing)  # it is gone since its own folder was listed
+        parts[folder] = every.get(folder, nothing)  # removed since its parent was listed
         pending.extend(reversed(parts[folder].inside))
     wanted: dict[str, int] = {}
     for part in parts.values():
@@ -173,7 +177,7 @@ def make_plan(
 def _part(
     shadow: Derived, base: Sequence[BaseEntry], options: Options, first: Mapping[str, int]
 ) -> Part:
-    """base: what it has in this folder. first: the numbers of files that come first."""
+    """Plan one folder. base: its entries there. first: ranks of files to place first, by path."""
     problems = [problem for entry in shadow.entries for problem in _entry_problems(entry)]
     chosen, conflicts = _choose(shadow.entries)
     problems += conflicts
@@ -209,8 +213,8 @@ def _part(
 def _measured(
     parts: dict[str, Part], rules: AlignmentRules, before: Plan | None
 ) -> dict[str, Branch]:
-    """Where everything goes within each folder, inner ones first. before: a plan with the same
-    rules: a folder in which nothing differs is not measured again."""
+    """Each folder's canonical layout, inner folders first. before: a plan with the same rules,
+    whose branches of unchanged folders are reused."""
     branches: dict[str, Branch] = {}
     for folder in reversed(parts):
         part = parts[folder]
@@ -240,7 +244,7 @@ def _entry_problems(entry: ShadowEntry) -> list[Problem]:
 
 
 def _choose(shadow: Sequence[ShadowEntry]) -> tuple[dict[str, ShadowEntry], list[Problem]]:
-    """The entry for each stored path, and a problem for each path that several want."""
+    """The entry for each stored path, and a conflict for each of several that map to one path."""
     wanted: dict[str, list[ShadowEntry]] = {}
     for entry in shadow:
         if entry.stored_as is not None and entry.change not in (Change.DELETED, Change.IGNORED):
@@ -270,7 +274,7 @@ def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
             "name", entry.path, "the name is not valid UTF-8, the camera cannot open it: rename it"
         )
     if any(unicodedata.category(character) == "Cc" for character in name):
-        if entry.change is not Change.ADDED:  # it was there before us, and the camera reads it
+        if entry.change is not Change.ADDED:  # it came with the image, and the camera reads it
             return Problem("name-control", entry.path, "the name has a control character", WARNING)
         return Problem("name", entry.path, "the name has a control character: rename it")
     if not name.isascii():
@@ -284,7 +288,8 @@ def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
 
 
 def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
-    """Models with labels beside them that `ml.Model` will not find (it cuts at the first dot)."""
+    """Warnings of labels that `ml.Model` will not find: it cuts the model's name at its first dot.
+    """
     problems = []
     for path, entry in chosen.items():
         stem, dot, suffix = path.rpartition(".")
@@ -303,7 +308,7 @@ def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
 def _ordered(
     chosen: Mapping[str, ShadowEntry], base: Sequence[BaseEntry], first: Mapping[str, int]
 ) -> list[tuple[str, ShadowEntry]]:
-    """What comes first, then base order, then new names in code point order."""
+    """Files of `first`, then base order, then new names in code point order."""
     rank = {entry.path: len(first) + number for number, entry in enumerate(base)}
     last = len(first) + len(rank)
 
@@ -316,7 +321,7 @@ def _ordered(
 
 
 def _differs(entries: Sequence[PlanEntry], base: Sequence[BaseEntry]) -> bool:
-    """Whether a folder would hold anything else, or in another order, than the base does."""
+    """Whether a folder's content or order would differ from the base."""
     return len(entries) != len(base) or any(
         mine.path != theirs.path
         or mine.size != theirs.size
@@ -328,7 +333,7 @@ def _differs(entries: Sequence[PlanEntry], base: Sequence[BaseEntry]) -> bool:
 def _misplaced(
     parts: Mapping[str, Part], rules: AlignmentRules, extents: Mapping[str, Extent]
 ) -> bool:
-    """Whether a file of the base lies where the user does not want it (option `align`)."""
+    """Whether the offset of a file in the base violates its option `align`."""
     return any(
         extents[entry.location.path].offset % rules.for_path(entry.path)
         for part in (parts.values() if extents else ())
@@ -348,10 +353,10 @@ def _capacity_problem(entries: Sequence[PlanEntry], size: int, capacity: int) ->
 
 
 def trailing_problem(plan: Plan, held: BaseImage) -> Problem | None:
-    """What becomes of the bytes that follow the image in the file, a partition dump's say.
+    """What a commit does with bytes after the image in the file (a partition dump); None if none.
 
-    Fill of one repeated byte is kept and shrinks as the image grows. Other data is nothing that
-    romfsfs knows: it stays where it is, and a commit is refused where the image would lie over it.
+    One repeated fill byte is kept, and shrinks as the image grows. Other data is unknown to
+    romfsfs: it keeps its offset, and a commit whose image would overwrite it is refused.
     """
     trailing = held.base.trailing
     if trailing == 0:

@@ -1,4 +1,4 @@
-"""What is wrong with a tree, and what is worth knowing of it; how to tell people of many."""
+"""Problems of a tree: errors, warnings and notes, and how many of them are told to people."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ WARNING = "warning"
 INFO = "info"
 #: Most severe first.
 SEVERITIES = (ERROR, WARNING, INFO)
-#: Files that are named where the same is to be said of many.
+#: How many files are named when the same is said of more.
 TOLD_FILES = 3
 
-#: Problems of what the tree as a whole becomes (exit code 4); others are of a conversion (3).
+#: Problems of the image as a whole (exit code 4); all others are of a conversion (3).
 PLAN_CODES = ("conflict", "name", "capacity", "unsupported", "trailing")
 
 
@@ -50,10 +50,10 @@ def by_severity(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def told(problems: Iterable[Problem], verbose: bool = False) -> list[Problem]:
-    """Problems for people, most severe first: what would be said of many files in the same words is
-    said once, with their number and the first of them. A conflict names its files itself.
+    """Problems for people, most severe first, with equal messages merged: the merged one gives the
+    number of files and the first of them. A conflict's message names its files itself.
 
-    verbose: of each file, but for conflicts."""
+    verbose: merge conflicts only."""
     groups: dict[tuple[str, ...], dict[str, Problem]] = {}
     for problem in by_severity(problems):
         itself = problem.path if verbose and problem.code != "conflict" else ""
@@ -63,7 +63,7 @@ def told(problems: Iterable[Problem], verbose: bool = False) -> list[Problem]:
 
 
 def _together(group: Sequence[Problem]) -> Problem:
-    """One problem for all these, whose words are the same."""
+    """Merge problems with the same message into one."""
     first = group[0]
     if len(group) == 1 or first.code == "conflict":
         return first
@@ -73,7 +73,7 @@ def _together(group: Sequence[Problem]) -> Problem:
 
 
 def counted(problems: Iterable[Problem]) -> list[str]:
-    """`1 error`, `2 warnings`, as far as there are any."""
+    """For example `2 errors` and `1 warning`; a kind without problems is left out."""
     severities = [problem.severity for problem in told(problems, verbose=True)]
     counts = [(severities.count(kind), kind) for kind in (ERROR, WARNING)]
     return [count_text(count, kind) for count, kind in counts if count]

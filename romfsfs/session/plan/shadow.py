@@ -1,8 +1,8 @@
 """The shadow tree: what each file of the work tree becomes in the image.
 
 A pure function of (work tree, base, conversions): nothing here is kept on disk, and nothing is
-converted here (`Converters.lookup` never runs a tool; `Converters.convert` is passed instead by
-callers that may wait). Called from any thread.
+converted here: `Converters.lookup` never runs a tool, and callers that may wait pass
+`Converters.convert` instead. Any thread may call it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from romfsfs.convert import Conversion
     from romfsfs.convert.types import Figures
 
-#: (work path, open descriptor, digest of what it holds) -> what it becomes
+#: (work path, open descriptor, digest of its content) -> what it becomes
 Convert = Callable[[str, int, str], "Conversion"]
 
-#: an entry -> the same with the problems of the bytes that it stores
+#: an entry -> the same entry with the problems of its stored bytes
 Check = Callable[["ShadowEntry"], "ShadowEntry"]
 
-#: open descriptor -> its digest, and its signature if that can be trusted to change with the file
+#: open descriptor -> its digest, and its signature if any later change must alter that, else None
 Digest = Callable[[int], "tuple[str, Signature | None]"]
 
 
-#: The note of a compiled file from the image that a source of the user's makes anew.
+#: The note of a compiled file from the image that a source of the user's replaces.
 SUPERSEDED = "replaced by its source"
 
 
@@ -52,12 +52,12 @@ class Change(str, Enum):
 
 
 class ShadowEntry(NamedTuple):
-    """A file or folder of the work tree, or one that was there, and what becomes of it.
+    """A file or folder of the work tree, or one deleted from it, and what a commit makes of it.
 
     path: in the work tree. stored_as: in the image, None when nothing is stored. size, digest:
-    of the stored bytes (size None for a folder, and for what is not converted yet; then
-    `estimate` is the best guess). source_digest, signature: of the work file. made_for: what the
-    bytes are made for (`Converters.made_for`), None where that is not known. figures: of a model.
+    of the stored bytes (size None for a folder, and for a file not converted yet; then `estimate`
+    is the best guess). source_digest, signature: of the work file. made_for: what the bytes are
+    made for (`Converters.made_for`), None if unknown. figures: of a model.
     """
 
     path: str
@@ -78,17 +78,17 @@ class ShadowEntry(NamedTuple):
 
     @property
     def is_edit(self) -> bool:
-        """Whether the user made it another: what was made for another target is none of that."""
+        """Whether the user changed it: a stale file, made for another target, is no edit."""
         if self.change in (Change.UNCHANGED, Change.IGNORED):
             return False
         return not any(each.code == "stale" for each in self.diagnostics)
 
 
 class Derived(NamedTuple):
-    """What became of all that lies in one folder of the work tree, or did.
+    """The shadow entries of one folder of the work tree, deleted ones included.
 
-    inside: the folders in it. passing: to be derived anew at the next look, as conversions end and
-    their results may be trimmed. quick: not all was read.
+    inside: its subfolders. passing: derive it anew at the next look, as conversions end and cached
+    results may be trimmed. quick: not every file was read.
     """
 
     entries: tuple[ShadowEntry, ...]
@@ -108,11 +108,11 @@ def flat(folders: Folders) -> list[ShadowEntry]:
 
 
 def untouched(known: Folders, touched: Collection[str], quick: bool) -> dict[str, Derived]:
-    """The folders of a shadow tree that are still as they were when these paths were touched.
+    """The folders of a shadow tree that are still valid after these paths were touched.
 
-    What becomes of a file depends on it, on the base and on what lies beside it: a source takes
-    the place of what was compiled, labels belong to a model. touched: files, and folders that were
-    made, moved or removed with all that is in them. quick: whether what was not read will do."""
+    An entry depends on its file, on the base and on its siblings: a source replaces the compiled
+    file, labels belong to a model. touched: files, and folders that were made, moved or removed
+    with their content. quick: whether folders that were derived with `quick` will do."""
     above = {path.rpartition("/")[0] for path in touched}
     moved = {path for path in touched if path in known}
     return {
@@ -126,9 +126,9 @@ def untouched(known: Folders, touched: Collection[str], quick: bool) -> dict[str
 class Deriver(NamedTuple):
     """Derives shadow entries; holds nothing but its helpers.
 
-    tree_problems: what is wrong with the tree's own options, in `romfs.toml`. made_for: what the
-    bytes of a path are made for now; what was made for something else is stale. quick: what is
-    stored as it is, by its name, is not even opened; its digest stays ''.
+    tree_problems: of the tree's own options, in `romfs.toml`. made_for: what the bytes of a path
+    would be made for now; a base entry made for something else is stale. quick: files whose names
+    say that they are stored as they are, are not opened; their digest stays ''.
     """
 
     work_fd: int
@@ -145,13 +145,13 @@ class Deriver(NamedTuple):
     def derive(
         self, found: Mapping[str, Sequence[WorkFile] | None], known: Folders = NOTHING
     ) -> dict[str, Derived]:
-        """What each folder becomes that was found (`scan_folders`), and what was in those of the
-        base. Those with None are taken from `known`."""
+        """Derive the folders that `scan_folders` found, and those of the base. Folders found as
+        None are taken from `known`. OSError if a file cannot be read."""
         folders: dict[str, Derived] = {}
         for folder in sorted(found.keys() | self.base.folders.keys()):
             listed = found.get(folder, ())
             derived = known[folder] if listed is None else self._folder(folder, listed)
-            # One that is gone or may not be read is looked for at each look.
+            # A folder of the base that was not found is looked for again at the next look.
             folders[folder] = derived if folder in found else derived._replace(passing=True)
         return folders
 
@@ -204,7 +204,7 @@ class Deriver(NamedTuple):
         try:
             fd = open_file(self.work_fd, work.path)
         except (FileNotFoundError, NotADirectoryError):
-            return None  # removed since the scan, or the folder that it was in
+            return None  # it or its folder was removed since the scan
         except OSError as error:
             return _unusable(work.path, f"cannot be read: {error.strerror}")
         try:
@@ -220,17 +220,17 @@ class Deriver(NamedTuple):
             why = Diagnostic("info", "stale", f"made for another target ({stale}); a commit makes "
                              "it anew")  # fmt: skip
             return entry._replace(diagnostics=(*entry.diagnostics, why))
-        except IsADirectoryError:  # a folder since the scan, which opens as a file does
+        except IsADirectoryError:  # a folder since the scan: open(2) takes it, read(2) does not
             return None
-        except OSError as error:  # of a disk that fails, which names no file
+        except OSError as error:  # a failing disk: read(2) names no file
             error.filename = error.filename or work.path
             raise
         finally:
             os.close(fd)
 
     def _stale(self, base: BaseEntry) -> str:
-        """How what the target wants differs from what the bytes were made for; '' if it does not,
-        or if that is not known: then what there is to say of the bytes themselves is `check`'s."""
+        """How the target differs from what the bytes were made for; '' if it does not or if that is
+        unknown: then only `check` judges the bytes."""
         now = self.made_for(base.source) if base.made_for is not None else None
         if now is None or base.made_for is None or now == base.made_for:
             return ""
@@ -270,7 +270,7 @@ def _unusable_kind(work: WorkFile) -> ShadowEntry | None:
         return _unusable(work.path, "only files and folders can be stored: remove it")
     if work.kind == "closed":
         return _unusable(work.path, "the folder may not be read: change its mode")
-    if work.signature.size > MAX_VALUE:  # not even read: it may be terabytes of holes
+    if work.signature.size > MAX_VALUE:  # not read: it may be a sparse file of terabytes
         return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
     return None
 
@@ -289,10 +289,10 @@ def _unchanged(base: BaseEntry) -> ShadowEntry:
 
 
 def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:
-    """Drop a compiled file that came from the image where a source of the user's makes it anew.
+    """Mark a compiled file from the image as ignored if a source of the user's replaces it.
 
-    `app.mpy` from the image and a new `app.py` are not a conflict: the source wins. Two files
-    that the user made are (see `plan`).
+    `app.mpy` from the image and a new `app.py` are no conflict: the source wins. Two files that
+    the user made are one (see `plan`).
     """
     made = {
         e.stored_as

@@ -18,14 +18,14 @@ from romfsfs.session.plan.stored import InCache
 _CHANGES = (Change.ADDED, Change.MODIFIED, Change.DELETED)
 _LETTERS = {Change.ADDED: "A", Change.MODIFIED: "M", Change.DELETED: "D", Change.IGNORED: "I"}
 _BAR_WIDTH = 24
-#: Columns of the names beyond which sizes are not aligned any more.
+#: Columns: longer names do not move the sizes of other lines.
 _NAME_WIDTH = 60
 
 
 class Status(NamedTuple):
-    """used: bytes the image would take. capacity: of the partition, None when unlimited.
-    converting: the number of the conversion that is under way and of all that were asked for at
-    once, None where nobody is at it."""
+    """used: bytes the image would take. capacity: of the partition in bytes, None if unlimited.
+    converting: the number of the running conversion, and of all that were requested together; None
+    if none is running."""
 
     info: SessionInfo
     target: Target
@@ -38,7 +38,7 @@ class Status(NamedTuple):
 
     @property
     def pending(self) -> bool:
-        """Whether a conversion has still to run."""
+        """Whether a conversion is still pending."""
         return any(entry.state == "pending" for entry in self.entries)
 
     @property
@@ -48,12 +48,12 @@ class Status(NamedTuple):
 
     @property
     def edits(self) -> int:
-        """How many of these are the user's doing."""
+        """How many of these are the user's edits, and not only stale."""
         return sum(entry.is_edit for entry in self.entries)
 
     @property
     def edited(self) -> bool:
-        """Whether there is more to commit than what is made anew for another target."""
+        """Whether there is more to commit than stale files."""
         return not self.clean and (self.edits > 0 or not self.changes)
 
     @property
@@ -78,9 +78,9 @@ class Status(NamedTuple):
         return json.dumps(self.record(), indent=1) + "\n"
 
     def text(self, verbose: bool = False, *, mounted: bool = True) -> str:
-        """For people: errors and warnings, the changes, notes, how full it is. For a terminal.
+        """For a terminal: errors and warnings, the changes, notes, and how full it is.
 
-        mounted: whether somebody converts what has still to be converted.
+        mounted: whether a daemon runs the pending conversions.
         """
         lines = [headline(self)]
         problems = told(self.problems, verbose)
@@ -115,7 +115,7 @@ def make_status(
     plan: Plan,
     notes: Iterable[Problem],
 ) -> Status:
-    """Put the shadow tree and the plan together; `notes` are problems found elsewhere."""
+    """The status of a shadow tree and its plan; `notes` are problems found elsewhere."""
     entries = tuple(sorted(shadow, key=lambda entry: entry.path))
     problems = by_severity((*plan.problems, *notes))
     blocked = any(entry.state == "failed" for entry in entries)
@@ -137,7 +137,7 @@ def _entry_record(entry: ShadowEntry) -> dict[str, Any]:
 
 
 def headline(status: Status) -> str:
-    """The target, and what there is to commit, in a line."""
+    """One line: the target, and what there is to commit."""
     info = status.info
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
     changes = status.changes
@@ -161,7 +161,7 @@ def _is_shown(entry: ShadowEntry, verbose: bool) -> bool:
 
 
 def _entry_cells(entry: ShadowEntry, target: Target, mounted: bool) -> tuple[str, str]:
-    """What is left and what is right in an entry's line: the name, and its size or state."""
+    """The left and right part of an entry's line: the name, and its size or state."""
     letter = _LETTERS.get(entry.change, " ")
     path = entry.path + ("/" if entry.is_dir else "")
     line = f"  {letter} {path}"
@@ -179,10 +179,10 @@ def _entry_cells(entry: ShadowEntry, target: Target, mounted: bool) -> tuple[str
 
 
 def what_it_becomes(entry: ShadowEntry, target: Target) -> str:
-    """How a stored file differs from its source: another name, another form, '' if neither."""
+    """The stored file's name if it differs, or the NPU that it is compiled for; '' if neither."""
     if entry.stored_as != entry.path:
         return (entry.stored_as or "").rpartition("/")[2]
-    # Of what keeps its name, only models are converted, for the partition's NPU.
+    # Of files that keep their name, only models are converted, for the partition's NPU.
     npu = target.partition.npu if target.partition is not None else None
     if npu is None or not (entry.state == "pending" or isinstance(entry.location, InCache)):
         return ""

@@ -11,7 +11,7 @@ from romfsfs.session.tree.worktree import open_file
 
 
 class InBase(NamedTuple):
-    """The bytes lie in `base.img` at this offset."""
+    """The bytes are those of this file in the base's image."""
 
     path: str
 
@@ -23,7 +23,7 @@ class InWork(NamedTuple):
 
 
 class InCache(NamedTuple):
-    """The bytes are a converter's artifact."""
+    """The bytes are a converter's artifact, in the cache."""
 
     file: Path
 
@@ -48,7 +48,7 @@ def open_stored(
 
 
 def open_new(stored: InWork | InCache, work_fd: int | None) -> int:
-    """A descriptor, which the caller closes, of stored bytes that are a file of their own."""
+    """Open stored bytes that are a file of their own. The caller closes the descriptor. OSError."""
     if isinstance(stored, InCache):
         return os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
     assert work_fd is not None
