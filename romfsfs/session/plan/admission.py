@@ -53,7 +53,7 @@ class Admission:
                 read, figures = _reader(fd, offset, size), None
                 with named(entry.path):
                     found = admit(entry.stored_as, read, size, self._converters.target)
-                    if entry.digest:  # a build computes none, and shows no figures
+                    if entry.digest:  # '' in a build, for a file that is stored as it is
                         figures = self._converters.figures(
                             entry.stored_as, read, size, entry.digest
                         )

@@ -288,8 +288,7 @@ def _name_problem(path: str, entry: ShadowEntry) -> Problem | None:
 
 
 def _label_problems(chosen: Mapping[str, ShadowEntry]) -> list[Problem]:
-    """Warnings of labels that `ml.Model` will not find: it cuts the model's name at its first dot.
-    """
+    """Warnings of labels that `ml.Model` will not find (it cuts a name at its first dot)."""
     problems = []
     for path, entry in chosen.items():
         stem, dot, suffix = path.rpartition(".")

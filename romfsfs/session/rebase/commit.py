@@ -1,7 +1,7 @@
 """Committing: from the work tree to a verified image on the target.
 
-wait for writers -> convert -> plan -> layout -> encode -> parse it back -> writers again
--> what does the target hold? -> the transaction (`transaction.py`)
+wait for writers -> convert -> plan -> layout -> encode -> parse it back -> look for writers again
+-> look at the target -> the transaction (`transaction.py`)
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from romfsfs.session.rebase.trial import after_write, refuse_trial
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress
 
-#: Bytes that flash erases at once where neither camera nor table says: a sector of SPI flash.
+#: Erase block in bytes if neither camera nor board table names one: a sector of SPI flash.
 DEFAULT_ERASE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class CommitOptions(WriteOptions):
-    """force: over unknown data after the image too. compact: the canonical layout on a camera too.
-    dry_run: all but the write."""
+    """force: overwrite unknown data after the image too. compact: canonical layout on a camera too.
+    dry_run: do all but the write."""
 
     compact: bool = False
     dry_run: bool = False
 
 
 class CommitReport(NamedTuple):
-    """clean: there was nothing to commit, and nothing was written. size: of the image, bytes.
+    """clean: there was nothing to commit, and nothing was written. size: of the image file, bytes.
 
-    blocks: erase blocks of the partition that change, None for a file. recovered: what became of
-    something that was interrupted before, '' if nothing was.
+    blocks: erase blocks of the partition that change, None for a file or if unknown. recovered:
+    how an earlier transaction that was interrupted ended, '' if there was none.
     """
 
     clean: bool
@@ -79,11 +79,11 @@ def commit(
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> CommitReport:
-    """Make the target hold what the work tree says, verified.
+    """Write the work tree to the target as an image, and verify it.
 
-    Raises ConversionError (3), PlanError and CapacityError (4), DeviceError (5), VerifyError (6),
-    TargetChanged (7), SessionBusy and RomfsError (1); edits are never touched, and a target that
-    was being written is finished or restored by `recovery`.
+    Raises UsageError (2), ConversionError (3), PlanError and CapacityError (4), DeviceError (5),
+    VerifyError (6), TargetChanged (7), Interrupted (130), SessionBusy and RomfsError (1). Edits are
+    never touched, and `recovery` finishes or restores a target that was being written.
     """
     target = options.target(device)
     folder = session.folder
@@ -102,7 +102,7 @@ def commit(
             if trailing is not None and trailing.severity == ERROR and not options.force:
                 problems.append(trailing)
             writes = plan.changed or options.compact or over
-            # An image that is there already may be too large: that stops only what writes one.
+            # An image that is already too large stops only a commit that would write.
             raise_problems(plan, [p for p in problems if writes or p.code != "capacity"])
             return _layout(session, target, plan, options.compact) if writes else None
 
@@ -144,7 +144,7 @@ def _carry_out(
     session: Session, target: Target, made: Prepared, force: bool, mounted: Mounted,
     progress: Progress,
 ) -> WriteReport:  # fmt: skip
-    """From a verified `staged.img` on."""
+    """Write the verified `staged.img`. The caller holds `commit.lock` and `target.alone()`."""
     folder, old, encoded = session.folder, session.base, made.encoded
     assert encoded is not None
     before = look(session, target, progress)
@@ -161,14 +161,14 @@ def _carry_out(
 
 
 def _is_as_started(old: Base, held: Held) -> bool:
-    """Whether a tree that was started empty is to replace just what the target holds."""
+    """Whether the tree was started empty (`--new`), to replace what the target still holds."""
     return old.fresh and old.target_digest in ("", held.digest)
 
 
 def _tree_base(old: Base, base: Base) -> Base:
-    """What the work tree said when it was committed: the new base, and compiled files of the old
-    one that a source now makes anew. Left in place, these would be stored again, outdated, as soon
-    as the source is deleted."""
+    """What the committed work tree held: the new base, and compiled files of the old one that a
+    source replaces. Left in the tree, these would be stored again, outdated, once the source is
+    deleted."""
     made = {entry.path for entry in base.entries if entry.source != entry.path}
     shown = {entry.source for entry in base.entries}
     gone = [e for e in old.entries if e.source == e.path and e.path in made - shown]
@@ -183,10 +183,11 @@ def commit_to(
     progress: Progress = no_progress,
     source: str = "",
 ) -> CommitReport:
-    """Write what the work tree says to another target; the session stays as it is.
+    """Write the work tree to another target, and verify it; the session stays as it is.
 
-    What a camera held is kept in its own log first, as `push` does. source: what the target was
-    opened as. force: over a file that exists, of which no copy is kept, or over what is no image.
+    What a camera held is first kept in its own log, as `push` does. source: what the target was
+    opened as. force: overwrite a file that exists, without keeping a copy, or what is no image.
+    Raises as `commit`; UsageError also for the session's own target and a file that exists.
     """
     found, target, folder = device.info(), target_of(device), session.folder
     if options.tries:
@@ -233,8 +234,8 @@ def commit_to(
 def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layout:
     """Canonical for files and `--compact`; stable for cameras, so that few blocks differ.
 
-    Through a boot loader all blocks are written, and what it erases with the header is left empty:
-    then a cable pulled at any moment leaves the old files, the new ones, or none.
+    A boot loader writes all blocks. What it erases together with the image header gets no files, if
+    there is room: then a cable pulled at any moment leaves the old files, the new ones, or none.
     """
     lead = target.device.info().header_unit
     if lead and not compact:
@@ -253,7 +254,7 @@ def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layo
 
 
 def _differing_blocks(session: Session, target: Target) -> int | None:
-    """How many erase blocks of the partition a new image changes, as far as the host knows."""
+    """How many erase blocks differ between `staged.img` and the base's image; None if unknown."""
     block = None if target.atomic else session.settings.erase_size
     if not block:
         return None
@@ -266,7 +267,7 @@ def _differing_blocks(session: Session, target: Target) -> int | None:
 
 
 def _committed(plan: Plan, base: Base, encoded: Encoded) -> Base:
-    """The base that the committed image is."""
+    """The base that a committed image becomes."""
     kept = {entry.path: entry for entry in base.entries}
     entries = []
     for entry in plan.entries:

@@ -21,13 +21,13 @@ from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.copying import fill
 from romfsfs.system.files import CHUNK, Progress, no_progress
 
-#: How soon the hashing thread notices that nothing more is written, seconds.
+#: Seconds within which the hashing thread notices that it is cancelled.
 _TICK = 0.05
 
 
 class Encoded(NamedTuple):
-    """An image file that was written and parsed back. digest: "" where none was wanted. Sizes in
-    bytes, slack included in `size`."""
+    """An image file that was written and parsed back. digest: of the whole file, "" if none was
+    wanted. Sizes in bytes; `size` includes the slack."""
 
     digest: str
     size: int
@@ -42,7 +42,7 @@ class TreeChanged(RomfsError):
 
 
 class StoredFiles:
-    """Opens the stored bytes of a plan's files. held: None where nothing comes from a base."""
+    """Opens the stored bytes of a plan's files. held: the base, None if nothing comes from one."""
 
     def __init__(self, plan: Plan, held: BaseImage | None, work_fd: int) -> None:
         self._plan = plan
@@ -50,8 +50,8 @@ class StoredFiles:
         self._work_fd = work_fd
 
     def open(self, path: str) -> Data:
-        """Where the bytes of a file of the plan are. TreeChanged if it is gone since; RomfsError
-        if it cannot be read."""
+        """Open the bytes of a file of the plan. TreeChanged if it is gone since; RomfsError if it
+        cannot be read."""
         location = self._plan.files[path].location
         if isinstance(location, InBase):
             assert self._held is not None
@@ -69,8 +69,8 @@ class StoredFiles:
         raise TreeChanged("a file is gone since it was planned", where=path)
 
     def digests(self) -> dict[str, str]:
-        """What is known of the files, but for large ones of the base: a comparison with the base
-        says as much as a digest, in a fraction of the time."""
+        """The known digests by path, without large files of the base: comparing those with the base
+        proves as much as a digest, in a fraction of the time."""
         return {
             path: entry.digest
             for path, entry in self._plan.files.items()
@@ -80,11 +80,11 @@ class StoredFiles:
 
     @property
     def base_fd(self) -> int | None:
-        """The image that a stable layout keeps parts of."""
+        """The base's image, parts of which a stable layout keeps."""
         return None if self._held is None else self._held.fd
 
     def changed(self) -> bool:
-        """Whether a file was saved since it was looked at. A conversion takes minutes."""
+        """Whether a file was saved since it was looked at: conversions may take minutes."""
         return any(
             work_digest(self._work_fd, was.path, was.signature, was.source_digest)
             != was.source_digest
@@ -94,9 +94,9 @@ class StoredFiles:
 
 
 def _hashing(fd: int, sizes: SimpleQueue[int | None]) -> Callable[[Cancel], str]:
-    """Work for `Beside`: the digest of a file while it is written, from its start to its end.
+    """Work for `Beside`: hash a file while it is being written, from its start to its end.
 
-    sizes: how much of it will not change any more; None: it is whole."""
+    sizes: how many of its first bytes are final; None: the file is complete."""
 
     def run(cancel: Cancel) -> str:
         digest, offset = hashlib.sha256(), 0
@@ -125,11 +125,10 @@ def encode_plan(
 ) -> Encoded:
     """Write the image to an empty file, parse it back and compare all of it.
 
-    Whoever gives the file its name syncs it (`SessionFolder.place`).
-    slack: writes what follows the image in the file (a partition dump keeps its length). hashed:
-    whether its digest is wanted; that everything is as planned is found without it.
-    TreeChanged when files were edited meanwhile; VerifyError when what was written is not
-    what was planned and they were not.
+    slack: writes what follows the image in the file (a partition dump keeps its length); the image
+    is synced here, the slack by whoever names the file (`SessionFolder.place`). hashed: whether
+    its digest is wanted; the comparison does not need it. TreeChanged if files were edited
+    meanwhile; VerifyError if what was written is not what was planned, and none was edited.
     """
     fd = file.fileno()
     digests = sources.digests()
@@ -167,9 +166,10 @@ def encode_plan(
 
 
 def keep_slack(held: BaseImage, image_size: int, drop: bool) -> Callable[[BinaryIO], None] | None:
-    """What to append to a new image so that a partition dump stays one (`trailing_problem`).
+    """The function that appends what follows the base's image to a new one, so that a partition
+    dump keeps its length (`trailing_problem`); None if there is nothing to append.
 
-    drop: leave out data that is unknown where the new image would lie over it.
+    drop: leave out unknown data that the new image would overwrite.
     """
     base = held.base
     byte = held.trailing_fill

@@ -22,9 +22,9 @@ from romfsfs.system.files import Progress, no_progress
 
 log = logging.getLogger(__name__)
 
-#: How often the tree is looked at again when files change meanwhile.
+#: How often the tree is looked at, if files keep changing meanwhile.
 _ATTEMPTS = 5
-#: Seconds that a program which has a file open is waited for.
+#: Seconds to wait for programs that have files open for writing.
 WRITERS_SECONDS = 2.0
 
 
@@ -43,12 +43,12 @@ def prepared(
     writers: Callable[[], Sequence[str]],
     progress: Progress = no_progress,
 ) -> Prepared:
-    """What the work tree becomes, as a verified image in the session's `staged.img`.
+    """Encode the work tree as a verified image, in the session's `staged.img`.
 
-    choose: refuses the plan or gives its layout; None: nothing is to be written. slack: what
-    follows an image of so many bytes. writers: the files open for writing, asked for before the
-    conversions and again when the image is there. Files may be edited meanwhile: then all is
-    looked at again.
+    choose: refuses the plan or gives its layout; None: nothing is to be written. slack: for an
+    image of so many bytes, the function that writes what follows it. writers: gives the files open
+    for writing; asked before the conversions and again after encoding. If files were edited
+    meanwhile, all is done again; RomfsError when they keep changing.
     """
     for _ in range(_ATTEMPTS):
         wait_for_writers(session, writers)
@@ -72,9 +72,9 @@ def prepared(
 
 
 def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> bool:
-    """Wait until no program has a file open for writing that would be packed; whether one had.
+    """Wait until no file that would be packed is open for writing; return whether one was.
 
-    The kernel tells of a close a moment after the program was told that it is done. RomfsError
+    The kernel releases a file a moment after close(2) has returned to the program. RomfsError
     names the files that stay open.
     """
     deadline = time.monotonic() + WRITERS_SECONDS
@@ -109,8 +109,8 @@ def converted_plan(
 
 
 def _is_whole(session: Session, work_fd: int, shadow: Sequence[ShadowEntry]) -> bool:
-    """Whether the shadow tree has all that is stored and there: what is renamed while it is looked
-    at may have been seen at neither place, and would be missing in the image."""
+    """Whether the shadow tree has all that is in the work tree now: a file that was renamed during
+    the scan may have been seen under neither name, and would be missing in the image."""
     there = {work.path for work in scan(work_fd)}
     seen = {entry.path for entry in shadow if entry.change is not Change.DELETED}
     ignored = {entry.path for entry in shadow if entry.change is Change.IGNORED}
@@ -125,8 +125,8 @@ def _keeps_changing() -> RomfsError:
 
 
 def raise_problems(plan: Plan, errors: Sequence[Problem], doing: str = "commit") -> None:
-    """One error for all problems that stop a commit or a build, each on a line of its own in the
-    detail."""
+    """Raise one error for all problems that stop a commit or a build, each on a line of its detail.
+    PlanError, CapacityError or ConversionError."""
     if not errors:
         return
     lines = []

@@ -1,4 +1,4 @@
-"""Whole images to a camera, past the work tree: push and reset, with a backup first."""
+"""Writing whole images to a camera, past the work tree: push and reset, with a backup first."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from romfsfs.system.files import Progress, check_plain, no_progress
 def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
     """The size in bytes of an image that may be written to this device, and warnings.
 
-    ImageFormatError, CapacityError, or ImageError when something of it cannot work there.
+    ImageFormatError, CapacityError, or ImageError if a file in it cannot work there.
     """
     board, capacity = info.board, info.capacity
     parsed = parse(image, name)
@@ -63,7 +63,7 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
     if errors:
         raise ImageError(
             f"{count_text(len(errors), 'file')} cannot work on {board or 'it'}, "
-            f"the first: {errors[0].text.partition('; ')[0]}",  # with one advice, for all
+            f"the first: {errors[0].text.partition('; ')[0]}",  # the next step is one for all
             where=name,
             detail="\n".join(problem.text for problem in told(errors)),
             next_step=f"nothing was written; to build it for that board: romfsfs extract "
@@ -74,8 +74,8 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
 
 @dataclass(frozen=True, slots=True)
 class PushOptions(WriteOptions):
-    """backup: keep what it held in the log; without it nothing is remembered of a camera that was
-    not known. kind: what the log calls it, 'push' or 'reset'."""
+    """backup: keep what the camera held in the log; without it, a camera that had no session gets
+    none. kind: its name in the log, 'push' or 'reset'."""
 
     backup: bool = True
     kind: str = "push"
@@ -89,18 +89,19 @@ def push(
     options: PushOptions = PushOptions(),
     progress: Progress = no_progress,
 ) -> WriteReport | None:
-    """Make the camera hold this image, verified; None when it did already. (Where it only had to
-    restart and nothing confirms that, the report has no more than that note.)
+    """Write this image to the camera and verify it; None if it held the image already. (If it only
+    had to restart and nothing confirmed that, the report holds just that note.)
 
-    What it held before is kept in the log first (`undo` brings it back). What is edited of it
-    stays edited, on top of the new image. SessionBusy while the camera is mounted.
+    What it held before is logged first, for `undo`. Edits in its session stay, on top of the new
+    image. source: what the camera was opened as. name: the image's, for messages. Raises
+    SessionBusy while the camera is mounted, UsageError, and as `check_fit` and `rebase`.
     """
     info = device.info()
     if options.tries:
         refuse_trial(info)
     size, warnings = check_fit(image, name, info)
     folder = make_folder(info.key)
-    if folder.mounted_at() is not None:  # nor must its session change
+    if folder.mounted_at() is not None:  # its daemon would not notice what changes
         raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
     drops = not options.backup
     with folder.provisional(info.name, drops), folder.lock_for_change(info.name):
@@ -112,11 +113,11 @@ def push(
             if there is not True:
                 target.refuse_slots(size)
                 before = _before(session, target, options, interrupted, progress)
-                there = device.matches(image, size)  # boot loaders know when they have been read
+                there = device.matches(image, size)  # a boot loader can tell once it was read
             if there is True:
                 if interrupted is not None:
                     give_up(session, interrupted)
-                # What was written before an end that nobody saw is mounted by a restart alone.
+                # After a write interrupted before its restart, `/rom` still is the old image.
                 note = restart(device) if cut and options.restart else ""
                 skipped = WriteReport(0, 0, 0.0, verified=True, skipped=size, notes=(note,))
                 return skipped if note else None
@@ -131,7 +132,7 @@ def push(
         return after_write(device, report, options, old, base, progress)
 
 
-#: What became of a camera: what was written, None: it held the image already, or what went wrong.
+#: The outcome for a camera: what was written, None if it held the image already, or the error.
 PushResult = WriteReport | RomfsError | None
 
 
@@ -144,10 +145,10 @@ def push_all(
 ) -> dict[str, PushResult]:
     """`push` to several cameras at once, each in a thread of its own; the outcome of each.
 
-    connect: opens a camera by its name. One that fails stops no other, and as cameras that hold
-    the image already are left alone, the same call again resumes with those that failed.
-    progress: reported for a single camera only. Ctrl-C ends those that are not done: for several
-    cameras that is their outcome. OSError when the image cannot be read.
+    connect: opens a camera by its name. One that fails stops no other. The same call again retries
+    those that failed, as cameras that hold the image already are left alone. progress: reported
+    for a single camera only. Ctrl-C ends those that are not done: for several cameras, Interrupted
+    is their outcome. OSError if the image cannot be read, RomfsError if it is no plain file.
     """
     name = os.fspath(image)
 
@@ -183,14 +184,14 @@ def push_all(
 
 
 def _interrupted(session: Session, target: Target) -> Record | None:
-    """What was interrupted before and is not finished: this push takes its place, and to finish
-    it later would undo the push. Where its image is on the camera, its books are closed first."""
+    """The interrupted transaction that this push replaces (to finish it later would undo the push),
+    or None. One whose image is on the camera already is finished first."""
     if not session.interrupted:
         return None
     record = Record.load(session.folder)
     new = session.folder.image(record.base.digest)
     done = record.is_switched(session.folder) or (new.exists() and target.holds(new))
-    if done or target.atomic:  # a file is the one or the other
+    if done or target.atomic:  # a file is the old image or the new one
         recover_locked(session, target)
         return None
     return record
@@ -201,9 +202,9 @@ def _before(
     progress: Progress,
 ) -> Held:  # fmt: skip
     """What the camera holds now; after an interrupted write, what it held before that."""
-    looks = options.backup or target.atomic  # a file is compared with that when it is replaced
+    looks = options.backup or target.atomic  # a file is compared with it before it is replaced
     before = look(session, target, progress) if looks else Held("", 0)
-    # Half of an image is one by its header, and only boot loaders may leave that.
+    # Half an image has a valid header, and only a boot loader may leave one.
     half = target.device.info().header_unit > 0
     if interrupted is not None:
         if half or not before.size:
@@ -216,8 +217,8 @@ def _before(
 
 
 def _refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
-    """ImageFormatError where a target holds what is no image: a name that was mistyped must not
-    cost a file. copy: of what it holds."""
+    """ImageFormatError if the target holds what is no image: a mistyped name must not cost a file.
+    copy: of what it holds."""
     if force or held.digest is None:
         return
     wrong = ImageFormatError("what it holds is not an image", 0)
@@ -232,7 +233,7 @@ def _refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
 
 
 def _staged(session: Session, image: BinaryIO, size: int) -> Base:
-    """The image, without what follows it in its file, in the history; the base that it is."""
+    """Put the image, without what follows it in its file, into the history; the base it becomes."""
     folder = session.folder
     try:
         with space_for(session, "the image cannot be staged"):

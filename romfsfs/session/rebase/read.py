@@ -1,7 +1,7 @@
 """Reading a target into a session: its record, its image, and a work tree that shows it.
 
-A first read extracts the image beside the tree's place; a tree without edits that is there
-follows to an image that changed elsewhere. Both are transactions that write no target.
+A first read extracts the image into `work.new`; a work tree without edits follows an image that
+changed elsewhere. Both are transactions that do not write the target.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from romfsfs.system.files import (
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """What whoever opens a session chooses. All but `new` is remembered with it.
+    """Choices for opening a session. All but `new` is remembered with it.
 
     board, partition: None leaves them as they were. options: of the conversions. excludes: more
-    patterns of what is never stored. new: start from an empty tree, whatever the target holds (it
-    is replaced at the commit). slot: of openmv-ota in the partition.
+    patterns of what is never stored. new: start from an empty tree, whatever the target holds (the
+    commit replaces it). slot: of openmv-ota in the partition; the device is opened for it.
     """
 
     board: str | None = None
@@ -68,10 +68,10 @@ class OpenOptions:
 
 
 def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()) -> Session:
-    """The session of this target, made if there is none; what is given here is remembered.
+    """The session of this target, made if there is none; what is chosen is remembered.
 
-    For whoever knows that it is not mounted: the daemon would not notice. UsageError for a board
-    or partition that does not exist.
+    The caller makes sure that it is not mounted: its daemon would not notice. UsageError for a
+    board or partition that does not exist.
     """
     found = device.info()
     folder = folder_of(found.key)
@@ -86,7 +86,7 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
         board, number = parse_board(chosen.board)
         name, partition = board.name, number if partition is None else partition
         if info.board not in (None, name) and info.is_file:
-            info = replace(info, partition=0)  # what was remembered is another board's
+            info = replace(info, partition=0)  # the remembered one is of another board
         info = replace(info, board=name)
     if partition is not None and info.is_file:
         info = replace(info, partition=partition)
@@ -100,14 +100,14 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
     info = replace(
         info, excludes=(*info.excludes, *more), commit_on_unmount=chosen.commit_on_unmount
     )
-    session = Session(folder, info)  # what it refuses must not be remembered
+    session = Session(folder, info)  # refuses what must not be remembered
     save(folder.info, dump(info, 1))
     reached("open-info")
     return session
 
 
 def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
-    """What the device says of itself now, over what was remembered."""
+    """What was remembered, updated with what the device reports now."""
     if info.is_file:
         return replace(info, name=found.name, source=found.key)
     says = {each.name: getattr(found, each.name) for each in fields(Known)}
@@ -118,11 +118,12 @@ def _merge(info: SessionInfo, found: DeviceInfo, source: str) -> SessionInfo:
 def make_ready(
     session: Session, device: Device, *, new: bool = False, progress: Progress = no_progress
 ) -> Status | None:
-    """Make the work tree ready; its status where a commit of what was kept would write something.
-    Finishes what was interrupted.
+    """Make the work tree ready, and finish an interrupted transaction first. Returns the status of
+    a kept tree if a commit of it would write something, else None.
 
-    For whoever holds the mount lock. TargetChanged (exit 7) when edits are kept and the target is
-    no longer what they started from; ImageFormatError when it is neither an image nor blank.
+    The caller holds the mount lock. TargetChanged (exit 7) if there are edits and the target is no
+    longer what they started from; ImageFormatError if it is neither an image nor blank; RomfsError
+    if `new` would drop edits.
     """
     target, folder = target_of(device), session.folder
     with folder.lock_for_change(session.info.name):
@@ -156,7 +157,7 @@ def make_ready(
 
 
 def _resumed(session: Session) -> Status:
-    """The state of the work tree that was kept."""
+    """Repair the work tree that was kept, as far as needed; its status."""
     held = session.held()
     remove_unfinished(held, session.folder)
     if lost_power(session.folder):
@@ -171,7 +172,7 @@ def _touched(status: Status) -> bool:
 
 
 def _read(session: Session, target: Target, new: bool, progress: Progress) -> None:
-    """Read the target, and let the session stand on what it holds."""
+    """Read the target, and make what it holds the session's base."""
     folder = session.folder
     if not session.has_work and not new and _still_holds_base(session, target):
         base, image = session.base, folder.image(session.base.digest)
@@ -181,14 +182,14 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
     reached("read")
 
     def place(_: Cancel) -> Base:
-        """Under its digest, unless it is there already."""
+        """Put the image into the history, unless it came from there."""
         if image != folder.staged:
             return base
         digest = base.digest or digest_file(image)
         folder.place(image, digest)
         return replace(base, digest=digest, target_digest=base.target_digest if new else digest)
 
-    # One thread hashes the image and syncs it, while this one extracts it.
+    # Another thread hashes and syncs the image while this one extracts it.
     with opened(image) as fd, Beside([place]) as beside:
         if not session.has_work:
             folder.new_work.mkdir()
@@ -202,12 +203,12 @@ def _read(session: Session, target: Target, new: bool, progress: Progress) -> No
         "read", Held(base.target_digest, base.size), replace(base, entries=entries),
         session.tree_base, "as found on the target", writes=False,
     ))  # fmt: skip
-    # So that any later edit shows in its file's signature. Nobody edits before this returns.
+    # So that every later edit changes its file's signature. Nobody edits before this returns.
     wait_until_certain([e.signature.ctime_ns for e in entries if e.signature is not None])
 
 
 def _still_holds_base(session: Session, target: Target) -> bool:
-    """Whether it still holds the image that this session has: nothing to transfer then."""
+    """Whether the target still holds the base's image, which then need not be transferred."""
     try:
         held = session.held()
     except RomfsError:
@@ -221,7 +222,7 @@ def _still_holds_base(session: Session, target: Target) -> bool:
 def _extracted(
     image: Image, fd: int, folder: Path, recall: Recall, progress: Progress
 ) -> tuple[BaseEntry, ...]:
-    """Extract an image into an empty folder, sources recalled; what each file became."""
+    """Extract an image into an empty folder, with recalled sources; its base entries."""
     placed = _placed(image, fd, recall, hashed=recall.knows_any)
     with opened_folder(folder) as root_fd:
         written = extract([item for _, item in placed], root_fd, progress)
@@ -235,12 +236,12 @@ def _extracted(
 
 
 def _entries(image: Image, fd: int, recall: Recall) -> tuple[BaseEntry, ...]:
-    """The same, nothing extracted."""
+    """The base entries of an image, with recalled sources; nothing is extracted."""
     return tuple([entry for entry, _ in _placed(image, fd, recall, hashed=True)])
 
 
 def base_of(path: Path, recall: Recall) -> Base:
-    """The base that an image file amounts to, sources recalled, nothing extracted."""
+    """The base that an image file would be, with recalled sources; nothing is extracted."""
     with open_image(path) as (image, file):
         fd = file.fileno()
         digest, size = digest_fd(fd), os.fstat(fd).st_size
@@ -248,8 +249,8 @@ def base_of(path: Path, recall: Recall) -> Base:
 
 
 def _placed(image: Image, fd: int, recall: Recall, hashed: bool) -> list[tuple[BaseEntry, Item]]:
-    """Each entry of the image, and what stands for it in the work tree: its source, if that is
-    known. Without `hashed` the digests are left out, and no source is looked for."""
+    """Each entry of the image, and what shows it in the work tree: its recalled source, or its own
+    bytes. Without `hashed`, digests are left out and no source is looked for."""
     placed = []
     nodes = list(walk(image))
     paths = {path for path, _ in nodes}

@@ -1,7 +1,8 @@
-"""`rebase.json`: the transaction under way, from just before the target is written (or the base
-switched, where nothing is written) until all books are closed.
+"""`rebase.json`: the record of the transaction under way.
 
-Whoever finds it, the next command on that target or `recover`, finishes or rolls back.
+It exists from just before the target is written (for a read: before the base is switched) until
+base, work tree and log are up to date. The next command on that target that finds it, or `recover`,
+finishes the transaction or rolls it back.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from romfsfs.system.files import sync_dir
 class Record:
     """One transaction. kind: 'commit', 'undo', 'push', 'reset' or 'read'.
 
-    before: what the target held; it is entered into the log where it was unseen. base: what the
-    session will stand on. stood_on: what the work tree is edited from, None where there is no work
-    tree. restores: the number in the log that an undo brings back, else -1. writes: whether the
-    target is written. follows: the paths of the tree that follow, None while that is not decided.
-    slot: of openmv-ota, that was to be written all the same.
-    logged: the last number in the log when it began, -1 where there was none. pid: whose it is.
+    before: what the target held; it is logged if it was unseen. base: the session's new base.
+    stood_on: the base that the work tree was edited from, None without a work tree. restores: the
+    log's number that an undo brings back, else -1. writes: whether the target is written. follows:
+    the work tree's paths that follow the new base, None until that is decided. slot: of openmv-ota,
+    to be written although that breaks its signature; '' for none. logged: the log's last number
+    when the transaction began, -1 if it was empty. pid: of the process that began it.
     """
 
     kind: str
@@ -49,7 +50,7 @@ class Record:
         return load_state(cls, folder.record, slot="")
 
     def image(self, folder: SessionFolder) -> Path | None:
-        """The image that the target is to hold; None: no file."""
+        """The image that the target is to hold; None: the file is to be deleted."""
         return None if self.base.target_digest is None else folder.image(self.base.digest)
 
     def image_before(self, folder: SessionFolder) -> Path | None:
@@ -57,7 +58,7 @@ class Record:
         return None if self.before.digest is None else folder.image(self.before.digest)
 
     def is_switched(self, folder: SessionFolder) -> bool:
-        """Whether the base is the new one already: what is left are our own books."""
+        """Whether the base is already the new one: then only the session is left to be updated."""
         try:
             now = Base.load(folder.base)
         except (FileNotFoundError, RomfsError):
@@ -68,7 +69,7 @@ class Record:
 
 
 def interrupted_kind(folder: SessionFolder) -> str:
-    """Of the transaction under way; '' if there is none, or none that can be read."""
+    """The kind of the transaction under way; '' if there is none, or if it cannot be read."""
     try:
         return Record.load(folder).kind
     except (OSError, RomfsError):
@@ -76,7 +77,7 @@ def interrupted_kind(folder: SessionFolder) -> str:
 
 
 def forget(folder: SessionFolder) -> None:
-    """The transaction is over, one way or the other. For certain, before its images may go."""
+    """Remove the record of a transaction that is over. Durably: its images may be trimmed next."""
     if folder.record.exists():
         folder.record.unlink()
         sync_dir(folder.path)

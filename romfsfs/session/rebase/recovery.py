@@ -1,8 +1,7 @@
-"""What becomes of a transaction that was interrupted.
+"""Recovery from a transaction that was interrupted.
 
-`rebase.json` is there from just before the target is written until all books are closed. Whoever
-finds it looks at the target and finishes, or rolls back to what the target held. Every step may
-be repeated. Edits are never touched.
+Whoever finds its record (`record.py`) looks at the target, and finishes the transaction or rolls
+back to what the target held. Every step may be repeated. Edits are never touched.
 """
 
 from __future__ import annotations
@@ -34,13 +33,14 @@ def recover(
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> str:
-    """Finish or roll back what was interrupted; says which, and if the camera's restart was not
-    confirmed; '' if nothing was.
+    """Finish or roll back an interrupted transaction. Returns what was done, and whether the
+    camera's restart was not confirmed; '' if nothing was interrupted.
 
-    A file target is the old image or the new one: the books are brought in line. A camera may
-    hold neither: the new image is written (rollback: what it held before), verified. But where
-    somebody wrote another one since, that stays, and the transaction is given up. DeviceError
-    when the target is away: then nothing changes and it can be tried again.
+    A file holds the old image or the new one, and the session is updated to match. A camera may
+    hold neither: the new image (rollback: what it held before) is written and verified. If somebody
+    wrote another image since, that stays, and the transaction is given up. DeviceError if the
+    target is absent: nothing changes, and it can be tried again. RomfsError if the image to be
+    written is damaged or lost. SessionBusy.
     """
     target = target_of(device)
     with session.folder.lock_for_change(session.info.name):
@@ -51,7 +51,7 @@ def recover(
 
 
 def with_restart(device: Device, done: str) -> str:
-    """Restart the camera, as nothing else is written to it; what was done, and if the restart was
+    """Restart the camera, to which nothing more is written; `done`, with a note if the restart was
     not confirmed."""
     note = restart(device)
     return f"{done}; {note}" if note else done
@@ -66,8 +66,8 @@ def recover_locked(
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> str:
-    """As `recover`, for whoever holds the session's lock. RomfsError for a dry run, which finishes
-    nothing."""
+    """As `recover`, without the restart; the caller holds `commit.lock`. RomfsError for a dry run,
+    which finishes nothing."""
     if not session.interrupted:
         return ""
     record = Record.load(session.folder)
@@ -88,13 +88,13 @@ def _recover(
     progress: Progress,
 ) -> str:  # fmt: skip
     folder = session.folder
-    if record.is_switched(folder):  # the target was written and verified, or not to be written
+    if record.is_switched(folder):  # the target is written and verified, or is not to be written
         finish(session, target, record, mounted.root)
         return _FINISHED
     if not record.writes:
         forget(folder)
         return _ROLLED_BACK
-    target.slot = target.slot or record.slot  # asked for then; what it held is put back there
+    target.slot = target.slot or record.slot  # allowed then; a rollback writes there too
     new = record.image(folder)
     if (new is None or new.exists()) and target.holds(new):
         if not rollback:
@@ -135,8 +135,8 @@ def _is_somebody_elses(
 ) -> bool:
     """Whether a camera holds an image that is neither what it held before nor in the log.
 
-    A write that was interrupted leaves none, as the header comes last of all: somebody else wrote
-    it. Boot loaders write in larger pieces, so there it may be half of ours: never for those.
+    An interrupted write over serial leaves no image, as the header is programmed last: somebody
+    else wrote this one. A boot loader may leave half of our image: always False there.
     """
     folder = session.folder
     if not target.device.info().is_serial:
@@ -155,7 +155,7 @@ def _is_somebody_elses(
 
 
 def _put_back(session: Session, target: Target, record: Record, progress: Progress) -> None:
-    """Make the target hold what it held before, whatever that was."""
+    """Write back what the target held before. RomfsError if that is damaged or was not kept."""
     image = record.image_before(session.folder)
     if image is not None and not (image.exists() and digest_file(image) == record.before.digest):
         raise RomfsError(

@@ -1,7 +1,7 @@
-"""What the user wrote and the image does not hold: the sources of what was converted.
+"""The sources of converted files, which the image does not hold.
 
-The image has `app.mpy`. Before a work tree goes, its `app.py` must be where a later mount finds it
-(`recall`), on the disk and not only on its way there.
+The image has `app.mpy`. Before a work tree is removed, its `app.py` must be stored durably where a
+later mount finds it (`recall`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def remember(session: Session, base: Base) -> None:
-    """Keep the sources of a new base. What fails here is tried again before the tree goes."""
+    """Keep the sources of a new base. `secure` retries what fails before the tree is removed."""
     recall = session.recall()
     try:
         with contextlib.suppress(RomfsError), session.work_fd() as work_fd:
@@ -36,9 +36,9 @@ def remember(session: Session, base: Base) -> None:
 
 
 def secure(session: Session, entries: Iterable[ShadowEntry]) -> None:
-    """Make sure that the sources of these entries outlive the work tree. OSError if they cannot.
+    """Make sure that the sources of these entries outlive the work tree. OSError if that fails.
 
-    Other sources may become the same bytes (a comment was edited): then those of now are kept.
+    Different sources may become the same bytes (a comment was edited): the present one is kept.
     """
     recall = session.recall()
     with session.work_fd() as work_fd:

@@ -1,7 +1,7 @@
 """The target of a session: an image file, or a camera's partition behind a `Device`.
 
-All that differs between the two is here. A file is replaced in one step and may be changed by any
-program at any moment; a camera is written block by block, and while it is open nobody else can.
+All that differs between the two is here. A file is replaced in one step, and any program may change
+it at any moment. A camera is written block by block, and only by the program that has it open.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from romfsfs.system.files import (
     remove_temporaries,
 )
 
-#: Seconds that another commit into the same folder is waited for.
+#: Seconds to wait for another commit into the same folder.
 _FOLDER_PATIENCE = 10.0
 
 
 class Held(NamedTuple):
-    """What a target holds. digest: None where there is no target, '' where it holds something that
-    cannot be kept. size: bytes, 0 where it holds no image. unseen: it is not what the session
-    stands on, and was copied."""
+    """What a target holds. digest: None if there is no file, '' if a camera holds something that
+    cannot be kept, or was not looked at. size: bytes that were kept. unseen: it is not the image of
+    the session's base."""
 
     digest: str | None
     size: int
@@ -63,62 +63,63 @@ class Held(NamedTuple):
 class Target(ABC):
     """What a transaction asks of a target. Raises as `Device` does."""
 
-    #: Whether a write that fails leaves what was there. Where not, few blocks are to be written:
+    #: Whether a failed write leaves the old content. If not, the stable layout keeps writes short:
     #: unchanged files keep their offsets.
     atomic = False
 
     def __init__(self, device: Device, slot: str = "") -> None:
-        """slot: of openmv-ota, that may be written; '' for none."""
+        """slot: of openmv-ota, which may be written; '' for none."""
         self.device = device
         self.slot = slot
 
     def refuse_slots(self, size: int) -> None:  # noqa: B027 (nothing runs a file)
-        """RomfsError if a write of so many bytes would break a slot that nobody gave up."""
+        """RomfsError if writing `size` bytes would break another slot of openmv-ota than `slot`;
+        CapacityError if they do not fit into that."""
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While the block lasts, no other session writes to this target."""
+        """While the block lasts, no other session writes to this target. SessionBusy."""
         yield  # a camera's port is ours alone while the device is open
 
     @abstractmethod
     def unchanged_since(self, base: BaseImage) -> bool:
-        """Does it still hold what the session last read from it or wrote to it?"""
+        """Whether it still holds what the session last read from it or wrote to it."""
 
     @abstractmethod
     def holds(self, image: Path | None) -> bool:
-        """Does it hold just this image? None: is there no file?"""
+        """Whether it holds exactly this image; for None, whether there is no file."""
 
     @abstractmethod
     def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
-        """Copy what it holds now to `folder.found`."""
+        """Copy what it holds now to `folder.found`, if there is anything that can be kept."""
 
     @abstractmethod
     def read(self, folder: SessionFolder, info: SessionInfo, new: bool,
              progress: Progress = no_progress) -> tuple[Base, Image]:  # fmt: skip
-        """Copy its image to `folder.staged`; the base without entries, and without the digest of
-        what was read, and the image's tree. new: an empty one."""
+        """Copy its image to `folder.staged`. Returns a base without entries and without the digest
+        of what was read, and the image's tree. new: start from an empty image instead."""
 
     @abstractmethod
     def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
-        """Make it hold this image, verified; None: no file. TargetChanged if it is not what it held
-        `before`.
+        """Write this image and verify it; None: delete the file. A file that no longer is what it
+        was `before` raises TargetChanged.
 
-        old: an image that it is believed to hold."""
+        old: an image that it is believed to hold: a hint."""
 
     def _cleared(self, said: str) -> WriteReport:
-        """Leave no image there: no file, or a blank camera."""
+        """Delete the file, or blank the camera. said: the report's note."""
         started = time.monotonic()
         self.device.clear()
         return WriteReport(0, 0, time.monotonic() - started, verified=True, notes=(said,))
 
     def stamp_of(self, base: Base) -> Stamp | None:
-        """A cheap sign that it still holds `base`'s image, None where there is none."""
+        """Its stamp while it holds `base`'s image; None if it has no stamp, or holds another."""
         return None
 
 
 def target_of(device: Device, slot: str = "") -> Target:
-    """slot: of openmv-ota, which may be written although that breaks its signature."""
+    """slot: of openmv-ota, which may be written although that breaks its signature; '' for none."""
     return FileTarget(device) if isinstance(device, FileDevice) else CameraTarget(device, slot)
 
 
@@ -130,17 +131,17 @@ class FileTarget(Target):
 
     def __init__(self, device: FileDevice) -> None:
         super().__init__(device)
-        #: Digest, and stamp from before it was read: of a file that changed since it is another.
+        #: Digest, and the stamp from before reading: a file that changed since has another stamp.
         self._seen: tuple[str | None, Stamp | None] | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """By a lock on the file's folder, which leaves no file there. Sessions of other users, or
-        of a container that shares the folder, take it too."""
+        """Lock the file's folder with flock(2), which leaves no file there and excludes other users
+        and containers too. SessionBusy if it stays locked for 10 seconds."""
         folder = os.path.dirname(self.device.path)
         try:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:  # the write says what is wrong with it
+        except OSError:  # the write reports it
             yield
             return
         try:
@@ -157,14 +158,14 @@ class FileTarget(Target):
             os.close(fd)
 
     def unchanged_since(self, base: BaseImage) -> bool:
-        """Told by its stamp, read only when that differs."""
+        """Compares stamps, and reads the file only if they differ."""
         stamp, digest = self.device.stamp(), base.base.target_digest
         if stamp == base.base.stamp:
             self._seen = digest, stamp
         return self._is(digest)
 
     def _is(self, digest: str | None) -> bool:
-        """Whether the file's digest is this one; None: whether there is no file."""
+        """Whether the file has this digest; for None, whether there is no file."""
         stamp = self.device.stamp()
         if stamp is None or digest is None:
             return stamp is None and digest is None
@@ -185,7 +186,7 @@ class FileTarget(Target):
         return self.device.digest(size) == digest_file(image)
 
     def keep_copy(self, folder: SessionFolder, progress: Progress = no_progress) -> Held:
-        """All of its bytes, whatever they are."""
+        """All of its bytes, image or not."""
         if not self.device.exists():
             return Held(None, 0)
         stamp = self.device.certain_stamp()
@@ -215,7 +216,7 @@ class FileTarget(Target):
             else:
                 length = os.stat(device.path).st_size
                 if not device.read_image(file, progress):
-                    fill(file, 0xFF, length)  # erased flash as a file: it keeps its length
+                    fill(file, 0xFF, length)  # a dump of erased flash keeps its length
                 file.flush()
                 target = ""
             if device.stamp() != stamp:
@@ -248,7 +249,7 @@ class FileTarget(Target):
         if self.device.written_stamp is not None:
             return self.device.written_stamp
         stamp = self.device.certain_stamp()
-        if stamp is None or stamp == base.stamp:  # of what was read
+        if stamp is None or stamp == base.stamp:  # unchanged since it was read
             return stamp
         return stamp if self.device.digest(stamp[2]) == base.target_digest else None
 
@@ -296,8 +297,8 @@ class CameraTarget(Target):
         return self._digest() == held.target_digest if same is None else same
 
     def holds(self, image: Path | None) -> bool:
-        """Of an image file with bytes after it, only the image was written."""
-        assert image is not None  # there always is a camera
+        """Compares the image only: bytes after it in the file are not written to a camera."""
+        assert image is not None  # None: no file
         with open(image, "rb") as file:
             header = file.read(16)
             size = image_size(header) if header else 0
@@ -307,7 +308,8 @@ class CameraTarget(Target):
             return self._digest() == digest_fd(file.fileno(), 0, size)
 
     def _digest(self) -> str:
-        """What it holds, by reading all of it: for devices that cannot tell otherwise."""
+        """The digest of the image it holds, '' if it holds none: by reading all of it, for devices
+        that cannot compute one."""
         import tempfile
 
         with tempfile.TemporaryFile() as copy:

@@ -1,14 +1,14 @@
 """The one operation that gives a target another image, or a session another base.
 
     before = what the target holds, looked at now
-    after  = an image and its entries (made by a commit, of the log, given, or read)
+    after  = an image and its entries (from a commit, the log, the caller, or the target)
 
     place after in the history -> record -> write the target, read it back -> switch the base
     -> the work tree follows -> sources -> log -> forget the record
 
-Up to the record nothing outside the session's history has changed, and a crash costs nothing.
-From there on `recovery` finishes or rolls back, and every step may be repeated. Edits are never
-touched: of the work tree, only what still is as it was follows the new base (`tree/follow.py`).
+Until the record is written, nothing outside the session's history has changed, and a crash costs
+nothing. From then on `recovery` finishes or rolls back, and every step may be repeated. Edits are
+never touched: only what still is as in the old base follows the new one (`tree/follow.py`).
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress, sync_dir
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """How an image is written to a target. force: over one that changed elsewhere, or that holds
-    no image. restart: the camera afterwards. tries: it then opens the models that changed. slot:
-    of openmv-ota, with force: written although that breaks its signature."""
+    """How an image is written to a target. force: overwrite one that changed elsewhere, or that
+    holds no image. tries: then have the camera open the models that changed. restart: then restart
+    it. slot: of openmv-ota, with force: written although that breaks its signature."""
 
     force: bool = False
     restart: bool = True
@@ -64,8 +64,8 @@ USUAL = WriteOptions()
 
 
 class Mounted(NamedTuple):
-    """How a work tree is used while its base changes. root: where it is mounted, None where it is
-    not. writers: the paths that programs have open for writing, asked for whenever it matters."""
+    """How a work tree is used while its base changes. root: its mountpoint, None if it is not
+    mounted. writers: gives the paths that are open for writing now."""
 
     root: Path | None = None
     writers: Callable[[], Sequence[str]] = tuple
@@ -76,9 +76,9 @@ UNMOUNTED = Mounted()
 
 
 def look(session: Session, target: Target, progress: Progress = no_progress) -> Held:
-    """What the target holds. What is not the base's image is copied into the history first.
+    """What the target holds now. Anything but the base's image is copied into the history.
 
-    Call it in `target.alone()`, and write in the same block.
+    Call it in `target.alone()`, and write in the same block. RomfsError if the disk is full.
     """
     folder = session.folder
     if folder.base.exists():
@@ -88,7 +88,7 @@ def look(session: Session, target: Target, progress: Progress = no_progress) -> 
     try:
         with space_for(session, "what the target holds cannot be kept"):
             found = target.keep_copy(folder, progress)
-            if found.digest is None:  # undo takes the file away again: its image has no bytes
+            if found.digest is None:  # no file, which undo restores too: logged as an empty image
                 with folder.create(folder.found):
                     pass
             if found.digest != "":
@@ -106,13 +106,14 @@ def rebase(
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> WriteReport | None:
-    """Carry out the transaction whose images are in the history. None: nothing was to be written.
+    """Carry out the transaction whose images are in the history. None: the target is not written.
 
-    Raises DeviceError, VerifyError, Interrupted and TargetChanged of the write, and RomfsError
-    where the books cannot be closed: `recovery` does that later. OSError: nothing was written.
+    The caller holds `commit.lock` and `target.alone()`. Raises DeviceError, VerifyError,
+    Interrupted and TargetChanged of the write, and RomfsError if the transaction cannot be recorded
+    or the session not updated afterwards: `recovery` does the latter. OSError: nothing was written.
     """
     folder = session.folder
-    if record.writes:  # before anything is noted down
+    if record.writes:  # before anything is recorded
         target.refuse_slots(record.base.size)
     record = replace(record, logged=history.last_number(folder), slot=target.slot)
     with space_for(session, f"the {record.kind} cannot begin"):
@@ -127,7 +128,8 @@ def rebase(
 
 
 def write(session: Session, target: Target, record: Record, progress: Progress) -> WriteReport:
-    """Write the record's image to the target. A target that was left as it was is forgotten."""
+    """Write the record's image to the target. A failure that leaves the target as it was removes
+    the record; any other says how to go on."""
     folder, image = session.folder, record.image(session.folder)
     held = folder.image(record.before.digest) if record.before.digest else None
     written = False
@@ -146,7 +148,7 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
         raise
     except KeyboardInterrupt:
         if target.atomic:
-            raise  # it is the old one or the new
+            raise  # the file is the old one or the new one
         if _is_untouched(target, held):
             forget(folder)
             raise
@@ -161,7 +163,7 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
 
 
 def _is_untouched(target: Target, held: Path | None) -> bool:
-    """Whether a camera still holds the image before, so that there is nothing to finish."""
+    """Whether a camera still holds its previous image, so that there is nothing to finish."""
     with contextlib.suppress(RomfsError, OSError):
         return held is not None and held.exists() and target.holds(held)
     return False
@@ -174,7 +176,7 @@ def _may_be_written(target: Target, image: Path | None) -> bool:
 
 
 def _ways_on(session: Session, record: Record) -> str:
-    """How to go on after a camera was written in part."""
+    """The next steps after a camera was written in part."""
     argument = session.info.argument
     ways = f"your edits are kept: romfsfs recover {argument} finishes it"
     if record.kind in ("push", "reset"):
@@ -186,7 +188,8 @@ def _ways_on(session: Session, record: Record) -> str:
 
 
 def finish(session: Session, target: Target, record: Record, root: Path | None = None) -> None:
-    """The target holds the record's image: make it what the session stands on. Repeatable."""
+    """Update the session to the record's image, which the target holds: base, work tree, sources,
+    log. Repeatable. RomfsError if its folder cannot be written."""
     folder = session.folder
     try:
         if not record.is_switched(folder):
@@ -215,7 +218,7 @@ def finish(session: Session, target: Target, record: Record, root: Path | None =
 def _bring_tree_along(session: Session, record: Record, root: Path | None) -> None:
     folder = session.folder
     if not session.has_work:
-        # Extracted by this read; what another left that was given up is of another image.
+        # Only this read's own: before a write, `work.new` is left over from a read given up.
         if not record.writes and folder.new_work.exists():
             mark(folder)
             sync_dir(folder.path)
@@ -235,8 +238,8 @@ def _bring_tree_along(session: Session, record: Record, root: Path | None) -> No
 
 
 def give_up(session: Session, record: Record) -> None:
-    """Somebody else wrote the target since: nothing is finished. What it held before went with the
-    first erase: that is entered into the log, before the image that the session stands on."""
+    """Drop a transaction whose target somebody else has written since. What the target held before
+    was lost with the first erase: it is logged, and after it the base's image again."""
     folder = session.folder
     standing = [e for e in history.entries(folder) if e.number <= record.logged][-1:]
     _enter_unseen(folder, record)
@@ -247,7 +250,7 @@ def give_up(session: Session, record: Record) -> None:
 
 
 def _enter(session: Session, record: Record) -> None:
-    """The log ends with the base's image; one that was overwritten unseen comes before it."""
+    """Log the base's image, and before it one that was overwritten unseen."""
     folder, base = session.folder, record.base
     _enter_unseen(folder, record)
     if not base.fresh:
@@ -258,7 +261,7 @@ def _enter(session: Session, record: Record) -> None:
 def _enter_unseen(folder: SessionFolder, record: Record) -> None:
     before = record.before
     if before.unseen and before.digest not in ("", record.base.target_digest):
-        with contextlib.suppress(ImageFormatError):  # what is no image is not gone back to
+        with contextlib.suppress(ImageFormatError):  # undo never goes back to what is no image
             size = 0
             if before.size:
                 with open_image(folder.image(before.digest or "")) as (image, _):
@@ -276,7 +279,7 @@ def _add(
     folder: SessionFolder, record: Record, kind: str, digest: str | None, size: int, summary: str,
     restores: int = -1,
 ) -> None:  # fmt: skip
-    """digest: of what the target held; None: there was no file."""
+    """Log an image. digest: of what the target held, None if there was no file."""
     entry = history.HistoryEntry(
         -1, kind, 0, digest or EMPTY_DIGEST, size, summary, restores, digest is None
     )
@@ -284,7 +287,7 @@ def _add(
 
 
 def target_changed(session: Session, *, edited: bool = True) -> TargetChanged:
-    """The target is not what this session last read: the ways on."""
+    """The error for a target that is not what this session last read. edited: there are edits."""
     source = session.info.argument
     keep, drop = "mount it again to see what it holds", ""
     if edited:
@@ -298,16 +301,16 @@ def target_changed(session: Session, *, edited: bool = True) -> TargetChanged:
 
 
 def restarted(device: Device, report: WriteReport) -> WriteReport:
-    """The report, with a note if the camera did not `restart`."""
+    """Restart the camera; the report, with a note if the restart was not confirmed."""
     note = restart(device)
     return replace(report, notes=(*report.notes, note)) if note else report
 
 
 def restart(device: Device) -> str:
-    """Restart the camera so that `/rom` is what was written; what to say if nothing confirmed it
-    (it may have restarted all the same), else ''.
+    """Restart the camera so that `/rom` is what was written. Returns a note if nothing confirmed
+    that (it may have restarted all the same), else ''.
 
-    The image is written and verified by then: a camera that goes away now is no failed commit.
+    The image is written and verified by then: a camera that disappears now fails no commit.
     """
     try:
         device.restart()
@@ -318,8 +321,8 @@ def restart(device: Device) -> str:
 
 @contextlib.contextmanager
 def space_for(session: Session, doing: str) -> Iterator[None]:
-    """OSError leaves the block as the RomfsError of a session's folder that cannot be written,
-    before anything else was. doing: what fails then."""
+    """Turn an OSError of the block into the RomfsError of a session folder that cannot be written,
+    before the target was. doing: what failed, for the message."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""`--try`: the camera itself opens the models that a write has changed, before it is left alone.
+"""`--try`: the camera itself opens the models that a write has changed.
 
-Nothing is imported and nothing of the user's is run but `boot.py`, as at every restart. The write
-is done and verified by then: what a camera cannot open is said, and `undo` is there.
+No module is imported and no code of the user's runs but `boot.py`, as at every restart. The write
+is done and verified by then: a model that does not open is reported, and `undo` reverts the write.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from romfsfs.system.files import Progress, no_progress
 
 
 def refuse_trial(info: DeviceInfo) -> None:
-    """UsageError where nobody can be asked: only firmware at its prompt opens models, and it
-    mounts the first partition alone; openmv-ota's mounts no slot whose signature was broken."""
+    """UsageError for a device that cannot open models: only firmware at its prompt can, and it
+    mounts only the first partition; openmv-ota's mounts no slot whose signature is broken."""
     if not info.is_serial or info.partition or info.slots:
         raise UsageError(
             "only a camera on its serial port can open models, and only in its first partition, "
@@ -32,7 +32,7 @@ def refuse_trial(info: DeviceInfo) -> None:
 def _tried(
     device: _Device, report: WriteReport, paths: Iterable[str], progress: Progress = no_progress
 ) -> WriteReport:
-    """The report with what the camera says of the models among these files of its image."""
+    """The report, with what the camera says of each model among these files of its image."""
     models = [path for path in paths if is_model(path, b"")]
     found: list[OpenedModel] = []
     for path in models:
@@ -53,14 +53,14 @@ def after_write(
     device: _Device, report: WriteReport, options: WriteOptions, old: Base | None, new: Base,
     progress: Progress = no_progress,
 ) -> WriteReport:  # fmt: skip
-    """What a camera does after a write, as the options say: it opens the models that changed, and
-    restarts."""
+    """As the options say, have the camera open the models that changed and restart it; the report
+    with what came of that."""
     if options.tries:
         report = _tried(device, report, _changed(old, new), progress)
     return restarted(device, report) if options.restart else report
 
 
 def _changed(old: Base | None, new: Base) -> list[str]:
-    """The files of an image that the one before did not have so, in the image's order."""
+    """The files of an image that are new or changed since the old base, in image order."""
     known = {(entry.path, entry.digest) for entry in old.entries} if old is not None else set()
     return [e.path for e in new.entries if not e.is_dir and (e.path, e.digest) not in known]

@@ -30,9 +30,9 @@ from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress
 
 
 class Undone(NamedTuple):
-    """entry: the image of the log that is written back. report: None for a dry run, and where
-    nothing was written. before: the digest of what the target held, '' where that is no image.
-    there: where the target is as that image says already, what is said of it, else ''."""
+    """entry: of the image that is written back. report: None for a dry run, or if nothing was
+    written. before: digest of the image that the target held, '' if it held none. there: a message
+    if the target held that image already, else ''."""
 
     entry: history.HistoryEntry
     report: WriteReport | None
@@ -50,12 +50,12 @@ def undo(
     mounted: Mounted = UNMOUNTED,
     progress: Progress = no_progress,
 ) -> Undone:
-    """Write an earlier image back to the target: image `number`, or the one before the present.
+    """Write an earlier image back to the target: image `number`, or the one before the current one.
 
-    The work tree follows. Where the target holds that image already, nothing is written and nothing
-    logged. RomfsError while it holds edits or files are open for writing;
-    TargetChanged, unless forced, when something else was put on the target since. Then, and where
-    its image was deleted, the one before the present is what was last written.
+    The work tree follows. If the target already holds that image, nothing is written or logged.
+    RomfsError if there are edits, files open for writing, or no such image; TargetChanged, unless
+    forced, if the target changed elsewhere. If it did, or was erased or deleted, the default is
+    the image that was last written. Else raises as `rebase`, and SessionBusy.
     """
     target, argument = options.target(device), session.info.argument
     with session.folder.lock_for_change(session.info.name):
@@ -126,8 +126,8 @@ def _image_of(session: Session, before: Held) -> str:
 def undo_target(
     session: Session, number: int | None = None, *, elsewhere: bool = False
 ) -> history.HistoryEntry:
-    """The image that `undo` would write. RomfsError if there is none. elsewhere: the target does
-    not hold what the log ends with."""
+    """The log entry of the image that `undo` would write. RomfsError if there is none. elsewhere:
+    the target does not hold the log's last image."""
     known = history.entries(session.folder)
     if number is None:
         return known[-1] if elsewhere and known else history.previous(session.folder, session.info)
