@@ -1,11 +1,11 @@
-"""Work in threads beside this one, which a signal may interrupt wherever it is.
+"""Work in threads beside this one, which a signal may interrupt anywhere.
 
-Python runs a signal's handler in the main thread between two steps, and the handler raises
+Python runs a signal's handler in the main thread between two bytecodes, and the handler raises
 KeyboardInterrupt there. In the middle of `threading.Condition`, on which `Event`, `Thread.start`
-and the executors are built, that leaves a lock taken for ever (https://bugs.python.org/issue29988),
-an error of another kind, or a thread that nobody knows of. So the thread that waits here uses no
-lock of Python's, and whatever it has noted may be looked at twice. It waits in short turns: a
-signal that comes just before a wait, or is given to another thread, is noticed only after it.
+and the executors are built, that leaves a lock held for ever (https://bugs.python.org/issue29988),
+raises another error, or loses track of a thread. So the thread that waits here takes no lock of
+Python's, and all its steps may be repeated. It waits in short turns: a signal that comes just
+before a wait, or that the system delivers to another thread, is noticed only after that wait.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from romfsfs.errors import RomfsError
 
 T = TypeVar("T")
 
-#: How soon a signal is noticed that came just before a wait, seconds.
+#: Seconds of a single wait: so late a signal may be noticed that came just before it.
 _TICK = 0.05
-#: Who began a piece of work, instead of a thread: nobody, and nobody will.
+#: Claims a piece of work in place of a thread: it was not begun, and will not be.
 _WITHDRAWN = object()
 
 
@@ -33,11 +33,11 @@ class Cancel(Protocol):
 
 
 class Beside(Generic[T]):
-    """Does each piece of `work` in one of so many threads, from entering to leaving this context.
+    """Runs each piece of `work` in one of so many threads (0: one each) while the context lasts.
 
-    A piece is given what tells it to stop: set when the context is left by an exception, and when
-    `cancel` is. Leaving waits for all that has begun; what has not is not begun any more.
-    RomfsError when the system has no thread.
+    Each is passed a `Cancel`, set when the context is left by an exception or when `cancel` is set.
+    Leaving waits for all work that has begun; the rest is never begun. RomfsError if the system
+    cannot start a thread.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Beside(Generic[T]):
         self._threads = min(len(work), threads or len(work))
         self._cancel = cancel
         self._stopped = False
-        self._begun_by: dict[int, object] = {}  # setdefault: who comes first has it
+        self._begun_by: dict[int, object] = {}  # claimed by `setdefault`, which is atomic
         self._outcomes: dict[int, tuple[T, None] | tuple[None, BaseException]] = {}
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -55,7 +55,7 @@ class Beside(Generic[T]):
         return self._stopped or (self._cancel is not None and self._cancel.is_set())
 
     def result(self, number: int) -> T:
-        """Wait for this piece of work; what it returned, or raise what it raised."""
+        """Wait for this piece of work. Returns what it returned, or raises what it raised."""
         self._wait([number])
         value, error = self._outcomes[number]
         if error is not None:
@@ -81,7 +81,7 @@ class Beside(Generic[T]):
         self._leave()
 
     def _leave(self) -> None:
-        """However impatient who interrupts: what has begun is ended first."""
+        """Wait for what has begun, even if interrupted again."""
         try:
             begun = [
                 number
@@ -101,8 +101,8 @@ class Beside(Generic[T]):
                     self._bell.get(timeout=_TICK)
 
     def _run(self) -> None:
-        """A thread: begin whatever nobody has begun."""
-        me = object()  # no number of the system's: that of a thread that ended is given again
+        """What each thread does: the work that no other has begun."""
+        me = object()  # not the thread's id: that of an ended thread is used again
         for number, function in enumerate(self._work):
             if self._begun_by.setdefault(number, me) is not me:
                 continue

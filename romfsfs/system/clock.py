@@ -1,4 +1,4 @@
-"""How long a file's time of change may stay as it is although the file changes again."""
+"""How long a file's change time may stay the same although the file changes again."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _TICK_SECONDS = 0.02
 _COARSE_SECONDS = 2.0
 #: <linux/time.h>, CLOCK_REALTIME_COARSE; Python has no name for it.
 _LINUX_CLOCK = 5
-#: seconds: the longest wait, which a clock that was set back would make endless; the shortest pause
+#: seconds: the longest wait (a clock that is set back would make it endless), the shortest pause
 _LONGEST_WAIT, _PAUSE = 5.0, 0.002
 
 
 def clock_ns() -> int:
-    """The clock that file times are taken from. On Linux it is behind `time.time_ns()`: by a tick,
-    and in a virtual machine whose processor was away for a while by any time."""
+    """The clock that file times are taken from, in nanoseconds. On Linux it lags `time.time_ns()`:
+    by up to a tick, and by any time in a virtual machine whose processor was paused."""
     return time.clock_gettime_ns(_LINUX_CLOCK) if sys.platform == "linux" else time.time_ns()
 
 
 def uncertain_for(changed_ns: int) -> float:
-    """Seconds until a later change must leave another time than this one; not above 0: it must."""
+    """Seconds until any later change must get another time than this; 0 or less: it must now."""
     wanted = _TICK_SECONDS + (0.0 if changed_ns % 1_000_000_000 else _COARSE_SECONDS)
     return min(wanted, wanted - (clock_ns() - changed_ns) / 1e9)
 
 
 def wait_until_certain(times: Collection[int]) -> None:
-    """Return when a later change must leave another time than any of these."""
+    """Wait until any later change must get another time than these, in ns; 5 s at most."""
     end = time.monotonic() + _LONGEST_WAIT
     while (left := max(map(uncertain_for, times), default=0.0)) > 0 and time.monotonic() < end:
         time.sleep(max(left, _PAUSE))

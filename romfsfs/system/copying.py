@@ -1,4 +1,4 @@
-"""Bytes from one open file to another, digested on the way."""
+"""Copying, comparing and filling the bytes of open files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from romfsfs.system.files import CHUNK
 
-#: what `copy_file_range` answers where it does not work: other file systems, pipes, append mode
+#: errors of `copy_file_range` where it does not work: other file systems, pipes, append mode
 _NO_KERNEL_COPY = (
     errno.ENOSYS,
     errno.EXDEV,
@@ -21,8 +21,9 @@ _NO_KERNEL_COPY = (
 
 
 def copy_range(source: int, offset: int, size: int, target: int) -> str:
-    """Append `size` bytes of `source` at `offset` to `target`; the digest of what was copied."""
-    if 0 < size <= CHUNK:  # nearly every file: no loop, and all in one call each
+    """Append `size` bytes of `source` at `offset` to `target`; the digest of what was copied.
+    OSError, also if `source` is shorter."""
+    if 0 < size <= CHUNK:  # nearly every file: one read and one write
         data = os.pread(source, size, offset)
         if len(data) == size:
             write_all(target, data)
@@ -42,8 +43,8 @@ def copy_range(source: int, offset: int, size: int, target: int) -> str:
 def copy_in_kernel(source: int, offset: int, target: int, start: int, size: int) -> int:
     """Have the kernel copy between open files, which then may share their blocks (Btrfs, XFS).
 
-    The bytes it copied: fewer where the source ends, none where it cannot: other file systems,
-    pipes, macOS. OSError."""
+    Returns the bytes copied: fewer if the source ends, 0 where the kernel cannot (other file
+    systems, pipes, macOS). OSError."""
     done = 0
     while done < size and hasattr(os, "copy_file_range"):
         try:
@@ -58,14 +59,14 @@ def copy_in_kernel(source: int, offset: int, target: int, start: int, size: int)
     return done
 
 
-#: Two buffers of this size are taken from the same memory again and again; of a mebibyte each is
-#: asked of the system anew, which takes three times as long as the comparison.
+#: Bytes. Buffers of this size reuse the same memory; one of a mebibyte is mapped anew each time,
+#: which takes three times as long as the comparison.
 _COMPARED = 256 << 10
 
 
 def difference(one: int, offset: int, other: int, other_offset: int, size: int) -> int | None:
-    """Where `size` bytes of two open files differ, counted from their offsets and rounded down;
-    None: nowhere. What is not there differs. OSError."""
+    """Where `size` bytes of two open files first differ, relative to their offsets and rounded down
+    to 256 KiB; None: nowhere. Missing bytes differ. OSError."""
     for done in range(0, size, _COMPARED):
         count = min(_COMPARED, size - done)
         data = os.pread(one, count, offset + done)
@@ -75,14 +76,14 @@ def difference(one: int, offset: int, other: int, other_offset: int, size: int) 
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """All of `data`, whatever `write` takes at a time."""
+    """Write all of `data`, however little write(2) takes at a time. OSError."""
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, memoryview(data)[written:])
 
 
 def fill(out: BinaryIO, byte: int, size: int) -> None:
-    """Write `size` times this byte (nothing where that is below 0)."""
+    """Write this byte `size` times (nothing if that is below 0)."""
     while size > 0:
         count = min(size, CHUNK)
         out.write(bytes([byte]) * count)
@@ -90,8 +91,8 @@ def fill(out: BinaryIO, byte: int, size: int) -> None:
 
 
 def fill_byte(fd: int, offset: int = 0) -> int | None:
-    """The one byte that fills an open file from `offset` on; None: others are there, or nothing."""
-    first = data = os.pread(fd, 16, offset)  # what is no fill tells so at once
+    """The one byte that fills an open file from `offset` on; None: bytes differ, or none follow."""
+    first = data = os.pread(fd, 16, offset)  # other data nearly always differs here already
     while data:
         if data.count(first[:1]) != len(data):
             return None

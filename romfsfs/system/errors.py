@@ -1,6 +1,6 @@
-"""What the operating system says, in the one form that errors have here.
+"""Errors of the operating system, in the one form that errors have here.
 
-`WHAT (WHERE); NEXT STEP`: the system names no next step, and often no place.
+`WHAT (WHERE); NEXT STEP`: the system names no next step, and often no path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEXT_STEPS = {
     errno.ENOMEM: "close programs: the system is short of memory",
 }
 
-#: Where our own files are: what to do there first, before another place is chosen.
+#: Next steps for our own state and cache folders; choosing another place comes second.
 _OURS = {
     errno.ENOSPC: "free space there and try again, your edits are kept",
     errno.EDQUOT: "free space there and try again, your edits are kept",
@@ -38,7 +38,7 @@ _OURS = {
 
 
 def os_error(error: OSError) -> RomfsError:
-    """An error of the system that nobody expected: the path the user knows, and what may help."""
+    """Word an error of the system that nothing else handled: the user's path, what may help."""
     what = error.strerror or str(error) or "input or output failed"
     what = what[0].lower() + what[1:]
     number = error.errno or 0
@@ -47,7 +47,7 @@ def os_error(error: OSError) -> RomfsError:
     if not error.filename or isinstance(error.filename, int):
         return RomfsError(what, next_step=_NEXT_STEPS.get(number, "").format(path="FILE"))
     name = error.filename
-    if error.filename2 and os.path.lexists(name):  # a link or a rename: what was to be made
+    if error.filename2 and os.path.lexists(name):  # a link or a rename: the new name is at fault
         name = error.filename2
     path = os.fsdecode(name)
     temporary = TEMPORARY.fullmatch(path)
@@ -66,14 +66,14 @@ def os_error(error: OSError) -> RomfsError:
             next_step=f"{_OURS[number]}; {' and '.join(ours)} {another}",
         )
     if number in (errno.EACCES, errno.EPERM) and not os.path.lexists(path):
-        path = folder or "."  # what was to be made in it has a name that nobody knows
+        path = folder or "."  # the file was to be created: its folder forbids that
     return RomfsError(
         what, where=path, next_step=_NEXT_STEPS.get(number, "").format(path=shell_word(path))
     )
 
 
 def _is_nowhere() -> bool:
-    """Whether the current folder was removed, or what was mounted there taken away lazily."""
+    """Whether the current folder was removed, or its mount lazily unmounted."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -82,11 +82,11 @@ def _is_nowhere() -> bool:
 
 
 def _ours(path: str) -> dict[str, str]:
-    """What names another place for our own files -> where that is now, if `path` is in there, or
-    is a folder above that could not even be made."""
+    """The variables that move our own folders -> the path at fault, if `path` lies in such a
+    folder, or is a parent of it that could not be made."""
     found = {}
     for variable, find in (("$ROMFSFS_STATE_DIR", state_dir), ("$ROMFSFS_CACHE_DIR", cache_dir)):
-        with contextlib.suppress(RomfsError):  # there is no home to look in
+        with contextlib.suppress(RomfsError):  # no home folder
             place = find()
             if place.is_relative_to(path):
                 found[variable] = str(place)
@@ -97,8 +97,8 @@ def _ours(path: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def worded() -> Iterator[None]:
-    """Errors of the system leave the block as RomfsError, which says what to do. So does what
-    Python says of a name that no system function takes."""
+    """Turn an OSError of the block into a RomfsError that says what to do, and Python's ValueError
+    for a name with a zero byte into a UsageError."""
     try:
         yield
     except OSError as error:

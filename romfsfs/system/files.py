@@ -46,15 +46,16 @@ def cache_dir() -> Path:
 
 
 def config_dir() -> Path | None:
-    """What the user wrote for us: `$ROMFSFS_CONFIG_DIR`, else the system's place for that; None
-    where that is not known. RomfsError where others could change what is in it."""
+    """Where the user's configuration lives: `$ROMFSFS_CONFIG_DIR`, else the system's place for it;
+    None if no home folder is known. RomfsError if others could change what is in it."""
     if not os.environ.get("ROMFSFS_CONFIG_DIR") and not os.path.isabs(os.path.expanduser("~")):
         return None
     return _user_dir("ROMFSFS_CONFIG_DIR", "user_config_path")
 
 
 def _user_dir(variable: str, getter: str) -> Path:
-    """RomfsError where others could change what is in it: it is read as well as written."""
+    """RomfsError if no home folder is known, or if others could change what is in this folder: it
+    is read as well as written."""
     chosen = os.environ.get(variable)
     if chosen:
         path = Path(chosen).absolute()
@@ -72,8 +73,8 @@ def _user_dir(variable: str, getter: str) -> Path:
 
 
 def home_dir(variable: str) -> Path:
-    """The user's home folder; RomfsError where nobody knows it, as of a container's user without a
-    name. variable: what names another place than one below it."""
+    """The user's home folder. RomfsError if it is not known, as for a container's user without a
+    name. variable: what the message suggests to set instead of $HOME."""
     path = Path(os.path.expanduser("~"))
     if not path.is_absolute():
         raise _homeless(variable)
@@ -90,7 +91,7 @@ def _homeless(variable: str) -> RomfsError:
 def make_private_dir(path: Path) -> Path:
     """Make `path` and its missing parents for this user alone (0700), whatever the umask.
 
-    RomfsError when somebody else could put things into it, or another folder in its place
+    RomfsError if others could put things into it, or another folder in its place
     (`check_private`).
     """
     check_private(path.absolute())
@@ -101,29 +102,29 @@ def make_private_dir(path: Path) -> Path:
         with contextlib.suppress(FileExistsError):
             _make_durable_dir(path)
     except FileExistsError:
-        check_private(path.absolute())  # somebody may just have made it
+        check_private(path.absolute())  # others may just have made it
     return path
 
 
 def _make_durable_dir(path: Path) -> None:
-    """What is synced in a folder is lost all the same if the folder's own name is."""
+    """Sync the parent too: what is synced in a folder is lost if the folder's own name is."""
     path.mkdir(mode=0o700)
     with contextlib.suppress(PermissionError):  # a parent that may be entered, not listed
         sync_dir(path.parent)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder of ours with all that is in it; nothing if it is not there. OSError.
+    """Remove a folder of ours with all that is in it; nothing if it does not exist. OSError.
 
     `shutil.rmtree` recurses, cannot name what lies deeper than PATH_MAX, and is stopped by a folder
-    that its owner may not enter or write to: a user or a tool can leave all three. So folders are
-    moved up until none holds another. A link is removed, and not what it leads to.
+    that its owner may not enter or write to: a user or a tool can leave all three. So inner folders
+    are moved up until none holds another. A link is removed, not its target.
 
-    All of it goes by descriptor: who swaps a folder for a link meanwhile has the link removed.
-    PermissionError for a folder of another user (`trusted_users`).
+    All work is relative to descriptors: a link that is swapped in meanwhile raises OSError and is
+    not followed. PermissionError for a folder of another user (`trusted_users`).
     """
     if path.parent.exists():
-        # O_PATH: it may be closed to be listed.
+        # O_PATH: it may not be readable.
         with opened(path.parent, getattr(os, "O_PATH", 0) | os.O_DIRECTORY) as parent:
             _remove_folder(parent, path.name)
 
@@ -162,7 +163,7 @@ def _empty(root: int) -> None:
                     pending.append(each)
                 else:
                     moved += 1
-                    os.close(_entered(folder, each))  # to be moved it must be writable
+                    os.close(_entered(folder, each))  # a folder must be writable to be moved
                     os.rename(each, f"{mark}-{moved}", src_dir_fd=folder, dst_dir_fd=root)
                     pending.append(f"{mark}-{moved}")
         finally:
@@ -172,21 +173,21 @@ def _empty(root: int) -> None:
 
 
 def _entered(parent: int, name: str) -> int:
-    """A descriptor of a folder, opened to its owner; OSError if it is a link by now."""
+    """Open a folder, and give its owner all rights (0700). OSError if it is a link by now."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(name, flags, dir_fd=parent)
-    except PermissionError:  # closed to its owner, who is not root, and alone in `parent`
+    except PermissionError:  # its mode forbids its owner, who is not root and alone in `parent`
         os.chmod(name, 0o700, dir_fd=parent)
         fd = os.open(name, flags, dir_fd=parent)
-    with contextlib.suppress(PermissionError):  # another's: it may be empty
+    with contextlib.suppress(PermissionError):  # another user's, which can go if it is empty
         os.fchmod(fd, 0o700)
     return fd
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], flags: int = 0) -> Iterator[int]:
-    """A descriptor to read a file by, or to work below a folder, closed after the block."""
+    """A descriptor for reading a file, or for work below a folder; closed after the block."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         yield fd
@@ -195,12 +196,12 @@ def opened(path: str | os.PathLike[str], flags: int = 0) -> Iterator[int]:
 
 
 def opened_folder(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[int]:
-    """The same, of a folder; OSError where it is none."""
+    """As `opened`, for a folder. OSError if it is none."""
     return opened(path, os.O_DIRECTORY)
 
 
 def discard_folder(path: Path) -> None:
-    """`remove_folder`, as far as that can be done."""
+    """`remove_folder`, as far as possible: errors are ignored."""
     with contextlib.suppress(OSError):
         remove_folder(path)
 
@@ -210,7 +211,7 @@ def sync_dir(path: str | os.PathLike[str]) -> None:
     _sync(path, os.O_DIRECTORY)
 
 
-#: From so many files on, syncing them one by one takes longer than all that the system holds.
+#: Syncing more files than this one by one takes longer than syncing the whole file system.
 _FEW = 24
 #: Longer paths may be beyond PATH_MAX.
 _LONG = 1000
@@ -219,8 +220,8 @@ _LONG = 1000
 def sync_paths(
     root: str | os.PathLike[str], files: Iterable[str] = (), names: Iterable[str] = ()
 ) -> None:
-    """Make the bytes of these files below `root` durable, and that something got or lost these
-    names."""
+    """Make the bytes of these files below `root` durable, and the creation or removal of these
+    names. Missing ones are left out. OSError."""
     files, folders = set(files), set[str]()
     for name in names:
         folder = name
@@ -242,7 +243,7 @@ def _sync(path: str | os.PathLike[str], flags: int) -> None:
 
 @contextlib.contextmanager
 def named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Errors of the system in the block say that it was this file, if they name none."""
+    """Name this path in an OSError of the block that names none."""
     try:
         yield
     except OSError as error:
@@ -252,8 +253,7 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def sync_file_system(path: str | os.PathLike[str]) -> None:
-    """Make all that was written to the file system of this folder durable: one call, whatever
-    the number of files."""
+    """Sync the whole file system of this folder: one call for any number of files. OSError."""
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
@@ -270,13 +270,13 @@ def sync_file_system(path: str | os.PathLike[str]) -> None:
 def replace_atomically(
     path: str | os.PathLike[str], mode: int = 0o600, *, durable: bool = True
 ) -> Iterator[BinaryIO]:
-    """A file to write; when the block ends without an exception it becomes `path`, durably (or
-    not yet: one of many, in a folder that is not searched for what was left each time).
+    """A file to write; it becomes `path`, durably, when the block ends without an exception.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: whatever happens,
     `path` is the old file or the new one. The temporary file is removed on failure, and with the
-    next success if the process was killed. RomfsError where a device or a fifo has that name
-    (`/dev/null`): a rename would put a file in its place.
+    next success if the process was killed. durable: False, for one of many files, syncs nothing
+    and looks for no such leftovers. RomfsError if `path` is a device or a fifo (`/dev/null`),
+    which a rename would replace. OSError.
     """
     target = os.fspath(path)
     check_plain(target)
@@ -298,15 +298,15 @@ def replace_atomically(
         sync_dir(folder or ".")
 
 
-#: What `replace_atomically` calls a file until it is whole: nobody else makes such names.
+#: What `replace_atomically` calls a file until it is complete; nothing else makes such names.
 TEMPORARY = re.compile(r"(.+)\.romfsfs-[0-9a-f]{16}\.tmp")
-#: bytes of a name that leave room for that: no name has more than 255
+#: bytes of a name that leave room for this suffix: no name has more than 255
 _LONGEST_STEM = 226
 
 
 def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
-    """Remove what `replace_atomically` left in this folder (of the file `name`, if given) in
-    processes that were killed. What cannot be removed stays."""
+    """Remove the temporary files that killed processes left in this folder (only those of the file
+    `name`, if given). What is in use or cannot be removed stays."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = TEMPORARY.fullmatch(entry.name)
@@ -316,7 +316,8 @@ def remove_temporaries(folder: str | os.PathLike[str], name: str = "") -> None:
 
 
 def _remove_unused(path: str) -> None:
-    """OSError if the process that writes it is alive, in a container with others' numbers too."""
+    """OSError if the process that writes it is alive: it holds a lock, which unlike a pid says so
+    across containers too."""
     with opened(path, os.O_NOFOLLOW | os.O_NONBLOCK) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(path)
@@ -328,8 +329,8 @@ def _stem(name: str) -> str:
 
 
 def check_plain(path: str | os.PathLike[str]) -> None:
-    """RomfsError unless `path` is a plain file (or a link to one), or nothing."""
-    with contextlib.suppress(OSError):  # what the next step meets says more
+    """RomfsError unless `path` is a plain file (or a link to one), or does not exist."""
+    with contextlib.suppress(OSError):  # the error of using it says more
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise RomfsError(
                 "neither a file nor a camera",
@@ -339,8 +340,8 @@ def check_plain(path: str | os.PathLike[str]) -> None:
 
 
 def _create(stem: str, mode: int) -> tuple[int, str]:
-    """A new file, locked, under a name that nobody can guess: in a shared folder somebody would lay
-    a link there. Never one that another process has just taken for left behind."""
+    """Create and lock a file under a name that nobody can guess: in a shared folder others could
+    put a link there. Tries anew if another process took it for a leftover before it was locked."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
         path = f"{stem}.romfsfs-{os.urandom(8).hex()}.tmp"
@@ -365,8 +366,8 @@ def _lock(fd: int, path: str) -> bool:
 
 
 def lock_within(fd: int, seconds: float) -> bool:
-    """Take the `flock` of an open file, which others may have for so long; whether it was taken.
-    OSError on a file system without such locks."""
+    """Take the `flock` of an open file, waiting for so many seconds; whether it was taken. OSError
+    on a file system without such locks."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -383,7 +384,7 @@ _LOCK_PAUSE = 0.005
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:
-    """The SHA-256 by which images, sources and results are known."""
+    """The SHA-256 of these bytes, by which images, sources and results are known."""
     return hashlib.sha256(data).hexdigest()
 
 

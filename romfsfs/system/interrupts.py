@@ -1,4 +1,4 @@
-"""What Ctrl-C, and a polite kill, do to a command: one interrupt, however often it is asked for."""
+"""The signal handler of a command: SIGINT, SIGTERM or SIGHUP, however many, are one interrupt."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 
 
 def interrupt(number: int, frame: object) -> None:
-    """The handler of a signal: raises KeyboardInterrupt, unless one is on its way already.
+    """Raise KeyboardInterrupt, unless one is being handled already.
 
-    A second one, raised where the first has things put in order (`finally`, `except`, the exit of
-    a `with`), would cut that short: a tool that runs on, a file that stays. No code there can keep
-    it out, as a handler runs before the first line of a function. One that was lost on its way, as
-    Python does in a destructor, is not in the way of the next.
+    A second one, raised during the cleanup for the first (`finally`, `except`, the exit of a
+    `with`), would cut that short: a tool runs on, a file stays. No code there can keep it out, as a
+    handler may run before a function's first line. An interrupt that Python dropped, as it does in
+    a destructor, does not keep out the next.
     """
-    error = sys.exc_info()[1]  # of what was called from there, too
+    error = sys.exc_info()[1]  # also in functions that the cleanup calls
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return

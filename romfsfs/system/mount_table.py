@@ -1,6 +1,6 @@
 """The system's mount table, and whether what is mounted answers.
 
-A look into the table asks no mount anything: one that does not answer holds nobody up.
+Reading the table touches no mount: one that hangs does not block it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from romfsfs.errors import UsageError, shell_word
 
-_LINKS = 40  # that lead to each other, as Linux has it
+_LINKS = 40  # followed in a row, as on Linux
 
 
 class Mount(NamedTuple):
-    """A line of the table."""
+    """A line of the table. kind: the file system type."""
 
     mountpoint: str
     kind: str
@@ -28,7 +28,7 @@ class Mount(NamedTuple):
 
 
 def find_mount(mountpoint: str) -> Mount | None:
-    """What is mounted there, on top; None: nothing, or the system has no mount table to read."""
+    """The topmost mount there; None: none, or the system has no mount table to read (macOS)."""
     found = None
     for mount in mounts():
         if mount.mountpoint == mountpoint:
@@ -37,7 +37,7 @@ def find_mount(mountpoint: str) -> Mount | None:
 
 
 def mounts() -> Iterator[Mount]:
-    """All of them, those on top of others after them."""
+    """All mounts; one on top of another comes after it. Nothing if there is no table to read."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:
@@ -58,8 +58,7 @@ def _plain(field: bytes) -> str:
 def real_place(mountpoint: str | os.PathLike[str]) -> str:
     """The real path of a mountpoint, or of a link to one, as the table has it.
 
-    Not `os.path.realpath`: that looks at the folder itself, and what is mounted there may not
-    answer.
+    Not `os.path.realpath`: that looks at the folder itself, and what is mounted there may hang.
     """
     path = os.path.abspath(mountpoint)
     for _ in range(_LINKS):
@@ -74,10 +73,10 @@ def real_place(mountpoint: str | os.PathLike[str]) -> str:
 
 
 def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
-    """Whether a FUSE file system is mounted there whose daemon is gone. Waits for one that is
-    `hanging`, as all do who look there."""
+    """Whether a FUSE file system is mounted there whose daemon is gone. Blocks on one that is
+    `hanging`, as every access does."""
     try:
-        # Not stat(2): for a second the kernel answers that from what it remembers.
+        # Not stat(2): for a second the kernel answers that from its cache.
         os.statvfs(mountpoint)
     except OSError as error:
         # ENOTCONN on Linux, ECONNABORTED while the daemon is still ending; macOS says ENXIO
@@ -85,18 +84,17 @@ def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
     return False
 
 
-#: Asks for `$1`: in the background, so that whoever started it has nothing to wait for. A shell
-#: takes a millisecond.
+#: Looks for `$1` in the background, so that the shell itself ends at once. It takes a millisecond.
 _ASK = 'cd / && { test -e "$1" & }'
 
 
 def answers(mountpoint: str, seconds: float = 5.0) -> bool:
-    """Whether who serves this folder (an absolute path) answers at all, be it with an error.
+    """Whether the daemon of this folder (an absolute path) answers in time, be it with an error.
 
-    A daemon can be stopped or stuck. A process of its own asks, which has nothing of ours: when the
-    daemon has taken its request, nothing ends it before that is answered, not even SIGKILL. And for
-    a name that there is not, which the kernel does not remember: to say how full it is, the daemon
-    of a large tree needs seconds.
+    A daemon can be stopped or stuck. A separate process asks it, which shares nothing with us: once
+    the daemon has taken a request, not even SIGKILL ends the process that waits for the answer. It
+    asks for a name that does not exist, which the kernel does not cache. Not statfs(2): for that,
+    the daemon of a large tree needs seconds.
     """
     path = os.path.join(mountpoint, ".romfs", f"answers-{os.getpid()}")
     reading, writing = os.pipe()
@@ -118,14 +116,14 @@ def answers(mountpoint: str, seconds: float = 5.0) -> bool:
         finally:
             if not answered:  # its group is still there
                 os.killpg(pid, signal.SIGKILL)
-            # The shell has ended; or it looks at the folder that we are in, and that hangs.
+            # The shell has ended; or our current folder is in the mount, and it hangs too.
             os.waitpid(pid, 0 if answered else os.WNOHANG)
     return answered
 
 
 def hanging(path: str | os.PathLike[str]) -> Mount | None:
-    """The FUSE mount that a path names or lies in, if it does not answer: nothing ends who looks
-    there. From the root on, so that nothing in it is looked at here."""
+    """The FUSE mount that a path names or lies in, if it does not answer: a process that looks
+    there cannot be ended. Checked from the root down, so that nothing below it is looked at."""
     known = {mount.mountpoint: mount for mount in mounts() if mount.kind.startswith("fuse")}
     absolute = Path(os.path.abspath(path))
     for place in (*reversed(absolute.parents), absolute) if known else ():

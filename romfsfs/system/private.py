@@ -1,8 +1,8 @@
 """Whether other users of the machine could change what is kept in a folder.
 
-What protects state and caches is this check of every part of their path, together with folders
-that are made for one user alone: nobody else can put a link or a folder of his own into such a
-path later. POSIX access lists are not looked at.
+State and caches are protected by this check of every part of their path, together with folders
+made for one user alone (0700): nobody else can put a link or another folder into such a path later.
+POSIX access control lists are not looked at.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _MAX_LINKS = 40
 
 
 def trusted_users() -> set[int]:
-    """Whose files may be used: this user's, root's, for root those of the user who called sudo,
-    and those of whoever has `/` (in a user namespace root is somebody else)."""
+    """The users whose files may be used: this one, root, for root the user who called sudo, and the
+    owner of `/` (in a user namespace root has another number)."""
     trusted = {os.geteuid(), 0, os.stat("/").st_uid}
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
         trusted.add(int(os.environ["SUDO_UID"]))
@@ -28,17 +28,17 @@ def trusted_users() -> set[int]:
 
 
 def check_private(path: Path) -> None:
-    """RomfsError if somebody else could put things into the folder `path`, or another folder in
-    its place: each part of the path that is there, and each link in it, is looked at."""
+    """RomfsError if others could put things into the folder `path`, or another folder in its place:
+    checks each part of the path that exists, and each link in it."""
     trusted = trusted_users()
-    # Strings: this is asked some ten times by each command, and a Path takes longer than a stat.
+    # Strings: each command does this some ten times, and a Path takes longer than a stat.
     at, rest = "", _names(os.fspath(path))
     links = 0
     while rest and links <= _MAX_LINKS:
         part = f"{at}/{rest.pop()}"
         try:
             status = os.lstat(part)
-        except OSError:  # to be made yet, or what the next step meets says more
+        except OSError:  # not made yet, or the error of using it says more
             return
         if status.st_uid not in trusted:
             raise _refused(part, "the folder belongs to another user, who", _ELSEWHERE)
@@ -49,7 +49,7 @@ def check_private(path: Path) -> None:
             rest += _names(target)
             continue
         at = part
-        # In a sticky folder, as /tmp, others can make names of their own, but not take ours away.
+        # In a sticky folder (/tmp) others can make names of their own, but not remove ours.
         who = "" if status.st_mode & stat.S_ISVTX and rest else _others(status)
         if who:
             ours = not rest and status.st_uid == os.geteuid()
@@ -59,7 +59,7 @@ def check_private(path: Path) -> None:
 
 
 def _names(path: str) -> list[str]:
-    """The names in a path, the first one last."""
+    """The names in a path, in reverse order."""
     return [name for name in path.split("/") if name][::-1]
 
 
@@ -73,8 +73,8 @@ def _others(status: os.stat_result) -> str:
 
 
 def _is_own_group(gid: int, uid: int) -> bool:
-    """Whether it is a group of its owner alone: many systems give each user one, of his name, and
-    let new folders be writable for it."""
+    """Whether the group is its owner's alone: many systems give each user one of the same name, and
+    make new folders writable for it."""
     import grp
     import pwd
 

@@ -1,10 +1,10 @@
-"""Where other programs and Python packages are looked for, what installs them, and who runs.
+"""Finding programs and Python packages, what installs them, and which processes use a path.
 
-The folder we happen to be in may be a mount, and what is in it came from a camera or an image:
-that is data, whatever it is called. `sys.path` may mean it (`python -m romfsfs`, PYTHONPATH=:/x,
-an interactive Python), and so does an empty entry of PATH, which nobody writes on purpose. An entry
-`.` is somebody's choice: it is taken as the folder that it is now, since tools run elsewhere, and
-nothing that came from an image is executable.
+The current folder may be a mount, whose files came from a camera or an image: they are data,
+whatever they are called. So it is skipped where `sys.path` has it (`python -m romfsfs`,
+PYTHONPATH=:/x, an interactive Python), and so is an empty entry of PATH, which means it and which
+nobody writes on purpose. An entry `.` of PATH is a choice: it is made absolute, since tools run in
+another folder, and no file that came from an image is executable.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def find_on_path(name: str) -> str | None:
 
 
 def installed(pattern: str) -> list[Path]:
-    """What is there of other programs: `~`, and `{config}` for the user's settings, are filled in;
-    of several versions the highest first."""
+    """The existing paths that match a glob pattern, in reverse order: the highest version first.
+    `~`, and `{config}` for the user's settings folder, are expanded."""
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     expanded = os.path.expanduser(pattern.replace("{config}", config))
     found = glob.glob(expanded) if os.path.isabs(expanded) else ()  # relative: there is no home
@@ -68,8 +68,8 @@ _MANAGERS = {
 
 
 def install_command(package: str, names: Mapping[str, str] | None = None) -> str:
-    """The command that installs a package on this system. names: what it is called by package
-    managers ("brew", "dnf") that have another name for it."""
+    """The command that installs a package on this system. names: its name by package manager
+    ("brew", "dnf"), where that differs."""
     names = names or {}
     if sys.platform == "darwin":
         return f"brew install {names.get('brew', package)}"
@@ -81,8 +81,8 @@ def install_command(package: str, names: Mapping[str, str] | None = None) -> str
 
 
 def processes_using(path: str) -> Iterator[str]:
-    """'name (pid N)' of each process that has this open, or its folder or a file in it: of those
-    that /proc lets us see."""
+    """'name (pid N)' of each process that uses this path or one below it, as an open or mapped
+    file, program, current or root folder; only of those that /proc lets us see."""
     inside = path.rstrip("/") + "/"
     with contextlib.suppress(OSError):
         for pid in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):

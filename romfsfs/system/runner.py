@@ -1,17 +1,17 @@
 """The one runner of other programs: converters, and the tools of boot loaders.
 
-A tool gets a private folder, an environment of a few names, no input, a limit of time, memory
+A tool gets a private folder, an environment of a few variables, no input, limits of time, memory
 and file size, and a process group of its own that is killed as a whole; children that left the
 group are found by the folder, which is in their environment. Its two outputs are read as one, in
-order, unless the first is its result; of a long output the head and the last lines are kept. What
-it leaves in the folder is looked at with `made_file` alone: it may be anything.
+order, unless the first is its result; of a long output the head and the tail are kept. What it
+leaves in the folder may be anything, and is only looked at with `made_file`.
 
 The limits are set on the running child with prlimit(2): `preexec_fn` can deadlock in a program
 with threads, and a shell in between would be one more thing to kill. Where prlimit is missing
 (macOS, which does not enforce RLIMIT_AS anyway) only the time limit holds.
 
-What only a run needs is imported by it: `status` runs no tool. Command lines are built by pure
-functions where the tool is known (`convert/`, `devices/bootloader/`).
+Modules that only a run needs are imported by it: `status` runs no tool. Command lines are built by
+pure functions where the tool is known (`convert/`, `devices/bootloader/`).
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 HEAD_BYTES = 16 << 10
 TAIL_BYTES = 48 << 10
-#: How soon a cancelled or ended tool is noticed while it says nothing, seconds.
+#: Seconds within which a cancelled or ended tool is noticed while it prints nothing.
 TICK_SECONDS = 0.05
-#: A program file just written can be "busy" while another thread's child still has it open.
+#: Tries to start a program: one just written is ETXTBSY while another thread's child has it open.
 BUSY_ATTEMPTS = 100
-#: So often is looked for children that got away: each look kills all that it finds.
+#: Searches for children that left the group: each limits or kills all that it finds.
 STRAY_ATTEMPTS = 20
 
 
 class Limits(NamedTuple):
-    """seconds: from start to end. memory_bytes: address space. file_bytes: of any file.
+    """seconds: of wall-clock time. memory_bytes: address space. file_bytes: of any file.
 
-    children: whether the tool may have started others, to be looked for when it has ended (that
-    takes as long as a small script takes to compile).
+    children: whether the tool may start other processes, which are then searched for (that takes
+    as long as a small script takes to compile).
     """
 
     seconds: float
@@ -58,9 +58,9 @@ class Limits(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a tool ended. status: exit status, -N when signal N killed it. output: both outputs (or
-    the second, when the first is its result), shortened in the middle when long. timed_out: it was
-    stopped because its time was up."""
+    """How a tool ended. status: exit status, -N if signal N killed it. output: standard output and
+    error (only the latter if the former is its result), shortened in the middle if long. timed_out:
+    it was stopped because its time was up."""
 
     status: int
     output: str
@@ -103,7 +103,7 @@ class _Capture:
 
 
 class _Result:
-    """Writes what is added to a file of at most `limit` bytes."""
+    """Writes what is added to a file of at most `limit` bytes. OSError (EFBIG) above."""
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
@@ -117,7 +117,7 @@ class _Result:
 
 
 def environment(folder: Path, **extra: str) -> dict[str, str]:
-    """What a tool may know: where programs are, UTF-8, its own folder; and `extra`."""
+    """The environment of a tool: where programs are, UTF-8, its own folder; and `extra`."""
     return {
         "PATH": search_path(),
         "HOME": str(folder),
@@ -139,16 +139,16 @@ def run_tool(
     result: BinaryIO | None = None,
     on_output: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Run `argv` in `folder` and wait for it. OSError when it does not start; Cancelled.
+    """Run `argv` in `folder` and wait for it. OSError if it does not start; Cancelled if stopped.
 
-    result: where its standard output goes, which is then no part of the outcome's text. OSError of
-    writing it: for tools that do not notice a full disk themselves. on_output: gets the text's
-    pieces as they come, in whichever thread."""
+    result: where its standard output goes, which is then no part of the outcome's text. OSError if
+    that cannot be written: some tools do not notice a full disk themselves. on_output: is called
+    with pieces of the text as they come, in another thread."""
 
     def run(cancel: Cancel) -> Outcome:
         return _run(argv, folder, env, limits, cancel, result, on_output)
 
-    # A signal may interrupt the main thread where the tool has started and nobody knows of it yet.
+    # A signal could interrupt the main thread when the tool has started but is not known yet.
     with Beside([run], cancel=cancel) as beside:
         return beside.result(0)
 
@@ -167,7 +167,7 @@ def _run(
         _limit_all(process.pid, folder, limits)
         ended = _follow(process, outputs, started + limits.seconds, cancel)
     finally:
-        # Before the leader is reaped: until then its number cannot belong to another group.
+        # Before the leader is reaped: until then its pid cannot belong to another group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
@@ -182,7 +182,7 @@ def _run(
 def _start(
     argv: Sequence[str], folder: Path, env: Mapping[str, str], apart: bool
 ) -> subprocess.Popen[bytes]:
-    """apart: its two outputs are two pipes."""
+    """apart: two pipes for its two outputs, instead of one."""
     import subprocess
 
     for attempt in range(BUSY_ATTEMPTS):
@@ -223,7 +223,7 @@ def _outputs(
 
 def _limit_all(pid: int, folder: Path, limits: Limits) -> None:
     """Limit a tool that has just started, and what it has started meanwhile: other threads may
-    have kept us from it for long."""
+    have delayed us for long."""
     if not _limit(pid, limits):
         return
     limited = {pid}
@@ -237,12 +237,12 @@ def _limit_all(pid: int, folder: Path, limits: Limits) -> None:
 
 
 def _limit(pid: int, limits: Limits) -> bool:
-    """False: this system cannot (macOS)."""
+    """Limit one process; False where the system cannot (macOS)."""
     import resource
 
     if not hasattr(resource, "prlimit"):
         return False
-    # Of all its processors' time: holds where we are killed before we can stop it.
+    # CPU time, of all processors together: ends the tool if we are killed before we stop it.
     seconds = math.ceil(limits.seconds * (os.cpu_count() or 1)) + 1
     wanted = (
         (resource.RLIMIT_CPU, seconds),
@@ -280,7 +280,7 @@ def _follow(
                 key.data.add(data)
                 if not data:
                     selector.unregister(key.fileobj)
-            if _has_ended(process):  # even if somebody writes on: what it said itself is drained
+            if _has_ended(process):  # a child may write on; the tool's own output is drained later
                 return True
             if not still_open:
                 time.sleep(min(left, 0.002))
@@ -295,8 +295,8 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _kill_strays(folder: Path) -> None:
-    """Kill what left the tool's process group (setsid). Again, as long as there are any: one may
-    just have started another."""
+    """Kill what left the tool's process group (setsid). Repeated until there is none: one may just
+    have started another."""
     import signal
 
     for _ in range(STRAY_ATTEMPTS):
@@ -309,7 +309,7 @@ def _kill_strays(folder: Path) -> None:
 
 
 def _processes_at(folder: Path) -> list[int]:
-    """The processes that have our folder in their environment or for their current one."""
+    """The processes that have this folder as TMPDIR, or are in it or below it."""
     if not os.path.isdir("/proc/self"):
         return []
     marks = (b"TMPDIR=" + os.fsencode(folder), os.path.realpath(folder))
@@ -318,7 +318,7 @@ def _processes_at(folder: Path) -> list[int]:
 
 
 def _is_at(pid: int, marks: tuple[bytes, str]) -> bool:
-    """Whether a process has this environment or this folder. One that has ended has neither."""
+    """Whether a process has this TMPDIR or this current folder. One that has ended has neither."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             if marks[0] in file.read().split(b"\0"):
@@ -330,11 +330,10 @@ def _is_at(pid: int, marks: tuple[bytes, str]) -> bool:
 
 
 def made_file(path: Path, folder: Path) -> int | None:
-    """The size of a file that a tool made below `folder`; None where there is no such plain file.
+    """The size in bytes of a file that a tool made below `folder`; None if it is no plain file.
 
-    A tool that was led astray may leave a link to somebody else's file, also as one of the folders
-    on the way, another name of one, or a fifo that holds up who opens it. None
-    of these is a result.
+    A tool that was tricked may leave a symbolic link to another file, or in place of a folder on
+    the way, a hard link to one, or a fifo that blocks whoever opens it. None of these is a result.
     """
     try:
         inside = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))
@@ -346,7 +345,7 @@ def made_file(path: Path, folder: Path) -> int | None:
 
 
 def _drain(outputs: _Outputs) -> None:
-    """What the tool said last. At most a pipe's worth: a child that got away may write on."""
+    """Read the tool's last output. 64 reads a pipe at most: a child that got away may write on."""
     with contextlib.ExitStack() as stack:
         for pipe, _ in outputs:
             stack.enter_context(pipe)

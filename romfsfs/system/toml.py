@@ -1,4 +1,4 @@
-"""TOML, which few trees and few users have a file of: its parser is imported for those."""
+"""TOML. Few trees and users have such a file: the parser is imported only for those."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """What a document says. ValueError names the line."""
+    """Parse a document. ValueError names the line."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
