@@ -55,7 +55,7 @@ def misaligned(wrong: Sequence[tuple[str, int, int]], remedy: str) -> list[Probl
 
 
 def nearly_full(plan: Plan) -> Problem | None:
-    """A note of the largest files if little space is left; one that is too large has an error."""
+    """A note of the largest files if little space is left; a plan too large has an error."""
     if not plan.capacity or not plan.capacity * NEARLY_FULL < plan.size <= plan.capacity:
         return None
     largest = sorted(plan.files.values(), key=lambda entry: -(entry.size or 0))[:LARGEST_SHOWN]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Conversions:
-    """Conversion results for one commit: no file is converted twice.
+    """Conversion results for one commit: each file is converted at most once.
 
     Results that may not be cached (a missing tool, a time-out) are kept here too, so that the
     plan made after the conversions sees them.

@@ -177,7 +177,7 @@ def make_plan(
 def _part(
     shadow: Derived, base: Sequence[BaseEntry], options: Options, first: Mapping[str, int]
 ) -> Part:
-    """Plan one folder. base: its entries there. first: ranks of files to place first, by path."""
+    """Plan one folder. base: its base entries. first: ranks of files to place first, by path."""
     problems = [problem for entry in shadow.entries for problem in _entry_problems(entry)]
     chosen, conflicts = _choose(shadow.entries)
     problems += conflicts

@@ -291,8 +291,8 @@ def _unchanged(base: BaseEntry) -> ShadowEntry:
 def _superseded(entries: list[ShadowEntry]) -> list[ShadowEntry]:
     """Mark a compiled file from the image as ignored if a source of the user's replaces it.
 
-    `app.mpy` from the image and a new `app.py` are no conflict: the source wins. Two files that
-    the user made are one (see `plan`).
+    `app.mpy` from the image and a new `app.py` do not conflict: the source wins. Two files that
+    the user made do (see `plan`).
     """
     made = {
         e.stored_as

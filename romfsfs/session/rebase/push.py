@@ -204,7 +204,7 @@ def _before(
     """What the camera holds now; after an interrupted write, what it held before that."""
     looks = options.backup or target.atomic  # a file is compared with it before it is replaced
     before = look(session, target, progress) if looks else Held("", 0)
-    # Half an image has a valid header, and only a boot loader may leave one.
+    # Half an image may have a valid header, and only a boot loader may leave one.
     half = target.device.info().header_unit > 0
     if interrupted is not None:
         if half or not before.size:

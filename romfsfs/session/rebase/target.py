@@ -53,7 +53,7 @@ _FOLDER_PATIENCE = 10.0
 class Held(NamedTuple):
     """What a target holds. digest: None if there is no file, '' if a camera holds something that
     cannot be kept, or was not looked at. size: bytes that were kept. unseen: it is not the image of
-    the session's base."""
+    the session's base, and was copied unless `digest` is ''."""
 
     digest: str | None
     size: int
@@ -78,7 +78,7 @@ class Target(ABC):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While the block lasts, no other session writes to this target. SessionBusy."""
+        """No other session writes to this target while the block lasts. SessionBusy if one does."""
         yield  # a camera's port is ours alone while the device is open
 
     @abstractmethod
@@ -102,8 +102,8 @@ class Target(ABC):
     @abstractmethod
     def write(self, image: Path | None, old: Path | None, before: Held,
               progress: Progress = no_progress) -> WriteReport:  # fmt: skip
-        """Write this image and verify it; None: delete the file. A file that no longer is what it
-        was `before` raises TargetChanged.
+        """Write this image and verify it; None: delete the file. TargetChanged if a file no longer
+        holds what it did `before`.
 
         old: an image that it is believed to hold: a hint."""
 
