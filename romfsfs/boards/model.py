@@ -20,10 +20,10 @@ ARCHITECTURES = (
 class DfuTarget(NamedTuple):
     """A partition as the DFU boot loader offers it.
 
-    alt: number of the alternate setting. name: what that setting is called, to be checked before
-    writing, because numbers differ between boards; None on Arduino boards, whose loader offers
-    whole memories, and where address says where in it the partition is. erase_size: bytes that
-    the LOADER erases when the first of them is written.
+    alt: number of the alternate setting. name: the setting's name, checked before writing because
+    numbers differ between boards. Arduino's loaders offer whole memories: name is None there, and
+    address is where the partition begins. erase_size: bytes that the LOADER erases when the first
+    of them is written.
     """
 
     alt: int
@@ -32,7 +32,7 @@ class DfuTarget(NamedTuple):
     address: int | None = None
 
 
-#: USB id of the boot loader that i.MX RT chips have in them
+#: USB id (vendor, product) of the resident boot loader of i.MX RT chips
 IMX_LOADER_ID = (0x15A2, 0x0073)
 
 
@@ -46,7 +46,7 @@ class ImxTarget(NamedTuple):
 class VelaNpu(NamedTuple):
     """An Arm Ethos-U: the arguments that Vela takes for it.
 
-    sram_heap_bytes: what the firmware has for a model's working memory.
+    sram_heap_bytes: RAM that the firmware has for a model's working memory.
     """
 
     system_config: str
@@ -64,7 +64,7 @@ class NeuralArtNpu(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A ROMFS partition. erase_size: bytes that can only be erased together."""
+    """A ROMFS partition. erase_size: bytes of an erase block."""
 
     index: int
     name: str
@@ -78,9 +78,9 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """runtime_ids: (vendor, product) of its USB port while firmware runs; dfu_id: of its boot
-    loader. march: architecture for `mpy-cross`, '' for what the camera reports. says: how the
-    firmware begins to call itself, as normalised words (`table.identify`)."""
+    """A kind of camera. runtime_ids: (vendor, product) of its USB port while firmware runs; dfu_id:
+    of its DFU boot loader. march: architecture for `mpy-cross`, '' for what the camera reports.
+    says: how its firmware's names for it begin, as upper-case words (`table.identify`)."""
 
     name: str
     display_name: str
@@ -98,7 +98,7 @@ class Board:
         return tuple(each for each in (self.dfu_id, IMX_LOADER_ID if imx else None) if each)
 
     def partition(self, index: int = 0) -> Partition:
-        """The partition of that number; UsageError lists those there are."""
+        """The partition with this number. UsageError, listing those there are, if it has none."""
         for partition in self.partitions:
             if partition.index == index:
                 return partition

@@ -1,8 +1,8 @@
 """The user's own boards: `boards.toml` in the configuration folder (docs/cameras.md, "Own boards").
 
     [MY_BOARD]
-    says = ["My Board"]                     # how its firmware begins to call itself
-    march = "armv7emsp"                     # without it: what a camera reports
+    says = ["My Board"]                     # how the firmware's name for the board begins
+    march = "armv7emsp"                     # default: what a camera reports
     partitions = [{ size = "4 MiB" }]
 
 The fields are those of `boards.json`; all but the size of a partition may be left out.
@@ -37,15 +37,15 @@ _FORMS = {
 
 
 def own_entries(path: Path, taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The boards of the file, as `boards.json` would have them; none where there is no file.
+    """The boards of the file, in the form of `boards.json`; none if there is no file.
 
-    taken: the names that mean other boards. UsageError names the file and the place in it.
+    taken: names that other boards have. UsageError names the file and the place in it.
     """
     try:
         document = parse_toml(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         return
-    except (OSError, ValueError, RecursionError) as error:  # which says the line
+    except (OSError, ValueError, RecursionError) as error:  # its text has the line
         raise _mistake(path, "", f"it cannot be read: {error}") from None
     for name, entry in document.items():
         if not re.fullmatch(r"[A-Z0-9_]+", name):

@@ -1,7 +1,7 @@
 """The board table, read from `boards.json` beside this file when it is first needed.
 
 Source of the figures: the OpenMV IDE 4.8 settings and the firmware's board headers. Sizes are
-written as people say them ("8 MiB"), suffixes are grouped by the alignment they need.
+written for people ("8 MiB"), suffixes are grouped by the alignment they need.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def boards() -> Mapping[str, Board]:
     """Every known board by its firmware name (`OPENMV4P`): the user's own first, those of third
     parties last.
 
-    UsageError for a mistake in their file.
+    Read once. UsageError for a mistake in the user's file.
     """
     table = json.loads(Path(__file__).with_name("boards.json").read_bytes())
     folder = config_dir()
@@ -50,10 +50,10 @@ def boards() -> Mapping[str, Board]:
 
 
 def get_board(name: str) -> Board:
-    """The board of that name, in any case, with `-` and spaces as good as `_`; `AE3` will do for
+    """The board of this name, in any case; `-` and spaces count as `_`, and `AE3` is accepted for
     `OPENMV_AE3`.
 
-    UsageError with the closest names.
+    UsageError, with the closest names, if there is none.
     """
     wanted = re.sub(r"[-\s]+", "_", name.strip()).upper()
     known = boards()
@@ -72,9 +72,9 @@ def get_board(name: str) -> Board:
 
 
 def parse_board(text: str) -> tuple[Board, int | None]:
-    """`BOARD` or `BOARD:PARTITION`, as people write it: the board, and the partition if it is said.
+    """Parse `BOARD` or `BOARD:PARTITION`: the board, and the partition's number or None.
 
-    UsageError.
+    UsageError for an unknown board or partition.
     """
     name, colon, number = text.partition(":")
     board = get_board(name)
@@ -90,7 +90,7 @@ def identify(machine: str, arch: str = "") -> Board | None:
     """The board whose firmware reports this, or None.
 
     machine: `sys.implementation._machine` ("OPENMV4P with STM32H743"). arch: `omv.arch()`
-    ("OMV4P H7 32768 SDRAM"), asked where the first says nothing. Whole words count, so that
+    ("OMV4P H7 32768 SDRAM"), used where `machine` matches no board. Whole words count, so that
     OPENMV4 is not taken for OPENMV4P.
     """
     for text in (machine, arch):
@@ -135,7 +135,7 @@ def _partition(index: int, entry: dict[str, Any]) -> Partition:
         npu = NeuralArtNpu(**neural_art)
     dfu: DfuTarget | None = None
     if loader := entry.get("dfu"):
-        erased = _size(loader.get("erase", entry["erase"]))  # it may erase more at a time
+        erased = _size(loader.get("erase", entry["erase"]))  # the loader may erase more at once
         address = int(loader["address"], 16) if "address" in loader else None
         dfu = DfuTarget(loader["alt"], erased, loader.get("name"), address)
     imx: ImxTarget | None = None

@@ -1,8 +1,8 @@
-"""Boards of third parties that an OpenMV IDE 5 has been given.
+"""Boards of third parties that are installed in an OpenMV IDE 5.
 
 `third-party/VENDOR/firmware/settings.json` in the IDE's writable resource folder lists them, in the
-form of the IDE's own list (openmv-ide: `openmvthirdparty.h`). It tells names, USB ids, and the
-partitions' sizes; not their erase units, boot loader or alignment.
+form of the IDE's own list (openmv-ide: `openmvthirdparty.h`). It has names, USB ids and partition
+sizes, but no erase sizes, boot loaders or alignments.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LIST = "third-party/*/firmware/settings.json"
 
 
 def vendor_entries(taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The boards, as `boards.json` would have them. taken: names that mean other boards.
+    """The boards, in the form of `boards.json`. taken: names that other boards have.
 
-    What cannot be used is left out: whoever runs romfsfs did not write it. The log says it."""
+    Entries that cannot be used are logged and left out: the user did not write them."""
     for path in _lists():
         try:
             found = [_entry(board) for board in json.loads(path.read_bytes())["boards"]]
@@ -47,7 +47,7 @@ def _lists() -> list[Path]:
 
 
 def _entry(board: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """KeyError, ValueError or the like for what is no board."""
+    """A board's name and entry. KeyError, ValueError or the like if this is no board."""
     name = re.sub(r"[^A-Z0-9]+", "_", board["boardFirmwareFolder"].upper())
     usb = board["boardVidPid"]
     if not re.fullmatch(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", usb):
