@@ -1,12 +1,13 @@
-"""What every target can do: the `Device` protocol, and the records that it hands out.
+"""What every target can do: the `Device` protocol, and the records that it returns.
 
-A device moves bytes: one whole image in, one whole image out. It decides itself how little of it
-has to travel. All sizes are bytes, all times seconds. A device belongs to the thread that opened
-it; nothing here locks. Every operation ends within a time limit: with its result, or with
+A device moves bytes: one whole image in, one whole image out. It decides itself how few of them
+have to travel. All sizes are bytes, all times seconds. A device belongs to the thread that opened
+it and takes no lock; boot loaders report progress from another thread while that one waits.
+Every operation ends within a time limit: with its result, or with
 
     DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer    exit code 5
     VerifyError                                           exit code 6: what was read back differs
-    ImageFormatError                                      exit code 4: neither an image nor blank
+    ImageFormatError, CapacityError                       exit code 4: no image, or too large
     KeyboardInterrupt                                     after the device was put in order
 
 and the same operation can then simply be repeated: an interrupted write leaves the old image, the
@@ -26,25 +27,25 @@ from romfsfs.image.reader import image_size
 from romfsfs.image.slots import Slot
 from romfsfs.system.files import CHUNK, Progress, no_progress
 
-#: bytes of the image header that say how long the image is (docs/format.md)
+#: bytes at the start of an image that tell how long it is (docs/format.md)
 HEADER_SIZE = 16
-#: the board in the key of a camera that says none that is known
+#: the board in the key of a camera that reports no known board
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What of a device is remembered too, when it is not open.
+    """What is known of a device, and remembered while it is not open.
 
-    kind: "file", "serial", "dfu" or "rt1060". key: who it is, the same however it is reached: the
-    real path of a file, 'board/unique id/partition' of a camera, with the board that it says it
-    is, whatever it is used as. name: how to show it. slot: 'B' for the second slot of openmv-ota,
-    a target of its own; '' for the partition's start, which is slot A where there are slots.
-    capacity: bytes of the partition, None when nothing limits it. erase_size: bytes that can only
-    be erased together. mpy_version (version, sub-version) and march: what the camera's own
-    firmware reports; scripts are compiled for that. notes: worth a warning, a sentence each.
-    usb_serial: of the port's USB device, '' where there is none: it is seen without opening it.
-    here: the camera's current folder, and the modules (and folders) there, found before /rom's.
+    kind: "file", "serial", "dfu" or "rt1060". key: its identity, however it is reached: a file's
+    real path; a camera's 'board/unique id/partition', with the board that it reports, whatever it
+    is used as, and a B at the end for slot B. name: how to show it. slot: 'B' for the second slot
+    of openmv-ota, a target of its own; '' for the partition's start, which is slot A where there
+    are slots. capacity: bytes of the largest image, None when nothing limits it. erase_size:
+    bytes of an erase block. mpy_version (version, sub-version) and march: what the camera's own
+    firmware reports; scripts are compiled for that. notes: sentences that deserve a warning.
+    usb_serial: of the port's USB device, '' where it identifies none; known without opening it.
+    here: the camera's current folder, then modules and folders in it, found before those of /rom.
     """
 
     kind: str
@@ -61,7 +62,7 @@ class Known:
     here: tuple[str, ...] = ()
     slot: str = ""
 
-    # What the kind means to those above: nobody else compares it.
+    # What the kind means to callers: no other module compares it.
 
     @property
     def is_file(self) -> bool:
@@ -70,8 +71,8 @@ class Known:
 
     @property
     def is_serial(self) -> bool:
-        """A camera whose own firmware is spoken to, on a port whose number may change. A write
-        programs the block with the image header last; boot loaders write as they please."""
+        """A camera reached through its own firmware, on a port whose name may change. A write
+        programs the block with the image header last, which boot loaders cannot promise."""
         return self.kind == "serial"
 
 
@@ -79,11 +80,11 @@ class Known:
 class DeviceInfo(Known):
     """What is known of an open device.
 
-    has_id: the camera says a unique id; without one the key ends in the port, and what the camera
-    holds decides whether it is the one that is meant.
-    slots: of openmv-ota, where opening told (`Device.slots` tells of all).
-    header_unit: bytes that can only be written after the image header, 0 where the header is last:
-    a write that is cut between leaves the header without them.
+    has_id: the camera reports a unique id. Without one the key has the port in its place, and only
+    what the camera holds can tell whether it is the one that is meant.
+    slots: of openmv-ota, as far as opening found them (`Device.slots` finds all).
+    header_unit: bytes from the start that are erased with the image header and so written after it;
+    0 where the header is written last. An interruption in between leaves a header without them.
     """
 
     firmware: str = ""
@@ -92,7 +93,7 @@ class DeviceInfo(Known):
     slots: tuple[Slot, ...] = ()
 
     def may_be(self, key: str) -> bool:
-        """Whether nothing but its contents says that this is not the device of that key."""
+        """Whether this can be the device with that key; without a unique id only contents tell."""
         if self.has_id:
             return self.key == key
         board, _, rest = key.partition("/")
@@ -104,10 +105,10 @@ class DeviceInfo(Known):
 class WriteReport:
     """What a write took.
 
-    written: bytes programmed into the device. skipped: bytes of the image that were there already
-    and were not sent. sent: bytes on the wire towards the device, where that is known.
-    verified: the device's content was compared with the image after writing. tried: what the
-    camera said of models that it was to open then.
+    written: bytes programmed into the device. erased_blocks: through a boot loader, all that the
+    image covers. skipped: bytes of the image that were there already and were not sent. sent: bytes
+    on the wire towards the device, 0 where that is not known. verified: the device's content was
+    compared with the image after writing. tried: what came of opening models there afterwards.
     """
 
     written: int
@@ -130,7 +131,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """What a camera said when it was to open the model at `path` (of the image).
+    """What came of having a camera open the model at `path` (in the image).
 
     error: why it could not, in the firmware's own words, "" if it could. detail: what it printed
     meanwhile. memory: bytes of RAM that the model takes.
@@ -146,7 +147,7 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What a partition of a camera holds, from its first bytes: cheap to ask.
+    """What a partition of a camera holds, judged by its first bytes: cheap to ask.
 
     state: "image", "blank" or "foreign". image_size: bytes the image header declares, else 0.
     """
@@ -159,11 +160,11 @@ class PartitionState:
 
 
 class Device(Protocol):
-    """A target of images; see the module's docstring for the rules that all share. What has an
-    answer here is inherited by devices that can do no better."""
+    """A target of images; the module's docstring has the rules for all. Methods with a body are
+    defaults for devices that can do no better."""
 
     def info(self) -> DeviceInfo:
-        """What the device is; asks nothing of it that opening did not."""
+        """What the device is, as found when it was opened."""
         ...
 
     def digest(self, size: int) -> str | None:
@@ -176,7 +177,7 @@ class Device(Protocol):
     def matches(self, image: BinaryIO, size: int) -> bool | None:
         """Does the device now hold the first `size` bytes of `image`? Moves a few KiB at most.
 
-        None: it cannot tell without sending everything (DFU, RT1060): read it.
+        None: it cannot tell before everything was sent (`read_image`), such as a boot loader.
         """
         found = self.digest(size)
         if found is None:
@@ -189,16 +190,16 @@ class Device(Protocol):
         return digest.hexdigest() == found
 
     def read_tree(self) -> Image | None:
-        """The tree of the image there, of which little more than the records was moved.
+        """The tree of the image there, from little more than its records.
 
-        None: blank, or it takes as much as reading the image (`read_image`). ImageFormatError.
+        None: blank, or all of the image would have to be read (`read_image`). ImageFormatError.
         """
         return None
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         """The slots of openmv-ota that a write of the first `size` bytes may break, () if none.
 
-        A boot loader reads up to the trailers for it: half of the partition, or all of it.
+        A boot loader has to read up to the trailers: half of the partition, or all of it.
         """
         return ()
 
@@ -206,7 +207,8 @@ class Device(Protocol):
         """Write to `out` (from its position) the image there, and return its size in bytes.
 
         What the image header declares and no more (a file: all of it, trailing bytes included).
-        0: blank, all FF. Raises ImageFormatError for anything else that is not an image.
+        0: blank: a header of FF; an empty file, or one all FF. ImageFormatError for anything else
+        that is not an image.
         """
         ...
 
@@ -215,18 +217,19 @@ class Device(Protocol):
     ) -> WriteReport:
         """Make the device hold `image` (from its position 0 to its end), durably, and verify it.
 
-        old: what the device is believed to hold; a hint that may be wrong, never trusted.
+        old: what the device is believed to hold; a hint that may be wrong, never trusted. A camera
+        gets no more than the header declares, ImageFormatError and CapacityError come first.
         """
         ...
 
     def clear(self) -> None:
-        """Leave no image there, verified: no file, or a header that reads as erased flash does."""
+        """Remove the image, verified: no file is left, or a header that reads as erased flash."""
         ...
 
     def open_model(self, path: str) -> OpenedModel | None:
-        """Have the camera open a model of the image it holds now, and let go of it.
+        """Have the camera open a model of the image it now holds, and free it again.
 
-        The first call after a write restarts it. None: it cannot be asked that.
+        The first call after a write restarts MicroPython. None: this device opens no models.
         """
         return None
 
@@ -235,13 +238,16 @@ class Device(Protocol):
         return
 
     def close(self) -> None:
-        """Leave the device as it was found. May be called twice."""
+        """Release the device; a serial camera's /rom is mounted again. Raises no DeviceError.
+
+        May be called twice.
+        """
         return
 
 
 def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:
-    """Of an image for a camera's partition; what follows the image in the file is not written.
-    ImageFormatError or CapacityError before anything is."""
+    """Bytes of the image in a file that is to be written; what follows it there is not written.
+    ImageFormatError; CapacityError if it exceeds `capacity`."""
     length = image.seek(0, os.SEEK_END)
     image.seek(0)
     size = image_size(image.read(HEADER_SIZE))
@@ -254,7 +260,7 @@ def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:
 
 
 def declared_size(header: bytes, capacity: int, name: str) -> int:
-    """The image's size; ImageFormatError with what to do when there is none, or an absurd one."""
+    """The image's size by its header. ImageFormatError if it is no image or exceeds `capacity`."""
     advice = "nothing was changed; `romfsfs push --force IMAGE` or `mount --new` replaces it"
     try:
         size = image_size(header)

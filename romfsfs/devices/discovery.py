@@ -1,4 +1,4 @@
-"""Which cameras are connected, without opening a port: USB ids tell.
+"""Which cameras are connected, told by USB ids without opening a port.
 
 Ports of other USB devices, plain serial adapters and simulated cameras are not listed, but can
 be named as a SOURCE; $ROMFSFS_PORTS adds such ports (separated as in $PATH) to the list.
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from romfsfs.boards import Board, by_dfu_id, by_usb_id
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 
-#: how often the ports are looked at when some vanish meanwhile, and seconds between two looks
+#: how often the ports are listed while some vanish, and seconds between two attempts
 _LOOKS, _PAUSE = 5, 0.05
 
 
 class CameraPort(NamedTuple):
-    """A serial port that is a camera's. boards: names of those that use its USB id (there may be
-    several; the camera tells when it is opened). vid and pid: 0 where there is no USB."""
+    """A camera's serial port. boards: names of those that use its USB id (there may be several;
+    opening the camera tells which). vid and pid: 0 where there is no USB."""
 
     port: str
     vid: int = 0
@@ -65,8 +65,8 @@ def serial_cameras(ports: Iterable[Any] | None = None) -> tuple[CameraPort, ...]
 
 
 def _ports() -> Iterable[Any]:
-    """This machine's serial ports. pyserial stumbles over one that goes while it is looked at
-    (`int(None)`), as cameras do that restart; the next look finds it gone. DeviceError."""
+    """This machine's serial ports. pyserial raises TypeError (`int(None)`) if one vanishes while it
+    is looked at, as a restarting camera's does; the next attempt finds it gone. DeviceError."""
     from serial.tools import list_ports
 
     for _ in range(_LOOKS):
@@ -81,7 +81,7 @@ def _ports() -> Iterable[Any]:
 
 
 def camera_port(port: str) -> CameraPort:
-    """What USB knows of this port, asked for without opening it; other ports have no ids."""
+    """The port with its USB ids, looked up without opening it; no ids unless a known camera's."""
     real = os.path.realpath(port)
     for camera in serial_cameras():
         if camera.port in (port, real):
@@ -90,7 +90,7 @@ def camera_port(port: str) -> CameraPort:
 
 
 def usb_serial(port: str) -> str:
-    """The USB serial number of the camera on this port, '' where none tells cameras apart.
+    """The USB serial number of the camera on this port, '' if it does not tell cameras apart.
 
     Some firmware gives all cameras one number, such as 000000000010.
     """
@@ -98,7 +98,7 @@ def usb_serial(port: str) -> str:
 
 
 def telling(number: str) -> str:
-    """A USB serial number that is one camera's alone; '' for one that looks made up."""
+    """The USB serial number if it can be one camera's alone, '' if it looks made up."""
     return number if len(set(number)) > 3 else ""
 
 
@@ -121,10 +121,10 @@ def dfu_cameras() -> tuple[DfuCamera, ...]:
 
 
 def check_usb_access(port: str) -> None:
-    """DeviceError unless this user may open the USB device of a serial port, and so, by the same
-    rule of the system's, the boot loader that it becomes: there it would stay, unseen.
+    """DeviceError unless this user may open the USB device of a serial port. The same permission
+    holds for the boot loader that it becomes; without it the camera would be stuck there, unseen.
 
-    Linux tells (`busnum` and `devnum` of the device); for other ports there is nothing to ask.
+    Linux tells (`busnum` and `devnum` of the device); for other ports nothing is checked.
     """
     from romfsfs.devices.bootloader.dfu_util import no_access
 

@@ -1,8 +1,8 @@
 """An image file as a device.
 
 The file is only ever replaced as a whole: temporary file in the same folder, fsync, rename,
-fsync of the folder. Its mode and owner are kept, and a symbolic link stays one (what it points
-to is replaced).
+fsync of the folder. Its mode is kept, its owner where that is permitted, and a symbolic link stays
+one (what it points to is replaced).
 """
 
 from __future__ import annotations
@@ -43,13 +43,15 @@ from romfsfs.system.files import (
 Stamp = tuple[int, int, int, int, int]
 
 #: Up to this many bytes (more than any camera has) what was written is read back from the disk;
-#: above, from the kernel's memory, as the disk would take longer than the writing did.
+#: above, from the page cache, as the disk would take longer than the writing did.
 _FROM_DISK = 64 << 20
 
 
 class FileDevice(Device):
-    """An image file, which may not exist yet. Errors are DeviceError with the path; UsageError for
-    a folder."""
+    """An image file, which may not exist yet.
+
+    DeviceError, with the path, if it cannot be opened or written; UsageError for a folder. Reading
+    that fails after opening raises OSError, or RomfsError if the file became shorter."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.given = os.fspath(path)
@@ -75,8 +77,8 @@ class FileDevice(Device):
     def stamp(self) -> Stamp | None:
         """The file's identity without reading it; None if it is not there.
 
-        Equal stamps mean equal content where the first is older than a tick of the kernel's
-        clock (`certain_stamp`): the change time cannot be set by a program.
+        Equal stamps mean equal content if the first is older than a tick of the kernel's clock
+        (`certain_stamp`): no program can set the change time.
         """
         try:
             return _stamp(os.stat(self.path))
@@ -86,10 +88,10 @@ class FileDevice(Device):
             raise self._unreadable(error) from error
 
     def certain_stamp(self) -> Stamp | None:
-        """A stamp that any later change of the file will alter; waits for that, 20 ms at most, two
-        seconds where times have no fraction.
+        """A stamp that any later change of the file will alter. Waits until that is certain: up to
+        20 ms, 2 s where times have no fraction, and three times that if the file changes meanwhile.
 
-        None too when the file is changing all the time: only reading it tells then.
+        None if there is no file, or it keeps changing: only reading it tells then.
         """
         for _ in range(3):
             stamp = self.stamp()
@@ -100,7 +102,7 @@ class FileDevice(Device):
 
     @property
     def written_stamp(self) -> Stamp | None:
-        """The stamp of what `write_image` wrote and compared; None when someone changed it."""
+        """The stamp of what `write_image` wrote and compared; None if it was changed since."""
         return self._written
 
     def digest(self, size: int) -> str | None:
@@ -137,8 +139,8 @@ class FileDevice(Device):
         last_look: Callable[[], None] = lambda: None,
     ) -> WriteReport:
         """As the protocol says. What was written is read back before it takes the file's place,
-        so whatever goes wrong, the file is whole: the old one or the new. last_look: called just
-        before that; what it raises leaves the old one."""
+        so whatever goes wrong, the file is whole: the old one or the new. image: has a descriptor.
+        last_look: called just before the rename; what it raises leaves the old file."""
         started = time.monotonic()
         size = os.fstat(image.fileno()).st_size
         before, self._written = self.stamp(), None
@@ -149,7 +151,7 @@ class FileDevice(Device):
             except VerifyError:
                 self._replace(
                     image, size, progress, last_look
-                )  # once more in full, as every device does
+                )  # once more, as every device does
         except FileNotFoundError as error:
             folder = os.path.dirname(self.path)
             raise DeviceError(
@@ -187,7 +189,7 @@ class FileDevice(Device):
             wait_until_certain([compared[4]])
             last_look()
         now = self.stamp()
-        # The rename changes the change time, and nothing else.
+        # The rename changes the change time and nothing else.
         self._written = now if now is not None and now[:4] == compared[:4] else None
 
     def _read_back(self, fd: int, image: BinaryIO, size: int) -> None:
@@ -214,7 +216,8 @@ class FileDevice(Device):
             ) from error
 
     def _refuse_protected(self) -> None:
-        """A rename asks for the folder's permission alone: who protected the file meant it."""
+        """DeviceError for a read-only file. A rename would need the folder's permission alone, but
+        whoever made the file read-only meant it."""
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             what, way = "file is read-only", f"allow it: chmod u+w {shell_word(self.path)}"
             if os.statvfs(self.path).f_flag & os.ST_RDONLY:
@@ -256,21 +259,21 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def _drop_from_memory(fd: int) -> None:
-    """What is read next comes from the disk."""
+    """Drop the file from the page cache, so that the next read comes from the disk."""
     advise = getattr(os, "posix_fadvise", None)  # not on macOS
     if advise:
         advise(fd, 0, 0, getattr(os, "POSIX_FADV_DONTNEED", 4))
 
 
 def _keep_owner(fd: int, before: os.stat_result) -> None:
-    """Only root can give a file away; for others the owner already is who may write here."""
+    """Keep the owner where permitted: only root can give a file away."""
     with contextlib.suppress(PermissionError):
         os.fchown(fd, before.st_uid, before.st_gid)
 
 
 def copy_all(source: BinaryIO, target: BinaryIO, size: int, phase: str, progress: Progress) -> None:
-    """Copy `size` bytes from the start of `source` to where `target` stands, in the kernel where
-    it can."""
+    """Copy `size` bytes from the start of `source` to the position of `target`, in the kernel where
+    possible. OSError; RomfsError if `source` became shorter."""
     target.flush()
     start, done = target.tell(), 0
     while done < size:

@@ -1,7 +1,7 @@
 """What a SOURCE means, and the device that it opens.
 
     camera            the only camera connected        camera:SERIAL   the one with this USB serial
-    /dev/..., COM3    a serial port; any terminal device counts, so that a simulated camera does
+    /dev/..., COM3    a serial port: any terminal device, so simulated cameras work too
     dfu:BOARD         the board's boot loader: DFU, or RT1060's; entered from the serial port
     dfu:BOARD@PORT    the one on this USB port, as `cameras` lists them
     anything else     an image file
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from romfsfs.devices.base import Device, DeviceInfo, PartitionState
     from romfsfs.devices.bootloader.device import BootLoaderDevice
 
-#: how long a boot loader is waited for that somebody has to bring there, seconds
+#: seconds to wait for a boot loader that somebody has to start by hand
 WAIT_SECONDS = 24 * 3600.0
 _WINDOWS_PORT = re.compile(r"(\\\\\.\\)?COM\d+", re.IGNORECASE)
 
@@ -47,11 +47,12 @@ def open_device(
 
     board: names the board where the camera cannot be identified (serial cameras only; an image
     file has none). partition: of a camera, default 0. slot: of openmv-ota in it, 'A' or 'B'. wait:
-    of a boot loader, which is waited for instead of being entered from the serial port; gets the
-    line that says how to get there. accept: see `SerialCamera.open`; others say no board.
-    UsageError for what cannot be meant; DeviceAbsent, DeviceBusy and so on for what is not there.
+    for a boot loader only: wait up to WAIT_SECONDS for somebody to start it, instead of entering it
+    from the serial port; called with the line that says how. accept: see `SerialCamera.open`; not
+    called for other devices. UsageError for what makes no sense; DeviceAbsent, DeviceBusy and so on
+    for what cannot be opened.
     """
-    if "\0" in source:  # of several, it must not end the others
+    if "\0" in source:  # ValueError below would end the work on other SOURCEs too
         raise UsageError("a name has a zero byte", where=source)
     if source.startswith("dfu:"):
         if slot == "B":
@@ -89,8 +90,8 @@ def _is_port(source: str) -> bool:
 
 
 def inspect(port: str) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
-    """What the camera on a port is, and what its partitions hold; a script that runs there is
-    interrupted. Errors as for opening."""
+    """What the camera on a port is, and what its partitions hold; interrupts a script that runs
+    there. Errors as for opening."""
     from romfsfs.devices.serial_camera.camera import SerialCamera
 
     camera = SerialCamera.open(port)
@@ -104,7 +105,7 @@ def open_serial(
     port: str, board: str | None = None, partition: int | None = None, slot: str = "",
     accept: Callable[[Board | None], None] | None = None,
 ) -> Device:  # fmt: skip
-    """A camera on its serial port; by DFU where its firmware gives no access to the ROMFS."""
+    """A camera on its serial port; by DFU if its firmware gives no access to the ROMFS."""
     from romfsfs.devices.serial_camera.camera import SerialCamera
     from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 
@@ -149,8 +150,8 @@ def _connect(
     waits: bool = False,
     leave: bool = False,
 ) -> BootLoaderDevice:
-    """The board in its boot loader, sent there by `enter` if it is not. leave: `close` restarts a
-    board that was sent there. waits: for somebody to bring it there."""
+    """Open the board in its boot loader, sent there by `enter` if it is not there. waits: somebody
+    has to start it. leave: `close` restarts a board that was sent there."""
     from romfsfs.devices.bootloader import blhost, dfu
     from romfsfs.devices.bootloader.device import BootLoaderDevice
     from romfsfs.devices.bootloader.loader import BootLoader
@@ -170,8 +171,8 @@ def _connect(
 def send_to_loader(port: str, board: Board) -> None:
     """Restart the camera on this port into its boot loader; the port disappears.
 
-    Arduino boards: open and close it at 1200 baud. Others: from the REPL. DeviceError, with the
-    camera as it was, when this user could not open it there.
+    Arduino boards: open and close it at 1200 baud. Others: from the REPL. DeviceError, with
+    nothing done, if this user could not open the camera there.
     """
     from romfsfs.devices.discovery import check_usb_access
     from romfsfs.devices.serial_camera.port import Port, touch
