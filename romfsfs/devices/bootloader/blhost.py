@@ -1,8 +1,8 @@
 """The RT1060's resident boot loader, through NXP's blhost (extra `rt1060`): a `BootLoader`.
 
 The loader listens for about one second after machine.bootloader() (docs/cameras.md, "RT1060").
-blhost looks for it once, and takes longer than that to start: so a process that has loaded blhost's
-own package, spsdk, and looks all the time is there before the camera is sent away.
+blhost takes longer than that to start, and looks for it only once. So a process that has already
+loaded blhost's own package, spsdk, polls for the loader before the camera is sent there.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _INSTALL = "pip install 'romfsfs[rt1060]'"
 _RETRY = "replug the camera and repeat the command; if that happens again, use its serial port"
 _STATUS = re.compile(r"Response status = ([0-9]+)")
 _ARMED = "armed"
-#: Looks for the loader all the time, and talks to it as soon as it is there: from its first answer
-#: on it waits. SPSDKError: it is listed, but cannot be opened yet.
+#: Polls for the loader and sends it a first command, after which it stays. SPSDKError: the loader
+#: is listed, but cannot be opened yet.
 _WAIT = f"""
 import sys, time
 from spsdk.exceptions import SPSDKError
@@ -63,28 +63,28 @@ sys.exit(1)
 
 
 def blhost_argv(tool: str, *words: str, answer: float = 5.0) -> list[str]:
-    """blhost on the loader's USB device. answer: seconds until the loader must answer; it does not
+    """blhost on the loader's USB device. answer: seconds until the loader must answer; it is silent
     while it erases, which took 70 s for 4 MiB (openmv/qt-creator, pull request 17)."""
     return [tool, "-u", _USB_ID, "-t", str(int(answer * 1000)), *words]
 
 
 def wait_argv(python: str, seconds: float) -> list[str]:
-    """A process that waits for the loader and keeps it; says that it is ready first."""
+    """A process that prints that it is ready, then waits for the loader and keeps it there."""
     return [python, "-c", _WAIT, _USB_ID.replace(",", ":"), f"{seconds:g}"]
 
 
 def succeeded(outcome: Outcome) -> bool:
-    """Status 0, and every `Response status = N` that it prints is 0 (blhost may exit 0 anyway)."""
+    """Whether it exited with 0 and printed no other `Response status` (it may exit 0 anyway)."""
     return outcome.status == 0 and not any(
         code.strip("0") for code in _STATUS.findall(outcome.output)
     )
 
 
 class BlhostLoader:
-    """The ROMFS partition of an RT1060 in its boot loader; `find_loader` makes it."""
+    """The ROMFS partition of an RT1060 in its boot loader; made by `find_loader`."""
 
     kind = "rt1060"
-    #: the loader does not tell the chip's number
+    #: the loader does not report the chip's unique id
     identity = "bootloader"
     header_unit = _PAGE
 
@@ -134,9 +134,10 @@ class BlhostLoader:
 def find_loader(
     board: Board, partition: Partition, enter: Callable[[], None], limit: float
 ) -> BlhostLoader:
-    """The board's loader; the board is sent there by `enter` if it is not there.
+    """The board's loader; `enter` sends the board there if it is not there yet, and is called from
+    another thread. limit: seconds in which the loader must answer after that.
 
-    limit: seconds in which it must answer after that. DeviceAbsent, DeviceError (no blhost).
+    DeviceAbsent; DeviceError (no blhost or spsdk, several loaders).
     """
     tool = find_tool("blhost", _INSTALL)
     loader = BlhostLoader(tool, board, partition)
@@ -153,7 +154,7 @@ def find_loader(
 def _refuse_several(board: Board) -> None:
     """DeviceError where Linux lists several such loaders: each call of blhost may find another.
 
-    Its `-u BUS#DEVICE` chooses none for certain: 1#7 is also part of 1#71.
+    blhost's `-u BUS#DEVICE` cannot select one for certain: 1#7 is also part of 1#71.
     """
     there = 0
     for device in _DEVICES.glob("*/idVendor"):
@@ -169,9 +170,9 @@ def _refuse_several(board: Board) -> None:
 
 
 def _enter(tool: str, enter: Callable[[], None], limit: float) -> bool:
-    """Send the camera to its loader while a process looks for it; whether that found it.
+    """Send the camera to its loader while a process polls for it; whether that found it.
 
-    The process is the first to talk to the loader, which blhost then finds waiting.
+    That process is the first to talk to the loader, which then stays for blhost. DeviceError.
     """
     heard = ""
     entered = False
@@ -191,7 +192,7 @@ def _enter(tool: str, enter: Callable[[], None], limit: float) -> bool:
 
 
 def _python_of(tool: str) -> str:
-    """The Python that has blhost's package: of the environment that it is installed in, or ours,
-    which finds what is installed for this user alone."""
+    """The Python that has blhost's package: the one beside blhost, else ours, which also finds what
+    is installed for this user alone."""
     beside = Path(os.path.realpath(tool)).parent / "python3"
     return str(beside) if beside.exists() else sys.executable

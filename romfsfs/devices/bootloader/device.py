@@ -1,10 +1,10 @@
 """A camera in its boot loader as a `Device`: whole images, with the header last.
 
 The image is written without its header first, then its beginning once more, with the header: a
-cable that is pulled leaves no image that mounts, but for one gap. Where the loader erases more than
-the header's page when the header is written (64 KiB on H7 Plus, Pure Thermal and N6, all of it on
-M4, M7 and H7), that much is written after the header; a cable pulled in that moment leaves an
-image without it. What of it is FF is not written: it need only be erased.
+cable that is pulled leaves no image that mounts, with one exception. Where writing the header
+erases more than its page (64 KiB on H7 Plus, Pure Thermal and N6, all of it on M4, M7 and H7), that
+much is written after the header, and a cable pulled in that moment leaves a header without it. FF
+at the end of it is not written: erased flash reads as FF.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from romfsfs.image.reader import is_blank
 from romfsfs.image.slots import MOST_TRAILER, Slot, find_slots, trailer_places
 from romfsfs.system.files import Progress, no_progress
 
-#: what is written of the beginning is a multiple of this, as flash is programmed by pages
+#: the beginning is written in multiples of this, as flash is programmed by pages
 _PAGE = 256
 
 
 class BootLoaderDevice(Device):
-    """One ROMFS partition through a boot loader. What was read is kept until it is written: nobody
-    else writes to a camera in its loader."""
+    """One ROMFS partition through a boot loader. An image that was read is kept until the next
+    write: nobody else writes to a camera in its loader."""
 
     def __init__(
         self, loader: BootLoader, board: Board, partition: Partition, *, leave: bool
@@ -78,11 +78,12 @@ class BootLoaderDevice(Device):
         places = trailer_places(self._loader.capacity)
         if not places:
             return ()
-        # No half is less than what is erased at once. Elsewhere a single slot is not looked for
-        # where B is out of reach: openmv-ota 1.0.7 starts none there, and reading takes minutes.
+        # A slot is never smaller than an erase block. Where two fit and the write ends before A's
+        # trailer, only that is read: openmv-ota 1.0.7 starts no single slot there, and reading all
+        # of the partition takes minutes.
         two = self._partition.erase_size <= self._loader.capacity // 2
         place = places[0] if two and size <= places[0] else places[-1]
-        blank = place < places[-1] and self._seen == b""  # B is out of reach, A is none
+        blank = place < places[-1] and self._seen == b""  # B is out of reach, A is blank
         if not blank and place not in self._slots:
             data = self._read(place + MOST_TRAILER, no_progress)
             self._slots[place] = find_slots(
@@ -104,7 +105,7 @@ class BootLoaderDevice(Device):
         return len(self._seen)
 
     def _read(self, size: int, progress: Progress) -> bytes:
-        """The first bytes of the partition. DeviceLost where the tool left fewer."""
+        """The first bytes of the partition. DeviceLost if the tool left fewer."""
         with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
             path = Path(folder, "read.img")
             self._loader.read(path, size, progress)
@@ -118,8 +119,7 @@ class BootLoaderDevice(Device):
         return data
 
     def hold(self) -> None:
-        """Read a little: a loader that nobody reads or writes starts the firmware 1.5 s after
-        power-up."""
+        """Read a little: without a transfer the loader starts the firmware 1.5 s after power-up."""
         self._read(HEADER_SIZE, no_progress)
 
     def write_image(
@@ -165,7 +165,7 @@ class BootLoaderDevice(Device):
             )
 
     def _write(self, data: bytes, folder: Path, progress: Progress) -> tuple[int, int | None]:
-        """The bytes written, and where the partition then first differs (None: nowhere)."""
+        """Write and read back: bytes written, and the offset of the first difference, or None."""
         self._seen = None
         part = folder / "part.img"
         start = _start(data, self._loader.header_unit)
@@ -190,7 +190,7 @@ class BootLoaderDevice(Device):
         self._loader.reset()
 
     def close(self) -> None:
-        """The tools open the camera for each command; it may have to be restarted."""
+        """Restart the camera if `leave` says so; the tools hold nothing open between commands."""
         self._seen = None
         if self._leave:
             with contextlib.suppress(DeviceError):
@@ -198,7 +198,7 @@ class BootLoaderDevice(Device):
 
 
 def _start(data: bytes, unit: int) -> bytes:
-    """What has to be written together with the header, where `unit` bytes are erased for it."""
+    """What has to be written together with the header, as writing it erases `unit` bytes."""
     filled = len(data[:unit].rstrip(b"\xff"))
     page = min(unit, _PAGE)
     return data[: -(-max(filled, HEADER_SIZE) // page) * page]

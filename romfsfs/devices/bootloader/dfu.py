@@ -1,9 +1,9 @@
 """A camera in its DFU boot loader, through dfu-util: a `BootLoader`. Sizes in bytes.
 
 OpenMV's loaders (their source, `boot/src`) write each block as it comes, from the partition's start
-on; flash is erased, as many bytes as the board table says, when the first of them is written, and
-programming can only clear bits. A file shorter than the partition changes only what it covers. A
-read always runs to the partition's end, so it is stopped when there is enough.
+on. Flash is erased, as many bytes as the board table says, when the first of them is written;
+programming can only clear bits. A file shorter than the partition changes only the erase units that
+it reaches. A read always runs to the partition's end, so it is stopped when there is enough.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RETRY = "repeat the command; if it happens again, use another cable or port"
 
 
 class DfuLoader:
-    """One ROMFS partition of a board in DFU mode; `find_loader` makes it."""
+    """One ROMFS partition of a board in DFU mode; made by `find_loader`."""
 
     kind = "dfu"
 
@@ -49,7 +49,7 @@ class DfuLoader:
         self._setting = setting
         self._address = target.address
         self.name = f"{board.name} in DFU mode"
-        # where the loader knows the chip's number it is what the firmware tells, in capitals
+        # where the loader reports the chip's unique id, it is the firmware's, but in capitals
         self.identity = setting.serial.lower()
         self.capacity = partition.size
         self.header_unit = target.erase_size
@@ -58,14 +58,14 @@ class DfuLoader:
         argv = dfu_util.read_argv(
             self._tool, self._setting, str(path), address=self._address, length=length
         )
-        # Arduino's loader reads what it is asked for, and is left in order only at the end of it.
+        # Arduino's loader reads the length asked for, and must not be stopped before its end.
         enough = length if self._address is None else self.capacity + 1
         growing = _Growing(path, length, enough, progress)
         with contextlib.suppress(Cancelled):
             outcome = run(argv, transfer_limit(length), cancel=growing)
             if outcome.status:
                 raise self._failed(argv, outcome, "read")
-        growing.is_set()  # the tool may have ended before it was looked at again
+        growing.is_set()  # a last report: the tool may have ended since
 
     def write(self, path: Path, progress: Progress) -> None:
         size = path.stat().st_size
@@ -82,7 +82,7 @@ class DfuLoader:
             raise self._failed(argv, outcome, "write")
 
     def _failed(self, argv: list[str], outcome: Outcome, what: str) -> DeviceError:
-        if not self._is_there():  # of which dfu-util says one of many things
+        if not self._is_there():  # dfu-util has many messages for that
             return DeviceLost(
                 f"the camera went away while it was {what.replace('write', 'written')}",
                 where=self.name,
@@ -93,10 +93,10 @@ class DfuLoader:
         return failed(argv, outcome, f"{what} {self.name}, {self._setting.name}", _RETRY)
 
     def erase(self, length: int, progress: Progress) -> None:
-        """Nothing: these loaders erase what they write."""
+        """Does nothing: these loaders erase what they write."""
 
     def reset(self) -> None:
-        """Leave DFU mode. What dfu-util says of it is no measure: that the board is gone is."""
+        """Leave DFU mode: done when the board is gone, whatever dfu-util says. DeviceError."""
         with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
             unread = str(Path(folder, "unread"))
             argvs = dfu_util.reset_argvs(self._tool, self._setting, unread, address=self._address)
@@ -123,7 +123,7 @@ class DfuLoader:
 
 
 class _Growing:
-    """A `Cancel` for a reading tool: tells of the file that it makes, and stops it at `enough`."""
+    """A `Cancel` for a tool that reads: reports the size of its file, stops it at `enough`."""
 
     def __init__(self, path: Path, length: int, enough: int, progress: Progress) -> None:
         self._path, self._length, self._enough = path, length, enough
@@ -141,9 +141,9 @@ class _Growing:
 def find_loader(
     board: Board, target: Partition, enter: Callable[[], None], limit: float, path: str = ""
 ) -> tuple[DfuLoader, bool]:
-    """The board's loader, and whether the board was sent there by `enter`.
+    """The board's loader, and whether `enter` had to send the board there.
 
-    path: of its port, '' where it is the only one. limit: seconds in which it must appear after
+    path: of its port, '' if it is the only one. limit: seconds in which it must appear after
     `enter`. DeviceAbsent, DeviceError (tool missing, no access, wrong settings, several boards),
     UsageError (no DFU). Writes nothing.
     """
@@ -172,10 +172,10 @@ def find_loader(
 
 
 def _wait_for(tool: str, board: Board, partition: Partition, limit: float) -> None:
-    """Let dfu-util wait for the board, and read a little as soon as it is there: a loader that
-    nobody reads or writes starts the firmware 1.5 s after power-up.
+    """Have dfu-util wait for the board and read a little as soon as it is there: without a transfer
+    the loader starts the firmware 1.5 s after power-up.
 
-    What it says of the reading does not matter: the listing tells what is there. DeviceAbsent.
+    The tool's result does not matter: the listing tells what is there. DeviceAbsent.
     """
     with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
         path = Path(folder, "start")
@@ -193,7 +193,7 @@ def _wait_for(tool: str, board: Board, partition: Partition, limit: float) -> No
 
 
 class _Seen:
-    """A `Cancel` for dfu-util that waits: stops it when it reads, or may not open what it sees."""
+    """A `Cancel` for a waiting dfu-util: stops it once it reads, or may not open what it sees."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -207,7 +207,7 @@ class _Seen:
 
 
 def list_settings(tool: str) -> DfuListing:
-    """What is in DFU mode now. DeviceError when the tool fails."""
+    """What is in DFU mode now. DeviceError if the tool fails."""
     argv = dfu_util.list_argv(tool)
     outcome = run(argv, QUICK)
     if outcome.status:

@@ -1,9 +1,9 @@
 """dfu-util: its command lines and its listing, as pure functions (docs/cameras.md, "DFU").
 
-`-w` only to wait for a board that is on its way: it takes any device that matches, for ever, and so
-the next camera that is plugged in where one has left. No `-S`: the serial number in DFU mode is
-another one than the firmware's. What tells two loaders of one board apart is the path of the port
-they are on, `-p`.
+`-w` is used only to wait for a board that is on its way to its loader: it waits for ever for any
+device that matches, so it would take the next camera that is plugged in after one has left.
+No `-S`: in DFU mode the USB serial number is not the firmware's. Two loaders of one kind of board
+are told apart by the path of their USB port, `-p`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIELD = re.compile(r'(?<!\w)(\w+)=(?:"([^"]*)"|([^,\s]*))')
 _ALT = re.compile(r"[0-9]{1,3}")
 #: where a device is plugged in: bus, and the ports on the way
 _PATH = re.compile(r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3})*")
-#: DfuSe names tell addresses: `@Ext RAW  Flash 16MB/0x90000000/4096*04Kg`
+#: DfuSe names have the address: `@Ext RAW  Flash 16MB/0x90000000/4096*04Kg`
 _DFUSE_START = re.compile(r"/\s*0x([0-9a-fA-F]+)\s*/")
 #: the top byte of an address tells memories apart on the STM32H7
 _MEMORY_MASK = 0xFF000000
@@ -32,8 +32,8 @@ _MEMORY_MASK = 0xFF000000
 
 @dataclass(frozen=True, slots=True)
 class DfuSetting:
-    """One alternate setting of a device in DFU mode, as `dfu-util -l` shows it. path: of its
-    port, '' where that is not told."""
+    """One alternate setting of a device in DFU mode, as `dfu-util -l` shows it. path: of its USB
+    port, '' if it is not listed."""
 
     vid: int
     pid: int
@@ -57,7 +57,7 @@ class DfuListing:
 
 
 def parse_list(output: str) -> DfuListing:
-    """What a listing says; devices that only could enter DFU mode are left out."""
+    """Parse a listing; devices that could enter DFU mode but are not in it are left out."""
     settings = []
     for match in _LINE.finditer(output):
         fields = {name: quoted or plain for name, quoted, plain in _FIELD.findall(match["rest"])}
@@ -82,9 +82,9 @@ def choose_setting(
 ) -> DfuSetting:
     """The setting to read and write, by its NAME: numbers differ between boards and loaders.
 
-    path: of the port that the board is on, where there may be several of its kind.
-    DeviceAbsent when no such board is in DFU mode; DeviceError when it may not be opened, when
-    there are several, or none of its settings is the partition: then nothing may be written.
+    path: of the board's USB port, if there may be several of its kind. DeviceAbsent if no such
+    board is in DFU mode; DeviceError if it may not be opened, there are several, or none of its
+    settings is the partition: then nothing may be written.
     """
     mine = [item for item in listing.settings if (item.vid, item.pid) == board.dfu_id]
     there = sorted({item.path for item in mine})
@@ -115,7 +115,7 @@ def choose_setting(
 
 
 def no_access(what: str) -> DeviceError:
-    """What to say where the system keeps a USB device from its user."""
+    """The error for a USB device that this user may not open."""
     return DeviceError(
         f"this user may not open {what}",
         next_step="romfsfs doctor has the command that allows it",
@@ -128,7 +128,7 @@ def _is_partition(setting: DfuSetting, partition: Partition) -> bool:
         return False
     if target.name is not None:
         return setting.name.strip() == target.name
-    # Arduino's loader: whole memories under names that tell their start
+    # Arduino's loader: whole memories, with their start address in the name
     start = _DFUSE_START.search(setting.name)
     return (
         setting.alt == target.alt
@@ -140,28 +140,28 @@ def _is_partition(setting: DfuSetting, partition: Partition) -> bool:
 
 
 def how_to_enter(board: Board) -> str:
-    """What brings a board into DFU mode whose firmware does not answer."""
+    """How to bring a board into DFU mode whose firmware does not answer."""
     if board.name.startswith("ARDUINO"):
         return "press its reset button twice"
     return "unplug it and plug it in again: its boot loader answers for 1.5 s"
 
 
 def list_argv(tool: str) -> list[str]:
-    """Lists what is in DFU mode."""
+    """List what is in DFU mode."""
     return [tool, "-l"]
 
 
 def read_argv(
     tool: str, setting: DfuSetting, file: str, *, address: int | None = None, length: int = 0
 ) -> list[str]:
-    """Read the setting to a file that must not exist. address, length: Arduino boards."""
+    """Read the setting to a file that must not exist yet. address, length: for Arduino boards."""
     span = ["-s", f"{_hex(address)}:{length}"] if address is not None else []
     return [*_device(tool, setting), *span, "-U", file]
 
 
 def wait_argv(tool: str, board: Board, partition: Partition, file: str) -> list[str]:
-    """Wait for a board, and read something of it, which may be stopped. What is read matters
-    little; dfu-util would wait on for a setting that is not there."""
+    """Wait for a board and start a read, which may be stopped. Setting 0 will do: for one that is
+    not there dfu-util would wait on."""
     assert board.dfu_id is not None
     assert partition.dfu is not None
     vid, pid = board.dfu_id
@@ -182,10 +182,10 @@ def write_argv(
 def reset_argvs(
     tool: str, setting: DfuSetting, file: str, *, address: int | None = None
 ) -> list[list[str]]:
-    """Ways out of DFU mode, to be tried in this order. file: takes a read nobody looks at.
+    """Ways out of DFU mode, to be tried in this order. file: takes a read that nobody looks at.
 
-    Detaching alone: `--reset` beside it detaches once more, from a device that has left. dfu-util
-    before 0.10 does not detach what is in DFU mode already; its `--reset` after a read does.
+    `-e` alone: with `--reset` it detaches once more, from a device that has left. dfu-util before
+    0.10 does not detach what is in DFU mode already; its `--reset` after a read does.
     """
     if address is not None:
         return [[*_device(tool, setting), "-s", f"{_hex(address)}:16:leave", "-U", file]]

@@ -13,9 +13,9 @@ class BootLoader(Protocol):
 
     kind: "dfu" or "rt1060". name: how to show it. identity: tells this camera from others as far
     as the loader can. capacity: of the partition. header_unit: bytes that the image header has to
-    be written together with, since writing it erases them, or since they are one page.
-    Every call raises DeviceLost when the camera went away, DeviceError for other failures. The
-    image header is in the first bytes, so a caller writes them last.
+    be written together with, because writing it erases them, or because they are one page.
+    Every call raises DeviceLost if the camera goes away, DeviceError for other failures, and calls
+    `progress` from this or another thread. Callers write the image header, the first bytes, last.
     """
 
     kind: str
@@ -25,16 +25,16 @@ class BootLoader(Protocol):
     header_unit: int
 
     def read(self, path: Path, length: int, progress: Progress) -> None:
-        """Make a new file of at least the first `length` bytes; a tool may leave fewer."""
+        """Read at least the first `length` bytes to a new file; a tool may leave fewer."""
         ...
 
     def write(self, path: Path, progress: Progress) -> None:
-        """Write a file from the start of the partition on, where that was erased before or is
-        erased by being written (DFU)."""
+        """Write a file from the partition's start on; its end may get padded. What it covers was
+        erased before, or is erased by being written (DFU)."""
         ...
 
     def erase(self, length: int, progress: Progress) -> None:
-        """Erase the first `length` bytes, where writing does not do that."""
+        """Erase the first `length` bytes, unless writing does that."""
         ...
 
     def reset(self) -> None:

@@ -22,20 +22,20 @@ _TRANSFER_START = 60.0
 _SLOWEST = 20_000
 #: characters of a tool's last line that an error repeats
 _WORDS = 160
-#: what a tool may know of our environment, besides what every program gets: blhost is a Python
+#: environment variables that a tool gets besides those for every program: blhost is a Python
 #: program that may be installed for this user alone
 _INHERITED = ("HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "LOCALAPPDATA", "APPDATA")
 
 
 def transfer_limit(size: int) -> float:
-    """The seconds that a transfer of so many bytes may take."""
+    """Seconds that a transfer of so many bytes may take."""
     return _TRANSFER_START + size / _SLOWEST
 
 
 def find_tool(name: str, install: str | None = None) -> str:
-    """The tool's path. DeviceError with the command that installs it when it is not there.
+    """The tool's absolute path. DeviceError with the command that installs it if it is missing.
 
-    install: that command, where it is not the system's package manager's.
+    install: that command, if it is not the system package manager's.
     """
     found = find_on_path(name)
     if found is None:
@@ -50,8 +50,8 @@ def run(
     cancel: Cancel | None = None,
     on_output: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Run a tool in an empty folder, so its paths must be absolute. DeviceLost when it takes
-    longer; Cancelled."""
+    """Run a tool in an empty folder: paths in `argv` must be absolute. DeviceLost if it takes more
+    than `seconds`; Cancelled. `cancel` and `on_output` are called from another thread."""
     with tempfile.TemporaryDirectory(prefix="romfsfs-") as name:
         known = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         folder = Path(name)
@@ -73,12 +73,12 @@ def run(
 
 
 def described(argv: Sequence[str], outcome: Outcome) -> str:
-    """What was run and what it said, for `-v`."""
+    """What was run and what it printed, for `-v`."""
     return " ".join(argv) + "\n" + outcome.output
 
 
 def failed(argv: Sequence[str], outcome: Outcome, what: str, next_step: str) -> DeviceError:
-    """The error for a tool that did not end with success, with its own word for why."""
+    """The error for a tool that failed, with the last error line of its output."""
     lines = [line.strip() for line in outcome.output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     why = f": {printable((errors or lines)[-1][:_WORDS])}" if lines else ""
