@@ -1,13 +1,13 @@
 """Which blocks of a partition to erase and program, decided from what is really there.
 
-Pure: no camera, no clock. The camera has told a checksum of every block; the new image says what
-they should be. Three kinds of memory (docs/cameras.md, "Flash"):
+Pure: no camera, no clock. It compares the camera's checksum of every block with the new image.
+Three kinds of memory (docs/cameras.md, "Flash"):
 
 ranges  each erase block can be erased alone
 prefix  only from the start (firmware without ioctl 6, and where the partition is one erase unit)
 never   MRAM: written without erasing
 
-Power may go at any moment, so the block with the image header is erased first, and its first
+Power may fail at any moment, so the block with the image header is erased first, and its first
 write unit, which holds the magic number, is programmed last of all, after everything else was
 compared. Nothing that is half written mounts.
 
@@ -25,11 +25,11 @@ from typing import BinaryIO, Literal
 #: bytes; a flash page. Image ends are filled up to it, and "still erased" is judged by it. Every
 #: known minimum write size (1 to 32, page 256) divides it.
 PAGE = 256
-#: flash drivers want aligned addresses, so nothing shorter is written even where it announces 1
+#: flash drivers want aligned addresses, so nothing shorter is written even where 1 is announced
 _SMALLEST_WRITE = 4
 #: where nothing is announced: as much as an image header
 _DEFAULT_WRITE = 16
-#: bytes in front of the partition's end that wedge the flash when read (OPENMV4P and OPENMVPT)
+#: bytes at the partition's end that wedge the flash when read (OPENMV4P and OPENMVPT)
 UNREADABLE_TAIL = 512
 
 Mode = Literal["ranges", "prefix", "never"]
@@ -38,12 +38,13 @@ Checksum = Callable[[bytes], int]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a partition can be changed; bytes. readable: how far it may be read.
+    """How a partition can be changed; bytes. block: an erase block, or what is rewritten at once.
+    readable: how far it may be read.
 
-    write_unit: the minimum write where nothing is erased; elsewhere the erase's answer tells it.
-    word: what the hardware programs at once, where the answer says less. A PAGE: of NOR flash, so
-    that it may be written again where it was FF. cached: what the processor has in its cache of it
-    stays there when it is written.
+    write_unit: the smallest write in mode "never"; elsewhere an erase answers it. word: what the
+    hardware programs at once, where that is more than the answer, else 0; a PAGE means NOR flash,
+    so a page may be programmed again where it is FF. cached: the processor's cache keeps the old
+    content when the flash is written.
     """
 
     size: int
@@ -55,13 +56,13 @@ class Geometry:
     cached: bool = False
 
     def limit(self, image_size: int) -> int:
-        """Where comparing and programming an image of this size ends."""
+        """Where comparing and programming an image of `image_size` bytes ends."""
         return min(-(-image_size // PAGE) * PAGE, self.readable)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes start..end to program. erased: they are all FF before."""
+    """Bytes start..end to program. erased: they are all FF before that."""
 
     start: int
     end: int
@@ -70,9 +71,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class FlashPlan:
-    """What to do; see `operations` for the order. erases: (start, end), the first holds block 0.
+    """What to do; `operations` has the order. erases: (start, end), the first holds block 0.
 
-    programs: ascending. differing: blocks that are not as they should be.
+    programs: ascending. differing: number of blocks that are not as they should be.
     """
 
     geometry: Geometry
@@ -91,7 +92,7 @@ class FlashPlan:
 
 
 def block_at(image: BinaryIO, start: int, end: int) -> bytes:
-    """Bytes start..end of an image, FF after its end."""
+    """Bytes start..end of an image, FF behind its end."""
     image.seek(start)
     data = image.read(end - start)
     return data + b"\xff" * (end - start - len(data))
@@ -105,10 +106,10 @@ def make_plan(
     checksum: Checksum,
     old: BinaryIO | None = None,
 ) -> FlashPlan:
-    """Compare block by block.
+    """Compare block by block, and plan what to erase and program.
 
     found: the camera's checksum of every block of 0..limit; None: rewrite all. old: what the
-    camera is believed to hold; used for a block only where its checksum is the camera's.
+    camera is believed to hold; used for a block only if its checksum is the camera's.
     """
     limit = geometry.limit(image_size)
     starts = range(0, limit, geometry.block)
@@ -143,7 +144,7 @@ def make_plan(
 def _known(
     there: int | None, old: BinaryIO | None, start: int, end: int, checksum: Checksum
 ) -> bytes | None:
-    """What the camera holds at start..end, where its checksum says so."""
+    """What the camera holds at start..end, if the checksum tells it; else None."""
     if there is None:
         return None
     candidates = [b"\xff" * (end - start)]
@@ -153,7 +154,7 @@ def _known(
 
 
 def _erased_units(known: bytes, new: bytes, start: int) -> list[Span] | None:
-    """The pages to program when all that differ are still erased; None: an erase is needed."""
+    """The pages to program if all that differ are still erased; None: an erase is needed."""
     spans: list[Span] = []
     for offset in range(0, len(new), PAGE):
         there, wanted = known[offset : offset + PAGE], new[offset : offset + PAGE]
@@ -170,7 +171,7 @@ def _erased_units(known: bytes, new: bytes, start: int) -> list[Span] | None:
 
 
 def _erases(geometry: Geometry, blocks: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Block 0 first, whether it differs or not; or all from the start, in one."""
+    """Block 0 first, whether it differs or not; in mode "prefix" one range from the start."""
     if geometry.mode == "never":
         return ()
     if geometry.mode == "prefix":
@@ -192,12 +193,12 @@ class Operation:
 
 
 def opening(plan: FlashPlan) -> Operation:
-    """What invalidates the image that is there: erase its first block, or overwrite its magic."""
+    """What invalidates the old image: the plan's first erase, or overwriting the magic number."""
     return Operation("erase", *plan.erases[0]) if plan.erases else clearing(plan.geometry)
 
 
 def clearing(geometry: Geometry) -> Operation:
-    """What leaves no image and is the least that can be done for it."""
+    """The smallest operation that leaves no image."""
     if geometry.mode != "never":
         return Operation("erase", 0, geometry.block)
     unit = geometry.write_unit
@@ -205,8 +206,8 @@ def clearing(geometry: Geometry) -> Operation:
 
 
 def seal_size(geometry: Geometry, announced: int) -> int | None:
-    """Bytes of the last write, from the minimum write size that the erase answered (0: none);
-    None: no unit known here."""
+    """Bytes of the last write. announced: minimum write size that an erase answered (0: none).
+    None: that cannot be, as it does not divide a PAGE."""
     if geometry.mode == "never":
         return geometry.write_unit
     unit = max(announced or _DEFAULT_WRITE, _SMALLEST_WRITE, geometry.word)
@@ -216,7 +217,7 @@ def seal_size(geometry: Geometry, announced: int) -> int | None:
 def operations(plan: FlashPlan, image: BinaryIO, sealing: int, chunk: int) -> Iterator[Operation]:
     """Everything between `opening` and `seal`: each block is erased, then programmed; block 0 last.
 
-    chunk: bytes of one operation at most; no operation crosses a multiple of 4096, so that block
+    chunk: most bytes of one operation. None of them crosses a multiple of 4096, so that block
     device drivers see one block at a time.
     """
     first_block = [span for span in plan.programs if span.start < plan.geometry.block]
@@ -226,6 +227,7 @@ def operations(plan: FlashPlan, image: BinaryIO, sealing: int, chunk: int) -> It
         if span.start in erases:
             yield Operation("erase", span.start, erases[span.start])
         yield from _chunks(span, image, chunk, span.start)
+    # there the seal is a whole page: all of it but the header is written before
     if plan.geometry.word == PAGE:
         data = b"\xff" * _DEFAULT_WRITE + block_at(image, _DEFAULT_WRITE, sealing)
         yield from _written_pages(0, data)
@@ -245,7 +247,7 @@ def _chunks(span: Span, image: BinaryIO, chunk: int, start: int) -> Iterator[Ope
 
 
 def _written_pages(start: int, data: bytes) -> Iterator[Operation]:
-    """The runs of pages that are not all FF, which erased flash is already."""
+    """Program the pages that are not all FF, as erased flash is already; neighbours at once."""
     first = None
     for at in range(start // PAGE * PAGE, start + len(data), PAGE):
         page = data[max(0, at - start) : at + PAGE - start]
@@ -263,5 +265,5 @@ def _program(first: int, end: int, start: int, data: bytes) -> Operation:
 
 
 def seal(image: BinaryIO, sealing: int) -> Operation:
-    """The last write: the unit with the magic number. From here on the image counts."""
+    """The last write: the unit with the magic number. It makes the image valid."""
     return Operation("program", 0, sealing, block_at(image, 0, sealing))

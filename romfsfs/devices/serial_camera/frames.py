@@ -6,7 +6,7 @@ import binascii
 import struct
 import zlib
 
-#: payload bytes of one frame, of one answer of the READ loop
+#: most payload bytes of one frame, or of one answer of the READ loop
 MAX_CHUNK = 4096
 #: the same as base64, and where memory is short (the heaps of M4 and M7 have 45 and 52 KiB):
 #: several copies exist while a payload is decoded. A multiple of 3.
@@ -21,7 +21,7 @@ LONGEST = 24 + 2 * MAX_CHUNK
 
 
 def chunk(*, raw: bool, free: int) -> int:
-    """Bytes of a piece, for a camera with so much free heap (0: it does not say)."""
+    """Payload bytes of a frame, for a camera with so much free heap (0: it does not say)."""
     return MAX_CHUNK if raw and free >= _PLENTY else SMALL_CHUNK
 
 

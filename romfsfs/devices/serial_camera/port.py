@@ -24,7 +24,7 @@ BAUD_RATE = 115200
 TOUCH_BAUD_RATE = 1200
 #: seconds that one read waits before it looks at its deadline again
 _TICK = 0.05
-#: seconds until a write that the camera does not take is given up
+#: seconds after which a write that the camera does not take is given up
 _WRITE_TIMEOUT = 10.0
 #: bytes that `read_until` keeps: more than any line or prompt that is waited for
 _KEPT = 65536
@@ -35,7 +35,10 @@ _UNPLUGGED = (
 
 
 class Port:
-    """An open serial port, held exclusively. One thread; every call ends within its time limit."""
+    """An open serial port, held exclusively. One thread; every call ends within its time limit.
+
+    DeviceAbsent, DeviceBusy or another DeviceError if it cannot be opened, DeviceLost later.
+    sent: bytes written so far."""
 
     def __init__(self, name: str, *, baud_rate: int = BAUD_RATE) -> None:
         self.name = name
@@ -84,9 +87,9 @@ class Port:
         return bytes(data)
 
     def read_until(self, ending: bytes, deadline: float) -> bytes:
-        """Everything up to and with `ending`; without it, what came before the deadline.
+        """Everything up to and including `ending`; without it, what came before the deadline.
 
-        Of a camera that does not stop sending, the last 64 KiB or more."""
+        If the camera does not stop sending, the last 64 KiB or more of that."""
         data = bytearray()
         searched = 0
         while True:
@@ -104,8 +107,8 @@ class Port:
             data += piece
 
     def drain(self, quiet: float, limit: float) -> bool:
-        """Throw away what comes until nothing came for `quiet` seconds, or for `limit` seconds;
-        whether it became quiet."""
+        """Discard what comes until nothing came for `quiet` seconds, or for `limit` seconds;
+        returns whether it became quiet."""
         end = time.monotonic() + limit
         while time.monotonic() + quiet < end:
             if not self.read_some(time.monotonic() + quiet):
@@ -150,7 +153,7 @@ def _io_error(name: str, error: BaseException) -> DeviceError:
 
 def _opening_error(name: str, error: BaseException) -> DeviceError:
     number = getattr(error, "errno", None) or 0
-    if isinstance(error.__context__, termios.error):  # of which pyserial only tells the text
+    if isinstance(error.__context__, termios.error):  # pyserial keeps only its text
         number = error.__context__.args[0]
     make: Callable[..., DeviceError] = DeviceError
     what = f"cannot open the serial port: {error}"
@@ -171,14 +174,14 @@ def _opening_error(name: str, error: BaseException) -> DeviceError:
 
 
 def _by_whom(name: str) -> str:
-    """Which other processes hold this port open, as far as that can be seen."""
+    """Which other processes hold this port open, as far as we may see them."""
     me = f"(pid {os.getpid()})"
     users = [each for each in processes_using(os.path.realpath(name)) if not each.endswith(me)]
     return f" by {', '.join(users)}" if users else ""
 
 
 def _permission(name: str) -> str:
-    """The command that lets this user open the port: its group's, where it has one."""
+    """How this user may open the port: with its group, if it has one other than root."""
     import grp
 
     with contextlib.suppress(OSError, KeyError):

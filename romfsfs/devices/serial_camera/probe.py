@@ -1,4 +1,4 @@
-"""What a camera says about itself, read with one command after it has been opened."""
+"""What a camera reports about itself, asked with one command after it was opened."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from romfsfs.devices.serial_camera import snippets
 from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.errors import DeviceAnswer, printable
 
-#: characters; a camera with two partitions says some 600
+#: characters; the answer of a camera with two partitions has some 600
 _MOST_TEXT = 16384
 _LONGEST_WORD = 200
 _LARGEST_PARTITION = 1 << 31
 #: negative errno of a call that the firmware does not have: EINVAL, ENOSYS, EOPNOTSUPP
 _UNKNOWN_CALL = (-22, -38, -95)
-#: what the parser and the conversions say to text that is no such answer; the last two: nesting
+#: raised by the parser and the conversions for text that is no such answer; the last two: nesting
 _NO_FACTS = (
     ValueError, SyntaxError, KeyError, TypeError, IndexError, OverflowError, MemoryError,
     RecursionError,
@@ -31,7 +31,8 @@ class PartitionFacts:
 
     kind: "memory" (memory-mapped flash) or "block" (a block device object). size: bytes.
     erase_size: bytes, None where the firmware does not say. header: its first 16 bytes. min_write:
-    what erasing answers, the smallest write in bytes; None where the firmware knows no erasing.
+    the smallest write in bytes, as an erase answers it, 0 if that answer is something else; None if
+    the firmware cannot erase.
     """
 
     index: int
@@ -74,7 +75,7 @@ class CameraFacts:
 
     @property
     def board(self) -> Board | None:
-        """Which it says it is."""
+        """The board that it says it is, None if that is not known."""
         return identify(self.machine, self.arch)
 
     @property
@@ -89,10 +90,10 @@ class CameraFacts:
 
 
 def probe(repl: RawRepl) -> CameraFacts:
-    """Ask the camera. DeviceAnswer if it says what no MicroPython with a ROMFS says.
+    """Ask the camera. DeviceAnswer if no MicroPython with a ROMFS answers so; DeviceLost.
 
-    Timers and threads go on at the prompt and may print into its answer, and what a script made
-    may fill the heap; nothing outlives a soft reset, so then it is asked once more.
+    Timers and threads go on at the prompt and may print into the answer, and objects of a script
+    may fill the heap. None of them survives a soft reset, so after one the camera is asked again.
     """
     try:
         return _ask(repl)
@@ -121,8 +122,8 @@ def _ask(repl: RawRepl) -> CameraFacts:
 def _partition(
     index: int, kind: str, size: int, erase: object, header: bytes, erased: object
 ) -> PartitionFacts:
-    """erased: what erasing the first 0 bytes was answered with, which touches nothing on any port
-    (micropython: ports/stm32 and alif, vfs_rom_ioctl.c)."""
+    """erased: the answer to an erase of 0 bytes, which changes nothing on any port (micropython:
+    ports/stm32 and alif, vfs_rom_ioctl.c). ValueError."""
     if not isinstance(header, bytes) or not 0 < int(size) <= _LARGEST_PARTITION:
         raise ValueError("no partition")
     erase_size = erase if isinstance(erase, int) and 0 < erase <= size else None
@@ -133,7 +134,7 @@ def _partition(
 
 
 def _word(value: object) -> str:
-    """What a camera calls itself is shown to people, and is part of a session's identity."""
+    """Made printable and short: it is shown to people, and is part of a session's identity."""
     return printable(str(value))[:_LONGEST_WORD]
 
 

@@ -1,4 +1,4 @@
-"""What a camera says when it opens a model (`snippets.open_model`), read with suspicion."""
+"""What a camera answers when it opens a model (`snippets.open_model`); its text is not trusted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from romfsfs.devices.serial_camera import identity, snippets
 from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.errors import printable
 
-#: seconds of silence: a model of some MiB is read where it lies, its memory planned once
+#: seconds of silence: a model of some MiB is read in place, and its memory is planned once
 OPEN_LIMIT = 60.0
-#: Longer texts of a camera are cut.
+#: characters; longer texts of a camera are cut
 _MOST_SAID = 2000
 _MOST_TENSORS = 64
 _NO_ANSWER = (
@@ -33,7 +33,7 @@ def open_model(repl: RawRepl, path: str) -> OpenedModel | None:
             said = "\n".join(printable(line) for line in lines[:-2])[-_MOST_SAID:]
             return None if answer is None else _model(path, answer, said)
         except _NO_ANSWER:
-            repl.soft_reset()  # ends what prints meanwhile
+            repl.soft_reset()  # ends timers and threads that print
     raise identity.wrong_answer(repl.port.name, text)
 
 

@@ -1,7 +1,7 @@
 """The host's side of the WRITE loop (`snippets.py`): frames out, every answer checked.
 
-A few frames are on the way at once, so that the link works while the camera erases. What gets
-lost or garbled is sent again, a limited number of times.
+A few frames are on the way at once, so that the link works while the camera erases. What is lost
+or garbled is sent again, a limited number of times.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost
 _FRAMES_AHEAD = 4
 #: seconds allowed for erasing 4 KiB: four times the typical 45 ms (docs/cameras.md, "Flash")
 ERASE_SECONDS = 4 * 0.045
-#: an erase above this many bytes is waited for before more is sent: its data would block the port
+#: an erase above this many bytes is awaited before more is sent: its data would block the port
 _LONG_ERASE = 65536
-#: seconds in which the camera has answered every frame that is on the way, and falls silent
+#: seconds within which the camera has answered every frame that is on the way, and falls silent
 _LONGEST_BABBLE = 30.0
 #: ioctl 5 is not implemented on stm32 and alif: EINVAL; EOPNOTSUPP elsewhere
 _NO_FINISH = (-22, -95)
@@ -39,9 +39,10 @@ class _Frame:
 
 
 class Writer:
-    """The WRITE loop, from `with` to its end: `run` carries operations out, in order.
+    """The WRITE loop, running from `with` to its end: `run` carries operations out, in order.
 
     Several frames are on the way at once; every one is answered, and answers are checked.
+    programmed: bytes so far.
     """
 
     def __init__(self, repl: RawRepl, window: Window, *, prefix: bool, advice: str) -> None:
@@ -79,8 +80,8 @@ class Writer:
     ) -> None:
         """Carry out operations, then the finish call.
 
-        DeviceAnswer when the driver refuses one, with the address; DeviceLost when the camera
-        falls silent.
+        DeviceAnswer, with the address, if the driver refuses one; DeviceLost if the camera falls
+        silent or frames keep getting lost.
         """
         self._done = done
         for operation in operations:
@@ -110,7 +111,7 @@ class Writer:
         self._repl.port.write(data)
 
     def _await(self) -> None:
-        """Wait for the oldest frame's answer; send again what got lost."""
+        """Wait for the oldest frame's answer; send again what was lost. Errors as for `run`."""
         number = self._sent[0].number
         while self._sent and self._sent[0].number == number:
             frame = self._sent[0]
@@ -126,7 +127,7 @@ class Writer:
             self._resend(words)
 
     def _complete(self, answer: int) -> None:
-        """The oldest frame was carried out."""
+        """Take note that the oldest frame was carried out. DeviceAnswer."""
         frame = self._sent.popleft()
         self._check(frame, answer)
         self._failures = 0
@@ -141,7 +142,7 @@ class Writer:
             self._done(operation)
 
     def _answer(self, frame: _Frame) -> _Words | None:
-        """The next answer line; None when nothing sensible came in time."""
+        """The next answer line; None if nothing that makes sense came in time. DeviceLost."""
         limit = SILENCE
         if frame.operation and frame.operation.kind == "erase":
             limit += (frame.operation.end - frame.operation.start) / 4096 * ERASE_SECONDS
@@ -166,7 +167,7 @@ class Writer:
             return None
 
     def _resend(self, words: _Words | None) -> None:
-        """Make the camera forget half a frame, learn which one it expects, start again there."""
+        """Make the camera drop half a frame, learn which one it expects, send again from there."""
         if words is None:
             self._repl.port.write(b"\n" * frames.LONGEST)
         expected = None
@@ -192,7 +193,7 @@ class Writer:
             self._repl.port.write(frame.data)
 
     def _check(self, frame: _Frame, answer: int) -> None:
-        """DeviceAnswer for what the driver refused. Only an erase may answer more than 0."""
+        """DeviceAnswer if the driver refused. Programming must answer 0, the others no error."""
         operation = frame.operation
         if operation is None:
             if answer < 0 and answer not in _NO_FINISH:
@@ -214,7 +215,7 @@ class Writer:
         )
 
     def _ended(self, line: bytes) -> DeviceError:
-        """The loop has ended by itself: with an exception, which follows."""
+        """The error of a loop that ended by itself, mostly with an exception, which follows."""
         self._repl.port.unread(line[line.index(b"\x04") :])
         try:
             self._repl.finish(ANSWER_LIMIT)
