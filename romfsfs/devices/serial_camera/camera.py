@@ -1,6 +1,6 @@
 """A camera on its serial port: its ROMFS read and written through the raw REPL.
 
-The order of a write, and why power may go at any moment: `flash_plan.py`. One thread at a time.
+The order of a write, and why power may fail at any moment: `flash_plan.py`. One thread at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from romfsfs.image.reader import is_blank, read_image
 from romfsfs.image.slots import Slot
 from romfsfs.system.files import Progress, no_progress
 
-#: bytes that one checksum covers where only "the same or not" is asked
+#: bytes that one checksum covers where only equality matters
 _COARSE = 65536
 #: bytes per second that even the slowest camera hashes
 _SLOWEST_HASH = 100_000
@@ -57,7 +57,7 @@ def _part(image: BinaryIO, start: int, length: int, end: int) -> bytes:
 
 
 class SerialCamera(Device):
-    """An opened camera; `open` identifies it. A `Device`."""
+    """An opened camera, as a `Device`; `open` identifies it."""
 
     def __init__(
         self, port: Port, repl: RawRepl, facts: CameraFacts, board: Board | None,
@@ -68,10 +68,10 @@ class SerialCamera(Device):
         self._port = port
         self._repl = repl
         self._partition = partition
-        # what it is, not what it is used as: for its flash and its loader
+        # what it is, not what it is used as: flash and boot loader depend on that
         self._model = facts.board or board
         self._geometry = identity.geometry(partition, self._model, facts.machine)
-        self._start = 0  # of what is read and written here: a slot of openmv-ota, or all of it
+        self._start = 0  # of what is read and written: a slot of openmv-ota, or all
         self._unmounted = False
         self._info = identity.describe(
             port.name, facts, board, partition, self._geometry, notes, usb_serial(port.name)
@@ -82,14 +82,14 @@ class SerialCamera(Device):
         cls, port_name: str, *, board: str | None = None, partition: int | None = None,
         slot: str = "", accept: Callable[[Board | None], None] | None = None,
     ) -> SerialCamera:  # fmt: skip
-        """Interrupt what runs there, identify the camera and choose a partition (default 0), and
-        in it one of openmv-ota's slots (default A), where it has them.
+        """Interrupt what runs there, identify the camera, choose a partition (default 0) and, if it
+        has openmv-ota's slots, one of these (default A).
 
-        board: used when the camera cannot be identified, or against what it says. accept: told
-        the board that the camera says it is, before anything is asked of that; what it raises
-        leaves the camera alone. DeviceAbsent, DeviceBusy, DeviceLost; `identity.NoRomfsAccess`
-        when its firmware cannot reach a ROMFS; UsageError for a board, partition or slot that is
-        not there.
+        board: used if the camera cannot be identified, or against what it says. accept: called
+        with the board that the camera says it is (or None), before anything more is asked of it;
+        what it raises ends the opening. DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer;
+        `identity.NoRomfsAccess` if its firmware cannot reach a ROMFS; UsageError for a board,
+        partition or slot that is not there.
         """
         port = Port(port_name)
         repl = RawRepl(port)
@@ -139,7 +139,7 @@ class SerialCamera(Device):
         heartbeat: Callable[[bytes], None] | None = None,
         limit: float = ANSWER_LIMIT,
     ) -> _Answer:
-        """Run a command that changes nothing; ask once more when the answer makes no sense."""
+        """Run a command that changes nothing, twice if its answer makes no sense. DeviceAnswer."""
         for nothing in (contextlib.suppress(DeviceAnswer), contextlib.nullcontext()):
             text = ""
             with nothing:
@@ -150,7 +150,7 @@ class SerialCamera(Device):
             if self._unmounted:
                 self._repl.recover()
             else:
-                self._repl.soft_reset()  # ends what prints meanwhile
+                self._repl.soft_reset()  # ends timers and threads that print
         raise identity.wrong_answer(self._port.name, text)
 
     def matches(self, image: BinaryIO, size: int) -> bool | None:
@@ -208,7 +208,7 @@ class SerialCamera(Device):
         return size
 
     def _image_size(self) -> int:
-        """As its header declares; 0: blank. ImageFormatError."""
+        """Bytes of the image by its header; 0: blank. ImageFormatError."""
         header = self._peek((0, HEADER_SIZE))
         if is_blank(header):
             return 0
@@ -236,13 +236,13 @@ class SerialCamera(Device):
             if place == size:
                 return
             if not self._unmounted:
-                self._repl.soft_reset()  # ends what prints meanwhile
+                self._repl.soft_reset()  # ends timers and threads that print
         raise bytes_lost(self._repl, f"offset {place:#x}")
 
     def write_image(
         self, image: BinaryIO, old: BinaryIO | None = None, progress: Progress = no_progress
     ) -> WriteReport:
-        """See `Device`. Up to the first difference found, nothing on the camera is touched."""
+        """See `Device`. Nothing on the camera is touched unless a difference was found."""
         started, sent = time.monotonic(), self._port.sent
         size = size_to_write(image, self._geometry.readable, self._info.name)
         plan = self._plan(image, size, old, progress)
@@ -254,7 +254,7 @@ class SerialCamera(Device):
                 self._prepare()
                 try:
                     written += self._program(plan, image, progress)
-                except DeviceLost:  # nobody is there to mount it for: `close` must not wait
+                except DeviceLost:  # it is gone: `close` must not wait to mount it
                     self._unmounted = False
                     raise
                 erased += plan.erased_blocks
@@ -303,7 +303,7 @@ class SerialCamera(Device):
         return flash_plan.make_plan(self._geometry, image, size, found, self._checksum, old)
 
     def _prepare(self) -> None:
-        """Stop everything that may run code in the ROMFS, then unmount it.
+        """Stop everything that may run code from the ROMFS, then unmount it.
 
         A soft reset ends timers, callbacks and threads, whose bytecode is executed in place.
         """
@@ -333,13 +333,13 @@ class SerialCamera(Device):
 
     @property
     def _loader(self) -> str:
-        """The SOURCE that writes this without the firmware, '' where none does: loaders write from
-        the partition's start on."""
+        """The SOURCE that writes this without the firmware, '' if none can: loaders write from the
+        partition's start on."""
         return "" if self._start else identity.boot_loader(self._model, self._partition.index)
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
-        """Carry a plan out; returns bytes programmed. Without its last write if the rest is wrong:
-        then the camera holds no image, and the caller's verification says so."""
+        """Carry a plan out; returns bytes programmed. If the rest is wrong, the last write is left
+        out: the camera then holds no image, as the caller's verification finds."""
         total = sum(span.end - span.start for span in plan.programs)
         progress("erasing", 0, total)
 
@@ -382,7 +382,7 @@ class SerialCamera(Device):
             )
 
     def _first_difference(self, image: BinaryIO, size: int) -> str:
-        """The address of the first block that is wrong, for the error."""
+        """The address of the first wrong block, as text for the error."""
         with contextlib.suppress(DeviceError):
             block = min(self._geometry.block, _COARSE)
             wrong = [
@@ -395,7 +395,7 @@ class SerialCamera(Device):
         return "at an unknown address"
 
     def open_model(self, path: str) -> OpenedModel | None:
-        """See `Device`. None too where the partition is not the one that is mounted at /rom."""
+        """See `Device`. None too if the partition is not the one mounted at /rom."""
         if self._partition.index:
             return None
         if self._unmounted:
@@ -404,8 +404,8 @@ class SerialCamera(Device):
         return trying.open_model(self._repl, path)
 
     def restart(self) -> None:
-        """Soft reset: boot.py runs, and /rom shows what was written. main.py runs too, but not on
-        OpenMV cameras, where it runs once after power-up."""
+        """Soft reset: boot.py runs, and /rom shows what was written. main.py runs too, except on
+        OpenMV cameras, where it runs only once after power-up."""
         self._repl.restart()
         self._unmounted = False
 
@@ -414,7 +414,7 @@ class SerialCamera(Device):
             with contextlib.suppress(DeviceError):
                 if self._unmounted and self._info.slots:
                     self._repl.soft_reset()  # its boot code alone knows which slot it mounts
-                elif self._unmounted:  # partition 0 it was, whichever was written
+                elif self._unmounted:  # it was partition 0, whichever was written
                     self._repl.run(snippets.mount(0))
                 self._unmounted = False
         finally:

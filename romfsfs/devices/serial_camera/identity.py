@@ -17,22 +17,22 @@ from romfsfs.image.slots import BLOCK, MAGIC, Digest, Slot, find_slots, slots_te
 #: reading the last 512 bytes through the memory map wedges these (docs/cameras.md, "Flash")
 _WEDGING_BOARDS = ("OPENMV4P", "OPENMVPT")
 #: Special builds of the AE3 have MRAM where the table of boards has octal flash. Their firmware
-#: does not say an erase size, but a smallest write of 16 bytes, where it says 4 for flash
-#: (micropython: ports/alif/vfs_rom_ioctl.c). MRAM is not FF after it was "erased".
+#: reports no erase size, but a smallest write of 16 bytes, and 4 for flash (micropython:
+#: ports/alif/vfs_rom_ioctl.c). MRAM is not FF after it was "erased".
 MRAM_WORD, NOR_SECTOR = 16, 4096
-#: an erase size up to this is no flash's: the memory needs no erasing (AE3's MRAM says 16)
+#: an erase size up to this is a unit of writing: the memory needs no erasing (AE3's MRAM says 16)
 _LARGEST_WRITE_UNIT = 256
 #: bytes compared and rewritten at once where nothing has to be erased
 _MRAM_BLOCK = 4096
 #: where the erase size exceeds this it is a microcontroller's internal flash
 _LARGEST_NOR_BLOCK = 65536
-#: the H7's internal flash is programmed in words of 32 bytes, at multiples of them, whatever
-#: smaller unit it announces; it refuses other addresses and fills up shorter words
+#: the H7's internal flash is programmed in aligned words of 32 bytes, whatever smaller unit it
+#: announces; it refuses other addresses and fills up shorter words
 _INTERNAL_WORD = 32
 
 
 class NoRomfsAccess(DeviceError):
-    """The firmware has no `vfs.rom_ioctl`, or no partition: perhaps DFU can. Carries the board."""
+    """The firmware has no `vfs.rom_ioctl`, or no partition; DFU may reach it. Has the board."""
 
     def __init__(self, port: str, board: Board | None) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class NoRomfsAccess(DeviceError):
 
 
 def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tuple[str, ...]]:
-    """The board, and notes worth a warning. UsageError for an unknown name of `asked`."""
+    """The board, and notes that deserve a warning. UsageError if `asked` is no board's name."""
     found = facts.board
     if asked is None:
         if found is None:
@@ -64,7 +64,7 @@ def find_board(facts: CameraFacts, asked: str | None) -> tuple[Board | None, tup
 def choose_partition(
     port: str, facts: CameraFacts, board: Board | None, index: int
 ) -> PartitionFacts:
-    """The partition of this number. NoRomfsAccess, UsageError where there is none."""
+    """The partition with this number. NoRomfsAccess if there is none at all; UsageError."""
     if not facts.partitions:
         raise NoRomfsAccess(port, facts.board or board)
     for partition in facts.partitions:
@@ -85,8 +85,8 @@ def _table(partition: PartitionFacts, board: Board | None) -> tuple[int | None, 
 
 
 def geometry(partition: PartitionFacts, board: Board | None, machine: str) -> Geometry:
-    """The camera's word counts; the board table fills in what old firmware does not say. machine:
-    as the camera says it, with the name of its chip."""
+    """The camera's answers come first; the board table fills in what old firmware does not report.
+    machine: as the camera reports it, with the name of its chip."""
     size = readable = partition.size
     if board is not None and board.name in _WEDGING_BOARDS:
         readable -= UNREADABLE_TAIL
@@ -98,12 +98,12 @@ def geometry(partition: PartitionFacts, board: Board | None, machine: str) -> Ge
     block = min(erase_size or size, size)
     mode: Mode = "ranges" if partition.erases_ranges and block < size else "prefix"
     if partition.kind == "block":
-        # They program whole pages and say nothing of it (micropython: ports/rp2/rp2_flash.c).
+        # They program whole pages, but do not say so (micropython: ports/rp2/rp2_flash.c).
         return Geometry(size, block, mode, readable, word=PAGE)
     internal = block > _LARGEST_NOR_BLOCK
     word = _INTERNAL_WORD if internal and "STM32F" not in machine else 0
-    # The M7 cores have a data cache, which their driver of internal flash knows nothing of, unlike
-    # that of external flash (micropython: ports/stm32/flash.c, qspi.c).
+    # Cortex-M7 cores have a data cache. The driver of internal flash ignores it, unlike that of
+    # external flash (micropython: ports/stm32/flash.c, qspi.c).
     cached = internal and ("STM32F7" in machine or "STM32H7" in machine)
     return Geometry(size, block, mode, readable, word=word, cached=cached)
 
@@ -117,7 +117,7 @@ def describe(
     notes: tuple[str, ...],
     usb_serial: str = "",
 ) -> DeviceInfo:
-    """What the camera's answers say of it."""
+    """The camera's `DeviceInfo` by its answers and the board table. notes: those made so far."""
     said = facts.board
     size = _table(partition, board)[0]
     erase_size = _table(partition, said or board)[1]
@@ -133,7 +133,7 @@ def describe(
             "(romfsfs commit --to FILE)" + (f", and that pushed to {loader}" if loader else ""),
         )
     name = board.name if board else facts.machine or "camera"
-    # The key, not with what it was asked to be used as: its edits are to be found without that.
+    # The key has the board that the camera reports: its edits must be found without --board.
     return DeviceInfo(
         kind="serial",
         key=f"{said.name if said else UNKNOWN}/{facts.unique_id or port}/{partition.index}",
@@ -153,7 +153,7 @@ def describe(
 
 
 def in_slot(flash: Geometry, start: int, size: int) -> Geometry:
-    """That of a slot: nothing beyond it is read or changed."""
+    """The geometry of a slot: nothing beyond it is read or changed."""
     return replace(
         flash, size=size, block=min(flash.block, size), readable=min(size, flash.readable - start)
     )
@@ -162,8 +162,8 @@ def in_slot(flash: Geometry, start: int, size: int) -> Geometry:
 def find_slots_there(
     peek: Callable[..., bytes], digest: Digest, flash: Geometry
 ) -> tuple[Slot, ...]:
-    """Those of openmv-ota: one short question to a camera without them. peek: ranges as (offset,
-    length) to their bytes."""
+    """The slots of openmv-ota; without any it takes one short question. peek: from ranges
+    (offset, length) to their bytes."""
     places = [(place, 4) for place in trailer_places(flash.size)]
     if not places or MAGIC not in peek(*places):
         return ()
@@ -171,8 +171,8 @@ def find_slots_there(
 
 
 def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str, flash: Geometry) -> DeviceInfo:
-    """What is known of a camera of openmv-ota: its image is a slot, '' or A or B, and no larger.
-    UsageError where a slot was asked for that is not there."""
+    """The info of an openmv-ota camera for one slot: '', 'A' or 'B'. Its capacity is the slot's
+    room. UsageError if a slot was asked for that is not there."""
     if slot and (not slots or (slot == "B" and slots[0].only)):
         there = "slot A of openmv-ota alone" if slots else "no slots of openmv-ota"
         raise UsageError(
@@ -192,7 +192,7 @@ def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str, flash: Geom
 
 
 def no_range_erase(name: str) -> DeviceAnswer:
-    """What to say of slot B where only the partition's start can be erased."""
+    """The error for slot B where only the partition's start can be erased."""
     return DeviceAnswer(
         "this camera's firmware erases from the partition's start on: slot B cannot be written "
         "without slot A",
@@ -201,7 +201,7 @@ def no_range_erase(name: str) -> DeviceAnswer:
 
 
 def boot_loader(board: Board | None, index: int) -> str:
-    """The SOURCE that writes this partition without the firmware; '' where there is none."""
+    """The SOURCE that writes this partition without its firmware; '' if there is none."""
     for known in board.partitions if board else ():
         if known.index == index and board and (known.dfu or known.imx):
             return f"dfu:{board.name}"
@@ -209,7 +209,7 @@ def boot_loader(board: Board | None, index: int) -> str:
 
 
 def partition_state(partition: PartitionFacts, board: Board | None) -> PartitionState:
-    """What a partition holds, by its header alone."""
+    """What a partition holds, judged by its header alone."""
     state, size = "foreign", 0
     if is_blank(partition.header):
         state = "blank"
@@ -224,7 +224,7 @@ def partition_state(partition: PartitionFacts, board: Board | None) -> Partition
 
 
 def not_writable(name: str, loader: str) -> DeviceAnswer:
-    """What to say of firmware without `rom_ioctl`'s writing calls. loader: as `boot_loader`."""
+    """The error for firmware without `rom_ioctl`'s writing calls. loader: as `boot_loader`."""
     return DeviceAnswer(
         "this camera's firmware cannot write its ROMFS",
         errno=errno.EROFS,
@@ -236,7 +236,7 @@ def not_writable(name: str, loader: str) -> DeviceAnswer:
 
 
 def wrong_answer(port: str, text: str) -> DeviceAnswer:
-    """What to say of output that is no answer of ours."""
+    """The error for output that is not an answer to our question."""
     return DeviceAnswer(
         "the camera's answer makes no sense",
         where=port,

@@ -1,6 +1,6 @@
 """The host's side of the READ loop (`snippets.py`): requests out, checked bytes in.
 
-A few requests are on the way at once, so that the link never idles. What gets lost or garbled is
+A few requests are on the way at once, so that the link never idles. What is lost or garbled is
 asked for again, a limited number of times.
 """
 
@@ -20,22 +20,24 @@ from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
 from romfsfs.errors import DeviceAnswer, DeviceLost
 from romfsfs.image.file_buffer import WindowBuffer
 
-#: bytes that are sent at once of what holds the records of files: a small file is one such piece
+#: bytes fetched at once when only the records are wanted: a small file fits into one such piece
 _RECORDS = 512
 #: requests on the way: covers the round trip of a USB port
 _READ_AHEAD = 4
 #: seconds of silence after which a request or frame counts as lost
 SILENCE = 3.0
-#: seconds in which all that was asked for has come, on a slow line too
+#: seconds within which all that was asked for has come, on a slow line too
 _DRAIN_LIMIT = 3.0
-#: how often in a row the same place may fail
+#: failures in a row at the same place after which it is given up
 ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a partition to read or write, from `start` on, and how the camera can send it:
-    in pieces of `chunk` bytes. Offsets below are counted from there."""
+    """The part of a partition to read or write, from `start` on; offsets below count from there.
+
+    raw: bytes travel as they are, else as base64. crc32, poll: the firmware has these. chunk: bytes
+    of a piece. cached, mram: see `snippets.write_loop`."""
 
     kind: str
     partition: int
@@ -56,9 +58,9 @@ def read_range(
     out: BinaryIO,
     done: Callable[[int], None],
 ) -> int:
-    """Copy bytes start..end of the partition to `out`; returns how far it came, which is less
-    than `end` when bytes keep getting lost, or something else prints all the time. The camera is at
-    its prompt then, and after any exception but DeviceLost. DeviceAnswer: nothing was copied."""
+    """Copy bytes start..end of the window to `out`; returns how far it came, which is less than
+    `end` if bytes keep getting lost, or something else prints all the time. The camera is then at
+    its prompt, and after any exception but DeviceLost. DeviceAnswer: nothing was copied."""
     with _loop(repl, window):
         position = _read_chunks(repl, window, start, end, out, done)
         if position < end:
@@ -68,8 +70,8 @@ def read_range(
 
 @contextmanager
 def records_of(repl: RawRepl, window: Window, size: int) -> Iterator[WindowBuffer]:
-    """The first `size` bytes of the partition, of which only what is looked at is sent; there while
-    the block lasts. DeviceLost when bytes keep getting lost."""
+    """The first `size` bytes of the window, fetched only where they are looked at; valid within the
+    block. DeviceLost if bytes keep getting lost."""
 
     def read(start: int, least: int, most: int) -> bytes:
         data = b""
@@ -95,7 +97,7 @@ def _read_piece(repl: RawRepl, window: Window, offset: int, count: int) -> bytes
 
 @contextmanager
 def _loop(repl: RawRepl, window: Window) -> Iterator[None]:
-    """The READ loop, while the block lasts; the camera is at its prompt after it."""
+    """Run the READ loop during the block; the camera is at its prompt after it."""
     code = snippets.read_loop(
         window.kind, window.partition, raw=window.raw, crc32=window.crc32, poll=window.poll
     )
@@ -113,7 +115,7 @@ def _loop(repl: RawRepl, window: Window) -> Iterator[None]:
 
 
 def _finish(repl: RawRepl) -> None:
-    """End the loop. All bytes are here and were checked, so a spoiled last word costs nothing."""
+    """Wait for the loop's end. All bytes were checked already, so a garbled end does not matter."""
     try:
         repl.finish(ANSWER_LIMIT)
     except DeviceAnswer:
@@ -143,7 +145,7 @@ def _read_chunks(
             # an unfinished line would swallow the next request; what is under way is dropped
             repl.port.write(b"\n")
             if not repl.port.drain(0.2, _DRAIN_LIMIT):
-                break  # something prints all the time: asking again would end alike
+                break  # something prints all the time: asking again would not help
             asked = position
             continue
         out.write(data)
@@ -159,7 +161,7 @@ def _request(window: Window, offset: int, length: int) -> bytes:
 
 
 def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> bytes | None:
-    """One chunk, None if it did not arrive whole."""
+    """One chunk; None if it did not arrive, or not as it was sent."""
     deadline = time.monotonic() + SILENCE
     if window.raw:
         answer = repl.port.read_exactly(count + 4, deadline)
@@ -176,7 +178,7 @@ def _read_answer(repl: RawRepl, window: Window, offset: int, count: int) -> byte
 
 
 def said_twice(text: str) -> bytes | None:
-    """The bytes of hex digits that were printed twice, None if the two differ."""
+    """The bytes of hex digits that were printed twice; None if the two differ."""
     words = text.split()
     try:
         return bytes.fromhex(words[0]) if len(words) == 2 and words[0] == words[1] else None
@@ -185,7 +187,7 @@ def said_twice(text: str) -> bytes | None:
 
 
 def words_said(text: str, count: int) -> list[int] | None:
-    """So many numbers of 8 hex digits each; None for anything else."""
+    """`count` numbers of 8 hex digits each; None for anything else."""
     try:
         found = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     except ValueError:
@@ -194,7 +196,7 @@ def words_said(text: str, count: int) -> list[int] | None:
 
 
 def bytes_lost(repl: RawRepl, where: str) -> DeviceLost:
-    """What to say when no attempt came through whole."""
+    """The error when no attempt came through whole."""
     return DeviceLost(
         f"bytes keep getting lost on the way ({ATTEMPTS} attempts)",
         where=f"{repl.port.name}, {where}",

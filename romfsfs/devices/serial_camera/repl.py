@@ -20,22 +20,22 @@ _ENTER_RAW = b"\r\x01"
 _LEAVE_RAW = b"\r\x02"
 _SOFT_RESET = b"\x04"
 _RAW_PASTE = b"\x05A\x01"
-#: the limit for getting the raw REPL's prompt out of a camera that runs anything at all
+#: the limit for reaching the raw REPL's prompt on a camera that runs anything at all
 ENTER_LIMIT = 15.0
-#: the limit for one answer to something quick
+#: the limit for the answer to something quick
 ANSWER_LIMIT = 10.0
 #: boot.py runs at a soft reset, and may mount cards and join networks
 RESET_LIMIT = 20.0
 #: the longest answer: a slow camera's digest of a partition, which sends a dot now and then
 LONGEST_ANSWER = 1800.0
-#: bytes of the largest answer that is taken; the checksums of 24 MiB are 48 KiB
+#: bytes of the largest answer that is accepted; the checksums of 24 MiB are 48 KiB
 MOST_OUTPUT = 1 << 20
 _NO_ANSWER_STEP = (
     "close other programs that use it; then unplug it, plug it in again and repeat the command"
 )
 
 #: ways past boot.py and main.py: the boot loader waits a second at power-up (openmv: boot/src/
-#: common/main.c); the button is MicroPython's own boards' (ports/stm32/boards: its reset modes)
+#: common/main.c); the button is that of MicroPython's own boards (ports/stm32/boards: reset modes)
 _DEAF_STEP = (
     "a script that cannot be stopped is got rid of through the boot loader (romfsfs push IMAGE "
     "dfu:BOARD), or, on a board with a user button, by holding it down while plugging in"
@@ -43,7 +43,7 @@ _DEAF_STEP = (
 
 
 class RawRepl:
-    """The raw REPL on an open port. Not entered until something is run, or `enter` is called."""
+    """The raw REPL on an open port, entered when something is run. One thread, as the port."""
 
     def __init__(self, port: Port) -> None:
         self.port = port
@@ -51,18 +51,19 @@ class RawRepl:
 
     @property
     def busy(self) -> bool:
-        """Whether code that was started has not been seen to end."""
+        """Whether the camera is not known to be at the raw prompt: started code may still run."""
         return not self._inside
 
     def enter(self) -> None:
-        """Interrupt whatever runs and reach the raw REPL's prompt; nothing if it is reached.
+        """Interrupt whatever runs and reach the raw REPL's prompt, unless already there. DeviceLost
+        after ENTER_LIMIT.
 
         A script may print, catch KeyboardInterrupt, or be deaf for a while: interrupts are
         repeated until the limit. What prints in the background, where Ctrl-C does not reach, is
-        ended by a soft reset. Every packet begins with Ctrl-C and is a few bytes long: the port
-        sees it in front of input that nobody reads, and a script that has switched Ctrl-C off and
-        on again finds room in the camera's 512 bytes of input for the next one. A transfer loop
-        that an earlier romfsfs has left behind ends like any script (`snippets.py`).
+        ended by a soft reset. Every packet begins with Ctrl-C, which the port sees even if nobody
+        reads its input, and is a few bytes long: of the camera's 512 bytes of input enough is left
+        for the next one when a script that has switched Ctrl-C off switches it on again. A transfer
+        loop that an earlier romfsfs has left behind ends like any script (`snippets.py`).
         """
         if self._inside:
             return
@@ -79,7 +80,7 @@ class RawRepl:
                 self._inside = True
                 return
             patience = min(patience * 1.5, 3.0)
-            # at a prompt whose answers are garbled twice, something prints in the background
+            # at a prompt whose answers were garbled twice, something prints in the background
             if heard and attempt > (1 if heard.endswith(_PROMPT) else 3):
                 self.port.write(_INTERRUPT + _SOFT_RESET)
         raise DeviceLost(
@@ -92,15 +93,16 @@ class RawRepl:
         return self.port.read_until(_PROMPT, deadline).endswith(_PROMPT)
 
     def _synchronise(self) -> bool:
-        """Print a number drawn now, so that no older output is taken for an answer."""
+        """Have a fresh random number printed, so that no older output is taken for an answer;
+        returns whether it came."""
         nonce = secrets.token_hex(4)
         self.port.write(f"print('ro'+'{nonce}')".encode() + _SOFT_RESET)
         ending = f"ro{nonce}\r\n\x04\x04>".encode()
         return self.port.read_until(ending, time.monotonic() + 2.0).endswith(ending)
 
     def start(self, code: str) -> None:
-        """Send code by raw paste and have it run; its output is for the caller to read (`finish`
-        ends it). Never more bytes are on the way than the camera has announced room for."""
+        """Send code by raw paste and start it; `finish` reads its output. Never more bytes are on
+        the way than the camera has announced room for. DeviceLost, DeviceAnswer."""
         self._handed_over = False  # the camera has all of the code that was started
         self.enter()
         self._inside = False  # until `finish` has seen the prompt again
@@ -133,10 +135,10 @@ class RawRepl:
             raise self._no_answer("after code was sent")
 
     def finish(self, limit: float, heartbeat: Callable[[bytes], None] | None = None) -> bytes:
-        """Wait for the end of running code; return what it printed. DeviceAnswer if it raised.
+        """Wait for the end of running code; return what it printed.
 
-        limit: seconds without any byte. heartbeat: is given the output as it arrives. DeviceLost
-        when it does not end: `LONGEST_ANSWER`, `MOST_OUTPUT`.
+        limit: seconds without any byte. heartbeat: is given the output as it arrives. DeviceAnswer
+        if the code raised, or went beyond `LONGEST_ANSWER` or `MOST_OUTPUT`; DeviceLost if silent.
         """
         output = self._until_mark(limit, heartbeat)
         error = self._until_mark(limit, None)
@@ -174,9 +176,9 @@ class RawRepl:
     ) -> str:
         """Run code to its end and return what it printed, with plain newlines.
 
-        The code may run twice: when the camera answers with an error or with nonsense it is sent
-        once more, since a garbled byte is the likelier reason. Ctrl-C here leaves the camera at
-        its prompt (`recover`), then goes on to the caller.
+        The code may run twice: if the camera answers with an error or with nonsense it is sent
+        once more, as a garbled byte is the likelier reason. KeyboardInterrupt is passed on when
+        the camera is back at its prompt (`recover`). Errors as for `finish`.
         """
         for attempt in (1, 2):
             try:
@@ -192,14 +194,14 @@ class RawRepl:
         return output.decode("utf-8", "replace").replace("\r\n", "\n")
 
     def start_loop(self, code: str) -> None:
-        """Start code that says "go" when it is ready, and goes on; sent twice like `run`'s."""
+        """Start code that prints "go" when it is ready, and goes on; sent twice like `run`'s."""
         for attempt in (1, 2):
             try:
                 self.start(code)
                 line = self.port.read_until(b"\n", time.monotonic() + ANSWER_LIMIT)
                 if line.strip() == b"go":
                     return
-                if b"\x04" in line:  # it has ended, with an exception mostly
+                if b"\x04" in line:  # it has ended, mostly with an exception
                     self.port.unread(line[line.index(b"\x04") :])
                     self.finish(ANSWER_LIMIT)
                 raise self._no_answer("as expected", line)
@@ -239,14 +241,14 @@ class RawRepl:
         )
 
     def recover(self) -> None:
-        """After an interruption: stop what runs and reach the prompt again, if that is possible."""
+        """Stop what runs and return to the prompt, if that is possible. Raises no DeviceError."""
         self._inside = False
         with contextlib.suppress(DeviceError):
             self.enter()
 
     def soft_reset(self) -> None:
-        """Restart MicroPython and stay in the raw REPL: boot.py runs, main.py does not. Ctrl-C as
-        in `run`."""
+        """Restart MicroPython and stay in the raw REPL: boot.py runs, main.py does not.
+        KeyboardInterrupt as for `run`."""
         try:
             self._soft_reset()
         except KeyboardInterrupt:
@@ -258,7 +260,7 @@ class RawRepl:
         self._inside = False
         self.port.write(_SOFT_RESET)
         if not self._at_prompt(time.monotonic() + RESET_LIMIT):
-            self.enter()  # a script of boot.py still runs: interrupt it
+            self.enter()  # boot.py still runs: interrupt it
             return
         if not self._synchronise():
             raise self._no_answer("after a soft reset")
@@ -271,7 +273,7 @@ class RawRepl:
             self.port.write(_LEAVE_RAW)
 
     def restart(self) -> None:
-        """Soft reset from the friendly REPL, so that main.py runs where firmware lets it."""
+        """Soft reset from the friendly REPL, so main.py runs if the firmware allows. DeviceLost."""
         self.enter()
         self.leave()
         self.port.read_until(b">>> ", time.monotonic() + 2.0)
@@ -288,7 +290,7 @@ class RawRepl:
     def start_and_forget(self, code: str) -> None:
         """Start code after which the port dies, such as machine.bootloader().
 
-        It may die before the camera has said that it has all of the code.
+        It may die before the camera has acknowledged all of the code.
         """
         try:
             self.start(code)

@@ -2,32 +2,32 @@
 
 Each function here returns the source of one command. Everything is inside a function that is
 deleted again, so a user's globals stay as they were. Long loops print a dot now and then, so
-that the host's time limit is one of silence and not of speed. Memory: one 4 KiB buffer.
+that the host limits silence and not duration. Memory: one 4 KiB buffer.
 
 Two transfer loops run on the camera for the length of a transfer:
 
 READ: lines `offset length check` (hex; check = offset ^ length) are answered by the bytes and
 their CRC-32, seeded with the offset so that the right bytes of the wrong place are noticed.
-Length 0 ends it. A line that does not make sense is ignored; the host asks again.
+Length 0 ends it. A line that makes no sense is ignored; the host asks again.
 
 WRITE: frames of a header and a payload, numbered. The header is 24 characters of base64 for,
 little-endian,
     u8 operation, u8 marker 0xA5, u16 number, u32 offset, u32 length, u16 bytes of the payload on
-    the wire, u32 CRC-32 of all the rest, with the payload as it is programmed.
+    the wire, u32 CRC-32 of all the rest, with the payload as it will be programmed.
 Operations: E erase a range, P erase from the start up to offset + length, W write the payload,
 F finish (ioctl 5), Q end of the loop. Answers, one line each:
-    k NUMBER ANSWER   done; ANSWER is what the driver returned (>= 0)
+    k NUMBER ANSWER   done; ANSWER is what the driver returned (>= 0; of F also a negative errno)
     r NUMBER          that frame is the next one expected: send again from there
     e NUMBER ANSWER   the driver refused with a negative errno; the loop ends
     t                 the host was silent for too long; the loop ends
 A frame is carried out once, however often it is sent.
 
 Reading standard input waits until all that was asked for has come, whatever `poll` said
-(MicroPython's shared/runtime/sys_stdio_mphal.c), so a loop that is waiting for the rest of a
-frame can only be ended from outside. Therefore no frame contains Ctrl-C (`frames.escaped`), which
-is never switched off: any program that comes later gets in with it at any moment, as it gets out
-of any script. And both loops end by themselves when nothing comes for 10 s between two frames.
-Without stdin.buffer or stdout.buffer the payloads and chunks travel as base64.
+(MicroPython's shared/runtime/sys_stdio_mphal.c), so a loop that waits for the rest of a frame can
+only be ended from outside, by Ctrl-C. That is never switched off, and no frame contains its byte
+(`frames.escaped`): any later program can interrupt the loop at any moment, as it can any script.
+Both loops also end by themselves if nothing comes for 10 s between two frames (unless the firmware
+has no poll). Without stdin.buffer or stdout.buffer the payloads and chunks travel as base64.
 
 Modules are imported by their u names where they have one: those are always the firmware's own,
 while a file in /rom, /flash or on the SD card hides a module of the plain name (see
@@ -36,7 +36,7 @@ docs/cameras.md). vfs, sys, uctypes and micropython cannot be hidden.
 
 from __future__ import annotations
 
-#: Says it twice: a garbled digit would make it another camera.
+#: Prints its answer twice: a garbled digit would make it another camera.
 PROBE = """\
 def _rf():
  import sys,gc
@@ -98,7 +98,7 @@ del _rf
 
 
 def _command(body: str) -> str:
-    """Make a function of the lines of `body` (indented by one space each), run and delete it."""
+    """The lines of `body` (indented by one space) as a function that is run and deleted."""
     return f"def _rf():\n{body}_rf()\ndel _rf\n"
 
 
@@ -106,7 +106,7 @@ def _access(kind: str, partition: int) -> str:
     """Lines that define P, the partition, and R(offset, length <= 4096), its bytes."""
     lines = f" import sys,vfs\n P=vfs.rom_ioctl(2,{partition})\n"
     if kind == "memory":
-        # A memoryview's offset has 24 bits where integers have 32: its address reaches everything.
+        # A memoryview's offset has 24 bits on 32-bit MicroPython: its address reaches everything.
         return lines + (
             " try:\n"
             "  import uctypes\n"
@@ -125,7 +125,7 @@ def _access(kind: str, partition: int) -> str:
 
 
 def digest(kind: str, partition: int, start: int, end: int) -> str:
-    """Prints the SHA-256 of the bytes from start to end, twice; before it a dot a 256 KiB."""
+    """Prints a dot for each 256 KiB, then the SHA-256 of the bytes start..end, twice."""
     return _command(
         _access(kind, partition) + " import uhashlib as hashlib,ubinascii as binascii\n"
         " h=hashlib.sha256()\n"
@@ -141,9 +141,9 @@ def digest(kind: str, partition: int, start: int, end: int) -> str:
 
 
 def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc32: bool) -> str:
-    """Prints 8 hex digits for each `step` bytes from start to end: CRC-32, or SHA-256's first 4.
+    """Prints 8 hex digits for each `step` bytes of start..end: CRC-32, or SHA-256's first 4 bytes.
 
-    Seconds and 8 bytes of answer a block: nothing is printed between.
+    Takes seconds and answers 8 bytes a block, so no dots are printed.
     """
     make, update, take = (
         ("0", "c=crc32(R(o,n),c)", "c")
@@ -166,8 +166,8 @@ def checksums(kind: str, partition: int, *, start: int, end: int, step: int, crc
 
 
 def peek(kind: str, partition: int, *ranges: tuple[int, int]) -> str:
-    """Prints some ranges (offset, length) of the partition in hex, one after the other, all of
-    it twice: a garbled digit shows."""
+    """Prints ranges (offset, length) of the partition in hex, one after the other, all of it twice,
+    so that a garbled digit shows."""
     return _command(
         _access(kind, partition) + " import ubinascii as binascii\n"
         " h=lambda o,n:binascii.hexlify(R(o,n)).decode()\n"
@@ -234,8 +234,8 @@ _WRITE_MEMORY = """\
   return X(5,K)
 """
 
-# An interrupt while MRAM is programmed wedges it, and the firmware lets them come (openmv-ota,
-# `_write_masked`). 256 bytes take 0.75 ms, for which USB waits; the slice is made before.
+# An interrupt while MRAM is programmed wedges it, and the firmware does not mask them (openmv-ota,
+# `_write_masked`). 256 bytes take 0.75 ms, which USB can wait; the slice is made before that.
 _WRITE_MRAM = """\
  from umachine import disable_irq,enable_irq
  def W(o,d):
@@ -251,8 +251,8 @@ _WRITE_MRAM = """\
   return a
 """
 
-# A block device that could not raises OSError, with a text in place of the number (mimxrt's
-# writeblocks) or a negative one (esp32's), or answers anything but 0 (its erasing: 1).
+# A block device that fails raises OSError, with a text in place of the number (mimxrt, writing) or
+# a negative number (esp32), or answers anything but 0 (mimxrt, erasing: 1).
 _WRITE_BLOCKS = """\
  def E(o,n):
   for b in range(o//Z,(o+n)//Z):
@@ -301,7 +301,7 @@ _WRITE_LOOP = """\
   s=s+1&65535
 """
 
-# Cleans and invalidates the line of an address: DCCIMVAC, on every Cortex-M7.
+# Cleans and invalidates the cache line of an address: DCCIMVAC, on every Cortex-M7.
 _CACHED = """\
  from umachine import mem32
  def I(o,n):
@@ -316,8 +316,8 @@ def write_loop(
     kind: str, partition: int, *, raw: bool, crc32: bool, poll: bool, cached: bool, mram: bool
 ) -> str:
     """The WRITE loop. Without binascii.crc32 frames go unchecked; the digest afterwards tells.
-    cached: see `Geometry`; what was erased or written is then dropped from the cache. mram: no
-    interrupt may come while it is written."""
+    cached: see `Geometry`; what was erased or written is dropped from the cache. mram: interrupts
+    are masked while it is written."""
     body = _access(kind, partition) + f" import ustruct as struct\n K={partition}\n p=None\n"
     body += " from ubinascii import a2b_base64\n"
     body += " from ubinascii import crc32\n" if crc32 else " crc32=None\n"
@@ -337,11 +337,11 @@ def write_loop(
 
 
 def open_model(path: str) -> str:
-    """Opens a model and lets go of it. Prints a dictionary twice, before it what the firmware says;
-    `None` where it runs no models.
+    """Opens a model and frees it. Prints what the firmware says, then a dictionary twice, or `None`
+    where it runs no models.
 
-    uml is the firmware's own module; a user's `ml.py` could hide the other. It takes a second
-    argument in the present firmware (openmv: modules/py_ml.c) and one in the older.
+    uml is the firmware's own module; a user's `ml.py` could hide `ml`. `Model` takes a second
+    argument in the present firmware (openmv: modules/py_ml.c) and one in older ones.
     """
     return _command(
         " import gc\n"
@@ -382,7 +382,7 @@ del _rf
 
 
 def mount(partition: int) -> str:
-    """Mounts the partition at /rom again, as the firmware does when it starts; may fail."""
+    """Mounts the partition at /rom again, as the firmware does when it starts; ignores OSError."""
     return _command(
         " import vfs\n"
         " try:\n"
