@@ -1,12 +1,13 @@
 """The command line. The only part of romfsfs that prints.
 
-app        the click group; commands are imported when they are called
-output     results, errors, progress; mistakes: errors of click, in our form
-mounting, sessions, unfinished, images, building, machines, whole, zoo    the commands
-watch      `status --watch`; maps: `info --map`
-fstab      being called by mount(8); automount, desktop: by systemd and by file managers
-parameters options that several commands share; values: what shells complete for them
-completion, man, help    for people who look for the words
+app        the click group; imports a command's module when the command is called
+output     results, errors, progress; mistakes: click's errors in the form of ours
+mounting, sessions, unfinished, images, reading, building, machines, whole, pushing, zoo
+           the commands; production: `push --all`; watch: `status --watch`; maps: `info --map`
+fstab      calls from mount(8); automount, desktop: calls from systemd and file managers
+parameters options that several commands share; choices: those about conversion; values: what
+           shells complete; reports: sentences that several commands print
+completion, man, doctor    shell completion; manual page and `help`; the checks of `doctor`
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _GC_THRESHOLD = (100_000, 20, 20)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; the exit code (see `romfsfs.errors`)."""
+    """Run a command line and return its exit code (see `romfsfs.errors`)."""
     _open_closed_streams()
-    # Modules, and trees of thousands of small objects, with no cycles worth a name: with the usual
-    # threshold the collector takes a tenth of the time of a start, and a third of a large mount.
+    # Modules and trees are thousands of small objects with hardly a reference cycle: with the
+    # default thresholds the collector takes a tenth of a start, and a third of a large mount.
     gc.set_threshold(*_GC_THRESHOLD)
     try:
         if argv is None and (question := os.environ.get("_ROMFSFS_COMPLETE")):
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         from romfsfs.cli.app import run
 
         return run(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:  # while modules are imported too: there is no handler of `app` yet
+    except KeyboardInterrupt:  # also during imports, before `app` installs its handlers
         from romfsfs.errors import EXIT_INTERRUPTED
 
         sys.stderr.write(
@@ -42,15 +43,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Give what was started without them (`>&-`) its standard streams, to nowhere.
+    """Open the standard streams that the caller closed (`>&-`) on /dev/null.
 
-    The next files opened would take their places, and a daemon's words would end in those.
+    Otherwise the next files opened get descriptors 0 to 2, and a daemon's messages end in them.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free descriptor
     for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))

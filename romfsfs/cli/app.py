@@ -56,7 +56,7 @@ COMMANDS = {
     "help": ("man", "Help for a command, or the list of commands."),
 }
 
-#: What people also type.
+#: Other names that people type.
 ALIASES = {"unmount": "umount"}
 
 
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
 
 
 def _take_everywhere(command: click.Command) -> None:
-    """Let a command, and those below it, take the global options too."""
+    """Make a command and its subcommands accept the global options too."""
     taken = {option for parameter in command.params for option in parameter.opts}
     command.params += [each for each in _global_options() if not taken & set(each.opts)]
     if isinstance(command, click.Group):
@@ -100,7 +100,7 @@ def _take_everywhere(command: click.Command) -> None:
 
 def _global_options() -> list[click.Option]:
     def heard(context: click.Context, option: click.Parameter, value: int) -> None:
-        if isinstance(context.obj, Output):  # not while a shell completes
+        if isinstance(context.obj, Output):  # it is none during shell completion
             context.obj.adjust(**{option.name or "": value})
 
     hidden: dict[str, Any] = {"hidden": True, "expose_value": False, "callback": heard}
@@ -133,19 +133,20 @@ def romfsfs(context: click.Context, verbose: int, quiet: bool) -> None:
 
 
 def run(arguments: list[str], output: Output | None = None) -> int:
-    """Run the group; every error of romfsfs's own becomes one line and its exit code.
+    """Run the group and return the exit code. Main thread only: it sets signal handlers.
 
-    output: what says and shows it; None: on standard output and standard error."""
+    RomfsError and OSError are printed as one line; KeyboardInterrupt is left to the caller.
+    output: prints results and errors; None: to standard output and standard error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names that are not UTF-8, or that the terminal's encoding lacks, are shown and no error.
+        # A name that is not UTF-8, or that the terminal's encoding lacks, is escaped, no error.
         sys.stdout.reconfigure(errors="backslashreplace")
     output = output or Output()
     ends = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     previous = {number: signal.getsignal(number) for number in ends}
     for number, handler in previous.items():
-        if handler is not signal.SIG_IGN:  # nohup: the terminal's end does not matter
-            # A polite kill, or the end of the terminal, unwinds as Ctrl-C does: temporary files
-            # go, tools end, locks are released.
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP, and that stays
+            # SIGTERM and SIGHUP unwind as Ctrl-C does: temporary files are removed, tools end,
+            # locks are released.
             signal.signal(number, interrupt)
     try:
         return finish(output, _run(output, arguments))

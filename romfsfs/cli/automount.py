@@ -1,4 +1,4 @@
-"""`automount`: cameras are mounted when they are plugged in."""
+"""`automount`: mount cameras when they are plugged in."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from romfsfs.system.files import home_dir
 from romfsfs.system.programs import find_on_path
 
 _SYSTEMCTL_SECONDS = 20
-#: seconds in which a camera that another program uses is tried again, and from one try to the next
+#: Seconds for which a camera that another program uses is retried, and between two tries.
 BUSY_SECONDS = 60.0
 _PAUSE = 2.0
 
 
 def program() -> list[str]:
-    """How other programs call this romfsfs: the console script beside this Python, if there.
+    """The argv with which other programs start romfsfs: this Python's console script, if there.
 
-    `python -m romfsfs` imports modules from the folder it is started in first: who calls it so,
-    starts it in `/`.
+    Else the `romfsfs` on PATH, else `python -m romfsfs`. That imports from the current folder
+    first, so callers start it in `/`.
     """
     script = Path(sys.executable).with_name("romfsfs")
     if os.access(script, os.X_OK):
@@ -100,8 +100,9 @@ def automount(
 
 
 def _mount_plugged(output: Output, port: str, folder: Path) -> None:
-    """What the unit runs: whoever plugged it in sees no terminal, so a notification tells why it
-    is not mounted."""
+    """Mount the camera on `port` in the foreground: what the systemd unit runs. RomfsError.
+
+    The user sees no terminal, so a notification says why a camera is not mounted."""
     from romfsfs.cli.mounting import mount
 
     name = os.path.basename(port)
@@ -126,7 +127,8 @@ def _mount_plugged(output: Output, port: str, folder: Path) -> None:
 
 
 def _start_units(output: Output) -> None:
-    """systemd starts none for cameras that are there before the rule, or before the login."""
+    """Start the units of connected cameras: systemd starts none for a camera that was there before
+    the rule or the login."""
     names = [os.path.basename(camera.port) for camera in serial_cameras() if camera.vid]
     named = [f"romfsfs@{name}.service" for name in names]
     if named and not _systemctl("start", "--no-block", *named):
@@ -144,7 +146,7 @@ def _uninstall(output: Output, paths: list[Path], dry_run: bool) -> None:
 
 
 def remove(output: Output, paths: list[Path], *, dry_run: bool) -> list[Path]:
-    """Remove what was installed, and say so; what there was. What was edited since is left."""
+    """Remove installed files and print which; return those found. Edited files are left."""
     removed, left = uninstall(paths, dry_run=dry_run)
     for path in removed:
         output.say(f"{'would remove' if dry_run else 'removed'}: {path}")
@@ -154,7 +156,7 @@ def remove(output: Output, paths: list[Path], *, dry_run: bool) -> list[Path]:
 
 
 def _status(output: Output, wanted: list[File], text: str) -> int:
-    """Exit code 1 when cameras are not mounted, so that scripts can ask."""
+    """Print what is installed. Exit code 1 if automounting is off, so that scripts can ask."""
     record: dict[str, Any] = {
         "unit": str(wanted[0].path),
         "unit_installed": all(each.path.exists() for each in wanted),
@@ -185,7 +187,7 @@ def _has_rule(text: str) -> bool:
 
 
 def _systemctl(*words: str) -> bool:
-    """Tell the user's systemd; False where there is none, or it refuses."""
+    """Run `systemctl --user`; False if there is no systemd of the user's, or it fails."""
     command = ["systemctl", "--user", *words]
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(

@@ -71,7 +71,7 @@ def build(
     if len(wanted) > 1:
         return _many(output, directory, wanted, given["exclude"])
     (order,) = wanted
-    if str(order.image) != image:  # a folder or a pattern: made as for several
+    if str(order.image) != image:  # IMAGE is a folder or a pattern: make folders as for several
         order.image.parent.mkdir(parents=True, exist_ok=True)
     with output.progress() as progress:
         built = build_order(Path(directory), order, given["exclude"], progress, output.as_json)

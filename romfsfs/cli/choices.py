@@ -1,6 +1,6 @@
 """The options of `mount` and `build` that choose how files are converted.
 
-Each takes `VALUE`, for all files, or `PATTERN=VALUE`, and may be given several times; they win over
+Each takes `VALUE`, for all files, or `PATTERN=VALUE`, and may be given several times; they override
 the tree's `romfs.toml`.
 """
 
@@ -21,7 +21,7 @@ from romfsfs.errors import UsageError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _YES_NO = {"yes": True, "no": False, "true": True, "false": False}
-#: name of the option -> (that of `FileOptions`, how its value is called, what it can be, help)
+#: option -> (field of `FileOptions`, metavar of its value, completer, help)
 _PER_FILE = {
     "convert": ("convert", "yes|no", values.choices("yes", "no"),
                 "Store scripts and models converted or as they are."),
@@ -37,7 +37,7 @@ _PER_FILE = {
 
 
 def conversion_options(command: _Command) -> _Command:
-    """Adds the options, whose values `chosen` takes."""
+    """Add the options to a command; `chosen` reads their values."""
     options = [
         click.option(
             f"--{name}", multiple=True, metavar=f"[PATTERN=]{value}", shell_complete=completer,
@@ -53,7 +53,7 @@ def conversion_options(command: _Command) -> _Command:
 
 
 def chosen(given: Mapping[str, Any]) -> Options:
-    """What was chosen on the command line. UsageError for a value that cannot be."""
+    """The conversion options of a command line. UsageError for an invalid value."""
     rules = [Rule(EVERYTHING, FileOptions(convert=False))] if given["no_convert"] else []
     for option, (name, *_) in _PER_FILE.items():
         rules += _rules(option, name, given[option])
@@ -68,7 +68,7 @@ def chosen(given: Mapping[str, Any]) -> Options:
 def _rules(option: str, name: str, texts: Iterable[str]) -> list[Rule]:
     found: dict[str, Any] = {}
     for text in texts:
-        # What begins with a dash is an argument for a tool, which has a `=` of its own.
+        # A text with a leading dash is an argument for a tool, and a `=` in it is the tool's.
         pattern, equals, value = ("", "", text) if text.startswith("-") else text.partition("=")
         if not equals:
             pattern, value = EVERYTHING, text

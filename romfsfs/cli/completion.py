@@ -1,8 +1,8 @@
-"""Shell completion: click's own, with what its parts for bash and fish lack.
+"""Shell completion: click's own, with its scripts for bash and fish corrected.
 
-bash splits words at colons too, so that `camera:SERIAL` arrives as three; and click's script takes
-backslashes out of names, expands them as patterns, and leaves them unquoted. For fish it cuts them
-at a comma. What can stand where is in `values`.
+bash splits words at colons too, so that `camera:SERIAL` arrives as three; and click's script for it
+drops backslashes from names, expands them as patterns, and leaves them unquoted. Its script for
+fish cuts names at a comma. The values to complete are in `values`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from click.shell_completion import (
 
 from romfsfs.cli.output import Output
 
-#: The variable by which the shells' scripts ask.
+#: The environment variable in which a shell's script sends its request.
 VARIABLE = "_ROMFSFS_COMPLETE"
 
 _HOW = """\b
@@ -53,7 +53,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 @add_completion_class
 class _Bash(BashComplete):
     source_template = _BASH
-    _cut: int  # so much of a value stands before the colon, where bash has put it already
+    _cut: int  # characters up to the last colon, which bash has and must not get again
 
     def get_completion_args(self) -> tuple[list[str], str]:
         args, word = super().get_completion_args()
@@ -72,7 +72,7 @@ class _Fish(FishComplete):
 
 
 def answer(instruction: str) -> int:
-    """What a shell asks by `VARIABLE`: its script, or what can follow a command line."""
+    """Print what a shell requests in `VARIABLE`: its script, or completions. The exit code."""
     from romfsfs.cli.app import romfsfs
 
     return shell_complete(romfsfs, {}, "romfsfs", VARIABLE, instruction)

@@ -1,4 +1,4 @@
-"""`desktop`: Commit and Status in the menus of file managers, and image files that open."""
+"""`desktop`: Commit and Status in file managers, and opening image files by double click."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def desktop(
 
 
 def _files() -> list[File]:
-    """What is ours alone, and installed as a whole."""
+    """The files that are ours alone; Thunar's `uca.xml` is edited instead."""
     return [
         *menus.nautilus_scripts(program(), data_home()),
         *menus.image_type(program(), data_home()),
@@ -78,7 +78,7 @@ def _files() -> list[File]:
 
 
 def _refresh(output: Output) -> None:
-    """Let others see what was installed; which programs are missing for that is said elsewhere."""
+    """Update the desktop's caches after a change. `_install` reports programs that are missing."""
     for name, *words in menus.caches(data_home()):
         found = find_on_path(name)
         if found is None:
@@ -108,7 +108,7 @@ def _install(output: Output, dry_run: bool) -> None:
         return
     _write(actions, made)
     output.say(f"written: {actions}")
-    # It reads them once, when it starts, and then stays to serve further windows.
+    # Thunar reads its actions once, at the start, and stays running for further windows.
     output.note("a Thunar that is running shows them after a restart: thunar -q")
 
 
@@ -123,7 +123,7 @@ def _uninstall(output: Output, dry_run: bool) -> None:
             output.say("nothing is installed")
     elif dry_run:
         output.say(f"would clean: {actions}")
-    elif cleaned in (_present(menus.SYSTEM_UCA), menus.EMPTY_UCA):  # nobody has added to it
+    elif cleaned in (_present(menus.SYSTEM_UCA), menus.EMPTY_UCA):  # the user added nothing
         actions.unlink()
         output.say(f"removed: {actions}")
     else:
@@ -138,7 +138,7 @@ def _present(path: Path) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace the user's file, keeping its mode and, where it is a link, the link."""
+    """Replace a file of the user's, keeping its mode; of a symbolic link, the file it names."""
     real = path.resolve()
     real.parent.mkdir(parents=True, exist_ok=True)
     mode = real.stat().st_mode & 0o7777 if real.exists() else 0o644
@@ -147,7 +147,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 class _InWindows(Output):
-    """What a command says is kept for a window; how far it is shows in another."""
+    """Shows a command's progress in a zenity window. `_said` collects what it prints."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
@@ -180,8 +180,9 @@ class _InWindows(Output):
 
 
 def _run(action: str, path: str, *options: str) -> int:
-    """Do it, and show the outcome in a window or, of `status`, in the browser; the exit code of the
-    command."""
+    """Run the action and show the outcome in a window, or a status in the browser if possible.
+
+    Returns the command's exit code. RomfsError if no window can be shown."""
     if action == "status" and _browse(path):
         return EXIT_OK
     title = ACTIONS[action][1]
@@ -191,7 +192,7 @@ def _run(action: str, path: str, *options: str) -> int:
 
 
 def _said(title: str, arguments: list[str]) -> tuple[int, str]:
-    """The exit code of a command, and all that it said."""
+    """Run a command; its exit code, and all that it printed."""
     from romfsfs.cli.app import run
 
     said = io.StringIO()
@@ -201,7 +202,9 @@ def _said(title: str, arguments: list[str]) -> tuple[int, str]:
 
 
 def _show(title: str, text: str, *, failed: bool) -> None:
-    """In a window, until it is closed, else in a notification; and where it was called."""
+    """Print a text and show it in a window until that is closed, else in a notification.
+
+    RomfsError if neither can be shown."""
     sys.stdout.write(text + "\n")
     found = next(filter(None, map(find_on_path, DIALOGS)), None)
     notifier = find_notifier()
@@ -215,10 +218,10 @@ def _show(title: str, text: str, *, failed: bool) -> None:
 
 
 def _browse(path: str) -> bool:
-    """Open the status page of the mount that a file lies in; whether that could be done."""
+    """Open the status page of the mount that `path` is in; False if that is not possible."""
     try:
         mountpoint = find_session(path).mountpoint
-    except RomfsError:  # the command says so
+    except RomfsError:  # the `status` command reports it
         return False
     return mountpoint is not None and _opened(mountpoint / ".romfs" / "status.html")
 
@@ -231,11 +234,13 @@ def _opened(path: Path) -> bool:
 
 
 def _open(image: str) -> int:
-    """Show an image file as a folder: where it is mounted, or else below ~/romfs."""
+    """Open an image file as a folder; mount it below ~/romfs if it is not mounted. The exit code.
+
+    RomfsError as `_show`."""
     mountpoint = None
     try:
         mountpoint = find_session(image).mountpoint
-    except UsageError:  # not mounted so far
+    except UsageError:  # it has no session yet
         pass
     except RomfsError as error:
         _show(_OPEN_TITLE, error.line, failed=True)
@@ -252,7 +257,7 @@ def _open(image: str) -> int:
 
 
 def _free_folder(name: str) -> Path:
-    """A folder below ~/romfs that nothing is in or mounted at; a dead mount makes room."""
+    """An empty folder below ~/romfs that is not a mountpoint; a dead mount counts as free."""
     for number in itertools.count(1):
         folder = home_dir("$HOME") / "romfs" / (name if number == 1 else f"{name}-{number}")
         if hanging(folder) is None and is_dead(folder):

@@ -35,9 +35,10 @@ _RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/l
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """needed: romfsfs cannot mount without it; otherwise only some boards or options want it.
+    """The result of one check.
 
-    remedy: a command, or where to get it; '' when all is well.
+    needed: romfsfs cannot mount without it; otherwise only some boards or options want it.
+    detail: what was found, or what is wrong. remedy: a command, or where to get it; '' if none.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """All checks, in the order of a user's way: mount, convert, cameras."""
+    """All checks, in the order in which a user needs them: mount, convert, cameras."""
     pip = "python -m pip install"
     yield _found("libfuse", install_command(), _libfuse, needed=True)
     yield _found("/dev/fuse", "", check_device, "usable", needed=True)
@@ -74,8 +75,9 @@ def checks() -> Iterator[Check]:
 def _found(
     name: str, remedy: str, look: Callable[[], str | None], well: str = "", *, needed: bool = False
 ) -> Check:
-    """A check that says what it finds, or raises a RomfsError or ImportError. well: what is said
-    where it finds nothing wrong."""
+    """The check that `look` makes: it returns what it found, or raises RomfsError or ImportError.
+
+    well: the detail where it returns nothing."""
     try:
         return Check(name, True, needed, look() or well)
     except RomfsError as error:
@@ -98,7 +100,7 @@ def _vela() -> str:
 
 
 def _program(name: str, use: str, remedy: str) -> Check:
-    """A program that some boards or desktops want. use: what it does."""
+    """The check for a program that only some boards or desktops want. use: what it does."""
     found = find_on_path(name)
     if found is not None:
         return Check(name, True, False, found)
@@ -135,8 +137,8 @@ def _serial_permission() -> Check:
 
 
 def _loader_permission() -> Check:
-    """Whether this user may open cameras in their boot loaders: asked of those that are in them,
-    and else of the udev rules."""
+    """Whether this user may open cameras in DFU mode: not if one that is connected refuses;
+    otherwise the udev rules decide."""
     name = "boot loaders"
     if _is_all_accessible():
         return Check(name, True, False, "accessible")

@@ -1,8 +1,8 @@
-"""Being called by mount(8): `romfsfs SOURCE DIR -o OPTIONS`, without the word `mount`.
+"""Calls from mount(8): `romfsfs SOURCE DIR -o OPTIONS`, without the word `mount`.
 
-For a line of /etc/fstab of type `fuse.romfsfs`, mount(8) runs `mount.fuse3`, which runs the program
-that the type names in just this form (util/mount.fuse.c of libfuse), as it does for the source
-`romfsfs#SOURCE` of type `fuse`. And which words of such a list of options are for whom.
+For an /etc/fstab line of type `fuse.romfsfs`, mount(8) runs `mount.fuse3`, which runs the program
+named by the type in this form (util/mount.fuse.c of libfuse); the same for the source
+`romfsfs#SOURCE` of type `fuse`. Also: which words of `-o` are for `mount`, and which for libfuse.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Container
 
 import click
 
-#: words of `-o` that are for `mount` (an fstab line has no other way to say them), and what they
-#: are to its options
+#: Words of `-o` that are for `mount`, as an fstab line has no other way to give its options:
+#: word -> (parameter of the command, value).
 FLAGS = {
     "ro": ("read_only", True),
     "rw": ("read_only", False),
@@ -25,15 +25,15 @@ FLAGS = {
     "notify": ("notify", True),
     "no_notify": ("notify", False),
 }
-#: those with a value, called as the options are; of some an option takes several
+#: Words with a value (`board=NAME`), named like the options; those in LISTS take several values.
 VALUES = ("board", "partition", "slot", "stedgeai")
 LISTS = ("convert", "optimise", "profile", "mpool", "align")
 
 
 def with_mount(arguments: list[str], commands: Container[str]) -> list[str]:
-    """The arguments with the word `mount` before them where mount(8) left it out.
+    """The arguments, with the word `mount` before them where mount(8) left it out.
 
-    Only ever done for what would be no command otherwise.
+    Only if the first word is no command. Sets $HOME then (`_take_own_home`).
     """
     if len(arguments) < 4 or arguments[0] in commands or "-o" not in arguments[2:]:
         return list(arguments)
@@ -44,8 +44,8 @@ def with_mount(arguments: list[str], commands: Container[str]) -> list[str]:
 
 
 def _take_own_home() -> None:
-    """For a line with `user`, mount(8) is setuid root: it leaves root's HOME to the user who
-    called it, whose sessions are not there (docs/cameras.md, "udev, systemd, mount(8)")."""
+    """Correct $HOME: for a line with `user`, mount(8) is setuid root and passes on root's HOME,
+    where the user's sessions are not (docs/cameras.md, "udev, systemd, mount(8)")."""
     with contextlib.suppress(KeyError, OSError):
         home = pwd.getpwuid(os.getuid()).pw_dir
         if os.stat(os.path.expanduser("~")).st_uid != os.getuid():
@@ -55,9 +55,9 @@ def _take_own_home() -> None:
 def split_options(
     context: click.Context, option: click.Parameter, lists: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Let words of `-o` be options of `mount`'s, where these are not given; the rest, for libfuse.
+    """Make words of `-o` the defaults of `mount`'s options; return the rest, for libfuse.
 
-    A callback of click's, which must come before those of the others."""
+    A click callback; it must run before those of the other options."""
     own: dict[str, object] = {}
     passed = []
     for word in (word for options in lists for word in options.split(",")):

@@ -115,13 +115,13 @@ def info(
     models: dict[str, Figures] | None = None
     slots: tuple[Slot, ...] = ()
     with output.progress() as progress:
-        if is_camera(source):  # of which only the tree is read
+        if is_camera(source):  # only the tree is read from it
             image, digest, found = tree_of(
                 source, progress, digested=True, partition=partition, slot=slot
             )
             if found is not None:
                 slots = found.slots
-                copy = folder_of(found.key).image(digest)  # its session's, which is never changed
+                copy = folder_of(found.key).image(digest)  # of its session; never changes
                 if copy.exists():
                     with open(copy, "rb") as file:
                         models = image_figures(image, file)
@@ -179,7 +179,7 @@ def _summary(
     }  # fmt: skip
 
 
-#: What every layout of ours has: `verify` says it only when asked for more.
+#: Notes on what every layout of ours has: `verify` prints them only with -v.
 _USUAL = frozenset({"padding"})
 
 
@@ -213,7 +213,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, slot:
     if not output.as_json:
         for note in record["notes"]:
             if note["code"] == "misaligned":
-                continue  # among the problems, with what to do
+                continue  # it is among the problems, with its remedy
             if output.verbose or note["code"] not in _USUAL:
                 output.note(f"{source}: {_said(note)}")
         if slots:
@@ -229,7 +229,7 @@ def verify(output: Output, source: str, board: str | None, partition: int, slot:
 
 
 def _target(board: Board | None, partition: int, info: DeviceInfo | None) -> Target:
-    """What the image is checked for: the board that was named, or the camera that it is on."""
+    """What the image is checked for: the board that was named, else the camera that it is on."""
     if info is not None:
         return device_target(info if board is None else replace(info, board=board.name))
     return Target(board, board.partition(partition) if board else None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from romfsfs.devices.discovery import CameraPort
 
 
-#: what is not in the table
+#: Stands for every board that is not in the table.
 _GENERIC: dict[str, Any] = {
     "name": "generic", "display_name": "other MicroPythons", "architecture": None,
     "usb": [], "partitions": [],
@@ -171,7 +171,7 @@ def _camera_record(camera: CameraPort, ask: bool) -> dict[str, Any]:
 
 
 def _dfu_records(output: Output) -> list[dict[str, Any]]:
-    """Boards in DFU mode; without dfu-util there is nothing to ask, which `doctor` explains."""
+    """Boards in DFU mode; [] if dfu-util is missing, which `doctor` explains, or fails."""
     from romfsfs.devices.discovery import dfu_cameras
 
     try:
@@ -254,7 +254,7 @@ def simulate(
         erase_by_range=not old_firmware,
     )  # fmt: skip
     place = flash or link
-    if place is not None:  # two are two cameras, and one in the same place again is the same
+    if place is not None:  # the unique id comes from it: each place is a camera, in every run
         digest = digest_bytes(os.fsencode(os.path.abspath(place)))
         config = replace(config, unique_id=bytes.fromhex(digest)[:12])
 

@@ -1,5 +1,4 @@
-"""`man`, the manual page, whose chapters are what `--help` says; and `help COMMAND`, for people who
-do not think of --help."""
+"""`man`: the manual page, made of the `--help` texts. `help COMMAND`: the same as `--help`."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ def manual() -> str:
 
 
 def _chapters(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
-    """The help of a command, and of those below it."""
+    """(title, help text) of a command and of its subcommands."""
     yield context.command_path.upper(), command.get_help(context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
@@ -35,7 +34,7 @@ def _chapters(command: click.Command, context: click.Context) -> Iterator[tuple[
 
 
 def _plain(text: str) -> str:
-    """Text as roff: nothing in it is a request or an escape."""
+    """Text escaped for roff: nothing in it is a request or an escape."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 
@@ -58,4 +57,4 @@ def help(context: click.Context, words: tuple[str, ...]) -> None:
     group = context.parent
     assert group is not None
     inner = group.command.make_context(group.info_name, [*words, "--help"], obj=context.obj)
-    group.command.invoke(inner)  # a command's own, where there are words
+    group.command.invoke(inner)  # reached with words only: else the line above prints and exits

@@ -1,4 +1,4 @@
-"""`info --map`: what lies where, drawn as people look at disks."""
+"""`info --map`: a map of what lies where in an image or partition."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from romfsfs.session.session import Session
 
 _DEFAULT_WIDTH = 64
 _MARKS = {HEADER: "|", RECORDS: "|", DIRECTORY: "|", GAP: "-", TRAILING: "~", FREE: "."}
-#: Files in the order of the image, over and over: neighbours never share a letter.
+#: For the files in the order of the image, again and again: neighbours never share a letter.
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES = {HEADER: "(header)", GAP: "(gap)", TRAILING: "(after the image)", FREE: "(free)"}
 
@@ -39,11 +39,11 @@ _NAMES = {HEADER: "(header)", GAP: "(gap)", TRAILING: "(after the image)", FREE:
 def show_map(
     output: Output, source: str, board: str | None, partition: int, slot: str, title: str
 ) -> None:
-    """Print the map of SOURCE. A board that was given wins over what is known of the source."""
+    """Print the map of SOURCE. A board that is given overrides the one known for SOURCE."""
     with output.progress() as progress:
         image, _, info = tree_of(source, progress, board=board, partition=partition, slot=slot)
     known: DeviceInfo | SessionInfo | None = info
-    with contextlib.suppress(RomfsError, OSError):  # what `new` or `mount` was told of an image
+    with contextlib.suppress(RomfsError, OSError):  # a file: what `new` or `mount` was told
         known = known or Session.load(folder_of(os.path.realpath(source))).info
     name, index, capacity = board, partition, None
     if known is not None:
@@ -68,9 +68,9 @@ def show_map(
 
 
 def map_lines(rows: Sequence[Row], width: int = _DEFAULT_WIDTH) -> Iterator[str]:
-    """The drawing: one bar of the whole, a line for each stretch worth one, and what it adds up to.
+    """The map's lines: a bar of the whole, a line for each file, folder and gap, and the totals.
 
-    Names, record headers and alignment padding between files are in the bar and the sum alone.
+    Names, record headers and alignment padding between files are in the bar and the totals only.
     """
     total = rows[-1].end if rows else 0
     if not total:
@@ -104,7 +104,7 @@ def _row_line(row: Row, mark: str) -> str:
     name = _NAMES.get(row.kind) or printable(row.path) + ("/" if row.kind == DIRECTORY else "")
     align = ""
     if row.kind == FILE and row.size:
-        # Beyond a page nobody asks for it.
+        # Nobody asks for more than a page.
         align = f"{min(row.actual or 1, 4096)}" + ("!" if row.misaligned else "")
     wrong = f"  MISALIGNED, {row.wanted} wanted" if row.misaligned else ""
     last = max(row.offset, row.end - 1)

@@ -1,6 +1,6 @@
-"""What click says, in the one form that errors have here.
+"""Click's usage errors in the one form of ours: `WHAT (WHERE); NEXT STEP`.
 
-`WHAT (WHERE); NEXT STEP`: click would print three lines. What the system says: `system.errors`.
+Click would print three lines. Errors of the operating system: `system.errors`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from romfsfs.errors import UsageError
 
 
 def usage_error(error: click.UsageError, command: str) -> UsageError:
-    """A wrong command line: what is wrong with it, and the help that says what would be right.
-    command: the one that was called, which click does not always say."""
+    """The error for a wrong command line; its next step names the help.
+
+    command: the one that was called, which click's error does not always name."""
     path = error.ctx.command_path if error.ctx else f"romfsfs {command}".strip()
     what = " ".join(error.format_message().split()).rstrip(".").replace(". (Did", " (did")
     what = what[0].lower() + what[1:]

@@ -101,19 +101,19 @@ def mount(
     inside = request.mountpoint == _here()
 
     def open_host(progress: Progress) -> SessionHost:
-        """In the daemon, which has at hand what is to be said."""
+        """Open the host in the daemon, and collect the notes there, where the session is loaded."""
         host = request.open_host(progress)
         request.said.append(host.session.info.name)
         try:
             with worded():
                 request.said.extend(_worth_knowing(host.session, directory, request.resumed))
-        except RomfsError as error:  # a disk that fails, say: it is mounted all the same
+        except RomfsError as error:  # a failing disk, say: mount all the same
             request.said.append(error.line)
         return host
 
     wait_for(output, [source] if given["wait"] else [], given["partition"])
     with output.progress() as progress:
-        # request.source: mount(8) would take a relative path as one from where it runs.
+        # request.source is absolute: mount(8) would resolve a relative path in its own folder.
         mount_options = MountOptions(
             request.source, given["allow_other"], given["foreground"], options, progress,
             request.say_where,
@@ -131,7 +131,7 @@ def mount(
 
 
 def _notifies(output: Output, chosen: bool | None) -> bool:
-    """Whether the mount sends notifications."""
+    """Whether the mount sends notifications; notes what is missing if they were asked for."""
     if chosen:
         for line in missing(["notify-send", "zenity"]):
             output.note(line)
@@ -139,7 +139,7 @@ def _notifies(output: Output, chosen: bool | None) -> bool:
 
 
 def _worth_knowing(session: Session, directory: str, resumed: Status | None) -> Iterator[str]:
-    """Notes on what is mounted. RomfsError, OSError."""
+    """Notes for the user on what was mounted. RomfsError, OSError."""
     info, capacity = session.info, session.settings.capacity
     yield from info.notes
     if not info.board and not info.notes:
@@ -216,7 +216,7 @@ def umount(
             options = CommitOptions(restart=not no_reset)
             report = commit(session, opened, options, found.mounted, progress)
         say_commit(output, session.info.name, report)
-    if not lazy:  # a commit brings the tree in line through the mount
+    if not lazy:  # a commit in progress still updates the tree through the mount
         session.folder.refuse_changed(session.info.name)
     holder = session.folder.mounted_at()
     _leave(path)
@@ -232,7 +232,7 @@ def umount(
 
 
 def _unmount(path: str, how: str, pid: int | None, lazy: bool) -> bool:
-    """As `unmount`. The mount's process tells the desktop of edits, unless they are dropped."""
+    """`unmount`; for `discard`, tell the daemon first, or it notifies the desktop of the edits."""
     if how == "discard":
         _tell(path, how)
     try:
@@ -244,13 +244,15 @@ def _unmount(path: str, how: str, pid: int | None, lazy: bool) -> bool:
 
 
 def _tell(path: str, word: str) -> None:
-    """Tell the mount's process what becomes of the edits."""
+    """Tell the daemon what becomes of the edits: `keep` or `discard`."""
     with contextlib.suppress(OSError):  # a mount of another version, or one that has just ended
         (Path(path) / ".romfs" / "ctl").write_text(word)
 
 
 def _umount_dead(output: Output, directory: str, how: str | None, lazy: bool) -> bool:
-    """Remove a mount whose process was killed, whether or not its session still knows of it."""
+    """Remove a mount whose daemon was killed, even if no session knows of it; False if it is none.
+
+    The edits are kept or discarded, never committed."""
     place = real_place(directory)
     mount = find_mount(place)
     if not is_dead(place) or (mount is not None and mount.kind != FILE_SYSTEM):
@@ -275,7 +277,7 @@ def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
 
 
 def _here() -> str:
-    """The current folder; '' where that is gone, with a mount that was taken away lazily say."""
+    """The current folder; '' if it is gone, e.g. with a mount that was detached lazily."""
     try:
         return os.getcwd()
     except OSError:
@@ -283,17 +285,17 @@ def _here() -> str:
 
 
 def _leave(path: str) -> None:
-    """This process must not be the one that is in the way."""
+    """Leave the mount, so that this process does not keep it busy."""
     if f"{_here()}/".startswith(path + "/"):
         os.chdir("/")
 
 
 def _after(output: Output, session: Session, how: str) -> None:
-    """The mount is gone: what becomes of the work tree."""
+    """Keep or drop the work tree once it is unmounted, and print what became of it."""
     if how == "discard":
         try:
             dropped = revert(session) if session.has_work or session.interrupted else []
-        except DeviceError:  # what was interrupted is finished first
+        except DeviceError:  # revert first finishes an interrupted write
             source = session.info.argument
             output.note("it is unmounted, and the edits are kept; to drop them later: romfsfs "
                         f"recover {source} --rollback; romfsfs revert {source}")  # fmt: skip

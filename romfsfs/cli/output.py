@@ -27,10 +27,10 @@ from romfsfs.system.programs import find_on_path
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-#: How lines begin, and the colour (of click's) that such lines have.
+#: (prefix, click's name of the colour) for lines that begin with it; the first match counts.
 Colours = Sequence[tuple[str, str]]
 
-#: What an error of the system calls it.
+#: The file name in an OSError of standard output.
 STANDARD_OUTPUT = "standard output"
 
 #: A shorter phase than this is not shown: it would only flicker.
@@ -38,10 +38,10 @@ _SHOWN_AFTER_SECONDS = 0.3
 
 
 class Output:
-    """How much to say. verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log).
+    """Prints results, notes, errors and progress, as much as the options ask for.
 
-    as_json: `--json` was given. Then `json` alone prints results, else `say` and `show` do, so
-    that a command calls both."""
+    verbose: 0, 1 (`-v`) or 2 (`-vv`: also the log). as_json: `--json` was given; then only `json`
+    prints results, else only `say` and `show` do, so that a command calls both."""
 
     def __init__(self) -> None:
         self.verbose = 0
@@ -49,7 +49,7 @@ class Output:
         self.as_json = False
 
     def adjust(self, verbose: int = 0, quiet: int = 0) -> None:
-        """Say more, or less, as an option behind the command asks."""
+        """Apply `-v` and `-q`, given before or after the command; they add up."""
         self.verbose += verbose
         self.quiet |= bool(quiet)
         if self.verbose > 1:
@@ -58,19 +58,19 @@ class Output:
             )
 
     def say(self, text: str) -> None:
-        """A result for people; not with `--quiet`."""
+        """Print a result for people, unless `--quiet` or `--json` was given."""
         if not self.quiet and not self.as_json:
-            with suppress(BrokenPipeError):  # nobody reads it, and the work goes on
+            with suppress(BrokenPipeError):  # nobody reads it; the work goes on
                 write(printable_lines(text) + "\n")
 
     def show(self, text: str, colours: Colours = ()) -> None:
-        """What was asked for: shown whatever the verbosity, on a terminal in these colours."""
+        """Print what was asked for, even with `--quiet`; in these colours on a terminal."""
         if not self.as_json:
             write(drawn(text, colours))
 
     def show_exactly(self, lines: Iterable[str], colours: Colours = ()) -> None:
-        """Lines that a file or program gets as they are (`romfsfs diff > patch`), and people
-        through their pager, as git does it."""
+        """Print lines: unchanged to a file or program (`romfsfs diff > patch`), on a terminal
+        through the user's pager, as git does it."""
         if self.as_json:
             return
         if not sys.stdout.isatty():
@@ -80,23 +80,23 @@ class Output:
             _page(drawn(line, colours) + "\n" for line in lines)
 
     def json(self, record: Any) -> None:
-        """What was asked for, as a JSON document."""
+        """Print a JSON document, if `--json` was given."""
         if self.as_json:
             write(json.dumps(record, indent=1) + "\n")
 
     def refuse_json(self) -> None:
-        """UsageError where standard output is to get an image."""
+        """UsageError if `--json` was given: standard output is to get an image."""
         if self.as_json:
             raise UsageError("an image and --json cannot both go to standard output", where="-")
 
     def note(self, text: str) -> None:
-        """Something worth knowing that is no result."""
+        """Print something worth knowing that is no result to standard error, unless `--quiet`."""
         if not self.quiet:
             _tell(f"romfsfs: {printable(text)}")
 
     def error(self, error: RomfsError) -> None:
-        """The one line, and below it what a tool said, or with `-v` whatever is known."""
-        with suppress(OSError):  # nobody reads what comes before it: the exit code counts
+        """Print an error's line, and below it a tool's output, or with `-v` any detail."""
+        with suppress(OSError):  # results come before it; if nobody reads them, go on
             sys.stdout.flush()
         self.fault(error.line)
         if error.detail and (error.show_detail or self.verbose):
@@ -104,14 +104,14 @@ class Output:
                 _tell(f"  {printable(line.expandtabs())}")
 
     def fault(self, text: str) -> None:
-        """A line that says what is wrong: one of several, where `error` is the end."""
+        """Print one error line, without detail, for faults of which there may be several."""
         _tell(f"romfsfs: error: {printable(text)}", "red")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A `Progress` callback for the work in this block, which never fails.
+        """A `Progress` callback for the work in this block. It never raises.
 
-        Work does not stop half-way because its terminal is gone.
+        Work must not stop half-way because its terminal is gone.
         """
         if self.quiet:
             yield no_progress
@@ -123,7 +123,7 @@ class Output:
 
 
 def _page(lines: Iterable[str]) -> None:
-    """Lines through the user's pager, which ends by itself where all fits on one screen."""
+    """Show lines in the user's pager; less ends by itself (`F`) if they fit on one screen."""
     import subprocess
 
     pager = os.environ.get("PAGER") or find_on_path("less") or "cat"
@@ -133,17 +133,17 @@ def _page(lines: Iterable[str]) -> None:
     )  # fmt: skip
     assert paging.stdin is not None
     try:
-        with suppress(BrokenPipeError), paging.stdin:  # closed before the end
+        with suppress(BrokenPipeError), paging.stdin:  # the user quit before the end
             paging.stdin.writelines(lines)
     finally:
         while True:
-            with suppress(KeyboardInterrupt):  # means something else to a pager, which goes on
+            with suppress(KeyboardInterrupt):  # Ctrl-C does not end a pager
                 paging.wait()
                 break
 
 
 def write(data: str | bytes) -> None:
-    """Text or bytes to standard output, which an error then names."""
+    """Write text or bytes to standard output. OSError, which names it."""
     with named(STANDARD_OUTPUT):
         if isinstance(data, str):
             sys.stdout.write(data)
@@ -152,21 +152,21 @@ def write(data: str | bytes) -> None:
 
 
 def write_all(file: BinaryIO) -> None:
-    """An open file to standard output, from its start; `finish` sees to what arrives."""
+    """Write an open file to standard output, from its start. OSError; `finish` flushes."""
     file.seek(0)
     with named(STANDARD_OUTPUT):
         shutil.copyfileobj(file, sys.stdout.buffer, CHUNK)
 
 
 def flush() -> None:
-    """All that was written to standard output has arrived, or an error says that it has not."""
+    """Flush standard output. OSError, which names it, if not everything arrives."""
     with named(STANDARD_OUTPUT):
         sys.stdout.flush()
 
 
 def drawn(text: str, colours: Colours) -> str:
-    """Text of several lines for people. Names and texts in it come from images and cameras:
-    nothing in them commands a terminal; only we do, and only where there is one."""
+    """Text of several lines as people get it: control characters escaped, as names come from
+    images and cameras; coloured if standard output is a terminal."""
     lines = printable_lines(text).split("\n")
     if colours and draws(sys.stdout) and not os.environ.get("NO_COLOR"):
         for number, line in enumerate(lines):
@@ -176,12 +176,12 @@ def drawn(text: str, colours: Colours) -> str:
 
 
 def draws(stream: TextIO) -> bool:
-    """Whether it is a terminal on which a line can be drawn anew."""
+    """Whether the stream is a terminal that can redraw a line."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _tell(line: str, colour: str | None = None) -> None:
-    """A line on standard error, if anybody reads it."""
+    """Write a line to standard error; it does not matter if nobody reads it."""
     if colour and draws(sys.stderr) and not os.environ.get("NO_COLOR"):
         line = click.style(line, fg=colour)
     with suppress(OSError):
@@ -189,7 +189,7 @@ def _tell(line: str, colour: str | None = None) -> None:
 
 
 def _after_a_moment(show: Progress) -> Progress:
-    """A `Progress` that passes each phase on to `show` once it has itself taken a moment."""
+    """A `Progress` that calls `show` once a phase has taken `_SHOWN_AFTER_SECONDS`."""
     started: dict[str, float] = {}
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -201,7 +201,7 @@ def _after_a_moment(show: Progress) -> Progress:
 
 
 def phase_lines() -> Progress:
-    """One line for each phase."""
+    """A `Progress` that prints one line for each phase."""
     said: set[str] = set()
 
     def show(phase: str, done: int, total: int) -> None:
@@ -215,7 +215,7 @@ def phase_lines() -> Progress:
 
 @contextmanager
 def _phase_bars() -> Iterator[Progress]:
-    """A bar for each phase."""
+    """A `Progress` that draws a bar for each phase."""
     bars: Bars | None = None
     tasks: dict[str, Any] = {}
 
@@ -251,20 +251,20 @@ def _bars() -> Bars:
 
 
 def printable_lines(text: str) -> str:
-    """Text of several lines, fit for a terminal: names and texts come from images and cameras."""
+    """Text with control characters escaped (`printable`), except newlines and tabs."""
     if text.isprintable():
         return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def fitted(line: str) -> str:
-    """A line cut at the end of the terminal's."""
+    """A line cut to the width of the terminal."""
     columns = shutil.get_terminal_size().columns
     return line[: columns - 3] + "..." if len(line) > columns else line
 
 
 def confirmed(output: Output, question: str) -> bool:
-    """Whether the user says yes. UsageError where nobody can be asked."""
+    """Ask the user; True for yes. UsageError if standard input is not a terminal."""
     if not sys.stdin.isatty():
         what = "standard input is not a terminal, so nobody can be asked"
         raise UsageError(what, where=question, next_step="add --yes")
@@ -275,21 +275,21 @@ def confirmed(output: Output, question: str) -> bool:
 
 
 def reader_has_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads any more."""
+    """Whether standard output is a pipe whose reader is gone."""
     looker = select.poll()
     looker.register(sys.stdout.fileno(), 0)
     return any(events & select.POLLERR for _, events in looker.poll(0))
 
 
 def finish(output: Output, code: int) -> int:
-    """The exit code, once what was written has arrived: a full disk behind it is a failure, a
-    reader that has gone is none."""
+    """Flush the output and return the exit code: a full disk behind it is a failure, a reader
+    that is gone is none."""
     for stream in (sys.stdout, sys.stderr):
         try:
             with named(STANDARD_OUTPUT):
                 stream.flush()
         except OSError as error:
-            # Nobody takes what is left in it: the interpreter's last flush must not fail.
+            # Discard what is left in the buffer: the interpreter's last flush must not fail.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)

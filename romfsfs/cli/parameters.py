@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, each said once."""
+"""Options and arguments that several commands share, each defined once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def _board(context: click.Context, option: click.Parameter, text: str | None) ->
 
 
 def _partition(context: click.Context, option: click.Parameter, number: int | None) -> int | None:
-    """click looks at what was not given last: a board with a partition is known by then."""
+    """The number from --partition, else from `--board BOARD:N`, else the default.
+
+    Click processes absent options after those given, so `BOARD:N` is known by then."""
     if number is not None and number < 0:
         raise click.BadParameter(f"{number} is not a partition number")
     if context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
@@ -43,7 +45,7 @@ _CHOSEN = "romfsfs.partition"
 
 
 def _json(context: click.Context, option: click.Parameter, value: bool) -> None:
-    if isinstance(context.obj, Output):  # not while a shell completes
+    if isinstance(context.obj, Output):  # it is none during shell completion
         context.obj.as_json |= value
 
 
@@ -71,12 +73,12 @@ def partition(
 
 
 def force(help: str) -> Callable[[_FC], _FC]:
-    """The option that does what is refused without it."""
+    """The option --force; help says what it overrides."""
     return click.option("--force", is_flag=True, help=help)
 
 
 def slot(more: str = "") -> Callable[[_FC], _FC]:
-    """The option that names a slot: '' where none was named."""
+    """The option that names a slot; '' if it is not given."""
     return click.option(
         "--slot",
         type=click.Choice(("A", "B")),
@@ -126,7 +128,7 @@ DIRECTORY = click.argument(
 
 
 def where(metavar: str, *, required: bool) -> Callable[[_FC], _FC]:
-    """A session, by the folder where it is mounted or by its target."""
+    """The argument that names a session, by its mountpoint or its target."""
     return click.argument(
         "where", metavar=metavar, required=required, shell_complete=values.sessions
     )

@@ -1,8 +1,8 @@
-"""`push --all`: what is plugged in gets the image, several at once; `--watch`: for as long as it
-runs. A camera is known by its unique id, wherever it is plugged in.
+"""`push --all`: write an image to all connected cameras, several at once.
 
-The main thread looks at the ports, prints, and writes the log; each camera is written in a thread
-of its own.
+With `--watch`, also to cameras that are plugged in later, until it is interrupted. A camera is
+recognised by its unique id, on whatever port. The main thread polls the ports, prints, and writes
+the log; each camera is written in a thread of its own.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from romfsfs.session.rebase.push import PushOptions, PushResult, check_fit, push
 from romfsfs.system.errors import os_error
 from romfsfs.system.files import digest_fd
 
-#: seconds between two looks at the ports. A port is used when the second look shows it: at the
-#: first, its rights may not be set yet.
+#: Seconds between two polls of the ports. A new port is used when a second poll shows it: at the
+#: first, its permissions may not be set yet.
 LOOK_SECONDS = 0.5
-#: cameras that are written at once
+#: Cameras that are written at once.
 AT_ONCE = 16
 
-#: what ends the command
+#: Signals that end the command.
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: What is plugged in: the SOURCE that names it, and what changes when it is plugged in again.
+#: Polls what is plugged in: SOURCE -> a value that changes when it is plugged in again.
 Look = Callable[[], Mapping[str, object]]
 
 
 class Log:
-    """A CSV file with a row for each camera, appended to. OSError when it cannot be written, with
-    the rows in it as they were; UsageError for a file that is something else."""
+    """A CSV file to which a row is appended for each camera. OSError if it cannot be written, with
+    the rows in it as they were; UsageError for a file that is not such a log."""
 
     COLUMNS = ("time", "port", "id", "firmware", "digest", "outcome")
 
@@ -86,7 +86,7 @@ class Log:
     def _append(self, row: bytes) -> None:
         end = os.lseek(self._fd, 0, os.SEEK_END)
         if end and os.pread(self._fd, 1, end - 1) != b"\n":
-            row = b"\n" + row  # whoever wrote it last did not come to its end
+            row = b"\n" + row  # the last writer was interrupted within a row
         try:
             if os.write(self._fd, row) < len(row):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -108,13 +108,14 @@ def _csv(cells: tuple[str, ...]) -> bytes:
 
 
 def unique_id(info: DeviceInfo) -> str:
-    """What tells this camera from all others; '' where nothing does."""
+    """The camera's unique id; '' if it reports none."""
     return info.key.split("/")[1] if info.has_id and info.key.count("/") == 2 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be written, and where. board: cameras of others are left alone; None: none are."""
+    """What to write, and where. board: only its cameras are written; None: all. digest: of the
+    image, for the log."""
 
     image: str
     board: str | None
@@ -127,7 +128,8 @@ def every(
     output: Output, order: Order, sources: Sequence[str], log: str | None,
     report: Callable[[str, PushResult], int], *, watch: bool,
 ) -> int:  # fmt: skip
-    """The whole of `push --all`; sources: none, or one `dfu:BOARD`. The exit code."""
+    """Run `push --all` and return its exit code, or raise OSError or RomfsError with nothing
+    written. Main thread only. sources: none, or one `dfu:BOARD`. log: the CSV file's path."""
     look: Look = serial_ports
     if sources:
         if len(sources) > 1 or not sources[0].startswith("dfu:") or "@" in sources[0]:
@@ -150,7 +152,7 @@ def every(
 
 
 def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
-    """The only board where this image can work; None: there are several. sure: then UsageError."""
+    """The only board on which this image can work; None, or if `sure` UsageError, if not one."""
     fitting = []
     for known in boards().values():
         for part in known.partitions:
@@ -169,7 +171,7 @@ def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
 
 
 def serial_ports() -> Mapping[str, object]:
-    """The serial ports of cameras."""
+    """A `Look` at the serial ports of cameras; the value is the inode of the device file."""
     found = {}
     for camera in serial_cameras():
         with suppress(OSError):
@@ -178,7 +180,7 @@ def serial_ports() -> Mapping[str, object]:
 
 
 def loaders(source: str) -> Look:
-    """Those of `dfu:BOARD` that are in DFU mode."""
+    """A `Look` at the cameras of `dfu:BOARD` in DFU mode. UsageError if the board has no DFU."""
     board = get_board(source.removeprefix("dfu:").partition(":")[0])
     if board.dfu_id is None:
         raise UsageError(
@@ -202,9 +204,9 @@ class _LeftAlone(RomfsError):
 
 
 class Line:
-    """Cameras get the image, each once.
+    """The production line: it writes the image to each camera once.
 
-    report: prints one camera's outcome and returns the exit code that it means.
+    report: prints one camera's outcome and returns its exit code; called in the main thread.
     """
 
     def __init__(
@@ -214,8 +216,8 @@ class Line:
         self._output, self._order, self._look = output, order, look
         self._log, self._report = log, report
         self._infos: dict[str, DeviceInfo] = {}
-        self._written: set[str] = set()  # ids
-        self._codes: dict[str, int] = {}  # by id, else by port: the last one counts
+        self._written: set[str] = set()  # unique ids
+        self._codes: dict[str, int] = {}  # exit code of the last try, by unique id, else by port
         self._counts = {"written": 0, "had it already": 0}
         self._ending = False
         self._stop = threading.Event()
@@ -224,16 +226,17 @@ class Line:
         self._running: dict[Future[PushResult], str] = {}
 
     def run(self, *, watch: bool) -> int:
-        """Until nothing is left to do; watch: until Ctrl-C, which lets what is being written end.
-        A second one, or without `watch` the first, interrupts that. For the main thread. The exit
-        code; errors of the first look."""
+        """Write to all cameras and return the exit code. Main thread only: it sets signal handlers.
+
+        watch: until Ctrl-C, which lets writes in progress finish; a second one, or without `watch`
+        the first, interrupts them. DeviceError from the first poll."""
 
         def end(number: int, frame: object) -> None:
             if self._ending or not watch:
                 self._stop.set()
             self._ending = True
 
-        # An exception might come between an outcome and its row in the log.
+        # Flags, as a KeyboardInterrupt could come between an outcome and its row in the log.
         previous = {
             number: signal.signal(number, end)
             for number in _ENDS
@@ -269,7 +272,7 @@ class Line:
                     used[name] = it
                     self._running[self._pool.submit(self._write, name)] = name
             if not (watch or self._running):
-                if not self._codes:  # others are left alone
+                if not self._codes:  # none, or all were left alone
                     board = f" of {self._order.board}" if self._order.board else ""
                     raise DeviceAbsent(
                         f"no camera{board} is connected",
@@ -280,11 +283,12 @@ class Line:
             before = there
             if watch:
                 used = {name: it for name, it in used.items() if name not in again}
-                with suppress(DeviceError):  # in a moment, once more
+                with suppress(DeviceError):  # the next poll tries again
                     there = self._look()
 
     def _settle(self) -> list[str]:
-        """Wait a moment, and deal with what has ended; what another program had, to try again."""
+        """Report the writes that end within `LOOK_SECONDS`. Returns the cameras that another
+        program used, to try them again."""
         if not self._running:
             time.sleep(LOOK_SECONDS)
             return []
@@ -297,7 +301,7 @@ class Line:
         return again
 
     def _note(self, name: str, outcome: PushResult) -> None:
-        """Count an outcome, print it, and write it down."""
+        """Count an outcome, print it, and log it."""
         info = self._infos.pop(name, None)
         if isinstance(outcome, _LeftAlone):
             self._output.note(f"{name}: {outcome.what}")
@@ -344,7 +348,7 @@ class Line:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Device]:
-        """The camera, if it is one to write. _LeftAlone."""
+        """Open the camera. _LeftAlone if it is not to be written."""
         order = self._order
 
         def accept(said: Board | None) -> None:

@@ -1,4 +1,4 @@
-"""`push`: a whole image to cameras."""
+"""`push`: write a whole image to cameras."""
 
 from __future__ import annotations
 
@@ -100,14 +100,14 @@ def push(
 
 
 def _size(image: str) -> int:
-    """Of an image, in bytes, without what follows it in its file; 0: it is none."""
+    """The size of an image in bytes, without what follows it in its file; 0 if it is none."""
     with open(image, "rb") as file, suppress(ImageFormatError):
         return image_size(file.read(HEADER_SIZE))
     return 0
 
 
 class _Report:
-    """Prints what became of each camera; watch: JSON a line each, as they come."""
+    """Prints each camera's outcome. watch: at once, and as one line each with `--json`."""
 
     def __init__(self, output: Output, size: int, watch: bool) -> None:
         self._output, self._size, self._watch = output, size, watch
@@ -115,7 +115,7 @@ class _Report:
         self._failed = False
 
     def __call__(self, camera: str, outcome: PushResult) -> int:
-        """The exit code that this outcome means."""
+        """Print an outcome and return the exit code that it means."""
         output = self._output
         if isinstance(outcome, RomfsError):
             self._failed = True

@@ -1,4 +1,4 @@
-"""Images that are only read: opening them, `ls` and `cat`. Imports nothing that takes time."""
+"""Reading images: opening them, `ls` and `cat`. Slow imports are left to the functions."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 def image_of(
     source: str, progress: Progress = no_progress, *, slot: str = "", **place: Any
 ) -> Iterator[tuple[Image, BinaryIO, DeviceInfo | None]]:
-    """An image to read: a file, `-` for standard input, or what a camera holds, and which.
+    """Open an image to read: a file, `-` for standard input, or what a camera holds.
 
-    slot, place: of a camera, as `device` takes them."""
+    Gives the image, a file with its bytes, and of a camera what it is. slot, place: of a camera,
+    as `device` takes them. RomfsError, OSError."""
     if source != "-" and os.path.isfile(source) and not slot:
         with open(source, "rb") as file:
             yield parse(file, source, WHOLE_COPY), file, None
@@ -63,7 +64,8 @@ def image_of(
 
 
 def known_copy(opened: Device) -> Path | None:
-    """The copy that the camera's session has of the image that the camera says it holds."""
+    """The session's copy of the image on the camera, if its digest is the one that the camera
+    reports; None without such a copy."""
     from romfsfs.session.keep.folder import folder_of
 
     kept = {
@@ -72,9 +74,9 @@ def known_copy(opened: Device) -> Path | None:
     try:
         tree = opened.read_tree() if kept else None
     except ImageFormatError:
-        return None  # reading all of it says what is wrong
+        return None  # reading the whole image reports what is wrong
     if tree is None or tree.size not in kept.values():
-        return None  # not worth the camera's time, which hashes a megabyte in a second or so
+        return None  # spares the camera the digest, about a second for each megabyte
     digest = opened.digest(tree.size)
     return next((copy for copy in kept if copy.stem == digest == digest_file(copy)), None)
 
@@ -82,9 +84,9 @@ def known_copy(opened: Device) -> Path | None:
 def tree_of(
     source: str, progress: Progress, *, digested: bool = False, **place: Any
 ) -> tuple[Image, str, DeviceInfo | None]:
-    """As `image_of`, without the content of files: the tree, and if asked for its digest.
+    """As `image_of`, without the bytes: the tree, its digest ('' unless `digested`), the camera.
 
-    Of a camera little more than the records of files and folders is read; it hashes by itself.
+    From a camera little more than the records of files and folders is read; it computes the digest.
     """
     if not os.path.isfile(source) and source != "-" and not source.startswith("dfu:"):
         from romfsfs.devices.open import is_camera

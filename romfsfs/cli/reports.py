@@ -1,4 +1,4 @@
-"""Sentences about commits, and questions, that several commands share."""
+"""Reports on commits and writes, and questions, that several commands share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from romfsfs.system.files import Progress
 if TYPE_CHECKING:
     from romfsfs.ide.archive import Fetching
 
-#: What is said of a camera that has the image.
+#: Printed for a camera that holds the image already.
 HELD = "has this image already, nothing written"
 
 
 def refuse_existing(*files: str | os.PathLike[str], force: bool) -> None:
-    """UsageError for a file that is there and that nobody said to replace."""
+    """UsageError if one of these is a file that exists, unless `force`."""
     for file in files if not force else ():
         if os.path.isfile(file):
             raise file_exists(file)
@@ -40,14 +40,14 @@ DIFF_COLOURS = (
 
 
 def say_warnings(output: Output, problems: Iterable[Problem], before: str = "") -> None:
-    """The warnings among them, the same words once. before: what they are about."""
+    """Print the warnings among the problems, grouped as by `told`. before: a prefix."""
     for problem in told(problems, output.verbose > 0):
         if problem.severity == WARNING:
             output.note(f"warning: {before}{problem.text}")
 
 
 def say_commit(output: Output, name: str, report: CommitReport) -> None:
-    """What a commit did."""
+    """Print what a commit did."""
     name = printable(name)
     say_warnings(output, report.plan.problems)
     if report.recovered:
@@ -70,9 +70,9 @@ _TYPES = {"b": "int8", "B": "uint8", "h": "int16", "H": "uint16", "f": "float32"
 
 
 def say_tried(output: Output, argument: str, write: WriteReport | None) -> int:
-    """What the camera said of the models that it was to open; the exit code that this means.
+    """Print how the camera opened the models (`--try`); exit code 1 if one did not open.
 
-    argument: how a command names the camera."""
+    argument: the camera, as a shell word."""
     code = EXIT_OK
     for model in write.tried if write is not None else ():
         if model.error:
@@ -88,15 +88,16 @@ def say_tried(output: Output, argument: str, write: WriteReport | None) -> int:
 
 
 def _ends_text(tensors: Iterable[Tensor]) -> str:
-    """`1x96x96x3 int8`, each."""
+    """Each tensor as `1x96x96x3 int8`."""
     return ", ".join(
         f"{'x'.join(map(str, each.shape))} {_TYPES.get(each.dtype, each.dtype)}" for each in tensors
     )
 
 
 def write_text(report: WriteReport, size: int, said: Collection[str] = ()) -> str:
-    """`wrote 65,536 B ...`: bytes, erase blocks, seconds, that it was verified, and its notes but
-    those that were said before."""
+    """`wrote 65,536 B ...`: bytes, erase blocks, seconds, whether it was verified, and notes.
+
+    said: notes that were printed before and are left out."""
     # Flash is programmed in whole pages: the end of the last one is no part of the image.
     parts = [f"wrote {min(report.written, size):,} of {size:,} B"]
     if report.erased_blocks:
@@ -114,14 +115,14 @@ def commit_record(report: CommitReport) -> dict[str, Any]:
     }  # fmt: skip
 
 
-#: `commit --json` of a session without edits; the image is on the target alone.
+#: `commit --json` of a session without edits: its image is only on the target.
 NOTHING_COMMITTED: dict[str, Any] = {
     "clean": True, "size": None, "digest": None, "blocks": None, "write": None
 }  # fmt: skip
 
 
 def idle_record(session: Session) -> dict[str, Any]:
-    """`status --json` of a session without edits, which knows nothing of what the target holds."""
+    """`status --json` of a session without edits; what the target holds is not looked at."""
     info = session.info
     return {
         "source": info.name, "board": info.board, "partition": info.partition,
@@ -136,7 +137,9 @@ def write_record(report: WriteReport) -> dict[str, Any]:
 
 
 def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> None:
-    """Let boot loaders appear, and keep them from starting the firmware, before they are opened."""
+    """Wait until these boot loaders appear, and keep them from starting the firmware.
+
+    UsageError for a source that is no boot loader."""
     for source in sources:
         open_device(source, partition=partition, wait=output.note).close()
 
@@ -144,7 +147,7 @@ def wait_for(output: Output, sources: Iterable[str], partition: int | None) -> N
 def fetching(
     output: Output, progress: Progress, *, offline: bool, yes: bool, update: bool
 ) -> Fetching:
-    """What may be fetched, as the user allows it: asked before the first download."""
+    """What may be fetched, as the options say; the user is asked before the first download."""
     from romfsfs.ide.archive import Fetching
 
     def agree(what: str) -> None:

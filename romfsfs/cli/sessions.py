@@ -1,4 +1,4 @@
-"""Commands on a session: status, diff, commit, revert, undo, log, sessions, recover."""
+"""Commands on a session: status, diff, commit, revert, undo, log."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def status(
 
 
 def _status_text(found: Found, look: Callable[[], Look], kind: str, *, verbose: bool) -> str:
-    """kind: "", ".json" or ".html"."""
+    """The status; kind: "" for text, ".json" or ".html"."""
     if found.mountpoint is not None and (kind or not verbose):
         # The daemon knows more: which conversions run, and what failed without being kept.
         file = found.mountpoint / ".romfs" / f"status{kind}"
@@ -121,7 +121,7 @@ def diff(
 
 
 def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:
-    """The paths in the tree that a command was given; none: all of it."""
+    """The paths that a command was given, as paths in the tree; [] stands for all of it."""
     wanted = [relative(found, path) for path in paths]
     if found.inside:
         wanted.append(found.inside)
@@ -261,7 +261,7 @@ def undo(
 def _say_undone(
     output: Output, session: Session, digest: str, wanted: history.HistoryEntry
 ) -> None:
-    """digest: of the image that it takes the place of, '' where that is none."""
+    """Print what an undo restored. digest: of the image that it replaced, '' if there was none."""
     image = session.folder.image
     changes = list(changes_between(image(digest), image(wanted.digest))) if digest else []
     output.say(f"back to image {wanted.number}: {wanted.size:,} B, "
@@ -273,7 +273,7 @@ def _say_undone(
         output.say(f"  and {len(changes) - len(shown)} more (-v lists them)")
 
 
-#: Changes that an undo names; a screen should hold them.
+#: Changes that an undo lists without -v; a screen should hold them.
 _SHOWN = 20
 
 

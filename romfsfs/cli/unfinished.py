@@ -76,8 +76,8 @@ def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
 
 
 def _of_its_file(info: SessionInfo) -> str:
-    """What tells a session that nobody needs any more, or whose edits the target's name does not
-    lead to."""
+    """A remark if the image file is gone (nobody needs the session any more), or if its path is a
+    link to another file by now (the path no longer leads to these edits); else ''."""
     if not info.is_file or os.path.realpath(info.source) == info.source:
         gone = info.is_file and not os.path.exists(info.source)
         return ", its file is gone" if gone else ""

@@ -1,8 +1,8 @@
-"""What can stand where a value is asked for, for shell completion: boards, cameras, mounts, models.
+"""Values for shell completion: boards, cameras, mounts, models and so on.
 
-Each function takes click's context and the word as far as it is typed, and gives (value, what it
-is). Nothing here opens a camera's port or asks a server, and what goes wrong is no value: a shell
-prompt is no place for an error.
+Each function takes click's context and the word as typed so far, and gives (value, description)
+pairs. Nothing here opens a camera's port or asks a server, and an error means no values: a shell
+prompt is no place for a message.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _IMAGE_SUFFIXES = (".img", ".romfs")
 
 
 def completer(values: Callable[[click.Context, str], _Values], otherwise: str = "") -> Completer:
-    """Those values that begin with the word; where there are none, what bash completes itself
-    (`otherwise`: `file` or `dir`)."""
+    """A completer of the values that begin with the word, in any case.
+
+    otherwise: `file` or `dir`, which the shell completes itself if there are no such values."""
 
     def complete(
         context: click.Context, parameter: click.Parameter, word: str
@@ -35,7 +36,7 @@ def completer(values: Callable[[click.Context, str], _Values], otherwise: str = 
             found = dict(values(context, word))
         except (RomfsError, OSError, ValueError, KeyError):
             found = {}
-        # A name with a line break would be two answers to a shell.
+        # A shell would take a name with a line break for two.
         items = [
             CompletionItem(value, help=said or None)
             for value, said in found.items()
@@ -106,7 +107,7 @@ def _sessions(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
 
 
 def _near(path: str, word: str) -> str:
-    """A path below the current folder as people type it, unless they began at the root."""
+    """A path relative to the current folder if it lies below it and the word is not absolute."""
     inside = os.path.relpath(path) if os.path.isabs(path) else path
     return path if word.startswith("/") or inside.startswith("..") else inside
 
@@ -134,7 +135,7 @@ def _models(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
         names = Counter(stem(model.name) for model in listed)
         for model in listed:
             yield model.path, ""
-            if word and names[stem(model.name)] == 1:  # without a word paths are enough to see
+            if word and names[stem(model.name)] == 1:  # without a word, paths are enough
                 yield stem(model.name), model.path
 
 

@@ -1,7 +1,7 @@
-"""`status --watch`: the status again and again, whenever it has changed.
+"""`status --watch`: show the status whenever it has changed.
 
-A mounted session is asked through the mount: its daemon works the status out once for every
-change of the tree, so that asking costs next to nothing while nothing happens.
+The status of a mounted session is read through the mount: the daemon computes it once for each
+change of the tree, so that polling costs next to nothing while nothing happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from romfsfs.cli.reports import STATUS_COLOURS
 from romfsfs.errors import EXIT_OK
 from romfsfs.session.find import Found
 
-#: Between two looks. The daemon keeps the text as it was for up to a second.
+#: Between two polls. The daemon's text may be up to a second old.
 SECONDS = 0.5
 
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
@@ -34,7 +34,7 @@ def watch(output: Output, found: Found, look: Callable[[], str]) -> int:
     drawing = out.draws(sys.stdout) and not output.as_json
     last = None
     try:
-        # Once the mount is gone, there is no text of it.
+        # Raised when the mount is gone.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             while _goes_on(found):
                 text = look()
@@ -47,7 +47,7 @@ def watch(output: Output, found: Found, look: Callable[[], str]) -> int:
                     else:
                         output.show(text + "\n")
                     out.flush()
-                if out.reader_has_gone():  # which a write would find out, at the next change
+                if out.reader_has_gone():  # a write would notice only at the next change
                     return EXIT_OK
                 time.sleep(SECONDS)
     except KeyboardInterrupt:
@@ -66,11 +66,11 @@ def _goes_on(found: Found) -> bool:
 
 
 def _screen(text: str) -> str:
-    """As much of the text as fits, lines cut rather than wrapped, at the top of an empty screen."""
+    """As much of the text as fits an empty screen, which it clears; lines are cut, not wrapped."""
     rows = shutil.get_terminal_size().lines
     lines = [out.fitted(line) for line in out.printable_lines(text).splitlines()]
     if len(lines) > rows - 1:
-        # The last line says how full it is: that stays.
+        # Keep the last line: it says how full the partition is.
         left_out = len(lines) - (rows - 2)
         lines = [*lines[: rows - 3], f"  ... {left_out} lines more", lines[-1]]
     return _HOME_AND_CLEAR + out.drawn("\n".join(lines) + "\n", STATUS_COLOURS)

@@ -77,7 +77,9 @@ def _say_found(output: Output, found: list[Problem]) -> None:
 def _pull(
     opened: Device, file: BinaryIO, camera: str, progress: Progress
 ) -> tuple[int, str, list[Problem]]:
-    """Size and digest of the image, and what of it does not work on that camera."""
+    """Copy the camera's image to `file`; its size in bytes, its digest, and its problems there.
+
+    RomfsError if the partition is blank."""
     known = known_copy(opened)
     if known is None:
         size = opened.read_image(file, progress)
@@ -146,12 +148,12 @@ def reset(
 
 
 def _who(info: DeviceInfo) -> str:
-    """The camera, whatever the partition."""
+    """The camera's key without the partition."""
     return info.key.rpartition("/")[0]
 
 
 def _tell_of_version(output: Output, firmware: str, chosen: list[DefaultImage]) -> None:
-    """What is restored instead of the defaults of the camera's own firmware."""
+    """Print which defaults are restored if not those of the camera's firmware version."""
     from romfsfs.ide.defaults import find_version, version_text
 
     wanted = find_version(firmware)
@@ -165,7 +167,7 @@ def _tell_of_version(output: Output, firmware: str, chosen: list[DefaultImage]) 
 def _defaults(
     info: DeviceInfo, camera: str, place: str | None, partition: int | None, allowed: Fetching
 ) -> list[DefaultImage]:
-    """The image for each partition to restore."""
+    """The image for each partition to restore. UsageError, RomfsError."""
     from romfsfs.ide.defaults import find_defaults
 
     if info.is_file:
@@ -198,8 +200,9 @@ def _restore(
     *,
     last: bool,
 ) -> dict[str, Any]:
-    """Write one partition's image; its record for `--json`. said: notes that need not be said
-    again. last: restart the camera."""
+    """Write one partition's image and return its record for `--json`.
+
+    said: notes that were printed before. last: restart the camera afterwards."""
     with tempfile.TemporaryFile() as file, output.progress() as progress:
         file.write(image.read())
         file.flush()

@@ -147,7 +147,7 @@ def add_model(
 
 
 def _input(opened: Zoo, model: Model) -> str:
-    """`1x96x96x3 int8`; '' where the model is not here, '-' where it does not tell."""
+    """Its input, as `1x96x96x3 int8`; '' if it is not on this machine, '-' if it does not say."""
     fd = opened.open_here(model.path)
     if fd is None:
         return ""
@@ -163,7 +163,8 @@ def _open(
     output: Output, progress: Progress, *, source: str | None, update: bool, offline: bool,
     yes: bool,
 ) -> Zoo:  # fmt: skip
-    """The zoo that was chosen; a source given here is remembered once it has proved to be one."""
+    """Open the chosen zoo. RomfsError if it has no models; else a source given with --from is
+    remembered."""
     text = absolute(source) if source else chosen()
     allowed = fetching(output, progress, offline=offline, yes=yes, update=update)
     opened = open_source(text, allowed)
@@ -178,7 +179,7 @@ def _open(
 def _board(
     board: str | None, partition: int, directory: str | None
 ) -> tuple[str | None, tuple[int, int] | None]:
-    """The board to list for, and what its partition has room for, and has left in a session."""
+    """The board to list for, and its partition's size and free room in bytes; None if unknown."""
     try:
         session = find_session(directory).session
     except UsageError:
@@ -196,7 +197,8 @@ def _board(
 
 
 def _root(found: Found) -> Path:
-    """Where files are put: through the mount, so that it notices, or into the work tree."""
+    """The folder to copy into: the mount, so that the daemon notices, else the work tree, or
+    UsageError."""
     if found.mountpoint is not None:
         return found.mountpoint
     info = found.session.info
@@ -207,7 +209,7 @@ def _root(found: Found) -> Path:
 
 
 def _inside(found: Found, into: str) -> Path:
-    """The folder below the root that DIR and --into name."""
+    """The folder that DIR and --into name, relative to the root. UsageError for `..`."""
     folder = Path(found.inside) / into.strip("/")
     if ".." in folder.parts:
         raise UsageError(f"not a folder of it: {into!r}", next_step="give --into without '..'")
@@ -215,7 +217,7 @@ def _inside(found: Found, into: str) -> Path:
 
 
 def _check_capacity(found: Found, folder: Path, wanted: list[Copy]) -> None:
-    """A file stored as it is that is larger than the partition is refused before it is copied."""
+    """CapacityError if a file that is stored unconverted is larger than the partition."""
     capacity, converters = found.session.settings.capacity, found.session.settings.converters
     for copy in wanted:
         if capacity is None or copy.size <= capacity:
