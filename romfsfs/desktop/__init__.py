@@ -1,9 +1,10 @@
-"""Files that make other programs of the desktop know romfsfs: the files lie here, with
-`@NAME@` where a path comes in; `installed` fills them in, puts them in place and takes them away.
+"""Desktop integration: files that are installed for other programs, and programs that are started.
 
-units            systemd's user unit and udev's rule that mount a camera when it is plugged in
-file_managers    Commit and Status in the menus of Nautilus and Thunar, image files that open
-programs         what of the desktop romfsfs starts
-notify           failed conversions, and edits that a mount leaves
-installed        what was written, so that just that can be removed again
+The files are templates beside these modules, with `@NAME@` where a value is filled in.
+
+units            systemd user units and the udev rule that mount a camera when it is plugged in
+file_managers    Commit and Status in the menus of Nautilus and Thunar, opening image files
+programs         desktop programs that romfsfs starts
+notify           notifications: failed conversions, edits that a mount leaves, failed mounts
+installed        fills in and installs files, and records them, to remove exactly those again
 """

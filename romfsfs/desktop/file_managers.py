@@ -1,9 +1,8 @@
-"""Commit and Status in the menus of file managers: scripts for Nautilus, custom actions for Thunar;
-and what opens an image file that is double-clicked.
+"""File managers: Commit and Status as Nautilus scripts and Thunar actions; opening image files.
 
 They call `romfsfs desktop --run commit|status|open PATH`, which shows the outcome in a window.
-Thunar's `uca.xml` belongs to the user and to Thunar, which rewrites it: our actions are put into
-it and taken out of it as text, found by their unique-id, and every other byte stays.
+Thunar's `uca.xml` belongs to the user and to Thunar, which rewrites it: our actions are inserted
+and removed as text, found by their unique-id, and every other byte stays.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from xml.sax.saxutils import escape
 from romfsfs.desktop.installed import File, filled
 from romfsfs.errors import RomfsError
 
-#: action -> (icon, what the menu says, its explanation)
+#: action -> (icon, menu entry, description)
 ACTIONS = {
     "commit": ("document-save", "Commit to camera",
                "Write the edits to the camera or image file, verified"),
     "status": ("dialog-information", "ROMFS status", "What would be committed"),
 }  # fmt: skip
 
-#: Where Thunar takes its actions from as long as the user has no file of their own.
+#: Thunar's actions for users without a file of their own.
 SYSTEM_UCA = Path("/etc/xdg/Thunar/uca.xml")
 
 _OUR_IDS = [f"romfsfs-{action}" for action in ACTIONS]
@@ -39,13 +38,13 @@ EMPTY_UCA = b'<?xml version="1.0" encoding="UTF-8"?>\n<actions>\n</actions>\n'
 def nautilus_scripts(program: Sequence[str], data_home: Path) -> list[File]:
     """A script for each action, in the submenu Scripts > romfsfs."""
     folder, words = data_home / "nautilus" / "scripts" / "romfsfs", shlex.join(program)
-    # Nautilus starts them in the folder shown; their Python must not import what lies there.
+    # Nautilus starts scripts in the folder shown. They change to `/`, or Python would import there.
     texts = {action: filled("nautilus.sh", PROGRAM=words, ACTION=action) for action in ACTIONS}
     return [File(folder / each.capitalize(), text.encode(), 0o755) for each, text in texts.items()]
 
 
 def image_type(program: Sequence[str], data_home: Path) -> list[File]:
-    """The type of image files by their first bytes (docs/format.md), and what opens it."""
+    """The MIME type of image files, by their first bytes (docs/format.md), and its opener."""
     words = " ".join(map(_exec_word, program))
     entry = filled("romfsfs.desktop", PROGRAM=words)
     return [
@@ -55,7 +54,7 @@ def image_type(program: Sequence[str], data_home: Path) -> list[File]:
 
 
 def caches(data_home: Path) -> list[list[str]]:
-    """The commands after which programs know what `image_type` has put in place, or taken away."""
+    """The commands that update the desktop's caches after `image_type`'s files came or went."""
     return [
         ["update-mime-database", str(data_home / "mime")],
         ["update-desktop-database", str(data_home / "applications")],
@@ -63,21 +62,21 @@ def caches(data_home: Path) -> list[list[str]]:
 
 
 def _exec_word(word: str) -> str:
-    """A word of the key Exec (Desktop Entry Specification): quoted, then escaped as any value."""
+    """A word of the key Exec (Desktop Entry Specification): quoted, then escaped like any value."""
     quoted = '"' + re.sub(r'(["`$\\])', r"\\\1", word) + '"'
     escaped = quoted.replace("\\", "\\\\").replace("\n", "\\n").replace("%", "%%")
     return word if re.fullmatch(r"[\w/.+-]+", word) else escaped
 
 
 def uca_path(config_home: Path) -> Path:
-    """Where Thunar keeps its user's own actions."""
+    """Thunar's file with the user's own actions."""
     return config_home / "Thunar" / "uca.xml"
 
 
 def with_actions(present: bytes | None, program: Sequence[str]) -> bytes:
-    """`uca.xml` with our actions, new ones in the place of old ones.
+    """`uca.xml` with our actions at its end; older ones of ours are removed.
 
-    present: what the file holds, None: there is none. RomfsError if it is not what Thunar writes.
+    present: the file's contents; None: there is no file. RomfsError if it is not Thunar's format.
     """
     text = without_actions(present if present is not None else EMPTY_UCA)
     end = text.rfind(b"</actions>")
@@ -86,14 +85,14 @@ def with_actions(present: bytes | None, program: Sequence[str]) -> bytes:
 
 
 def without_actions(present: bytes) -> bytes:
-    """`uca.xml` without our actions; every other byte as it was. RomfsError as `with_actions`."""
+    """`uca.xml` without our actions, every other byte as it was. RomfsError as `with_actions`."""
     others = [each for each in _ids(present) if each not in _OUR_IDS]
     return _checked(_OURS.sub(b"", present), others)
 
 
 def _action(program: Sequence[str], action: str) -> bytes:
     icon, name, description = ACTIONS[action]
-    # Thunar puts the path in for %f, quoted; in front of it a percent sign of ours is doubled.
+    # Thunar replaces %f by the quoted path; any other percent sign must be doubled.
     called = shlex.join(program).replace("%", "%%")
     shell = f'cd / && exec {called} desktop --run {action} "$0"'
     command = f"sh -c {shlex.quote(shell)} %f"
@@ -115,7 +114,7 @@ def _ids(data: bytes) -> list[str]:
 
 
 def _checked(made: bytes, ids: list[str]) -> bytes:
-    """What was made, if it has just these actions: a comment may look like one."""
+    """The new text; RomfsError unless it has exactly these actions: a comment may hold some."""
     if _ids(made) != ids:
         raise RomfsError("Thunar's actions cannot be edited", where="uca.xml")
     return made
@@ -128,19 +127,19 @@ def dialog_command(program: str, title: str, text: str, *, failed: bool) -> list
         kind = "--error" if failed else "--info"
         return [program, kind, "--no-markup", "--width=600", f"--title={title}", f"--text={text}"]
     if name == "kdialog":
-        # Plain text, if it does not look like markup.
+        # kdialog guesses whether a text is markup: always make it markup, escaped.
         shown = escape(text).replace("\n", "<br>")
         return [program, "--title", title, "--error" if failed else "--msgbox", f"<p>{shown}</p>"]
     return [program, "-center", "-title", title, text]
 
 
 def progress_command(zenity: str, title: str) -> list[str]:
-    """The argv of a window that shows how far something is, as it reads on standard input."""
+    """The argv of a progress window, which reads `progress_words` on standard input."""
     return [zenity, "--progress", "--no-cancel", "--width=450", f"--title={title}", "--text="]
 
 
 def progress_words(phase: str, done: int, total: int) -> bytes:
-    """What such a window reads: where there is no total it shows that something goes on."""
+    """A line for the progress window: a percentage, or a pulsating bar if there is no total."""
     known = total > 1
-    share = min(99, done * 100 // total) if known else 0  # at 100 it thinks that all is done
+    share = min(99, done * 100 // total) if known else 0  # the window takes 100 for the end
     return f"# {phase}\npulsate:{'false' if known else 'true'}\n{share}\n".encode()

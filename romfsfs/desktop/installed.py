@@ -1,7 +1,7 @@
 """Installing files into the user's folders, and removing exactly those again.
 
 `<state dir>/installed.json` lists every file that was written, with its digest. A file that is
-not listed is the user's own and is never replaced or removed; one that was changed since is left.
+not listed, or was edited since, is the user's own and is never replaced or removed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def filled(template: str, **values: str) -> str:
 
 
 def install(files: list[File]) -> None:
-    """Write files; UsageError, before anything is written, if one of them is the user's own."""
+    """Write files. UsageError, before anything is written, if one of them is the user's own."""
     known = _known()
     for file in files:
         present = _digest_of(file.path)
@@ -60,9 +60,9 @@ def install(files: list[File]) -> None:
 
 
 def uninstall(paths: list[Path], *, dry_run: bool) -> tuple[list[Path], list[Path]]:
-    """Remove those of these files that were installed: (removed, left because they were changed).
+    """Remove those of these files that were installed: (removed, left because they were edited).
 
-    A folder named romfsfs that is empty then goes too. dry_run: only say which.
+    A folder named romfsfs is removed too if that empties it. dry_run: remove nothing.
     """
     known = _known()
     removed, left = [], []

@@ -1,8 +1,7 @@
-"""Desktop notifications: of conversions that failed, of edits that a mount leaves behind, and of
-cameras that were plugged in and could not be mounted.
+"""Desktop notifications: failed conversions, edits that a mount leaves, cameras not mounted.
 
-Somebody who copies a broken script with a file manager, or ejects the mount there, sees no
-terminal. A notification that cannot be shown is written to the log and forgotten.
+A user who copies a broken script with a file manager, or ejects the mount there, sees no terminal.
+A notification that cannot be shown is only logged.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from romfsfs.errors import printable
 
 log = logging.getLogger(__name__)
 
-#: Files that are copied together fail together: one notification for all of them.
+#: Files that are copied together fail together: failures within this time share a notification.
 GATHER_SECONDS = 1.0
 #: notify-send waits for a service, which may have to be started first (over two seconds on a busy
-#: computer), and may never answer; an unmount does not wait longer for it.
+#: computer), and may never answer; an unmount does not wait longer than this for it.
 _PATIENCE_SECONDS = 10.0
 _SHOWN = 3
 
-#: The text comes in as arguments, so that nothing in it is taken for AppleScript.
+#: The text is passed as arguments, so that nothing in it is taken for AppleScript.
 _APPLESCRIPT = (
     "on run argv",
     "display notification (item 2 of argv) with title (item 1 of argv)",
@@ -37,7 +36,7 @@ _APPLESCRIPT = (
 
 
 def notification_command(program: str, title: str, text: str) -> list[str]:
-    """The argv that shows a notification with `program`: a path of notify-send or osascript."""
+    """The argv that shows a notification. program: the path of notify-send or osascript."""
     if program.endswith("osascript"):
         script = [word for line in _APPLESCRIPT for word in ("-e", line)]
         return [program, *script, title, text]
@@ -61,9 +60,9 @@ def wording(name: str, failed: Mapping[str, str]) -> tuple[str, str]:
 
 
 def wording_at_end(name: str, place: str, changes: int) -> tuple[str, str]:
-    """Title and text at the end of a mount of `name` with edits, so many files.
+    """Title and text for a mount of `name` that ended with so many changed files not committed.
 
-    place: `on the camera`."""
+    place: where the changes are not, e.g. `on the camera`."""
     are = "1 change is" if changes == 1 else f"{changes:,} changes are"
     kept = "it is" if changes == 1 else "they are"
     return f"{are} NOT {place}", f"{kept} kept: mount again and commit\n{printable(name)}"
@@ -82,8 +81,8 @@ def desktop_runs() -> bool:
 
 
 def offers(program: str) -> bool:
-    """Whether it can show a button that works: notify-send of libnotify 0.8 and later, but not
-    where systemd ends what waits for the click together with the mount (`automount`)."""
+    """Whether the notifier can show a button that works: notify-send of libnotify 0.8 and later,
+    but not in a unit of `automount`: systemd ends what waits for the click with the mount."""
     try:
         if "/romfsfs@" in Path("/proc/self/cgroup").read_text():
             return False
@@ -97,10 +96,10 @@ def offers(program: str) -> bool:
 
 
 def offering_commit(command: Sequence[str], argument: str) -> list[str]:
-    """The argv that shows a notification by `command` with a button, for as long as it stands, and
-    commits when it is pressed. argument: how a shell names the target.
+    """The argv that shows `command`'s notification with a button, and commits if it is pressed.
 
-    A shell waits: the notification may stand for days, and Python would take 30 MB.
+    argument: the target, as a shell word. A shell waits for the button: the notification may stand
+    for days, and Python would take 30 MB.
     """
     romfsfs = f"{shlex.quote(sys.executable)} -m romfsfs"
     script = f'test "$("$@")" = commit && exec {romfsfs} desktop --run commit {argument}'
@@ -109,17 +108,17 @@ def offering_commit(command: Sequence[str], argument: str) -> list[str]:
 
 
 def leave(command: Sequence[str]) -> None:
-    """Run a notifier that outlives this process. Never raises."""
+    """Start a notifier that outlives this process. Never raises: errors are logged."""
     nowhere = subprocess.DEVNULL
     try:
-        # Not in this process's group or session: these end with the mount.
+        # In a session of its own: this process's session and group end with the mount.
         subprocess.Popen(command, stdin=nowhere, stdout=nowhere, cwd="/", start_new_session=True)
     except OSError as error:
         log.warning("no notification: %s", error)
 
 
 def show(command: Sequence[str]) -> None:
-    """Run a notifier. Never raises: what goes wrong is logged."""
+    """Run a notifier, for `_PATIENCE_SECONDS` at most. Never raises: errors are logged."""
     try:
         subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_SECONDS,
@@ -131,16 +130,16 @@ def show(command: Sequence[str]) -> None:
 
 
 def tell_not_mounted(port: str, why: str) -> None:
-    """The camera on a port was plugged in and could not be mounted. Never raises."""
+    """Notify that the camera on `port` was not mounted. Waits as `show`; never raises."""
     if (program := find_notifier()) is not None:
         text = f"{printable(why)}\nthen plug it in again"
         show(notification_command(program, f"the camera on {port} is not mounted", text))
 
 
 class Notifier:
-    """Gathers failures for a moment and shows them as one. Any thread; never raises.
+    """Shows failures within `gather` seconds as one notification. Any thread; never raises.
 
-    argument: how a shell names the target, for a commit of what a mount leaves; "": no such offer.
+    argument: the target as a shell word, for a button that commits what a mount leaves; "": none.
     Implements `romfsfs.session.service.Notifier`.
     """
 
@@ -184,7 +183,7 @@ class Notifier:
             self._run(command)
 
     def close(self) -> None:
-        """Show what is left now."""
+        """Show at once the failures that are not shown yet."""
         with self._mutex:
             timer, self._timer = self._timer, None
         if timer is not None:

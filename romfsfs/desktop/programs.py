@@ -10,7 +10,7 @@ from romfsfs.system.programs import find_on_path, install_command
 
 
 class Program(NamedTuple):
-    """use: what is missing without it. package: its name, and others' names for it."""
+    """use: what it does (`it USE`). package: its package. names: that by manager, if different."""
 
     use: str
     package: str
@@ -22,7 +22,7 @@ class Program(NamedTuple):
         return install_command(self.package, self.names)
 
 
-#: What shows windows, the best first.
+#: Programs that show windows, the best first.
 DIALOGS = ("zenity", "kdialog", "xmessage")
 PROGRAMS = {
     "notify-send": Program(
@@ -37,12 +37,12 @@ PROGRAMS = {
 
 
 def find_notifier() -> str | None:
-    """What shows notifications on this system; None if nothing does."""
+    """The path of the program that shows notifications on this system; None if it is missing."""
     return find_on_path("osascript" if sys.platform == "darwin" else "notify-send")
 
 
 def missing(names: Iterable[str]) -> list[str]:
-    """A line for each of these programs that is neither there nor replaced by another."""
+    """A line for each of these programs that is missing; any of `DIALOGS` stands for zenity."""
     return [
         f"{name} is not installed; it {PROGRAMS[name].use}: {PROGRAMS[name].installing}"
         for name in names

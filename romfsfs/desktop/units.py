@@ -1,10 +1,10 @@
-"""Mounting a camera when it is plugged in: systemd user units, and the udev rule that wants one.
+"""Mounting a camera when it is plugged in: systemd user units, and the udev rule that starts them.
 
-The rule marks the serial ports of known boards, by USB id, for systemd, and lets users open the
-boards' boot loaders; that needs root, once.
+The rule tags the serial ports of known boards, by USB id, for systemd, and lets users open the
+boards' boot loaders. Installing it needs root, once.
 systemd then starts `romfsfs@ttyACM0.service` in the session of every user who installed the units
-(systemd.device(5): SYSTEMD_USER_WANTS), and stops it when the device goes. It does not for devices
-that are there when the user's systemd starts: a second unit does that at login.
+(systemd.device(5): SYSTEMD_USER_WANTS), and stops it when the device goes. It does not start it for
+devices that were there before the user's systemd: a second unit does that at login.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from romfsfs.errors import UsageError
 from romfsfs.system.files import home_dir
 
 UNIT = "romfsfs@.service"
-#: At login. A drop-in wants it: enabled, it would be a link, which `installed` does not keep.
+#: Runs at login. A drop-in wants it: enabling it would make a link, which `installed` cannot list.
 LOGIN = "romfsfs-login.service"
 _WANTED = "default.target.d/romfsfs.conf"
 #: After 60-serial.rules, which names the device, and before 73-seat-late.rules, which grants
@@ -37,8 +37,8 @@ def units(program: Sequence[str], folder: Path) -> list[File]:
     """The user units: the template, whose instance is the device's kernel name (`ttyACM0`), and
     the one at login.
 
-    program: how romfsfs is called, absolute. folder: cameras are mounted in folders below it.
-    UsageError for paths that a unit cannot say.
+    program: romfsfs's argv, with an absolute path. folder: cameras are mounted in folders below it.
+    UsageError for paths that a unit cannot express.
     """
     if any(c in program[0] for c in "\"'\\$"):
         raise UsageError("systemd starts no program of such a path", where=program[0])
@@ -95,7 +95,7 @@ def port_group() -> str:
 
 
 def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
-    """What the user has to run as root: put the rule in place or take it away, and reload udev."""
+    """The shell command that installs or removes the rule with sudo, and reloads udev."""
     trigger = "sudo udevadm trigger --subsystem-match=tty --subsystem-match=usb"
     reload = f"sudo udevadm control --reload && {trigger}"
     if remove:
@@ -104,13 +104,13 @@ def rule_command(program: Sequence[str], *, remove: bool = False) -> str:
 
 
 def config_home() -> Path:
-    """Where the user's own units are (XDG Base Directory Specification)."""
+    """The folder of the user's configuration (XDG Base Directory Specification)."""
     chosen = os.environ.get("XDG_CONFIG_HOME", "")
     return Path(chosen) if os.path.isabs(chosen) else home_dir("$XDG_CONFIG_HOME") / ".config"
 
 
 def data_home() -> Path:
-    """Where the user's own data files are (XDG Base Directory Specification)."""
+    """The folder of the user's data files (XDG Base Directory Specification)."""
     chosen = os.environ.get("XDG_DATA_HOME", "")
     if os.path.isabs(chosen):
         return Path(chosen)
