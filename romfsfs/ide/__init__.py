@@ -1,1 +1,1 @@
-"""An installed OpenMV IDE: where it keeps its resources, and the default images among them."""
+"""The resources of the OpenMV IDE, installed or published, and the default images among them."""

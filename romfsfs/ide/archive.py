@@ -1,8 +1,8 @@
-"""A zip of resources, on this machine or at a URL: what it holds, and its members as files.
+"""A zip of resources, on this machine or at a URL: the list of its members, and members as files.
 
-Members are kept in a folder of the zip's own below `<cache dir>/resources/`, and compared with
-their CRC-32 before they are used again; zips that nobody used for long go. What a zip says of
-itself is not trusted: sizes are limited, and what is damaged is an error.
+Members are kept in a folder for each zip below `<cache dir>/resources/`, and checked against their
+CRC-32 before they are used again. Folders of zips at URLs are removed when unused for 90 days. A
+zip is not trusted: sizes are limited, and damage is an error.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.system import files
 from romfsfs.system.files import CHUNK, Progress, make_private_dir, no_progress, replace_atomically
 
-#: More than any camera's partition; what is larger is a mistake, or a zip bomb.
+#: More than any camera's partition; a larger file is a mistake, or a zip bomb.
 MAX_FILE_BYTES = 256 << 20
-#: What zipfile raises, one time or another, for a zip that is damaged, encrypted or not supported.
+#: What zipfile may raise for a zip that is damaged, encrypted or not supported.
 DAMAGED: tuple[type[Exception], ...] = (
     OSError, EOFError, KeyError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error,
     lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile,
@@ -40,9 +40,9 @@ def _unasked(what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fetching:
-    """How things may be fetched. agree: asked before the first contact with a server that the user
-    did not name; raises if it must not be. offline: only what is kept. update: ask for a newer
-    version of what is kept."""
+    """What may be fetched. agree: called before the first contact with a server that the user did
+    not name; raises to refuse it. offline: use only what is kept. update: ask the server for a
+    newer version of what is kept."""
 
     agree: Callable[[str], None] = _unasked
     offline: bool = False
@@ -56,8 +56,8 @@ class Missing(RomfsError):
 
 @dataclass(frozen=True, slots=True)
 class Zip:
-    """name: to show. opened: the zip, to read. identity: another one for other contents; '' if it
-    is not there. folder: where its members are kept. damaged: what reading it may raise."""
+    """name: for messages. opened: opens it to read. identity: changes with its contents; OSError
+    if the file is gone. folder: where members are kept. damaged: what reading it may raise."""
 
     name: str
     opened: Callable[[], AbstractContextManager[zipfile.ZipFile]]
@@ -66,12 +66,12 @@ class Zip:
     damaged: tuple[type[Exception], ...] = DAMAGED
 
     def infos(self) -> list[zipfile.ZipInfo]:
-        """The files in it. RomfsError; OSError where it is not there."""
+        """Its members that are files. RomfsError; FileNotFoundError if the zip is gone."""
         with self._open() as archive:
             return [each for each in archive.infolist() if not each.filename.endswith("/")]
 
     def keep(self, infos: Sequence[zipfile.ZipInfo]) -> list[Path]:
-        """Files with the bytes of these members, made where they are not kept yet. RomfsError."""
+        """Files with these members' bytes, extracted unless kept already. RomfsError, OSError."""
         paths = [self.folder / _kept_name(info) for info in infos]
         pairs = zip(paths, infos, strict=True)
         missing = [(path, info) for path, info in pairs if not _is_whole(path, info)]
@@ -127,7 +127,8 @@ def local_zip(path: Path) -> Zip:
 
 
 def is_zip(path: Path) -> bool:
-    """`zipfile.is_zipfile` raises for some that are damaged; opening those says what is wrong."""
+    """Whether it is a zip; True for one that is so damaged that `zipfile.is_zipfile` raises:
+    opening it says what is wrong."""
     try:
         return zipfile.is_zipfile(path)
     except (zipfile.BadZipFile, struct.error):
@@ -135,7 +136,8 @@ def is_zip(path: Path) -> bool:
 
 
 def zip_folder(where: str) -> Path:
-    """The folder of a zip (its path or URL) in the cache, made if need be."""
+    """The folder of a zip (its path or URL) in the cache, made if need be. Making one removes
+    those whose lock was not taken for `_UNUSED_SECONDS`."""
     parent = make_private_dir(make_private_dir(files.cache_dir()) / "resources")
     folder = parent / files.digest_bytes(where.encode(errors="surrogateescape"))[:32]
     if not folder.is_dir():
@@ -148,12 +150,12 @@ def zip_folder(where: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Alone at adding to the folder, among threads and processes; waits for the others."""
+    """Hold the folder's lock, against other threads and processes; blocks until it is free."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(folder / "lock", flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        os.utime(fd)  # it is in use
+        os.utime(fd)  # when it was used last, for `zip_folder`
         yield
     finally:
         os.close(fd)
@@ -161,7 +163,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _check_supported(info: zipfile.ZipInfo) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The others take memory as the zip says, up to 4 GiB, before the first byte.
+        # Others allocate as much memory as the zip says, up to 4 GiB, before the first byte.
         raise ValueError(f"compression method {info.compress_type} is not supported")
 
 

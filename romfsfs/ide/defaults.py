@@ -1,4 +1,4 @@
-"""The image that a board came with, for `reset`: in a file, a firmware release, or an IDE.
+"""The default images of a board, for `reset`: in a file, a firmware release, or an IDE.
 
 Layouts (docs/cameras.md, "Default contents"): a release `firmware_vX.Y.Z.zip` holds
 `BOARD/romfs0.img`; a development build `firmware_BOARD.zip` holds `romfs0.img`; the resource folder
@@ -34,8 +34,8 @@ _RELEASES = "https://github.com/openmv/openmv/releases"
 class DefaultImage:
     """One image that could be restored.
 
-    path: the file that holds it. place: where that came from, to show. version: of the firmware
-    that it belongs to, None where nothing says. size: bytes, from its header.
+    path: the file that holds it. place: where that came from, for messages. version: of the
+    firmware that it belongs to, None if unknown. size: bytes, from its header.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class DefaultImage:
 
     @property
     def label(self) -> str:
-        """How to show it."""
+        """Board, version and place, for messages."""
         version = "" if self.version is None else f" {version_text(self.version)}"
         return f"{self.board}{version} ({self.place})"
 
@@ -90,13 +90,13 @@ def find_defaults(
 
 
 def find_version(text: str) -> Version | None:
-    """The first `X.Y.Z` in a text."""
+    """The first `X.Y.Z` in a text; None without one."""
     found = _VERSION.search(text)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def version_text(version: Version) -> str:
-    """As people write it."""
+    """The version as `X.Y.Z`."""
     return ".".join(map(str, version))
 
 
@@ -108,7 +108,7 @@ def _rank(image: DefaultImage, firmware: Version | None) -> tuple[bool, tuple[in
 def _published(
     board: Board, partition: int, wanted: Version | None, fetching: Fetching
 ) -> Iterator[DefaultImage]:
-    """Of the wanted version if that was published, else of the newest."""
+    """Images of the wanted version if that was published, else of the newest."""
     size = f"up to {sum(each.size for each in board.partitions) / 1e6:.1f} MB"
     archive = published.resources(fetching, size)
     if wanted is not None and _zip_version(archive) != wanted:
@@ -146,8 +146,8 @@ def _in_place(
 
 
 def _is_of(zip_name: str, board: Board) -> bool:
-    """Whether a zip is the development build of a board. Browsers number what they save twice:
-    firmware_OPENMV4 (1).zip"""
+    """Whether a zip is the development build of a board, by its name. Browsers number a file that
+    they save twice: firmware_OPENMV4 (1).zip"""
     stem = re.sub(r"\s*(\(\d+\))?\.zip$", "", zip_name, flags=re.IGNORECASE).upper()
     return f"_{stem}".endswith(f"_{board.name}")
 
@@ -162,7 +162,7 @@ def _in_zip(
 
 
 def _zip_version(archive: Zip) -> Version | None:
-    """Of the firmware in a zip of resources."""
+    """The version of the firmware in a zip of an IDE's resources; None if it does not say."""
     for info in archive.infos():
         if f"/{info.filename}".endswith("/firmware/settings.json"):
             (path,) = archive.keep([info])
@@ -171,7 +171,7 @@ def _zip_version(archive: Zip) -> Version | None:
 
 
 def _in_folder(folder: Path, board: Board, partition: int) -> Iterator[DefaultImage]:
-    """In a resource folder, its `firmware`, or a board's folder itself; and in zips beside them."""
+    """Images in a resource folder, its `firmware`, or a board's own folder; and in zips there."""
     for root in (folder, folder / "firmware", folder / "share" / "qtcreator" / "firmware"):
         version = _version_in(root / "settings.json", _STATED)
         version = version or _version_in(root / "firmware.txt", _VERSION)
@@ -205,14 +205,14 @@ def _matching(names: Sequence[str], board: Board, partition: int, *, flat: bool)
 
 
 def _name(folder: str) -> str:
-    """The board that a folder of a third party's means, too (`boards/vendors.py`)."""
+    """The board that a folder's name means, also a third party's (`boards/vendors.py`)."""
     return re.sub(r"[^A-Z0-9]+", "_", folder.upper())
 
 
 def _image(
     path: Path, place: str, version: Version | None, board: Board, partition: int
 ) -> Iterator[DefaultImage]:
-    """The image, if that is what it is."""
+    """The image in a file, if it is one and fits the partition."""
     try:
         size = image_size(_read(path, HEADER_SIZE))
     except (ImageFormatError, OSError):

@@ -28,7 +28,7 @@ _USER_COPIES = (
     "~/Library/Application Support/OpenMV/*",
     "~/AppData/*/OpenMV/*",
 )
-#: Where programs are installed; several versions of a place: the highest first.
+#: Where programs are installed; of several versions in one place, the highest first.
 _INSTALLS = (
     "~/[Oo]pen[Mm][Vv]*/share/qtcreator",
     "~/*/[Oo]pen[Mm][Vv]*/share/qtcreator",
@@ -44,7 +44,7 @@ _INSTALLS = (
 def resource_folders() -> list[Path]:
     """The resource folders on this machine, those kept up to date first; [] without an IDE.
 
-    A folder holds `firmware/BOARD/...` or `models/...`; which of them, the caller looks.
+    A folder holds `firmware/BOARD/...` or `models/...`, or both; the caller checks which.
     `$ROMFSFS_IDE_RESOURCES` replaces the search: UsageError if it is not a folder.
     """
     chosen = os.environ.get(VARIABLE)
@@ -57,7 +57,7 @@ def resource_folders() -> list[Path]:
     for candidate in _candidates():
         if candidate not in found and _has_resources(candidate):
             found.append(candidate)
-    # what an IDE 5 was given for boards of third parties is laid out alike
+    # IDE 5 keeps resources for boards of third parties in folders of the same layout.
     vendors = (path for folder in found for path in sorted(folder.glob("third-party/*")))
     return [*found, *filter(_has_resources, vendors)]
 

@@ -1,7 +1,7 @@
 """The resources that OpenMV publishes for its IDE: default images, the model zoo (docs/cameras.md).
 
-A text names the newest version; each version is a zip of a GitHub release, laid out as an IDE's
-resource folder. Of the version only what is needed is fetched, after the user agreed once.
+A text file names the newest version; each version is a zip in a GitHub release, laid out like an
+IDE's resource folder. Only the parts that are needed are fetched, after the user agreed once.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ VERSION_URL = (
     "openmv-ide-resources-version-v2.txt"
 )
 RELEASE_URL = "https://github.com/openmv/openmv-ide/releases/download/"
-#: To show: whose they are.
+#: Their origin, for messages.
 WHERE = "github.com/openmv"
 _VERSION = re.compile(r"\s*v?(\d+\.\d+\.\d+)\s*")
 
 
 def known_version() -> str:
-    """The version that was the newest when it was last asked for; '' before."""
+    """The newest version when the server was last asked; '' if it never was."""
     with suppress(FileNotFoundError, UnicodeDecodeError):
         text = (zip_folder(VERSION_URL) / "version").read_text("ascii")
         return text if _VERSION.fullmatch(text) else ""
@@ -32,7 +32,7 @@ def known_version() -> str:
 
 
 def is_known() -> bool:
-    """Whether the list of what is in the newest version is on this machine."""
+    """Whether the zip of `known_version` was looked at before (`remote.is_known`)."""
     from romfsfs.ide.remote import is_known
 
     version = known_version()
@@ -40,10 +40,9 @@ def is_known() -> bool:
 
 
 def resources(fetching: Fetching, size: str, version: str = "") -> Zip:
-    """The zip of this version ('': the newest). size: what will be fetched at most, to ask with.
+    """The zip of this version ('': the newest). size: how much will be fetched, for the question.
 
-    RomfsError: without a network; `Missing` where that version was not published; what `agree`
-    raises.
+    RomfsError without a network, `Missing` if that version was not published; what `agree` raises.
     """
     from romfsfs.ide.remote import remote_zip
 

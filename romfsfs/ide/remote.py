@@ -1,13 +1,13 @@
-"""A zip at a URL, of which only those ranges are fetched that are needed, and each only once.
+"""A zip at a URL: only the byte ranges that are needed are fetched, and each only once.
 
-`remotezip` reads the zip; here is where it gets its ranges from. The directory's stay in the zip's
-folder, so that it can be listed without a network; a member's goes once the member is extracted,
-and until then the next command that asks resumes it.
+`remotezip` parses the zip and gets its ranges from here. Those of the zip's directory stay in its
+cache folder, so that it can be listed without a network. A member's is deleted once it is complete
+and opened; until then, the next command that needs it resumes the download.
 
-What servers do: docs/cameras.md, "Default contents". So each request begins at the URL itself,
-nothing is asked by HEAD, and the size is asked for with a range of one byte.
+What servers do: docs/cameras.md, "Default contents". So each request starts at the URL itself, HEAD
+is not used, and the size is asked for with a range of one byte.
 
-Proxies as the environment has them; certificates of the system, or of $SSL_CERT_FILE.
+Proxies are those of the environment; certificates those of the system, or of $SSL_CERT_FILE.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from romfsfs.errors import RomfsError
 from romfsfs.ide.archive import DAMAGED, MAX_FILE_BYTES, Fetching, Missing, Zip, locked, zip_folder
 from romfsfs.system.files import replace_atomically
 
-#: Seconds until there is a connection, and without a byte.
+#: Seconds to connect, and seconds without a byte.
 _TIMEOUT = (10.0, 30.0)
 #: This many attempts in a row without a new byte end a download; the pause grows with each.
 _PATIENCE = 4
 _PAUSE_SECONDS = 0.3
-#: What came of so many bytes when a connection is cut is lost.
+#: Bytes of a read. A part of one is lost when the connection is cut.
 _READ = 1 << 13
-#: Of the end of a zip, where its directory is; remotezip asks for more if that is not all.
+#: Bytes fetched from a zip's end, where its directory is; remotezip asks for more if need be.
 _DIRECTORY_BYTES = 1 << 18
 
 _T = TypeVar("_T")
@@ -47,14 +47,16 @@ class _Dropped(Exception):
 
 
 class _About(NamedTuple):
-    """What a server said of a file. size in bytes. version: its ETag or time, '' without."""
+    """What a server said of a file. size in bytes, 0 if it did not say. version: the ETag or
+    Last-Modified, or ''."""
 
     size: int
     version: str
 
 
 def remote_zip(url: str, fetching: Fetching) -> Zip:
-    """The zip at a URL. RomfsError (`Missing`: 404) when it cannot be had."""
+    """The zip at a URL; asks the server if it is not known, or for `fetching.update`. RomfsError if
+    it cannot be had, `Missing` for 404 and 410."""
     with _Remote(url, fetching).alone() as file:
         file.about(anew=fetching.update and not fetching.offline)
     return Zip(
@@ -69,7 +71,7 @@ def is_known(url: str) -> bool:
 
 
 def fetch_text(url: str, limit: int) -> str:
-    """A small text at a URL. RomfsError."""
+    """A text at a URL, up to `limit` bytes. RomfsError."""
     with requests.Session() as session:
 
         def attempt() -> str:
@@ -80,7 +82,7 @@ def fetch_text(url: str, limit: int) -> str:
 
 
 class _Remote:
-    """A file at a URL, in one thread: what `remotezip` takes its ranges from."""
+    """A file at a URL, from which `remotezip` fetches ranges. For one thread."""
 
     def __init__(self, url: str, fetching: Fetching) -> None:
         self.url = url
@@ -91,13 +93,13 @@ class _Remote:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[_Remote]:
-        """With its connections, and nobody else adding to the folder."""
+        """Hold the folder's lock; close files and connections at the end."""
         with locked(self.folder), self._open:
             yield self
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[zipfile.ZipFile]:
-        """The zip, to read."""
+        """The zip, open to read, with the folder locked. RomfsError, and `DAMAGED` of `archive`."""
         with self.alone():
             self.about()
             try:
@@ -111,7 +113,8 @@ class _Remote:
                 yield archive
 
     def fetch(self, wanted: tuple[int, int | None], stream: bool = False) -> Any:
-        """For `remotezip`. stream: it is a member, and read once."""
+        """For `remotezip`: the bytes from `wanted[0]` (negative: from the end) to `wanted[1]`
+        (included; None: the last). stream: they are a member, and read once."""
         size = self.about().size
         first = max(0, size + wanted[0]) if wanted[0] < 0 else wanted[0]
         last = size - 1 if wanted[1] is None else min(wanted[1], size - 1)
@@ -128,7 +131,7 @@ class _Remote:
         return remotezip.PartialBuffer(file, first, last - first + 1, stream)
 
     def known(self) -> _About | None:
-        """What is known of it without asking."""
+        """Its size and version as kept on this machine; None if it was never looked at."""
         try:
             record = json.loads((self.folder / "about.json").read_bytes())
             return _About(int(record["size"]), str(record["version"]))
@@ -136,7 +139,7 @@ class _Remote:
             return None
 
     def about(self, anew: bool = False) -> _About:
-        """Its size and version, asked for if they are not known, or anew."""
+        """Its size and version; asks the server if they are not known, or if `anew`. RomfsError."""
         known = None if anew else self.known()
         return known or _patiently(self.url, self._ask)
 
@@ -149,7 +152,7 @@ class _Remote:
         with self._answer(0, 0) as response:
             about = _about(response)
         if about != self.known():
-            self._forget()  # what is kept of an older version
+            self._forget()  # ranges of another version
             with replace_atomically(self.folder / "about.json") as file:
                 file.write(json.dumps(about._asdict()).encode())
         return about
@@ -188,7 +191,7 @@ class _Remote:
 
 
 def _cause(error: BaseException) -> str:
-    """Why, as the system says it: requests and urllib3 wrap that in words about their objects."""
+    """The system's own words: requests and urllib3 wrap them in words about their objects."""
     inside = [getattr(error, "reason", None), error.__cause__, *error.args]
     inner = next((each for each in inside if isinstance(each, BaseException)), None)
     if inner is not None:
@@ -197,7 +200,9 @@ def _cause(error: BaseException) -> str:
 
 
 def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = lambda: 0) -> _T:
-    """What `attempt` gives, tried again while that brings more of it. RomfsError."""
+    """The result of `attempt`, retried until `_PATIENCE` tries in a row bring no new byte.
+
+    have: how many bytes there are. RomfsError."""
     best, stalled = have(), 0
     while True:
         try:
@@ -216,9 +221,10 @@ def _patiently(url: str, attempt: Callable[[], _T], have: Callable[[], int] = la
 def _answer(
     session: requests.Session, url: str, headers: dict[str, str]
 ) -> Iterator[requests.Response]:
-    """A good answer of the server, its bytes not read yet. RomfsError; _Dropped."""
+    """A good response of the server, its body not read yet. RomfsError; _Dropped if another try
+    may succeed."""
     if url.startswith("https://"):
-        session.adapters.pop("http://", None)  # no redirect gives up encryption
+        session.adapters.pop("http://", None)  # no redirect to plain HTTP
     system = ssl.get_default_verify_paths()
     session.verify = system.cafile or system.capath or True
     chosen = os.environ.get("SSL_CERT_FILE")  # else $REQUESTS_CA_BUNDLE, else the system's
@@ -238,7 +244,7 @@ def _answer(
         elif code in (404, 410):
             raise Missing(f"{answer}: it has no such file", where=url, next_step="check the URL")
         elif code >= 500 or code in (408, 429) or (response.history and code in (400, 401, 403)):
-            raise _Dropped(answer)  # the last: an address that has expired, or begins in a second
+            raise _Dropped(answer)  # last case: the signed address expired, or is not valid yet
         else:
             raise RomfsError(f"{answer} {response.reason}", where=url, next_step="check the URL")
 

@@ -12,8 +12,8 @@ from romfsfs.zoo.members import Member, Model, models, stem
 class Catalog:
     """What a zoo held when it was scanned. Any thread.
 
-    `models` and `find` run the patterns of its `index.csv` when a board is first asked for: call
-    them without a lock. RomfsError, then and ever after, where these cannot be used.
+    `models` and `find` run the patterns of its `index.csv` the first time they get a board, which
+    may take seconds: hold no lock. If the patterns fail, then and each later time RomfsError.
     """
 
     def __init__(self, members: Mapping[str, Member], rules: BoardFilter) -> None:
@@ -23,12 +23,12 @@ class Catalog:
         self._shown: dict[str | None, set[str] | RomfsError] = {}
 
     def models(self, board: str | None) -> list[Model]:
-        """The models for a board (its folder name), None: all of them. In order of their paths."""
+        """The models for a board (its folder name; None: all of them), sorted by path."""
         if board not in self._shown:
             try:
                 paths = [model.path for model in self._models]
                 self._shown[board] = set(self._rules.shown(paths, board))
-            except RomfsError as error:  # asked again it would only take as long
+            except RomfsError as error:  # kept: another run would take as long and fail too
                 self._shown[board] = error
         shown = self._shown[board]
         if isinstance(shown, RomfsError):
@@ -37,9 +37,9 @@ class Catalog:
 
     def find(self, text: str, board: str | None) -> Model:
         """The one model that `text` names: its path, its file name or stem, the end of its path,
-        or a folder with one model. In any case (the exact one wins).
+        or a folder with one model. A match in case wins over one in any case.
 
-        UsageError lists what it could be, or the closest names.
+        UsageError if none or several match: it lists those, or the closest names.
         """
         shown = self.models(board)
         found = _named(text, shown)

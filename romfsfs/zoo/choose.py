@@ -1,6 +1,6 @@
-"""Which source the zoo has: an option, `$ROMFSFS_ZOO`, what was chosen before, the OpenMV IDE.
+"""The source of the zoo: an option, else `$ROMFSFS_ZOO`, the last choice, or the OpenMV IDE.
 
-A source is written as people give it: `ide`, a folder, a zip on this machine, or the URL of one
+A source is a text as the user gives it: `ide`, a folder, a zip on this machine, or the URL of one
 (`http`, `https`). What `--from` chose is remembered in `<state dir>/zoo.json`, because a mount's
 daemon needs to know it too.
 """
@@ -22,7 +22,7 @@ from romfsfs.zoo.sources import FolderZoo, ZipZoo, Zoo
 
 #: The environment variable that names a source.
 VARIABLE = "ROMFSFS_ZOO"
-#: The source that is searched for: the resources of an installed OpenMV IDE, else those published.
+#: The default source: the resources of an installed OpenMV IDE, else those that are published.
 IDE = "ide"
 
 _SETTINGS = "zoo.json"
@@ -30,27 +30,27 @@ _HOW = "name one with --from: a resource folder, a zip, or a URL"
 
 
 def chosen() -> str:
-    """The source as it was written, `ide` if nobody chose one."""
+    """The chosen source, as text; `ide` if none was chosen."""
     return os.environ.get(VARIABLE) or _remembered() or IDE
 
 
 def remember(text: str) -> None:
-    """Let later commands and mounts use this source."""
+    """Make later commands and mounts use this source. OSError, RomfsError."""
     with replace_atomically(make_private_dir(state_dir()) / _SETTINGS) as file:
         file.write(json.dumps({"source": absolute(text)}).encode(errors="surrogateescape"))
 
 
 def absolute(text: str) -> str:
-    """The same source, whatever the current folder."""
+    """The source, with an absolute path if it is one."""
     if text == IDE or _is_url(text):
         return text
     return os.path.abspath(os.path.expanduser(text))
 
 
 def open_source(text: str, fetching: Fetching) -> Zoo:
-    """The source that `text` means, looked up on its server if it is not on this machine.
+    """Open the source that `text` names; a zip at a URL is looked up there if it is not known.
 
-    UsageError if there is no such thing; RomfsError, OSError, and what `fetching.agree` raises.
+    UsageError if there is no such source; RomfsError, OSError, and what `fetching.agree` raises.
     """
     if text == IDE:
         return _ide() or ZipZoo(published.resources(fetching, "a list of less than 1 MB"))
@@ -63,9 +63,10 @@ def open_source(text: str, fetching: Fetching) -> Zoo:
 
 
 def open_known(text: str, *, offline: bool = False) -> Zoo | None:
-    """As `open_source`, but None for what is on a server and was not looked up yet.
+    """As `open_source`, but asks no server: None for a zip at a URL that was never looked up, and
+    for a source that does not exist.
 
-    Of what was, the files are fetched when they are opened, unless `offline`.
+    A known zip's files are fetched when they are opened, unless `offline`.
     """
     fetching = Fetching(offline=offline)
     try:
@@ -98,10 +99,10 @@ def _is_url(text: str) -> bool:
 
 
 def _check_url(text: str) -> None:
-    """UsageError unless a server can be asked for it."""
+    """UsageError unless it is an http or https URL with a host."""
     try:
         parts = urlsplit(text)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises ValueError if it is no number
     except ValueError as error:
         raise UsageError(f"not a URL: {error}", where=text, next_step=_HOW) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -1,10 +1,10 @@
 """`models/index.csv`: which boards a model is shown for.
 
-Its form: docs/cameras.md, "Default contents" (the IDE's `openmvmodelzoo.cpp`).
+Its format: docs/cameras.md, "Default contents" (the IDE's `openmvmodelzoo.cpp`).
 
-Two decisions. The IDE looks at absolute paths, so a regex may begin with `/models/`; one may as
-well begin at the vendor (`^vendor/`): both are tried. A file that no line is about is shown: it is
-the user's own, or newer than the index. (The IDE shows it only when its filter is off.)
+Two decisions. The IDE matches absolute paths, so a regex may begin with `/models/`; it may as well
+begin at the vendor (`^vendor/`): both are tried. A file that no line matches is shown: it is the
+user's own, or newer than the index. (The IDE shows it only when its filter is off.)
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from romfsfs.errors import RomfsError
 
-#: More than the limit of CPU time needs on a machine that is busy with other things.
+#: Seconds of wall time, enough to use up the CPU time limit of `patterns` on a busy machine.
 _WAIT_SECONDS = 60.0
 
 
 class Rule(NamedTuple):
-    """Patterns as they are written. board: '' hides what `path` is found in."""
+    """A line's patterns as written. board: '' hides the paths in which `path` is found."""
 
     line: int
     path: str
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
 
 
 class BoardFilter(NamedTuple):
-    """The rules of an `index.csv`, in order; where: the file, to show."""
+    """The rules of an `index.csv`, in order. where: the file, for messages."""
 
     rules: tuple[Rule, ...] = ()
     where: str = ""
@@ -39,8 +39,8 @@ class BoardFilter(NamedTuple):
     def shown(self, paths: Sequence[str], board: str | None) -> list[str]:
         """Those of the files (paths below `models/`) that are for this board; None: all of them.
 
-        Takes as long as the patterns do, a few seconds at most, and must not be called with a
-        lock. RomfsError names a pattern that is none, or the file whose patterns take too long.
+        Runs the patterns in a process, which takes a few seconds at most: hold no lock. RomfsError
+        names the line of an invalid pattern, or the file whose patterns take too long.
         """
         if board is None or not self.rules:
             return list(paths)
@@ -65,7 +65,7 @@ class BoardFilter(NamedTuple):
 
 
 def parse_index(text: str, where: str) -> BoardFilter:
-    """The filter that an `index.csv` says. RomfsError names the line that is not understood."""
+    """Parse an `index.csv`. RomfsError names the line that is not understood."""
     rules = []
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -1,5 +1,4 @@
-"""What a zoo holds: files by their path below `models/`, which of them are models, and what their
-pages say of them."""
+"""What a zoo holds: files by path below `models/`, the models among them, and descriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from romfsfs.errors import RomfsError
 MODEL_SUFFIXES = (".tflite", ".lite", ".onnx")
 LABEL_SUFFIX = ".txt"
 INDEX = "index.csv"
-#: Describes the models of its folder and of those below it that have none.
+#: Describes the models of its folder, and of folders below it that have no such page.
 PAGE = "index.html"
 
 #: A zoo has hundreds of files; a source with more than this is not one (`--from /`).
@@ -30,7 +29,7 @@ class Member(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model. label: the path of its labels, page: of what describes it; None if it has none."""
+    """A model. label: the path of its labels; page: of the page about it; None if it has none."""
 
     path: str
     size: int
@@ -43,7 +42,7 @@ class Model(NamedTuple):
 
 
 def is_model(path: str) -> bool:
-    """By its name."""
+    """Whether a file is a model, by its suffix."""
     return path.lower().endswith(MODEL_SUFFIXES)
 
 
@@ -82,7 +81,7 @@ def _label(path: str, members: Mapping[str, Member]) -> str | None:
 
 
 def _page(path: str, members: Mapping[str, Member]) -> str | None:
-    """The nearest one, but not that of the whole zoo."""
+    """The nearest page, but not that of the whole zoo."""
     folder = path.rpartition("/")[0]
     while folder:
         if f"{folder}/{PAGE}" in members:
@@ -92,7 +91,7 @@ def _page(path: str, members: Mapping[str, Member]) -> str | None:
 
 
 def checked_path(path: str, where: str) -> str:
-    """A path that somebody else's zip gives; RomfsError unless it stays inside."""
+    """A path from an untrusted zip; RomfsError unless it is relative and has no `..`."""
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         next_step = "a zoo's names are relative, with '/' between and without '..'"
@@ -101,14 +100,14 @@ def checked_path(path: str, where: str) -> str:
 
 
 class Description(NamedTuple):
-    """title: of the page. text: its first paragraph. On one line each, '' if there is none."""
+    """What a page says: its title and its first paragraph, on one line each, '' if missing."""
 
     title: str
     text: str
 
 
 def describe(page: bytes) -> Description:
-    """The pages have a title, then a paragraph, then the whole licence."""
+    """The description in a page, which has a title, then a paragraph, then the whole licence."""
     reader = _Reader()
     reader.feed(page.decode("utf-8", "replace"))
     reader.close()

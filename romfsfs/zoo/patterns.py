@@ -1,8 +1,8 @@
-"""A program: which files a zoo's `index.csv` shows a board. `index` runs it.
+"""A program that says which files a zoo's `index.csv` shows for a board. `index` runs it.
 
-Its patterns come with the models, from anybody. One that takes for ever must not hold up the
-mount, which `re` does in every thread, nor take all memory: so they run here, bounded, and nothing
-of romfsfs is imported. Reads and writes JSON.
+The patterns come with the models, from anybody. One that never ends must not stop the mount, as
+`re` would stop all of its threads, nor take all memory: so they run in this process, with limits
+on CPU time and memory. It imports nothing of romfsfs; it reads and writes JSON.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MEMORY_BYTES = 1 << 29
 
 
 def shown(rules: list[tuple[int, str, str]], paths: list[str], board: str) -> dict[str, Any]:
-    """{"shown": numbers of the paths that the board sees}, or {"line", "error"} of a bad rule.
+    """{"shown": indexes of the paths to show for the board}, or {"line", "error"} of a bad rule.
 
-    rules: line, path pattern, board pattern.
+    rules: (line, path pattern, board pattern).
     """
     compiled = []
     for line, path, boards in rules:

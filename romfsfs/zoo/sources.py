@@ -1,5 +1,5 @@
-"""A zoo: a folder, or a zip on this machine or at a URL; and copying models from it into a folder,
-of a mount or of a session's work tree.
+"""A zoo: a folder, or a zip on this machine or at a URL; and copying models from it into a mount
+or a session's work tree.
 
 A folder is a `models/` folder, or one that holds it (the resource folder of an OpenMV IDE); a zip
 likewise, at any depth. Of a zip at a URL only the files that are opened are fetched.
@@ -36,7 +36,7 @@ from romfsfs.zoo.members import (
     label_name,
 )
 
-#: It is looked at for changes no more often than this: a listing asks for every file.
+#: Seconds between two checks for changes: a listing asks for the catalog at every file.
 _CHECK_SECONDS = 1.0
 _MAX_INDEX_BYTES = 4 << 20
 _MAX_PAGE_BYTES = 1 << 20
@@ -44,9 +44,9 @@ _INNER = ("models", "share/qtcreator/models", "Contents/Resources/models")
 
 
 class Zoo:
-    """A folder or a zip with its catalog, scanned when that is first asked for and after changes.
+    """A folder or a zip with its catalog, scanned at the first use and after changes.
 
-    name: to show. Any thread. RomfsError and OSError where it cannot be read.
+    name: for messages. Any thread. RomfsError and OSError if it cannot be read.
     """
 
     def __init__(self, name: str) -> None:
@@ -56,15 +56,15 @@ class Zoo:
         self._checked = 0.0
 
     def _changed(self) -> bool:
-        """Whether what the last scan gave may be outdated; cheap. Under the lock, as `_scan` is."""
+        """Whether the last scan may be outdated. Cheap. Called with the lock."""
         raise NotImplementedError
 
     def _scan(self) -> tuple[dict[str, Member], str]:
-        """All files now, by their paths; and where its `index.csv` is, to show."""
+        """All files by path, and for messages the place of `index.csv`. Called with the lock."""
         raise NotImplementedError
 
     def _files(self, members: Sequence[Member]) -> list[Path]:
-        """Files with the bytes of these, brought onto this machine over one connection."""
+        """Paths of files with these members' bytes, fetched over one connection if need be."""
         raise NotImplementedError
 
     def _is_here(self, member: Member) -> bool:
@@ -95,7 +95,8 @@ class Zoo:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def open(self, path: str) -> int:
-        """A descriptor (the caller closes it) of a member's bytes. KeyError if there is none."""
+        """Open a member, fetched if need be; the caller closes the descriptor. KeyError if there
+        is no such member."""
         return self._opened(self.catalog().members[path])
 
     def open_here(self, path: str) -> int | None:
@@ -104,12 +105,12 @@ class Zoo:
         return self._opened(member) if self._is_here(member) else None
 
     def fetch(self, paths: Iterable[str]) -> None:
-        """Bring these onto this machine, over one connection. RomfsError, OSError."""
+        """Fetch members, over one connection. KeyError, RomfsError, OSError."""
         members = self.catalog().members
         self._files([members[path] for path in sorted(paths)])
 
     def descriptions(self, listed: list[Model]) -> dict[str, Description]:
-        """By the models' paths, of those whose pages are on this machine."""
+        """Descriptions by model path, of models whose pages are on this machine."""
         pages: dict[str, Description] = {}
         for page in {model.page for model in listed if model.page}:
             fd = self.open_here(page)
@@ -161,7 +162,7 @@ class FolderZoo(Zoo):
 
 
 class ZipZoo(Zoo):
-    """A zip on this machine or at a URL; its files are kept in the cache when they are opened."""
+    """A zip on this machine or at a URL; members are kept in the cache once they are opened."""
 
     def __init__(self, archive: Zip) -> None:
         super().__init__(archive.name)
@@ -185,7 +186,7 @@ class ZipZoo(Zoo):
         inside = {info.filename[len(root) :]: info for info in below}
         infos = {path: info for path, info in inside.items() if is_wanted(path)}
         self._identity, self._infos = identity, infos
-        now = time.time_ns()  # the dates in a zip may be none
+        now = time.time_ns()  # dates in a zip may be invalid
         members = {path: Member(path, info.file_size, now) for path, info in infos.items()}
         return members, f"{self.name}, {root}{INDEX}"
 
@@ -221,7 +222,7 @@ class Copy(NamedTuple):
 
 
 def copies(zoo: Zoo, model: Model, name: str = "", *, labels: bool = True) -> list[Copy]:
-    """What adding a model means: the model, as `name` if given, and its labels under the name
+    """The files to copy for a model: the model, as `name` if given, and its labels under the name
     that the firmware looks for. UsageError if `name` is no file name.
     """
     chosen = name or model.name
@@ -242,8 +243,8 @@ def add(
 ) -> None:  # fmt: skip
     """Copy files into `directory` (made if need be), each complete or not at all.
 
-    Nothing is written when one of them is there already, unless `force`: RomfsError. OSError from
-    the directory or the source.
+    RomfsError, with nothing written, if one of them exists and not `force`. OSError from the
+    directory or the source.
     """
     existing = [copy.name for copy in wanted if os.path.lexists(directory / copy.name)]
     if existing and not force:
@@ -254,7 +255,8 @@ def add(
     total = sum(copy.size for copy in wanted)
     done = 0
     for copy in wanted:
-        # Converted when it gets its name; what a kill leaves before is never packed (`junk.txt`).
+        # The mount converts it at the rename. A kill before leaves a temporary file, which is
+        # never packed (`junk.txt`).
         with (
             open(zoo.open(copy.source), "rb") as source,
             replace_atomically(directory / copy.name, 0o666) as target,

@@ -1,8 +1,8 @@
 """The zoo as a folder: `.romfs/zoo/` in a mount, to copy from with a file manager.
 
 Shows a board's models with their labels and no other file, so that a whole folder can be copied.
-Nothing is scanned before somebody looks, and nothing is downloaded before somebody reads: a zoo
-at a URL shows once `romfsfs zoo list` has fetched it.
+Nothing is scanned before a folder is listed, and no file is downloaded before it is opened. A zoo
+at a URL appears once `romfsfs zoo list` has looked it up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from romfsfs.zoo.sources import Zoo
 
 log = logging.getLogger(__name__)
 
-#: How long a choice of source is believed: a mount asks at every access to `.romfs`.
+#: Seconds for which the chosen source is not looked up again: a mount asks at every access to
+#: `.romfs`.
 _CHOICE_SECONDS = 2.0
 
 _lock = threading.Lock()
@@ -58,7 +59,8 @@ def _chosen() -> Zoo | None:
 
 
 class ZooTree:
-    """A zoo's models for one board, as a mount shows a tree (`LocatedTree`). Any thread."""
+    """A zoo's models for one board, with the methods of `LocatedTree`. Any thread. OSError (EIO) if
+    the zoo cannot be read."""
 
     def __init__(self, zoo: Zoo, board: str | None) -> None:
         self._zoo = zoo
