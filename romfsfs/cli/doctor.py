@@ -37,7 +37,7 @@ _RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/l
 class Check:
     """The result of one check.
 
-    needed: romfsfs cannot mount without it; otherwise only some boards or options want it.
+    needed: `doctor` exits with 1 without it; otherwise only some boards or options want it.
     detail: what was found, or what is wrong. remedy: a command, or where to get it; '' if none.
     """
 

@@ -25,7 +25,7 @@ FLAGS = {
     "notify": ("notify", True),
     "no_notify": ("notify", False),
 }
-#: Words with a value (`board=NAME`), named like the options; those in LISTS take several values.
+#: Words with a value (`board=NAME`), named like the options; LISTS: options that take several.
 VALUES = ("board", "partition", "slot", "stedgeai")
 LISTS = ("convert", "optimise", "profile", "mpool", "align")
 

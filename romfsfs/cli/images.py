@@ -121,7 +121,7 @@ def info(
             )
             if found is not None:
                 slots = found.slots
-                copy = folder_of(found.key).image(digest)  # of its session; never changes
+                copy = folder_of(found.key).image(digest)  # the session's, never changed
                 if copy.exists():
                     with open(copy, "rb") as file:
                         models = image_figures(image, file)

@@ -107,7 +107,7 @@ def _size(image: str) -> int:
 
 
 class _Report:
-    """Prints each camera's outcome. watch: at once, and as one line each with `--json`."""
+    """Prints each camera's outcome. watch: with `--json` one line each, at once."""
 
     def __init__(self, output: Output, size: int, watch: bool) -> None:
         self._output, self._size, self._watch = output, size, watch

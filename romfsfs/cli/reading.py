@@ -31,8 +31,8 @@ def image_of(
 ) -> Iterator[tuple[Image, BinaryIO, DeviceInfo | None]]:
     """Open an image to read: a file, `-` for standard input, or what a camera holds.
 
-    Gives the image, a file with its bytes, and of a camera what it is. slot, place: of a camera,
-    as `device` takes them. RomfsError, OSError."""
+    Yields the image, a file with its bytes, and a camera's `DeviceInfo` (else None). slot, place:
+    of a camera, as `device` takes them. RomfsError, OSError."""
     if source != "-" and os.path.isfile(source) and not slot:
         with open(source, "rb") as file:
             yield parse(file, source, WHOLE_COPY), file, None
