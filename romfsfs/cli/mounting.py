@@ -250,9 +250,8 @@ def _tell(path: str, word: str) -> None:
 
 
 def _umount_dead(output: Output, directory: str, how: str | None, lazy: bool) -> bool:
-    """Remove a mount whose daemon was killed, even if no session knows of it; False if it is none.
-
-    The edits are kept or discarded, never committed."""
+    """Remove a mount whose daemon was killed, even if no session knows of it; keep its edits, or
+    discard them if `how` says so. False if it is none."""
     place = real_place(directory)
     mount = find_mount(place)
     if not is_dead(place) or (mount is not None and mount.kind != FILE_SYSTEM):

@@ -1,8 +1,8 @@
 """A program that says which files a zoo's `index.csv` shows for a board. `index` runs it.
 
-The patterns come with the models, from anybody. One that never ends must not stop the mount, as
-`re` would stop all of its threads, nor take all memory: so they run in this process, with limits
-on CPU time and memory. It imports nothing of romfsfs; it reads and writes JSON.
+The patterns come with the models, from anybody. One that never ends must not stop all threads of
+the mount (`re` holds the GIL), nor take all memory: so they run in this process, with limits on CPU
+time and memory. It imports nothing of romfsfs; it reads and writes JSON.
 """
 
 from __future__ import annotations
