@@ -24,6 +24,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Killer:
         self.armed = True
 
     def start(self) -> None:
-        for name in _CALLS:
+        for name in filter(partial(hasattr, os), _CALLS):  # not every system has all
             setattr(os, name, self.counted(getattr(os, name)))
         sys.addaudithook(self.heard)
 
@@ -181,7 +182,7 @@ def unclear(said: str, answer: dict[str, Any]) -> str:
 def hurt_all(operation: str, how: str, every: int, first: int = 1) -> dict[str, Any]:
     places, wrong, after = attempt(operation, how, 0)
     found = {0: wrong} if wrong else {}
-    assert places, "nothing to hurt"
+    assert places, wrong
     tried = range(first, places + 1, every)
     for at in tried:
         wrong = attempt(operation, how, at, after)[1]

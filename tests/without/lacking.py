@@ -1,7 +1,7 @@
 """Takes away what macOS lacks, from romfsfs alone: tests and the standard library keep it.
 
-`scripts/test --without` puts this at the root of a copy of the checkout. Python imports it at its
-start, in every process of the tests, since all of them have that root on their path.
+`scripts/test --without` runs the tests in a copy of the checkout with a .venv of its own, whose
+`lacking.pth` imports this at the start of every Python: the tests' own and those that they start.
 """
 
 from __future__ import annotations
