@@ -25,6 +25,8 @@ NOT_QUICK = {
     "program": "other programs",
     "slow": "long runs",
 }
+#: whether romfsfs has what Linux alone has; tests/without takes that from it, and from it alone
+LINUX = hasattr(os, "O_PATH") and "lacking" not in sys.modules
 #: what shows and works windows for tests/trust/desktop.py
 DESKTOP = ("Xvfb", "xfwm4", "thunar", "xdotool", "xclip", "dbus-daemon", "zenity")
 

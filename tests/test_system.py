@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 
 from romfsfs.errors import RomfsError, UsageError
@@ -137,7 +138,7 @@ def test_a_fill(size: int) -> None:
     assert out.getvalue() == b"\xa5" * max(0, size)
 
 
-@pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="this system's kernel copies none")
+@pytest.mark.skipif(not needs.LINUX, reason="this system's kernel copies none")
 def test_what_the_kernel_copies(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

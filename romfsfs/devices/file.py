@@ -149,9 +149,7 @@ class FileDevice(Device):
             try:
                 self._replace(image, size, progress, last_look)
             except VerifyError:
-                self._replace(
-                    image, size, progress, last_look
-                )  # once more, as every device does
+                self._replace(image, size, progress, last_look)  # once more, as every device does
         except FileNotFoundError as error:
             folder = os.path.dirname(self.path)
             raise DeviceError(

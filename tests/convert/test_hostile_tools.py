@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 from convert_helpers import camera, convert, tflite
 
@@ -59,7 +59,7 @@ def look(folder: Path) -> dict:
     return json.loads(outcome.output)
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_a_tool_sees_its_folder_and_where_programs_are(cache, tmp_path, monkeypatch):
     for name in PLANTED:
         monkeypatch.setenv(name, "" if name == "LD_PRELOAD" else SECRET)
@@ -111,7 +111,7 @@ STRAYS = {
 }
 
 
-@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="this system has no /proc")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no /proc")
 @pytest.mark.parametrize("case", STRAYS)
 def test_children_that_left_the_process_group_end_with_the_tool(tmp_path, case):
     work = tmp_path / "work"

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import needs
 import pytest
 
 from romfsfs.convert import Cancelled
@@ -142,7 +143,7 @@ def test_cancel_stops_it_soon(tmp_path):
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_every_limit_of_a_tool_and_no_more_than_ours(tmp_path, monkeypatch):
     """Processor time for all processors, a second more; no core files. Nobody gets a limit raised
     that this process has."""
@@ -216,7 +217,7 @@ def test_a_program_that_is_busy_for_a_while(tmp_path, monkeypatch):
     assert len(tries) == 3
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_memory_and_file_size_are_limited(tmp_path):
     # The limits are set on the running child, which may be quicker on a busy machine.
     wait = "import resource as r, time\n"
@@ -231,7 +232,7 @@ def test_memory_and_file_size_are_limited(tmp_path):
     assert (tmp_path / "big").stat().st_size <= 10 << 20
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_children_that_were_quicker_than_the_limits_have_them_too(tmp_path):
     """The program that starts the tool may be busy with other things just then."""
     done = threading.Event()
@@ -252,7 +253,7 @@ def test_children_that_were_quicker_than_the_limits_have_them_too(tmp_path):
     assert outcome.output == f"{1 << 20}\n"
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_a_tool_whose_master_was_killed_ends_as_well(tmp_path):
     code = f"""
 import os, sys

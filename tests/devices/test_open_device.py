@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import pytest
 import serial
 from serial.tools import list_ports_linux
@@ -232,7 +233,7 @@ def test_who_holds_a_port_is_named(micropython: Path) -> None:
             with pytest.raises(DeviceBusy) as caught:
                 open_device(simulator.port)
             command = Path(f"/proc/{holder.pid}/comm").read_text().strip()
-            by_whom = f" by {command} (pid {holder.pid})" if hasattr(os, "O_PATH") else ""
+            by_whom = f" by {command} (pid {holder.pid})" if needs.LINUX else ""
             assert caught.value.what == f"the serial port is in use{by_whom}"
             holder.communicate(b"\n")
         with serial.Serial(simulator.port, exclusive=True), pytest.raises(DeviceBusy) as caught:

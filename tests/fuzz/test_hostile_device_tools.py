@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import sys
 import time
 from pathlib import Path
 
 import fuzz_camera
+import needs
 import pytest
 
 from romfsfs.devices.bootloader import programs
@@ -61,7 +61,7 @@ def test_a_folder_of_its_own_no_input_and_limits(fake: Path) -> None:
     assert not os.path.exists(folder)
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_memory_and_files_are_limited(fake: Path, tmp_path: Path) -> None:
     # the limits are set on the running child, so it may have started before them
     limits = "import resource, time; time.sleep(0.3); print([resource.getrlimit(kind)[0] for kind"

@@ -24,7 +24,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ class Killer:
         self.armed = True
 
     def start(self) -> None:
-        for name in filter(partial(hasattr, os), _CALLS):  # not every system has all
+        for name in filter(vars(os).__contains__, _CALLS):  # tests/without takes some away
             setattr(os, name, self.counted(getattr(os, name)))
         sys.addaudithook(self.heard)
 

@@ -10,18 +10,16 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
-for module, names in (
-    (os, ("O_PATH", "O_TMPFILE", "copy_file_range", "posix_fadvise", "memfd_create", "pidfd_open",
-          "splice", "POSIX_FADV_DONTNEED")),
-    (resource, ("prlimit",)),
-):  # fmt: skip
-    for name in names:
-        if hasattr(module, name):
-            delattr(module, name)
-
+#: what macOS's standard library lacks, by its module
+_NAMES = {
+    os: ("O_PATH", "O_TMPFILE", "copy_file_range", "posix_fadvise", "memfd_create", "pidfd_open",
+         "splice", "POSIX_FADV_DONTNEED"),
+    resource: ("prlimit",),
+}  # fmt: skip
 #: functions of the C library that macOS has not
 _FUNCTIONS = ("renameat2", "syncfs", "mallopt", "statx", "prlimit", "copy_file_range")
 _find_function = ctypes.CDLL.__getattr__
@@ -48,6 +46,18 @@ def _without(library: ctypes.CDLL, name: str) -> Any:
     return _find_function(library, name)
 
 
+def _keep_from_us(module: ModuleType, names: Sequence[str]) -> None:
+    kept = {name: vars(module).pop(name) for name in names if name in vars(module)}
+
+    class Lacking(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name not in kept or _is_ours():
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            return kept[name]
+
+    module.__class__ = Lacking
+
+
 ctypes.CDLL.__getattr__ = _without  # type: ignore[method-assign]
 
 
@@ -71,6 +81,8 @@ def _hidden(call: Callable[..., Any]) -> Callable[..., Any]:
     return asked
 
 
+for _module, _module_names in _NAMES.items():
+    _keep_from_us(_module, _module_names)
 sys.addaudithook(_hook)
 for _name in ("stat", "lstat", "readlink", "truncate"):
     setattr(os, _name, _hidden(getattr(os, _name)))
