@@ -148,6 +148,12 @@ def _only_marked_tests_mount(
         monkeypatch.setenv("FUSE_LIBRARY_PATH", "/this/test/lacks/the/mark/mount.so")
 
 
+@pytest.fixture(autouse=True)
+def _phases_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command prints does not depend on how busy the machine is."""
+    monkeypatch.setattr("romfsfs.cli.output._SHOWN_AFTER_SECONDS", float("inf"))
+
+
 @pytest.fixture
 def retell(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str],

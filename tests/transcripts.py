@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import unhurried
 
 from romfsfs.cli import main
 from romfsfs.system.mount_table import find_mount
@@ -87,7 +88,8 @@ class Teller:
         self._here, self._capfd = here, capfd
         self._known = Known({})
         program = bin / "romfsfs"
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m romfsfs "$@"\n')
+        command = shlex.join([sys.executable, unhurried.__file__])
+        program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         program.chmod(0o755)
         self._environment = {"PATH": f"{bin}:{os.environ['PATH']}"}
 

@@ -187,7 +187,7 @@ def _has_rule(text: str) -> bool:
 
 
 def _systemctl(*words: str) -> bool:
-    """Run `systemctl --user`; False if there is no systemd of the user's, or it fails."""
+    """Run systemctl for the user's systemd; False if there is none, or it fails."""
     command = ["systemctl", "--user", *words]
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(

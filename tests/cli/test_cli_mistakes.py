@@ -11,7 +11,7 @@ import pytest
 
 from romfsfs.cli import app, main
 from romfsfs.cli.doctor import _folder
-from romfsfs.cli.output import phase_lines
+from romfsfs.cli.output import _SHOWN_AFTER_SECONDS, phase_lines
 from romfsfs.cli.reports import write_text
 from romfsfs.devices.base import WriteReport
 from romfsfs.errors import (
@@ -171,6 +171,7 @@ def test_a_phase_is_shown_when_it_has_itself_lasted(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("romfsfs.cli.output.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("romfsfs.cli.output._SHOWN_AFTER_SECONDS", _SHOWN_AFTER_SECONDS)
     progress = phase_lines()
     for second, phase, done in [(0.0, "writing", 0), (5.0, "reading", 0), (5.1, "reading", 16),
                                 (6.0, "verifying", 0), (6.4, "verifying", 9)]:  # fmt: skip

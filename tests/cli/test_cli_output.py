@@ -22,7 +22,7 @@ import pytest
 import romfsfs.cli
 from romfsfs.cli import app, main, watch
 from romfsfs.cli import output as out
-from romfsfs.cli.output import Output
+from romfsfs.cli.output import _SHOWN_AFTER_SECONDS, Output
 from romfsfs.errors import ConversionError, RomfsError
 from romfsfs.system.files import no_progress
 from romfsfs.system.interrupts import interrupt
@@ -143,6 +143,7 @@ def test_a_phase_is_named_once_from_the_third_tenth_of_a_second_on(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(out.time, "monotonic", lambda: now)
+    monkeypatch.setattr(out, "_SHOWN_AFTER_SECONDS", _SHOWN_AFTER_SECONDS)
     show = out.phase_lines()
     for now in (0.0, 0.25, 0.3, 0.5, 9.0):
         show("writing", 1, 5000)

@@ -87,13 +87,13 @@ def test_a_tool_has_no_terminal_to_ask_on(tmp_path):
     """/dev/tty reaches the user whatever the descriptors are: with it, a tool could ask or type."""
     code = (
         "import os, sys; terminal = os.open(sys.argv[3], os.O_RDWR)\n"  # its controlling one now
-        "sys.path[:0] = [sys.argv[2]]; from pathlib import Path\n"
+        "sys.path[:0] = sys.argv[2].split(':'); from pathlib import Path\n"
         "from test_hostile_tools import look; open('/dev/tty').close()\n"
         "print('terminal', look(Path(sys.argv[1]))['terminal'])"
     )
     here, there = os.openpty()
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path, Path(__file__).parent, os.ttyname(there)],
+        [sys.executable, "-c", code, tmp_path, ":".join(sys.path), os.ttyname(there)],
         start_new_session=True, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip

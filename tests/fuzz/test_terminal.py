@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fuzz_camera
 import pytest
+import unhurried
 from seeds import facts_text, image, named, record
 
 import romfsfs.api
@@ -63,7 +64,7 @@ def on_a_terminal(folder: Path, *words: object) -> str:
     """What a command writes to a terminal."""
     here, there = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "romfsfs", *map(str, words)],
+        [sys.executable, unhurried.__file__, *map(str, words)],
         env={
             **os.environ, "ROMFSFS_STATE_DIR": str(folder / "state"), "TERM": "xterm",
             "ROMFSFS_CACHE_DIR": str(folder / "cache"), "NO_COLOR": "1", "PAGER": "cat",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import romfsfs
-from romfsfs.cli import main
+from romfsfs.cli import main, output
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
 from romfsfs.image.writer import encode
@@ -167,6 +167,7 @@ class Desk:
         self.report.unlink(missing_ok=True)
         pid = quiet_fork()
         if pid == 0:
+            output._SHOWN_AFTER_SECONDS = float("inf")  # lines that come on a busy machine only
             said = io.StringIO()
             answer: dict[str, Any] = {}
             try:
