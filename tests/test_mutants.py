@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "benchlib"))
 
-from mutations import mutations
+from mutants import nearest
+from mutations import Mutation, mutations
 
 SOURCE = b'''"""A module."""
 LIMIT: int = 3
@@ -54,3 +55,13 @@ def test_a_fault_keeps_its_name_while_the_file_changes_elsewhere() -> None:
     names = {each.name for each in mutations("x.py", SOURCE)}
     assert names <= {each.name for each in mutations("x.py", b"import os\n\n" + SOURCE)}
     assert len(names) == len(mutations("x.py", SOURCE))
+
+
+def test_tests_that_name_the_module_come_first() -> None:
+    """By an import, a helper's import, or a text that says what is replaced."""
+    fault = Mutation("romfsfs/session/keep/settling.py", "", 1, 0, 0, "")
+    (_, near), (_, far) = nearest(fault)
+    by_name, by_helper = "tests/session/test_session_keep.py", "tests/trust/test_two_at_once.py"
+    assert near.index(by_name) < near.index(by_helper) < near.index("tests/session/test_recipe.py")
+    assert "tests/cli/test_cli_exit_codes.py" in far
+    assert not set(near) & set(far)

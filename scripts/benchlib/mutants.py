@@ -5,59 +5,55 @@ cosmic-ray runs the whole suite for every fault: so this is a third.
 
 - A file with a fault is mounted over the real one, in namespaces of its own: whatever it deletes,
   mounts or leaves running ends there.
-- Each test file is measured once, with the processes that it starts. A line that it reaches is
-  known by its text, which outlives changes elsewhere.
-- The test files that reach the line run first, then those that reach its module; quick ones first,
-  as many as fit into BUDGET, up to a test that fails twice.
+- The files of quick tests that name the module run first, those of its part and those that name
+  few others before the rest; then the rest of its part; then, for BUDGET seconds, files that name
+  modules which import it.
+- A test that fails is run again, with the fault and without it: one that fails now and then, or
+  always, notices nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import hashlib
-import itertools
 import json
 import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import coverage
 from measure import CHECKOUT
 from mutations import Mutation, mutations
 
 PLACE = CHECKOUT / ".cache/mutants"
-RESULTS, REACH, TMP = PLACE / "results.jsonl", PLACE / "reach", PLACE / "tmp"
+RESULTS, TMP = PLACE / "results.jsonl", PLACE / "tmp"
 ISOLATED = (  # without copies of mounts, which would keep their daemons alive
     "umount -a -l -t fuse,fuse.romfsfs; "
     'mount --bind "$1" /tmp && mount --bind /tmp/put "$2" && mount -o remount,bind,ro / && shift 2'
     ' && { "$@"; exit $?; }'
 )
-#: seconds of tests for a fault
-BUDGET = 300
-#: in a .pth file: of every Python of the .venv
-MEASURED = b"\nimport os; os.environ['COVERAGE_PROCESS_START'] = '/tmp/ini'; \
-import coverage; coverage.process_startup()\n"
-INI = f"[run]\nsource={CHECKOUT}/romfsfs\ndata_file=/tmp/data\nparallel=true\npatch=fork,_exit\n"
+#: seconds for the tests that name the module, and for those further away
+NEAR, BUDGET = 900, 300
 
 
 def pytest(place: Path, content: bytes, seconds: float, *words: str) -> tuple[int | None, str]:
-    """Run it where the file at `place` has this content. Its exit code (None: the time is over)
-    and what it printed; what it leaves in /tmp is in TMP."""
+    """Run the quick tests among `words` where the file at `place` has this content. Its exit code
+    (None: the time is over) and what it printed."""
     shutil.rmtree(TMP, ignore_errors=True)
     TMP.mkdir(parents=True)
     TMP.chmod(0o1777)
     (TMP / "put").write_bytes(content)
-    (TMP / "ini").write_text(INI)
     code, output = None, TMP / "output"
     with output.open("wb") as file, contextlib.suppress(subprocess.TimeoutExpired):
         code = subprocess.run(
             ["unshare", "--fork", "--pid", "--kill-child", "--mount", "--mount-proc",
              "bash", "-c", ISOLATED, "bash", TMP, place, sys.executable, "-m", "pytest", "-q",
-             "-rfE", "--tb=short", "-p", "no:xdist", "-p", "no:cacheprovider", *words],
+             "--quick", "-x", "-rfE", "--tb=short", "-p", "no:xdist", "-p", "no:cacheprovider",
+             *words],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
             timeout=seconds, check=False, cwd=CHECKOUT,
         ).returncode  # fmt: skip
@@ -69,56 +65,84 @@ def failures(output: str) -> list[str]:
     return [line.split(" ", 1)[1].split(" - ")[0] for line in lines]
 
 
-def measured(file: str) -> dict[str, Any]:
-    """What a test file reaches, its seconds, and those of its tests that always fail."""
-    place = REACH / f"{file.replace('/', '+')}.json"
-    if place.exists():
-        return dict(json.loads(place.read_bytes()))
-    (pth,) = Path(sys.prefix).glob("lib/python*/site-packages/__editable__*.pth")
-    started, data, reached = time.monotonic(), coverage.CoverageData(no_disk=True), set()
-    _, output = pytest(pth, pth.read_bytes() + MEASURED, 1500, file)
-    for part in map(coverage.CoverageData, TMP.glob("data.*")):
-        with contextlib.suppress(coverage.CoverageException):  # of a process that was killed
-            part.read()
-            data.update(part)
-    for path in map(Path, data.measured_files()):
-        name, texts = path.relative_to(CHECKOUT), path.read_text().splitlines()
-        reached |= {f"{name}:{texts[at - 1].strip()}" for at in data.lines(str(path)) or ()}
-    took, failed = time.monotonic() - started, failures(output)
-    print(f"measured {file} ({took:.0f} s)", flush=True)
-    place.write_text(json.dumps({"seconds": took, "failed": failed, "reached": sorted(reached)}))
-    return measured(file)
+@cache
+def file_of(module: str) -> Path | None:
+    """The file of a module of romfsfs, or of the longest part of its name that is one."""
+    names = module.split(".")
+    while names[0] == "romfsfs" and len(names) > 1:
+        path = CHECKOUT.joinpath(*names)
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.exists():
+                return file
+        names.pop()
+    return None
 
 
-def nearest(fault: Mutation, source: bytes, reach: dict[str, Any]) -> list[str]:
-    """Test files that may notice, the likeliest first."""
-    line = f"{fault.path}:{source.splitlines()[fault.line - 1].decode().strip()}"
-    found = {}
-    for file, record in reach.items():
-        if any(each.startswith(f"{fault.path}:") for each in record["reached"]):
-            found[file] = line not in record["reached"], record["seconds"]
-    return sorted(found, key=found.__getitem__)
+@cache
+def names_in(file: Path) -> frozenset[str]:
+    """Modules that a file imports, or names in a text: what a test replaces."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("romfsfs."):
+            found.add(str(node.value))
+    return frozenset(found)
 
 
-def hurt(fault: Mutation, reach: dict[str, Any]) -> str:
+@cache
+def named(file: Path) -> frozenset[Path]:
+    """Files of romfsfs that this file names, itself or, of a test, by its helpers."""
+    waiting, seen, found = [file], {file}, set()
+    while waiting:
+        names = names_in(waiting.pop())
+        found |= {each for each in map(file_of, names) if each}
+        if CHECKOUT / "tests" in file.parents:
+            folders = file.parent, CHECKOUT / "tests"
+            helpers = {folder / f"{name}.py" for name in names for folder in folders} - seen
+            waiting += filter(Path.exists, helpers)
+            seen |= helpers
+    return frozenset(found)
+
+
+def nearest(fault: Mutation) -> Iterator[tuple[int, list[str]]]:
+    """Test files that may notice, the likeliest first, and for how many seconds."""
+    place, part = CHECKOUT / fault.path, CHECKOUT / "tests" / Path(fault.path).parts[1]
+    tests = sorted(
+        CHECKOUT.glob("tests/**/test_*.py"),
+        key=lambda file: (part not in file.parents, len(named(file)), file),
+    )
+    users = {each for each in CHECKOUT.glob("romfsfs/**/*.py") if place in named(each)}
+    near = [file for file in tests if place in named(file)]
+    near += [file for file in tests if part in file.parents and file not in near]
+    far = [file for file in tests if users & named(file) and file not in near]
+    for seconds, files in ((NEAR, near), (BUDGET, far)):
+        if files:
+            yield seconds, [str(file.relative_to(CHECKOUT)) for file in files]
+
+
+def hurt(fault: Mutation) -> str:
     """The test that notices, or what there is instead of one; '': all pass."""
     place = CHECKOUT / fault.path
     source = place.read_bytes()
-    near = nearest(fault, source, reach)
-    total = list(itertools.accumulate(reach[file]["seconds"] for file in near))
-    chosen = near[: max(1, sum(seconds <= BUDGET for seconds in total))]
-    left_out = [test for file in chosen for test in reach[file]["failed"]]
-    while chosen:
-        words = "-x", *chosen, *(f"--deselect={test}" for test in left_out)
-        code, output = pytest(place, fault.applied(source), 60 + 4 * BUDGET, *words)
-        if code == 0:
-            break
-        failed = failures(output)
-        if not failed:  # it does not even start, or does not end
-            return "the time" if code is None else output.strip()[-200:]
-        if pytest(place, fault.applied(source), 120, failed[0])[0] != 0:
-            return failed[0]
-        left_out += failed  # it fails now and then: the others decide
+    for seconds, files in nearest(fault):
+        left_out: list[str] = []
+        while True:
+            words = *files, *(f"--deselect={test}" for test in left_out)
+            code, output = pytest(place, fault.applied(source), seconds, *words)
+            failed = failures(output)
+            if code is None and seconds == NEAR:
+                return "the time"
+            if code in (None, 0, 5):  # 5: no test of the quick tier
+                break
+            if not failed:  # it does not even start
+                return output.strip()[-200:]
+            again = pytest(place, fault.applied(source), 120, failed[0])[0]
+            if again != 0 and pytest(place, source, 120, failed[0])[0] == 0:
+                return failed[0]
+            left_out += failed  # the others decide
     return ""
 
 
@@ -147,9 +171,7 @@ def main() -> None:
     parser.add_argument("--seed", default="1", help="another seed, another sample")
     parser.add_argument("--again", action="store_true", help="those again that nothing noticed")
     chosen = parser.parse_args()
-    REACH.mkdir(parents=True, exist_ok=True)
-    tests = sorted(str(each.relative_to(CHECKOUT)) for each in CHECKOUT.glob("tests/**/test_*.py"))
-    reach = {file: measured(file) for file in tests}
+    PLACE.mkdir(parents=True, exist_ok=True)
     survived = []
     picked = sample([path.absolute() for path in chosen.paths], chosen.seed, chosen.sample)
     with RESULTS.open("a+") as file:
@@ -157,7 +179,7 @@ def main() -> None:
         noticed = {each["name"]: each["noticed"] for each in map(json.loads, file)}
         for each in picked:
             if each.name not in noticed or (chosen.again and not noticed[each.name]):
-                noticed[each.name] = hurt(each, reach)
+                noticed[each.name] = hurt(each)
                 print(json.dumps({"name": each.name, "noticed": noticed[each.name]}), file=file)
                 file.flush()
                 print(f"{noticed[each.name] or 'SURVIVED'}: {each.name}", flush=True)

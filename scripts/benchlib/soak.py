@@ -14,7 +14,6 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from measure import CHECKOUT, machine, shown
@@ -57,11 +56,33 @@ RUNS = {
                 ("tests/trust/test_load.py",), 60, 1),
 }  # fmt: skip
 
-#: Targets of scripts/fuzz, one after another: not pytest's, and only where it is asked for.
-FUZZ = "fuzz"
-FUZZ_SECONDS = 120
-#: Scenarios of scripts/vm, in one boot.
-VM = "vm"
+
+@dataclass(frozen=True)
+class Script:
+    """Another script that runs long, only where it is named; `{size}` in its words: the size.
+
+    failed, tests, figure: patterns of lines of its output: a failure's name, a test, a figure's
+    name and value.
+    """
+
+    what: str
+    words: tuple[str, ...]
+    failed: str
+    size: int = 0
+    tests: str = r"(?!)"
+    figure: str = r"(?!)()()"
+
+
+SCRIPTS = {
+    "fuzz": Script("scripts/fuzz --all; size: seconds a target",
+                   ("scripts/fuzz", "--all", "--seconds", "{size}"),
+                   r"scripts/fuzz: (\S+): a fault", 120,
+                   figure=r"(number_of_executed_units|peak_rss_mb): *(\d+)"),
+    "vm": Script("scripts/vm: cameras on USB, in a virtual machine",
+                 ("scripts/vm",), r"^FAILED +(\S+)", tests=r"^(?:ok|FAILED) +\S+"),
+    "mutants": Script("scripts/mutants: faults that no test notices; size: faults",
+                      ("scripts/mutants", "--sample", "{size}"), r"^(romfsfs/\S+\.py:\d+): ", 300),
+}  # fmt: skip
 
 
 @dataclass
@@ -94,15 +115,14 @@ class Outcome:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     runs = {name: run.what for name, run in RUNS.items()}
-    runs[FUZZ] = f"scripts/fuzz --all; size: seconds a target ({FUZZ_SECONDS}); only when named"
-    runs[VM] = "scripts/vm: cameras on USB, in a virtual machine; only when named"
+    runs |= {name: f"{script.what}; only when named" for name, script in SCRIPTS.items()}
     parser = argparse.ArgumentParser(
         prog="scripts/soak",
         description="Repeat the long runs of the trust tests.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="runs:\n" + "\n".join(f"  {name:9} {what}" for name, what in runs.items()),
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="all but fuzz and vm without")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="without: all of pytest")
     parser.add_argument("--seconds", type=float, help="begin no more rounds of a run after this")
     parser.add_argument("--rounds", type=int, help="rounds, instead of a run's own number")
     parser.add_argument("--size", type=int, help="size of a round, instead of a run's own")
@@ -171,41 +191,24 @@ def count(report: Path, outcome: Outcome) -> None:
                 continue
 
 
-def vm(chosen: argparse.Namespace) -> Outcome:
-    outcome = Outcome(VM)
+def run_script(name: str, chosen: argparse.Namespace) -> Outcome:
+    script, outcome = SCRIPTS[name], Outcome(name)
     started = time.monotonic()
-    said = LOGS / "vm.log"
+    said = LOGS / f"{name}.log"
+    words = [word.format(size=chosen.size or script.size) for word in script.words]
     with open(said, "wb") as output:
         done = subprocess.run(
-            [CHECKOUT / "scripts/vm"], stdin=subprocess.DEVNULL, stdout=output,
+            words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     outcome.seconds = time.monotonic() - started
-    results = re.findall(r"^(ok|FAILED) +(\S+)", said.read_text(errors="replace"), re.M)
-    outcome.tests = len(results)
-    outcome.failed = [name for verdict, name in results if verdict == "FAILED"]
-    if done.returncode and not outcome.failed:
-        outcome.failed.append(f"scripts/vm ended with {done.returncode}; see {said}")
-    return outcome
-
-
-def fuzz(chosen: argparse.Namespace) -> Outcome:
-    outcome = Outcome(FUZZ)
-    started = time.monotonic()
-    said = LOGS / "fuzz.log"
-    seconds = str(chosen.size or FUZZ_SECONDS)
-    with open(said, "wb") as output:
-        done = subprocess.run(
-            [CHECKOUT / "scripts/fuzz", "--all", "--seconds", seconds], stdin=subprocess.DEVNULL,
-            stdout=output, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-    outcome.seconds = time.monotonic() - started
     text = said.read_text(errors="replace")
-    for name, value in re.findall(r"(number_of_executed_units|peak_rss_mb): *(\d+)", text):
-        outcome.add({"number_of_executed_units": "inputs"}.get(name, name), int(value))
-    outcome.failed = re.findall(r"scripts/fuzz: (\S+): a fault", text)
+    outcome.tests = len(re.findall(script.tests, text, re.M))
+    for figure, value in re.findall(script.figure, text):
+        outcome.add({"number_of_executed_units": "inputs"}.get(figure, figure), int(value))
+    outcome.failed = re.findall(script.failed, text, re.M)
     if done.returncode and not outcome.failed:
-        outcome.failed.append(f"scripts/fuzz ended with {done.returncode}; see {said}")
+        outcome.failed.append(f"{words[0]} ended with {done.returncode}; see {said}")
     return outcome
 
 
@@ -218,7 +221,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     try:
         for name in chosen.runs or RUNS:
-            outcomes.append({FUZZ: fuzz, VM: vm}.get(name, partial(soak, name))(chosen))
+            outcomes.append((run_script if name in SCRIPTS else soak)(name, chosen))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     width = min(100, shutil.get_terminal_size().columns)
