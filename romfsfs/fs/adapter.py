@@ -1,10 +1,10 @@
-"""The operations of a mount: the work tree passed through, plus the control directory.
+"""The operations of a mount: a passthrough to the work tree, plus the control directory.
 
-Everything the user sees is the kernel's own behaviour on the plain directory behind it; this
-module only refuses what ROMFS has no place for, and tells the session what changed.
+What the user sees is the kernel's own behaviour on the plain directory behind the mount. This
+module only refuses what a ROMFS cannot hold, and tells the session what changed.
 
-Any of libfuse's threads calls these, several at once. libfuse itself keeps a rename from running
-beside another operation on the same path.
+Operations run on libfuse's threads, several at once. libfuse itself never runs a rename at the
+same time as another operation on the same path.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from romfsfs.fs.tree import hidden_name, refuse, to_text
 
 STATE_ATTRIBUTE = "user.romfs.state"
 
-# `os.fsencode` without its checks, which a large folder pays for.
+# As `os.fsencode` encodes; calling it for each entry slows down large folders.
 _NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 _NO_ATTRIBUTE = getattr(errno, "ENOATTR", errno.ENODATA)
 _OWNER_LOOKS = stat.S_IRUSR | stat.S_IXUSR
-_BLOCK = 512  # bytes; of statfs for a partition
+_BLOCK = 512  # bytes; the block size that statfs reports for a partition
 _OF_STATFS = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree",
               "f_favail")  # fmt: skip
 
 
 class Adapter(FileOperations):
-    """libfuse's operations on a host. Named and called as the bindings name and call them."""
+    """libfuse's operations on a `SessionHost`, by the names that the bindings give them."""
 
     # -- the mount itself
 
@@ -41,7 +41,7 @@ class Adapter(FileOperations):
         self._ready()
 
     def destroy(self, path: str) -> None:
-        # libfuse forgets a nameless file whose last close overlaps its removal (libfuse #746).
+        # libfuse leaves a hidden file behind if its last close overlaps its unlink (libfuse #746).
         self._tree.remove_leftovers()
 
     def statfs(self, path: str) -> dict[str, int]:
@@ -51,7 +51,7 @@ class Adapter(FileOperations):
         if capacity is not None:
             free = max(0, capacity - used) // _BLOCK
             numbers |= {"f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_blocks": capacity // _BLOCK}
-            # What is edited lies on the state folder's disk until it is committed.
+            # Edits are on the state folder's disk until they are committed.
             on_disk = real.f_bavail * real.f_frsize // _BLOCK
             numbers |= {"f_bfree": free, "f_bavail": min(free, on_disk)}
         return {**numbers, "f_namemax": 255}
@@ -80,7 +80,7 @@ class Adapter(FileOperations):
         elif mode & os.W_OK and self._read_only:
             raise refuse(errno.EROFS)
         elif not self._tree.at(os.access, path, mode):
-            self._tree.stat(path)  # ENOENT where that is the reason
+            self._tree.stat(path)  # raises ENOENT if that is the reason
             raise refuse(errno.EACCES)
         return 0
 
@@ -114,7 +114,7 @@ class Adapter(FileOperations):
         except FileNotFoundError:
             if hidden_name(path) is None:
                 raise
-            # libfuse 3.17 removes by itself what was closed while it was hidden; `rename` had.
+            # libfuse 3.17 unlinks a file that was closed while being hidden; `rename` has done so.
         if taken:
             self._space.give(taken)
         self._changed(path)
@@ -133,14 +133,14 @@ class Adapter(FileOperations):
             raise refuse(errno.EINVAL)  # RENAME_WHITEOUT would leave a device behind
         hides, reveals = hidden_name(new), hidden_name(old)
         if hides is not None and stat.S_ISDIR(self._tree.stat(old).st_mode):
-            raise refuse(errno.EPERM)  # libfuse hides files only: a user made this name up
+            raise refuse(errno.EPERM)  # libfuse hides files only: this name comes from a user
         taken = self._taken(old) + self._taken(new)
         self._tree.rename(old, new, tree.renamer(flags))
         self._space.give(taken - self._taken(old) - self._taken(new))
         moved: list[Handle] = []
         if hides is not None:
             if not self._handles.hide(old, hides):
-                # Its last close came in between, and libfuse forgets such a file (libfuse #746).
+                # Closed meanwhile: libfuse would leave the hidden file behind (libfuse #746).
                 self._tree.at(os.unlink, new)
         elif reveals is not None:
             moved = self._handles.reveal(reveals, new)
@@ -159,7 +159,7 @@ class Adapter(FileOperations):
 
     def chmod(self, path: str | None, mode: int, info: Any = None) -> int:
         mode = stat.S_IMODE(mode)
-        if info is not None:  # set-id bits, as a user who is not root cuts off an open file
+        if info is not None:  # the kernel clears set-id bits at ftruncate by a non-root user
             fd = self._descriptor(info)
             handle = self._handles.get(fd)
             path = None if handle is None else handle.path
@@ -168,17 +168,17 @@ class Adapter(FileOperations):
         elif path is not None:
             self._check_change(path, hidden=True)
             if path == "/":
-                mode |= _OWNER_LOOKS  # or nobody could look for what is in it, nor take this back
+                mode |= _OWNER_LOOKS  # else nobody could look up anything in it, nor undo this
             before = self._tree.stat(path).st_mode
             self._tree.at(os.chmod, path, mode)
         looks = _OWNER_LOOKS if stat.S_ISDIR(before) else stat.S_IRUSR
         if path is not None and (before ^ mode) & looks:
-            self._changed(path)  # what could not be read can be read now, or the other way
+            self._changed(path)  # it became readable, or stopped being so
         return 0
 
     def chown(self, path: str, uid: int, gid: int) -> int:
-        # An image holds no owners: EPERM for every change of one, root's too, as on FAT. Giving
-        # a file to whom it belongs is what `cp -a` and `rsync -a` do, and is no change.
+        # An image stores no owners: any change is EPERM, for root too, as on FAT. Setting the
+        # owner that a file already has, as `cp -a` and `rsync -a` do, is no change.
         self._check_change(path, hidden=True)
         found = self._tree.stat(path)
         if uid not in (-1, found.st_uid) or gid not in (-1, found.st_gid):
@@ -187,16 +187,15 @@ class Adapter(FileOperations):
         return 0
 
     def utimens(self, path: str, times: Any) -> int:
-        """times: libfuse's own two `struct timespec`, or None for both now."""
+        """times: pointer to libfuse's two `struct timespec`; None: both are set to now."""
         self._check_change(path, hidden=True)
         self._tree.at(tree.set_times, path, times)
         return 0
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-        # The kernel asks for security.capability at every write: answer that without a call.
+        # The kernel asks for security.capability at every write: answer without a system call.
         if name != STATE_ATTRIBUTE:
-            # `ls -l` asks for those of access lists and SELinux for every file, until told that
-            # there is no such thing here.
+            # `ls -l` asks for the ACL and SELinux attributes of every file until it gets ENOTSUP.
             raise refuse(_NO_ATTRIBUTE if name.startswith("user.") else errno.ENOTSUP)
         if self._control.owns(path) or hidden_name(path) is not None:
             raise refuse(_NO_ATTRIBUTE)
@@ -220,9 +219,9 @@ class Adapter(FileOperations):
         return self._tree.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def readdir(self, handle: int) -> list[tuple[bytes, int, int]]:
-        """(name, kind, inode number) of each entry: what `binding.py` hands to libfuse."""
-        # Kind and number cost nothing here, and the kind saves `find` and `rm -r` a stat each.
-        # An entry without a number would be skipped: 0 means deleted.
+        """(name, file type, inode number) of each entry, which `fuse_class.py` passes on."""
+        # Both come free with the listing, and the type saves `find` and `rm -r` a stat per entry.
+        # An inode number of 0 would mean a deleted entry, which is skipped.
         number = control.FIRST_HANDLE
         folder, file = stat.S_IFDIR, stat.S_IFREG
         if handle >= number:
@@ -233,7 +232,7 @@ class Adapter(FileOperations):
         entries = [(b".", folder, os.fstat(handle).st_ino), (b"..", folder, number)]
         with os.scandir(handle) as found:
             entries += [
-                # A link, put into the work tree by hand, may lead in a circle.
+                # A symbolic link, put into the work tree by hand, may be a loop.
                 (entry.name.encode(*_NAMES),
                  folder if entry.is_dir(follow_symlinks=False) else file, entry.inode())
                 for entry in found
@@ -254,7 +253,6 @@ class Adapter(FileOperations):
 
 
 def _nameless(found: os.stat_result) -> control.Attributes:
-    """What stat says of a file that only its open handles keep: libfuse's own name for it does
-    not count."""
+    """The attributes of an unlinked open file: libfuse's hidden name does not count as a link."""
     fields = {name: getattr(found, name) for name in control.Attributes._fields}
     return control.Attributes(**{**fields, "st_nlink": 0})

@@ -2,11 +2,11 @@
 
 fusepy (module `fuse`, libfuse 2) is required; mfusepy, its fork, is used for libfuse 3.
 `$ROMFSFS_FUSE` (fusepy, mfusepy or auto) chooses; auto is mfusepy where it is installed and a
-libfuse 3 can be loaded that does not stop for good (see `request_loop.py`), else fusepy.
+libfuse 3 that does not deadlock can be loaded (see `request_loop.py`), else fusepy.
 
-Both find their library with `ctypes.util.find_library`, which runs compilers; and mfusepy
-prefers libfuse 2. So the library is found here and handed over in `$FUSE_LIBRARY_PATH`. A library
-of the wrong major version would be called with the wrong structures: that is checked.
+Both look for their library with `ctypes.util.find_library`, which runs compilers, and mfusepy
+prefers libfuse 2. So the library is found here and passed in `$FUSE_LIBRARY_PATH`. Its major
+version is checked: the wrong one would be called with the wrong structures.
 
 Names are passed as Latin-1, one character per byte: fusepy decodes strictly, and a name that is
 not valid UTF-8 would end in EINVAL.
@@ -36,8 +36,7 @@ _OPERATIONS = (
     "statfs", "symlink", "truncate", "unlink", "utimens", "write",
 )  # fmt: skip
 
-#: binding -> its module, the major version of libfuse that it is used for, what pip installs; the
-#: better one first
+#: binding: (module, major version of libfuse, what pip installs); the preferred one first
 _BINDINGS = {"mfusepy": ("mfusepy", 3, "'romfsfs[fuse3]'"), "fusepy": ("fuse", 2, "fusepy")}
 _LIBRARIES = {2: ("libfuse.so.2",), 3: ("libfuse3.so.4", "libfuse3.so.3")}
 
@@ -66,14 +65,14 @@ class _Operations:
 
 
 class _Operations2(_Operations):
-    """For fusepy, which calls the object itself; mfusepy warns of one that can be called."""
+    """For fusepy, which calls the object itself; mfusepy warns if the object is callable."""
 
     def __call__(self, operation: str, *args: Any) -> Any:
         return self.__dict__[operation](*args)
 
 
 class _Operations3(_Operations):
-    """For mfusepy, and libfuse 3, which lets the connection be adjusted."""
+    """For mfusepy: libfuse 3 lets `init` adjust the connection."""
 
     def __init__(self, adapter: Any, max_read: int | None, ending: Ending) -> None:
         super().__init__(adapter)
@@ -81,14 +80,13 @@ class _Operations3(_Operations):
         def init(connection: Any, config: Any) -> None:
             ending.begin()
             if max_read is not None:
-                connection.max_read = max_read  # or libfuse ends once mounted, as they differ
-            # Listings with attributes would need a stat for each entry, and without them they are
-            # only longer. mfusepy cannot fill in attributes anyway.
+                connection.max_read = max_read  # unless both agree, libfuse exits after mounting
+            # READDIRPLUS would need a stat per entry; without attributes it only makes listings
+            # longer. mfusepy cannot fill in attributes anyway.
             connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO)
-            # The kernel would drop a file's pages whenever it sees a new time of change, in the
-            # middle of a write too: what is read back then, before the write is here, is old, and
-            # a mapping of it writes that over the new. `auto_cache` looks when a file is opened,
-            # as with libfuse 2.
+            # With it the kernel drops a file's pages whenever it sees a new mtime, even during a
+            # write: pages read back before that write arrives are stale, and a shared mapping
+            # writes them over the new data. `auto_cache` checks at open only, as with libfuse 2.
             connection.want &= ~_AUTO_INVAL_DATA
             adapter.init("/")
 
@@ -109,12 +107,14 @@ class Binding:
         self._module = module
 
     def run(self, adapter: object, mountpoint: str, options: Mapping[str, str | bool]) -> None:
-        """Mount and serve until unmounted. Raises RuntimeError when libfuse could not mount.
+        """Mount and serve until unmounted; for the main thread, as it sets signal handlers.
 
-        libfuse says why on standard error. options: as for `-o`, True for those without a value.
+        Raises RuntimeError when libfuse could not mount (the reason is on standard error), with
+        libfuse 3 also after a signal; RomfsError for a library or binding that lacks a function.
+        options: as for `-o`, True for those without a value.
         """
         library = self._module._libfuse
-        # Where the binding looks for libfuse's function.
+        # The object in which the binding looks up libfuse's `fuse_main_real`.
         owner = self._module if self.libfuse >= (3,) else library
         theirs = owner.fuse_main_real
         if self.libfuse >= (3,):
@@ -149,7 +149,8 @@ class Binding:
 def load_binding(wanted: str | None = None) -> Binding:
     """The binding to use; `wanted` defaults to `$ROMFSFS_FUSE`, else auto.
 
-    Raises RomfsError with the command that installs what is missing.
+    Raises UsageError for an unknown name, RomfsError with the command that installs what is
+    missing.
     """
     wanted = wanted or os.environ.get("ROMFSFS_FUSE") or "auto"
     if wanted != "auto" and wanted not in _BINDINGS:
@@ -188,7 +189,7 @@ def _find_library(major: int) -> tuple[str, tuple[int, int]] | None:
     given = os.environ.get("FUSE_LIBRARY_PATH")
     names = [given] if given else list(_LIBRARIES[major])
     if not given and not sys.platform.startswith("linux"):
-        # Not on Linux, where it would run ldconfig and gcc to say the same, slowly.
+        # Not on Linux, where find_library runs ldconfig and gcc for the same answer.
         import ctypes.util
 
         stems = ("fuse", "osxfuse", "fuse-t") if major == 2 else ("fuse3",)

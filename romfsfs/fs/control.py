@@ -1,13 +1,12 @@
-"""The control directory `.romfs/`: reached by its name, in no listing of the root.
+"""The control directory `.romfs/`: reached by its name, not listed in the root.
 
     shadow/  base/  zoo/            read-only trees of the host
     status  status.json  status.html  log    text, as it was when the file was opened
-    writers                         the files open for writing, each path ended by a zero byte
-    ctl                             commands, a line each; the write fails if the command does
+    writers                         paths of the files open for writing, each ended by a NUL byte
+    ctl                             commands, one per line; the write fails if the command does
 
-Trees and texts are read with direct_io: the kernel must not keep pages of them, because they
-change without it being told. So a shared mapping of them is refused (ENODEV); reading and
-private mappings work.
+Files here are opened with direct_io: they change without the kernel's knowledge, so it must not
+cache their pages. Shared mappings are therefore refused (ENODEV); reads and private mappings work.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ _BELOW = ROOT + "/"
 #: Handles of this directory start here; those of real files are descriptors, which are small.
 FIRST_HANDLE = 1 << 32
 
-_TREES, _ZOO = ("shadow", "base"), "zoo"  # of models: there may be none
+_TREES, _ZOO = ("shadow", "base"), "zoo"  # the zoo may be absent
 _TEXTS = ("status", "status.json", "status.html", "log", "writers")
 _CTL = "ctl"
-_SNAPSHOT_SECONDS = 1.0  # as long as the kernel keeps attributes anyway
+_SNAPSHOT_SECONDS = 1.0  # the kernel caches attributes as long anyway
 _COMMAND_BYTES = 4096
 
-_KINDS = 100_000  # paths; the kernel has forgotten those asked for before long ago
+_KINDS = 100_000  # paths remembered; the kernel has long dropped earlier ones from its cache
 
 
 class Attributes(NamedTuple):
-    """What stat(2) says, named as in `os.stat_result`."""
+    """A result of stat(2), with the field names of `os.stat_result`."""
 
     st_mode: int
     st_ino: int
@@ -90,7 +89,7 @@ class _Reading:
 
 
 class _Commands(_Reading):
-    """An open `ctl`. A command runs when its line is complete, the last one at the close."""
+    """An open `ctl`. A command runs when its line is complete, an unterminated one at close."""
 
     def __init__(self, attributes: Attributes, run: Callable[[str], None]) -> None:
         super().__init__(attributes)
@@ -118,9 +117,9 @@ class _Commands(_Reading):
 class ControlDirectory:
     """Answers for everything below `.romfs`. Any thread.
 
-    requester: (user id, group id) whose request is being served. However the mount is shared, only
-    who mounted it and root may give commands, or read here: the trees show every file whatever
-    its mode, and the log what is wrong with them.
+    requester: returns the (user id, group id) whose request is being served; None: no check. Even
+    on a shared mount, only the mounting user and root may read here or give commands: the trees
+    show every file whatever its mode, and the log what is wrong with them.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class ControlDirectory:
         self._files: dict[int, _Reading] = {}
         self._listings: dict[int, list[tuple[str, bool]]] = {}
         self._snapshots: dict[str, tuple[float, bytes, int]] = {}
-        self._kinds: dict[str, bool] = {}  # whether it was a folder, of paths asked for
+        self._kinds: dict[str, bool] = {}  # whether a path was a folder when last asked for
         self._started = time.time_ns()
         self._owner = os.getuid(), os.getgid()
 
@@ -145,7 +144,7 @@ class ControlDirectory:
         return path == ROOT or path.startswith(_BELOW)
 
     def attributes(self, path: str) -> Attributes:
-        """As of stat(2). Raises FileNotFoundError."""
+        """What stat(2) returns. Raises FileNotFoundError, or AskAgain (see `_check_kind`)."""
         name, _, rest = path[len(_BELOW) :].partition("/")
         if not name:
             return self._made_up(path, stat.S_IFDIR | 0o500, 0, self._started)
@@ -165,14 +164,14 @@ class ControlDirectory:
         return self._made_up(path, mode, size, mtime)
 
     def _check_requester(self) -> None:
-        """Modes do not suffice: `-o umask=0` makes everything everybody's."""
+        """Raise EACCES for other users. Modes do not suffice: `-o umask=0` overrides them."""
         if self._requester is not None and self._requester()[0] not in (0, self._owner[0]):
             raise refuse(errno.EACCES)
 
     def _check_kind(self, path: str, is_dir: bool) -> None:
-        """A file became a folder, or the other way, where the kernel could not see it happen.
+        """Raise AskAgain if a file has become a folder, or the reverse, since it was last seen.
 
-        When a path that it remembers changes its kind it answers EIO.
+        The kernel, which was not told, answers EIO when a path that it caches changes its type.
         """
         if self._kinds.get(path, is_dir) != is_dir:
             self._kinds.pop(path, None)
@@ -182,7 +181,7 @@ class ControlDirectory:
         self._kinds[path] = is_dir
 
     def open_dir(self, path: str) -> int:
-        """A handle for `listing`; what it lists is fixed here."""
+        """A handle for `listing`, which lists what is there now. OSError: EACCES, ENOENT."""
         self._check_requester()
         name, _, rest = path[len(_BELOW) :].partition("/")
         if not name:
@@ -202,7 +201,7 @@ class ControlDirectory:
         self._listings.pop(handle, None)
 
     def open(self, path: str, flags: int) -> int:
-        """A handle for reading a file, or for writing `ctl`."""
+        """A handle for reading a file, or for writing `ctl`. OSError as of open(2)."""
         attributes = self.attributes(path)
         self._check_requester()
         if stat.S_ISDIR(attributes.st_mode):
@@ -238,7 +237,7 @@ class ControlDirectory:
             file.close()
 
     def truncate(self, path: str) -> None:
-        """`echo commit > ctl` truncates first; nothing else may be changed."""
+        """Allowed for `ctl`, which `echo commit > ctl` truncates first; else EROFS."""
         if path != _BELOW + _CTL:
             raise refuse(errno.EROFS)
 
@@ -254,7 +253,7 @@ class ControlDirectory:
         return tree
 
     def _snapshot(self, name: str, *, fresh: bool) -> tuple[bytes, int]:
-        """(text, when it was made in ns); up to a second old unless it must be fresh."""
+        """(text, time it was made, in ns); up to `_SNAPSHOT_SECONDS` old unless `fresh`."""
         now = time.monotonic()
         known = self._snapshots.get(name)
         if known is not None and not fresh and now - known[0] < _SNAPSHOT_SECONDS:
@@ -279,7 +278,7 @@ class ControlDirectory:
 
 
 def _found(function: Callable[[str], Any], path: str) -> Any:
-    """What `function` gives for `path`; a tree may say KeyError for what it does not hold."""
+    """`function(path)`, with ENOENT for the KeyError of a tree that does not hold the path."""
     try:
         return function(path)
     except KeyError:

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Opens the session in the daemon, after the fork; may report progress, which the parent shows.
 HostFactory = Callable[[Progress], "SessionHost"]
-#: Called when the session is open; returns what is called when the kernel has mounted, with what
-#: is to be told then.
+#: Called when the session is open; returns a function to call, with the lines to show the user,
+#: once the kernel has mounted.
 _Begin = Callable[["SessionHost"], Callable[[list[str]], None]]
 _Serve = Callable[[Progress, _Begin], None]
 
@@ -49,7 +49,7 @@ _M_ARENA_MAX = -8  # <malloc.h>
 
 _PROGRESS_SECONDS = 0.05
 _COULD_NOT_MOUNT = "could not mount"
-#: Bytes of a session's log, at the most, and what is left of it then.
+#: A session's log that is longer than the first is cut to the second; bytes.
 _LOG_LIMIT = 1 << 20
 _LOG_KEPT = 1 << 18
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -58,8 +58,8 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """source: what the mount table shows. extra: values of `-o`, comma-separated lists.
-    foreground: serve in this process until unmounted or interrupted. mounted: called where it is
-    served, once the kernel has mounted and before it answers anybody; `mount` returns its lines."""
+    foreground: serve in this process until unmounted or interrupted. mounted: called in the serving
+    process, once mounted and before any request is answered; `mount` returns its lines."""
 
     source: str = "romfsfs"
     allow_other: bool = False
@@ -74,11 +74,11 @@ def mount(
     mountpoint: str | os.PathLike[str],
     options: MountOptions = MountOptions(),
 ) -> tuple[int, list[str]]:
-    """Mount; the daemon's process id once the mount answers, and what `options.mounted` said.
+    """Mount. Returns (the daemon's pid, the lines of `options.mounted`) once the mount answers.
 
-    With `foreground`: 0 and nothing, after it was unmounted. Call it before starting threads: the
+    With `foreground`, returns (0, []) after the unmount. Call it before starting threads: the
     daemon is forked from this process. Raises RomfsError: what a check found, what the factory
-    raised, or libfuse's own words.
+    raised, or libfuse's own words; Interrupted at Ctrl-C while mounting.
     """
     binding = load_binding()
     extra = parse_extra(options.extra)
@@ -115,7 +115,7 @@ def _serve(
     binding: Binding, host: SessionHost, path: str, fuse_options: dict[str, str | bool],
     ready: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Mount `path` and answer until it is unmounted or this process gets a signal to end."""
+    """Mount `path` and serve it until it is unmounted or a signal of `END` arrives."""
     from romfsfs.fs.adapter import Adapter
 
     mounted = False
@@ -125,7 +125,7 @@ def _serve(
         mounted = True
         ready()
 
-    # Others may use it and root made it: what they create must be theirs.
+    # Mounted by root for other users: what they create must belong to them.
     shared = "allow_other" in fuse_options and os.geteuid() == 0
     caller = binding.caller if shared else None
     adapter = Adapter(
@@ -134,9 +134,9 @@ def _serve(
     )  # fmt: skip
     _raise_file_limit()
     _share_one_heap()
-    # Our handlers are set where libfuse is called. Its own, for a mount without threads, only come
-    # where it finds the default action; for SIGINT both bindings see to that, and bring back what
-    # was there before: it must not be the default.
+    # Our handlers are installed where libfuse is called. For a mount without threads libfuse
+    # installs its own, but only over the default action. For SIGINT both bindings set the default
+    # and afterwards restore what was there: that must not be the default.
     for number in END:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     try:
@@ -145,16 +145,16 @@ def _serve(
         if not mounted:
             next_step = "remove the -o options that libfuse refuses; see romfsfs doctor"
             raise RomfsError(_COULD_NOT_MOUNT, where=path, next_step=next_step) from error
-        # libfuse 3 returns this after a signal; what else it may mean it has said itself.
+        # libfuse 3 returns a code after a signal, too; of any other cause it has told itself.
         log.info("libfuse ended with code %s", error)
     finally:
-        # Once is enough: a second one would leave the tools behind that run.
+        # Ignored from here on: a second signal would leave running tools behind.
         for number in END:
             signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_file_limit() -> None:
-    """As many open files as the system allows: each file open through the mount is one here."""
+    """Raise the limit of open files as far as allowed: each file open in the mount takes one."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -164,9 +164,9 @@ def _raise_file_limit() -> None:
 
 
 def _share_one_heap() -> None:
-    """glibc gives each thread a heap of its own, which keeps the most it ever needed: a look at
-    20,000 files, ten times over. Threads that take turns anyway gain nothing by that."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
+    """Limit glibc's malloc to one arena. It gives each thread its own, which keeps its peak size:
+    a look at 20,000 files, ten times over. Threads that share the GIL gain nothing by that."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
@@ -211,7 +211,7 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
 
 
 def _daemon(serve: _Serve, channel: int) -> None:
-    """The forked process: never returns, never lets an exception reach its caller's code."""
+    """Run the forked daemon, then exit: must not return or raise into the code that called."""
     code = 1
     try:
         os.setsid()
@@ -238,8 +238,8 @@ def _daemon(serve: _Serve, channel: int) -> None:
 
 
 def _redirect_output() -> BinaryIO:
-    """Standard input from nowhere; output to a temporary file until the session's log is known:
-    libfuse says on standard error why it cannot mount."""
+    """Point standard input at /dev/null, and output at a temporary file until the session's log is
+    known: libfuse says on standard error why it cannot mount."""
     captured = tempfile.TemporaryFile()  # noqa: SIM115 (lives until the mount is ready)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -249,7 +249,7 @@ def _redirect_output() -> BinaryIO:
     level = logging.getLogger().getEffectiveLevel()
     stream = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stderr = stream
-    logging.raiseExceptions = False  # where the log's disk is full, a report of that is lost too
+    logging.raiseExceptions = False  # on a full disk, a report of the failed write is lost too
     logging.basicConfig(
         force=True, handlers=[_LogHandler(stream)], format=_LOG_FORMAT,
         level=min(level, logging.INFO),
@@ -258,8 +258,8 @@ def _redirect_output() -> BinaryIO:
 
 
 class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in Python 3.10
-    """To standard error; once that is a log file, it stays within bounds. People read it with
-    `cat`: names in it command no terminal."""
+    """Keeps a log file within `_LOG_LIMIT`, and escapes control characters: people read the log
+    with `cat`, and names in it must not control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).expandtabs().split("\n")))
@@ -271,8 +271,8 @@ class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in 
 
 
 def _log_too(host: SessionHost) -> Callable[[list[str]], None]:
-    """In the foreground: the session's log besides standard error, which hears no more than before.
-    OSError."""
+    """In the foreground: log to the session's log too; standard error gets no more than before.
+    Raises OSError if the log cannot be opened."""
     if host.log_file is not None:
         root = logging.getLogger()
         if not root.handlers:
@@ -288,8 +288,8 @@ def _log_too(host: SessionHost) -> Callable[[list[str]], None]:
 
 
 def shorten(fd: int) -> None:
-    """Leave the last part of a log, open for reading and appending, that has become long: a mount
-    may last for months. Not a pipe or a temporary file, which nobody appends to."""
+    """Cut a log, open for reading and appending, to its last `_LOG_KEPT` bytes if it exceeds
+    `_LOG_LIMIT`: mounts last for months. Files not open for appending are left alone."""
     size = os.fstat(fd).st_size
     if size > _LOG_LIMIT and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
         kept = os.pread(fd, _LOG_KEPT, size - _LOG_KEPT)
@@ -298,10 +298,10 @@ def shorten(fd: int) -> None:
 
 
 def _let_go_of_others(channel: int) -> None:
-    """What the caller has open besides: a lock on it would last as long as the mount, and a
-    program at the other end of a pipe would wait as long.
+    """Replace inherited descriptors by /dev/null: a lock on one would last as long as the mount,
+    and a program at the other end of a pipe would wait as long.
 
-    The numbers stay taken: an object of the caller's that closes its own must not close ours.
+    The numbers stay taken: a caller's object that closes its descriptor must not close ours.
     """
     null = os.open(os.devnull, os.O_RDWR)
     with contextlib.suppress(OSError):  # no such folder: no /proc in a container
@@ -314,15 +314,16 @@ def _let_go_of_others(channel: int) -> None:
 
 
 def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[list[str]], None]:
-    """Open the session's log while the mount can still be refused; what this returns is for when
-    the kernel has mounted: from there on output belongs to the log. OSError."""
+    """Open the session's log while the mount can still be refused. Raises OSError.
+
+    Returns the function to call once the kernel has mounted: it redirects output to the log."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     path = os.devnull if host.log_file is None else host.log_file
     target = os.open(path, flags, 0o600)
 
     def ready(said: list[str]) -> None:
         captured.seek(0)
-        with contextlib.suppress(OSError):  # a full disk: what was said is lost, the mount is not
+        with contextlib.suppress(OSError):  # a full disk loses the captured output, not the mount
             os.write(target, captured.read())
         os.dup2(target, 1)
         os.dup2(target, 2)
@@ -352,7 +353,7 @@ def _fail(error: RomfsError, send: _Sender, captured: BinaryIO) -> None:
 
 
 class _Sender:
-    """Messages to the parent, a JSON object a line. Silent once the parent has gone."""
+    """Sends messages to the parent, one JSON object per line. Silent once the parent has gone."""
 
     def __init__(self, channel: int) -> None:
         self._channel = channel
@@ -364,7 +365,7 @@ class _Sender:
                 os.write(self._channel, json.dumps(message).encode() + b"\n")
 
     def progress(self, phase: str, done: int, total: int) -> None:
-        """A `Progress`; passes on no more than can be seen."""
+        """A `Progress` that passes on one report in `_PROGRESS_SECONDS`, and each phase's ends."""
         now = time.monotonic()
         last_phase, when = self._last
         if phase != last_phase or done >= total or now - when >= _PROGRESS_SECONDS:
@@ -378,8 +379,8 @@ class _Sender:
 
 
 def _rebuilt(fields: dict[str, Any]) -> RomfsError:
-    """The daemon's error in this process: same class (and so exit code), same words. The module
-    that defines it may be imported in the daemon alone."""
+    """The daemon's error in this process: same class (and so exit code), same words. Only the
+    daemon may have imported the module that defines it."""
     module, name = fields.pop("type")
     kind = getattr(importlib.import_module(module), name)
     error: RomfsError = kind.__new__(kind)

@@ -1,10 +1,10 @@
 """How a signal ends a mount of libfuse 3.
 
-libfuse's own handlers do it too, but give the signals back their default action as soon as its loop
-has ended, before it runs fusermount3 (for who is not root) and long before the daemon has put
-everything in order: a second signal then kills the daemon, and what it started runs on. So the
-handlers are Python's, which libfuse leaves alone. Of a signal they only write the number to a pipe;
-a thread reads it and has libfuse end its loop.
+libfuse's own handlers restore the default action as soon as its loop has ended, before it runs
+fusermount3 (for users other than root) and long before the daemon has cleaned up: a second signal
+then kills the daemon, and the tools it started run on. So the handlers are Python's, which libfuse
+leaves alone. They only write the signal's number to a pipe (`set_wakeup_fd`); a thread reads it
+and makes libfuse end its loop.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 from romfsfs.fs.request_loop import END, NUDGE, function_of
 
-#: The main thread is woken again after so many seconds: once should do, but would come too early
-#: in the moment in which the loop begins.
+#: Seconds until the main thread is woken again: the first time has no effect if it comes just
+#: before the loop waits.
 _NUDGE_PAUSE = 0.5
 
 
 class Ending:
-    """For one mount: `begin` when libfuse answers its first request, `forget` at its last."""
+    """Ends one mount. Call `begin` in libfuse's first request (init), `forget` in its last."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer = ctypes.c_void_p
@@ -38,26 +38,26 @@ class Ending:
         self._over = threading.Event()
 
     def begin(self) -> None:
-        """In a request: from now on the loop can be ended."""
+        """Let signals end the loop from now on. Called within a request."""
         with self._lock:
             self._session = self._session_of(self._context().contents)
         self._begun.set()
 
     def forget(self) -> None:
-        """The session is about to be freed."""
+        """Let go of the session, which is about to be freed."""
         with self._lock:
             self._session = None
 
     def around(self, fuse_main_real: Callable[..., int]) -> Callable[..., int]:
-        """libfuse's function, to be called in the main thread, with our handlers."""
+        """libfuse's function with our signal handlers, to be called in the main thread."""
 
         def main(*arguments: Any) -> int:
             reading, writing = os.pipe()
             os.set_blocking(writing, False)
-            # They stay: a second one must not cut off what comes after the loop.
+            # The handlers stay: a second signal must not interrupt the clean-up after the loop.
             for number in (*END, NUDGE):
                 signal.signal(number, lambda *_: None)
-                # Only the nudge interrupts a wait of libfuse's: that for fusermount3 must not be.
+                # Only NUDGE interrupts system calls: libfuse's wait for fusermount3 must go on.
                 signal.siginterrupt(number, number == NUDGE)
             before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
             threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
@@ -72,7 +72,7 @@ class Ending:
 
     def _watch(self, reading: int) -> None:
         """Wait for a signal that ends the mount, and end it."""
-        with open(reading, "rb", 0) as numbers:  # until the end: others are written there
+        with open(reading, "rb", 0) as numbers:  # to its end: other signals are written there too
             while heard := numbers.read(512):
                 if not set(END).isdisjoint(heard):
                     self._end()

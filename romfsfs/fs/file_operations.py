@@ -1,8 +1,8 @@
 """Operations on files and their open handles.
 
-Called as `binding.py` calls them: reading and writing get libfuse's own buffer.
-They come with `fuse_file_info` structures (`raw_fi`), whose `fh` is the open file's descriptor,
-or a number from `control.FIRST_HANDLE` on, and may come without a path.
+Called by the methods of `fuse_class.py`: read and write get libfuse's own buffer. `info` is a
+`fuse_file_info` structure (`raw_fi`), whose `fh` is the open file's descriptor, or a handle of the
+control directory from `control.FIRST_HANDLE` on; the path may be missing then.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
 if TYPE_CHECKING:
     from romfsfs.session.service import SessionHost
 
-# What the kernel asks of an open that means something for the descriptor behind it. O_APPEND
-# does not: the kernel sends the offset, and pwrite on such a descriptor ignores it.
+# The open flags that matter for the descriptor in the work tree. Not O_APPEND: the kernel sends
+# the offset, and pwrite on such a descriptor ignores it.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | getattr(os, "O_DSYNC", 0)
 
 _BY_PATH = hasattr(os, "O_PATH") and os.path.exists("/proc/self/fd")
@@ -31,11 +31,11 @@ _TO_TRUNCATE = getattr(os, "O_PATH", 0) if _BY_PATH else os.O_WRONLY
 
 
 class Space:
-    """Any thread. Sizes in bytes.
+    """The room left in the partition. Any thread. Sizes in bytes.
 
-    The room is a guess, kept without a look at the tree: what files grow by makes it smaller, what
-    they free makes it larger. Only a count of the tree refuses, and it is not made again before
-    something changes that could make it smaller.
+    The room is an estimate, kept without looking at the tree: growth lowers it, freed space raises
+    it. A write is refused only after the tree was counted, and it is counted again only after a
+    change that could lower the count.
     """
 
     def __init__(self, host: SessionHost) -> None:
@@ -45,7 +45,7 @@ class Space:
         self._lock = threading.Lock()
 
     def take(self, size: int, capacity: int) -> None:
-        """A file that is stored as it is grows by so much. ENOSPC where there is no room."""
+        """Take `size` bytes for a file that is stored unconverted. ENOSPC if they do not fit."""
         with self._lock:
             if size > self._room and not self._counted:
                 self._room, self._counted = capacity - self._host.least(), True
@@ -55,18 +55,18 @@ class Space:
             self._counted = False
 
     def give(self, size: int) -> None:
-        """So much was freed, as far as is known; negative: it is taken."""
+        """Return `size` bytes that were freed, as far as is known; negative: they were taken."""
         with self._lock:
             self._room += size
             self._counted = False
 
 
 class FileOperations:
-    """The half of a mount's operations that deals with files' content, and what both share.
+    """The half of a mount's operations that deals with file content, and what both halves share.
 
-    caller: (user id, group id) whose request is being served, when what it creates should be
-    its own (a mount by root for others); None: what is created is the daemon's user's.
-    requester: the same of every request, to tell who may give commands (`control`).
+    caller: returns the (user id, group id) whose request is being served, who then owns what it
+    creates (a mount by root for others); None: the daemon's user owns it.
+    requester: the same, for any mount, to check who may use the control directory (`control`).
     ready: called once, when the kernel has mounted. keeps_times: reading changes no access time.
     """
 
@@ -83,7 +83,7 @@ class FileOperations:
         self._tree = WorkTree(host.work_fd, host.hidden_fd, keeps_times)
         self._space = Space(host)
         self._handles = Handles()
-        self._cutting = threading.Lock()  # of a file's size, and what was decided by it
+        self._cutting = threading.Lock()  # no O_TRUNC between reading a size and acting upon it
         self._control = control.ControlDirectory(host, self.open_writers, requester)
         self._caller = caller
         self._ready = ready
@@ -106,13 +106,13 @@ class FileOperations:
         fd = self._tree.open(path, flags, stat.S_IMODE(mode))
         try:
             self._hand_over(path, mode, fd)
-            # A program that asked for reading alone, as flock(1) does of its lock, cannot write.
+            # A program that opens it read-only, as flock(1) does its lock file, cannot write.
             writable = info.flags & os.O_ACCMODE != os.O_RDONLY
             handle = Handle(fd, path, writable, self._host.limit(to_text(path)))
         except BaseException:
             os.close(fd)
             raise
-        handle.changed = True  # said at the close: an empty new file is nothing to convert yet
+        handle.changed = True  # reported at close: an empty new file is nothing to convert yet
         self._opened(handle, info)
         return 0
 
@@ -146,7 +146,7 @@ class FileOperations:
         return 0
 
     def read(self, space: memoryview, offset: int, info: Any) -> int:
-        """Fill `space` as far as there is something to read; returns bytes read."""
+        """Fill `space` with content from `offset`; returns the bytes read, fewer at the end."""
         fh = info.fh
         if fh < control.FIRST_HANDLE:
             return os.preadv(fh, [space], offset)
@@ -167,19 +167,19 @@ class FileOperations:
             self._grow(fh, offset + length, handle.limit, errno.ENOSPC)
         written = 0
         try:
-            while written < length:  # a full disk: what fits now, the reason at the next call
+            while written < length:  # full disk: write what fits, the next call raises ENOSPC
                 written += os.pwrite(fh, data[written:], offset + written)
         except OSError:
             if not written:
                 raise
         finally:
-            # Only now: a flush in between must not take this write for one it has reported.
+            # Only now: a concurrent flush must not clear this before the data is written.
             handle.changed = True
         return written
 
     def _write_pages(self, handle: Handle, data: memoryview, offset: int) -> int:
-        """Pages of a mapping never make a file longer. Those that would come late: somebody has cut
-        it off while opening it, for which Linux does not wait."""
+        """Write back pages of a shared mapping, which never make a file longer. Those that would
+        are late: Linux does not wait for them when an open truncates the file."""
         with self._cutting:
             inside = data[: max(0, os.fstat(handle.fd).st_size - offset)]
             written = os.pwrite(handle.fd, inside, offset) if inside else 0
@@ -229,8 +229,8 @@ class FileOperations:
         return 0
 
     def flush(self, path: str | None, info: Any) -> int:
-        """Called by close(2), which waits for it, unlike for release: what it tells the session
-        is known to the next command of the user."""
+        """Report changes. close(2) waits for this call, unlike for release: the session knows of
+        the change before the user's next command."""
         fh = info.fh
         if fh >= control.FIRST_HANDLE:
             self._control.file(fh).flush()
@@ -263,17 +263,17 @@ class FileOperations:
     # -- shared
 
     def _check_change(self, path: str, *, hidden: bool = False) -> None:
-        """Raise what refuses a change at `path`; libfuse's own names pass where `hidden`."""
+        """Raise EROFS or EPERM if `path` may not be changed; `hidden` lets libfuse's names pass."""
         if self._read_only or (path.startswith(control.ROOT) and self._control.owns(path)):
             raise refuse(errno.EROFS)
         if not hidden and hidden_name(path) is not None:
             raise refuse(errno.EPERM)
 
     def _grow(self, fd: int, length: int, limit: int, number: int) -> None:
-        """Raise what refuses this length to a file that is stored as it is.
+        """Take the room that a file, stored unconverted, needs to become `length` bytes long.
 
-        limit: what it may have. number: the error where it alone is too large; ENOSPC where all
-        of them are."""
+        limit: the longest it may be. number: the errno raised if it alone is too large; ENOSPC if
+        all files together are."""
         more = length - os.fstat(fd).st_size
         if more > 0:
             if length > limit:
@@ -281,7 +281,7 @@ class FileOperations:
             self._space.take(more, limit)
 
     def _taken(self, path: str) -> int:
-        """How many bytes of the partition a file takes for certain."""
+        """Bytes of the partition that a file takes for certain; 0 if it may be converted."""
         if self._host.limit(to_text(path)) is None:
             return 0
         with contextlib.suppress(OSError):
@@ -296,28 +296,28 @@ class FileOperations:
     def _opened(self, handle: Handle, info: Any) -> None:
         info.fh = handle.fd
         if self._handles.add(handle):
-            # The kernel has seen all that was written, and must not drop its pages in the middle
-            # of a write: what it reads back then, before the write is here, is old, and a mapping
-            # of that would be written over the new.
+            # All writes went through the kernel's pages, which it must not drop during a write:
+            # pages read back before that write arrives are stale, and a shared mapping writes
+            # them over the new data.
             info.keep_cache = 1
 
     def _report(self, handle: Handle) -> None:
         if handle.changed and handle.path is not None:
             handle.changed = False
-            if handle.limit is None:  # a source may take the place of what is stored as it is
+            if handle.limit is None:  # count again: a source may replace what is stored unconverted
                 self._space.give(0)
             self._host.changed(to_text(handle.path))
 
     def _descriptor(self, info: Any) -> int:
-        """The descriptor behind an open file that is to be changed."""
+        """The descriptor of an open file that is to be changed; EROFS if it may not be."""
         if self._read_only or info.fh >= control.FIRST_HANDLE:
             raise refuse(errno.EROFS)
         fd: int = info.fh
         return fd
 
     def _drop_set_id(self, fd: int) -> None:
-        """What the system does when another than root has cut off a file: here root serves him,
-        and the kernel asks for nothing when the opening itself cuts off."""
+        """Clear set-id bits, as the system does when a user other than root truncates a file.
+        Here root serves that user, and for an open with O_TRUNC the kernel does not ask for it."""
         if self._caller is not None and self._caller()[0] != 0:
             mode = os.fstat(fd).st_mode
             dropped = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
@@ -325,13 +325,13 @@ class FileOperations:
                 os.fchmod(fd, stat.S_IMODE(mode) & ~dropped)
 
     def _hand_over(self, path: str, mode: int, fd: int | None = None) -> None:
-        """Give something just made the mode and owner that its maker asked for."""
+        """Give a new file or folder the mode that was asked for and, with `caller`, its owner."""
         mode = stat.S_IMODE(mode)
         lost = self._umask
         if self._caller is not None:
             uid, gid = self._caller()
             if self._tree.stat(path.rpartition("/")[0] or "/").st_mode & stat.S_ISGID:
-                gid = -1  # the folder's group, which the system has set
+                gid = -1  # a set-group-id folder: the system has set its group
             if fd is not None:
                 os.fchown(fd, uid, gid)
             else:
@@ -341,5 +341,5 @@ class FileOperations:
             return
         if fd is not None:
             os.fchmod(fd, mode)
-        else:  # a folder may have inherited its group bit
+        else:  # a folder may have inherited the set-group-id bit
             self._tree.at(os.chmod, path, mode | self._tree.stat(path).st_mode & stat.S_ISGID)

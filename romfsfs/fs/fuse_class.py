@@ -1,8 +1,8 @@
-"""A binding's class FUSE with its hot and its lossy methods replaced.
+"""A binding's class FUSE with its slow and its lossy methods replaced.
 
-What a binding calls when libfuse calls it are methods of its class FUSE; those here replace the
-ones that take longer than all the rest of a request, or drop what libfuse passed. They call the
-operations with arguments of their own; see `adapter.py` and `file_operations.py`.
+libfuse's callbacks are methods of the binding's class FUSE. Those replaced here take longer than
+all the rest of a request, or drop arguments of libfuse's. The replacements call the operations
+with arguments of their own; see `adapter.py` and `file_operations.py`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _READABLE, _WRITABLE = 0x100, 0x200
 
 
 def fuse_class_of(module: Any, libfuse: int) -> Any:
-    """The binding's FUSE, quicker where it counts, and with what mfusepy drops for libfuse 3.
+    """The binding's FUSE, faster where it counts, and passing on what mfusepy drops for libfuse 3.
 
-    Attributes are filled in field by field, where both bindings go through a dictionary. Reading
-    and writing use libfuse's own buffer, which they copy. They make a new structure for each entry
-    of a folder; one will do, since libfuse copies it.
+    Attributes are set field by field, where both bindings go through a dictionary. Read and write
+    use libfuse's own buffer, which the bindings copy. For a folder's entries one structure will
+    do, since libfuse copies it; the bindings make one for each. RomfsError if a method is missing.
     """
 
-    # A ctypes array would be a type of its own for each size: 40 us to make, and 2 KB until the
-    # garbage collector comes.
+    # A ctypes array would be a new type for each size: 40 us to make, and 2 KB until the garbage
+    # collector runs.
     view = ctypes.pythonapi.PyMemoryView_FromMemory
     view.restype = ctypes.py_object
     view.argtypes = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -52,7 +52,7 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
     ) -> int:
         entry = module.c_stat()
         pointer = ctypes.pointer(entry)
-        rest = (0, *(0 for _ in flags))  # libfuse 3 has flags here, and of each entry
+        rest = (0, *(0 for _ in flags))  # libfuse 3 passes flags, and expects some for each entry
         for name, entry.st_mode, entry.st_ino in self.operations.readdir(info.contents.fh):
             if filler(buffer, name, pointer, *rest) != 0:
                 break
@@ -76,9 +76,9 @@ def fuse_class_of(module: Any, libfuse: int) -> Any:
 
 
 def add_operations_of_29(fusepy: Any) -> None:
-    """Give fusepy the operations that libfuse 2.9 has and it does not know; used is fallocate.
+    """Add libfuse 2.9's operations that fusepy does not know; of these, fallocate is used.
 
-    libfuse is told how long the structure is, and takes what is not in it for absent.
+    libfuse is told the size of the structure, and takes operations beyond it for absent.
     """
     known = fusepy.fuse_operations._fields_
     if any(field[0] == "fallocate" for field in known):
@@ -105,7 +105,7 @@ def _getattr(self: Any, path: bytes | None, buffer: Any, info: Any = None) -> in
         found: Attributes | os.stat_result = self.operations.getattr(
             None if path is None else path.decode(ENCODING), info.contents if info else None
         )
-    except FileNotFoundError:  # the answer before anything is created
+    except FileNotFoundError:  # precedes every creation: answered here, at less cost
         return -errno.ENOENT
     entry = buffer.contents  # a C `struct stat`, which libfuse has zeroed
     entry.st_mode = found.st_mode
@@ -125,10 +125,10 @@ def _getattr(self: Any, path: bytes | None, buffer: Any, info: Any = None) -> in
     return 0
 
 
-# libfuse 3 gives these the open file instead of its path (nullpath_ok) and gives rename flags;
-# mfusepy 3.1 passes neither on: truncating an open file would fail, and an exchange of two files
-# would remove one of them. The kernel names an open file where one is cut off, for its mode too;
-# owners and times it changes by path alone.
+# libfuse 3 gives these the open file instead of its path (nullpath_ok), and gives rename flags.
+# mfusepy 3.1 passes on neither: truncating an open file would fail, and exchanging two files would
+# remove one of them. The kernel names an open file for ftruncate, and for the mode change that
+# comes with it; it changes owners and times by path alone.
 
 
 def _truncate(self: Any, path: bytes | None, length: int, info: Any) -> Any:

@@ -4,10 +4,10 @@ Both bindings have holes here: an OSError without errno (pyserial raises such) e
 wrapper as a NameError and kills the request loop, anything else becomes EINVAL. So every
 operation is wrapped, and what leaves the wrapper is an OSError with an errno, always.
 
-It is also where a request's thread is known to Python for good. libfuse 3's threads are its own, so
-ctypes makes an interpreter thread state for each call and frees it again: two system calls and a
-few page faults (16 KiB of stack) at every request, a third of a request's time. Holding one
-reference for the thread (PyGILState_Ensure without its Release) keeps the state instead.
+It also keeps Python's state of a request's thread. libfuse 3 makes its own threads, so ctypes
+makes an interpreter thread state for each call and frees it again: two system calls and a few page
+faults (16 KiB of stack) at every request, a third of a request's time. Holding one reference for
+the thread (PyGILState_Ensure without its Release) keeps the state instead.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from romfsfs.errors import RomfsError, count_text
 
 log = logging.getLogger(__name__)
 
-# A user's mistake is an answer like any other; these mean that something is wrong with the
+# Other errors are normal answers to a user's mistake. These mean that something is wrong with the
 # machine or with us, and someone will look for the reason in the log.
 _WORTH_LOGGING = frozenset(
     {errno.EIO, errno.EBADF, errno.EFAULT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 )
 
-# A kept state outlives its thread. libfuse keeps about ten threads and ends those beyond, so only
-# so many threads get one, and a burst of requests now and then cannot fill the memory.
+# A kept state outlives its thread, and libfuse ends its threads beyond about ten. So only so many
+# threads get one: repeated bursts of requests must not fill the memory.
 _KEPT_THREADS = 64
 
 _thread = threading.local()
@@ -40,7 +40,7 @@ _numbers = itertools.count(1)
 
 
 class AskAgain(OSError):
-    """ESTALE: the kernel forgets what it knew of this path and asks anew; programs see nothing."""
+    """ESTALE: the kernel drops what it cached of this path and asks again; programs see nothing."""
 
     def __init__(self) -> None:
         super().__init__(errno.ESTALE, os.strerror(errno.ESTALE))

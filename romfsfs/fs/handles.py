@@ -1,8 +1,8 @@
-"""The files that are open through a mount, and by which name.
+"""The files open through a mount, and their names.
 
 A handle's number is the descriptor itself, so that reading needs no look-up here. The names
 follow renames: commit asks which files are open for writing, a file's size limit depends on its
-name, and a nameless file goes when its last handle does.
+name, and an unlinked file is removed with its last handle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections import Counter
 
 
 class Handle:
-    """An open file. path: as libfuse names it; None once it has no name (see `hidden`)."""
+    """An open file. path: libfuse's; None once the file is unlinked, and then `hidden` is its name
+    in the folder for such files. limit: most bytes it may have; None: converted or never packed.
+    changed: its content changed, and the session was not told yet."""
 
     __slots__ = ("changed", "fd", "hidden", "inode", "limit", "path", "writable")
 
@@ -34,10 +36,10 @@ class Handles:
         self._open: dict[int, Handle] = {}
         self._writing: Counter[int] = Counter()  # handles that may write, by inode
         self._lock = threading.Lock()  # held for bookkeeping only, never for a system call
-        self.get = self._open.get  # of a descriptor; the hot path of writing, atomic under the GIL
+        self.get = self._open.get  # by descriptor; the hot path of writes, atomic under the GIL
 
     def add(self, handle: Handle) -> bool:
-        """Whether its file is open for writing already, by another handle."""
+        """Add a handle. Returns whether another handle has its file open for writing."""
         with self._lock:
             self._open[handle.fd] = handle
             written = self._writing[handle.inode] > 0
@@ -46,7 +48,8 @@ class Handles:
             return written
 
     def remove(self, fd: int) -> tuple[Handle | None, bytes | None]:
-        """(the handle, the hidden name that has no handle any more). Before the fd is closed."""
+        """Remove the handle of `fd`, before that is closed. Returns (the handle, its hidden name if
+        no other handle has it); each may be None."""
         with self._lock:
             handle = self._open.pop(fd, None)
             if handle is not None and handle.writable:
@@ -59,7 +62,7 @@ class Handles:
             return handle, handle.hidden if last else None
 
     def hide(self, path: str, hidden: bytes) -> bool:
-        """The file at `path` lost its name. Returns whether it is open at all."""
+        """The file at `path` was unlinked. Returns whether it is open at all."""
         with self._lock:
             found = [handle for handle in self._open.values() if handle.path == path]
             for handle in found:
@@ -67,7 +70,7 @@ class Handles:
             return bool(found)
 
     def reveal(self, hidden: bytes, path: str) -> list[Handle]:
-        """A nameless file got a name again. Returns its handles, whose limits may have changed."""
+        """An unlinked file got a name again. Returns its handles, whose limits may have changed."""
         with self._lock:
             found = [handle for handle in self._open.values() if handle.hidden == hidden]
             for handle in found:
@@ -89,7 +92,7 @@ class Handles:
         return moved
 
     def writers(self) -> list[str]:
-        """The names open for writing, each once."""
+        """The paths open for writing, each once, sorted."""
         with self._lock:
             return sorted(
                 {h.path for h in self._open.values() if h.writable and h.path is not None}

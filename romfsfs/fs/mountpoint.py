@@ -1,6 +1,6 @@
 """Everything about a mountpoint before and after the mount itself: checks, unmounting, who uses it.
 
-Nothing here touches what is mounted, except to look whether it answers.
+Nothing here touches what is mounted, except to see whether it answers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FILE_SYSTEM = "fuse.romfsfs"
 _FUSE_CONF = Path("/etc/fuse.conf")
 _COMMAND_SECONDS = 30
 _SHOWN_PROCESSES = 8
-#: How long "busy" is not believed while no process can be found that uses the mount.
+#: Seconds for which a "busy" is retried while no process is found that uses the mount.
 _BUSY_SECONDS = 2.0
 _BUSY_PAUSE_SECONDS = 0.05
-#: A mount that nobody uses ends at once, though it was taken away lazily.
+#: Seconds; after a lazy unmount, the daemon of a mount that nobody uses ends at once.
 _LAZY_SECONDS = 2.0
 _END_SECONDS = 60.0
 
@@ -63,11 +63,10 @@ def prepare(mountpoint: str | os.PathLike[str], *, allow_other: bool, nonempty: 
 
 @contextlib.contextmanager
 def claimed(path: str, *, nonempty: bool) -> Iterator[Callable[[], None]]:
-    """Nobody else of us mounts there in the block, or until what it gives is called.
+    """Lock the folder against other romfsfs mounts, in the block or until the result is called.
 
-    Two that are mounted at the same time would lie on each other, where libfuse 3 does not look.
-    Whether the folder is free is looked at again: reading a camera takes a while. UsageError as
-    `prepare` raises it.
+    Two mounts made at the same time would be stacked, which libfuse 3 does not notice. That the
+    folder is free is checked again: reading a camera takes a while. Raises UsageError as `prepare`.
     """
     with contextlib.ExitStack() as stack:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -111,7 +110,7 @@ def _remove_dead(path: str) -> None:
 
 
 def check_device() -> None:
-    """RomfsError where this user cannot mount at all."""
+    """Raise RomfsError if this user cannot mount at all."""
     if not sys.platform.startswith("linux"):
         return
     if not os.path.exists("/dev/fuse"):
@@ -128,7 +127,7 @@ def check_device() -> None:
 
 
 def check_allow_other() -> None:
-    """UsageError where this user cannot mount for others too."""
+    """Raise UsageError if this user cannot mount for other users too."""
     if os.geteuid() == 0 or not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError):
@@ -144,12 +143,13 @@ def unmount(
 ) -> bool:
     """Unmount and wait until the daemon `pid` has ended, a minute at most.
 
-    lazy: take the mountpoint away even though it is in use; only when the user asks for it. False
-    when programs still use it then: the daemon serves them to their end.
-    Raises RomfsError naming the processes that use it.
+    lazy: detach the mountpoint even if it is in use; only when the user asks for it. Returns False
+    if programs still use it then: the daemon serves them until they end.
+    Raises UsageError if nothing is mounted there; RomfsError naming the processes that use it, for
+    a mount inside it, or when the daemon has not ended.
     """
     path = os.fspath(mountpoint)
-    if find_mount(path) is None:  # one that is known is not looked at: it may not answer
+    if find_mount(path) is None:  # in the table: no realpath, since the mount may not answer
         path = os.path.realpath(mountpoint)
     code, output = _unmount_when_free(path, lazy)
     if code != 0:
@@ -178,10 +178,10 @@ def unmount(
 
 
 def _unmount_when_free(path: str, lazy: bool) -> tuple[int, str]:
-    """Exit code and words of the program that unmounts.
+    """Exit code and output of the program that unmounts.
 
-    The kernel may say "busy" of a mount that nobody holds, where the release of a file or a
-    reading of a folder is just on its way: it is asked again.
+    The kernel may say "busy" of a mount that nobody uses, while the release of a file or the
+    reading of a folder is still under way: it is asked again, for `_BUSY_SECONDS`.
     """
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:

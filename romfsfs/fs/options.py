@@ -10,29 +10,29 @@ from romfsfs.errors import UsageError
 
 SUBTYPE = "romfsfs"
 
-# Words of /etc/fstab that are for mount(8) and systemd, or say what is so anyway; libfuse would
+# Options in /etc/fstab that are meant for mount(8) and systemd, or name the default; libfuse would
 # refuse some of them.
 _FSTAB_ONLY = frozenset(
     {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"}
     | {"relatime", "diratime", "nostrictatime", "nolazytime"}
 )
-#: What libfuse 3 always does, and refuses to be asked for.
+#: What libfuse 3 always does, and refuses as an option.
 _LIBFUSE_2_ONLY = frozenset({"big_writes", "large_read", "atomic_o_trunc", "async_read"})
-#: What the bindings call arguments of their own, where libfuse's options are given too.
+#: Arguments of the bindings themselves, which take libfuse's options as keyword arguments too.
 _BINDINGS_OWN = frozenset(
     {"encoding", "errors", "foreground", "mountpoint", "operations", "raw_fi", "self"}
 )
 _FSTAB_PREFIXES = ("x-", "comment=", "user=", "uhelper=")
 
 _IDLE_THREADS = 10  # libfuse's own default
-# As many requests may last before the mount does not answer any more; libfuse's default is 10.
+# As many slow requests at once stop the mount from answering; libfuse's default is 10.
 _THREADS = 200
 
 
 def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
-    """`-o` values ('allow_other,max_read=4096') as a mapping; words for fstab alone dropped.
+    """`-o` values ('allow_other,max_read=4096') as a mapping, without those for fstab alone.
 
-    UsageError for what libfuse would never get to see.
+    Raises UsageError for a name that the binding would take for an argument of its own.
     """
     options: dict[str, str | bool] = {}
     for value in values:
@@ -70,20 +70,20 @@ def fuse_options(
         options["auto_cache"] = True
         if libfuse < (3,):
             options["big_writes"] = True  # sequential writes are 8 times faster; libfuse 3: always
-            # As libfuse 3 does: `>` is one request, and no conversion of a file not yet written.
+            # As libfuse 3 does: `>` is one request, and converts no file that is not yet written.
             options["atomic_o_trunc"] = True
             if nonempty:
-                options["nonempty"] = True  # libfuse 3 has no such option and does not look
+                options["nonempty"] = True  # libfuse 3 has no such option and does not check
         elif libfuse >= (3, 12):
-            # 3.14 complains on standard error about the -1 it would fill in.
+            # libfuse 3.14 complains on standard error about its own default, -1.
             options["max_idle_threads"] = str(_IDLE_THREADS)
             options["max_threads"] = str(_THREADS)
     if read_only:
         options["ro"] = True
-    # Others get what the modes allow; and for the mounting user alone, whose files answer for
-    # themselves, the kernel looks at modes where it does not ask because it remembers. Modes do
-    # not bind root: alone in his mount he is better asked, or access(2) promises that `.romfs/`
-    # can be written to.
+    # Other users get what the modes allow. For the mounting user alone, the work tree enforces its
+    # modes, but not where the kernel answers from its cache: there this does. Modes do not bind
+    # root: without this the kernel asks us, else access(2) would promise that `.romfs/` is
+    # writable.
     if allow_other or os.geteuid() != 0:
         options["default_permissions"] = True
     if allow_other:
@@ -93,6 +93,6 @@ def fuse_options(
 
 
 def _escaped(text: str) -> str:
-    """For an option's value: libfuse splits at commas that have no backslash before them."""
+    """Escape an option's value: libfuse splits at commas without a backslash before them."""
     visible = "".join(c if c.isprintable() else "?" for c in text)
     return visible.replace("\\", "\\\\").replace(",", "\\,")

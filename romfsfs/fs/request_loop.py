@@ -2,17 +2,17 @@
 
 libfuse's own is not used, for two reasons.
 
-It can stop for good. libfuse before 3.13 locks the path of every request. One with two paths
-(rename, link) that has to wait may hold one of them already; another that takes a name away
-(rmdir, unlink, rename) then waits for it, and shuts out later ones, that same rename too. No
-request that comes near the two is ever answered (https://github.com/libfuse/libfuse/issues/695).
-Here these are let into libfuse one at a time, by a lock that is taken before libfuse's own: a
-request that waits there holds nothing. All others run beside them and beside each other.
+It can deadlock. libfuse before 3.13 locks the path of every request. A request with two paths
+(rename, link) that has to wait may hold one of them already; another that removes a name (rmdir,
+unlink, rename) then waits for it and blocks later ones, that same rename included. No request for
+a path near the two is ever answered (https://github.com/libfuse/libfuse/issues/695). Here such
+requests enter libfuse one at a time, under a lock that is taken before libfuse's own: a request
+that waits there holds nothing. All others run in parallel with them and with each other.
 
-And with several clients its threads, each with a request, spend their time handing the
-interpreter's lock around: eight are served three times faster by two threads. So only so many
-threads take requests; but a request that lasts leaves its place to another thread, so that the
-mount answers while a commit runs.
+And with several clients its threads, each with a request, spend their time passing the GIL
+around: eight clients are served three times faster by two threads. So only `_PLACES` threads take
+requests; but a slow request gives up its place to another thread, so that the mount answers while
+a commit runs.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from romfsfs.errors import RomfsError
 
 log = logging.getLogger(__name__)
 
-#: The first version of libfuse (major, minor) whose own loop does not stop for good.
+#: The first version of libfuse (major, minor) whose own loop does not deadlock.
 MENDED = (3, 13)
 
-#: With one, the kernel has nobody to wake while the answer to the last request is on its way:
-#: a single client is served at two thirds of the speed.
+#: Threads that take requests. With one, the kernel has no thread to wake while the last answer is
+#: under way: a single client is served at two thirds of the speed.
 _PLACES = 2
-#: A request that lasts longer, in seconds, leaves its place to another thread.
+#: Seconds; a request that lasts longer gives up its place to another thread.
 _LONG = 0.02
-_LOOKS_UNTIL_ASLEEP = 50  # at a mount that nobody uses, before it is not looked at any more
+_LOOKS_UNTIL_ASLEEP = 50  # at an unused mount, before the main thread waits to be woken
 
-# <linux/fuse.h>: enum fuse_opcode, and where it is in struct fuse_in_header
+# <linux/fuse.h>: enum fuse_opcode, and its offset in struct fuse_in_header
 _OPCODE_OFFSET = 4
 _UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2 = 10, 11, 12, 13, 45
 _APART = frozenset({_UNLINK, _RMDIR, _RENAME, _LINK, _RENAME2})
 
 #: The signals that end a mount.
 END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-NUDGE = signal.SIGUSR1  # to a thread, which gets EINTR from the kernel
-_NUDGE_PAUSE = 0.005  # seconds until the next: the first may come too early
+NUDGE = signal.SIGUSR1  # sent to a thread, whose system call then fails with EINTR
+_NUDGE_PAUSE = 0.005  # seconds until the next: one that comes before the call has no effect
 
 _Pointer = ctypes.c_void_p
 
 
 def main_2(library: ctypes.CDLL) -> Callable[..., int]:
-    """libfuse 2's `fuse_main_real`, with its arguments and results, for a foreground mount.
+    """A `fuse_main_real` as libfuse 2's, same arguments and results, for a foreground mount.
 
-    What it returns must be called in the main thread: it sets the handlers of signals. Raises
-    RomfsError for a library that lacks a function.
+    Call it in the main thread: it sets signal handlers. Raises RomfsError for a library that
+    lacks a function.
     """
     call = _Functions(library)
 
@@ -72,15 +72,15 @@ def main_2(library: ctypes.CDLL) -> Callable[..., int]:
         if not fuse:
             return 1
         failed = True
-        if not threaded:  # `-o nothreads`, where nothing can wait for another
+        if not threaded:  # `-o nothreads`: no request can wait for another
             failed = call.loop(fuse) != 0
             call.teardown(fuse, mountpoint)
             return int(failed)
         loop = RequestLoop(call, call.get_session(fuse))
-        # They stay: a second one must not cut off what comes after the loop.
+        # The handlers stay: a second signal must not interrupt the clean-up after the loop.
         for number in (*END, NUDGE):
             signal.signal(number, loop.end)
-        if call.start_cleanup(fuse) == 0:  # of names, for `-o remember`
+        if call.start_cleanup(fuse) == 0:  # the thread that forgets names, for `-o remember`
             failed = not loop.run()
             call.stop_cleanup(fuse)
         call.teardown(fuse, mountpoint)
@@ -90,31 +90,31 @@ def main_2(library: ctypes.CDLL) -> Callable[..., int]:
 
 
 class RequestLoop:
-    """Serves one session of libfuse, in threads of its own, from `run` until that returns."""
+    """Serves one libfuse session in threads of its own, which live as long as `run` runs."""
 
     def __init__(self, call: _Functions, session: int) -> None:
         self.call = call
         self.session = session
         self.channel = call.next_chan(session, None)
-        self.apart = threading.Lock()  # held for a request that must not meet its like
-        self.asleep = False  # the main thread wants to hear of the next request
+        self.apart = threading.Lock()  # lets in one request of `_APART` at a time
+        self.asleep = False  # the main thread waits to be woken by the next request
         self.ending = False
         self.failed = False
         self.may_go = threading.Event()
-        self._bell = os.pipe()  # for the main thread: written to, it looks what is new
-        self._workers: list[_Worker] = []  # the main thread's alone
+        self._bell = os.pipe()  # a byte in it wakes the main thread
+        self._workers: list[_Worker] = []  # used by the main thread only
 
     def run(self) -> bool:
-        """Serve until it is unmounted or a signal ends it; False: the kernel could not be heard.
+        """Serve until unmounted or ended by a signal. False: reading from the kernel failed.
 
-        Main thread.
+        Main thread only.
         """
         reading, writing = self._bell
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
-        # The signal's number is written there whichever thread the system interrupts.
+        # The signal's number is written there whichever thread the kernel interrupts.
         before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        if not self.call.exited(self.session):  # by a signal, before the handlers were ours
+        if not self.call.exited(self.session):  # by a signal before our handlers were set
             self._watch()
         self._join()
         signal.set_wakeup_fd(before)
@@ -123,30 +123,30 @@ class RequestLoop:
         return not self.failed
 
     def end(self, number: int, _: object) -> None:
-        """What a signal does."""
+        """The signal handler: end the loop, unless the signal is NUDGE."""
         self.ending |= number != NUDGE
 
     def ring(self) -> None:
-        """Make the main thread look. Any thread."""
+        """Wake the main thread. Any thread."""
         with contextlib.suppress(BlockingIOError):  # full: it has been rung often enough
             os.write(self._bell[1], b"\0")
 
     def _watch(self) -> None:
-        """Keep threads at all places: one with a request that lasts leaves its place to another."""
+        """Keep `_PLACES` threads taking requests: one with a slow request gives up its place."""
         seen: dict[_Worker, int] = {}
         quiet = 0
         while not self.ending:
             self._fill_places()
             self.asleep = quiet >= _LOOKS_UNTIL_ASLEEP
             if self.asleep and self._begun() != seen:
-                self.asleep = False  # a request that did not ring yet
+                self.asleep = False  # a request began before it could see `asleep`
             pause = None if self.asleep else _LONG
             if select.select([self._bell[0]], [], [], pause)[0]:
                 os.read(self._bell[0], select.PIPE_BUF)
             begun = self._begun()
             quiet = quiet + 1 if begun == seen else 0
             for worker, number in begun.items():
-                # It may just have finished. Then it ends after the next one: no harm.
+                # It may have finished just now. Then it leaves after its next request: no harm.
                 worker.has_place = not (worker.busy and seen.get(worker) == number == worker.begun)
             seen = begun
 
@@ -156,17 +156,17 @@ class RequestLoop:
             worker = _Worker(self)
             try:
                 worker.start()
-            except RuntimeError as error:  # the system has no more: at the next look, perhaps
+            except RuntimeError as error:  # the system has no more: try again at the next look
                 log.warning("a request waits for a thread: %s", error)
                 break
             self._workers.append(worker)
 
     def _begun(self) -> dict[_Worker, int]:
-        """How many requests each thread that has a place has begun."""
+        """The number of requests begun, for each thread that has a place."""
         return {worker: worker.begun for worker in self._workers if worker.has_place}
 
     def _join(self) -> None:
-        """Wait for all threads: their requests end, or they are woken from waiting for one."""
+        """Wait for all threads: let them finish their requests, wake those that wait for one."""
         for worker in self._workers:
             while not worker.has_left:
                 if not worker.busy and worker.ident is not None:
@@ -185,8 +185,8 @@ class _Worker(threading.Thread):
         self._loop = loop
         self._size = loop.call.bufsize(loop.channel)
         self.has_place = True
-        self.begun = 0  # requests
-        self.busy = False  # with one
+        self.begun = 0  # number of requests
+        self.busy = False  # with a request
         self.has_left = False
 
     def run(self) -> None:
@@ -197,13 +197,13 @@ class _Worker(threading.Thread):
                 loop.ring()
         finally:
             self.has_left = True
-            if loop.ending:  # it may be about to get a signal
+            if loop.ending:  # `_join` may be about to signal this thread: it must exist
                 loop.may_go.wait()
 
     def _serve(self, buffer: Any) -> bool:
-        """Take and answer requests until the place is taken away. False: there are no more."""
+        """Take and answer requests until the place is taken away. False: the mount has ended."""
         loop = self._loop
-        # Every request passes here: what it needs is looked up once.
+        # The hot path of every request: look names up once.
         receive, process = loop.call.receive, loop.call.process
         session, channel, apart = loop.session, loop.channel, loop.apart
         address, size = ctypes.addressof(buffer), self._size
@@ -232,9 +232,9 @@ class _Worker(threading.Thread):
 
 
 def function_of(library: ctypes.CDLL, name: str, result: Any, *types: Any) -> Callable[..., Any]:
-    """A function of libfuse. RomfsError where this one lacks it."""
+    """A function of libfuse. Raises RomfsError if this library lacks it."""
     try:
-        # An object of our own: that of `library` is the binding's, and has its types.
+        # A new object: the attribute of `library` is the binding's, with the binding's types.
         return ctypes.CFUNCTYPE(result, *types)((name, library))
     except AttributeError:
         raise RomfsError(

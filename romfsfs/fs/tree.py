@@ -1,14 +1,14 @@
-"""The work tree by directory descriptor: long paths, odd names, and files without a name; and the
-system calls whose special arguments Python's `os` cannot express.
+"""The work tree, accessed relative to a directory descriptor.
 
-Paths come from libfuse as '/a/b' whose characters are the name's bytes (Latin-1, see
-`binding.py`), so every name a file system can hold passes through unharmed.
+It takes long paths, odd names, unlinked open files, and the system calls whose arguments Python's
+`os` cannot express. Paths come from libfuse as '/a/b', each character a byte of the name (Latin-1,
+see `binding.py`), so every name that a file system can hold passes through unharmed.
 
 libfuse keeps an open file that is unlinked or renamed over by renaming it to `.fuse_hiddenN` in
 the same folder, N being 16 hexadecimal digits (`hidden_name` in its `lib/fuse.c`). Here such names
 live in a folder of their own: they show in no listing, do not keep their folder from being removed,
-and are never packed. Making one otherwise is refused (EPERM), but a `mv` to one cannot be told from
-libfuse's own and removes.
+and are never packed. Creating one is refused (EPERM), but a user's `mv` to one cannot be told from
+libfuse's own rename, and removes the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: bytes of the longest path the kernel takes in one call, with its final zero
+#: bytes of the longest path that the kernel takes in one call, with its NUL
 PATH_MAX = 1024 if sys.platform == "darwin" else 4096
 
 _HIDDEN_MARK = b".fuse_hidden"
@@ -43,7 +43,7 @@ _NO_FOLLOW = 0x20 if sys.platform == "darwin" else 0x100  # <fcntl.h>, AT_SYMLIN
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-# With sizes of 64 bits on every machine: glibc has them in the first, musl knows only the second.
+# The call with 64-bit sizes on every machine: the first in glibc, the second in musl.
 _FALLOCATE = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
 
 
@@ -55,7 +55,7 @@ def to_text(path: str) -> str:
 
 
 def hidden_name(path: str) -> bytes | None:
-    """The name in the folder for nameless files when `path` is one of libfuse's, else None."""
+    """The name in the folder for unlinked files if `path` is a hidden one of libfuse's, or None."""
     if ".fuse_hidden" not in path:
         return None
     last = path.rpartition("/")[2].encode("latin-1")
@@ -66,7 +66,7 @@ class WorkTree:
     """Calls `os` functions on paths relative to the work tree. No state: any thread."""
 
     def __init__(self, work_fd: int, hidden_fd: int, keeps_times: bool) -> None:
-        """keeps_times: what is opened and read keeps its access time (mount option `noatime`)."""
+        """keeps_times: reading leaves access times alone (mount option `noatime`)."""
         self.work_fd = work_fd
         self.hidden_fd = hidden_fd
         self._unnoticed = getattr(os, "O_NOATIME", 0) if keeps_times else 0
@@ -92,7 +92,7 @@ class WorkTree:
         try:
             fd: int = self.at(os.open, path, flags, mode)
         except OSError as error:
-            if error.errno != errno.EPERM or not self._unnoticed:  # a disk that has no such thing
+            if error.errno != errno.EPERM or not self._unnoticed:  # O_NOATIME may be refused so
                 raise
             fd = self.at(os.open, path, flags & ~self._unnoticed, mode)
         return fd
@@ -111,7 +111,7 @@ class WorkTree:
         self.at(with_source, old)
 
     def remove_leftovers(self) -> None:
-        """Remove nameless files: nobody has one open, as the mount begins or has ended."""
+        """Remove unlinked files. Only before the mount begins or after it has ended."""
         for name in os.listdir(self.hidden_fd):
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self.hidden_fd)
@@ -143,28 +143,28 @@ def refuse(number: int) -> OSError:
 
 
 def set_times(name: bytes, times: Any, *, dir_fd: int) -> None:
-    """utimensat(2), of a link itself.
+    """utimensat(2), not following links. Raises OSError.
 
-    times: a pointer to libfuse's two `struct timespec`, in which the clock's time and "leave it"
-    are numbers of the C library's own; None: both now. Only the system can do the latter two
-    without a moment in which someone else's change gets lost.
+    times: a pointer to libfuse's two `struct timespec`, with UTIME_NOW and UTIME_OMIT as numbers
+    of the C library's own; None: both now. Only the kernel can apply these without a moment in
+    which another program's change gets lost.
     """
     if _LIBC.utimensat(dir_fd, name, times, _NO_FOLLOW):
         raise refuse(ctypes.get_errno())
 
 
 def truncate_path(fd: int, length: int) -> None:
-    """truncate(2) of a file that `fd` is an O_PATH descriptor of.
+    """truncate(2) of the file that the O_PATH descriptor `fd` refers to.
 
-    Not ftruncate: of a file that has this length already truncate(2) leaves the times alone.
+    Not ftruncate: truncate(2) leaves the times alone if the file has this length already.
     """
     os.truncate(f"/proc/self/fd/{fd}", length)
 
 
 def allocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2). Raises OSError EOPNOTSUPP where the system or the disk has no such call.
+    """fallocate(2). Raises OSError, EOPNOTSUPP where the system or file system has no such call.
 
-    Not `os.posix_fallocate`, which knows no modes, and writes where the disk cannot.
+    Not `os.posix_fallocate`, which takes no mode, and writes where the file system cannot.
     """
     if _FALLOCATE is None:
         raise refuse(errno.EOPNOTSUPP)
