@@ -9,10 +9,10 @@
         assert camera.flash[0].content.startswith(image)
         print(camera.statistics)
 
-`preset` gives the board's `SimulatorConfig`, and any of its fields may be changed in the call.
-The snippets that arrive are run by the real MicroPython: `find_micropython` says which; ToolMissing
-without one (there is no substitute, on purpose: a snippet that MicroPython cannot run must fail).
-Modules that the firmware has frozen into it, such as `ml`, are files of `firmware/`.
+`preset` gives the board's `SimulatorConfig`; the call may change any of its fields.
+Snippets are run by the real MicroPython, which `find_micropython` finds; without one, ToolMissing
+is raised (no substitute, on purpose: a snippet that MicroPython cannot run must fail).
+Modules that are frozen into the firmware, such as `ml`, are files of `firmware/`.
 `camera.port` is a symbolic link and stays the same over `unplug` and `replug`; the pty behind it
 changes.
 """

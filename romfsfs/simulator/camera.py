@@ -1,6 +1,6 @@
-"""The simulated camera itself: its power, its two wires, and what its snippets ask for.
+"""The simulated camera itself: its power, its link, and what its snippets ask for.
 
-Everything here belongs to one thread, which calls `step` and `wait` in turns (`server.py`).
+Everything here belongs to one thread, which calls `step` and `wait` in turn (`server.py`).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
 
 #: bytes that wait for the host before the camera's output blocks
 TX_BUFFER = 16 * 1024
-#: seconds until the host is tried again that did not read; Linux calls a full pty writable
+#: seconds until a write to a host that does not read is retried; Linux calls a full pty writable
 STALL_SECONDS = 0.005
-#: seconds until output is dropped that the host does not take: the port goes on without it
+#: seconds after which output that the host does not take is dropped, and the script goes on
 #: (micropython: shared/tinyusb/mp_usbd_cdc.c, MICROPY_HW_USB_CDC_TX_TIMEOUT)
 GIVE_UP_SECONDS = 0.5
-#: seconds between two interrupts of one snippet: each is a signal, and MicroPython may be torn
-#: apart by one that arrives while it deals with another
+#: seconds between two interrupts of one snippet: each is a signal, and MicroPython may crash if
+#: one arrives while it handles another
 INTERRUPT_PAUSE = 0.02
-#: seconds until a ring that was full, and that nothing says to have been read from, is looked at
+#: seconds between looks at a full input ring: nothing signals that it was read from
 RING_SECONDS = 0.02
 #: bytes of a packet of a full-speed USB port
 PACKET = 64
-#: seconds; Ctrl-C twice within this are one: the firmware notes that there was one, not how many
+#: seconds; two Ctrl-C within this are one: the firmware notes that there was one, not how many
 SAME_INTERRUPT = 0.002
 
 
@@ -67,12 +67,12 @@ class Camera:
         self._executor: Executor | None = None
         self._in = Line(config.rate, config.latency)
         self._out = Line(config.rate, config.latency)
-        self._rx = bytearray()  # arrived at the camera, read by nobody yet
+        self._rx = bytearray()  # arrived at the camera, not read yet
         self._tx = bytearray()  # written by the camera, not yet on the wire
         self._to_pty = b""
         self._operation: tuple[Operation, int, float] | None = None
         self._stalled_until: float | None = None
-        self._taken_at = 0.0  # when the host took output last, or there was none for it
+        self._taken_at = 0.0  # when the host last took output, or none was waiting
         self._interrupted_at = 0.0
         self._interrupt_due: float | None = None
         self._power_on_at: float | None = None
@@ -90,7 +90,7 @@ class Camera:
         self._repl.boot(power_up=True)
 
     def power_off(self) -> None:
-        """Power and port go at once, whatever the camera was doing. May be called twice."""
+        """Cut power and port at once, whatever the camera is doing. May be called twice."""
         if self._executor is not None:
             self._executor.stop()
         self._executor = None
@@ -175,7 +175,7 @@ class Camera:
             raise CameraStopped
 
     def _give_up(self, now: float) -> None:
-        """What waits behind the port's own buffer is lost if the host took nothing for too long."""
+        """Drop the output beyond the port's buffer if the host took none for GIVE_UP_SECONDS."""
         if now - self._taken_at < GIVE_UP_SECONDS:
             return
         lost = bytes(self._tx) + (self._executor.read_output() if self._executor else b"")
@@ -193,13 +193,13 @@ class Camera:
 
     @property
     def _line_limit(self) -> float:
-        """Bytes under way that keep a link of this rate and latency full."""
+        """Bytes in flight that keep a link of this rate and latency full."""
         rate = self.config.rate
         window = rate * (self.config.latency + 0.02) if rate else 0.0
         return max(window, float(self.config.rx_buffer))
 
     def _consume(self, now: float) -> None:
-        """Let the snippet, or else the REPL, have what arrived."""
+        """Pass input on to the running snippet, or else to the REPL."""
         while self._rx:
             executor = self._executor
             if executor is None:
@@ -210,7 +210,7 @@ class Camera:
             room = executor.room
             whole = self.config.usb == "stm32"
             if room < (PACKET + 1 if whole else 1):
-                return  # nobody reads: neither does a Ctrl-C among what follows get through
+                return  # the ring is full: a Ctrl-C in what follows is not seen either
             piece = bytes(self._rx[: PACKET if whole else room])
             del self._rx[: len(piece)]
             if executor.interrupt_char >= 0:
@@ -220,7 +220,7 @@ class Camera:
                 if whole:
                     piece = piece.replace(mark, b"")
                 elif mark in piece:
-                    executor.leftover()  # what was in the ring, and in front of it, is gone
+                    executor.leftover()  # the ring is emptied; what precedes the Ctrl-C is lost too
                     piece = piece[piece.rindex(mark) + 1 :]
             if piece and not executor.feed(piece):
                 self._rx[:0] = piece
@@ -249,8 +249,8 @@ class Camera:
         log.warning("%s: MicroPython ended (%s)", self.config.board, executor.exit_code)
         if executor.interrupted and executor.exit_code == -signal.SIGSEGV:
             # A camera notes Ctrl-C and acts upon it between two bytecodes. MicroPython for Linux
-            # raises KeyboardInterrupt in the signal's handler, in the middle of an allocation if
-            # need be (ports/unix/unix_mphal.c, MICROPY_ASYNC_KBD_INTR), and may then fall apart.
+            # raises KeyboardInterrupt in the signal handler, even in the middle of an allocation
+            # (ports/unix/unix_mphal.c, MICROPY_ASYNC_KBD_INTR), and may crash then.
             self._operation = self._interrupt_due = None
             self._rx.clear()
             self._soft_reset()
@@ -258,7 +258,7 @@ class Camera:
             self.silent = True
 
     def wait(self, wake_fd: int) -> None:
-        """Sleep until something can be done, or somebody writes to the other end of wake_fd."""
+        """Sleep until something can be done, or until wake_fd becomes readable."""
         now = time.monotonic()
         poll = select.poll()
         poll.register(wake_fd, select.POLLIN)
@@ -321,7 +321,7 @@ class Camera:
             self._run_operation(time.monotonic())
 
     def _run_operation(self, now: float) -> None:
-        """Go on with what the flash is busy with, as far as time has come."""
+        """Advance the pending flash operation to the current time."""
         while self._operation is not None and self._operation[2] <= now:
             operation, number, due = self._operation
             try:

@@ -26,18 +26,18 @@ class PartitionConfig:
     """One ROMFS partition.
 
     kind: "nor" (erase to FF, programming clears bits) or "mram" (no erase, words overwritten; an
-    interrupt meanwhile hangs the camera, and here one always comes where they are let through).
-    word: bytes the hardware programs at once; a shorter tail is dropped without an error on
-    internal flash ("nor") and padded with whatever lies behind the buffer on MRAM and by block
-    devices (rp2: words are pages of 256 bytes), which ignore an address within a word.
-    whole_words: as the H7's driver, which refuses an address within a word and fills up a shorter
-    tail with FF.
-    min_write: what the erase call answers; the H7 says 16 where its words have 32 bytes.
+    interrupt during a write hangs the camera, and here one always comes unless they are disabled).
+    word: bytes that the hardware programs at once. A shorter tail is dropped without an error on
+    internal flash ("nor"); MRAM and block devices (rp2: words are pages of 256 bytes) pad it with
+    whatever follows the buffer. Block devices ignore a write to an address within a word.
+    whole_words: as the H7's driver, which refuses an address within a word and pads a shorter tail
+    with FF.
+    min_write: what the erase call answers; the H7 says 16 though its words have 32 bytes.
     access: "memory" (memory-mapped, programmed with `rom_ioctl`) or "block" (a block device).
-    cached: what was read once is read again as it was, whatever was written meanwhile, until the
-    processor is told to let go of it (`machine.mem32`, DCCIMVAC), as with internal flash on M7
-    cores, of which the firmware's driver knows nothing; a soft reset empties this cache.
-    wedge_tail: reading the last so many bytes through the memory map hangs the camera.
+    cached: reads return what was there before a write until that cache line is dropped
+    (`machine.mem32`, DCCIMVAC), as with internal flash on M7 cores, whose cache the firmware's
+    driver does not drop; a soft reset empties this cache.
+    wedge_tail: reading this many bytes at the end through the memory map hangs the camera.
     """
 
     size: int
@@ -61,23 +61,24 @@ class SimulatorConfig:
     unique_id: b"" where the firmware has none.
     erase_by_range: the firmware has command 6 and the 4-argument erase; older firmware answers
     -22 to the first and takes the second for "erase the first `offset` bytes".
-    writable: the firmware erases and programs; without that it answers -22, as MicroPython's ports
-    do whose flash driver only reads.
+    writable: the firmware erases and programs; otherwise it answers -22, as MicroPython ports do
+    whose flash driver only reads.
     stdio_buffer: `sys.stdin.buffer` and `sys.stdout.buffer` exist. missing: modules ("hashlib")
     and attributes ("binascii.crc32") that this firmware lacks.
-    flash_files, sd_files: what is in /flash and on the SD card (None: there is none) when the
-    camera is first powered; both are FAT, and keep what scripts write. boot_script and main_script
-    are /flash/boot.py and /flash/main.py: the first runs at every soft reset, the second at
-    power-up only, and both only where the card's folder is not the current one (`volumes.upy`).
-    runs_rom: openmv-ota's firmware, which mounts a slot (none where none is as it was signed) and
+    flash_files, sd_files: what is in /flash and on the SD card (None: no card) when the camera is
+    first powered; both are FAT, and keep what scripts write. boot_script and main_script are
+    /flash/boot.py and /flash/main.py: the first runs at every soft reset, the second at power-up
+    only, and both only if /flash is the current folder, not the card or /rom (`volumes.upy`).
+    runs_rom: openmv-ota's firmware, which mounts a slot (none if none is as it was signed) and
     changes into /rom before it looks for boot.py.
-    usb: how the port takes Ctrl-C, "tinyusb" (out of a packet, and the ring is emptied; not while
-    the ring is full) or "stm32" (its own driver: whole packets or none, the ring stays).
-    byte_seconds: what a script's own loop over single characters of its input takes for each.
+    usb: how the port handles Ctrl-C: "tinyusb" (taken out of a packet, and the ring is emptied; not
+    seen while the ring is full) or "stm32" (its own driver: whole packets or none, the ring stays).
+    byte_seconds: the time that a script takes for each character if it reads them one by one.
     erase_seconds (for each 4 KiB) and program_seconds (for each 256 bytes) pass in real time.
     rate: bytes a second, each way; None: as fast as this machine. latency: seconds, each way.
     rx_buffer: bytes of the ring in which the firmware keeps input that nobody has read.
     reset_seconds: how long the port is gone while `machine.reset()` restarts the camera.
+    images: contents of the partitions when the camera is made, by partition number.
     """
 
     board: str
@@ -114,7 +115,7 @@ _UNITS = {"B": 1, "KiB": KIB, "MiB": MIB}
 
 
 def _values(table: dict[str, Any]) -> dict[str, Any]:
-    """An object of `cameras.json`: sizes are written as people say them."""
+    """An object of `cameras.json`, in which sizes are texts such as "8 MiB"."""
     for key, value in table.items():
         if key.endswith("size"):
             number, unit = value.split()

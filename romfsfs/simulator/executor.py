@@ -1,7 +1,7 @@
-"""The process that runs a camera's snippets: the real MicroPython, dressed as the firmware.
+"""The process that runs a camera's snippets: the real MicroPython, made to look like the firmware.
 
-One process lives from one soft reset to the next, as the firmware's heap does. Its inside is
-`camera.upy`; the talk between the two is described there. Belongs to the camera's thread.
+A process lives from one soft reset to the next, as the firmware's heap does. It runs `camera.upy`,
+which describes the protocol between the two. Belongs to the camera's thread.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ FINISHED, FAILED, SOFT_RESET = 0, 1, 2
 
 START_SECONDS = 20.0
 PAGE = 4096
-#: bytes of heap that `camera.upy` needs for itself, and objects that are larger on 64 bits: what is
-#: more than the camera has, it takes away
+#: bytes of heap for `camera.upy` itself and for objects that are larger on 64 bits; it takes away
+#: what exceeds the camera's heap
 OWN_HEAP = 64 << 10
-#: modules that the firmware has frozen into it, a file each
+#: modules that are frozen into the firmware, a file each
 FIRMWARE = Path(__file__).with_name("firmware")
 ENVIRONMENT = "ROMFSFS_MICROPYTHON"
 
@@ -83,7 +83,7 @@ class Executor:
         self._micropython = micropython
         self._number = 0
         self.running = False
-        self.interrupted = False  # ever in its life
+        self.interrupted = False  # at any time since it was started
         self.interrupt_char = -1
         self.handle: Callable[[tuple[int, ...]], None] = lambda frame: None
         size = SCRATCH + max([1 << 20, *(part.config.size for part in flash.partitions)])
@@ -94,16 +94,16 @@ class Executor:
 
     def _start(self, mailbox: int, room: int) -> None:
         size = self._config.heap_size
-        # One page: it counts as writable when it is empty, which is when more input is wanted.
+        # One page: the pipe polls as writable when it is empty, which is when input is wanted.
         self._input_read, self._input = _pipe(PAGE)
-        # The same, opened anew: the process waits in its end, and this must not.
+        # Opened anew: reads of the process's own end block, reads of this one must not.
         again = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         self._input_again = os.open(f"/dev/fd/{self._input_read}", again)
         self.output, output = _pipe()
         bell, self._bell = _pipe()
         self.up, up = _pipe()
         for fd in (self._input_read, bell, up, output):
-            os.set_blocking(fd, True)  # the process's ends; non-blocking is a file's, not an fd's
+            os.set_blocking(fd, True)  # the process's ends; O_NONBLOCK is shared by duplicates
         fds = [mailbox, bell, up, *(part.fd for part in self._flash.partitions)]
         fds += [volume.file.fileno() for volume in self._flash.volumes]
         # Not as an argument: MicroPython cannot start with one of more than 255 bytes.
@@ -197,17 +197,17 @@ class Executor:
         self._ring()
 
     def scratch(self, size: int) -> bytes:
-        """What the process put into the mailbox: data to program, an error text."""
+        """`size` bytes that the process put into the mailbox: data to program, an error text."""
         return self._mailbox[SCRATCH : SCRATCH + size]
 
     def interrupt(self) -> None:
-        """Ctrl-C in the snippet that runs."""
+        """Interrupt the running snippet (Ctrl-C) by SIGINT."""
         self.interrupted = True
         self._process.send_signal(signal.SIGINT)
 
     def feed(self, data: bytes) -> bool:
-        """Give the snippet input; not more than there is `room` for. False: not now, as a pipe
-        takes nothing behind the end of a page that was not read to its end."""
+        """Give the snippet input, at most `room` bytes. False: the pipe takes none now, as it does
+        not wrap around at the end of a page that was not read to its end."""
         try:
             return os.write(self._input, data) > 0
         except BlockingIOError:
@@ -215,7 +215,7 @@ class Executor:
 
     @property
     def room(self) -> int:
-        """Bytes that fit into the ring of what the snippet has not read yet."""
+        """Bytes that still fit into the ring of input that the snippet has not read."""
         unread = struct.unpack("=i", fcntl.ioctl(self._input_read, termios.FIONREAD, b"\0" * 4))[0]
         return max(0, self._config.rx_buffer - int(unread))
 
@@ -224,18 +224,18 @@ class Executor:
         return _read_all(self._input_again)
 
     def read_output(self) -> bytes:
-        """What the snippet printed and nobody took yet."""
+        """All that the snippet printed and that was not taken yet."""
         return _read_all(self.output)
 
     def read_some(self) -> bytes:
-        """A little of what the snippet printed, so that it blocks when nobody takes it."""
+        """At most 16 KiB of what the snippet printed: it must block if nobody takes the rest."""
         try:
             return os.read(self.output, 16384)
         except BlockingIOError:
             return b""
 
     def register(self, poll: select.poll, *, output: bool, input: bool) -> None:
-        """Wait for frames, and if asked for output, and for room for input."""
+        """Add to `poll`: frames, and if asked for, output and room for input."""
         poll.register(self.up, select.POLLIN)
         if output:
             poll.register(self.output, select.POLLIN)
@@ -247,12 +247,12 @@ class Executor:
         for frame in self._frames():
             if frame[0] == DONE:
                 if frame[1] != self._number or not self.running:
-                    continue  # said twice, because Ctrl-C came between saying and noting it
+                    continue  # sent twice: a Ctrl-C came between sending and noting it
                 self.running = False
                 self.interrupt_char = -1
             self.handle(frame)
             if self._mailbox.closed:
-                return True  # stopped by what it asked for
+                return True  # stopped on its own request
         return self._process.poll() is None
 
     @property
@@ -274,7 +274,7 @@ class Executor:
         try:
             os.write(self._bell, b"!")
         except (BlockingIOError, BrokenPipeError):
-            pass  # full of rings already, or nobody there: `poll` says so
+            pass  # rung often enough, or the process is dead, which `poll` reports
 
 
 def _pipe(size: int | None = None) -> tuple[int, int]:

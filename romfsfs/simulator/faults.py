@@ -1,7 +1,7 @@
-"""What goes wrong with a simulated camera, and the counts of what it did.
+"""Faults to inject into a simulated camera, and statistics of what it did.
 
 Both objects belong to the camera's thread; the methods of `Faults` may be called from any thread
-(each sets one attribute or appends to one list). Positions and counts are bytes from now on.
+(each sets one attribute or appends to one list). Positions and counts are in bytes, from the call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TO_HOST = "to_host"
 
 
 class CameraStopped(Exception):
-    """Power or link went away in the middle of something."""
+    """The power went in the middle of something."""
 
 
 @dataclass
@@ -59,65 +59,66 @@ class _WireFault:
 
 
 class Faults:
-    """Faults to come; nothing is wrong at first."""
+    """Faults to come; none at first."""
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
         self.clear()
 
     def clear(self) -> None:
-        """Nothing more goes wrong; what did stays."""
+        """Cancel all faults to come; what past ones did stays."""
         self._left: dict[str, int] = {}  # bytes until the power goes, by what is counted
         self._answers: list[_FailingAnswer] = []
         self._wire: list[_WireFault] = []
         self._stuck: dict[tuple[int, int], str] = {}
 
     def power_cut_after_programmed(self, count: int) -> None:
-        """The power goes once `count` more bytes are programmed: exactly those are."""
+        """Cut the power after exactly `count` more bytes were programmed."""
         self._left["program"] = count
 
     def power_cut_after_erased(self, count: int) -> None:
-        """The power goes once `count` more bytes are erased; the block's rest is half erased."""
+        """Cut the power after `count` more bytes were erased; the block's rest is half erased."""
         self._left["erase"] = count
 
     def cut_after_wire_bytes(self, count: int) -> None:
-        """The power goes once `count` more bytes went over the wire, in either direction."""
+        """Cut the power after `count` more bytes went over the wire, both directions together."""
         self._left["wire"] = count
 
     def fail_ioctl(
         self, nth: int = 1, answer: int = -EIO, command: int | None = None, count: int = 1
     ) -> None:
-        """The `nth` next `rom_ioctl` (of this command, if given) does nothing and answers so.
+        """Have the `nth` next `rom_ioctl` (of `command`, if given) do nothing and return `answer`.
 
-        `count` calls in a row do. The calls of a block device are commands 103 (erase) and
+        `count` calls in a row fail. The calls of a block device are commands 103 (erase) and
         104 (program); a failing one raises OSError or answers 1, as mimxrt's does.
         """
         self._answers.append(_FailingAnswer(command, nth - 1, answer, count))
 
     def stuck_block(self, block: int, partition: int = 0, on: str = "program") -> None:
-        """This erase block no longer changes; on: "program", "erase" or "both"."""
+        """Keep this erase block from changing. on: "program", "erase" or "both"."""
         self._stuck[(partition, block)] = on
 
     def garble(self, direction: str, position: int, mask: int = 0x04) -> None:
-        """Flip bits of the byte `position` bytes from now on the wire."""
+        """Flip the bits of `mask` in the byte that is `position` bytes ahead on the wire."""
         self._wire.append(_WireFault(direction, self._passed(direction) + position, mask))
 
     def lose(self, direction: str, position: int) -> None:
-        """Drop the byte `position` bytes from now on the wire."""
+        """Drop the byte that is `position` bytes ahead on the wire."""
         self._wire.append(_WireFault(direction, self._passed(direction) + position, 0))
 
-    # What follows is asked by the camera.
+    # Called by the camera:
 
     def room(self, what: str, count: int) -> int:
-        """How many of the next `count` bytes pass before the power goes. what: "program", "erase"
-        or "wire"."""
+        """Count `count` bytes; returns how many of them pass before the power goes.
+
+        what: "program", "erase" or "wire"."""
         room = min(count, self._left.get(what, count))
         if what in self._left:
             self._left[what] -= room
         return room
 
     def cut_now(self) -> bool:
-        """Has a power cut become due? Forgets it: the next power-up works again."""
+        """Whether a power cut is due. Forgets all cuts: the next power-up works again."""
         due = 0 in self._left.values()
         if due:
             self._left.clear()
@@ -140,9 +141,9 @@ class Faults:
         return None
 
     def wire(self, direction: str, data: bytes) -> bytes:
-        """Count what passes the wire, and spoil it where it was asked for.
+        """Count the bytes on the wire, and garble or lose those that were asked for.
 
-        The result is cut short where the power goes; `cut_now` tells.
+        The result ends where the power goes; `cut_now` tells then.
         """
         data = data[: self.room("wire", len(data))]
         start = self._passed(direction)

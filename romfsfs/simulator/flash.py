@@ -2,9 +2,9 @@
 
 The content lies in a shared mapping of a temporary file, which the MicroPython process maps too:
 its memoryview of a partition is live, like memory-mapped flash. Only this side changes it, so
-every change passes the faults and is counted. Operations are generators: each value is the
-seconds that the step just done takes, and the return value is the answer. All of this belongs to
-the camera's thread, but `content` and `load`, which are for while the camera is quiet.
+every change passes the faults and is counted. Operations are generators: they yield the seconds
+that the step just done takes, and return the answer. All of this belongs to the camera's thread,
+except `content` and `load`, which any thread may use while the camera is quiet.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Partition:
         self._timing = timing
         self._faults = faults
         self._statistics = statistics
-        # The part whose reading hangs the camera must begin at a page of its own, so that the
+        # The part whose reading hangs the camera must begin at a page boundary, so that the
         # MicroPython process can make exactly that part unreadable.
         readable = config.size - config.wedge_tail
         self.lead = _whole_pages(readable) - readable
@@ -64,7 +64,7 @@ class Partition:
 
     @property
     def fd(self) -> int:
-        """The file that the MicroPython process maps; content starts at `lead`."""
+        """Descriptor of the file that the MicroPython process maps; content starts at `lead`."""
         return self._file.fileno()
 
     @property
@@ -75,7 +75,7 @@ class Partition:
         return self._map[self.lead + offset : self.lead + offset + size]
 
     def load(self, image: bytes) -> None:
-        """Put this at the start, as if it had been written at the factory; the rest is erased."""
+        """Put `image` at the start, as the factory would; the rest is erased. Raises ValueError."""
         if len(image) > self.config.size:
             raise ValueError(f"{len(image)} bytes in a partition of {self.config.size}")
         blank = b"\xff" if self.config.kind == "nor" else b"\0"
@@ -88,7 +88,7 @@ class Partition:
             self._backing.close()
 
     def erase(self, offset: int, size: int) -> Operation:
-        """Erase every block that the range touches; returns the minimum write size."""
+        """Erase every block that the range touches. Returns `min_write`, -22 for a bad range."""
         if offset < 0 or size < 0 or offset + size > self.config.size:
             return EINVAL
         if self.config.kind == "nor":
@@ -100,7 +100,7 @@ class Partition:
         return self.config.min_write
 
     def program(self, offset: int, data: bytes) -> Operation:
-        """Program; returns 0, -22 for a range that is not in the partition, -5 within a word."""
+        """Program. Returns 0, -22 outside the partition, -5 (`whole_words`) within a word."""
         if offset < 0 or offset + len(data) > self.config.size:
             return EINVAL
         word = self.config.word
@@ -126,7 +126,7 @@ class Partition:
         )
         place = offset
         while place < offset + len(data):
-            # by pages, as the chip does it: each is a moment at which the power may go
+            # page by page, as the chip does: the power may go between any two
             end = min(place // PAGE * PAGE + PAGE, offset + len(data))
             if not self._timing.program_seconds:
                 end = min(place // SECTOR * SECTOR + SECTOR, offset + len(data))
@@ -177,7 +177,7 @@ class Partition:
             os.pwrite(self._backing.fileno(), data, offset)
 
     def _open_backing(self, path: str | os.PathLike[str]) -> None:
-        """Keep the content in this file too; what it holds already is the partition's content."""
+        """Keep the content in this file too, beginning with what it already holds."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         backing = FileIO(fd, "r+b")
         self.load(backing.read(self.config.size))
@@ -242,8 +242,8 @@ class Flash:
     def ioctl(self, command: int, index: int, arguments: tuple[int, ...], data: bytes) -> Operation:
         """`rom_ioctl(command, index, *arguments)`, or one of a block device's two calls.
 
-        data: what is to be programmed. Commands 1 and 2 hand out objects and are the snippet
-        process's own business.
+        data: the bytes to program. Commands 1 and 2 return objects: `camera.upy` handles them in
+        the MicroPython process.
         """
         self._statistics.ioctl_calls[command] += 1
         failing = self._faults.failing_answer(command)

@@ -22,7 +22,7 @@ IDE_BAUD_RATE = getattr(termios, "B921600", -1)
 
 
 class Line:
-    """One direction of the link: what is pushed comes out later, and not all at once."""
+    """One direction of the link. rate: bytes a second, None: unlimited. latency: seconds."""
 
     def __init__(self, rate: float | None, latency: float) -> None:
         self._rate = rate
@@ -75,7 +75,7 @@ class Port:
         return self.fd >= 0
 
     def open(self) -> None:
-        """Plug in: a new pty, raw, and the link points at it."""
+        """Plug in: make a new raw pty and point the link at it. UsageError if a file is there."""
         if os.path.lexists(self.link) and not os.path.islink(self.link):
             raise UsageError("the port's link would replace a file", where=self.link)
         master, slave = pty.openpty()

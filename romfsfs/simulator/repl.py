@@ -1,8 +1,8 @@
 """The REPL of the firmware, byte for byte: MicroPython's `shared/runtime/pyexec.c`.
 
-Friendly mode (prompt, echo, line editing of the plain kind; not its paste mode, which no program
-uses), raw mode and raw paste.
-Pure: bytes come in through `process`, answers go out through `write`, snippets through `execute`.
+Friendly mode (prompt, echo, simple line editing; not its paste mode, which no program uses), raw
+mode and raw paste. It does no I/O of its own: input comes in by `process`, answers go out by
+`write`, snippets by `execute`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Repl:
     """The state of the REPL; belongs to the camera's thread.
 
     write: sends to the host. execute: begins to run source of a kind; `finished` must be called
-    when it ends, and `process` not before. soft_reset: restarts the interpreter, then `boot`.
+    when it ends, and `process` not before that. soft_reset: restarts the interpreter and then
+    calls `boot`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Repl:
         self.busy = False
 
     def boot(self, power_up: bool) -> None:
-        """Run the scripts that run at a reset, then show the prompt or the raw REPL's."""
+        """Run the start-up scripts, then show the prompt of the friendly or the raw REPL."""
         if power_up:
             self._raw = False
         self._booting = True
@@ -67,7 +68,7 @@ class Repl:
         self._next_startup()
 
     def process(self, data: bytearray) -> None:
-        """Consume what the host typed, up to the end of a snippet that must run first."""
+        """Consume input from the host, up to the end of a snippet that must run first."""
         while data and not self.busy:
             self._state(data)
 
@@ -87,7 +88,7 @@ class Repl:
             self._write(error)
             if self._booting:
                 if status == FAILED:
-                    self._startup.clear()  # the firmware runs main.py where boot.py has not failed
+                    self._startup.clear()  # the firmware skips main.py if boot.py failed
                 self._next_startup()
             else:
                 self._prompt()
@@ -235,7 +236,7 @@ class Repl:
 
 
 def _continues(source: bytes, line: bytes, in_block: bool) -> bool:
-    """Does this input need another line? As `mp_repl_continue_with_input`, without its corners."""
+    """Whether this input needs another line: `mp_repl_continue_with_input` without corner cases."""
     if source.rstrip(b" ").endswith(b"\\"):
         return True
     opened = sum(source.count(mark) for mark in (b"(", b"[", b"{"))

@@ -26,7 +26,7 @@ from romfsfs.simulator.flash import Flash
 from romfsfs.simulator.link import Port
 from romfsfs.system.interrupts import interrupt
 
-#: seconds until a camera that does not do what it was told counts as broken
+#: seconds until a camera that does not do what it was asked to is taken for broken
 CALL_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ _LOOK_SECONDS = 0.5
 class Simulator:
     """A camera on a pty; a context manager that powers it up and puts it away.
 
-    config: what camera. link: path of the symbolic link to the port (None: one of its own).
+    config: the camera. link: path of the symbolic link to the port (None: in a temporary folder).
     flash_file: keeps partition 0 from one run to the next, and FILE.1 partition 1 (created or
     grown to the partition's size). micropython: see `find_micropython`, which raises ToolMissing.
     """
@@ -68,17 +68,17 @@ class Simulator:
 
     @property
     def plugged(self) -> bool:
-        """Is there a port now?"""
+        """Whether there is a port now."""
         return self._port.is_open
 
     @property
     def runs(self) -> bool:
-        """Is it started, and its thread alive?"""
+        """Whether it was started and its thread is alive."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def silent(self) -> bool:
-        """Does the camera hang: by `silence`, or by a snippet that did what wedges the hardware?"""
+        """Whether the camera hangs: by `silence`, or by a snippet that wedged the hardware."""
         return self._camera.silent
 
     def start(self) -> Simulator:
@@ -118,7 +118,7 @@ class Simulator:
         self.close()
 
     def unplug(self) -> None:
-        """Take the camera's cable away: power and port go at once."""
+        """Pull the camera's cable: power and port go at once."""
         self._call(self._camera.power_off)
 
     def replug(self) -> None:
@@ -126,7 +126,7 @@ class Simulator:
         self._call(self._camera.power_on)
 
     def silence(self, silent: bool = True) -> None:
-        """The port stays, the camera no longer listens nor says anything (until `replug`)."""
+        """Have the camera neither listen nor answer until `replug`; the port stays."""
         self._call(lambda: setattr(self._camera, "silent", silent))
 
     def wait_until(self, condition: Callable[[Simulator], bool], seconds: float = 10.0) -> None:
@@ -138,7 +138,7 @@ class Simulator:
             time.sleep(0.002)
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Have the camera's thread call this, and raise here what it raises."""
+        """Have the camera's thread call `function`, and raise here what that raises."""
         if not self.runs:
             raise RuntimeError("the simulated camera has ended")
         done: Future[None] = Future()
@@ -175,8 +175,8 @@ def run_simulator(
 ) -> Statistics:
     """Run a camera in the foreground until Ctrl-C or SIGTERM; for the main thread.
 
-    ready: called once the port is there (`camera.port`); print the path there. Returns what the
-    camera did. Raises ToolMissing without MicroPython, UsageError if `link` is somebody's file.
+    ready: called once the port exists; it may print `camera.port`. Returns what the camera did.
+    Raises ToolMissing without MicroPython, UsageError if `link` is an existing file.
     """
     camera = Simulator(config, link=link, flash_file=flash_file, micropython=micropython)
     # SIGINT too: shells start background commands with it ignored
