@@ -17,7 +17,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """The names of `romfsfs.api`, imported when first asked for: `romfsfs --version` needs none."""
+    """Import `romfsfs.api` when one of its names is first used: `romfsfs --version` needs none."""
     if name in _API:
         from romfsfs import api
 

@@ -1,8 +1,8 @@
 """`python -m romfsfs`.
 
-Python puts the current folder first where packages are looked for. It may be a mount, whose files
-came from a camera: it is taken off before anything else is imported. (Nothing helps against a
-`romfsfs` in that folder itself; the command `romfsfs` never looks there.)
+Python puts the current folder first on `sys.path`. It may be a mount, whose files came from a
+camera: it is removed before anything else is imported. (A package `romfsfs` in that folder itself
+would still be run; the command `romfsfs` never looks there.)
 """
 
 import os

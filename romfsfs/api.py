@@ -11,11 +11,11 @@
     for camera, outcome in romfsfs.push("product.img", ["/dev/ttyACM0", "camera:3871"]).items():
         print(camera, "failed: %s" % outcome if isinstance(outcome, Exception) else "holds it")
 
-`Editor` for a directory that is edited and committed as on the command line; `build` and `push`
-for whole images, in continuous integration and production. An image written by `push` has the
+`Editor` is for a directory that is edited and committed as on the command line; `build` and `push`
+are for whole images, in continuous integration and production. An image written by `push` has the
 digest that `build` returned. `Editor.commit` to a camera keeps unchanged files where they are, so
-that its `report.digest` may be that of another layout of the same files; `compact=True` writes
-what `build` would.
+its `report.digest` may be that of another layout of the same files; `compact=True` writes what
+`build` would.
 
 The library prints nothing: it reports through `logging` (loggers below "romfsfs") and through
 progress callbacks, and raises `romfsfs.errors.RomfsError` with an exit code of its own, also for
@@ -56,8 +56,8 @@ class Editor:
     """An open session: edit the files below `path`, look at `status`, then `commit`.
 
     Edits that are not committed are kept for the next time, as when a mount is unmounted. While
-    it is open the target cannot be mounted. Use it from one thread, and as a context manager.
-    Once it is closed, the session may be another's: everything but `close` raises UsageError.
+    it is open, the target cannot be mounted. Use it from one thread, and as a context manager.
+    After `close` another process may have the session: all methods but `close` raise UsageError.
     """
 
     def __init__(self, session: Session, device: Device, lock: Lock) -> None:
@@ -73,7 +73,7 @@ class Editor:
 
     @property
     def path(self) -> Path:
-        """The work tree: plain files, edited as such."""
+        """The work tree, a plain folder to edit files in."""
         return self.session.work
 
     @worded()
@@ -88,20 +88,20 @@ class Editor:
     ) -> CommitReport:  # fmt: skip
         """Convert, write, read back, compare. Raises as `session.rebase.commit.commit` does.
 
-        tries: a camera opens the models that changed; `report.write.tried` has what it said."""
+        tries: a camera opens the models that changed; `report.write.tried` has its answers."""
         options = CommitOptions(force=force, compact=compact, tries=tries, slot=slot)
         return commit(self.session, self._device, options, progress=progress)
 
     @worded()
     def commit_to(self, source: str, *, progress: Progress = no_progress) -> CommitReport:
-        """Write the same to another file or camera; this session stays as it is."""
+        """Write what a commit would to another file or camera; this session stays as it is."""
         info = self.session.info
         with connected(source, info.board, info.partition) as device:
             return commit_to(self.session, device, progress=progress, source=source)
 
     @worded()
     def revert(self, paths: Sequence[str] = ()) -> list[str]:
-        """Bring paths, or everything, back to the base; which ones changed."""
+        """Bring paths, or everything, back to the base. Returns the paths that changed."""
         changed = revert(
             self.session, paths, connect=lambda _: contextlib.nullcontext(self._device)
         )
@@ -112,7 +112,7 @@ class Editor:
 
     @worded()
     def close(self) -> None:
-        """Let the target go. A work tree that the image holds all of goes. May be called twice."""
+        """Release the target; drop a work tree that the image holds all of. May be called twice."""
         session, self._session = self._session, None
         if session is None:
             return
@@ -148,9 +148,9 @@ def open(
     """An editor for an image file or a camera (see the command line's SOURCE).
 
     board, partition, options: remembered with the session. slot: 'A' or 'B', of an openmv-ota
-    camera; each is a session of its own. new: start empty. Raises SessionBusy
-    while it is mounted or open elsewhere, TargetChanged when kept edits no longer fit the target,
-    DeviceError, ImageFormatError.
+    camera; each is a session of its own. new: start empty. Raises SessionBusy while the target is
+    mounted or open elsewhere, TargetChanged when kept edits no longer fit it, DeviceError,
+    ImageFormatError.
     """
     name = os.fspath(source)
     device = open_device(name, board=board, partition=partition, slot=slot)
@@ -174,10 +174,10 @@ def mount(
     read_only: bool = False,
     progress: Progress = no_progress,
 ) -> Found:
-    """Mount a source at an empty folder, served by a process of its own; its session, and where.
+    """Mount a source at an empty folder, served by a daemon. Returns its session and mountpoint.
 
-    Call it before starting threads: this process forks. `unmount` ends it and keeps the edits.
-    Raises as `open` does, and RomfsError where the system cannot mount.
+    Call it before starting threads: this process forks. `unmount` ends the mount and keeps the
+    edits. Raises as `open` does, and RomfsError if the system cannot mount.
     """
     from romfsfs.fs.daemon import MountOptions
     from romfsfs.fs.daemon import mount as mount_fuse
@@ -191,7 +191,7 @@ def mount(
 
 @worded()
 def unmount(directory: _PathLike) -> None:
-    """Unmount a folder; edits are kept for the next time. RomfsError while programs use it."""
+    """Unmount a folder; edits are kept for the next time. Raises RomfsError while it is in use."""
     from romfsfs.fs.mountpoint import unmount as unmount_fuse
 
     found = find_session(os.fspath(directory))
@@ -210,7 +210,7 @@ def find(where: _PathLike | None = None, *, partition: int | None = None) -> Fou
     """The session that a mounted folder or a source names, and where it is mounted.
 
     Without a name: the mount that the current folder lies in, or else the only session with edits.
-    `found.session.status()` says what a commit would do. UsageError where there is none.
+    `found.session.status()` says what a commit would do. Raises UsageError if there is none.
     """
     return find_session(None if where is None else os.fspath(where), partition)
 
@@ -225,11 +225,11 @@ def build(
     options: Options | None = None,
     progress: Progress = no_progress,
 ) -> str:
-    """Make an image of a directory; its SHA-256. The image is replaced only when all is well.
+    """Build an image from a directory. Returns its SHA-256; on failure `image` stays as it was.
 
-    The same tree gives the same bytes. board: without one, that of the tree's `romfs.toml`;
-    without that too, scripts become portable bytecode and models stay as they are. options: win
-    over the tree's. Raises ConversionError, PlanError, CapacityError.
+    The same tree gives the same bytes. board: by default that of the tree's `romfs.toml`; without
+    one, scripts become portable bytecode and models stay as they are. options: these override the
+    tree's. Raises ConversionError, PlanError, CapacityError.
     """
     boards = boards_of(directory, (board,) if board else ())
     (order,) = orders(boards, os.fspath(image), partition, options)
@@ -245,10 +245,10 @@ def build_many(
     options: Options | None = None,
     progress: Progress = no_progress,
 ) -> list[BoardResult]:
-    """An image for each board (`NAME` or `NAME:PARTITION`), converted for each of them.
+    """Build an image for each board (`NAME` or `NAME:PARTITION`), converted for that board.
 
-    image: a folder, or a pattern such as 'out/{board}.img'. One that fails stops no other: its
-    outcome has an error. UsageError for an unknown board, or when two would be the same file.
+    image: a folder, or a pattern such as 'out/{board}.img'. A board that fails stops no other: its
+    result has the `error`. UsageError for an unknown board, or if two would write the same file.
     """
     name = os.fspath(image)
     if len(boards) > 1 and "{" not in name:
@@ -269,13 +269,13 @@ def push(
     tries: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, PushResult]:
-    """Write a whole image to cameras, at once and verified; what became of each, by its name.
+    """Write a whole image to cameras, in parallel, and verify it. Returns the outcomes by name.
 
-    The outcome is a WriteReport, None where the camera held the image already, or the RomfsError
-    that stopped it: one failure stops no other camera. What a camera held is kept, for `undo`.
+    An outcome is a WriteReport, None if the camera held the image already, or the RomfsError that
+    stopped it: one failure stops no other camera. What a camera held is kept, for `undo`.
     board: for cameras that cannot be identified. force: also over contents that are no image.
     reset: restart the camera, so that it mounts what it now holds. tries: the camera opens the
-    models that changed; `tried` of the report has what it said.
+    models that changed; `tried` of the report has its answers.
     """
 
     def connect(camera: str) -> AbstractContextManager[Device]:

@@ -38,22 +38,22 @@ EXIT_INTERRUPTED = 130
 
 
 def printable(text: str) -> str:
-    """A name of an image or camera: what would command a terminal is escaped. A byte that is no
-    UTF-8 is shown as that byte, so that a shell's $'...' takes it back."""
+    """Text from an image or camera with all that could control a terminal escaped. A byte that is
+    not UTF-8 is escaped as that byte, so that a shell's $'...' reads it back."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # what Python makes of such a byte
+    if "\udc80" <= character <= "\udcff":  # surrogateescape
         return f"\\x{ord(character) - 0xDC00:02x}"
     return ascii(character)[1:-1]
 
 
 def shell_word(path: str | os.PathLike[str]) -> str:
-    """A path as a shell takes it in a command that we suggest: quoted, on one line whatever is in
-    it, and never mistaken for an option."""
+    """A path quoted for a shell command that we suggest: on one line whatever is in it, and never
+    mistaken for an option."""
     import shlex
 
     word = os.fspath(path)
@@ -79,7 +79,7 @@ def count_text(count: int, noun: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Without the line breaks that a tool's words may have; names keep their spaces."""
+    """Join the lines that a tool's message may have; names keep their spaces."""
     parts = (part.strip() for part in text.expandtabs(1).splitlines())
     return printable(" ".join(part for part in parts if part))
 
@@ -123,7 +123,7 @@ class UsageError(RomfsError):
 
 
 def file_exists(file: str | os.PathLike[str]) -> UsageError:
-    """For a file that is there and that nobody said to replace."""
+    """The error for a file that exists and may not be replaced."""
     next_step = "choose another name, or replace it with --force"
     return UsageError("the file exists", where=os.fspath(file), next_step=next_step)
 
@@ -155,7 +155,7 @@ class ImageFormatError(ImageError):
         self.offset = offset
 
     def at(self, where: str, next_step: str = "") -> ImageFormatError:
-        """The same of an image that has a name."""
+        """The same error, with the name of the image."""
         return ImageFormatError(self.reason, self.offset, where=where, next_step=next_step)
 
 
@@ -169,7 +169,7 @@ class CapacityError(ImageError):
 
 
 def too_large(size: int, capacity: int, where: str, next_step: str = "") -> CapacityError:
-    """For an image that does not fit."""
+    """The error for an image that does not fit. size and capacity in bytes."""
     what = f"the image is {size - capacity:,} B too large, there is room for {capacity:,} B"
     return CapacityError(what, size=size, capacity=capacity, where=where, next_step=next_step)
 
