@@ -1,4 +1,4 @@
-"""Is an image what it should be: lint of any image, and proof that a written one is as planned."""
+"""Checks of images: lint of any image, and proof that a written one is as planned."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from romfsfs.system.files import Progress
 
 _CHUNK = 1 << 20
-#: small files are read together; more would be read of the large one after them, and thrown away
+#: small files are read together; a larger window would read more of a large file for nothing
 _WINDOW = 1 << 16
-#: from this many bytes on, two threads read (reading and hashing let go of the interpreter)
+#: from this many bytes on, two threads read (reading and hashing release the interpreter lock)
 _TWO_THREADS = 8 << 20
 
 
 def lint(image: Image, rules: AlignmentRules) -> tuple[Note, ...]:
-    """Everything worth saying about an image: the reader's notes, and
+    """The reader's notes on an image, and these:
 
-    misaligned     a file whose data does not lie at the alignment that `rules` want
+    misaligned     a file whose data is not aligned as `rules` demand
     ide-name       a name that is not printable ASCII: the IDE and openmv-ota show and store `?`
-    trailing       bytes after the image record, which cameras ignore; not of what is blank
+    trailing       bytes after the image record, which cameras ignore; not for blank flash (size 0)
     """
     notes = list(image.notes)
     for path, node in walk(image):
@@ -62,14 +62,14 @@ def check_image(
     progress: Progress | None = None,
     open_source: Callable[[str], Data] | None = None,
 ) -> None:
-    """Parse the image file open as `fd` and compare it with its plan: every path, size, place,
-    alignment and the data, by its SHA-256 (`digests`, lower-case hexadecimal by path), or byte for
-    byte with what `open_source` gives for a path that has none there.
+    """Parse the image file open as `fd` and compare it with its plan.
 
-    VerifyError names the path and offset of the first difference. Nothing of the encoder is used
-    but the layout's result. Read with pread: memory stays flat for any size, and the file's
-    position is left alone. Large images are read by two threads, which both call `open_source`.
-    `progress` is called from this thread with "checking", bytes done, all.
+    Compared are every path, size, offset, alignment, and the data: by its SHA-256 (`digests`,
+    lower-case hexadecimal by path), or, for a path without one, byte for byte with what
+    `open_source` gives. VerifyError names the path and offset of a difference; OSError of reading.
+    Nothing of the encoder is used but the layout's result. Read with pread: memory stays flat for
+    any size, and the file's position is left alone. Large images are read by two threads, which
+    both call `open_source`. `progress` is called in this thread with "checking", bytes done, all.
     """
     size = os.fstat(fd).st_size
     if size != layout.size:
@@ -90,7 +90,7 @@ def check_image(
 
 
 def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[str, Extent]:
-    """Compare everything but the data; where each file lies."""
+    """Compare everything but the data, and return where each file's data lies. VerifyError."""
     if image.size != layout.size:
         raise VerifyError(f"the header declares {image.size} bytes instead of {layout.size}")
     extents: dict[str, Extent] = {}
@@ -127,7 +127,7 @@ def _difference(what: str, path: str, offset: int) -> VerifyError:
 
 
 class _Reader:
-    """Compares files that follow each other in an image, in one pass."""
+    """Compares the data of successive files of an image, in one pass."""
 
     def __init__(
         self, fd: int, files: list[tuple[str, Extent]], digests: Mapping[str, str],
@@ -141,8 +141,9 @@ class _Reader:
         self._image = FileBuffer(fd, window=_WINDOW)
 
     def run(self, cancel: Cancel | None, report: Callable[[], None] = lambda: None) -> None:
-        """Compare all, or until `cancel` is set. `report` is called now and then. VerifyError; what
-        `open_source` raises."""
+        """Compare all files, or until `cancel` is set; call `report` about once a mebibyte.
+
+        VerifyError, OSError, and what `open_source` raises."""
         told = 0
         for path, extent in self.files:
             if cancel is not None and cancel.is_set():
@@ -175,7 +176,7 @@ class _Reader:
 
 
 def _run_all(readers: list[_Reader], total: int, progress: Progress | None) -> None:
-    """Run the first here and the others beside it. VerifyError."""
+    """Run the first reader in this thread and each other one in its own. Errors of `run`."""
 
     def report() -> None:
         if progress is not None:

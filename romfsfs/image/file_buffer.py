@@ -1,8 +1,8 @@
-"""Bytes that lie elsewhere where a buffer is asked for, read as they are looked at.
+"""Buffers whose bytes are in a file or on a device, and are read on access.
 
-For an open file that is not a map (mmap): there a disk that fails, a stick that is pulled out, or
-another program that makes the file shorter ends the process (SIGBUS) instead of an error that can
-be told.
+Files are not mapped (mmap): with a mapping, a failing disk, a USB stick that is pulled out, or
+another program that truncates the file would kill the process with SIGBUS instead of raising an
+error that can be reported.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import overload
 
 from romfsfs.errors import ImageFormatError
 
-#: bytes that are read at once: the records of small files lie side by side
+#: bytes read at once: the records of small files are adjacent
 _WINDOW = 32 << 10
 
 
 class WindowBuffer:
-    """`size` bytes, indexed and sliced like bytes, of which a window at a time is in memory.
+    """`size` bytes, indexed and sliced like bytes, of which one window at a time is in memory.
 
-    read: (start, least, most) to at least `least` bytes from `start` on, or its own error. window:
-    bytes that are asked for at once. One thread.
+    read: `read(start, least, most)` returns `least` to `most` bytes from `start` on; its errors
+    reach the caller. window: bytes to read at once. Negative indexes (but not slices) are an
+    IndexError. Not safe for several threads.
     """
 
     def __init__(self, size: int, window: int, read: Callable[[int, int, int], bytes]) -> None:
@@ -60,17 +61,17 @@ class WindowBuffer:
         return self._window[at : at + stop - start]
 
     def _load(self, start: int, least: int) -> None:
-        """Move the window to `start`; it holds `least` bytes, or more."""
+        """Move the window to `start`, with at least `least` bytes."""
         most = min(max(least, self._least_window), self._size - start)
         self._window = self._fetch(start, least, most)
         self._start = start
 
 
 class FileBuffer(WindowBuffer):
-    """The first `size` bytes of a file (None: all there are now).
+    """The first `size` bytes of a file (None: all it has now).
 
-    Memory does not grow with the file's size, the file's position is left alone. OSError where the
-    disk fails, ImageFormatError where the file has become shorter.
+    Memory does not grow with the file's size, and the file's position is left alone. Access raises
+    OSError if the disk fails, ImageFormatError if the file has become shorter.
     """
 
     def __init__(self, fd: int, size: int | None = None, window: int = _WINDOW) -> None:

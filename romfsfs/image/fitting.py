@@ -1,4 +1,4 @@
-"""Fits the records of a directory around those that stay where they are (see `stable`)."""
+"""Fits the records of a directory around those that keep their offsets (see `stable`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRIES = 64
 
 
 class Slot(NamedTuple):
-    """A record's place. head: its bytes up to its content; empty for one that stays."""
+    """A record's place. head: its bytes in front of its content; empty for one that stays."""
 
     start: int
     end: int
@@ -29,10 +29,10 @@ class Slot(NamedTuple):
 
 
 class Kept:
-    """A directory of the base that stays where it is.
+    """A directory of the base that keeps its offset.
 
-    content_start: offset of its first child. slots: its records, by offset. end: where its record
-    ends now. fits: false if its length no longer has room in its header; it must move then.
+    content_start: offset of its first child. slots: its records, by offset. end: offset after the
+    new record. fits: false if the header has no room for the new length; then it has to move.
     """
 
     __slots__ = ("branch", "content_start", "end", "fits", "record", "slots")
@@ -46,7 +46,7 @@ class Kept:
         self.fits = True
 
     def head(self) -> bytes:
-        """The record up to its first child, in as many bytes as before. ValueError: no room."""
+        """The bytes in front of its first child, as many as before. ValueError if too few."""
         name = encode(len(self.branch.raw)) + self.branch.raw
         width = self.content_start - self.record.offset - 1 - len(name)
         length = self.end - self.content_start + len(name)
@@ -60,9 +60,9 @@ def fit(
     nodes: Mapping[str, Node],
     rules: AlignmentRules,
 ) -> None:
-    """Arrange a directory's children, whose own kept directories are arranged already.
+    """Arrange a directory's children. The kept directories below it have been arranged before.
 
-    nodes: what the base has at each path, for the places that changed files had.
+    nodes: what the base has at each path, to find the old places of changed files.
     """
     fixed: list[Slot] = []
     loose: list[Leaf | Branch] = []
@@ -81,7 +81,7 @@ def fit(
     space.place(loose, nodes)
     directory.slots = sorted(fixed + space.placed, key=_start)
     end = directory.slots[-1].end if directory.slots else directory.content_start
-    # A directory keeps its length when it can. One byte is too small for a padding record.
+    # A directory keeps its length if it can. One byte is too small for a padding record.
     if directory.branch.path and end <= directory.record.end and directory.record.end - end != 1:
         end = directory.record.end
     directory.end = end
@@ -97,7 +97,9 @@ def _start(slot: Slot) -> int:
 
 
 def _part(fixed: list[Slot]) -> list[Leaf | Branch]:
-    """Take directories that grew over what follows them, or what follows, out of `fixed`."""
+    """Remove overlaps: a directory that grew, or the records it grew over if they are smaller.
+
+    What is taken out of `fixed` is returned, to be placed anew."""
     loose: list[Leaf | Branch] = []
     index = 0
     while index < len(fixed):
@@ -120,12 +122,12 @@ def _plain(slot: Slot) -> Leaf | Branch:
 
 
 class _Space:
-    """The gaps between a directory's fixed records, and the open end behind them."""
+    """The gaps between a directory's fixed records, and the open end after them."""
 
     def __init__(self, start: int, fixed: list[Slot], rules: AlignmentRules) -> None:
         self.rules = rules
         self.placed: list[Slot] = []
-        self.starts: list[int] = []  # of the gaps, ascending; ends belong to them
+        self.starts: list[int] = []  # of the gaps, ascending; `ends` has the same order
         self.ends: list[int] = []
         for slot in fixed:
             if slot.start > start:
@@ -135,7 +137,7 @@ class _Space:
         self.open_end = start
 
     def place(self, loose: list[Leaf | Branch], nodes: Mapping[str, Node]) -> None:
-        """First what has an old place to go back to, then the largest, then by their order."""
+        """Place all items: at their old places, then, largest first, in gaps, then at the end."""
         remaining: list[Leaf | Branch] = []
         for item in loose:
             node = nodes.get(item.path)
@@ -154,7 +156,7 @@ class _Space:
             self.open_end = self.placed[-1].end
 
     def _put_back(self, item: Leaf | Branch, old: int) -> bool:
-        """Place at the old offset, or else at the start of the gap that it is in."""
+        """Place at the old offset, else at the start of the gap around it, if it fits."""
         index = bisect_right(self.starts, old) - 1
         if index < 0 or old >= self.ends[index]:
             return False
@@ -170,7 +172,7 @@ class _Space:
         return False
 
     def _best_fit(self, item: Leaf | Branch, by_size: list[tuple[int, int]]) -> bool:
-        """Place in the smallest gap that is large enough."""
+        """Place in the smallest gap that is large enough; False if none is found."""
         least = _content(item) + len(item.raw) + 3
         first = bisect_left(by_size, (least, 0))
         for index in range(first, min(first + _TRIES, len(by_size))):

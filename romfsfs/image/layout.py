@@ -7,11 +7,11 @@ image rebuilt from its own files is the same image:
     file        kind, padding so that its payload starts 8 bytes after the record does, name, then
                 the data record, padded so that the data starts at its alignment in the image
     directory   kind, padding so that its children start at the largest alignment of any rule;
-                their offsets are then counted from 0
+                offsets within it are then counted from 0
 
-with two differences. Where the length would be odd (`vfs_rom.c` wants it even) a padding record
-of 3 bytes ends the root: nothing moves, and every reader skips it. And a rule is chosen by the
-last suffix of a name (`rules.AlignmentRules`).
+with two differences. If the length would be odd (`vfs_rom.c` wants it even), a padding record of 3
+bytes ends the root: nothing moves, and every reader skips it. And the alignment rule is chosen by
+the last suffix of a name (`rules.AlignmentRules`).
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ __all__ = [
 
 #: where the root's records start in images that romfsfs writes
 HEADER_SIZE = 16
-#: a padding record that ends the root where the length would be odd
+#: a padding record that ends the root if the length would be odd
 _TO_EVEN = b"\x01\x01\xff"
 
 
 class FilePiece(NamedTuple):
-    """The data of the file at `path`, `size` bytes, goes here."""
+    """The data of the file at `path`, `size` bytes."""
 
     path: str
     size: int
 
 
 class BasePiece(NamedTuple):
-    """Bytes of the base image, inside a padding record: what is there is left there."""
+    """Bytes of the base image that stay as they are, inside a padding record."""
 
     offset: int
     size: int
 
 
 class Layout:
-    """An image as a sequence of pieces, and where they make each file land. Immutable.
+    """An image as a sequence of pieces, and the offset of each file in it. Immutable.
 
-    size: bytes of the image. placements: where each file's data lies, in image order.
-    directories: their paths. stable: files of the base image kept their places. moved: those of
-    them that could not (always empty when `stable` is false: then nothing was kept on purpose).
+    size: bytes of the image. placements: where each file's data lies, by path, in image order.
+    directories: their paths. stable: unchanged files of the base image keep their offsets.
+    moved: unchanged files that could not (always empty for a layout that is not stable).
     """
 
     __slots__ = ("_pieces", "directories", "moved", "placements", "size", "stable")
@@ -78,31 +78,32 @@ class Layout:
 
     @property
     def pieces(self) -> Iterator[bytes | FilePiece | BasePiece]:
-        """The image from its first byte to its last."""
+        """The pieces, in the order of the image."""
         return iter(self._pieces)
 
 
 def canonical(
     entries: Sequence[TreeEntry], rules: AlignmentRules = DEFAULT_RULES, lead: int = HEADER_SIZE
 ) -> Layout:
-    """The canonical layout of a tree; siblings keep the order of `entries`, parents precede
-    children. PlanError for names that cannot be stored, CapacityError above 4 GiB.
+    """The canonical layout of a tree.
 
-    lead: where the first record starts. What is before it is a padding record of FF, so that flash
-    there need only be erased."""
+    Siblings keep the order of `entries`, in which parents precede children. PlanError for names
+    that cannot be stored, CapacityError above 4 GiB, ValueError for a bad alignment.
+    lead: offset of the first record. A padding record of FF fills the space between the header and
+    it, so that flash there need only be erased."""
     return canonical_tree(build(entries), rules, lead)
 
 
 def canonical_tree(
     branches: list[Branch], rules: AlignmentRules, lead: int = HEADER_SIZE
 ) -> Layout:
-    """`canonical` for a tree that is built already."""
+    """`canonical` for a tree that `tree.build` has checked."""
     measure(branches, rules, lead)
     return laid_out(branches[0], [branch.path for branch in branches[1:]], lead)
 
 
 def image_size(root: Branch, lead: int = HEADER_SIZE) -> int:
-    """Of the image in canonical layout whose measured root this is, bytes."""
+    """The size in bytes of the canonical image with this measured root."""
     size = lead + root.content_size
     return size if size % 2 == 0 else size + len(_TO_EVEN)
 
@@ -129,7 +130,7 @@ def image_header(size: int, header_size: int) -> bytes:
 
 
 def file_head(raw: bytes, size: int, offset: int, alignment: int) -> bytes:
-    """A file record up to its data, for a record that starts at `offset` of the image."""
+    """The bytes of a file record in front of its data. offset: of the record in the image."""
     length = encode(size)
     name = encode(len(raw)) + raw
     # 8: the record's kind and length, padded; 1: the data record's kind.
@@ -140,7 +141,7 @@ def file_head(raw: bytes, size: int, offset: int, alignment: int) -> bytes:
 
 
 def directory_head(raw: bytes, content_size: int, offset: int, alignment: int) -> bytes:
-    """A directory record up to its children, for a record that starts at `offset`."""
+    """The bytes of a directory record in front of its children. offset: of the record."""
     name = encode(len(raw)) + raw
     length = encode(len(name) + content_size)
     padding = -(offset + 1 + len(length) + len(name)) % alignment
@@ -148,10 +149,10 @@ def directory_head(raw: bytes, content_size: int, offset: int, alignment: int) -
 
 
 def measure(branches: list[Branch], rules: AlignmentRules, lead: int = HEADER_SIZE) -> None:
-    """Fill in the records and the size of every directory's content.
+    """Fill in the records and the content size of every directory. ValueError: a bad alignment.
 
-    Offsets inside a directory count from its first child. That start is a multiple of the largest
-    alignment wherever the directory lands, so its content is the same bytes everywhere.
+    Offsets inside a directory count from its first child. That is aligned to the largest alignment
+    wherever the directory lands, so its content is the same bytes everywhere.
     """
     rules.check()
     largest = rules.largest
@@ -186,8 +187,8 @@ def emit(
     pieces: list[bytes | FilePiece | BasePiece],
     placements: dict[str, Extent],
 ) -> None:
-    """Append a measured directory's content, whose first child goes to `start` of the image."""
-    origin = start if branch.path else 0  # the root's offsets count from the image already
+    """Append a measured directory's content. start: offset of its first child in the image."""
+    origin = start if branch.path else 0  # the root's offsets already count from the image
     stack = [(origin, iter(zip(branch.children, branch.records, strict=True)))]
     while stack:
         origin, records = stack[-1]

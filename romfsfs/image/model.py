@@ -2,7 +2,7 @@
 
 Sizes and offsets are in bytes; offsets count from the first byte of the image. Everything here is
 an immutable tuple and may be shared between threads. A tree can be thousands of directories deep:
-walk it with `walk`; comparing, hashing, printing or pickling a whole tree recurses.
+iterate with `walk`, because comparing, hashing, printing or pickling a whole tree recurses.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Node = FileNode | DirNode
 class Note(NamedTuple):
     """Something that is valid but worth knowing.
 
-    code: stable, for scripts. path: of the file or directory it is about, empty for the image.
+    code: stable, for scripts. path: the file or directory it is about; empty for the whole image.
     """
 
     code: str
@@ -59,7 +59,7 @@ class Note(NamedTuple):
 class Image(NamedTuple):
     """A parsed image.
 
-    size: of the whole image record with its header. trailing: bytes of the buffer after it (the
+    size: of the whole image record, header included. trailing: bytes of the buffer after it (the
     slack of a partition dump). notes: see `romfsfs.image.reader`.
     """
 

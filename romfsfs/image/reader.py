@@ -1,9 +1,9 @@
 """Reads images: strict, iterative, without copying file data.
 
-The yardstick is the camera's own reader (MicroPython `extmod/vfs_rom.c`; what it does with 68
-hand-made images is in docs/format.md). What it reads and what makes sense is read here
-with the same result; what is cut short, runs over, or shows other files than are there is refused
-with the offset and the reason. Decided, case by case:
+The reference is the camera's own reader (MicroPython `extmod/vfs_rom.c`; docs/format.md says what
+it does with 68 hand-made images). Valid images are read with the same result. Images that are cut
+short, have records that overrun, or would show other files than they hold are refused with the
+offset and the reason. Case by case:
 
     refused     wrong magic, also with padding in front; fewer than 4 bytes; erased flash
                 a record, name or number that ends after its parent or after the image
@@ -12,23 +12,25 @@ with the offset and the reason. Decided, case by case:
                 kind 0: the camera stops there and hides what follows
                 a data record that overruns its file; a pointer beyond the image record
                 a file without data: the camera lists nothing after it
-                two entries of one name in a directory: only the first can be opened
                 names that are empty, '.', '..', hold '/' or NUL, or are not UTF-8
-                what a small image could fill a memory or disk with: nesting so deep that the
-                paths, or files sharing data so often that the files, take together more than
-                64 times the image and 32 MiB
+                more than 99 entries of one name in a directory
+                what would let a small image fill memory or disk: nesting so deep that all paths,
+                or data shared so often that all files with pointers, together take more than
+                64 times the image's size plus 32 MiB
     read        an empty image, also the 4-byte one; zero-length files; empty directories
                 anything after the image record: counted in `trailing` (a partition dump)
                 any number of files; nesting of thousands of directories
     with note   padding        padding records: one note for all of them
                 unknown-kind   records of a kind that no version defines; cameras skip them
+                same-name      an entry whose name is taken in its directory: cameras open the
+                               first, here it gets another name (`_Reader.other_name`)
                 pointer        a file whose data lies elsewhere; the IDE and openmv-ota misread it
                                (pointers may share bytes: mpremote's writer stores data once)
                 extra-data     bytes of a file record after its first data, which nobody reads
                 more-notes     how many notes there are beyond the first 1000
                 odd-length     `vfs_rom.c` wants an even length; IDE and mkromfs do not keep to it
 
-Bytes in memory will do, and a `WindowBuffer`, of which only what holds records is read.
+The buffer may be bytes in memory or a `WindowBuffer`; of that, only the records are read.
 """
 
 from __future__ import annotations
@@ -52,33 +54,36 @@ if TYPE_CHECKING:
     from romfsfs.image.model import Node
     from romfsfs.image.varuint import Buffer
 
-#: what paths, and data that files share, may take: bytes, and times the image
+#: limits of all paths (characters) and of shared data (bytes): so much, and so many times the image
 _ALLOWANCE, _FACTOR = 32 << 20, 64
 _MAX_NOTES = 1000
-#: Files of one directory that have the same name.
+#: fewer entries than this may have one name in a directory
 _MAX_SAME_NAME = 100
 #: characters of a directory's path that an error shows
 _SHOWN_PATH = 300
-#: bytes that hold everything of a usual file record but its data
+#: bytes that are enough for a usual file record without its data
 _HEAD = 96
 
 
 def is_blank(header: bytes | memoryview) -> bool:
-    """Whether these first bytes are erased flash: all 0xFF, and at least one."""
+    """Whether these first bytes are erased flash: at least one byte, and all 0xFF."""
     return len(header) > 0 and bytes(header).count(0xFF) == len(header)
 
 
 def image_size(header: bytes | memoryview) -> int:
-    """Bytes of the whole image record, told from its first bytes (16 are always enough for images
-    that romfsfs, the IDE, openmv-ota or mpremote wrote). ImageFormatError if it is no image."""
+    """The size in bytes of the whole image record, from its first bytes.
+
+    16 are enough for any image written by romfsfs, the IDE, openmv-ota or mpremote.
+    ImageFormatError if it is no image."""
     payload, length = _header(header)
     return payload + length
 
 
 def read_image(buffer: Buffer) -> Image:
-    """The tree in `buffer`, which holds an image from its first byte on. ImageFormatError.
+    """Parse the image that starts at the first byte of `buffer`.
 
-    The buffer is only read during the call and no reference to it is kept.
+    ImageFormatError if it is no valid image; errors of reading the buffer as they come. No
+    reference to the buffer is kept.
     """
     data: Buffer = buffer.cast("B") if isinstance(buffer, memoryview) else buffer
     payload, length = _header(data)
@@ -94,7 +99,7 @@ def read_image(buffer: Buffer) -> Image:
 
 
 def _header(data: Buffer) -> tuple[int, int]:
-    """Where the root's records start, and how many bytes of them there are."""
+    """The offset of the root's records, and their size in bytes."""
     start = bytes(data[:16])
     if start[:3] != MAGIC:
         if is_blank(start):
@@ -113,7 +118,7 @@ class _Directory:
 
     def __init__(self, name: str, record: Extent, depth: int = 0) -> None:
         self.name = name
-        self.depth = depth  # characters in front of the names of what it holds
+        self.depth = depth  # characters that precede its entries' names in their paths
         self.record = record
         self.end = record.offset + record.size
         self.names: set[str] = set()
@@ -121,10 +126,10 @@ class _Directory:
 
 
 def _common_file(head: bytes, start: int, directory: _Directory) -> FileNode | None:
-    """The file record that begins with `head` at `start`, if it is like nearly all of them: a
-    short name, then data and nothing else. None if it is not: the strict reader then decides.
+    """The file record at `start`, whose first bytes are `head`, if it is of the usual form.
 
-    Twice as fast as the strict reader, which matters for images of 20,000 files.
+    That is a short name, then data and nothing else. None for others, which the strict reader
+    parses. Twice as fast as that, which matters for images of 20,000 files.
     """
     try:
         at = 1
@@ -169,11 +174,11 @@ def _common_file(head: bytes, start: int, directory: _Directory) -> FileNode | N
 class _Reader:
     def __init__(self, data: Buffer, payload: int, end: int) -> None:
         self.data = data
-        self.payload = payload  # what pointers count from
+        self.payload = payload  # pointers count from here
         self.end = end
         self.stack = [_Directory("", Extent(0, end))]
         self.notes: list[Note] = []
-        self.noted: tuple[_Directory | None, str] = (None, "")  # where the last note was, its path
+        self.noted: tuple[_Directory | None, str] = (None, "")  # directory of the last note, path
         self.more_notes = 0
         self.paddings, self.padding_size, self.first_padding = 0, 0, 0
         self.path_room = self.shared_room = _ALLOWANCE + _FACTOR * end
@@ -239,14 +244,14 @@ class _Reader:
         return node, self.notes
 
     def take_path_room(self, directory: _Directory, characters: int) -> None:
-        """Whoever walks the tree makes these paths: they must stay in proportion."""
+        """Charge the length of paths, which whoever walks the tree builds, to their limit."""
         self.path_room -= characters
         if self.path_room < 0:
             reason = "directories are nested so deep that their paths are larger than the image"
             raise ImageFormatError(reason, directory.record.offset)
 
     def name(self, position: int, end: int, taken: set[str]) -> tuple[str, int]:
-        """The name at `position` and where it ends; adds it to the names of its directory."""
+        """The name at `position` and the offset after it. Adds it to `taken`."""
         length, start = decode(self.data, position, end)
         stop = start + length
         if stop > end:
@@ -264,9 +269,9 @@ class _Reader:
         return name, stop
 
     def other_name(self, name: str, start: int, taken: set[str]) -> str:
-        """How a file is shown whose name another in its directory has already.
+        """A free name for an entry whose own name is taken in its directory.
 
-        The IDE and openmv-ota make such: they turn `ä.txt` and `ö.txt` both into `?.txt`.
+        The IDE and openmv-ota make such images: they store `ä.txt` and `ö.txt` both as `?.txt`.
         """
         stem, dot, suffix = name.rpartition(".") if "." in name[1:] else (name, "", "")
         for number in range(2, _MAX_SAME_NAME):
@@ -278,7 +283,7 @@ class _Reader:
         raise ImageFormatError(f"the name {name!r} occurs too often in its directory", start)
 
     def file_data(self, position: int, end: int, name: str) -> Extent:
-        """Where the data of a file is whose nested records lie in `position` to `end`."""
+        """The data of a file whose nested records lie in `position` to `end`."""
         data = self.data
         first = position
         while position < end:
@@ -313,7 +318,7 @@ class _Reader:
         raise ImageFormatError(f"{name!r} is a file without data", first)
 
     def pointed(self, position: int, end: int, name: str) -> Extent:
-        """What a pointer record means: a size, then an offset from the image's payload."""
+        """The data a pointer record refers to: a size, then an offset from the image's payload."""
         size, position = decode(self.data, position, end)
         offset, position = decode(self.data, position, end)
         offset += self.payload
@@ -326,7 +331,7 @@ class _Reader:
         return Extent(offset, size)
 
     def other(self, kind: int, start: int, end: int, name: str = "") -> None:
-        """A record that is neither file nor directory, nor a file's data."""
+        """Note or refuse a record that is neither file nor directory, nor a file's data."""
         if kind == PADDING:
             if not self.paddings:
                 self.first_padding = start
@@ -342,7 +347,7 @@ class _Reader:
             self.more_notes += 1
             return
         self.take_path_room(self.stack[-1], self.stack[-1].depth)
-        if self.noted[0] is not self.stack[-1]:  # deep below, its path is long to put together
+        if self.noted[0] is not self.stack[-1]:  # joining the path of a deep directory is slow
             self.noted = self.stack[-1], self.path()
         path = self.noted[1]
         if name:
@@ -350,5 +355,5 @@ class _Reader:
         self.notes.append(Note(code, path, message, offset))
 
     def path(self) -> str:
-        """The directory that is being read."""
+        """The path of the directory that is being read."""
         return "/".join(directory.name for directory in self.stack[1:])

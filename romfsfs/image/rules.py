@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 
 class AlignmentRules(NamedTuple):
-    """Powers of two, at least 4: memory-mapped models are read in place, by hardware that needs
-    its data aligned.
+    """Alignments in bytes: powers of two, at least 4.
 
+    Models are read in place from memory-mapped flash, by hardware that needs aligned data.
     default: for names without a rule of their own. suffixes: (lower-case suffix without its dot,
-    alignment). paths: what the user wants for single files, by their whole path in the image;
-    it never lowers what their suffix asks for.
+    alignment). paths: the user's choice for single files, by their path in the image; it never
+    lowers the alignment of their suffix.
     """
 
     default: int = 4
@@ -26,8 +26,8 @@ class AlignmentRules(NamedTuple):
     def for_name(self, name: str) -> int:
         """The alignment for a file name (or path), by its last suffix in any case.
 
-        The IDE and openmv-ota match everything after the first dot, so that their
-        `yolo.v8.tflite` lands at 4. A leading dot starts no suffix: `.bin` has none.
+        The IDE and openmv-ota match everything after the first dot, so they align
+        `yolo.v8.tflite` to 4. A leading dot starts no suffix: `.bin` has none.
         """
         name = name[name.rfind("/") + 1 :]
         dot = name.rfind(".")
@@ -40,7 +40,7 @@ class AlignmentRules(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """The largest alignment of any rule: what directories are aligned to."""
+        """The largest alignment of any rule; the content of directories is aligned to it."""
         return max(self._all)
 
     def check(self) -> None:
@@ -55,5 +55,5 @@ class AlignmentRules(NamedTuple):
         return [self.default, *of_suffixes, *(self.paths or {}).values()]
 
 
-#: what the IDE uses for every board without an own table
+#: what the IDE uses for every board without a table of its own
 DEFAULT_RULES = AlignmentRules(4, (("tflite", 16), ("lite", 16), ("bin", 16)))

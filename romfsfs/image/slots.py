@@ -1,10 +1,10 @@
 """The slots of an openmv-ota partition, found by their trailers (docs/cameras.md).
 
-Each half of the partition, in whole blocks of 4 KiB, is a slot, or all of the partition is one: an
-image, what is left of the body, a block of status and a block that begins with the trailer. The
-trailer has the body's size and SHA-256, and a signature over them; the boot code starts the newer
-slot whose body and signature are right, and whose status says that it was confirmed or is on trial.
-The signature is not checked here: its key is not known.
+Each half of the partition, in whole blocks of 4 KiB, is a slot, or the whole partition is one. A
+slot holds the body (the image), padding, a status block, and a block that begins with the trailer.
+The trailer has the body's size and SHA-256, and a signature over them. The boot code starts the
+newest slot whose body and signature are valid and whose status is confirmed or on trial. The
+signature is not checked here, because its key is not known.
 """
 
 from __future__ import annotations
@@ -18,34 +18,38 @@ from typing import Any, NamedTuple
 BLOCK = 4096
 MAGIC = b"OMVR"
 #: version -> magic, version, sizes of body, pad, metadata and signature, others, algorithm, digest.
-#: 3 is that of openmv-ota 1.0.7 (ota/trailer.py), whose firmware takes no other.
+#: Version 3 is openmv-ota 1.0.7's (ota/trailer.py); its firmware accepts no other.
 _HEADERS = {1: struct.Struct("<4s10Ii32s"), 3: struct.Struct("<4s5I3Q3Ii32s")}
 _LONGEST = max(header.size for header in _HEADERS.values())
 _SMALLEST = 3 * BLOCK
-#: Bytes from a record of the status to the next: 32 on OPENMV4, whose flash is the H7's own. The
-#: third says that the slot was confirmed, the fifth is the counter, whose second word is the
-#: complement of the first, as of no other record (ota/status.py).
+#: Possible distances of status records, bytes: 32 on OPENMV4 (internal flash of the H7), else 16.
+#: The third record marks the slot as confirmed. The fifth is the counter; only there is the second
+#: word the complement of the first (ota/status.py).
 _STRIDES = (16, 32)
 _PENDING, _CONFIRMED = (
     hashlib.sha256(b"openmv-ota.status." + word).digest()[:16]
     for word in (b"pending", b"confirmed")
 )
-#: Boards lose the last bytes of the flash when these are read. Openmv-ota takes 4,096, and writes
-#: some 700: its metadata are a dozen words and numbers.
+#: Bytes read of a trailer at most: on some boards, reading the last bytes of the partition wedges
+#: the flash (docs/cameras.md, "The tail"). openmv-ota allows 4,096 and writes about 700: its
+#: metadata are a dozen words and numbers.
 MOST_TRAILER = 3072
 
-#: The bytes at an offset, so many or fewer; and the SHA-256 from start to end, '' if not asked.
+#: `read(offset, size)`: up to `size` bytes. `digest(start, end)`: the SHA-256 of these bytes,
+#: hexadecimal; '' skips the comparison.
 Read = Callable[[int, int], bytes]
 Digest = Callable[[int, int], str]
 
 
 class Slot(NamedTuple):
-    """name: 'A' or 'B', '' where a file is one slot. size: bytes of all of it. counter: the higher
-    one is newer, None where its status says none. whole: the body is what the trailer says; None:
-    the trailer is of a version that is not known, and body_size is 0. room: bytes that an image in
-    it may have; 0 where what is erased at once reaches into the other, or is all there is. status:
-    'confirmed', 'trial' or '', with which nothing starts. only: there is no other, it lies over the
-    whole partition or file."""
+    """One slot, sizes and offsets in bytes.
+
+    name: 'A' or 'B'; '' for a file that is one slot. size: of the whole slot. counter: the higher
+    the newer; None if the status has none. whole: the body matches the trailer; None: unknown
+    trailer version, and body_size is 0. room: bytes of whole erase units that an image may take;
+    0 if an erase unit reaches into the other slot or there is just one. status: 'confirmed',
+    'trial', or '', which the boot code does not start. only: the single slot of its partition or
+    file."""
 
     name: str
     offset: int
@@ -68,8 +72,7 @@ def slot_size(partition_size: int) -> int:
 
 
 def trailer_places(partition_size: int) -> list[int]:
-    """Where there may be trailers, ascending: those of A and B, and that of a single slot, which
-    mostly is B's place."""
+    """Offsets where trailers may be, ascending: A's, B's, a single slot's (mostly that of B)."""
     if partition_size < _SMALLEST:
         return []
     size = slot_size(partition_size)
@@ -78,8 +81,10 @@ def trailer_places(partition_size: int) -> list[int]:
 
 
 def find_slots(read: Read, size: int, digest: Digest, unit: int = BLOCK) -> tuple[Slot, ...]:
-    """The slots of a partition of that size; those without a trailer are left out. unit: bytes
-    that are erased at once; no write may erase a status or trailer."""
+    """The slots of a partition of `size` bytes; those without a trailer are left out.
+
+    unit: the erase unit, bytes. `Slot.room` is made of whole units, so that no write erases a
+    status or trailer. Errors of `read` and `digest`."""
     if size < _SMALLEST:
         return ()
     half = slot_size(size)
@@ -90,7 +95,7 @@ def find_slots(read: Read, size: int, digest: Digest, unit: int = BLOCK) -> tupl
 
 
 def find_slots_of_file(read: Read, size: int, digest: Digest) -> tuple[Slot, ...]:
-    """The same of a file, which may also be a single slot."""
+    """`find_slots` for a file, which may hold a partition or a single slot of one."""
     found = find_slots(read, size, digest)
     if len(found) < 2 and size >= _SMALLEST and not (found and found[0].only):
         one = _slot(read, "", 0, size, digest, BLOCK, True)
@@ -100,18 +105,18 @@ def find_slots_of_file(read: Read, size: int, digest: Digest) -> tuple[Slot, ...
 
 
 def running(slots: Sequence[Slot]) -> Slot | None:
-    """The one that the boot code starts, if its signature is right."""
+    """The slot that the boot code starts, provided its signature is valid; None: no slot."""
     fit = [slot for slot in slots if slot.whole and slot.status]
     return max(fit, key=_rank, default=None)
 
 
 def _rank(slot: Slot) -> tuple[int, bool]:
-    """As build/device/boot.py has it: without a counter it comes last."""
+    """The boot order of openmv-ota's build/device/boot.py: a slot without a counter comes last."""
     return -1 if slot.counter is None else slot.counter, slot.status == "confirmed"
 
 
 def slots_text(slots: Sequence[Slot]) -> str:
-    """How to show them: 'slot A, 1,234 B, runs; slot B, 2,345 B, changed since it was signed'."""
+    """For people: 'slot A, 1,234 B, runs; slot B, 2,345 B, changed since it was signed'."""
     started = running(slots)
     words = []
     for slot in slots:
@@ -132,7 +137,7 @@ def slots_text(slots: Sequence[Slot]) -> str:
 
 
 class _Trailer(NamedTuple):
-    """body_size, pad: as it says, -1 where its version is not known. sound: its CRC is right."""
+    """body_size, pad: bytes, as declared; -1: unknown version. sound: its CRC is right."""
 
     body_size: int = -1
     pad: int = -1
@@ -157,9 +162,11 @@ def _trailer(read: Read, place: int) -> _Trailer | None:
 
 
 def _is_only(last: _Trailer | None, size: int, unit: int) -> bool:
-    """Whether the trailer at a partition's end is that of a single slot. Body and pad fill its
-    slot; the pad is 0 where the body was too large for one and was let through (build/romfs.py):
-    for half. Where it says nothing: no half is less than what is erased at once (ota/geometry.py).
+    """Whether the trailer at a partition's end belongs to a single slot.
+
+    Then body and pad fill the partition; a body that was allowed to exceed its slot has a pad of 0
+    (build/romfs.py) and is a single slot's if it exceeds a half. A trailer that cannot be read is
+    a single slot's if a half would be smaller than an erase unit (ota/geometry.py).
     """
     if last is None or not last.sound:
         return last is not None and unit > size // 2
@@ -185,7 +192,7 @@ def _slot(
 
 
 def _status(block: bytes) -> tuple[str, int | None]:
-    """What its records say, and the counter."""
+    """The status ('confirmed', 'trial' or '') and the counter of a status block's first bytes."""
     status, found = "trial" if block.startswith(_PENDING) else "", None
     for stride in _STRIDES:
         if block[2 * stride :].startswith(_CONFIRMED):

@@ -1,25 +1,25 @@
 """The stable layout: a new image that differs from the one on the camera in few erase blocks.
 
-Files that did not change keep their offsets, and with them every block that they fill. Around
-them there are gaps, from files that were deleted, replaced or grew:
+Unchanged files keep their offsets, and so every block that they fill stays as it is. Between them
+are gaps, left by files that were deleted, replaced or grew:
 
     a changed file goes back to its old place if it fits, else into the smallest gap that takes it,
     else to the end of its directory
     what remains of a gap becomes a padding record; a gap of one byte, too small for a record, is
-    taken up by one more 0x80 in the header of the record behind it
-    a directory keeps its place and its length, so that what follows it stays; when it has to grow
-    it first takes the gap behind it. If files are in the way, they or the whole directory move,
+    filled by one more 0x80 in the header of the record after it
+    a directory keeps its offset and length, so that what follows it stays; if it has to grow, it
+    first takes the gap after it. If records are in the way, they or the whole directory move,
     whichever is smaller (`Layout.moved` names the files)
 
 No pointer records: the IDE and openmv-ota misread them. Every reader skips padding records.
 
-Bytes of deleted files stay inside padding records wherever their block needs no rewriting. They
-are cleared in blocks that are rewritten anyway; the canonical layout clears them all.
+Bytes of deleted files stay inside padding records in blocks that need no rewriting. In blocks that
+are rewritten anyway they are cleared; the canonical layout clears them all.
 
-The canonical layout is chosen instead when it changes no more blocks, when the stable one would
-exceed the capacity, or when the base is not of a make that can be edited in place: pointers,
-records that nobody knows, misaligned data. So that repeated edits of an image without a capacity
-do not grow for ever, it is also chosen when gaps make up half of the image.
+The canonical layout is chosen instead if it changes no more blocks, if the stable one would exceed
+the capacity, or if the base cannot be edited in place: pointers, records of unknown kinds,
+misaligned data. An image without a capacity would grow with every edit, so the canonical layout
+is also chosen if the stable one is larger than twice its size plus 16 erase blocks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     Piece = bytes | FilePiece | BasePiece
 
-#: reader's notes on images that are not edited in place
+#: the reader's notes on images that are not edited in place
 _UNSAFE = frozenset(("pointer", "unknown-kind", "extra-data", "more-notes"))
 
 
@@ -55,12 +55,10 @@ def stable(
 ) -> Layout:
     """A layout of `entries` close to `base`, the parsed image in `buffer`; or the canonical one.
 
-    The buffer ends where the image does.
-
-    unchanged: paths of files whose bytes are those of the base. erase_size, capacity: bytes of
-    the device. The layout may be larger than the capacity if the canonical one is, too. The
-    buffer is read only during the call; give `write_image` the base image for `BasePiece`s.
-    Errors as `layout.canonical`.
+    buffer: the image and nothing after it; read only during the call. unchanged: paths of files
+    whose bytes are those of the base. erase_size, capacity: of the device, bytes. The layout
+    exceeds the capacity only if the canonical one does, too. `write_image` needs the base image
+    for the `BasePiece`s. Errors of `layout.canonical`, and of reading the buffer.
     """
     branches = build(entries)
     compact = canonical_tree(branches, rules)
@@ -89,7 +87,7 @@ def stable(
 def _kept_files(
     entries: Sequence[TreeEntry], nodes: Mapping[str, Node], unchanged: Collection[str]
 ) -> dict[str, FileNode] | None:
-    """The files that may stay where they are."""
+    """The base's files that may stay where they are, by path; None if there are none."""
     kept: dict[str, FileNode] = {}
     for path, size in entries:
         if path in unchanged:
@@ -107,7 +105,7 @@ def _fit_all(
     buffer: Buffer,
     rules: AlignmentRules,
 ) -> Kept:
-    """Arrange every directory that holds a kept file, inner ones first; the root."""
+    """Arrange every directory that holds a kept file, inner ones first, and return the root."""
     holders = {""}
     for path in kept_files:
         while (path := path.rpartition("/")[0]) not in holders:
@@ -125,7 +123,7 @@ def _fit_all(
 
 
 def _content_start(node: DirNode, buffer: Buffer) -> int:
-    """Where a directory's first child record begins."""
+    """The offset of a directory's first child record."""
     kind, position = decode(buffer, node.record.offset, node.record.end)
     _, position = decode(buffer, position, node.record.end)
     if kind == HEADER_KIND:
@@ -157,7 +155,7 @@ class _Assembly:
         self.offset = 0
 
     def layout(self, directories: list[str]) -> Layout | None:
-        """None if the header has no room for the length."""
+        """The finished layout; None if the base's header has no room for the new length."""
         size = self._size()
         start = self.root.content_start
         try:
@@ -185,14 +183,14 @@ class _Assembly:
         return Layout(size, self.placements, directories, pieces, stable=True, moved=moved)
 
     def _size(self) -> int:
-        """The image's size: even, and that of the base if that costs less than a block."""
+        """The image's size: even, and that of the base if this adds less than an erase block."""
         size = self.root.end
         if 2 <= self.base.size - size < self.erase_size and self.base.size % 2 == 0:
             return self.base.size
         return size + 3 if size % 2 else size
 
     def _slot(self, slot: Slot, spare: int) -> None:
-        """A file that stays, or anything that is placed anew."""
+        """Append a file that stays, or anything that is placed anew."""
         what = slot.what
         if isinstance(what, Branch):
             self._add(_widen(slot.head, spare))
@@ -217,7 +215,7 @@ class _Assembly:
         self.offset += len(piece)
 
     def _pad(self, end: int) -> int:
-        """Fill up to `end`; 1 if a byte is left that the next record has to take up."""
+        """Fill up to `end`. Returns 1 if one byte is left, for the next record's header to fill."""
         total = end - self.offset
         if total < 2:
             return total
@@ -234,7 +232,7 @@ class _Assembly:
         return 0
 
     def _clear(self) -> list[Piece]:
-        """The pieces, with what is left of deleted files cleared in blocks that change anyway."""
+        """The pieces, with remains of deleted files cleared in blocks that change anyway."""
         erase_size = self.erase_size
         pieces: list[Piece] = []
         position = 0
@@ -255,7 +253,7 @@ class _Assembly:
 
 
 def _widen(head: bytes, spare: int) -> bytes:
-    """A record's first bytes, made longer by 0x80 behind its kind: the data stays in place."""
+    """A record's first bytes with `spare` 0x80 added after its kind: the data stays in place."""
     return head[:1] + b"\x80" * spare + head[1:] if spare else head
 
 
@@ -270,9 +268,10 @@ def _dirty(
     erase_size: int,
     enough: int | None = None,
 ) -> set[int]:
-    """Numbers of the erase blocks that differ from the base, as far as can be told without
-    reading files: a file that was changed or moved differs everywhere. Stops at more than
-    `enough`."""
+    """Numbers of the erase blocks that differ from the base.
+
+    Files are not read: one that was changed or moved counts as different everywhere. The count
+    stops above `enough`."""
     dirty: set[int] = set()
     position = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""The tree that an image is made from, checked."""
+"""The tree that an image is made from, with its names checked."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Branch:
 def build(entries: Iterable[TreeEntry]) -> list[Branch]:
     """The directories of a tree, parents before children, the root first.
 
-    PlanError, naming them all, for names that no camera can open, names that occur twice, and
-    entries whose directory was not listed before them.
+    PlanError for names that no camera can open, paths that occur twice, and entries whose
+    directory was not listed before them; its detail names them all.
     """
     root = Branch("", b"")
     branches = [root]

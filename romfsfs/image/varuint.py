@@ -1,7 +1,7 @@
 """The format's numbers and record kinds (MicroPython `extmod/vfs_rom.c`, `romfs.rst`).
 
 A varuint is base 128, most significant group first, the high bit set on every byte but the last.
-Leading 0x80 bytes add nothing to the value: that is how payloads are moved to their alignment.
+Leading 0x80 bytes add nothing to the value: writers use them to align payloads.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ POINTER = 3
 DIRECTORY = 4
 FILE = 5
 
-#: largest number a camera reads: it is 32-bit, and a longer number would silently lose its top
+#: largest number a camera reads: it has 32 bits and silently drops the top bits of a larger one
 MAX_VALUE = 0xFFFF_FFFF
 
-#: longest run of 0x80 in front of a number; more than any alignment in use asks for
+#: longest run of 0x80 in front of a number; more than any alignment in use needs
 MAX_RUN = 1 << 16
 
 _SHORT = [bytes((value,)) for value in range(0x80)]
@@ -59,7 +59,9 @@ def encode_to(value: int, width: int) -> bytes:
 
 
 def decode(data: Buffer, start: int, end: int) -> tuple[int, int]:
-    """The number at `start`, and where it ends, at most `end`. ImageFormatError."""
+    """The number at `start`, and the offset after it, at most `end`.
+
+    ImageFormatError if it is cut off, has more than 32 bits or more than MAX_RUN leading 0x80."""
     value = 0
     position = start
     while position < end:

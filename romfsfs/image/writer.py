@@ -1,4 +1,4 @@
-"""Writes a layout to an open file, with flat memory."""
+"""Writes a layout to an open file, in constant memory."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from romfsfs.image.layout import Layout
     from romfsfs.system.files import Progress
 
-#: pieces are gathered to writes of this size
+#: small pieces are gathered into writes of about this size
 _BATCH = 1 << 18
-#: from this size on a file is copied by the kernel instead of through the batch
+#: a file of this size or more is copied by the kernel instead of through the batch
 LARGE = 1 << 16
 _CHUNK = 1 << 20
 
 
 class DataChanged(RomfsError):
-    """A source is not as long as the layout expects: it was edited in between."""
+    """A source has not the length that the layout expects: it was edited in between."""
 
 
 class Data(NamedTuple):
     """Where the data of a piece comes from: `offset` in the file open as `fd`.
 
-    owned: the file was opened for this piece alone. It is closed when the piece is written, and
-    has to end where the piece ends.
+    owned: the file was opened for this piece alone. Whoever reads the piece closes it, and it has
+    to end where the piece ends.
     """
 
     fd: int
@@ -54,18 +54,17 @@ def write_image(
     base: int | None = None,
     digests: dict[str, str] | None = None,
 ) -> None:
-    """Write the image to `out`, from its present position on; closes nothing but owned sources.
+    """Write the image to `out` from its current position on; close nothing but owned sources.
 
-    Memory is flat: the kernel copies large files where it can (between files of one file system,
-    possibly sharing their blocks), small ones are gathered. `out` may be any binary stream. May
-    run in any thread. OSError as the files give it; DataChanged if a source is too short (or,
-    when owned, too long). `progress` is called with "writing", bytes done, bytes in all.
+    Memory use is constant: the kernel copies large files where it can (between files of one file
+    system, possibly sharing their blocks), small ones are gathered. `out` may be any binary stream.
+    Any thread. OSError of the files; DataChanged if a source is too short (or, when owned, too
+    long). `progress` is called with "writing", bytes done, bytes in all.
 
     base: descriptor of the image that a stable layout was made for. Without it, padding records
     are filled with 0xFF: the same image to any reader, but with more blocks that differ.
 
-    digests: by path, for `check_image`; gets those of small files that it does not have yet, as
-    they are read.
+    digests: SHA-256 by path, for `check_image`; those of small files are added as they are read.
     """
     sink = _Sink(out)
     done = 0
@@ -101,10 +100,10 @@ def encode(
     rules: AlignmentRules = DEFAULT_RULES,
     dirs: Iterable[str] = (),
 ) -> bytes:
-    """A whole small image in memory, in canonical layout. dirs: directories that may be empty.
+    """A whole small image as bytes, in canonical layout. dirs: directories that may be empty.
 
-    Directories of files need not be listed; entries come in the order given, directories of
-    `dirs` first. PlanError for names that cannot be stored.
+    The directories of files need not be listed. Entries keep the order given, those of `dirs`
+    first. Errors of `layout.canonical`.
     """
     entries: dict[str, TreeEntry] = {}
     for path in [*dirs, *files]:
@@ -159,14 +158,14 @@ class _Sink:
         self.flushed = True
 
     def write_all(self, data: bytes | memoryview) -> None:
-        """Unbuffered files may write less than asked."""
+        """Write everything: unbuffered files may write less than asked."""
         written = self.out.write(data)
         while written is not None and written < len(data):
             data = memoryview(data)[written:]
             written = self.out.write(data)
 
     def copy(self, piece: FilePiece, source: Data) -> int:
-        """Let the kernel copy; the bytes it copied, all or none or (source too short) some."""
+        """Let the kernel copy. Returns the bytes copied: all, none, or fewer (source too short)."""
         if self.fd < 0:
             return 0
         self.flush()
@@ -180,7 +179,7 @@ class _Sink:
 def _copy(
     piece: FilePiece, source: Data, sink: _Sink, digests: dict[str, str] | None = None
 ) -> None:
-    """Copy one file's data."""
+    """Copy one file's data. OSError; DataChanged if the source is too short or too long."""
     path, size = piece
     if size < LARGE:
         # One byte more than needed shows a file that grew, without another system call.
