@@ -1,15 +1,15 @@
-"""Conversions: what a file of the user's becomes in the image.
+"""Conversions: what a source becomes in the image.
 
     types       Target, State, Diagnostic, Conversion
     options     what the user chooses, by pattern of paths; romfs_toml reads it from a tree
     registry    Converters: lookup and convert, for one target
     script, vela, stedgeai, haar    the converters; mpy and flatbuffer read formats
-    admission   will what is stored run there?
+    admission   the check whether a stored file runs on the target
     cache       results by content, across processes
     pool        background workers
-    junk        what is never packed
+    junk        files that are never packed
 
-Files are data here: none is executed, only the named tools are, on private copies.
+Sources are data: none is executed. Only the converters' tools are, on private copies.
 """
 
 from romfsfs.convert.admission import admit

@@ -1,14 +1,15 @@
 """Results of conversions, kept by content across mounts, sessions and processes.
 
-    results/<key[:2]>/<key>.bin     what is stored in the image (absent: checked only)
-    results/<key[:2]>/<key>.json    digest and size of it, diagnostics, failed or not
-    locks/<key>                     held (flock) while that input is converted
-    work/                           private folders of running conversions, held likewise
-    trimmed                         its time: when it was last brought down to its limit
+    results/<key[:2]>/<key>.bin     what is stored in the image (absent: failed or only checked)
+    results/<key[:2]>/<key>.json    its record: digest and size, diagnostics, figures of a model
+    locks/<key>                     locked (flock) while that input is converted
+    work/                           private folders of running conversions, locked likewise
+    trimmed                         its mtime: when the cache was last trimmed to its limit
 
-An entry is there when its record is, which a rename brings. Nothing is fsynced: it can be made
-again, and a torn entry is noticed, because the artifact's digest is compared before its first use
-in a process. Everything here may be deleted at any time. Safe between threads and processes.
+An entry exists once its record does, which is renamed into place. Nothing is fsynced: a lost entry
+can be made again, and a torn one is noticed, because the artifact's digest is compared before its
+first use in a process. Everything here may be deleted at any time. Safe between threads and
+processes.
 """
 
 from __future__ import annotations
@@ -40,25 +41,26 @@ from romfsfs.system.files import (
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
-#: What the results may take, about (`keep_limit`).
+#: What the results may take, approximately, bytes (`keep_limit`).
 LIMIT_BYTES = 1 << 30
 _RECORD = ".json"
-#: Entries used this recently are not trimmed: someone may be about to open them. Seconds.
+#: Entries used this recently are not trimmed, seconds: a process may be about to open them.
 GRACE_SECONDS = 600.0
-#: What nobody holds after so many seconds was left by a crash: it is held soon after it is made.
+#: A lock file or work folder that is older and not locked was left by a crash, seconds: whoever
+#: makes one locks it at once.
 ABANDONED_SECONDS = 60.0
-#: An artifact whose record is gone, or is yet to come, stays so long. Seconds.
+#: How long an artifact without a record is kept, seconds: its record may be about to be written.
 _ORPHAN_SECONDS = 3600.0
-#: It is trimmed after so many seconds, or when a process has filed this part of the limit.
+#: Trim if the last time was so many seconds ago, or this process has added a 16th of the limit.
 _TRIM_SECONDS = 3600.0
 _TRIM_PART = 16
-#: How often a use is noted, seconds: trimming needs no finer order.
+#: A use is recorded at most so often, seconds: trimming needs no finer order.
 _TOUCH_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.02
 
 
 class LockTimeout(Exception):
-    """Another process kept converting the same input for longer than the time limit."""
+    """Another thread or process kept converting the same input for longer than the time limit."""
 
 
 class Cache:
@@ -71,7 +73,7 @@ class Cache:
         self._mutex = threading.Lock()
 
     def get(self, key: str) -> Product | None:
-        """The result under `key`, or None: there is none, or it is damaged (and is forgotten)."""
+        """The result under `key`; None if there is none or it is damaged (`put` replaces it)."""
         artifact = self._artifact(key)
         try:
             entry = self._read(key, artifact)
@@ -84,8 +86,9 @@ class Cache:
         return entry
 
     def put(self, key: str, product: Product) -> Product:
-        """File a result, whose artifact is moved; it, with digest and size. Call with the key
-        locked, and before `work_folder` ends."""
+        """Store a result, moving its artifact here; returns it with digest and size.
+
+        The caller holds the lock of `key` and is still in `work_folder`. OSError, RomfsError."""
         kept = self._artifact(key)
         make_private_dir(kept.parent)
         if product.artifact is not None:
@@ -105,13 +108,13 @@ class Cache:
         return product
 
     def keep_figures(self, digest: str, figures: Figures) -> None:
-        """Remember what a compiler said of the model that is stored with this digest, so that a
-        later mount and `info` of an image know it too. OSError."""
+        """Store what a compiler said of the model whose artifact has this digest, so that a later
+        mount and `info` of an image know it, too. OSError, RomfsError."""
         self.put(_figures_key(digest), Product(None, figures=figures))
 
     def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
-        """What is known of a stored model: what its compiler said, or what its bytes tell. None: it
-        is no model. OSError of `read`."""
+        """What is known of a stored model: from its compiler, else from its bytes. None: its name
+        is not a model's. OSError of `read`."""
         if suffix(path) not in MODEL_SUFFIXES:
             return None
         filed = self.get(_figures_key(digest))
@@ -124,10 +127,11 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self, key: str, seconds: float, cancel: Cancel | None = None) -> Iterator[None]:
-        """Hold `key` against every other thread and process. LockTimeout, Cancelled.
+        """Lock `key` against all other threads and processes, waiting up to `seconds`.
 
-        The lock file is removed while the lock is held. Who was waiting for it and who then makes
-        another may hold the key together: each looks for the result first, and finds it."""
+        LockTimeout, Cancelled, OSError. The lock file is removed while it is locked, so a waiter
+        with the old file and a newcomer with a new one may both get the lock. That does no harm:
+        each looks for the result first."""
         path = make_private_dir(self.directory / "locks") / key
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -147,7 +151,7 @@ class Cache:
         folder = Path(tempfile.mkdtemp(dir=parent))
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            with contextlib.suppress(OSError):  # no locks here, or it is taken for abandoned
+            with contextlib.suppress(OSError):  # no flock here, or taken for abandoned just now
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield folder
         finally:
@@ -155,7 +159,7 @@ class Cache:
             os.close(fd)
 
     def keep_limit(self) -> None:
-        """`trim` to the limit if that is due; call it after `put`. What fails is tried again."""
+        """`trim` to the limit if that is due. Call it after `put`. Errors are ignored."""
         stamp = self.directory / "trimmed"
         with contextlib.suppress(OSError):
             try:
@@ -165,13 +169,14 @@ class Cache:
             if 0 <= age < _TRIM_SECONDS and self._filed < LIMIT_BYTES // _TRIM_PART:
                 return
             self._filed = 0
-            stamp.touch(0o600)  # first: others need not do it meanwhile
+            stamp.touch(0o600)  # first, so that no other process trims meanwhile
             self.trim(LIMIT_BYTES)
 
     def trim(self, max_bytes: int) -> int:
-        """Remove the longest unused entries until at most `max_bytes` are left; bytes removed.
+        """Remove the least recently used entries until at most `max_bytes` are left.
 
-        Also removes what crashes left behind. Entries used in the last GRACE_SECONDS stay."""
+        Returns the bytes removed. Also removes what crashes left behind. Entries used in the last
+        GRACE_SECONDS stay."""
         now = time.time()
         self._sweep(now)
         entries = sorted(self._usage())
@@ -182,7 +187,7 @@ class Cache:
                 break
             with contextlib.suppress(OSError):
                 if record.stat().st_mtime > used:
-                    continue  # somebody took it meanwhile
+                    continue  # used meanwhile
                 record.unlink()
                 record.with_suffix(".bin").unlink()
             removed += size
@@ -222,7 +227,7 @@ class Cache:
                 raise LockTimeout(key)
 
     def _usage(self) -> Iterator[tuple[float, int, Path]]:
-        """Last use, bytes and record of each entry."""
+        """Last use (seconds since the epoch), bytes and record of each entry."""
         for record in self.directory.glob(f"results/??/*{_RECORD}"):
             with contextlib.suppress(OSError):
                 status, artifact = record.stat(), record.with_suffix(".bin")
@@ -238,8 +243,8 @@ class Cache:
             for path in self.directory.glob(pattern):
                 if pattern.startswith("results") and path.with_suffix(_RECORD).exists():
                     continue
-                with contextlib.suppress(OSError):  # it is held: somebody is at it
-                    if path.is_symlink():  # a tool's: we make none
+                with contextlib.suppress(OSError):  # locked: in use
+                    if path.is_symlink():  # made by a tool: we make none
                         path.unlink()
                     elif now - path.lstat().st_mtime > seconds:
                         _remove_unheld(path)

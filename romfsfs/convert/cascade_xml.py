@@ -1,4 +1,4 @@
-"""The XML of OpenCV's cascades: telling them, and parsing them.
+"""Recognises and parses the XML of OpenCV's cascades.
 
 It is untrusted: no document type is accepted (so no entities), nesting and sizes are bounded.
 """
@@ -14,7 +14,7 @@ from romfsfs.convert.types import Reader
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element, TreeBuilder
 
-#: A cascade is told by its first elements; a licence of any length may come before them.
+#: Bytes read at a time: the first elements tell, but a licence of any length may precede them.
 _SNIFF_BYTES = 64 << 10
 _BEGINS = (b"<", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _MAX_DEPTH = 32
@@ -22,7 +22,7 @@ _MAX_TYPE = 64
 
 
 class CascadeError(ValueError):
-    """Why the XML cannot become a cascade, a phrase. remedy: what to do about it."""
+    """Why the XML cannot become a cascade, as a phrase. remedy: what to do about it."""
 
     def __init__(self, reason: str, remedy: str = "copy the file again, or use another") -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class CascadeError(ValueError):
 
 
 def sniff(read: Reader, size: int) -> str:
-    """The feature type (`HAAR`, `LBP`, ...) when a file is a cascade of OpenCV's, or ""."""
+    """The feature type (`HAAR`, `LBP`, ...) of an OpenCV cascade; "" for any other file."""
     if not read(0, _SNIFF_BYTES).lstrip().startswith(_BEGINS):
         return ""
     watcher = _Sniffer()
@@ -41,13 +41,13 @@ def sniff(read: Reader, size: int) -> str:
 
 
 class _Known(Exception):
-    """Enough has been seen."""
+    """Ends the parsing: enough has been seen."""
 
 
 class _Sniffer:
-    """Reads `opencv_storage`, the node in it, and that node's type.
+    """Reads `opencv_storage`, the first node in it, and that node's type.
 
-    A new cascade says `featureType` within its first elements; an old one starts with `size`."""
+    A new cascade has `featureType` among its first elements; an old one starts with `size`."""
 
     def __init__(self) -> None:
         self.kind = ""
@@ -83,7 +83,7 @@ class _Sniffer:
 
 
 def parse(xml: bytes) -> Element:
-    """The root element. CascadeError."""
+    """The root element of the XML. CascadeError."""
     from xml.etree.ElementTree import TreeBuilder
 
     builder = TreeBuilder()
@@ -92,8 +92,8 @@ def parse(xml: bytes) -> Element:
 
 
 def _feed(parts: Iterable[bytes], sink: TreeBuilder | _Sniffer) -> None:
-    """Parse XML into `sink`; an empty part ends it. CascadeError: not well formed, or more than
-    plain elements."""
+    """Parse XML into `sink`; an empty part ends it. CascadeError if it is not well formed, nested
+    too deep, or has a document type."""
     from xml.parsers import expat
 
     parser = expat.ParserCreate()

@@ -1,7 +1,7 @@
-"""Reads what a TFLite model asks of a camera, from bytes that may be hostile.
+"""Reads what a TFLite model demands of a camera, from bytes that may be hostile.
 
-A flatbuffer is offsets all the way: a table starts with a signed offset back to its vtable, which
-says where each field is. Only these paths are followed, so no loop of offsets can hold the reader:
+A flatbuffer consists of offsets: a table starts with a signed offset back to its vtable, which
+says where each field is. Only these paths are followed, so no loop of offsets traps the reader:
 
     root -> version
          -> operator_codes -> code (builtin number, custom name)
@@ -10,9 +10,9 @@ says where each field is. Only these paths are followed, so no loop of offsets c
                       -> operators -> operator (indexes of its code, inputs, outputs)
                       -> inputs, outputs (indexes of tensors)
 
-Every offset and index is checked, because Vela and the firmware follow them blindly, and every
-step is paid from a budget proportional to the size, because vectors may name one table a million
-times. Schema: tensorflow/lite/schema/schema.fbs. The `flatbuffers` package does no such checks,
+Every offset and index is checked, because Vela and the firmware follow them blindly. Every step is
+charged to a budget proportional to the size, because vectors may refer to one table a million
+times. Schema: tensorflow/lite/schema/schema.fbs. The `flatbuffers` package makes no such checks,
 and costs an import.
 """
 
@@ -30,7 +30,7 @@ ETHOS_U = "ethos-u"
 _CUSTOM = 32  # BuiltinOperator_CUSTOM
 #: deprecated_builtin_code is a byte; from 127 on the number is in builtin_code.
 _PLACEHOLDER = 127
-#: Operators whose output may share its bytes with the input: SQUEEZE, RESHAPE, EXPAND_DIMS.
+#: Operators whose output may share the input's memory: SQUEEZE, RESHAPE, EXPAND_DIMS.
 _IN_PLACE = frozenset({43, 22, 70})
 _MODEL_VERSION, _MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 0, 1, 2, 4
 _SUBGRAPH_TENSORS, _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS = 0, 1, 2, 3
@@ -40,7 +40,7 @@ _BUFFER_DATA, _BUFFER_SIZE = 0, 2
 _CODE_DEPRECATED, _CODE_CUSTOM, _CODE_BUILTIN = 0, 1, 3
 _MAX_NAME = 256
 _MAX_ELEMENTS = 1 << 40
-#: TensorType: its name and how many bits an element takes (0: not in the tensor arena).
+#: TensorType: its name and the bits of an element (0: not in the tensor arena).
 _TYPES = (
     ("float32", 32), ("float16", 16), ("int32", 32), ("uint8", 8), ("int64", 64), ("string", 0),
     ("bool", 8), ("int16", 16), ("complex64", 64), ("int8", 8), ("float64", 64),
@@ -53,24 +53,24 @@ _TYPES = (
 _STREAM_MAGIC = b"COP1"
 _ACTION_CONFIGURATION = 1
 _PRODUCTS = ("U55", "U65", "U85")
-#: Tables visited at least and at most, whatever the size of the file. A tensor or an operator
-#: costs some ten, and takes 40 bytes or more.
+#: Limits of the budget, in steps, whatever the size of the file. A tensor or an operator costs
+#: about ten steps, and takes 40 bytes or more.
 _MIN_BUDGET, _MAX_BUDGET = 1_000, 400_000
-#: Cameras have up to 64 MiB for a model.
+#: More than any camera holds: they have up to 64 MiB for a model.
 MAX_BYTES = 256 << 20
-#: Bytes that are read at once: small models whole, of large ones what lies beside their weights.
+#: Bytes read at once: small models whole, of large ones only what lies beside their weights.
 _PAGE = 1 << 16
 
 
 class ModelError(ValueError):
-    """The bytes are no TFLite model. offset: where that showed, in bytes."""
+    """The bytes are no TFLite model. offset: of the fault, in bytes."""
 
     def __init__(self, reason: str, offset: int) -> None:
         super().__init__(f"{reason} at offset {offset:#x}")
 
 
 class Npu(NamedTuple):
-    """The Ethos-U that commands are for: product (`U55`) and MACs a cycle."""
+    """The Ethos-U that a command stream is for: product (`U55`) and MACs per cycle."""
 
     product: str
     macs: int
@@ -80,11 +80,12 @@ class Npu(NamedTuple):
 
 
 class Model(NamedTuple):
-    """version: of the schema. custom, builtin: how often each operator is used, by name and by
-    number. npus: what its Ethos-U operators are compiled for, as far as they tell.
+    """The demands of a model. version: of the schema. custom, builtin: how often each operator is
+    used, by name and by number. npus: what its Ethos-U operators are compiled for, if they say.
 
-    inputs, outputs: types of the model's own; shape: of its first input. sram: bytes, the least
-    that it can run in: the largest operator's inputs and outputs that are no constants.
+    inputs, outputs: types of the model's inputs and outputs; shape: of its first input. sram: a
+    lower bound of the memory it needs, bytes: the non-constant inputs and outputs of its largest
+    operator.
     """
 
     version: int
@@ -107,7 +108,7 @@ class Model(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """size: bytes in the arena, 0 for constants. buffer: the table that may hold its data."""
+    """size: bytes in the arena, 0 for constants. buffer: offset of the table of its data, or 0."""
 
     type: str
     size: int
@@ -116,7 +117,7 @@ class _Tensor(NamedTuple):
 
 
 def read_model(read: Reader, size: int) -> Model:
-    """What the model of `size` bytes that `read` gives is made of. ModelError, OSError."""
+    """Parse the model of `size` bytes that `read` reads. ModelError; OSError of `read`."""
     if size < 8 or read(4, 4) != IDENTIFIER:
         raise ModelError("no TFL3 identifier", 4)
     if size > MAX_BYTES:
@@ -196,13 +197,13 @@ class _Reader:
             self._custom[code] = self._custom.get(code, 0) + 1
         if code == ETHOS_U and ins and ins[0].buffer:
             self._commands(ins[0].buffer)
-        # Of Vela's operators, one input is the memory that the others lie in.
+        # One input of an Ethos-U operator is the memory that the others lie in.
         shared = code == ETHOS_U or code in _IN_PLACE
         least = max(used.values(), default=0) if shared else sum(used.values())
         self._sram = max(self._sram, least)
 
     def _commands(self, buffer: int) -> None:
-        """Note which NPU the commands in a buffer are for, if they tell."""
+        """Record which NPU the command stream in a buffer is for, if it says."""
         data = self._field(buffer, _BUFFER_DATA)
         if not data:
             return
@@ -235,7 +236,7 @@ class _Reader:
         return self._bytes(start + 4, min(length, _MAX_NAME)).decode("utf-8", "replace")
 
     def _named(self, table: int, number: int, tensors: list[_Tensor]) -> list[_Tensor]:
-        """The tensors whose indexes a field holds; -1 stands for one that is left out."""
+        """The tensors whose indexes a field holds; -1, an omitted one, is skipped."""
         found = []
         for index in self._numbers(table, number):
             if not -1 <= index < len(tensors):
@@ -249,19 +250,19 @@ class _Reader:
         return self._unsigned(field) if field else 0
 
     def _numbers(self, table: int, number: int) -> tuple[int, ...]:
-        """The vector of int32 that field `number` of `table` holds; () without it."""
+        """The vector of int32 in field `number` of `table`; () if it has none."""
         vector, count = self._vector(table, number)
         return struct.unpack(f"<{count}i", self._bytes(vector + 4, 4 * count)) if count else ()
 
     def _tables(self, table: int, number: int) -> list[int]:
-        """The tables in the vector that field `number` of `table` holds; [] without it."""
+        """Offsets of the tables in the vector in field `number` of `table`; [] if it has none."""
         vector, count = self._vector(table, number)
         offsets = struct.unpack(f"<{count}I", self._bytes(vector + 4, 4 * count)) if count else ()
         places = (vector + 4 + 4 * index + offset for index, offset in enumerate(offsets))
         return [self._checked(each, vector) for each in places]
 
     def _vector(self, table: int, number: int) -> tuple[int, int]:
-        """Where a vector of four-byte entries is, and how many it has."""
+        """The offset of a vector of four-byte entries, and their number; 0, 0 if there is none."""
         field = self._field(table, number)
         if not field:
             return 0, 0
@@ -273,7 +274,7 @@ class _Reader:
         return vector, count
 
     def _field(self, table: int, number: int) -> int:
-        """Where field `number` of the table at `table` is; 0 when it is not there."""
+        """The offset of field `number` of the table at `table`; 0 if it is not there."""
         self._spend(1, table)
         (back,) = struct.unpack("<i", self._bytes(table, 4))
         vtable = table - back

@@ -1,9 +1,9 @@
 """Haar cascades: OpenCV's `.xml` to the `.cascade` that `image.HaarCascade` loads.
 
-The binary and the two generations of XML are in docs/converters.md, "Haar cascades". It knows
-upright rectangles with whole weights, in stages one after the other, of features that each decide
-alone: what is more than that is refused. Tilted features lose their tilt and detect worse; the
-camera's own factory image has such a cascade, so that is a warning.
+The binary and the two generations of XML are described in docs/converters.md, "Haar cascades". The
+binary has only upright rectangles with integer weights, stages in one sequence, and features that
+are trees of one node; anything else is refused. Tilted features lose their tilt and detect worse;
+a factory image of a camera has such a cascade, so that is a warning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: OpenCV's own largest is 3 MiB.
 MAX_XML_BYTES = 8 << 20
-#: OpenCV allows 3. More would fit the binary, but bounds it by the size of the XML.
+#: OpenCV allows 3. The binary could hold more; the limit bounds it by the size of the XML.
 _MAX_RECTANGLES = 16
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?\Z", re.ASCII)
 _MAX_NUMBER_TEXT = 64
@@ -29,7 +29,7 @@ _SIMPLER = "the camera runs simpler ones, such as OpenCV's haarcascade_frontalfa
 
 
 class Feature(NamedTuple):
-    """rectangles: x, y, width, height, weight of each."""
+    """A weak classifier. left, right: its values. rectangles: x, y, width, height, weight."""
 
     threshold: float
     left: float
@@ -46,7 +46,7 @@ class Stage(NamedTuple):
 
 
 class HaarConverter:
-    """OpenCV's cascades to the firmware's own form."""
+    """Converts OpenCV's cascades to the firmware's own format."""
 
     name = "haar"
     version = 2
@@ -84,7 +84,7 @@ class HaarConverter:
 
 
 class Cascade(NamedTuple):
-    """data: the `.cascade`. features: in use; tilted: how many of them lost their tilt."""
+    """data: the `.cascade`. features: how many are in use. tilted: how many lost their tilt."""
 
     data: bytes
     features: int
@@ -92,7 +92,7 @@ class Cascade(NamedTuple):
 
 
 def convert_cascade(xml: bytes) -> Cascade:
-    """The `.cascade` of a cascade's XML. CascadeError."""
+    """Convert a cascade's XML. CascadeError if the firmware's format cannot hold it."""
     if len(xml) > MAX_XML_BYTES:
         raise CascadeError(f"more than {MAX_XML_BYTES >> 20} MiB of XML")
     root = parse(xml)
@@ -136,7 +136,7 @@ def _new_feature(
         raise CascadeError(f"{where}: feature {index} of {len(rectangles)}")
     threshold, *values = (_real(each, where) for each in (internal[3], *leaves))
     children = [_integer(each, where) for each in internal[:2]]
-    if not {0, -1}.issuperset(children):  # a child above 0 is a node, below -1 a leaf too many
+    if not {0, -1}.issuperset(children):  # above 0: a further node; below -1: a third leaf
         raise CascadeError(f"{where}: a tree that leads to nodes {children}", _SIMPLER)
     left, right = (values[-child] for child in children)
     return Feature(threshold, left, right, *rectangles[index])

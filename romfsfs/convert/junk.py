@@ -1,7 +1,7 @@
 """What editors and file managers leave behind: accepted in the mount, never packed.
 
-Names and not contents decide, one path component at a time, so what is inside a `.git` is junk
-too. The patterns are in `junk.txt`: fnmatch's, case-sensitive (docs/converters.md, "Junk").
+Names decide, not contents, one path component at a time, so everything inside a `.git` is junk,
+too. The patterns are in `junk.txt`, as for fnmatch, case-sensitive (docs/converters.md, "Junk").
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ RSYNC = ".*.??????"
 _LISTED = Path(__file__).with_name("junk.txt").read_text("utf-8").splitlines()
 DEFAULT_PATTERNS = tuple(line for line in _LISTED if line and not line.startswith("# "))
 
-#: `.*.??????` read literally would take `.foo.tflite` and `.my.config`, which no status line
-#: could excuse. rsync's six are letters and digits; it is taken for rsync's when one of them is
-#: a digit or a capital (all but one in 200), or the name before has a suffix of its own.
+#: `.*.??????` read literally would also match `.foo.tflite` and `.my.config`, which must be
+#: packed. rsync's six are letters and digits. A name is taken for rsync's if one of them is a
+#: digit or a capital (all but one in 200), or if the name before them has a suffix of its own.
 _RSYNC_REGEX = (
     r"\.(?:.+\.[^.]+\.[A-Za-z0-9]{6}"
     r"|.+\.(?=[A-Za-z0-9]*[A-Z0-9])[A-Za-z0-9]{6})\Z"
@@ -28,10 +28,10 @@ _RSYNC_REGEX = (
 
 
 class Excludes:
-    """Which paths are never packed. Any thread may ask.
+    """Which paths are never packed. Safe for any thread.
 
-    rules: the user's additions; `!PATTERN` drops the pattern, or, when there is none spelled
-    so, keeps the names that match it. UsageError for a pattern with a `/`.
+    rules: the user's additions. `!PATTERN` drops the pattern spelled so, or, if there is none,
+    keeps the names that match it. UsageError for a pattern with a `/`, or a lone `!`.
     """
 
     def __init__(self, rules: Iterable[str] = ()) -> None:
@@ -49,19 +49,19 @@ class Excludes:
                 kept.append(rule[1:])
         self._junk = _compile(patterns)
         self._kept = _compile(kept)
-        self._folder = "", False  # the last one that was asked for, and whether it is junk
+        self._folder = "", False  # the last folder that was looked up, and whether it is junk
 
     def matches(self, path: str) -> bool:
         """Whether `path` (relative, with `/`), or a folder it is in, is junk."""
         folder, slash, name = path.rpartition("/")
         known, junk = self._folder
-        if folder != known:  # what is in one folder is asked for in turn
+        if folder != known:  # the files of one folder are looked up one after the other
             junk = slash != "" and any(map(self.matches_name, folder.split("/")))
             self._folder = folder, junk
         return junk or self.matches_name(name)
 
     def matches_name(self, name: str) -> bool:
-        """The same for one name without `/`."""
+        """Whether one name without `/` is junk."""
         return bool(self._junk.match(name)) and not self._kept.match(name)
 
 

@@ -1,9 +1,9 @@
 """Headers of compiled scripts (`.mpy`), and which of them a camera loads.
 
 Four bytes: `M`, bytecode version, bits 0-1 sub-version and bits 2-5 native architecture, small
-integer width (MicroPython: docs/reference/mpyfiles.rst, py/persistentcode.c). The loader wants
-the version to be its own, and of files with native code also the sub-version and an architecture
-that it runs; from ARMv6-M on, an ARM core runs everything below its own.
+integer width (MicroPython: docs/reference/mpyfiles.rst, py/persistentcode.c). The loader requires
+its own version and, for files with native code, also its own sub-version and an architecture that
+it runs; from ARMv6-M on, an ARM core also runs the code of all lower architectures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _FIRST_WITH_SUBVERSION = 6
 
 
 class Header(NamedTuple):
-    """version: (6, 3) is bytecode 6.3; files without native code say sub-version 0."""
+    """version: (6, 3) is bytecode 6.3; files without native code have sub-version 0.
+    architecture: of native code; "": none."""
 
     version: tuple[int, int]
     architecture: str
@@ -28,7 +29,7 @@ class Header(NamedTuple):
 
 
 def parse_header(data: bytes) -> Header | None:
-    """The header in the first bytes of a file; None when it is no compiled script."""
+    """The header in the first bytes of a file; None if it is no compiled script."""
     if len(data) < 4 or data[0] != ord("M"):
         return None
     number = data[2] >> 2 & 0x0F
@@ -38,7 +39,7 @@ def parse_header(data: bytes) -> Header | None:
 
 
 def version_text(version: tuple[int, int], native: bool = True) -> str:
-    """`6.3`, or `6` where the sub-version has no meaning."""
+    """`6.3`, or `6` if the sub-version has no meaning."""
     if version[0] < _FIRST_WITH_SUBVERSION or not native:
         return str(version[0])
     return f"{version[0]}.{version[1]}"
@@ -56,6 +57,6 @@ def runs(architecture: str, on: str) -> bool:
 
 
 def mismatch(header: Header, version: tuple[int, int]) -> str:
-    """Why a camera of that bytecode version does not load it, or ""."""
+    """Why a camera of that bytecode version does not load the file, or ""."""
     same = header.version == version if header.native else header.version[0] == version[0]
     return "" if same else f"is bytecode {version_text(header.version, header.native)}"

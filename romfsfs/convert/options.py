@@ -1,12 +1,12 @@
-"""What the user chooses about conversions: for all files, or for those that a pattern names.
+"""What the user chooses about conversions: for all files, or for those that match a pattern.
 
-    FileOptions   what is chosen for one file
-    Rule          a pattern of paths, and what is chosen for them
-    Options       all rules; `for_path` says what they mean for one file
+    FileOptions   the choices for one file
+    Rule          a pattern of paths, and the choices for them
+    Options       all rules; `for_path` applies them to one file
 
 Rules come from `romfs.toml` (`romfs_toml`), from the command line, and from a firmware's recipe
-(`recipe`); of two that name the same file and the same option, the later one wins. Everything here
-is a plain value, which any thread may ask.
+(`recipe`). If two set the same option of the same file, the later one wins. Everything here is a
+plain value that any thread may use.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ from romfsfs.system.files import digest_file
 
 #: The IDE's limit for one conversion, seconds (docs/converters.md).
 DEFAULT_TIMEOUT_SECONDS = 300.0
-#: Larger than the pages of any board's flash, an alignment would only waste space.
+#: Bytes. A larger one would exceed the pages of any board's flash and only waste space.
 ALIGNMENTS = tuple(1 << bits for bits in range(2, 17))
-#: The pattern that names every file.
+#: The pattern that matches every file.
 EVERYTHING = "*"
 STRATEGIES = ("Performance", "Size")
-#: ST Edge AI's `--optimization`: levels, and the one that is meant when none is chosen.
+#: ST Edge AI's `--optimization`: its levels, and the default.
 LEVELS, DEFAULT_LEVEL = range(4), 3
 
 
 class OptionError(ValueError):
-    """A value that an option cannot have: a phrase that says what it can be."""
+    """A value that an option cannot have. Its text is a phrase that says what it can be."""
 
 
 class FileOptions(NamedTuple):
-    """What is chosen for one file; None: nothing, so that the default applies.
+    """The choices for one file; None: not set, the default applies.
 
     convert: False stores the file as it is. optimise: `Performance` or `Size`, Vela's strategies,
-    or a level from 0 to 3 for ST Edge AI; each tool takes what is meant for it. profile: for ST
-    Edge AI, `NAME`, `FILE` or `NAME@FILE`, of a neuralart JSON; "": ours. mpool: its memory pool
-    file; "": ours. arguments: for the tool that converts the file; what romfsfs itself sets wins.
-    align: where the data starts in the image is a multiple of this, bytes, and of what the board
-    asks for.
+    or a level from 0 to 3 for ST Edge AI; each tool ignores the other's. profile: for ST Edge AI,
+    `NAME`, `FILE` or `NAME@FILE`, of a neuralart JSON; "": ours. mpool: its memory pool file; "":
+    ours. arguments: for the tool that converts the file; what romfsfs itself sets wins. align: the
+    least alignment of the data in the image, bytes, in addition to the board's.
     """
 
     convert: bool | None = None
@@ -53,22 +52,22 @@ class FileOptions(NamedTuple):
     align: int | None = None
 
     def over(self, other: FileOptions) -> FileOptions:
-        """These choices, and where there is none those of `other`."""
+        """These choices, completed by those of `other`."""
         return FileOptions(**{**other.record(), **self.record()})
 
     def record(self) -> dict[str, Any]:
-        """What is chosen, by name; `FileOptions(**record)` is the same again."""
+        """The options that are set, by name; `FileOptions(**record)` restores them."""
         values = self._asdict().items()
         return {name: value for name, value in values if value is not None}
 
     @property
     def strategy(self) -> str:
-        """Vela's."""
+        """Vela's strategy: the chosen one, else the default."""
         return self.optimise if isinstance(self.optimise, str) else STRATEGIES[0]
 
     @property
     def level(self) -> int:
-        """ST Edge AI's."""
+        """ST Edge AI's level: the chosen one, else the default."""
         return self.optimise if isinstance(self.optimise, int) else DEFAULT_LEVEL
 
 
@@ -76,15 +75,17 @@ _NOTHING = FileOptions()
 
 
 class Rule(NamedTuple):
-    """pattern: as in `--exclude`, fnmatch's, case-sensitive. Without `/` it names files and
-    folders wherever they are, with `/` paths from the root (`**`: any number of folders). A
-    folder means all that is in it."""
+    """A pattern of paths and the choices for them.
+
+    pattern: as for fnmatch, case-sensitive. Without `/` it matches the name of a file or folder
+    anywhere; with `/`, a path from the root (`**`: any number of folders). A folder stands for
+    everything in it."""
 
     pattern: str
     options: FileOptions
 
     def names(self, path: str) -> bool:
-        """Whether it is about the file at `path` (relative, with `/`)."""
+        """Whether the pattern matches the file at `path` (relative, with `/`)."""
         if self.pattern == EVERYTHING:
             return True
         names = path.split("/")
@@ -94,7 +95,7 @@ class Rule(NamedTuple):
 
 
 def _leads(parts: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether the first names are what the parts of a pattern say."""
+    """Whether the parts of a pattern match the leading names of a path."""
     if not parts:
         return True
     if parts[0] == "**":
@@ -104,19 +105,19 @@ def _leads(parts: Sequence[str], names: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """rules: the later ones win. stedgeai: ST's tool, or the folder it is installed in.
-    timeout_seconds: for one file."""
+    """The options of all files. rules: the later ones win. stedgeai: ST's tool, or the folder it
+    is installed in. timeout_seconds: for the conversion of one file."""
 
     rules: tuple[Rule, ...] = ()
     stedgeai: str | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    # Asked for with every file at every look at a tree.
+    # Memo of `for_path`, which is called for every file whenever a tree is looked at.
     _known: dict[str, FileOptions] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def for_path(self, path: str) -> FileOptions:
-        """What is chosen for the file at `path` of the tree."""
+        """The choices for the file at `path` of the tree."""
         chosen = self._known.get(path) if self.rules else _NOTHING
         if chosen is None:
             chosen = _NOTHING
@@ -127,11 +128,11 @@ class Options:
         return chosen
 
     def over(self, rules: Iterable[Rule]) -> Options:
-        """The same with these rules before its own, which win."""
+        """These options with `rules` put before their own, which win."""
         return Options((*rules, *self.rules), self.stedgeai, self.timeout_seconds)
 
     def extended(self, later: Options) -> Options:
-        """What both say; where they differ, `later` is right. One rule for each pattern."""
+        """Both merged, with one rule for each pattern; where they differ, `later` wins."""
         known: dict[str, FileOptions] = {}
         for pattern, options in (*self.rules, *later.rules):
             known[pattern] = options.over(known.pop(pattern, FileOptions()))
@@ -139,26 +140,27 @@ class Options:
         return Options(rules, later.stedgeai or self.stedgeai, later.timeout_seconds)
 
     def record(self) -> dict[str, Any]:
-        """For `from_record`, as JSON can hold it."""
+        """The options as JSON values, for `from_record`; without the time limit."""
         rules = [[pattern, options.record()] for pattern, options in self.rules]
         return {"rules": rules, "stedgeai": self.stedgeai}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Options:
-        """What `record` gave, or nothing. TypeError, ValueError when it is something else."""
+        """The options that `record` gave; {} gives the default ones. TypeError or ValueError for
+        other content."""
         rules = (Rule(str(pattern), checked(chosen)) for pattern, chosen in record.get("rules", ()))
         return cls(tuple(rules), record.get("stedgeai"))
 
 
 def checked(values: Mapping[str, Any], folder: str = "") -> FileOptions:
-    """FileOptions of values that someone wrote. OptionError for the first that cannot be.
+    """FileOptions from values that the user wrote. OptionError for the first that is not allowed.
 
-    folder: what files are named relative to; "": the current one."""
+    folder: the base of relative file names; "": the current folder."""
     return FileOptions(**{name: check(name, value, folder) for name, value in values.items()})
 
 
 def check(name: str, value: Any, folder: str = "") -> Any:
-    """One value of `checked`. OptionError."""
+    """The value for one option of `checked`, with file names made absolute. OptionError."""
     if name not in OPTIONS:
         raise OptionError(f"there is no option {name!r}; there are {', '.join(OPTIONS)}")
     is_right, can_be = OPTIONS[name]
@@ -175,7 +177,7 @@ def check(name: str, value: Any, folder: str = "") -> Any:
 
 
 def profile_file(profile: str) -> str:
-    """The file of a `FileOptions.profile`; "": it names a profile of ours."""
+    """The file named by a `FileOptions.profile`; "": it names a profile of ours."""
     _, at, file = profile.rpartition("@")
     return file if at or "/" in file or "." in file else ""
 
@@ -188,7 +190,7 @@ def _is_number(value: object, numbers: Container[int]) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value in numbers
 
 
-#: option -> whether it can be a value, and what it can be
+#: option -> a test of its value, and a phrase that says what it can be
 OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "convert": (lambda value: isinstance(value, bool), "true or false"),
     "optimise": (
@@ -209,7 +211,7 @@ OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def file_digest(path: str) -> str:
-    """The start of the digest of a settings file, for `described`."""
+    """The first 12 digits of a settings file's digest, for `described`."""
     try:
         return digest_file(path)[:12]
     except OSError:
@@ -217,7 +219,7 @@ def file_digest(path: str) -> str:
 
 
 def described(values: Mapping[str, str]) -> str:
-    """What bytes are made for, as one text: equal texts, equal bytes (with the same tool)."""
+    """What bytes are made for, as one text: equal texts mean equal bytes (with the same tool)."""
     return "; ".join(f"{name}={value}" for name, value in values.items() if value)
 
 

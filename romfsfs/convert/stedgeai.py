@@ -1,8 +1,9 @@
 """Models for the N6: `.tflite`, `.lite` and `.onnx` through ST Edge AI, for the Neural-ART.
 
 ST's tool is proprietary and installed by the user. It is run in a folder with a neuralart JSON
-(compiler options of a profile) and the memory pools it names; its result, `network_rel.bin`, has
-moved between versions, so it is searched for. See docs/converters.md; figures: `neural_art.json`.
+(compiler options of a profile) and the memory pool file that this names. The folder of its result,
+`network_rel.bin`, differs between versions, so it is searched for. See docs/converters.md; our
+profile is in `neural_art.json`.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ _SUFFIXES = (".tflite", ".lite", ".onnx")
 _PROFILE = "neuralart.json"
 _POOL = "stm32n6.mpool"
 _RESULT = "network_rel.bin"
-#: Where versions of the tool have put it, newest first; anywhere else is searched too.
+#: Where versions of the tool put the result, newest first; then all folders are searched.
 _RESULT_FOLDERS = ("st_ai_output", "build", "workspace/network_npu_reloc_build")
-#: How far below a result is looked for.
+#: How many folders deep the result is searched for.
 _RESULT_DEPTH = 6
 _PLATFORMS = ("linux", "mac", "macarm", "windows")
 _NAMES = ("stedgeai", "stedgeai.exe")
@@ -62,17 +63,17 @@ _INSTALLS = (
     "~/STM32Cube/Repository/Packs/STMicroelectronics/X-CUBE-AI",
 )
 _COMPLAINT = re.compile(r"^.*(?:\bE\d{3}\b|\berror\b).*$", re.M | re.I)
-#: What it prints of its result, when it does.
+#: What the tool may print about its result.
 _EPOCHS = re.compile(r"epochs: (\d{1,9}) of which (\d{1,9}) implemented in software")
 _ACTIVATIONS = re.compile(r"^ *activations \(rw\) *: *([\d,]{1,15}) B\b", re.M)
-#: How the tool calls it when the model is at fault.
+#: The tool's name for an error that is the model's fault.
 _INVALID_MODEL = "InvalidModelError"
 _MAX_SETTINGS_BYTES = 1 << 20
 
 
 class Settings(NamedTuple):
-    """What the tool is given beside the model. name: of the profile in `profile`, a neuralart
-    JSON that refers to `_POOL`. pool: the memory pool file."""
+    """The tool's input besides the model. name: of the profile in `profile`, the text of a
+    neuralart JSON that refers to `_POOL`. pool: the text of the memory pool file."""
 
     name: str
     profile: str
@@ -80,7 +81,7 @@ class Settings(NamedTuple):
 
 
 class NeuralArtConverter:
-    """Models for the N6's NPU, by ST's tool."""
+    """Compiles models for the N6's NPU with ST's tool."""
 
     name = "stedgeai"
     version = 1
@@ -112,7 +113,7 @@ class NeuralArtConverter:
             model = look_into(read, size)
             if isinstance(model, Diagnostic):
                 return refused(path, model)
-            if model.npu:  # of another camera: no compiler takes it
+            if model.npu:  # compiled for another camera's NPU: no compiler takes it
                 return unchanged(path)
         tool = find_tool(self._options.stedgeai)
         chosen = self._options.for_path(path)
@@ -126,7 +127,7 @@ class NeuralArtConverter:
         tool = find_tool(self._options.stedgeai)
         chosen = self._options.for_path(job.path)
         settings = make_settings(self._npu.profile, chosen)
-        # The tool tells formats by suffix, and does not know `.lite`.
+        # The tool recognises formats by their suffix, and does not know `.lite`.
         model = job.source.rename(job.folder / f"model{_kind(job.path)}")
         (job.folder / _PROFILE).write_text(settings.profile, "utf-8")
         (job.folder / _POOL).write_text(settings.pool, "utf-8")
@@ -143,7 +144,7 @@ class NeuralArtConverter:
             return Product(None, (problem,), cacheable=False)
         result = find_result(job.folder) if outcome.status == 0 else None
         if result is None:
-            # Else it may be this machine (no cross-compiler, no memory): then a repair helps.
+            # Only a model's fault is cached: this machine (no cross-compiler, memory) can change.
             said = outcome.status > 0 and _INVALID_MODEL in outcome.output
             return Product(None, (explain(outcome),), cacheable=said)
         with result.open("rb") as file:
@@ -155,8 +156,8 @@ class NeuralArtConverter:
 
 
 def figures(output: str, size: int) -> Figures:
-    """What the tool says of the network that it made, of `size` bytes: epochs in software and
-    altogether, and the activations. It estimates no time."""
+    """The figures that the tool prints of its network of `size` bytes: epochs in software, all
+    epochs, and activations. It estimates no time."""
     epochs, activations = _EPOCHS.search(output), _ACTIVATIONS.search(output)
     total = int(epochs[1]) if epochs else None
     npu = max(total - int(epochs[2]), 0) if epochs and total is not None else None
@@ -169,15 +170,17 @@ def generate_argv(
 ) -> list[str]:
     """The command line, for a folder that holds the model, the profile and the pool.
 
-    The user's arguments come first: of an option given twice the tool takes the last."""
+    The user's arguments come first, because the tool takes the last of an option given twice."""
     ours = ["--model", model, "--relocatable", "--target", target]
     settings = f"{profile}@{_PROFILE}"
     return [str(tool), "generate", *arguments, *ours, "--st-neural-art", settings]
 
 
 def core_folder(tool: Path, option: str | None) -> str:
-    """The install that the tool takes its parts from: the one it is in, when it was chosen by the
-    option; else the user's `STEDGEAI_CORE_DIR`, or that."""
+    """The installation that the tool loads its parts from, for its `STEDGEAI_CORE_DIR`.
+
+    That is the one it is in, if `option` chose it and it is below `Utilities`; else the user's
+    `STEDGEAI_CORE_DIR`; without that the one it is in."""
     inside = tool.parent.parent.name == "Utilities"
     install = str(tool.parents[2] if inside else tool.parent)
     if option and inside:
@@ -187,10 +190,10 @@ def core_folder(tool: Path, option: str | None) -> str:
 
 
 def find_tool(option: str | None) -> Path:
-    """The stedgeai program: by the option, STEDGEAI_CORE_DIR, PATH, an OpenMV or ST install.
+    """The stedgeai program: by `option`, else STEDGEAI_CORE_DIR, PATH, OpenMV or ST installs.
 
-    ToolMissing says where to get it; also when the option names something that is not there,
-    rather than to use another version than the user asked for."""
+    ToolMissing says where to get it. It is also raised if `option` names nothing usable, rather
+    than use another version than the user asked for."""
     if option:
         found = _in_install(Path(os.path.expanduser(option)))
         if found is None:
@@ -218,8 +221,9 @@ def _search_installs() -> Path | None:
 
 
 def _in_install(place: Path) -> Path | None:
-    """The program at `place` itself, or in an install or a folder of versions of it. What may not
-    be entered, another user's install, is none."""
+    """The program at `place`, or in an installation or a folder of versions there; None: neither.
+
+    An installation that may not be entered, because it is another user's, counts as none."""
     if os.path.isfile(place):
         return place.absolute() if os.access(place, os.X_OK) else None
     try:
@@ -236,17 +240,17 @@ def _in_install(place: Path) -> Path | None:
 
 
 def _identity(tool: Path) -> str:
-    """Changes when the tool is replaced. Asking it for its version would take seconds."""
+    """A text that changes if the tool is replaced. Asking for its version would take seconds."""
     status = tool.stat()
     return f"{os.path.realpath(tool)} {status.st_size} {status.st_mtime_ns}"
 
 
 def make_settings(ours: str, chosen: FileOptions) -> Settings:
-    """The files to give to the tool: our profile and pools, or the user's. OptionError.
+    """The files for the tool: our profile and pools, or the user's. OptionError for a bad file.
 
-    ours: what our profile is called. `%` in the compiler options becomes `--optimization N`, as in
+    ours: the name of our profile. `%` in the compiler options becomes `--optimization N`, as in
     the IDE. A user's profile may name its own pool file, relative to itself; the option `mpool`
-    wins over it."""
+    overrides it."""
     pool = _ours(_POOL)
     profile = chosen.profile or ours
     file = profile_file(profile)
@@ -300,14 +304,14 @@ def _read(path: Path) -> str:
 
 
 def find_result(folder: Path) -> Path | None:
-    """The network that the tool left, in a folder of any of its versions."""
+    """The network that the tool made, wherever its version puts it; None: there is none."""
     likely = (folder / each / _RESULT for each in _RESULT_FOLDERS)
     found = (path for path in (*likely, *_results(folder)) if made_file(path, folder) is not None)
     return next(found, None)
 
 
 def _results(folder: Path) -> list[Path]:
-    """All that is called so, as far below as a tool's result can be, the least deep first."""
+    """All files named `_RESULT`, at most `_RESULT_DEPTH` folders deep, the least deep first."""
     found = []
     for root, folders, names in os.walk(folder):
         inside = Path(root).relative_to(folder)
@@ -319,7 +323,7 @@ def _results(folder: Path) -> list[Path]:
 
 
 def explain(outcome: Outcome) -> Diagnostic:
-    """Why there is no result: the tool's last complaint, else its last line."""
+    """Why there is no result: the tool's last error line, else its last line."""
     complaints = _COMPLAINT.findall(outcome.output)
     if outcome.status > 0 and complaints:
         message = f"ST Edge AI cannot convert it: {complaints[-1].strip()}"

@@ -1,8 +1,8 @@
-"""What goes into a conversion and what comes out: plain values, no behaviour that starts a tool.
+"""What goes into a conversion and what comes out: plain values, nothing that starts a tool.
 
-    Target      what the camera is: board, partition, bytecode
-    Conversion  what became of one file, with Diagnostics for the user
-    Decision    what would be done with a file (between converters and registry)
+    Target      what files are converted for: board, partition, bytecode
+    Conversion  the state and result of one file, with Diagnostics for the user
+    Decision    what has to be done with a file (between converters and registry)
     Product     what a converter made of it
 
 Sizes are in bytes, times in seconds, digests SHA-256 in hexadecimal. Paths of files in the image
@@ -37,8 +37,8 @@ class Target:
     """What files are converted for.
 
     board None: portable bytecode, no NPU. mpy_version and march: what a connected camera says it
-    loads (`sys.implementation._mpy`); they win over what the board table says.
-    here: its current folder and the modules there, which are found before those of /rom.
+    loads (`sys.implementation._mpy`); they override the board table.
+    here: its current folder, then the modules and folders in it, which hide those of /rom.
     """
 
     board: Board | None = None
@@ -50,14 +50,14 @@ class Target:
 
     @property
     def architecture(self) -> str | None:
-        """mpy-cross's name of the native architecture; None: portable bytecode only."""
+        """The native architecture, as mpy-cross calls it; None: portable bytecode only."""
         if self.march:
             return self.march
         return (self.board.march if self.board is not None else "") or None
 
     @property
     def name(self) -> str:
-        """How to call the target in a message."""
+        """The target's name for messages."""
         return self.board.name if self.board is not None else "the camera"
 
 
@@ -76,9 +76,9 @@ class Diagnostic(NamedTuple):
     `look-alike`, `mpy-version`, `sram`, `sram-tight`, `sram-unknown`, `cpu-fallback`,
     `npu-mismatch`, `model-invalid`, `model-unsupported`, `operators`, `not-what-it-is-called`,
     `hides-module`, `not-started`, `cascade-invalid`, `cascade-unsupported`, `cascade-tilted`,
-    `hidden`, `tool-missing`, `tool-failed`, `time-out`, `options`, `io`, `internal`).
-    message: one line, with the remedy. detail: the tool's output (its head and last lines when
-    it was long), or "".
+    `hidden`, `stale`, `tool-missing`, `tool-failed`, `time-out`, `options`, `io`, `internal`).
+    message: one line, with the remedy. detail: the tool's output (shortened in the middle if it
+    is long) or the source line, or "".
     """
 
     severity: Severity
@@ -88,12 +88,12 @@ class Diagnostic(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """What became of one file.
+    """The state of one file's conversion, and its result.
 
-    artifact: the file in the cache to store; None: the source itself is stored (READY), or
-    nothing can be (otherwise). digest, size: of what is stored; "" and 0 until that is known.
-    An artifact may be trimmed from the cache by anyone at any time: open it soon after `lookup`,
-    and look it up again when it is gone.
+    artifact: the file in the cache to store; None: the source itself is stored (READY), or nothing
+    can be (otherwise). digest, size: of what is stored; "" and 0 until that is known.
+    Any process may trim an artifact from the cache at any time: open it soon after `lookup`, and
+    call `lookup` again if it is gone.
     """
 
     state: State
@@ -105,18 +105,18 @@ class Conversion(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The most serious diagnostic's line, or ""."""
+        """The message of the most serious diagnostic, or ""."""
         rank = {"error": 0, "warning": 1, "info": 2}
         first = min(self.diagnostics, key=lambda each: rank[each.severity], default=None)
         return first.message if first is not None else ""
 
 
 class Decision(NamedTuple):
-    """What is to be done with a file, found without running a tool.
+    """What has to be done with a file, decided without running a tool.
 
     state READY: store it unchanged. FAILED: it cannot be used. PENDING: convert it to
-    `stored_path`; `parameters` is all that the result depends on besides the source's bytes,
-    `keep_source` stores the source all the same and only checks it.
+    `stored_path`. parameters: all that the result depends on besides the source's bytes and the
+    converter. keep_source: the conversion is only a check, and the source is stored.
     """
 
     state: State
@@ -127,10 +127,10 @@ class Decision(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Of one model; None: nobody says.
+    """What is known of one model; None: unknown.
 
-    npu, operators: how many of its operators the NPU runs, of how many (Neural-ART: epochs). sram,
-    flash: bytes. seconds: an inference on the NPU, as the compiler estimates it.
+    npu: how many of its `operators` (Neural-ART: epochs) run on the NPU. sram, flash: bytes.
+    seconds: for one inference on the NPU, as the compiler estimates.
     """
 
     npu: int | None = None
@@ -141,7 +141,7 @@ class Figures(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For people, in one line."""
+        """The figures for people, in one line."""
         parts = []
         if self.operators is not None and self.npu is not None:
             share = f"{self.npu / self.operators:.0%}" if self.operators else "0%"
@@ -157,11 +157,11 @@ class Figures(NamedTuple):
 
 
 class Product(NamedTuple):
-    """What a converter made. artifact: a file in the job's folder, later in the cache; None: it
-    failed, or the source is stored and was only checked.
+    """What a converter made.
 
-    cacheable: the same input will give the same again (False: time-out, missing tool). figures: of
-    a model. digest, size: the artifact's, "" and 0 until it is filed."""
+    artifact: a file in the job's folder, later in the cache; None: the conversion failed, or was
+    only a check. cacheable: the same input gives the same result again (not so after a time-out).
+    figures: of a model. digest, size: of the artifact; "" and 0 until it is in the cache."""
 
     artifact: Path | None
     diagnostics: tuple[Diagnostic, ...] = ()
@@ -176,8 +176,8 @@ class Product(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One conversion at work. folder: private to it (0700), removed afterwards. source: a copy
-    of the file in it, whose bytes have been compared with the digest they are filed under."""
+    """One running conversion. folder: private to it (0700), removed afterwards. source: the copy
+    of the file in it, whose digest was verified."""
 
     path: str
     folder: Path
@@ -186,40 +186,40 @@ class Job(NamedTuple):
 
 
 class Converter(Protocol):
-    """A kind of conversion. Stateless but for memos; every method may be called from any thread."""
+    """A kind of conversion. Any thread may call any method: there is no state but memos."""
 
     name: str
-    version: int  # part of the cache key: count up when the result for the same input changes
-    source_name: str  # what the copy of the source is called in the job's folder
+    version: int  # part of the cache key: increment it if the result for the same input changes
+    source_name: str  # name of the source's copy in the job's folder
 
     def concerns(self, path: str) -> bool:
-        """By name alone: may this file need this converter?"""
+        """Whether this file may need this converter, by its name alone."""
         ...
 
     def made_for(self, path: str) -> str:
-        """What its result depends on besides the file and the tool's version, as
-        `options.described` words it; "": nothing."""
+        """What the result depends on besides the file and the tool's version, as worded by
+        `options.described`; "": nothing."""
         ...
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
-        """What is to be done with it. Runs no tool; ToolMissing when the tool is not there,
-        OptionError for a file of the user's that it cannot be given."""
+        """What has to be done with the file. Runs no tool. ToolMissing if it is not installed,
+        OptionError for a settings file of the user's that cannot be used, OSError of `read`."""
         ...
 
     def convert(self, job: Job) -> Product:
-        """Do it. ToolMissing, OptionError, OSError, Cancelled."""
+        """Run the tool. ToolMissing, OptionError, OSError; Cancelled if `job.cancel` is set."""
         ...
 
 
 class StaleSource(RomfsError):
-    """The file is not (or no longer) the bytes it was said to be: hash it again and retry."""
+    """The file's bytes do not match the given digest, or no longer: hash it again and retry."""
 
 
 def _diagnostic(severity: Severity, code: str, message: str, detail: str = "") -> Diagnostic:
     return Diagnostic(severity, code, " ".join(message.split()), detail)
 
 
-#: What cannot work, what may not, and what is worth knowing.
+#: Make a Diagnostic: for what cannot work, for what may not, for what is worth knowing.
 error, warning, info = (partial(_diagnostic, each) for each in get_args(Severity))
 
 
@@ -231,7 +231,7 @@ def time_out(tool: str, outcome: Outcome, limit: float) -> Diagnostic:
 
 
 def failure(tool: str, outcome: Outcome) -> Diagnostic:
-    """The diagnostic for a tool that gave no result, when its output says nothing better."""
+    """The diagnostic for a tool that gave no result and whose output says nothing better."""
     if outcome.status < 0:
         try:
             how = f"was killed by {signal.Signals(-outcome.status).name}"
@@ -244,18 +244,18 @@ def failure(tool: str, outcome: Outcome) -> Diagnostic:
 
 
 def unchanged(path: str, *diagnostics: Diagnostic) -> Decision:
-    """The file is stored as it is."""
+    """The decision to store the file as it is."""
     return Decision(State.READY, path, diagnostics=diagnostics)
 
 
 def refused(path: str, *diagnostics: Diagnostic) -> Decision:
-    """The file cannot be used."""
+    """The decision that the file cannot be used."""
     return Decision(State.FAILED, path, diagnostics=diagnostics)
 
 
 def labels_name(path: str) -> str:
     """The labels file that `ml.Model` looks for beside the model `path`.
 
-    The firmware cuts the whole path at its FIRST dot: `yolo.v8.tflite` reads `yolo.txt`.
+    The firmware cuts the whole path at its FIRST dot: for `yolo.v8.tflite` it reads `yolo.txt`.
     """
     return path.split(".", 1)[0] + ".txt"

@@ -1,8 +1,8 @@
 """Models for the AE3: `.tflite` through Vela, Arm's compiler for the Ethos-U.
 
 Vela runs as `python -m ethosu.vela` in a process of its own, because it crashes (SIGSEGV) on some
-damaged models. The module and not the `vela` script: the script's place and first line differ
-between kinds of installs, while this Python is known to have the package.
+damaged models. The module is run, not the `vela` script, whose place and first line differ between
+kinds of installation, while this Python is known to have the package.
 Measured: 0.4 s a model, of which 0.35 s is Vela's start.
 """
 
@@ -56,31 +56,31 @@ _DISTRIBUTION = "ethos-u-vela"
 _SUFFIXES = (".tflite", ".lite")
 _CONFIGURATION = "vela.ini"
 _OUTPUT = "out"
-#: SRAM use above this part of the heap is worth a warning (docs/converters.md).
+#: SRAM use above this fraction of the heap is worth a warning (docs/converters.md).
 _TIGHT = 0.9
 _FALLBACK = re.compile(
     r"^Warning \(supported operators\) operator: (?P<name>\w+).*\n(?:Reason: (?P<reason>.*))?", re.M
 )
-#: What Vela says of a model that it does not compile, between its stack trace and its last line.
+#: Vela's reason for not compiling a model, between its stack trace and its last line.
 _REFUSAL = re.compile(
     r"^RuntimeError: (?:Compilation failed: )?(?:Error: )?(?P<why>.*?)(?:\nFailed to parse|\s*\Z)",
     re.M | re.S,
 )
-#: The tensor behind a reason: names that the model's author never saw, of up to 300 characters.
+#: The tensor name after a reason: generated ones, of up to 300 characters, that help no author.
 _TENSOR = re.compile(r" \([^()]*\)$")
 _FLOAT = re.compile(r"float", re.I)
-#: What Vela says before it crashes on a damaged model.
+#: What Vela prints before it crashes on a damaged model.
 _UNREADABLE = re.compile(r"^.*Failed to load \w+ model.*?(?=\.?$)", re.M)
 #: How Vela prints where operators run.
 _OPERATORS = re.compile(r"^(?P<where>CPU|NPU) operators = (?P<count>\d{1,9})\b", re.M)
-#: What is larger is no size in KiB and no time.
+#: A larger number is neither a size in KiB nor a time in seconds.
 _MAX_NUMBER = 1e12
-#: A summary has two lines; larger is none.
+#: A summary has two lines; a larger file is not one.
 _MAX_SUMMARY_BYTES = 1 << 20
 
 
 class VelaConverter:
-    """Models for the AE3's Ethos-U, by Vela."""
+    """Compiles models for the AE3's Ethos-U with Vela."""
 
     name = "vela"
     version = 4
@@ -104,7 +104,7 @@ class VelaConverter:
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
         if read(0, len(NEURAL_ART_MAGIC)) == NEURAL_ART_MAGIC:
-            return unchanged(path)  # of another camera: no compiler takes it
+            return unchanged(path)  # compiled for another camera's NPU: no compiler takes it
         model = look_into(read, size)
         if isinstance(model, Diagnostic):
             return refused(path, model)
@@ -132,14 +132,14 @@ class VelaConverter:
         output = job.folder / _OUTPUT / f"{job.source.stem}_vela.tflite"
         size = made_file(output, job.folder)
         if outcome.status != 0 or size is None:
-            # Else it may be this machine: short of memory, a damaged package. Then a repair helps.
+            # Only a model's fault is cached: this machine (memory, a damaged package) can change.
             problem = explain(outcome)
             blamed = outcome.status > 0 and problem.code in ("model-invalid", "model-unsupported")
             return Product(None, (problem,), cacheable=blamed)
         return self._judge(output, size, outcome, chosen.strategy)
 
     def _judge(self, output: Path, size: int, outcome: Outcome, strategy: str) -> Product:
-        """Vela succeeded; can the camera run what it made?"""
+        """The product of a successful run: can the camera run the model that Vela made?"""
         with output.open("rb") as file:
             fd = file.fileno()
             model = look_into(lambda at, count: os.pread(fd, count, at), size)
@@ -172,7 +172,7 @@ def _smaller(strategy: str) -> str:
 def vela_argv(npu: VelaNpu, chosen: FileOptions, model: str) -> list[str]:
     """The command line, for a folder that holds the model and the configuration.
 
-    The user's arguments come first: of an option given twice Vela takes the last."""
+    The user's arguments come first, because Vela takes the last of an option given twice."""
     npu_words = [
         "--system-config", npu.system_config, "--accelerator-config", npu.accelerator_config,
         "--memory-mode", npu.memory_mode,
@@ -183,13 +183,14 @@ def vela_argv(npu: VelaNpu, chosen: FileOptions, model: str) -> list[str]:
 
 
 def python_environment() -> dict[str, str]:
-    """What a Python needs to find the packages that this one finds; never the current folder,
-    which may hold the user's scripts."""
+    """Environment variables with which another Python finds the packages that this one finds.
+
+    Never in the current folder, which may hold the user's scripts."""
     import site
 
     found = {
         "OPENBLAS_NUM_THREADS": "1",  # each of its threads reserves address space
-        "PYTHONSAFEPATH": "1",  # its current folder holds a model and is no place for packages
+        "PYTHONSAFEPATH": "1",  # no packages from its current folder, which holds a model
     }
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = [path for path in paths if os.path.isabs(path)]
@@ -207,7 +208,7 @@ def configuration() -> str:
 
 
 def summary(folder: Path) -> dict[str, str]:
-    """The row of the summary that Vela leaves in `folder`, by column; empty where there is none."""
+    """The row of the summary that Vela wrote to `folder`, by column; empty if there is none."""
     for path in sorted(folder.glob("*_summary_*.csv")):
         size = made_file(path, folder)
         if size is None or size > _MAX_SUMMARY_BYTES:
@@ -221,8 +222,8 @@ def summary(folder: Path) -> dict[str, str]:
 
 
 def figures(row: Mapping[str, str], output: str, size: int) -> Figures:
-    """What Vela says of the model that it made, of `size` bytes. Vela 5.2: KiB and seconds in the
-    summary's `row`, the operators in what it prints."""
+    """Vela's figures for the model of `size` bytes that it made. Vela 5.2 has KiB and seconds in
+    the summary's `row`, and prints the operators."""
     sram, seconds = (_number(row.get(name)) for name in ("sram_memory_used", "inference_time"))
     found = {match["where"]: int(match["count"]) for match in _OPERATORS.finditer(output)}
     npu, total = found.get("NPU"), sum(found.values()) if len(found) == 2 else None
@@ -239,7 +240,8 @@ def _number(text: str | None) -> float | None:
 
 
 def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:
-    """What of a compiled model stays on the CPU, as far as Vela says why."""
+    """A diagnostic for the operators of a compiled model that stay on the CPU, with Vela's reasons
+    where it gives any."""
     if not model.cpu:
         return ()
     reasons: dict[str, str] = {}
@@ -256,13 +258,13 @@ def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:
         what = "1 operator runs" if model.cpu == 1 else f"{model.cpu} operators run"
         return (info("cpu-fallback", f"{what} on the CPU: {shown}", output),)
     message = f"nothing of it runs on the NPU: {shown}"
-    if not _FLOAT.search(shown):  # it is no model of the kind that an NPU is for: no mistake
+    if not _FLOAT.search(shown):  # not a kind of model that an NPU is for: no mistake
         return (info("cpu-fallback", message, output),)
     return (warning("cpu-fallback", f"{message}; quantise the model to int8", output),)
 
 
 def explain(outcome: Outcome) -> Diagnostic:
-    """Why Vela gave no model: what it says before its stack trace and after, in one line."""
+    """Why Vela made no model: what it prints before and after its stack trace, in one line."""
     unreadable = _UNREADABLE.search(outcome.output)
     if unreadable:
         message = f"Vela cannot read the model: {unreadable[0].strip()}; copy the file again"
@@ -277,8 +279,8 @@ def explain(outcome: Outcome) -> Diagnostic:
 
 
 def installed_version() -> str:
-    """Vela's version, from its package's metadata: a mount outlives an upgrade. ToolMissing."""
-    # Brings the e-mail package and sockets: 31 modules that only a model to convert needs.
+    """Vela's version, read from its package each time: a mount outlives an upgrade. ToolMissing."""
+    # Imports 31 modules, sockets and e-mail among them: only for a model that needs converting.
     from importlib import metadata
 
     try:

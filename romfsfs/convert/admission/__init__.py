@@ -1,14 +1,14 @@
-"""Will what lands run there? The one check of stored bytes, for a board and its partition.
+"""The check whether stored files run on the target: a board and its partition.
 
-    admit         all findings about one file, whatever way it came to be stored
+    admit         all findings about one stored file
     impostors     files that are not what their name says
     models        TFLite, Ethos-U and Neural-ART models against the board's NPU, memory, operators
-    scripts       bytecode against what the camera loads, and the text of what stays source
+    scripts       bytecode against what the camera loads, and the text of scripts stored as source
     names         names that mean something to the firmware
 
-It looks at the bytes as they lie in the image, however they came there. Errors are what cannot
-work on that board, warnings what may not; of what was not looked at, nothing is said. It reads what
-it needs and runs nothing, so every look at a tree can afford it.
+It looks at the bytes as they are stored, whether converted or not. An error is what cannot work on
+that board, a warning what may not; nothing is claimed that was not checked. It reads only what it
+needs and runs no tool, so it is cheap enough for every `status`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from romfsfs.convert.types import Diagnostic, Reader, Target
 
 __all__ = ["admit", "concerns"]
 
-#: What no camera runs, whatever is in it: not even opened, for there may be thousands.
+#: Files that no camera runs. They are not even opened, because there may be thousands.
 _PLAIN = (".txt", ".md", ".json", ".csv", ".html", ".css", ".js", ".jpg", ".jpeg", ".png", ".bmp",
           ".gif", ".wav")  # fmt: skip
 
 
 def concerns(path: str) -> bool:
-    """By name alone: may there be anything to say of what is stored as `path`?"""
+    """Whether there may be findings about a file stored as `path`, by its name alone."""
     return not path.lower().endswith(_PLAIN)
 
 
 def admit(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
-    """Problems of the file that is stored as `path`, `size` bytes of it in `read`.
+    """All findings about the file stored as `path`, whose `size` bytes `read` reads.
 
     Any thread. OSError of `read`."""
     if not concerns(path):

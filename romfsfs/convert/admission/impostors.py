@@ -1,5 +1,7 @@
-"""Files that are not what their name says: what a click on a web page or a git clone without LFS
-saves under a model's, a cascade's or a script's name. No board can use them.
+"""Files that are not what their name says, and that no board can use.
+
+For example what a click on a web page or a git clone without LFS saves under the name of a model,
+cascade or script.
 """
 
 from __future__ import annotations
@@ -8,10 +10,10 @@ from romfsfs.convert.admission.models import MODEL_SUFFIXES, suffix
 from romfsfs.convert.types import Diagnostic, Reader, error
 
 _TEXTS = (".xml", ".py")
-#: What is read of a file: white space may stand before it.
+#: Bytes read of a file: white space may precede what tells its format.
 _HEAD_BYTES = 512
 _LFS = b"version https://git-lfs.github.com/spec/"
-#: How formats begin that people take for models: what it is, and the way out.
+#: Formats that people take for models: first bytes, what it is, remedy.
 _FORMATS = (
     (b"\x89HDF\r\n\x1a\n", "a Keras model (HDF5)", "export it as .tflite"),
     (b"PK\x03\x04", "a zip archive (a Keras or PyTorch model, or a download)",
@@ -21,7 +23,9 @@ _FORMATS = (
 
 
 def impostor(path: str, read: Reader) -> Diagnostic | None:
-    """What the file is in place of a model, cascade or script, or None. OSError of `read`."""
+    """The diagnostic for a file that is no model, cascade or script despite its suffix, or None.
+
+    OSError of `read`."""
     ending = suffix(path)
     if ending not in (*MODEL_SUFFIXES, *_TEXTS):
         return None
@@ -32,7 +36,7 @@ def impostor(path: str, read: Reader) -> Diagnostic | None:
 
 
 def _recognise(head: bytes, *, model: bool) -> tuple[str, str]:
-    """What it is and what to do, or two empty texts."""
+    """What the file is, and the remedy; two empty texts if nothing is wrong."""
     if not head and model:
         return "empty", "copy the file again"
     if head.startswith(_LFS):

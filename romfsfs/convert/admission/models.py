@@ -1,8 +1,8 @@
 """Models against the board that is to run them.
 
-The N6's firmware runs networks that ST Edge AI compiled (`NBIN`) and no others; all other boards
-run TensorFlow Lite Micro with the operators that their firmware registers, on the AE3 with an
-Ethos-U beside it (docs/converters.md; firmware lib/tflm/tflm_backend.cc).
+The N6's firmware runs only networks that ST Edge AI compiled (`NBIN`). All other boards run
+TensorFlow Lite Micro with the operators that their firmware registers, the AE3 also with an
+Ethos-U (docs/converters.md; firmware lib/tflm/tflm_backend.cc).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from romfsfs.boards import NeuralArtNpu, VelaNpu
 from romfsfs.convert.flatbuffer import ETHOS_U, IDENTIFIER, Model, ModelError, read_model
 from romfsfs.convert.types import Diagnostic, Reader, Target, error, warning
 
-#: How a model compiled for the Neural-ART begins.
+#: The first bytes of a model compiled for the Neural-ART.
 NEURAL_ART_MAGIC = b"NBIN"
 MODEL_SUFFIXES = (".tflite", ".lite", ".onnx")
-#: What `ml.Model` takes as a model's inputs and outputs, and the schema that TFLM reads.
+#: Types that `ml.Model` accepts as inputs and outputs, and the schema version that TFLM reads.
 _TYPES = frozenset({"int8", "uint8", "int16", "uint16", "float32"})
 _SCHEMA = 3
 _MAX_NAMED = 5
@@ -28,8 +28,8 @@ _ORIGINAL = "copy the original model"
 
 
 class Operators(NamedTuple):
-    """firmware: the version whose list it is. names: of builtin operators, by number.
-    registered: those that the firmware has, builtin and custom."""
+    """firmware: the version that the list is from. names: of builtin operators, by number.
+    registered: names of the operators that it has, builtin and custom."""
 
     firmware: str
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class Operators(NamedTuple):
 
 @lru_cache(maxsize=1)
 def operators() -> Operators:
-    """What the firmware registers; in `tflm.json` a minus stands before what it does not."""
+    """The operators in `tflm.json`, where a minus precedes those that the firmware lacks."""
     table = json.loads(Path(__file__).parent.with_name("tflm.json").read_bytes())
     marked = " ".join(table["builtin"]).split()
     registered = {name for name in marked if not name.startswith("-")}
@@ -47,26 +47,26 @@ def operators() -> Operators:
 
 
 def operator_name(number: int) -> str:
-    """A builtin operator as TFLite's schema and its tools call it."""
+    """A builtin operator's name in TFLite's schema and tools, or `number N`."""
     names = operators().names
     return names[number] if number < len(names) else f"number {number}"
 
 
 def suffix(path: str) -> str:
-    """`.tflite`, `.lite`, `.onnx` or whatever the name ends with, in lower case."""
+    """The last suffix of a path's name, with its dot, in lower case; "" if it has none."""
     name = path.rpartition("/")[2]
     return "." + name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def is_model(path: str, head: bytes) -> bool:
-    """Whether a file is a model, by its first bytes or else by its name."""
+    """Whether a file is a model, by its first bytes (`head`, 8 or none), else by its name."""
     if head.startswith(NEURAL_ART_MAGIC) or head[4:8] == IDENTIFIER:
         return True
     return suffix(path) in MODEL_SUFFIXES
 
 
 def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
-    """What keeps a stored model from running on the target."""
+    """What keeps, or may keep, a stored model from running on the target. OSError of `read`."""
     npu = target.partition.npu if target.partition is not None else None
     on_n6 = isinstance(npu, NeuralArtNpu)
     head = read(0, 8)
@@ -89,9 +89,9 @@ def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[
     return tuple(_on_tflm(model, target, npu if isinstance(npu, VelaNpu) else None))
 
 
-@lru_cache(maxsize=1)  # of what is stored: what speaks against it, then its figures
+@lru_cache(maxsize=1)  # a stored model is asked for twice: for its findings, then its figures
 def look_into(read: Reader, size: int) -> Model | Diagnostic:
-    """A TFLite model, or why it is none: before a compiler is run on it."""
+    """Parse a TFLite model; the diagnostic if it is none. OSError of `read`."""
     try:
         return read_model(read, size)
     except ModelError as caught:
@@ -99,7 +99,7 @@ def look_into(read: Reader, size: int) -> Model | Diagnostic:
 
 
 def tflm_findings(model: Model) -> Iterator[Diagnostic]:
-    """What TensorFlow Lite Micro in the firmware makes of a model, whatever runs beside it."""
+    """Findings about a model on the firmware's TensorFlow Lite Micro, with or without an NPU."""
     if model.version != _SCHEMA:
         message = f"its schema is version {model.version}, the firmware reads {_SCHEMA}; convert "
         yield error("model-unsupported", f"{message}the original model anew with TensorFlow 2")
@@ -128,7 +128,7 @@ def _others(model: Model) -> str:
 
 
 def _on_tflm(model: Model, target: Target, npu: VelaNpu | None) -> Iterator[Diagnostic]:
-    """npu: the Ethos-U beside the core, if there is one."""
+    """Findings about a model on any board but the N6. npu: the core's Ethos-U, if it has one."""
     if target.board is None:
         return
     if model.npu and npu is None:
@@ -146,7 +146,7 @@ def _on_tflm(model: Model, target: Target, npu: VelaNpu | None) -> Iterator[Diag
 
 
 def _missing(model: Model) -> str:
-    """The operators that no firmware of that version has, by name, with their count."""
+    """The operators that firmware of the listed version lacks, by name, with their count."""
     used = {operator_name(number): count for number, count in model.builtin.items()}
     used.update({name or "a custom operator without a name": n for name, n in model.custom.items()})
     known = operators().registered | {ETHOS_U}
@@ -154,13 +154,13 @@ def _missing(model: Model) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """The first few of them, and how many more there are."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _memory(target: Target, npu: VelaNpu | None) -> tuple[int, str]:
-    """Bytes that a model cannot have more of, and what to call them; 0: not known."""
+    """The most memory that a model can have, bytes, and what to call it; 0: unknown."""
     if npu is not None:
         return npu.sram_heap_bytes, "SRAM"
     words = target.board.arch_string.split() if target.board is not None else []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from romfsfs.convert.types import Diagnostic, Reader, Target, warning
 
-#: Built-in modules that a script of the same name hides (MicroPython registers them as
-#: extensible; tried one by one on MicroPython 1.26).
+#: Built-in modules that a script of the same name hides: MicroPython registers them as extensible
+#: (tried one by one on MicroPython 1.26).
 _EXTENSIBLE = frozenset({
     "array", "binascii", "bluetooth", "collections", "cryptolib", "errno", "hashlib", "heapq", "io",
     "json", "machine", "os", "platform", "random", "re", "select", "socket", "struct", "time",
@@ -13,16 +13,18 @@ _EXTENSIBLE = frozenset({
 })  # fmt: skip
 _SUFFIXES = (".py", ".mpy")
 _PACKAGES = ("/__init__.py", "/__init__.mpy")
-#: A module that extends the built-in one is longer than it takes to say so, and no longer.
+#: Bytes searched for the built-in module's u name: no module that extends it is longer.
 _MAX_READ = 256 << 10
 
 
 def name_findings(path: str, read: Reader, size: int, target: Target) -> tuple[Diagnostic, ...]:
-    """What the firmware does with a file because of its name."""
+    """Warnings about a file that the firmware treats specially, or never finds, by its name.
+
+    OSError of `read`."""
     folder, *nearer = target.here or ("",)
     if path in ("main.py", "boot.py"):
         if folder == "/rom":
-            return ()  # openmv-ota's firmware
+            return ()  # openmv-ota's firmware starts them from there
         message = (
             f"stock firmware starts {path} from /flash, not from ROMFS; keep what it does in "
             f"another module, and import that in /flash/{path}"
@@ -39,7 +41,7 @@ def name_findings(path: str, read: Reader, size: int, target: Target) -> tuple[D
     if module not in _EXTENSIBLE:
         return ()
     if f"u{module}".encode() in read(0, min(size, _MAX_READ)):
-        return ()  # it takes the built-in one by its u name: an extension, made to be found first
+        return ()  # it imports the built-in one by its u name: an extension, meant to hide it
     message = (
         f"hides the firmware's {module} from every `import {module}`; rename it, unless that is "
         f"intended (`import u{module}` gets the built-in one)"
@@ -52,7 +54,7 @@ def _files_of(module: str) -> list[str]:
 
 
 def _module(path: str) -> str:
-    """What a file is imported as from /rom or /rom/lib; "" when it is no top-level module."""
+    """The name a file is imported by from /rom or /rom/lib; "" if it is no top-level module."""
     path = path.removeprefix("lib/")
     for ending in (*_PACKAGES, *_SUFFIXES):
         if path.endswith(ending):

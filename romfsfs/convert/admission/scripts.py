@@ -1,4 +1,4 @@
-"""Scripts, compiled or not, against the camera that is to load them."""
+"""Scripts, compiled or not, against the camera that has to load them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from romfsfs.convert.script_text import text_problem
 from romfsfs.convert.types import Diagnostic, Reader, Target, error, warning
 from romfsfs.errors import ToolMissing
 
-#: Larger ones do not fit into a camera's memory.
+#: Bytes. Larger scripts do not fit into a camera's memory, and are not read.
 _MAX_SOURCE = 1 << 20
 
 
 def bytecode_findings(head: bytes, target: Target) -> tuple[Diagnostic, ...]:
-    """Whether the camera loads an `.mpy`.
+    """What keeps the camera from loading an `.mpy`, by its first bytes.
 
-    Without a camera's own word on its bytecode, the newest compiler's is the best guess, and good
-    for a warning only."""
+    If the camera has not reported its bytecode version, that of the newest compiler is assumed,
+    and a mismatch is only a warning."""
     header = mpy.parse_header(head)
     if header is None:
         message = "is not a compiled script; copy the .py, or compile it with mpy-cross"
@@ -38,7 +38,7 @@ def bytecode_findings(head: bytes, target: Target) -> tuple[Diagnostic, ...]:
 
 
 def source_findings(path: str, read: Reader, size: int) -> tuple[Diagnostic, ...]:
-    """What is wrong with the text of a script that is stored as source."""
+    """What is wrong with the text of a script that is stored as source. OSError of `read`."""
     if size > _MAX_SOURCE:
         return ()
     problem = text_problem(path, read(0, size))
