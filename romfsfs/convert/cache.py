@@ -108,13 +108,15 @@ class Cache:
         return product
 
     def keep_figures(self, digest: str, figures: Figures) -> None:
-        """Store what a compiler said of the model whose artifact has this digest, so that a later
-        mount and `info` of an image know it, too. OSError, RomfsError."""
+        """Store a compiler's figures for the model whose artifact has this digest.
+
+        A later mount, and `info` of an image, find them there. OSError, RomfsError."""
         self.put(_figures_key(digest), Product(None, figures=figures))
 
     def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
-        """What is known of a stored model: from its compiler, else from its bytes. None: its name
-        is not a model's. OSError of `read`."""
+        """What is known of a stored model, from its compiler, else from its bytes.
+
+        None: its name is not a model's. OSError of `read`."""
         if suffix(path) not in MODEL_SUFFIXES:
             return None
         filed = self.get(_figures_key(digest))

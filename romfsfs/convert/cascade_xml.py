@@ -92,8 +92,9 @@ def parse(xml: bytes) -> Element:
 
 
 def _feed(parts: Iterable[bytes], sink: TreeBuilder | _Sniffer) -> None:
-    """Parse XML into `sink`; an empty part ends it. CascadeError if it is not well formed, nested
-    too deep, or has a document type."""
+    """Parse XML into `sink`; an empty part ends it.
+
+    CascadeError if it is not well formed, nested too deep, or has a document type."""
     from xml.parsers import expat
 
     parser = expat.ParserCreate()

@@ -80,12 +80,12 @@ class Npu(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The demands of a model. version: of the schema. custom, builtin: how often each operator is
-    used, by name and by number. npus: what its Ethos-U operators are compiled for, if they say.
+    """The demands of a model.
 
-    inputs, outputs: types of the model's inputs and outputs; shape: of its first input. sram: a
-    lower bound of the memory it needs, bytes: the non-constant inputs and outputs of its largest
-    operator.
+    version: of the schema. custom, builtin: how often each operator is used, by name and by
+    number. npus: what its Ethos-U operators are compiled for, if they say. inputs, outputs: types
+    of the model's inputs and outputs. shape: of its first input. sram: a lower bound of the memory
+    it needs, bytes: the non-constant inputs and outputs of its largest operator.
     """
 
     version: int

@@ -105,8 +105,9 @@ def _leads(parts: Sequence[str], names: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of all files. rules: the later ones win. stedgeai: ST's tool, or the folder it
-    is installed in. timeout_seconds: for the conversion of one file."""
+    """The options of all files. rules: the later ones win.
+
+    stedgeai: ST's tool, or the folder it is installed in. timeout_seconds: for one conversion."""
 
     rules: tuple[Rule, ...] = ()
     stedgeai: str | None = None
@@ -146,8 +147,7 @@ class Options:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Options:
-        """The options that `record` gave; {} gives the default ones. TypeError or ValueError for
-        other content."""
+        """The options that `record` gave; {} gives the defaults. TypeError, ValueError: others."""
         rules = (Rule(str(pattern), checked(chosen)) for pattern, chosen in record.get("rules", ()))
         return cls(tuple(rules), record.get("stedgeai"))
 

@@ -81,9 +81,11 @@ class Converters:
         return self._find(path) is not None
 
     def made_for(self, path: str) -> str:
-        """What the stored bytes of a file are made for: equal texts mean equal bytes, as far as
-        board and options decide. "": the file is stored as it is whatever they are. Tool versions
-        are left out: a newer tool alone makes nothing stale."""
+        """What the stored bytes of a file are made for, as worded by `options.described`.
+
+        Equal texts mean equal bytes, as far as board and options decide. "": the file is stored as
+        it is whatever they are. Tool versions are left out: a newer one alone makes nothing stale.
+        """
         converter = self._concerned(path)
         if converter is None:
             return ""

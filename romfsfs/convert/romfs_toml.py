@@ -29,8 +29,9 @@ _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 class TreeOptions(NamedTuple):
-    """The content of the file. board: `NAME` or `NAME:PARTITION`. problems: mistakes in the file,
-    each with its line; the values they are about are left out of the other fields."""
+    """The content of the file. board: `NAME` or `NAME:PARTITION`.
+
+    problems: mistakes, each with its line; the other fields lack the values they are about."""
 
     board: str | None = None
     excludes: tuple[str, ...] = ()

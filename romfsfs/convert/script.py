@@ -190,8 +190,10 @@ def explain(path: str, source: bytes, outcome: Outcome, *, portable: bool) -> Di
 def _firmware_only(
     path: str, message: str, module: str, shown: str, *, portable: bool
 ) -> Diagnostic:
-    """The diagnostic for code that only the firmware's own compiler accepts: a warning for a file
-    that stays source. module: whose constant it is; "" for native code without a board."""
+    """The diagnostic for code that only the firmware's own compiler accepts.
+
+    A warning for a file that is stored as source. module: whose constant it is; "" for native code
+    without a board."""
     if path in KEPT_AS_SOURCE:
         why = "no board is chosen"
         if module:
@@ -239,8 +241,9 @@ def _installed() -> Path | None:
 
 
 def _archived(newest: Path, version: tuple[int, int]) -> Path | None:
-    """The package's older compiler for that bytecode version, by the package's own table (`6` is
-    6.0), which is read and not imported."""
+    """The package's older compiler for that bytecode version, or None.
+
+    By the package's own table (`6` is 6.0), which is read and not imported."""
     try:
         table = (newest.parent / "versions.py").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -270,8 +273,10 @@ def _read_program(path: Path, size: int, mtime_ns: int) -> tuple[str, tuple[int,
 
 
 def executable(path: Path, tools: Path) -> Path:
-    """`path`, or a copy of it that can be run: pip leaves the archived compilers without the
-    executable bit, and the package's folder may not be ours to change. OSError."""
+    """`path`, or a copy of it that can be run. OSError.
+
+    pip installs the archived compilers without the executable bit, and the package's folder may
+    not be ours to change."""
     if os.access(path, os.X_OK):
         return path
     digest = _identify(path)[0]

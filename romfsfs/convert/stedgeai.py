@@ -72,8 +72,9 @@ _MAX_SETTINGS_BYTES = 1 << 20
 
 
 class Settings(NamedTuple):
-    """The tool's input besides the model. name: of the profile in `profile`, the text of a
-    neuralart JSON that refers to `_POOL`. pool: the text of the memory pool file."""
+    """The tool's input besides the model. name: of the profile.
+
+    profile: the text of a neuralart JSON that refers to `_POOL`. pool: that of the memory pools."""
 
     name: str
     profile: str
@@ -156,8 +157,9 @@ class NeuralArtConverter:
 
 
 def figures(output: str, size: int) -> Figures:
-    """The figures that the tool prints of its network of `size` bytes: epochs in software, all
-    epochs, and activations. It estimates no time."""
+    """The figures of a network of `size` bytes, from the tool's output.
+
+    It prints epochs in software, all epochs, and activations. It estimates no time."""
     epochs, activations = _EPOCHS.search(output), _ACTIVATIONS.search(output)
     total = int(epochs[1]) if epochs else None
     npu = max(total - int(epochs[2]), 0) if epochs and total is not None else None

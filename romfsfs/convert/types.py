@@ -176,8 +176,9 @@ class Product(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One running conversion. folder: private to it (0700), removed afterwards. source: the copy
-    of the file in it, whose digest was verified."""
+    """One running conversion. path: of the file in the tree.
+
+    folder: private to it (0700), removed afterwards. source: the copy there, digest verified."""
 
     path: str
     folder: Path
@@ -197,13 +198,16 @@ class Converter(Protocol):
         ...
 
     def made_for(self, path: str) -> str:
-        """What the result depends on besides the file and the tool's version, as worded by
-        `options.described`; "": nothing."""
+        """What the result depends on besides source and tool version; "": nothing.
+
+        As worded by `options.described`."""
         ...
 
     def decide(self, path: str, read: Reader, size: int) -> Decision:
-        """What has to be done with the file. Runs no tool. ToolMissing if it is not installed,
-        OptionError for a settings file of the user's that cannot be used, OSError of `read`."""
+        """What has to be done with the file. Runs no tool.
+
+        ToolMissing if the tool is not installed, OptionError for a settings file of the user's that
+        cannot be used, OSError of `read`."""
         ...
 
     def convert(self, job: Job) -> Product:

@@ -222,8 +222,9 @@ def summary(folder: Path) -> dict[str, str]:
 
 
 def figures(row: Mapping[str, str], output: str, size: int) -> Figures:
-    """Vela's figures for the model of `size` bytes that it made. Vela 5.2 has KiB and seconds in
-    the summary's `row`, and prints the operators."""
+    """Vela's figures for the model of `size` bytes that it made.
+
+    Vela 5.2 has KiB and seconds in the summary's `row`, and prints the operators."""
     sram, seconds = (_number(row.get(name)) for name in ("sram_memory_used", "inference_time"))
     found = {match["where"]: int(match["count"]) for match in _OPERATORS.finditer(output)}
     npu, total = found.get("NPU"), sum(found.values()) if len(found) == 2 else None
@@ -240,8 +241,7 @@ def _number(text: str | None) -> float | None:
 
 
 def cpu_fallback(output: str, model: Model) -> tuple[Diagnostic, ...]:
-    """A diagnostic for the operators of a compiled model that stay on the CPU, with Vela's reasons
-    where it gives any."""
+    """A diagnostic for operators that stay on the CPU, with Vela's reasons if it gives any."""
     if not model.cpu:
         return ()
     reasons: dict[str, str] = {}
