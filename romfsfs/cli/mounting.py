@@ -191,11 +191,12 @@ def umount(
         raise UsageError("only one of these can be given", where=given, next_step="choose one")
     how = asked[0] if asked else None
     hangs = hanging(directory)
-    if hangs is None and _umount_dead(output, directory, how, lazy):
+    if hangs is None and _is_dead(directory):
+        _umount_dead(output, directory, how, partition, slot, lazy=lazy, no_reset=no_reset)
         return
     found = find_session(directory, partition, slot, stuck=True)
     if hangs is not None or (not found.inside and is_stuck(found)):
-        _umount_stuck(output, found, lazy)
+        _umount_stuck(output, found, lazily=lazy and how != "commit")
         return
     path = os.path.realpath(directory)
     if found.mountpoint is not None and not found.inside and not os.path.isdir(path):
@@ -209,13 +210,9 @@ def umount(
             return
         raise UsageError("it is not mounted", where=directory, next_step="romfsfs sessions")
     session = found.session
-    if how is None:
-        how = "commit" if session.info.commit_on_unmount else "keep"
+    how = how or _remembered(session)
     if how == "commit":
-        with session_device(session, "commit") as opened, output.progress() as progress:
-            options = CommitOptions(restart=not no_reset)
-            report = commit(session, opened, options, found.mounted, progress)
-        say_commit(output, session.info.name, report)
+        _commit(output, found, no_reset)
     if not lazy:  # a commit in progress still updates the tree through the mount
         session.folder.refuse_changed(session.info.name)
     holder = session.folder.mounted_at()
@@ -229,6 +226,19 @@ def umount(
     if how == "discard":
         then += f"; when it has ended, drop them: romfsfs revert {session.info.argument}"
     output.say(then)
+
+
+def _remembered(session: Session) -> str:
+    """What becomes of the edits where `umount` was not told."""
+    return "commit" if session.info.commit_on_unmount else "keep"
+
+
+def _commit(output: Output, found: Found, no_reset: bool) -> None:
+    session = found.session
+    with session_device(session, "commit") as opened, output.progress() as progress:
+        options = CommitOptions(restart=not no_reset)
+        report = commit(session, opened, options, found.mounted, progress)
+    say_commit(output, session.info.name, report)
 
 
 def _unmount(path: str, how: str, pid: int | None, lazy: bool) -> bool:
@@ -249,23 +259,36 @@ def _tell(path: str, word: str) -> None:
         (Path(path) / ".romfs" / "ctl").write_text(word)
 
 
-def _umount_dead(output: Output, directory: str, how: str | None, lazy: bool) -> bool:
-    """Remove a mount whose daemon was killed, even if no session knows of it; keep its edits, or
-    discard them if `how` says so. False if it is none."""
+def _is_dead(directory: str) -> bool:
+    """Whether a mount of ours is there whose daemon was killed."""
     place = real_place(directory)
     mount = find_mount(place)
-    if not is_dead(place) or (mount is not None and mount.kind != FILE_SYSTEM):
-        return False
-    unmount(place, lazy=lazy)
-    output.say("the mount's process had ended; the mount was removed")
+    return is_dead(place) and (mount is None or mount.kind == FILE_SYSTEM)
+
+
+def _umount_dead(
+    output: Output, directory: str, how: str | None, partition: int | None, slot: str, *,
+    lazy: bool, no_reset: bool,
+) -> None:  # fmt: skip
+    """Remove a mount whose daemon was killed, even if no session knows of it, unless that is to be
+    committed: the commit needs no daemon, and comes first here too."""
+    place = real_place(directory)
     folder = find_mounted(place, dead=True)
     if folder is not None:
+        how = how or _remembered(Session.load(folder))
+    if how == "commit":
+        found = find_session(directory, partition, slot)
+        if not found.idle:
+            _commit(output, found, no_reset)
+    unmount(place, lazy=lazy)
+    output.say("the mount's process had ended; the mount was removed")
+    if folder is not None:
         _after(output, Session.load(folder), "discard" if how == "discard" else "keep")
-    return True
 
 
-def _umount_stuck(output: Output, found: Found, lazy: bool) -> None:
-    if not lazy:
+def _umount_stuck(output: Output, found: Found, *, lazily: bool) -> None:
+    """Detach a mount that does not answer, and so cannot be committed. RomfsError unless lazily."""
+    if not lazily:
         raise no_answer(found)
     pid, where = server(found)
     unmount(where, lazy=True)

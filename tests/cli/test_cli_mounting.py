@@ -53,6 +53,7 @@ class World:
         self.cam = cam
         self.mountpoint: Path | None = cam
         self.inside = ""
+        self.idle = False
         self.ends: bool | Exception = True
         self.left: Any = status("added", "modified", "deleted", "unchanged", "ignored")
         self.locked: Exception | None = None
@@ -67,8 +68,9 @@ class World:
     def find(self, *what: object, **how: object) -> Any:
         self.calls.append(("find", *what, how))
         return SimpleNamespace(
-            session=self.session, mountpoint=self.mountpoint, inside=self.inside, mounted="mounted"
-        )
+            session=self.session, mountpoint=self.mountpoint, inside=self.inside,
+            mounted="mounted", idle=self.idle,
+        )  # fmt: skip
 
     def unmount(self, path: str, **how: object) -> bool:
         self.calls.append(("unmount", path, how))
@@ -282,65 +284,112 @@ def test_a_mount_that_does_not_answer(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, hangs: str | None, stuck: bool,
     inside: str, is_gone: bool,
 ) -> None:  # fmt: skip
-    """It is only taken away lazily, and nothing in it is looked at."""
+    """It is only taken away lazily, and nothing in it is looked at, nor committed."""
     monkeypatch.setattr(mounting, "hanging", lambda path: hangs)
     monkeypatch.setattr(mounting, "is_stuck", lambda found: stuck)
-    dead: list[object] = []
-    monkeypatch.setattr(mounting, "_umount_dead", lambda output, *what: dead.append(what))
+    looked: list[object] = []
+    monkeypatch.setattr(mounting, "is_dead", looked.append)
     world.inside = inside
     if is_gone:  # that is another matter: it is unmounted as usual, or refused
         assert run("umount", world.cam, "--lazy").code == 0
-        assert dead == [(str(world.cam), None, True)]
+        assert looked == [str(world.cam)]
         assert ("unmount", str(world.cam), {"pid": 77, "lazy": True}) in world.calls
         return
-    assert run("umount", world.cam) == (1, "", "romfsfs: error: no answer\n")
-    assert run("umount", world.cam, "--lazy", "--discard") == (
-        0, "the edits are kept\n",
-        "romfsfs: process 77 does not answer and still holds the session; kill -9 77 frees it\n",
-    )  # fmt: skip
-    assert world.calls == [found(world.cam)] * 2 + [("unmount", "/its place", {"lazy": True})]
-    assert len(dead) == (0 if hangs else 2)
+    for given in ([], ["--commit"], ["--lazy", "--commit"]):
+        assert run("umount", world.cam, *given) == (1, "", "romfsfs: error: no answer\n")
+    assert world.calls == [found(world.cam)] * 3
+    world.info.commit_on_unmount = True  # the next step that is named takes no other words
+    for how in ([], ["--discard"]):
+        assert run("umount", world.cam, "--lazy", *how) == (
+            0, "the edits are kept\n",
+            "romfsfs: process 77 does not answer and still holds the session; kill -9 77 frees "
+            "it\n",
+        )  # fmt: skip
+    assert world.calls[3:] == [
+        found(world.cam), ("unmount", "/its place", {"lazy": True}),
+    ] * 2  # fmt: skip
+    assert len(looked) == (0 if hangs else 5)
+
+
+REMOVED = "the mount's process had ended; the mount was removed\n"
+
+
+@pytest.fixture
+def dead(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The process of its mount was killed."""
+    world.mountpoint = None
+    for name, stand_in in {
+        "real_place": lambda path: f"the real {path}", "find_mount": lambda path: None,
+        "is_dead": lambda path: True,
+        "find_mounted": lambda place, dead: world.calls.append((place, dead)) or world,
+        "_after": lambda _, *what: world.calls.append(what),
+        "_commit": lambda _, found, no_reset: world.calls.append(
+            ("commit", found.session is world.session, no_reset)
+        ),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(mounting, name, stand_in)
+    monkeypatch.setattr(Session, "load", lambda folder: folder.session)
+    return world
 
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("given", "lazy", "then"),
-    [([], False, "keep"), (["--commit"], False, "keep"), (["--discard"], False, "discard"),
+    [([], False, "keep"), (["--keep"], False, "keep"), (["--discard"], False, "discard"),
      (["--lazy"], True, "keep")],
 )  # fmt: skip
-@pytest.mark.parametrize(
-    ("mount", "ours"),
-    [(None, True), (Mount("/m", "fuse.romfsfs", ""), True), (Mount("/m", "fuse.sshfs", ""), False)],
-)
 def test_a_mount_whose_process_was_killed(
-    world: World, run: Run, monkeypatch: pytest.MonkeyPatch, known: bool, given: list[str],
-    lazy: bool, then: str, mount: Mount | None, ours: bool,
+    dead: World, run: Run, monkeypatch: pytest.MonkeyPatch, known: bool, given: list[str],
+    lazy: bool, then: str,
 ) -> None:  # fmt: skip
-    asked: list[object] = []
-    folder = Path("/a session's")
-    for name, stand_in in {
-        "real_place": lambda path: f"the real {path}", "find_mount": lambda path: mount,
-        "is_dead": lambda path: asked.append(path) or True,
-        "find_mounted": lambda place, dead=False: asked.append((place, dead)) or (
-            folder if known else None
-        ),
-        "_after": lambda _, *what: asked.append(what),
-    }.items():  # fmt: skip
-        monkeypatch.setattr(mounting, name, stand_in)
-    monkeypatch.setattr(Session, "load", lambda folder: f"the session in {folder}")
-    monkeypatch.setattr(mounting, "session_device", lambda *_: pytest.fail("not ours to commit"))
-    place = f"the real {world.cam}"
-    if not ours:  # somebody else's dead mount is left to find_session
-        world.mountpoint = None
-        assert run("umount", world.cam).code == 2
-        assert (asked, world.calls) == ([place], [found(world.cam)])
-        return
-    assert run("umount", world.cam, *given) == (
-        0, "the mount's process had ended; the mount was removed\n", ""
-    )  # fmt: skip
-    after = [("the session in /a session's", then)] if known else []
-    assert asked == [place, (place, True), *after]
-    assert world.calls == [("unmount", place, {"lazy": lazy})]
+    place = f"the real {dead.cam}"
+    dead.info.commit_on_unmount = "--keep" in given
+    if not known:
+        monkeypatch.setattr(mounting, "find_mounted", lambda place, dead: None)
+    assert run("umount", dead.cam, *given) == (0, REMOVED, "")
+    unmounted = ("unmount", place, {"lazy": lazy})
+    after = [(place, True), unmounted, (dead.session, then)]
+    assert dead.calls == (after if known else [unmounted])
+
+
+@pytest.mark.parametrize("how", ["asked", "remembered"])
+def test_a_commit_of_a_mount_whose_process_was_killed(
+    dead: World, run: Run, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It needs no process, and comes first: where it fails the mount stays, dead."""
+    place = f"the real {dead.cam}"
+    dead.info.commit_on_unmount = how == "remembered"
+    words = ["--commit"] * (how == "asked")
+    more = ["--partition", "1", "--slot", "B", "--no-reset", "--lazy"]
+    assert run("umount", dead.cam, *words, *more) == (0, REMOVED, "")
+    looked = [(place, True), ("find", str(dead.cam), 1, "B", {})]
+    gone = ("unmount", place, {"lazy": True})
+    assert dead.calls == [*looked, ("commit", True, True), gone, (dead.session, "keep")]
+    dead.calls.clear()
+    dead.idle = True
+    assert run("umount", dead.cam, *words, *more) == (0, REMOVED, "")
+    assert dead.calls == [*looked, gone, (dead.session, "keep")], "there are no edits"
+    dead.calls.clear()
+    dead.idle = False
+
+    def fails(*_: object) -> None:
+        raise DeviceLost("gone")
+
+    monkeypatch.setattr(mounting, "_commit", fails)
+    assert run("umount", dead.cam, *words, *more) == (5, "", "romfsfs: error: gone\n")
+    assert dead.calls == looked
+
+
+def test_a_dead_mount_of_somebody_else(
+    dead: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left to find_session, which says what it is."""
+    mount = Mount("/m", "fuse.sshfs", "")
+    monkeypatch.setattr(mounting, "find_mount", lambda path: mount)
+    assert run("umount", dead.cam).code == 2
+    assert dead.calls == [found(dead.cam)]
+    mount = mount._replace(kind="fuse.romfsfs")
+    assert run("umount", dead.cam).code == 0
 
 
 def test_a_mount_that_takes_no_word_is_unmounted_all_the_same(tmp_path: Path) -> None:

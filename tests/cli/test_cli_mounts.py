@@ -186,12 +186,30 @@ def test_a_killed_daemon_loses_nothing(mounts: Mounts, image: Path) -> None:
     assert mounts.command("cat", image, "new/deep.txt").out == "1"
 
 
+def test_a_commit_on_unmount_after_the_daemon_was_killed(mounts: Mounts, image: Path) -> None:
+    cam = mounts.mount(image)
+    (cam / "bad.py").write_text("def f(:\n")
+    kill(cam)
+    assert mounts.command("umount", "--commit", cam).code == 3
+    assert find_mount(str(cam)) is not None, "nothing was committed, and it stays, dead"
+    cam = mounts.mount(image)
+    (cam / "bad.py").unlink()
+    (cam / "a.txt").write_text("edited\n")
+    kill(cam)
+    done = mounts.command("umount", "--commit", cam)
+    assert (done.code, done.err) == (0, "")
+    assert "verified" in done.out
+    assert find_mount(str(cam)) is None
+    assert mounts.command("cat", image, "a.txt").out == "edited\n"
+
+
 def test_a_dead_mount_that_no_session_knows_of_any_more(mounts: Mounts, image: Path) -> None:
     for command in (("revert", image, "--yes"), ("sessions", "--forget", image, "--yes")):
         cam = mounts.mount(image)
         kill(cam)
         assert mounts.command(*command).code == 0
-        for done in (mounts.command("status", cam), mounts.command("commit", cam)):
+        for words in (["status"], ["commit"], ["umount", "--commit"]):
+            done = mounts.command(*words, cam)
             assert done.code == 2
             assert done.error == (
                 "romfsfs: error: the process that served this mount has ended, and no session "
