@@ -1,13 +1,14 @@
 """A zip of resources, on this machine or at a URL: the list of its members, and members as files.
 
 Members are kept in a folder for each zip below `<cache dir>/resources/`, and checked against their
-CRC-32 before they are used again. Folders of zips at URLs are removed when unused for 90 days. A
-zip is not trusted: sizes are limited, and damage is an error.
+CRC-32 before they are used again. Folders that are not used for 90 days are removed. A zip is not
+trusted: sizes are limited, and damage is an error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import lzma
 import os
@@ -31,6 +32,8 @@ DAMAGED: tuple[type[Exception], ...] = (
     OSError, EOFError, KeyError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error,
     lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile,
 )  # fmt: skip
+#: Those of an OSError: zipfile seeks to where a damaged one says, and a decoder may give none.
+_DAMAGED_ERRNOS = (None, errno.EINVAL)
 _UNUSED_SECONDS = 90 * 86_400.0
 
 
@@ -66,7 +69,7 @@ class Zip:
     damaged: tuple[type[Exception], ...] = DAMAGED
 
     def infos(self) -> list[zipfile.ZipInfo]:
-        """Its members that are files. RomfsError; FileNotFoundError if the zip is gone."""
+        """Its members that are files. RomfsError, OSError."""
         with self._open() as archive:
             return [each for each in archive.infolist() if not each.filename.endswith("/")]
 
@@ -90,28 +93,35 @@ class Zip:
         if info.file_size > MAX_FILE_BYTES:
             what = f"a file of {info.file_size:,} bytes: no camera can hold that"
             raise RomfsError(what, where=where)
+        with replace_atomically(path) as out:
+            for data in self._read(archive, info, where):
+                out.write(data)  # what fails here is no fault of the zip
+
+    def _read(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> Iterator[bytes]:
         left = info.file_size
-        with replace_atomically(path) as out, self._worded(where):
+        with self._worded(where):
             _check_supported(info)
             with archive.open(info) as file:
                 while data := file.read(CHUNK):
                     left -= len(data)
-                    out.write(data)
+                    yield data
             if left:
                 raise ValueError("its size is not as declared")
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[zipfile.ZipFile]:
-        with self._worded(self.name), self.opened() as archive:
+        with contextlib.ExitStack() as stack:
+            with self._worded(self.name):
+                archive = stack.enter_context(self.opened())
             yield archive
 
     @contextlib.contextmanager
     def _worded(self, where: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
         except self.damaged as error:
+            if isinstance(error, OSError) and error.errno not in _DAMAGED_ERRNOS:
+                raise  # of a disk, on which parts of a zip at a URL are written too
             what = f"cannot read the zip: {error}"
             raise RomfsError(what, where=where, next_step="download it again") from error
 

@@ -27,7 +27,7 @@ import requests
 
 from romfsfs.errors import RomfsError
 from romfsfs.ide.archive import DAMAGED, MAX_FILE_BYTES, Fetching, Missing, Zip, locked, zip_folder
-from romfsfs.system.files import replace_atomically
+from romfsfs.system.files import named, replace_atomically
 
 #: Seconds to connect, and seconds without a byte.
 _TIMEOUT = (10.0, 30.0)
@@ -101,7 +101,8 @@ class _Remote:
     def opened(self) -> Iterator[zipfile.ZipFile]:
         """The zip, open to read, with the folder locked. RomfsError, and `DAMAGED` of `archive`."""
         with self.alone():
-            self.about()
+            if self.about().size:  # here, as zipfile takes any OSError of it for damage
+                self.fetch((-_DIRECTORY_BYTES, None))
             try:
                 archive = remotezip.RemoteZip(
                     self.url, initial_buffer_size=_DIRECTORY_BYTES, fetcher=lambda *_, **__: self
@@ -166,7 +167,7 @@ class _Remote:
                 self._forget()
                 what = "the server has another version now"
                 raise RomfsError(what, where=self.url, next_step="run the command again")
-            with open(part, "ab") as out:
+            with named(part), open(part, "ab") as out:
                 for data in response.iter_content(_READ):
                     out.write(data[: last + 1 - at])
                     at += len(data)

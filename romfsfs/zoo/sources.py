@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide.archive import Zip
-from romfsfs.system.files import CHUNK, Progress, no_progress, replace_atomically
+from romfsfs.system.files import CHUNK, Progress, named, no_progress, replace_atomically
 from romfsfs.zoo.catalog import Catalog
 from romfsfs.zoo.index import BoardFilter, parse_index
 from romfsfs.zoo.members import (
@@ -257,10 +256,14 @@ def add(
     for copy in wanted:
         # The mount converts it at the rename. A kill before leaves a temporary file, which is
         # never packed (`junk.txt`).
-        with (
-            open(zoo.open(copy.source), "rb") as source,
-            replace_atomically(directory / copy.name, 0o666) as target,
-        ):
-            shutil.copyfileobj(source, target, CHUNK)
+        with replace_atomically(directory / copy.name, 0o666) as target:
+            target.writelines(_pieces(zoo, copy.source))
         done += copy.size
         progress("copying", done, total)
+
+
+def _pieces(zoo: Zoo, path: str) -> Iterator[bytes]:
+    """A member's bytes. An OSError names the zoo, not the file that they are written to."""
+    with open(zoo.open(path), "rb") as file, named(f"{zoo.name}, {path}"):
+        while data := file.read(CHUNK):
+            yield data

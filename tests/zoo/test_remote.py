@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -25,6 +26,7 @@ import romfsfs.zoo.patterns as patterns
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide import archive, places, published, remote
 from romfsfs.ide.archive import Fetching
+from romfsfs.system.errors import worded
 from romfsfs.zoo.choose import open_source
 from romfsfs.zoo.index import BoardFilter, parse_index
 
@@ -129,6 +131,24 @@ def test_a_part_that_was_cut_goes_on(web: Web) -> None:
     with file.alone():
         assert file.fetch((0, 9)).read(99) == DATA[:10], "it was all there"
     assert len(web.asked) == 8
+
+
+def test_a_download_that_fills_the_disk(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zip is not at fault, and what is known of it stays."""
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    zipped = remote.remote_zip(URL, Fetching())
+    monkeypatch.setattr(remote, "open", lambda path, mode: Full(), raising=False)
+    with pytest.raises(RomfsError) as caught, worded():
+        zipped.infos()
+    assert caught.value.line == (
+        f"no space left on device ({zipped.folder}/range-0-9999.part); free space there and try "
+        "again, your edits are kept; $ROMFSFS_CACHE_DIR names another place"
+    )
+    assert remote.is_known(URL)
 
 
 @pytest.mark.parametrize(
@@ -406,7 +426,7 @@ def test_a_zip_is_read_alone_and_by_its_end_first(
     with file.opened() as opened:
         assert isinstance(opened, Read)
         done.append("read")
-    assert web.asked == [(0, 0)]
+    assert web.asked == [(0, 0), (0, len(DATA) - 1)], "all of a file so small"
     assert done == [
         ("locked", file.folder), (URL, 256 << 10, file), "read", "closed", "free",
     ]  # fmt: skip

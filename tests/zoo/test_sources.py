@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import shutil
 import stat
 import subprocess
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +24,8 @@ from romfsfs.errors import RomfsError, UsageError
 from romfsfs.ide import archive, remote
 from romfsfs.ide.archive import Fetching, local_zip
 from romfsfs.ide.places import resource_folders
+from romfsfs.system.errors import worded
+from romfsfs.system.files import replace_atomically
 from romfsfs.zoo import open_zoo, sources, tree
 from romfsfs.zoo.catalog import Catalog
 from romfsfs.zoo.choose import absolute, chosen, open_known, open_source, remember
@@ -513,6 +518,70 @@ def test_a_zip_with_what_it_should_not_have(make_zip: Callable[..., Path]) -> No
     with pytest.raises(FileNotFoundError):
         zipped.infos()
     path.write_bytes(data)
+
+
+def test_a_disk_at_fault_is_told_from_a_damaged_zip(
+    make_zip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zipped = local_zip(make_zip({"models/x.tflite": b"x" * 100}))
+    infos = zipped.infos()
+    kept = zipped.folder / archive._kept_name(infos[0])
+
+    def fails(number: int) -> Callable[..., Any]:
+        def fail(*_: object) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    @contextlib.contextmanager
+    def full(path: Path) -> Iterator[Any]:
+        with replace_atomically(path):
+            yield SimpleNamespace(write=fails(errno.ENOSPC))
+
+    def said(owner: object, name: str, stand_in: object) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stand_in)
+            with pytest.raises(RomfsError) as caught, worded():
+                zipped.keep(infos)
+        return caught.value.line
+
+    assert said(archive, "replace_atomically", full) == (
+        f"no space left on device ({kept}); free space there and try again, your edits are kept; "
+        "$ROMFSFS_CACHE_DIR names another place"
+    )
+    for owner, name, where in (
+        (zipfile, "ZipFile", ""), (zipfile.ZipExtFile, "read", f", {infos[0].filename}"),
+    ):  # fmt: skip
+        assert said(owner, name, fails(errno.EIO)).startswith("input/output error")
+        assert said(owner, name, fails(errno.EINVAL)) == (
+            "cannot read the zip: [Errno 22] Invalid argument "
+            f"({zipped.name}{where}); download it again"
+        )
+
+
+def test_a_model_that_cannot_be_read(
+    make_zip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the zoo: it is not the camera's folder that fails."""
+    zoo = opened(str(make_zip({"models/x.tflite": b"x" * 100})))
+    (model,) = zoo.catalog().models(None)
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def broken(fd: int, mode: str) -> Broken:
+        os.close(fd)
+        return Broken()
+
+    monkeypatch.setattr(sources, "open", broken, raising=False)
+    with pytest.raises(RomfsError) as caught, worded():
+        add(zoo, copies(zoo, model), tmp_path / "cam")
+    assert caught.value.line == (
+        f"input/output error ({zoo.name}, x.tflite); the disk may be failing: the system's log "
+        "(dmesg) says more"
+    )
+    assert list((tmp_path / "cam").iterdir()) == []
 
 
 def test_zips_that_nobody_used_for_long_go(tmp_path: Path) -> None:
