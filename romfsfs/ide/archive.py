@@ -59,14 +59,18 @@ class Missing(RomfsError):
 
 @dataclass(frozen=True, slots=True)
 class Zip:
-    """name: for messages. opened: opens it to read. identity: changes with its contents; OSError
-    if the file is gone. folder: where members are kept. damaged: what reading it may raise."""
+    """name: its path or URL. opened: opens it to read. identity: changes with its contents; OSError
+    if the file is gone. damaged: what reading it may raise."""
 
     name: str
     opened: Callable[[], AbstractContextManager[zipfile.ZipFile]]
     identity: Callable[[], str]
-    folder: Path
     damaged: tuple[type[Exception], ...] = DAMAGED
+
+    @property
+    def folder(self) -> Path:
+        """Where members are kept. Made anew if it was unused for long. RomfsError, OSError."""
+        return zip_folder(self.name)
 
     def infos(self) -> list[zipfile.ZipInfo]:
         """Its members that are files. RomfsError, OSError."""
@@ -75,7 +79,8 @@ class Zip:
 
     def keep(self, infos: Sequence[zipfile.ZipInfo]) -> list[Path]:
         """Files with these members' bytes, extracted unless kept already. RomfsError, OSError."""
-        paths = [self.folder / _kept_name(info) for info in infos]
+        folder = self.folder
+        paths = [folder / _kept_name(info) for info in infos]
         pairs = zip(paths, infos, strict=True)
         missing = [(path, info) for path, info in pairs if not _is_whole(path, info)]
         if missing:
@@ -133,7 +138,7 @@ def local_zip(path: Path) -> Zip:
         status = os.stat(path)
         return repr((status.st_ino, status.st_size, status.st_mtime_ns))
 
-    return Zip(str(path), lambda: zipfile.ZipFile(path), identity, zip_folder(str(path)))
+    return Zip(str(path), lambda: zipfile.ZipFile(path), identity)
 
 
 def is_zip(path: Path) -> bool:
@@ -146,16 +151,19 @@ def is_zip(path: Path) -> bool:
 
 
 def zip_folder(where: str) -> Path:
-    """The folder of a zip (its path or URL) in the cache, made if need be. Making one removes
-    those whose lock was not taken for `_UNUSED_SECONDS`."""
+    """The folder of a zip (its path or URL) in the cache, made if need be; its time is that of its
+    last use. Making one removes those not used for `_UNUSED_SECONDS`. RomfsError, OSError."""
     parent = make_private_dir(make_private_dir(files.cache_dir()) / "resources")
     folder = parent / files.digest_bytes(where.encode(errors="surrogateescape"))[:32]
     if not folder.is_dir():
         for other in parent.iterdir():
             with contextlib.suppress(OSError):
-                if time.time() - (other / "lock").stat().st_mtime > _UNUSED_SECONDS:
+                if time.time() - other.stat().st_mtime > _UNUSED_SECONDS:
                     files.discard_folder(other)
-    return make_private_dir(folder)
+    make_private_dir(folder)
+    with contextlib.suppress(OSError):  # a cache that can only be read
+        os.utime(folder)
+    return folder
 
 
 @contextlib.contextmanager
@@ -165,7 +173,6 @@ def locked(folder: Path) -> Iterator[None]:
     fd = os.open(folder / "lock", flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        os.utime(fd)  # when it was used last, for `zip_folder`
         yield
     finally:
         os.close(fd)

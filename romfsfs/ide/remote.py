@@ -61,7 +61,7 @@ def remote_zip(url: str, fetching: Fetching) -> Zip:
         file.about(anew=fetching.update and not fetching.offline)
     return Zip(
         url, lambda: _Remote(url, fetching).opened(), lambda: repr(_Remote(url, fetching).known()),
-        zip_folder(url), (*DAMAGED, remotezip.RemoteZipError),
+        (*DAMAGED, remotezip.RemoteZipError),
     )  # fmt: skip
 
 

@@ -584,20 +584,32 @@ def test_a_model_that_cannot_be_read(
     assert list((tmp_path / "cam").iterdir()) == []
 
 
-def test_zips_that_nobody_used_for_long_go(tmp_path: Path) -> None:
-    folders = [archive.zip_folder(name) for name in ("old", "new", "bare")]
-    for folder in folders[:2]:
-        with archive.locked(folder):
-            (folder / "file").touch()
-    now = (folders[1] / "lock").stat().st_mtime
-    os.utime(folders[0] / "lock", (now - 90 * 86_400 - 900,) * 2)
-    os.utime(folders[1] / "lock", (now - 90 * 86_400 + 900,) * 2)
-    assert archive.zip_folder("new") == folders[1]
+def test_zips_that_nobody_used_for_long_go(make_zip: Callable[..., Path]) -> None:
+    """At a URL, on this machine, and those that were only asked about."""
+    path = make_zip({"x.tflite": b"x"})
+    zipped = local_zip(path)
+    (kept,) = zipped.keep(zipped.infos())
+    urls = [f"https://x/{name}" for name in ("old", "new", "used")]
+    assert not any(map(remote.is_known, urls))
+    folders = [kept.parent, *map(archive.zip_folder, urls)]
+    (folders[1] / "lock").touch()
+    now = folders[0].stat().st_mtime
+
+    def age(seconds: float) -> None:
+        for folder in filter(Path.exists, folders):
+            os.utime(folder, (now - seconds,) * 2)
+
+    age(90 * 86_400 + 900)
+    assert archive.zip_folder(urls[2]) == folders[3]
     assert all(folder.exists() for folder in folders), "looked for when one is new"
+    os.utime(folders[2], (now - 90 * 86_400 + 900,) * 2)
     assert archive.zip_folder("more").is_dir()
-    assert [folder.exists() for folder in folders] == [False, True, True]
-    with archive.locked(folders[1]):  # it is in use
-        assert (folders[1] / "lock").stat().st_mtime >= now
+    assert [folder.exists() for folder in folders] == [False, False, True, True]
+    assert zipped.keep(zipped.infos()) == [kept], "it is made again for a mount that still has it"
+    age(90 * 86_400 + 900)
+    assert zipped.is_kept(zipped.infos()[0])
+    archive.zip_folder("one more")
+    assert [folder.exists() for folder in folders] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
