@@ -169,9 +169,12 @@ class _Remote:
                 raise RomfsError(what, where=self.url, next_step="run the command again")
             with named(part), open(part, "ab") as out:
                 for data in response.iter_content(_READ):
-                    out.write(data[: last + 1 - at])
-                    at += len(data)
+                    wanted = data[: last + 1 - at]
+                    out.write(wanted)
+                    at += len(wanted)
                     self._fetching.progress("fetching", at - first, last - first + 1)
+                    if len(wanted) < len(data):  # the server sends more than it said
+                        break
         if at <= last:
             raise _Dropped("the server sent less than was asked for")
 

@@ -43,6 +43,7 @@ class Web:
         self.asked: list[tuple[int, int]] = []
         self.sessions: list[object] = []
         self.cut = len(DATA)
+        self.more = b""
 
     @contextlib.contextmanager
     def answer(self, session: object, url: str, headers: dict[str, str]) -> Iterator[Any]:
@@ -54,7 +55,7 @@ class Web:
         self.sessions.append(session)
         said = f"bytes {first}-{last}/{len(DATA)}" if self.parts else ""
         found = {"Content-Range": said, "ETag": self.version}
-        sent = DATA[first : min(last + 1, first + self.cut)]
+        sent = DATA[first : min(last + 1, first + self.cut)] + self.more
 
         def pieces(size: int) -> Iterator[bytes]:
             yield from (sent[at : at + size] for at in range(0, len(sent), size))
@@ -131,6 +132,16 @@ def test_a_part_that_was_cut_goes_on(web: Web) -> None:
     with file.alone():
         assert file.fetch((0, 9)).read(99) == DATA[:10], "it was all there"
     assert len(web.asked) == 8
+
+
+def test_a_server_that_sends_more_than_was_asked_for(web: Web) -> None:
+    told: list[Any] = []
+    web.more = bytes(3 * 8192)
+    file = remote._Remote(URL, Fetching(progress=lambda *now: told.append(now)))
+    with file.alone():
+        assert file.fetch((0, 8999)).read(9999) == DATA[:9000]
+    assert (file.folder / "range-0-8999").read_bytes() == DATA[:9000]
+    assert told == [("fetching", 8192, 9000), ("fetching", 9000, 9000)]
 
 
 def test_a_download_that_fills_the_disk(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
