@@ -187,11 +187,15 @@ class Cache:
         for used, size, record in entries:
             if total - removed <= max_bytes or now - used < GRACE_SECONDS:
                 break
-            with contextlib.suppress(OSError):
+            try:
                 if record.stat().st_mtime > used:
                     continue  # used meanwhile
                 record.unlink()
                 record.with_suffix(".bin").unlink()
+            except FileNotFoundError:  # another removed it, or it has no artifact
+                pass
+            except OSError:
+                continue
             removed += size
         return removed
 

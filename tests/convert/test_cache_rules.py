@@ -173,14 +173,17 @@ def test_what_is_trimmed_and_what_is_left(
     left = [f"results/{key[:2]}/{key}.{end}" for key in ("aa1", "cc1", "dd1") for end in BOTH]
     assert files(store) == left
     real = Path.unlink
+    error: OSError = PermissionError(1, "no")
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
         if path.name == "aa1.json":
-            raise FileNotFoundError(2, "no", str(path))
+            raise error
         real(path, missing_ok)
 
     with monkeypatch.context() as refusing:
         refusing.setattr(Path, "unlink", unlink)
+        assert store.trim(0) == 0, "it is still there"
+        error = FileNotFoundError(2, "no")
         assert store.trim(0) == size["aa1"]  # another removed it just then
     assert store.trim(0) == size["aa1"]
     assert store.trim(0) == 0
