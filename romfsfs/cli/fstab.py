@@ -59,6 +59,7 @@ def split_options(
 
     A click callback; it must run before those of the other options."""
     own: dict[str, object] = {}
+    listed: dict[str, list[str]] = {}
     passed = []
     for word in (word for options in lists for word in options.split(",")):
         name, _, value = word.partition("=")
@@ -67,8 +68,8 @@ def split_options(
         elif name in VALUES:
             own[name] = value
         elif name in LISTS:
-            own[name] = [value]
+            listed.setdefault(name, []).append(value)
         elif word:
             passed.append(word)
-    context.default_map = own
+    context.default_map = own | listed
     return tuple(passed)

@@ -126,6 +126,8 @@ def test_a_user_has_his_own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("convert=*.py=no,align=64", {"convert": ("*.py=no",), "align": ("64",)}, ()),
         ("optimise=Size,profile=p,mpool=m",
          {"optimise": ("Size",), "profile": ("p",), "mpool": ("m",)}, ()),
+        ("convert=*.py=no,ro,convert=*.tflite=no",
+         {"convert": ("*.py=no", "*.tflite=no"), "read_only": True}, ()),
         ("nonempty,,noatime", {}, ("nonempty", "noatime")),
     ],
 )  # fmt: skip
