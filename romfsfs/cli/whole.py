@@ -135,7 +135,7 @@ def reset(
         restore = partial(_restore, output, camera, how, info.notes)
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
     for image in chosen[1:]:
-        with device(camera, board, image.partition) as opened:
+        with device(camera, board, image.partition, slot) as opened:
             if _who(opened.info()) != _who(info):
                 raise DeviceAbsent(
                     f"another camera is connected there now: {opened.info().name}, not {info.name}",

@@ -325,7 +325,8 @@ def test_the_defaults_of_each_partition_are_restored(
     ]  # fmt: skip
     assert calls == [
         ("camera", "OPENMV_N6", 2, "B"), ("closed",),
-        *(call for n in range(1, count) for call in (("camera", "OPENMV_N6", n), ("closed",))),
+        *(call for n in range(1, count)
+          for call in (("camera", "OPENMV_N6", n, "B"), ("closed",))),
     ]  # fmt: skip
     ((info, *chosen, allowed),) = asked
     assert (info, chosen) == (cameras[0].about, ["camera", "place", 2])
