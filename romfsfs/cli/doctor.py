@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from romfsfs.errors import RomfsError
 from romfsfs.fs.binding import install_command, load_binding
 from romfsfs.fs.mountpoint import check_allow_other, check_device
 from romfsfs.simulator import find_micropython
+from romfsfs.system.errors import worded
 from romfsfs.system.files import cache_dir, state_dir
 from romfsfs.system.programs import find_on_path
 from romfsfs.system.programs import install_command as package_command
@@ -58,30 +60,30 @@ def checks() -> Iterator[Check]:
     yield _found("vela", f"{pip} ethos-u-vela", _vela, needed=True)
     stedgeai = "install ST Edge AI Core from st.com, then set STEDGEAI_CORE_DIR"
     yield _found("stedgeai", stedgeai, lambda: str(find_tool(None)))
-    yield _serial_permission()
+    yield _found("serial ports", "", _serial_permission)
     yield _program("dfu-util", "writes to cameras in DFU mode", package_command("dfu-util"))
-    yield _loader_permission()
+    yield _found("boot loaders", "", _loader_permission)
     for name, each in PROGRAMS.items():
         yield _program(name, each.use, each.installing)
     yield _found("blhost", f"{pip} 'romfsfs[rt1060]'", _blhost)
     yield _found("micropython", "", lambda: str(find_micropython()))
-    for kind, find in (("state folder", state_dir), ("cache folder", cache_dir)):
-        try:
-            yield _folder(kind, find())
-        except RomfsError as error:
-            yield Check(kind, False, True, error.what, error.next_step)
+    for kind, find in (("state", state_dir), ("cache", cache_dir)):
+        yield _found(f"{kind} folder", "", partial(_folder, kind, find), needed=True)
 
 
 def _found(
     name: str, remedy: str, look: Callable[[], str | None], well: str = "", *, needed: bool = False
 ) -> Check:
-    """The check that `look` makes: it returns what it found, or raises RomfsError or ImportError.
+    """The check that `look` makes: it returns what it found, or raises RomfsError, OSError or
+    ImportError, which end no other check.
 
     well: the detail where it returns nothing."""
     try:
-        return Check(name, True, needed, look() or well)
+        with worded():
+            return Check(name, True, needed, look() or well)
     except RomfsError as error:
-        return Check(name, False, needed, error.what, error.next_step or remedy)
+        detail = RomfsError(error.what, where=error.where).line
+        return Check(name, False, needed, detail, error.next_step or remedy)
     except ImportError as error:
         return Check(name, False, needed, str(error), remedy)
 
@@ -101,10 +103,14 @@ def _vela() -> str:
 
 def _program(name: str, use: str, remedy: str) -> Check:
     """The check for a program that only some boards or desktops want. use: what it does."""
-    found = find_on_path(name)
-    if found is not None:
-        return Check(name, True, False, found)
-    return Check(name, False, False, f"not installed; it {use}", remedy)
+
+    def look() -> str:
+        found = find_on_path(name)
+        if found is None:
+            raise RomfsError(f"not installed; it {use}")
+        return found
+
+    return _found(name, remedy, look)
 
 
 def _blhost() -> str:
@@ -118,10 +124,10 @@ def _is_all_accessible() -> bool:
     return os.geteuid() == 0 or not sys.platform.startswith("linux")
 
 
-def _serial_permission() -> Check:
-    name, user = "serial ports", str(os.getuid())
+def _serial_permission() -> str:
+    user = str(os.getuid())
     if _is_all_accessible():
-        return Check(name, True, False, "accessible")
+        return "accessible"
     names = set()
     with suppress(KeyError):  # a container's user and groups may have no name
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -130,36 +136,38 @@ def _serial_permission() -> Check:
             names.add(grp.getgrgid(number).gr_name)
     mine = sorted(names & set(PORT_GROUPS))
     if mine:
-        return Check(name, True, False, f"{user} is in the group {mine[0]}")
+        return f"{user} is in the group {mine[0]}"
     group = port_group()
-    remedy = f"sudo usermod -a -G {group} {user}, then log in again"
-    return Check(name, False, False, f"{user} is not in the group {group}", remedy)
+    next_step = f"sudo usermod -a -G {group} {user}, then log in again"
+    raise RomfsError(f"{user} is not in the group {group}", next_step=next_step)
 
 
-def _loader_permission() -> Check:
+def _loader_permission() -> str:
     """Whether this user may open cameras in DFU mode: not if one that is connected refuses;
     otherwise the udev rules decide."""
-    name = "boot loaders"
     if _is_all_accessible():
-        return Check(name, True, False, "accessible")
-    remedy = rule_command(program())
+        return "accessible"
+    next_step = rule_command(program())
     found = dfu_cameras() if find_on_path("dfu-util") else ()
     denied = [" or ".join(camera.boards) for camera in found if not camera.settings]
     if denied:
         what = f"{denied[0]} is in DFU mode, but you may not open it"
-        return Check(name, False, False, what, remedy)
+        raise RomfsError(what, next_step=next_step)
     for path in (path for folder in _RULES for path in sorted(Path(folder).glob("*.rules"))):
-        text = path.read_text("utf-8", "replace")
+        text = ""
+        with suppress(OSError):  # one that only root may read; another may name them
+            text = path.read_text("utf-8", "replace")
         if "37c5" in text.lower() and re.search(r"SUBSYSTEMS?\W+usb\b", text):
-            return Check(name, True, False, f"{path} names OpenMV's USB devices")
-    return Check(name, False, False, "no udev rule names OpenMV's USB devices", remedy)
+            return f"{path} names OpenMV's USB devices"
+    raise RomfsError("no udev rule names OpenMV's USB devices", next_step=next_step)
 
 
-def _folder(name: str, path: Path) -> Check:
+def _folder(kind: str, find: Callable[[], Path]) -> str:
+    """kind: "state" or "cache"."""
+    path = find()
     parent = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(parent, os.W_OK):
-        variable = f"ROMFSFS_{name.partition(' ')[0].upper()}_DIR"
-        remedy = f"export {variable}=DIR, a folder of yours"
-        return Check(name, False, True, f"no permission to write to {parent}", remedy)
+        next_step = f"export ROMFSFS_{kind.upper()}_DIR=DIR, a folder of yours"
+        raise RomfsError(f"no permission to write to {parent}", next_step=next_step)
     free = shutil.disk_usage(parent).free
-    return Check(name, True, True, f"{path}, {free >> 20:,} MiB free")
+    return f"{path}, {free >> 20:,} MiB free"

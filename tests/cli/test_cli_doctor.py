@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cli_mounts import Ran
@@ -16,6 +18,7 @@ from romfsfs.cli import doctor
 from romfsfs.cli.automount import program
 from romfsfs.desktop.units import rule_command
 from romfsfs.devices.discovery import DfuCamera
+from romfsfs.errors import DeviceError, RomfsError
 
 NEEDED = {"libfuse", "/dev/fuse", "mpy-cross", "vela", "state folder", "cache folder"}
 
@@ -67,15 +70,12 @@ def test_who_may_use_serial_ports(
     monkeypatch.setattr(sys, "platform", "linux")
     ok, detail, remedy = check
     wanted = doctor.Check("serial ports", ok, False, detail, remedy)
-    assert doctor._serial_permission() == wanted
+    assert doctor._found("serial ports", "", doctor._serial_permission) == wanted
     for system, number in (("darwin", 1000), ("linux", 0)):
         monkeypatch.setattr(sys, "platform", system)
         monkeypatch.setattr(os, "geteuid", lambda number=number: number)
         for look in (doctor._serial_permission, doctor._loader_permission):
-            found = look()
-            assert (found.ok, found.needed, found.detail, found.remedy) == (
-                True, False, "accessible", "",
-            )  # fmt: skip
+            assert look() == "accessible"
 
 
 NO_RULE = "no udev rule names OpenMV's USB devices"
@@ -103,12 +103,13 @@ def test_who_may_open_boot_loaders(
     closed = [DfuCamera(1, 2, "1-2", "", boards, ()) for boards in cameras]
     monkeypatch.setattr(doctor, "dfu_cameras", lambda: (opened, *closed))
     monkeypatch.setattr(doctor, "_RULES", (str(tmp_path / "none"), str(tmp_path)))
+    (tmp_path / "4.rules").mkdir()  # as one that cannot be read
     (tmp_path / "5.rules").write_text("# 37c5\n")
     (tmp_path / "6.rules").write_text(rules)
     (tmp_path / "7.txt").write_text('SUBSYSTEM=="usb" 37c5')
     said = detail or f"{tmp_path}/6.rules names OpenMV's USB devices"
     remedy = rule_command(program()) if detail else ""
-    assert doctor._loader_permission() == doctor.Check(
+    assert doctor._found("boot loaders", "", doctor._loader_permission) == doctor.Check(
         "boot loaders", not detail, False, said, remedy
     )
 
@@ -118,13 +119,41 @@ def test_where_our_folders_are_and_how_much_room_is_there(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=(5000 << 20) - 1))
     path = tmp_path / "a" / "b"
-    assert doctor._folder("state folder", path) == doctor.Check(
-        "state folder", True, True, f"{path}, 4,999 MiB free"
-    )
+    assert doctor._folder("state", lambda: path) == f"{path}, 4,999 MiB free"
     asked = []
     monkeypatch.setattr(os, "access", lambda *what: asked.append(what))
-    assert doctor._folder("cache folder", path) == doctor.Check(
-        "cache folder", False, True, f"no permission to write to {tmp_path}",
-        "export ROMFSFS_CACHE_DIR=DIR, a folder of yours",
-    )  # fmt: skip
+    with pytest.raises(RomfsError) as caught:
+        doctor._folder("cache", lambda: path)
+    assert caught.value.line == (
+        f"no permission to write to {tmp_path}; export ROMFSFS_CACHE_DIR=DIR, a folder of yours"
+    )
     assert asked == [(tmp_path, os.W_OK)]
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (DeviceError("dfu-util failed: no libusb", where="dfu-util"),
+         "dfu-util failed: no libusb (dfu-util)"),
+        (OSError(errno.EIO, "Input/output error", "/a file"), "input/output error (/a file)"),
+        (ImportError("it is broken"), "it is broken"),
+    ],
+)  # fmt: skip
+def test_whatever_a_check_runs_into_the_others_are_made(
+    run: Callable[..., Ran], bare: None, monkeypatch: pytest.MonkeyPatch, error: Exception,
+    detail: str,
+) -> None:  # fmt: skip
+    names = [check.name for check in doctor.checks()]
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    for name in ("load_binding", "check_device", "check_allow_other", "find_compiler", "version",
+                 "find_tool", "find_micropython", "find_on_path", "port_group", "dfu_cameras",
+                 "state_dir", "cache_dir"):  # fmt: skip
+        monkeypatch.setattr(doctor, name, fail)
+    monkeypatch.setattr(doctor, "program", lambda: ["romfsfs"])
+    assert [(check.name, check.ok, check.detail) for check in doctor.checks()] == [
+        (name, False, detail) for name in names
+    ]
+    assert run("doctor").code == 1

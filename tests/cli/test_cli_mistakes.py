@@ -20,6 +20,7 @@ from romfsfs.errors import (
     EXIT_IMAGE,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    RomfsError,
     count_text,
     printable,
 )
@@ -259,9 +260,9 @@ def test_doctor_gives_no_folder_of_the_system_away(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("romfsfs.cli.doctor.os.access", lambda path, mode: False)
-    check = _folder("state folder", place / "state")
-    assert not check.ok
-    assert check.remedy == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
+    with pytest.raises(RomfsError) as caught:
+        _folder("state", lambda: place / "state")
+    assert caught.value.next_step == "export ROMFSFS_STATE_DIR=DIR, a folder of yours"
 
 
 @pytest.mark.mount

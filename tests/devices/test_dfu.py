@@ -339,7 +339,7 @@ def test_doctor_looks_at_boot_loaders_too(
     (tmp_path / "70-some.rules").write_text(rules.get(there, ""))
     monkeypatch.setattr(doctor, "_RULES", (str(tmp_path), "/nowhere"))
     monkeypatch.setattr(doctor.os, "geteuid", lambda: 1000)
-    check = doctor._loader_permission()
+    check = doctor._found("boot loaders", "", doctor._loader_permission)
     assert check.ok == (there == "rule")
     assert ("udevadm trigger" in check.remedy) != check.ok
     assert ("you may not open it" in check.detail) == (there == "loader")
