@@ -56,7 +56,7 @@ def desktop(
     """
     if action is not None:
         if path is None:
-            raise UsageError("no path was named")
+            raise UsageError("missing argument 'PATH'", next_step="romfsfs desktop --help")
         if action == _OPEN:
             return _open(path)
         return _run(action, path, *(["--partition", str(partition)] if partition else []))

@@ -143,7 +143,7 @@ def info(
         output.show(f"  {record['size'] / record['capacity']:.1%} of {record['capacity']:,} B\n")
     if models is None and any(is_model(path, b"") for path, _ in walk(image)):
         quoted = shell_word(source)
-        output.show("  of its models only names and sizes were read; for their figures: "
+        output.show("  only the names and sizes of its models were read; for operators and memory: "
                     f"romfsfs pull {quoted} FILE, romfsfs info FILE\n")  # fmt: skip
     for path, figures in (models or {}).items():
         output.show(f"  {printable(path)}: {figures.text}\n")

@@ -108,7 +108,7 @@ def _board_text(board: Board) -> str:
 def doctor(output: Output) -> int:
     """What is missing on this machine, and the command that installs it.
 
-    Exit code 1 when something is missing that romfsfs cannot mount without.
+    Exit code 1 when something is missing that every installation needs.
     """
     from romfsfs.cli.doctor import checks
 
@@ -214,11 +214,12 @@ def _camera_text(record: dict[str, Any]) -> str:
 @click.command()
 @board("The board it behaves as.", default="OPENMV4P", show_default=True)
 @click.option(
-    "--link", metavar="PATH", shell_complete=values.files, help="A symbolic link to its port."
-)
+    "--link", metavar="PATH", shell_complete=values.files,
+    help="Make a symbolic link to its port at PATH.",
+)  # fmt: skip
 @click.option(
     "--flash", metavar="FILE", shell_complete=values.files,
-    help="Keeps its flash from one run to the next.",
+    help="Keep its flash in FILE from one run to the next.",
 )  # fmt: skip
 @click.option(
     "--image", metavar="IMAGE", type=click.Path(exists=True),
@@ -232,7 +233,7 @@ def _camera_text(record: dict[str, Any]) -> str:
 )
 @click.option(
     "--erase-time", type=float, default=0.0, metavar="SECONDS",
-    help="To erase 4 KiB (hardware: 0.045).",
+    help="Time to erase 4 KiB (hardware: 0.045).",
 )  # fmt: skip
 @click.option("--old-firmware", is_flag=True, help="Firmware that can erase from the start only.")
 @click.option(

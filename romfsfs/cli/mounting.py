@@ -162,7 +162,7 @@ def _worth_knowing(session: Session, directory: str, resumed: Status | None) -> 
 
 
 def _made_anew(status: Status) -> str:
-    return f"it has no edits, but a commit makes {count_text(status.changes, 'file')} anew"
+    return f"it has no edits, but a commit would rebuild {count_text(status.changes, 'file')}"
 
 
 @click.command()

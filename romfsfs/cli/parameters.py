@@ -83,23 +83,21 @@ def slot(more: str = "") -> Callable[[_FC], _FC]:
         "--slot",
         type=click.Choice(("A", "B")),
         callback=lambda context, option, value: value or "",
-        help=f"Which one of an openmv-ota camera. Default: A.{more}",
+        help=f"The slot of an openmv-ota camera. Default: A.{more}",
     )
 
 
 PARTITION = partition()
 PARTITION_0 = partition(default=0)
 CAMERA_BOARD = board("For a camera that cannot be identified.")
-JSON = click.option(
-    "--json", is_flag=True, expose_value=False, callback=_json, help="Machine-readable."
-)
+JSON = click.option("--json", is_flag=True, expose_value=False, callback=_json, help="Print JSON.")
 REPLACE = force("Replace an existing file.")
 OVER_ANYTHING = force("Overwrite even contents that are not an image.")
 NO_RESET = click.option("--no-reset", is_flag=True, help="Do not restart the camera afterwards.")
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for `dfu:BOARD` to appear, and say how to get it there."
 )
-SLOT = slot(" To write it needs --force too, and breaks its signature.")
+SLOT = slot(" Writing to it also needs --force, and breaks its signature.")
 SLOT_TO_READ = slot()
 TRY = click.option(
     "--try", "tries", is_flag=True, help="Have the camera open the models that changed."

@@ -318,8 +318,8 @@ class Line:
             if info and unique_id(info):
                 self._written.add(unique_id(info))
             elif info:
-                self._output.note(f"{name}: {info.name} tells no unique id: it is written, and "
-                                  "counted, once each time it is plugged in")  # fmt: skip
+                self._output.note(f"{name}: {info.name} reports no unique id: it is written "
+                                  "and counted each time it is plugged in")  # fmt: skip
         self._codes[who] = self._report(name, outcome)
         if self._log is None:
             return

@@ -47,7 +47,10 @@ from romfsfs.session.rebase.push import PushOptions, PushResult, push_all
     shell_complete=values.files,
     help="With --all: append a row of CSV for each camera.",
 )
-@click.option("--no-backup", is_flag=True, help="Keep no copy of what a camera held, for `undo`.")
+@click.option(
+    "--no-backup", is_flag=True,
+    help="Keep no copy of what a camera held, so `undo` cannot restore it.",
+)  # fmt: skip
 @board("For a camera that cannot be identified; with --all: only cameras of this board.")
 @PARTITION
 @WAIT

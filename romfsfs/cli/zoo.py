@@ -212,7 +212,8 @@ def _inside(found: Found, into: str) -> Path:
     """The folder that DIR and --into name, relative to the root. UsageError for `..`."""
     folder = Path(found.inside) / into.strip("/")
     if ".." in folder.parts:
-        raise UsageError(f"not a folder of it: {into!r}", next_step="give --into without '..'")
+        what = f"--into must be a folder in DIR: {into!r}"
+        raise UsageError(what, next_step="give it without '..'")
     return folder
 
 

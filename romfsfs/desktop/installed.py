@@ -47,7 +47,7 @@ def install(files: list[File]) -> None:
     for file in files:
         present = _digest_of(file.path)
         if present not in (None, known.get(str(file.path)), digest_bytes(file.data)):
-            what = "a file is there that romfsfs did not write, or that was edited"
+            what = "the file exists, and romfsfs did not write it, or it was edited since"
             raise UsageError(what, where=str(file.path), next_step="move it away and try again")
     for file in files:
         # Entered first: after a crash in between, the file is still known to be ours.

@@ -26,12 +26,14 @@ class Program(NamedTuple):
 DIALOGS = ("zenity", "kdialog", "xmessage")
 PROGRAMS = {
     "notify-send": Program(
-        "tells of edits that a mount leaves", "libnotify",
+        "notifies of edits that are left when a mount ends", "libnotify",
         {"apt-get": "libnotify-bin", "zypper": "libnotify-tools"},
     ),
-    "zenity": Program("shows how far Commit is, and what came of it", "zenity"),
+    "zenity": Program("shows the progress and result of Commit", "zenity"),
     "xdg-open": Program("opens the mounted folder and the status page", "xdg-utils"),
-    "update-mime-database": Program("makes images known by their first bytes", "shared-mime-info"),
+    "update-mime-database": Program(
+        "lets the desktop recognise images by their first bytes", "shared-mime-info"
+    ),
     "update-desktop-database": Program("lets a double click open images", "desktop-file-utils"),
 }  # fmt: skip
 

@@ -41,7 +41,8 @@ def units(program: Sequence[str], folder: Path) -> list[File]:
     UsageError for paths that a unit cannot express.
     """
     if any(c in program[0] for c in "\"'\\$"):
-        raise UsageError("systemd starts no program of such a path", where=program[0])
+        what = "systemd cannot start a program whose path has a quote, a backslash or a $"
+        raise UsageError(what, where=program[0])
     command = " ".join(_quoted(word) for word in program)
     below = _quoted(str(folder))
     place = f'{below[:-1]}/%i"' if below.endswith('"') else f"{below}/%i"

@@ -38,7 +38,7 @@ _UNUSED_SECONDS = 90 * 86_400.0
 
 
 def _unasked(what: str) -> None:
-    raise UsageError(f"{what}, which has not been agreed to", next_step="see: romfsfs zoo list")
+    raise UsageError(f"you have not agreed to download {what}", next_step="see: romfsfs zoo list")
 
 
 @dataclass(frozen=True, slots=True)

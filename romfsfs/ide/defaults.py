@@ -76,7 +76,7 @@ def find_defaults(
         found = list(_in_place(place, board, partition, fetching))
         if not found:
             next_step = f"firmware releases: {_RELEASES}"
-            raise UsageError(f"{what}, there", where=str(place), next_step=next_step)
+            raise UsageError(what, where=str(place), next_step=next_step)
     else:
         folders = resource_folders()
         found = [each for folder in folders for each in _in_place(folder, board, partition)]

@@ -251,8 +251,8 @@ def test_info_tells_of_models_that_its_session_has(rig: Rig, connect: Connect) -
     )  # fmt: skip
     image = encode({"a.tflite": model}, get_board("OPENMV4P").partition().alignment)
     camera = connect("OPENMV4P", images={0: image})
-    said = "of its models only names and sizes were read; for their figures: romfsfs pull camera"
-    assert said in rig.ok("info", "camera")
+    said = "only the names and sizes of its models were read; for operators and memory: romfsfs"
+    assert f"{said} pull camera" in rig.ok("info", "camera")
     rig.prepare("camera")
     assert said not in rig.ok("info", "camera")
     before = camera.statistics.wire_out

@@ -205,7 +205,7 @@ def test_an_unmount_that_commits(
         (status("ignored"), True, False, None, f"not committed so far{KEPT}"),
         (status("added", "stale modified"), True, False, None, f"1 change kept{KEPT}"),
         (status("stale modified"), True, False, None,
-         f"it has no edits, but a commit makes 1 file anew{KEPT}"),
+         f"it has no edits, but a commit would rebuild 1 file{KEPT}"),
         (status(clean=True), True, False, None,
          "no edits are left; files that are not stored (.git, backups, sources) are kept for the "
          "next mount\n"),
@@ -527,7 +527,7 @@ def test_what_a_mount_is_asked_for(
         ("N6", 5, 4, 4, ["note"], [ERROR, WARNING, ERROR], status("stale modified"),
          ["note", "the image is 1 B too large, there is room for 4 B: romfsfs status 'a b'",
           "2 files in the image cannot work on N6: romfsfs status 'a b'",
-          "it has no edits, but a commit makes 1 file anew: romfsfs status 'a b'"]),
+          "it has no edits, but a commit would rebuild 1 file: romfsfs status 'a b'"]),
     ],
 )  # fmt: skip
 def test_what_is_worth_knowing(

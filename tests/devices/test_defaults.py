@@ -116,8 +116,7 @@ def test_nothing_there_is_said_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError) as there:
         find_defaults(N6, 0, tmp_path)
     assert there.value.line == (
-        f"no default image of OPENMV_N6, partition 0, there ({tmp_path}); firmware releases: "
-        f"{releases}"
+        f"no default image of OPENMV_N6, partition 0 ({tmp_path}); firmware releases: {releases}"
     )
 
 

@@ -73,7 +73,7 @@ def test_just_what_was_installed_goes_again(tmp_path: Path, listed: Any) -> None
         with pytest.raises(UsageError) as caught:
             install([File(data / "three", b"3"), File(refused, b"4")])
         assert caught.value.line == (
-            f"a file is there that romfsfs did not write, or that was edited ({refused}); "
+            f"the file exists, and romfsfs did not write it, or it was edited since ({refused}); "
             "move it away and try again"
         )
     assert not (data / "three").exists()
@@ -181,7 +181,9 @@ def test_a_path_of_several_lines_in_a_unit(home: Path) -> None:
         assert caught.value.line == (f"a path with a line break cannot be used here ({word!r})")
     with pytest.raises(UsageError) as caught:
         units(["/it's"], home)
-    assert caught.value.line == "systemd starts no program of such a path (/it's)"
+    assert caught.value.line == (
+        "systemd cannot start a program whose path has a quote, a backslash or a $ (/it's)"
+    )
 
 
 def test_what_is_missing_of_the_desktop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +192,8 @@ def test_what_is_missing_of_the_desktop(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(programs, "install_command", lambda name, names: f"get {name} {names}")
     said = programs.missing(programs.PROGRAMS)
     assert said == [
-        "update-mime-database is not installed; it makes images known by their first bytes: get "
-        "shared-mime-info {}",
+        "update-mime-database is not installed; it lets the desktop recognise images by their "
+        "first bytes: get shared-mime-info {}",
         "update-desktop-database is not installed; it lets a double click open images: get "
         "desktop-file-utils {}",
     ]

@@ -202,7 +202,7 @@ def test_what_is_plugged_in_now(
     assert main(words) == EXIT_OK
     said = capsys.readouterr()
     assert f"{two.port}: wrote" in said.out
-    assert f"OPENMV4P on {two.port} tells no unique id" in said.err
+    assert f"OPENMV4P on {two.port} reports no unique id" in said.err
     assert "not OPENMV4P: left alone" in said.err
     with open(log, "r+b") as file:
         file.seek(-1, os.SEEK_END)
@@ -436,7 +436,7 @@ def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
         line._note(name, outcome)
     assert line._infos == {}
     assert output.said == [
-        "note: p3: name of B//0 tells no unique id: it is written, and counted, once each time it "
+        "note: p3: name of B//0 reports no unique id: it is written and counted each time it "
         "is plugged in",
         "note: p4: N6 on p4: left alone",
     ]

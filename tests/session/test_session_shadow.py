@@ -188,7 +188,7 @@ def test_a_script_of_the_base(bench: Bench) -> None:
             why = entry.diagnostics[1]
             assert why.severity == "info"
             assert why.message.startswith("made for another target (")
-            assert why.message.endswith("); a commit makes it anew")
+            assert why.message.endswith("); a commit would rebuild it")
     bench.entries.clear()
     bench.base("a.mpy", b"x = 1", "a.py", b"old", made_for="{}")
     bench.entries[0] = bench.entries[0]._replace(digest="made")

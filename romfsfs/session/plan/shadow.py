@@ -217,8 +217,8 @@ class Deriver(NamedTuple):
                 return entry
             if (entry.stored_as, entry.digest) == (base.path, base.digest):
                 return _unchanged(base)._replace(signature=signature)
-            why = Diagnostic("info", "stale", f"made for another target ({stale}); a commit makes "
-                             "it anew")  # fmt: skip
+            why = Diagnostic("info", "stale", f"made for another target ({stale}); a commit "
+                             "would rebuild it")  # fmt: skip
             return entry._replace(diagnostics=(*entry.diagnostics, why))
         except IsADirectoryError:  # a folder since the scan: open(2) takes it, read(2) does not
             return None
