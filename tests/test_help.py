@@ -72,7 +72,7 @@ def test_a_typing_error_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
 #: Options of other programs that messages name, and an example of one.
 OTHERS = {
     "--cap-add", "--cask", "--device", "--force-reinstall", "--help", "--optimization", "--option",
-    "--reload", "--reset", "--subsystem-match", "--upgrade",
+    "--reload", "--reset", "--subsystem-match", "--upgrade", "--user",
 }  # fmt: skip
 
 
