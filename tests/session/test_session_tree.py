@@ -165,6 +165,17 @@ def test_a_climber_that_lost_its_way_begins_at_the_root(
         assert opened == ["..", "b2"], "from then on it knows where it is"
 
 
+def test_a_folder_may_have_any_name_after_one_that_cannot_be_entered(tree: Path) -> None:
+    """`?` stood for a move that had failed: the folder where that ended was taken for the one of
+    this name, and a commit lost what is in it."""
+    (tree / "?").mkdir()
+    (tree / "?/inside").touch()
+    with opened_folder(tree) as root_fd, Climber(root_fd) as climber:
+        with pytest.raises(FileNotFoundError):
+            climber.enter("b/no")
+        assert os.listdir(climber.enter("?")) == ["inside"]
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_what_is_at_a_path(tree: Path, deep: bool) -> None:
     """Also where the path is too long for the system."""

@@ -97,7 +97,7 @@ class Climber:
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
         self._fd = _open_unnoticed(".", _DIR_FLAGS, root_fd)
-        self._folder = ""
+        self._folder: str | None = ""
         self._at: list[str] = []
         self._known = [os.fstat(self._fd)]  # the root, and each folder of `_at`
 
@@ -111,7 +111,7 @@ class Climber:
         """Move to a folder ('' is the root); its descriptor, valid until the next move. OSError."""
         if folder == self._folder:
             return self._fd
-        self._folder = "?"  # until the move is complete: it may fail half way
+        self._folder = None  # until the move is complete: it may fail half way
         parts = folder.split("/") if folder else []
         common = 0
         for mine, theirs in zip(self._at, parts, strict=False):
