@@ -253,7 +253,7 @@ def all_sessions() -> Iterator[tuple[SessionFolder, SessionInfo]]:
         folder = SessionFolder(path)
         try:
             yield folder, SessionInfo.load(folder.info)
-        except (RomfsError, OSError, KeyError):
+        except (RomfsError, OSError):
             continue
 
 
