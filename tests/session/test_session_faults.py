@@ -26,6 +26,7 @@ from romfsfs.session.keep import history, locks, recall, steps
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import drop_abandoned
+from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.rebase import prepare, recovery
 from romfsfs.session.rebase import push as pushing
 from romfsfs.session.rebase.commit import commit, commit_to
@@ -150,6 +151,36 @@ def test_a_file_that_was_saved_while_others_were_converted_is_stored_as_it_is_no
     steps.on_step = save
     desk.commit()
     assert desk.stored()["a.txt"] == b"whole"
+
+
+@pytest.mark.parametrize("when", [(Conversions, "run"), (prepare, "encode_plan")])
+@pytest.mark.parametrize("path", ["pkg", "pkg/mod.py", "pkg/raw.bin"])
+def test_what_becomes_a_file_or_a_folder_meanwhile_is_stored_as_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, when: tuple[Any, str], path: str
+) -> None:
+    """It was "not a directory", or the disk of the session was said to be at fault."""
+    desk.open()
+    for name in ("mod.py", "raw.bin"):
+        desk.write(f"pkg/{name}", f"x = {len(name)}\n".encode())
+    place, real = desk.work / path, getattr(*when)
+
+    def late(*given: Any) -> Any:
+        if path == "pkg" and place.is_dir():
+            shutil.rmtree(place)
+            place.write_bytes(b"a file now")
+        elif path != "pkg" and place.is_file():
+            place.unlink()
+            (place / "inside").mkdir(parents=True)
+        return real(*given)
+
+    monkeypatch.setattr(*when, late)
+    desk.commit()
+    assert desk.session.status().clean
+    stored = desk.stored()
+    if path == "pkg":
+        assert stored["pkg"] == b"a file now"
+    else:
+        assert desk.session.base.by_source[f"{path}/inside"].is_dir
 
 
 def test_a_swap_file_is_no_file_being_written(desk: Desk) -> None:

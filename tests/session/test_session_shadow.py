@@ -379,7 +379,7 @@ def test_what_is_converted_and_what_is_known_then(
     before = len(os.listdir("/proc/self/fd"))
     from romfsfs.convert import Cancelled, StaleSource
 
-    for error in (lambda: Cancelled("x"), lambda: StaleSource("x")):
+    for error in (lambda: Cancelled("x"), lambda: StaleSource("x"), IsADirectoryError):
         made = Conversions(Compiler(error), bench.fd)  # type: ignore[arg-type]
         assert made.run([pending("a.py")]) is True
         assert made.lookup("a.py", -1, "d") == "looked up a.py"

@@ -39,7 +39,7 @@ class Conversions:
 
         Each failure is retried once: one that says nothing about the file (a killed tool, a
         time-out) gets another try, any other comes from the cache. A file that changed since it
-        was hashed is left for the caller's next look at the tree.
+        was hashed, or is none any more, is left for the caller's next look at the tree.
         """
         pending = [entry for entry in entries if self._is_open(entry)]
         if not pending:
@@ -68,7 +68,7 @@ class Conversions:
         try:
             result = self._converters.convert(entry.path, fd, entry.source_digest, cancel)
             self._results[entry.path, entry.source_digest] = result
-        except (Cancelled, StaleSource):
+        except (Cancelled, StaleSource, IsADirectoryError):
             return
         finally:
             os.close(fd)

@@ -203,7 +203,7 @@ class Deriver(NamedTuple):
             return self._as_it_is(work, change, "", work.signature)
         try:
             fd = open_file(self.work_fd, work.path)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None  # it or its folder was removed since the scan
         except OSError as error:
             return _unusable(work.path, f"cannot be read: {error.strerror}")

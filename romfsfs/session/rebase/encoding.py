@@ -143,6 +143,8 @@ def encode_plan(
             write_image(layout, file, sources.open, written, sources.base_fd, digests)
         except DataChanged as error:
             raise TreeChanged(error.what, where=error.where) from error
+        except IsADirectoryError as error:  # open(2) takes a folder, read(2) does not
+            raise TreeChanged("a file became a folder while it was stored", where="") from error
         file.flush()
         sizes.put(layout.size)
         # The disk writes while the processors compare.

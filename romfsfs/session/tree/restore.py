@@ -34,9 +34,9 @@ from romfsfs.system.files import digest_fd, opened_folder, sync_paths
 log = logging.getLogger(__name__)
 
 
-#: errno when a file that is opened is missing, is no regular file, or may not be read.
+#: errno when a file is missing, is no regular file, or may not be read.
 _NOT_TO_BE_READ = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EISDIR}
+    {errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EISDIR}
 )
 
 #: errno of a mount whose daemon has ended, and of one that is read-only.
@@ -244,16 +244,16 @@ def work_digest(
     says nothing about the file."""
     try:
         fd = open_file(work_fd, path)
+        try:
+            if signature is not None and Signature.of(os.fstat(fd)) == signature:
+                return known
+            return digest_fd(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno in _NOT_TO_BE_READ:
             return None
         raise
-    try:
-        if signature is not None and Signature.of(os.fstat(fd)) == signature:
-            return known
-        return digest_fd(fd)
-    finally:
-        os.close(fd)
 
 
 def selected(path: str, paths: Iterable[str]) -> bool:

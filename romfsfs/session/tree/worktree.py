@@ -7,6 +7,7 @@ tree (the mount refuses links; one placed by hand is reported, never followed).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -152,14 +153,18 @@ class Climber:
 
 
 def open_file(root_fd: int, path: str) -> int:
-    """Open a file below `root_fd` to read, never a symbolic link. OSError as `os.open`."""
+    """Open a file below `root_fd` to read, never a symbolic link. OSError as `os.open`, but
+    FileNotFoundError also where a file has taken the place of a folder above."""
     # O_NONBLOCK: a fifo that someone put there must not block us.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    if len(path) < 1000:
-        return _open_unnoticed(path, flags, root_fd)
-    folder, _, name = path.rpartition("/")
-    with Climber(root_fd) as climber:
-        return _open_unnoticed(name, flags, climber.enter(folder))
+    try:
+        if len(path) < 1000:
+            return _open_unnoticed(path, flags, root_fd)
+        folder, _, name = path.rpartition("/")
+        with Climber(root_fd) as climber:
+            return _open_unnoticed(name, flags, climber.enter(folder))
+    except NotADirectoryError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
 
 
 def _open_unnoticed(name: str, flags: int, dir_fd: int) -> int:
