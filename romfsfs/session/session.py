@@ -24,7 +24,7 @@ from romfsfs.session.keep.base_image import BaseImage, open_base
 from romfsfs.session.keep.folder import SessionFolder, all_sessions
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.recall import Recall
-from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
+from romfsfs.session.keep.state import Base, DamagedState, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
 from romfsfs.session.plan.plan import Plan, make_plan, trailing_problem
 from romfsfs.session.plan.problems import INFO, WARNING, Problem
@@ -309,7 +309,7 @@ def sessions() -> Iterator[Session]:
     for folder, info in all_sessions():
         try:
             session = Session(folder, info)
-        except UsageError as error:  # a board that only another version of romfsfs knows
-            log.warning("romfsfs: %s is left out: %s", folder.path, error.line)
+        except (UsageError, DamagedState) as error:  # a board or option of another version
+            log.warning("romfsfs: session %s is skipped: %s", folder.path, error.line)
             continue
         yield session

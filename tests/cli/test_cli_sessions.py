@@ -483,16 +483,28 @@ def test_a_commit_without_edits_says_that_the_target_changed(
     assert run("commit", image, "--force")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("there", "later", "said"),
+    [
+        ('"OPENMV4"', '"OPENMV99"', "unknown board 'OPENMV99'"),
+        ('"options": {}', '"options": {"rules": [["*", {"colour": 1}]]}',
+         "there is no option 'colour'"),
+    ],
+    ids=["board", "option"],
+)  # fmt: skip
 def test_a_session_of_another_version_hides_no_other(
-    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture, there: str,
+    later: str, said: str,
+) -> None:  # fmt: skip
     other = image.with_name("other.img")
     assert run("new", other, "--board", "OPENMV4")[0] == 0
-    file = folder_of(str(other)).info
-    file.write_text(file.read_text().replace("OPENMV4", "OPENMV99"))
+    folder = folder_of(str(other))
+    assert there in folder.info.read_text()
+    folder.info.write_text(folder.info.read_text().replace(there, later))
     code, out, _ = run("sessions")
     assert code == 0
     assert f"{image}: edits" in out
-    assert "unknown board 'OPENMV99'" in caplog.text
+    assert f"romfsfs: session {folder.path} is skipped: " in caplog.text
+    assert said in caplog.text
     assert run("status")[0] == 0
     assert run("recover")[0] == 0
