@@ -14,7 +14,8 @@ from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.session.build import Built, build
 from romfsfs.session.recipe import laid_out
 from romfsfs.session.settings import options_below
-from romfsfs.system.files import Progress, no_progress, replace_atomically
+from romfsfs.system.errors import os_error
+from romfsfs.system.files import Progress, no_progress, opened_folder, replace_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +109,18 @@ def build_each(
     progress: Progress = no_progress,
     hashed: bool = True,
 ) -> Iterator[BoardResult]:
-    """Build one after the other.
-
-    A RomfsError becomes the result of its order and stops no other; an OSError stops them all."""
+    """Build one after the other; what stops an order is its result, and stops no other. OSError
+    if there is no such folder."""
+    with opened_folder(directory):  # or else the same would be said for each
+        pass
     for order in wanted:
         try:
             order.image.parent.mkdir(parents=True, exist_ok=True)
             built = build_order(directory, order, excludes, progress, hashed)
         except RomfsError as error:
             yield BoardResult(order, None, error)
+        except OSError as error:  # of the place for its image, for instance
+            yield BoardResult(order, None, os_error(error))
         else:
             yield BoardResult(order, built, None)
 

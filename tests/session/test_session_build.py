@@ -109,6 +109,19 @@ def test_one_that_fails_stops_no_other(source: Path, tmp_path: Path) -> None:
     assert fast.built.digest == ""
 
 
+def test_a_place_that_cannot_be_made_stops_no_other_board(source: Path, tmp_path: Path) -> None:
+    """The images that were made already were not reported."""
+    taken = tmp_path / "OPENMV4"
+    taken.write_text("not a folder")
+    boards = ["OPENMV2", "OPENMV4", "OPENMV_AE3"]
+    done = list(build_each(source, orders(boards, f"{tmp_path}/{{board}}/app.img")))
+    assert [each.built is not None for each in done] == [True, False, True]
+    assert str(done[1].error) == f"file exists ({taken})"
+    with pytest.raises(FileNotFoundError):
+        list(build_each(tmp_path / "no", orders(boards, f"{tmp_path}/more/")))
+    assert not (tmp_path / "more").exists()
+
+
 def test_an_image_is_no_program(source: Path, tmp_path: Path) -> None:
     os.umask(0)
     (order,) = orders([], str(tmp_path / "new.img"))
