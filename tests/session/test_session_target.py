@@ -18,6 +18,7 @@ from romfsfs.image.writer import encode
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import make_folder
 from romfsfs.session.rebase import target as targets
+from romfsfs.session.rebase.commit import CommitOptions, commit_to
 from romfsfs.session.rebase.target import CameraTarget, FileTarget, Held, target_of
 from romfsfs.system.clock import wait_until_certain
 from romfsfs.system.files import EMPTY_DIGEST, digest_bytes, no_progress
@@ -366,6 +367,36 @@ def test_a_blank_image_needs_a_header_s_room(tmp_path: Path) -> None:
     (tmp_path / "none.img").write_bytes(b"")
     with pytest.raises(RomfsError, match="1 B too large, there is room for 15 B"):
         CameraTarget(camera, "A").write(tmp_path / "none.img", None, Held("", 0))
+
+
+@pytest.mark.parametrize(
+    "why", ["breaks its signature", "1 file cannot work on it", "test camera is mounted"]
+)
+def test_a_dry_run_to_a_camera_is_refused_as_the_write_would_be(
+    tmp_path: Path, desk: Desk, why: str
+) -> None:
+    """It said what it would write, and the commit then refused."""
+    camera = Camera(tmp_path / "flash")
+    if "signature" in why:
+        camera = Slotted(tmp_path / "flash")
+        camera.room = 4096
+    desk.open()
+    if "cannot work" in why:
+        camera.says = {"mpy_version": (6, 3)}
+        desk.write("old.mpy", b"M\x05\x00\x1f")
+    said = []
+    with make_folder(camera.info().key).lock_for_mount("x") as lock:
+        if "mounted" not in why:
+            lock.release()
+        for dry_run in (True, False):
+            with pytest.raises(RomfsError, match=why) as refused:
+                commit_to(desk.session, camera, CommitOptions(dry_run=dry_run), source="camera")
+            said.append(refused.value.line)
+    assert said[0] == said[1]
+    camera.says = {}
+    how = CommitOptions(dry_run=True, force=True, slot="A")
+    assert commit_to(desk.session, camera, how).write is None
+    assert camera.path.read_bytes() == b"\xff" * camera.size
 
 
 def test_an_interrupted_commit_to_a_slot_is_finished_without_asking_again(tmp_path: Path) -> None:

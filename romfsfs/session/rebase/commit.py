@@ -25,7 +25,7 @@ from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
-from romfsfs.session.rebase.push import PushOptions, push
+from romfsfs.session.rebase.push import PushOptions, push, refuse
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked, with_restart
 from romfsfs.session.rebase.target import Held, Target, target_of
@@ -212,14 +212,17 @@ def commit_to(
         try:
             made = prepared(session, choose, lambda size: None, mounted.writers, progress)
             assert made.encoded is not None  # `choose` always gives a layout
+            how = PushOptions(options.force, options.restart, options.tries, options.slot)
             if options.dry_run:
+                if not target.atomic:
+                    with open(folder.staged, "rb") as image:
+                        refuse(device, image, session.info.name, how)
                 return _report(made, made.encoded, None)
             if target.atomic:
                 with target.alone():
                     held = target.keep_copy(folder, progress) if options.force else Held(None, 0)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
-                how = PushOptions(options.force, options.restart, options.tries, options.slot)
                 with open(folder.staged, "rb") as image:
                     write = push(device, source or found.name, image, session.info.name, how,
                                  progress)  # fmt: skip

@@ -21,7 +21,7 @@ from romfsfs.errors import (
     shell_word,
     too_large,
 )
-from romfsfs.session.keep.folder import make_folder
+from romfsfs.session.keep.folder import SessionFolder, folder_of, make_folder
 from romfsfs.session.keep.images import open_image, parse
 from romfsfs.session.keep.state import Base
 from romfsfs.session.keep.steps import reached
@@ -81,6 +81,20 @@ class PushOptions(WriteOptions):
     kind: str = "push"
 
 
+def refuse(device: Device, image: BinaryIO, name: str, options: PushOptions) -> None:
+    """For a dry run: raise what `push` raises before it reads all that the camera holds."""
+    info = device.info()
+    size, _ = check_fit(image, name, info)
+    _refuse_mounted(folder_of(info.key), info.name)
+    if device.matches(image, size) is not True:
+        options.target(device).refuse_slots(size)
+
+
+def _refuse_mounted(folder: SessionFolder, name: str) -> None:
+    if folder.mounted_at() is not None:  # its daemon would not notice what changes
+        raise SessionBusy(f"{name} is mounted", next_step="unmount it first: romfsfs sessions")
+
+
 def push(
     device: Device,
     source: str,
@@ -101,8 +115,7 @@ def push(
         refuse_trial(info)
     size, warnings = check_fit(image, name, info)
     folder = make_folder(info.key)
-    if folder.mounted_at() is not None:  # its daemon would not notice what changes
-        raise SessionBusy(f"{info.name} is mounted", next_step="unmount it first: romfsfs sessions")
+    _refuse_mounted(folder, info.name)
     drops = not options.backup
     with folder.provisional(info.name, drops), folder.lock_for_change(info.name):
         session, target = session_for(device, source), options.target(device)
