@@ -98,6 +98,15 @@ class TestFile:
         target.write(base_path(device), None, held)
         assert device.reads == 0
 
+    def test_what_is_only_looked_at_is_read_once(self, device: Counted) -> None:
+        target = FileTarget(device)
+        held = target.held()
+        assert held == Held(digest_bytes(IMAGE), len(IMAGE), unseen=False)
+        target.write(base_path(device), None, held)
+        assert device.reads == 1
+        Path(device.path).unlink()
+        assert target.held() == Held(None, 0)
+
     def test_what_changes_while_it_is_copied_is_looked_at_again(
         self, device: Counted, tmp_path: Path
     ) -> None:

@@ -28,7 +28,7 @@ from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push, refuse
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked, with_restart
-from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.target import FileTarget, Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
     Mounted,
@@ -218,9 +218,9 @@ def commit_to(
                     with open(folder.staged, "rb") as image:
                         refuse(device, image, session.info.name, how)
                 return _report(made, made.encoded, None)
-            if target.atomic:
+            if isinstance(target, FileTarget):
                 with target.alone():
-                    held = target.keep_copy(folder, progress) if options.force else Held(None, 0)
+                    held = target.held() if options.force else Held(None, 0)
                     write: WriteReport | None = target.write(folder.staged, None, held, progress)
             else:  # what it holds is kept first
                 with open(folder.staged, "rb") as image:
@@ -231,7 +231,6 @@ def commit_to(
             return _report(made, made.encoded, write)
         finally:
             folder.staged.unlink(missing_ok=True)
-            folder.found.unlink(missing_ok=True)
 
 
 def _layout(session: Session, target: Target, plan: Plan, compact: bool) -> Layout:

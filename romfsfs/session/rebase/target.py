@@ -169,12 +169,18 @@ class FileTarget(Target):
         stamp = self.device.stamp()
         if stamp is None or digest is None:
             return stamp is None and digest is None
-        if self._seen == (digest, stamp):
-            return True
+        return self._seen == (digest, stamp) or self.held().digest == digest
+
+    def held(self) -> Held:
+        """What it holds, read but not copied."""
+        stamp = self.device.stamp()
+        if stamp is None:
+            return Held(None, 0)
         certain = self.device.certain_stamp()
-        found = self.device.digest((certain or stamp)[2])
-        self._seen = found, certain
-        return found == digest
+        size = (certain or stamp)[2]
+        digest = self.device.digest(size)
+        self._seen = digest, certain
+        return Held(digest, size)
 
     def holds(self, image: Path | None) -> bool:
         stamp = self.device.stamp()
