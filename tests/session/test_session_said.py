@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,14 @@ ERRORS: dict[str, tuple[Callable[[], BaseException], str]] = {
     "verify": (lambda: VerifyError("it differs", where="there"), "it differs (there); "),
     "device": (lambda: DeviceError("it left", next_step="plug it in"), "it left; plug it in; "),
     "answer": (lambda: DeviceAnswer("it refused", where="there"), "it refused (there); "),
+    "ours": (
+        lambda: RomfsError("it is locked", next_step="unlock it"),
+        "it is locked; unlock it; ",
+    ),
+    "disk": (
+        lambda: OSError(errno.EIO, "Input/output error", "there"),
+        "input/output error (there); the disk may be failing: the system's log (dmesg) says more; ",
+    ),
     "ctrl-c": (
         KeyboardInterrupt,
         "interrupted while the camera was written, which is not finished (test camera); ",
@@ -140,8 +149,9 @@ def test_a_camera_that_was_written_in_part(
     assert files_of(flash.path.read_bytes()) == wanted
 
 
-@pytest.mark.parametrize("how", ["answer", "ctrl-c"])
+@pytest.mark.parametrize("how", ["answer", "ours", "disk", "ctrl-c"])
 def test_a_camera_that_was_not_written_leaves_nothing_to_finish(tmp_path: Path, how: str) -> None:
+    """An image of ours that could not be read left a write to be finished, which had not begun."""
     desk, flash = camera(tmp_path)
     desk.write("a.txt", b"first")
     desk.commit()

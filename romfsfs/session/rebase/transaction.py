@@ -41,6 +41,7 @@ from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import follow
+from romfsfs.system.errors import os_error
 from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress, sync_dir
 
 
@@ -139,16 +140,23 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
         )
         written = True
         return report
-    except (VerifyError, DeviceError) as error:
-        if isinstance(error, DeviceAnswer) and _is_untouched(target, held):
+    except (RomfsError, OSError) as error:
+        if target.atomic:
+            raise  # the file is the old one or the new one
+        # Of a camera that may be gone, or that is not as it was written, there is nothing to ask.
+        asks = isinstance(error, DeviceAnswer) or not isinstance(error, (VerifyError, DeviceError))
+        if asks and _is_untouched(target, held):
             forget(folder)
-        elif not target.atomic:
-            advice = error.next_step if isinstance(error, DeviceError) else ""
-            error.next_step = "; ".join(filter(None, [advice, _ways_on(session, record)]))
+            raise
+        said = os_error(error) if isinstance(error, OSError) else error
+        advice = "" if isinstance(said, VerifyError) else said.next_step
+        said.next_step = "; ".join(filter(None, [advice, _ways_on(session, record)]))
+        if said is not error:
+            raise said from error
         raise
     except KeyboardInterrupt:
         if target.atomic:
-            raise  # the file is the old one or the new one
+            raise
         if _is_untouched(target, held):
             forget(folder)
             raise
