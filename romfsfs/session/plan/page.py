@@ -15,14 +15,21 @@ from romfsfs.errors import printable
 from romfsfs.image.model import Image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.session.keep.state import Base
-from romfsfs.session.plan.partition_map import DIRECTORY, FILE, GAP, HEADER, Row, partition_map
+from romfsfs.session.plan.partition_map import (
+    DIRECTORY,
+    FILE,
+    GAP,
+    HEADER,
+    RECORDS,
+    Row,
+    partition_map,
+)
 from romfsfs.session.plan.problems import INFO, Problem, told
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.status import Status, headline, what_it_becomes
 
 #: Share of the partition below which neighbouring regions are drawn as one.
 _SMALLEST = 1 / 400
-_RECORDS = "records"
 _CHANGED = (Change.ADDED, Change.MODIFIED, Change.DELETED)
 _COMMANDS = (
     ("commit", "write the edits"), ("diff", "see them"), ("revert", "drop them"),
@@ -84,7 +91,7 @@ def _segments(rows: Sequence[Row], touched: set[str]) -> Iterator[str]:
     for row in rows:
         small = row.size < total * _SMALLEST
         its_kind = _kind(row, touched)
-        if size and not (small and size < total * _SMALLEST and its_kind in (kind, _RECORDS)):
+        if size and not (small and size < total * _SMALLEST and its_kind in (kind, RECORDS)):
             yield _segment(kind, size, stored, name, names)
             size, stored, names = 0, 0, 0
         if not size or row.kind == FILE:
@@ -100,8 +107,8 @@ def _kind(row: Row, touched: set[str]) -> str:
     if row.kind == FILE:
         return "touched" if row.path in touched else FILE
     if row.kind in (HEADER, DIRECTORY):
-        return _RECORDS
-    return row.kind if row.kind in (GAP, _RECORDS) else "free"
+        return RECORDS
+    return row.kind if row.kind in (GAP, RECORDS) else "free"
 
 
 def _segment(kind: str, size: int, stored: int, name: str, names: int) -> str:
