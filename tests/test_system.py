@@ -638,7 +638,8 @@ def test_only_a_plain_file_in_the_folder_is_a_result(tmp_path: Path) -> None:
 
 
 STEPS = {
-    errno.EACCES: "see who may use it: ls -ld {}", errno.EPERM: "see who may use it: ls -ld {}",
+    errno.EACCES: "check its permissions: ls -ld {}",
+    errno.EPERM: "check its permissions: ls -ld {}",
     errno.EROFS: "choose a place that can be written to",
     errno.ENOSPC: "free space, or choose another place",
     errno.EDQUOT: "free space, or choose another place",
@@ -726,7 +727,7 @@ def test_which_of_the_names_in_an_error_is_shown(places: Path) -> None:
     assert errors.os_error(OSError()).line == "input or output failed"
     with pytest.raises(RomfsError, match=r"^file exists \(x\)$"), errors.worded():
         raise FileExistsError(errno.EEXIST, "File exists", "x")
-    with pytest.raises(UsageError, match=r"^a name has a zero byte"), errors.worded():
+    with pytest.raises(UsageError, match=r"^a name cannot contain a NUL byte"), errors.worded():
         os.stat("a\0b")
     with pytest.raises(ValueError, match="invalid literal"), errors.worded():
         int("a")

@@ -51,7 +51,7 @@ def say_commit(output: Output, name: str, report: CommitReport) -> None:
     name = printable(name)
     say_warnings(output, report.plan.problems)
     if report.recovered:
-        output.say(f"{name}: interrupted before, now {report.recovered}")
+        output.say(f"{name}: an earlier interrupted transaction was {report.recovered}")
     if report.clean:
         more = "else " if report.recovered else ""
         output.say(f"{name}: nothing to commit, nothing {more}written")

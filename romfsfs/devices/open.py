@@ -53,7 +53,7 @@ def open_device(
     for what cannot be opened.
     """
     if "\0" in source:  # ValueError below would end the work on other SOURCEs too
-        raise UsageError("a name has a zero byte", where=source)
+        raise UsageError("a name cannot contain a NUL byte", where=source)
     if source.startswith("dfu:"):
         if slot == "B":
             raise UsageError(

@@ -73,7 +73,8 @@ def orders(
         other = taken.setdefault(order.image, order)
         if other is not order:
             raise UsageError(
-                f"{other.name} and {order.name} would be the same file", where=str(order.image),
+                f"{other.name} and {order.name} would be written to the same file",
+                where=str(order.image),
                 next_step="give a folder, or a pattern such as 'out/{board}-{partition}.img'",
             )  # fmt: skip
     return wanted

@@ -126,8 +126,7 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
         folder = find_mounted(where, dead=True)
         if folder is None:  # another user's, or its session was changed or dropped since
             raise UsageError(
-                "the process that served this mount has ended, and no session says that it was "
-                "mounted there",
+                "the daemon of this mount has ended, and no session is recorded as mounted there",
                 where=where,
                 next_step=f"romfsfs umount {shell_word(where)}",
             )

@@ -109,7 +109,8 @@ def _entries(recipe: Path, partition: int) -> list[Any]:
 def _options(recipe: Path, entry: dict[str, Any]) -> FileOptions:
     if entry.get("stages"):
         raise _refused(
-            recipe, f"{entry['path']}: stages is {entry['stages']}; all are converted: 0"
+            recipe,
+            f"{entry['path']}: stages is {entry['stages']}, but only 0 (all stages) is supported",
         )
     chosen: dict[str, Any] = {} if entry.get("type") in _CONVERTED else {"convert": False}
     try:
@@ -124,7 +125,7 @@ def _options(recipe: Path, entry: dict[str, Any]) -> FileOptions:
 def _files(recipe: Path, top: Path, path: str) -> list[Path]:
     place = path.replace("{TOP}", os.path.abspath(top))
     if "{" in place:
-        raise _refused(recipe, f"{path} names something that only the firmware's make knows")
+        raise _refused(recipe, f"{path} uses a variable that only the firmware's make defines")
     if not os.path.isabs(place):
         place = os.path.join(top, place)
     if os.path.isfile(place):

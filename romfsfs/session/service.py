@@ -266,7 +266,7 @@ class SessionHost:
         try:
             edits = self._status().edits
         except (RomfsError, OSError) as error:  # a failing disk, for instance
-            log.warning("what the mount leaves is not known: %s", error)
+            log.warning("the uncommitted edits at unmount are not known: %s", error)
             return
         if edits:
             notifier.ended(edits)

@@ -274,18 +274,18 @@ class Session:
             is_for = settings.info.board, settings.info.partition
             if is_for != (board.name, is_for[1] if number is None else number):
                 message = (
-                    f"its board, {settings.tree.board}, does not count: what is here is for "
+                    f"its board, {settings.tree.board}, is ignored: this session is for "
                     f"{is_for[0]}, partition {is_for[1]}"
                 )
                 notes.append(Problem("options", OPTIONS_NAME, message, INFO))
         for rule in settings.tree.rules:
             if not any(rule.names(entry.source) for entry in plan.files.values()):
-                message = f'no file is named by ["{rule.pattern}"]'
+                message = f'no file matches ["{rule.pattern}"]'
                 notes.append(Problem("options", OPTIONS_NAME, message, INFO))
         if settings.target.board is None:
             message = (
                 "no board chosen: scripts become portable bytecode, models are stored as they are "
-                "(aligned to 16), no limit of size is known; choose one with: mount --board BOARD"
+                "(aligned to 16), no size limit is known; choose one with: mount --board BOARD"
             )
             notes.append(Problem("no-board", "", message, INFO))
         return notes + advice(plan, held, settings.info.argument)

@@ -15,8 +15,8 @@ from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.system.files import TEMPORARY, cache_dir, state_dir
 
 _NEXT_STEPS = {
-    errno.EACCES: "see who may use it: ls -ld {path}",
-    errno.EPERM: "see who may use it: ls -ld {path}",
+    errno.EACCES: "check its permissions: ls -ld {path}",
+    errno.EPERM: "check its permissions: ls -ld {path}",
     errno.EROFS: "choose a place that can be written to",
     errno.ENOSPC: "free space, or choose another place",
     errno.EDQUOT: "free space, or choose another place",
@@ -98,7 +98,7 @@ def _ours(path: str) -> dict[str, str]:
 @contextlib.contextmanager
 def worded() -> Iterator[None]:
     """Turn an OSError of the block into a RomfsError that says what to do, and Python's ValueError
-    for a name with a zero byte into a UsageError."""
+    for a name with a NUL byte into a UsageError."""
     try:
         yield
     except OSError as error:
@@ -106,4 +106,4 @@ def worded() -> Iterator[None]:
     except ValueError as error:
         if "embedded null" not in str(error):
             raise
-        raise UsageError("a name has a zero byte, which no file can have") from error
+        raise UsageError("a name cannot contain a NUL byte") from error

@@ -400,7 +400,7 @@ def test_a_commit_says_that_it_finished_another(rig: Rig, connect: Connect) -> N
     camera = connect("OPENMV4P", images={0: BEFORE})
     session = interrupted(rig, camera, lambda c: c.faults.power_cut_after_programmed(5000))
     said = rig.ok("commit", "camera")
-    assert "interrupted before, now finished" in said
+    assert "an earlier interrupted transaction was finished" in said
     assert "nothing to commit, nothing else written" in said
     assert is_new(camera)
     (session.work / "notes.txt").write_text("third")
@@ -416,7 +416,7 @@ def test_an_undo_says_what_it_went_back_to(rig: Rig, connect: Connect) -> None:
     said = rig.ok("undo", "camera")
     assert "back to image 0" in said
     assert "  D app.mpy" in said
-    assert "interrupted before, finished" in said
+    assert "an earlier interrupted transaction was finished" in said
     assert bytes(camera.flash[0].content).startswith(BEFORE)
     assert len(history.entries(only_session().folder)) == 3
 

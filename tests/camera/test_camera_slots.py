@@ -119,7 +119,7 @@ def test_slot_b_is_a_target_of_its_own(rig: Rig, connect: Connect, how: dict[str
     assert (cam / "notes.txt").read_bytes() == b"B\n"
     (cam / "notes.txt").write_text("new\n")
     said = rig.run("commit", cam)
-    assert "writing slot B breaks its signature: the camera then starts slot A" in said.error
+    assert "writing slot B breaks its signature: the camera then mounts slot A" in said.error
     assert "--slot B --force" in said.error
     assert rig.run("commit", cam, "--slot", "A", "--force").code == 2
     assert b() == start[half:]
@@ -234,7 +234,7 @@ def test_a_single_slot_is_written_up_to_its_status(
     assert note in rig.ok("status", "camera")
     assert json.loads(rig.ok("status", "camera", "--json"))["capacity"] == room
     (session.work / "large.bin").write_bytes(bytes(300 * KIB))
-    assert "the camera then starts nothing" in rig.run("commit", "camera").error
+    assert "the camera then mounts nothing" in rig.run("commit", "camera").error
     assert bytes(camera.flash[0].content) == start
     rig.ok("commit", "camera", "--slot", "A", "--force")
     content = bytes(camera.flash[0].content)

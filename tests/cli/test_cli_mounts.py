@@ -212,8 +212,8 @@ def test_a_dead_mount_that_no_session_knows_of_any_more(mounts: Mounts, image: P
             done = mounts.command(*words, cam)
             assert done.code == 2
             assert done.error == (
-                "romfsfs: error: the process that served this mount has ended, and no session "
-                f"says that it was mounted there ({cam}); romfsfs umount {cam}"
+                "romfsfs: error: the daemon of this mount has ended, and no session is recorded "
+                f"as mounted there ({cam}); romfsfs umount {cam}"
             )
         done = mounts.command("umount", cam)
         assert (done.code, done.out) == (

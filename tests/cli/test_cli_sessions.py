@@ -478,7 +478,7 @@ def test_a_commit_without_edits_says_that_the_target_changed(
         assert (code, out) == (7, "")
         assert err == (
             f"romfsfs: error: the target changed elsewhere since it was read ({image}); mount it "
-            f"again to see what it holds; over the change: romfsfs commit {image} --force\n"
+            f"again to see what it holds; to overwrite the change: romfsfs commit {image} --force\n"
         )
     assert run("commit", image, "--force")[0] == 0
 

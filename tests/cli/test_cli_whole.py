@@ -542,11 +542,11 @@ def test_what_a_push_is_asked_for(
     [
         ({"clean": True}, ["a\\nb: nothing to commit, nothing written"]),
         ({"clean": True, "recovered": "finished"},
-         ["a\\nb: interrupted before, now finished",
+         ["a\\nb: an earlier interrupted transaction was finished",
           "a\\nb: nothing to commit, nothing else written"]),
         ({"clean": False, "size": 5000}, ["a\\nb: would write an image of 5,000 B (dry run)"]),
         ({"clean": False, "size": 5, "blocks": 0, "recovered": "rolled back"},
-         ["a\\nb: interrupted before, now rolled back",
+         ["a\\nb: an earlier interrupted transaction was rolled back",
           "a\\nb: would write an image of 5 B, which differs in 0 erase blocks (dry run)"]),
         ({"clean": False, "size": 5, "write": WriteReport(
             9, 2, 1, False, notes=("x.py: is odd", "n")

@@ -130,7 +130,7 @@ def test_a_name_with_a_zero_byte_is_a_mistake(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tree").mkdir()
-    with pytest.raises(UsageError, match="a name has a zero byte"):
+    with pytest.raises(UsageError, match="a name cannot contain a NUL byte"):
         call()
 
 

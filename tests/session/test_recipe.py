@@ -106,9 +106,12 @@ def test_a_file_that_is_named_twice_is_there_once(top: Path) -> None:
         ([entry("data", "{TOP}/data/q*")], "there is no {TOP}/data/q*"),
         (
             [entry("data", "{BUILD}/x.bin")],
-            "{BUILD}/x.bin names something that only the firmware's make knows",
+            "{BUILD}/x.bin uses a variable that only the firmware's make defines",
         ),
-        ([entry("haar", MODEL, stages=12)], f"{MODEL}: stages is 12; all are converted: 0"),
+        (
+            [entry("haar", MODEL, stages=12)],
+            f"{MODEL}: stages is 12, but only 0 (all stages) is supported",
+        ),
         ([entry("tflite", MODEL, alignment=24)], f"{MODEL}: align is 24"),
         ([entry("tflite", MODEL, optimize="Fast")], f"{MODEL}: optimise is 'Fast'"),
         ([{"type": "data"}], "an entry has no path: {'type': 'data'}"),

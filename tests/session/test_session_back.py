@@ -347,7 +347,7 @@ class TestUndo:
             with pytest.raises(TargetChanged) as refused:
                 undo(desk.session, desk.device, number)
         assert refused.value.next_step == (
-            f"to go back all the same: romfsfs undo {desk.image} --force; to edit what is there: "
+            f"to undo anyway: romfsfs undo {desk.image} --force; to edit what is there: "
             f"romfsfs mount {desk.image} DIR"
         )
         assert desk.stored() == {"x": b"y"}

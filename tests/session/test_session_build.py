@@ -71,8 +71,8 @@ def test_what_is_to_be_built(
     [
         (["OPENMV4", "OPENMV2"], "x y.img", "several boards need a folder, or a pattern with "
          "{board} (x y.img); for a folder: 'x y.img/'"),
-        (["OPENMV_AE3", "OPENMV_AE3:1"], "{board}.img", "OPENMV_AE3 and OPENMV_AE3:1 would be the "
-         "same file (OPENMV_AE3.img); give a folder, or a pattern such as "
+        (["OPENMV_AE3", "OPENMV_AE3:1"], "{board}.img", "OPENMV_AE3 and OPENMV_AE3:1 would be "
+         "written to the same file (OPENMV_AE3.img); give a folder, or a pattern such as "
          "'out/{board}-{partition}.img'"),
     ],
 )  # fmt: skip

@@ -237,7 +237,7 @@ def notes(desk: Desk) -> list[tuple[str, str, str, str]]:
 NO_BOARD = (
     "info", "no-board", "",
     "no board chosen: scripts become portable bytecode, models are stored as they are (aligned to "
-    "16), no limit of size is known; choose one with: mount --board BOARD",
+    "16), no size limit is known; choose one with: mount --board BOARD",
 )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def test_what_is_noted(desk: Desk) -> None:
         assert notes(desk) == [], "it is under way"
     folder.record.unlink()
     desk.write("romfs.toml", b'["*.bin"]\nalign = 16\n["no.such"]\nalign = 16\n')
-    assert notes(desk) == [("info", "options", "romfs.toml", 'no file is named by ["no.such"]')]
+    assert notes(desk) == [("info", "options", "romfs.toml", 'no file matches ["no.such"]')]
 
 
 def test_what_is_noted_of_a_tree_that_was_started_empty(tmp_path: Path) -> None:

@@ -192,8 +192,8 @@ def test_a_mount_whose_process_was_killed_names_its_session(
     where = str(tmp_path / "my cam")
     monkeypatch.setattr(find, "is_dead", lambda place: place == where)
     line = (
-        "the process that served this mount has ended, and no session says that it was mounted "
-        f"there ({where}); romfsfs umount '{where}'"
+        "the daemon of this mount has ended, and no session is recorded as mounted there "
+        f"({where}); romfsfs umount '{where}'"
     )
     assert said(lambda: find_session(where)) == line
     with desk.session.folder.lock_for_mount("x") as lock:

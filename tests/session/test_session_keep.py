@@ -526,7 +526,10 @@ def test_what_an_undo_brings_back(
         return
     with pytest.raises(RomfsError) as refused:
         history.previous(folder, info)
-    others = "any image of the log, a later one too: romfsfs undo app.img --to N; "
+    others = (
+        "to write back any image of the log, a later one too: romfsfs undo app.img --to N; "
+        "to list them: "
+    )
     assert refused.value.line == (
         "there is no earlier image to go back to (N); "
         f"{others if len(log) > 1 else ''}romfsfs log app.img"

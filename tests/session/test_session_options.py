@@ -176,7 +176,7 @@ def test_a_pattern_that_names_nothing_is_noted(desk: Desk) -> None:
     desk.open()
     desk.write("romfs.toml", b'["*.bim"]\nalign = 64\n["*.bin"]\nalign = 16\n')
     (note,) = [p for p in desk.session.status().problems if p.code == "options"]
-    assert (note.severity, note.text) == ("info", 'romfs.toml: no file is named by ["*.bim"]')
+    assert (note.severity, note.text) == ("info", 'romfs.toml: no file matches ["*.bim"]')
 
 
 def test_a_board_that_something_else_overrides_is_noted(desk: Desk) -> None:
@@ -186,7 +186,7 @@ def test_a_board_that_something_else_overrides_is_noted(desk: Desk) -> None:
         desk.write("romfs.toml", f'board = "{named}"\n'.encode())
         found = [(p.severity, p.text) for p in desk.session.status().problems if p.path]
         said = (
-            f"romfs.toml: its board, {named}, does not count: what is here is for OPENMV_AE3, "
+            f"romfs.toml: its board, {named}, is ignored: this session is for OPENMV_AE3, "
             "partition 0"
         )
         assert found == [("info", said)] * noted

@@ -137,7 +137,7 @@ def test_what_is_no_image_is_only_replaced_when_asked_to(camera: Camera) -> None
     with pytest.raises(RomfsError) as refused:
         pushed(camera)
     assert refused.value.line == (
-        "not a valid ROMFS image: what it holds is not an image (test camera, offset 0x0); "
+        "not a valid ROMFS image: it holds something else (test camera, offset 0x0); "
         "nothing was written; choose another name, or --force replaces what it holds"
     )
     assert camera.path.read_bytes().startswith(b"not an image")
@@ -286,7 +286,10 @@ def test_who_only_finishes_another_restarts_the_camera(
         assert (report.clean, report.recovered) == (True, done)
     else:
         said = undo(desk.session, camera, 1, WriteOptions(restart=restart)).there
-        assert said == f"interrupted before, {done}; image 1 is there already, nothing written"
+        assert said == (
+            f"an earlier interrupted transaction was {done}; image 1 is there already, nothing "
+            "written"
+        )
     assert camera.restarts == restarts
 
 

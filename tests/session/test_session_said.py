@@ -39,7 +39,8 @@ def test_files_that_stay_open(
     desk.open()
     with pytest.raises(RomfsError) as refused:
         wait_for_writers(desk.session, lambda: [*names, "a~"])
-    assert refused.value.line == f"{said}; save and close, then commit again"
+    them = "it" if len(names) == 1 else "them"
+    assert refused.value.line == f"{said}; save and close {them}, then try again"
 
 
 def test_how_long_a_close_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ ERRORS: dict[str, tuple[Callable[[], BaseException], str]] = {
     ),
     "ctrl-c": (
         KeyboardInterrupt,
-        "interrupted while the camera was written, which is not finished (test camera); ",
+        "interrupted while writing to the camera: the write may be incomplete (test camera); ",
     ),
 }
 
@@ -132,7 +133,7 @@ def test_a_camera_that_was_written_in_part(
         desk.write("a.txt", b"first")
         desk.commit()
         image = desk.session.base_image
-        ways += f", with --rollback it brings the image before back, which is {image}"
+        ways += f", with --rollback it restores the previous image, {image}"
     desk.write("a.txt", b"second")
     error, said = ERRORS[how]
     flash.error = error()

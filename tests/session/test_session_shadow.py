@@ -242,7 +242,7 @@ def test_what_cannot_be_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     deriver = Deriver(bench.fd, Base("d", 1, 1, "", None), bool, bench.convert, lambda _: False,
                       bench.digest)  # fmt: skip
     ((entry,), inside, passing, quick) = deriver.derive({"": [closed]})[""]
-    assert entry.note == "the folder may not be read: change its mode"
+    assert entry.note == "no permission to read the folder: change its mode"
     assert (inside, passing, quick) == ((), True, False)
 
 

@@ -143,7 +143,7 @@ app.img (OPENMV_AE3, partition 0): 10 changes, 3 errors, 1 warning, 2 still to c
   A nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn          7 B
   A open.py -> open.mpy                                       open for writing
   A pipe                                                      FAILED
-  A slow.py -> slow.mpy                                       converted when it is committed
+  A slow.py -> slow.mpy                                       converted on commit
   A é\\x07                                                             1 B
   note: a note
     | why
@@ -163,12 +163,12 @@ def test_the_text_for_people(status: Status) -> None:
         ([unchanged("a.txt")], {}, "nothing to commit"),
         ([added("a.txt")], {}, "1 change"),
         ([added("a.txt"), added("b.txt")], {}, "2 changes"),
-        ([], {}, "to be written"),
+        ([], {}, "no edits, but a commit would write the image"),
         ([unchanged("a.txt"), added("b.py", **NOT_YET)], {}, "1 change, 1 still to convert"),
         ([added("a.txt"), added("b.py", **NOT_YET)], {"converting": (1, 2000)},
          "2 changes, converting 1 of 2,000"),
         ([added("a.txt", location=InBase("a.txt"))], {"clean": True},
-         "nothing to commit: what was changed becomes what the image holds"),
+         "nothing to commit: the changes convert to what the image already holds"),
     ],
 )  # fmt: skip
 def test_the_headline(entries: list[ShadowEntry], more: dict[str, Any], said: str) -> None:
@@ -184,7 +184,8 @@ def test_the_headline(entries: list[ShadowEntry], more: dict[str, Any], said: st
 @pytest.mark.parametrize(
     ("used", "capacity", "line"),
     [
-        (0, None, "  0 B, no limit known"), (1234, None, "  1,234 B, no limit known"),
+        (0, None, "  0 B, capacity unknown (no board)"),
+        (1234, None, "  1,234 B, capacity unknown (no board)"),
         (0, 100, "  [........................] 0 of 100 B (0.0%)"),
         (50, 100, "  [############............] 50 of 100 B (50.0%)"),
         (100, 100, "  [########################] 100 of 100 B (100.0%)"),
@@ -286,7 +287,7 @@ def test_the_page(status: Status) -> None:
     assert "romfsfs commit" not in shown
     assert f"{clean.used:,} of 0 B used (100.0%)" in shown
     shown = page(clean._replace(capacity=None), BASE, image, "x")
-    assert f"{clean.used:,} B used, no limit known" in shown
+    assert f"{clean.used:,} B used, capacity unknown (no board)" in shown
 
 
 def test_an_empty_file_has_no_bytes() -> None:

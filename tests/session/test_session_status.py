@@ -68,13 +68,13 @@ def test_people_see_what_each_file_becomes(desk: Desk) -> None:
     desk.write("app.py", b"x = %d\n" % time.time_ns())  # not compiled by any other test
     assert "  A app.py -> app.mpy  converting" in desk.session.status().text()
     unmounted = desk.session.status().text(mounted=False)
-    assert "  A app.py -> app.mpy  converted when it is committed" in unmounted
+    assert "  A app.py -> app.mpy  converted on commit" in unmounted
     desk.commit()
     desk.write("app.py", b"x = 22\n")
     converted_plan(desk.session)
     text = desk.session.status().text()
     assert "  M app.py -> app.mpy " in text
-    assert text.splitlines()[-1].endswith("B, no limit known")
+    assert text.splitlines()[-1].endswith("B, capacity unknown (no board)")
 
 
 def test_a_converted_model_is_told_by_its_processor() -> None:

@@ -218,7 +218,9 @@ class TestFile:
             with pytest.raises(TargetChanged):
                 target.write(image, None, Held(digest_bytes(OTHER), len(OTHER)), never_told)
         report = target.write(None, None, Held(digest_bytes(IMAGE), len(IMAGE)))
-        assert replace(report, seconds=0.0) == cleared("the file is gone, as it was before")
+        assert replace(report, seconds=0.0) == cleared(
+            "the file was deleted: there was none before"
+        )
         assert not os.path.exists(device.path)
 
 
@@ -354,7 +356,7 @@ def test_a_slot_is_only_written_by_who_gives_it_up(
 
     refused = (
         f"this partition is openmv-ota's ({slots_text(camera.slots(10))}), and writing slot {mine} "
-        f"breaks its signature: the camera then starts {then} (test camera); nothing was written; "
+        f"breaks its signature: the camera then mounts {then} (test camera); nothing was written; "
         "build and sign the image with openmv-ota's tools (commit --to FILE gives its body)"
     )
     assert said(CameraTarget(camera), 10) == f"{refused}, or add --slot {mine} --force"
@@ -365,7 +367,7 @@ def test_a_slot_is_only_written_by_who_gives_it_up(
     camera.room = 0
     assert said(CameraTarget(camera), 10) == refused, "nor would that help"
     assert said(target, 1) == (
-        f"what is erased at once there reaches from slot {mine} into {into} "
+        f"an erase block there spans slot {mine} and {into} "
         f"(test camera); nothing was written; openmv-ota's tools write {write}"
     )
 

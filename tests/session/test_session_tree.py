@@ -285,13 +285,13 @@ def test_what_is_extracted_and_how_often_it_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "where", "said"),
     [
-        ("n" * 256, "n" * 256, "cannot extract: File name too long (WHERE); no file here can have "
-         "a name of more than 255 bytes, the camera's can; romfsfs ls, cat and push work on the "
-         "image as it is"),
-        ("n" * 300, "n" * 300, "cannot extract: File name too long (WHERE); no file"),
-        ("n" * 301, "n" * 300 + "...", "cannot extract: File name too long (WHERE); no file"),
-        ("there", "there", "cannot extract: File exists (WHERE); this disk takes two names of the "
-         "image for one; use a disk that tells upper from lower case"),
+        ("n" * 256, "n" * 256, "cannot extract: File name too long (WHERE); file names on this "
+         "machine are limited to 255 bytes, the camera's are not; romfsfs ls, cat and push still "
+         "work on the image"),
+        ("n" * 300, "n" * 300, "cannot extract: File name too long (WHERE); file names"),
+        ("n" * 301, "n" * 300 + "...", "cannot extract: File name too long (WHERE); file names"),
+        ("there", "there", "cannot extract: File exists (WHERE); this file system treats two "
+         "names of the image as one; use a case-sensitive file system"),
         ("no/such", "no/such", "cannot extract: No such file or directory (WHERE); free space or "
          "choose another state folder with $ROMFSFS_STATE_DIR"),
     ],

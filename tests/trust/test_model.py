@@ -291,7 +291,7 @@ class Model(RuleBasedStateMachine):
 def of_a_refusal(line: str) -> bool:
     """That a script is wrong, that a commit was refused, and that no status can be told of a folder
     that the user may not read, may be said; and a tool's words."""
-    said = ("s.py: ", "cannot commit: ", "open for writing: ", "the folder may not be read: ")
+    said = ("s.py: ", "cannot commit: ", "open for writing: ", "no permission to read the folder: ")
     return line.startswith("    ") or any(words in line for words in said)
 
 

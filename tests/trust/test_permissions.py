@@ -75,10 +75,10 @@ def test_the_mountpoint_itself(users: UsersMount) -> None:
 def test_a_folder_that_is_closed_while_files_in_it_are_open(users: UsersMount) -> None:
     """Their close(2) failed with EACCES, and the log told of an internal error."""
     users.command(users.python, "-c", CLOSES_WHAT_IS_OPEN, cwd=users.mnt)
-    assert "closed: the folder may not be read" in users.run("status", users.mnt)
+    assert "closed: no permission to read the folder" in users.run("status", users.mnt)
     users.sh("chmod 700 closed")
     said = users.run("status", users.mnt)
-    assert "may not be read" not in said
+    assert "no permission to read" not in said
     assert "A closed/text" in said
 
 
@@ -100,7 +100,7 @@ def test_a_folder_that_may_be_listed_and_not_entered(users: UsersMount) -> None:
     """`chmod -R 644` makes such: no status, no unmounting, no mount, and no list of sessions."""
     users.sh("mkdir d z; echo x > d/x; echo z > z/z; chmod 644 d")
     said = users.run("status", users.mnt)
-    assert "d: the folder may not be read" in said
+    assert "d: no permission to read the folder" in said
     assert "A z/z" in said
     assert "changes kept" in users.run("umount", users.mnt)
     assert "edits" in users.run("sessions")

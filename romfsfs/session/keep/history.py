@@ -131,7 +131,10 @@ def previous(folder: SessionFolder, info: SessionInfo) -> HistoryEntry:
         before = [entry for entry in known if entry.number < number and _image(entry) != last]
         if before:
             return before[-1]
-    others = f"any image of the log, a later one too: romfsfs undo {info.argument} --to N; "
+    others = (
+        "to write back any image of the log, a later one too: "
+        f"romfsfs undo {info.argument} --to N; to list them: "
+    )
     raise RomfsError(
         "there is no earlier image to go back to",
         where=info.name,

@@ -78,7 +78,7 @@ def _problem(problem: Problem) -> str:
 def _usage(status: Status) -> str:
     used = "after a commit" if not status.clean else "used"
     if status.capacity is None:
-        return f"{status.used:,} B {used}, no limit known"
+        return f"{status.used:,} B {used}, capacity unknown (no board)"
     share = status.used / status.capacity if status.capacity else 1.0
     return f"{status.used:,} of {status.capacity:,} B {used} ({share:.1%})"
 

@@ -269,7 +269,7 @@ def _unusable_kind(work: WorkFile) -> ShadowEntry | None:
     if work.kind == "other":
         return _unusable(work.path, "only files and folders can be stored: remove it")
     if work.kind == "closed":
-        return _unusable(work.path, "the folder may not be read: change its mode")
+        return _unusable(work.path, "no permission to read the folder: change its mode")
     if work.signature.size > MAX_VALUE:  # not read: it may be a sparse file of terabytes
         return _unusable(work.path, "an image holds 4 GiB at most: shrink or remove the file")
     return None

@@ -141,12 +141,14 @@ def headline(status: Status) -> str:
     info = status.info
     board = f"{info.board}, partition {info.partition}" if info.board else "no board"
     changes = status.changes
-    if not status.clean:
-        what = count_text(changes, "change") if changes else "to be written"
-    elif changes:
-        what = "nothing to commit: what was changed becomes what the image holds"
-    else:
+    if status.clean:
         what = "nothing to commit"
+        if changes:
+            what += ": the changes convert to what the image already holds"
+    elif changes:
+        what = count_text(changes, "change")
+    else:
+        what = "no edits, but a commit would write the image"
     waiting = sum(entry.state == "pending" for entry in status.entries)
     more = [f"{waiting:,} still to convert"] if waiting else []
     if status.converting is not None:
@@ -173,7 +175,7 @@ def _entry_cells(entry: ShadowEntry, target: Target, mounted: bool) -> tuple[str
         return line, "FAILED"
     size = f"{entry.size or 0:,} B"
     if entry.state == "pending":
-        size = entry.note or ("converting" if mounted else "converted when it is committed")
+        size = entry.note or ("converting" if mounted else "converted on commit")
     becomes = what_it_becomes(entry, target)
     return f"{line} -> {becomes}" if becomes else line, size
 
@@ -199,7 +201,7 @@ def _problem_lines(problem: Problem, verbose: bool) -> list[str]:
 
 def _usage_line(used: int, capacity: int | None) -> str:
     if capacity is None:
-        return f"  {used:,} B, no limit known"
+        return f"  {used:,} B, capacity unknown (no board)"
     share = used / capacity if capacity else 1.0
     filled = min(_BAR_WIDTH, round(share * _BAR_WIDTH))
     bar = "#" * filled + "." * (_BAR_WIDTH - filled)

@@ -64,7 +64,7 @@ class StoredFiles:
             except OSError as error:
                 raise RomfsError(
                     f"cannot be read: {error.strerror}", where=path,
-                    next_step="nothing was written; see who may: ls -l",
+                    next_step="nothing was written; check its permissions: ls -l",
                 ) from error  # fmt: skip
         raise TreeChanged("a file is gone since it was planned", where=path)
 

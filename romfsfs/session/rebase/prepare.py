@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple
 
-from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError
+from romfsfs.errors import CapacityError, ConversionError, PlanError, RomfsError, count_text
 from romfsfs.image.layout import Layout
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.conversions import Conversions
@@ -85,10 +85,10 @@ def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> 
             return waited
         if time.monotonic() > deadline:
             shown = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            count = len(names)
+            are, them = ("is", "it") if len(names) == 1 else ("are", "them")
             raise RomfsError(
-                f"{count} file{'s are' if count > 1 else ' is'} open for writing: {shown}",
-                next_step="save and close, then commit again",
+                f"{count_text(len(names), 'file')} {are} open for writing: {shown}",
+                next_step=f"save and close {them}, then try again",
             )
         waited = True
         time.sleep(0.02)

@@ -234,7 +234,7 @@ def _refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
     copy: of what it holds."""
     if force or held.digest is None:
         return
-    wrong = ImageFormatError("what it holds is not an image", 0)
+    wrong = ImageFormatError("it holds something else", 0)
     if held.digest:
         try:
             with open_image(copy):

@@ -22,7 +22,7 @@ from romfsfs.system.files import Progress, digest_file, no_progress
 log = logging.getLogger(__name__)
 
 _FINISHED, _ROLLED_BACK = "finished", "rolled back"
-_GIVEN_UP = "given up, since it was changed elsewhere meanwhile; your edits are kept"
+_GIVEN_UP = "given up, since the target was changed elsewhere meanwhile; your edits are kept"
 
 
 def recover(

@@ -247,7 +247,7 @@ class FileTarget(Target):
 
         last_look()
         if image is None:
-            return self._cleared("the file is gone, as it was before")
+            return self._cleared("the file was deleted: there was none before")
         with open(image, "rb") as file:
             return self.device.write_image(file, None, progress, last_look)
 
@@ -273,7 +273,7 @@ class CameraTarget(Target):
         if not self.slot:
             raise RomfsError(
                 f"this partition is openmv-ota's ({slots_text(slots)}), and writing slot {mine} "
-                "breaks its signature: the camera then starts "
+                "breaks its signature: the camera then mounts "
                 + ("nothing" if only else f"slot {other}, or nothing"),
                 where=name,
                 next_step="nothing was written; build and sign the image with openmv-ota's tools "
@@ -282,7 +282,7 @@ class CameraTarget(Target):
             )
         if not room:
             raise RomfsError(
-                f"what is erased at once there reaches from slot {mine} into "
+                f"an erase block there spans slot {mine} and "
                 + ("its own status and trailer" if only else f"slot {other}"),
                 where=name,
                 next_step="nothing was written; openmv-ota's tools write "

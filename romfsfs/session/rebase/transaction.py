@@ -161,7 +161,7 @@ def write(session: Session, target: Target, record: Record, progress: Progress) 
             forget(folder)
             raise
         raise Interrupted(
-            "interrupted while the camera was written, which is not finished",
+            "interrupted while writing to the camera: the write may be incomplete",
             where=session.info.name,
             next_step=_ways_on(session, record),
         ) from None
@@ -192,7 +192,7 @@ def _ways_on(session: Session, record: Record) -> str:
     if not record.before.digest or not record.before.size:
         return ways
     image = session.folder.image(record.before.digest)
-    return f"{ways}, with --rollback it brings the image before back, which is {image}"
+    return f"{ways}, with --rollback it restores the previous image, {image}"
 
 
 def finish(session: Session, target: Target, record: Record, root: Path | None = None) -> None:
@@ -304,7 +304,7 @@ def target_changed(session: Session, *, edited: bool = True) -> TargetChanged:
     return TargetChanged(
         "the target changed elsewhere since it was read",
         where=session.info.name,
-        next_step=f"{keep}; over the change: romfsfs commit {source} --force{drop}",
+        next_step=f"{keep}; to overwrite the change: romfsfs commit {source} --force{drop}",
     )
 
 

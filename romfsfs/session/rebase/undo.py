@@ -28,6 +28,9 @@ from romfsfs.session.rebase.transaction import (
 from romfsfs.session.session import Session
 from romfsfs.system.files import EMPTY_DIGEST, Progress, no_progress
 
+#: Before what became of it.
+_ENDED = "an earlier interrupted transaction was"
+
 
 class Undone(NamedTuple):
     """entry: of the image that is written back. report: None for a dry run, or if nothing was
@@ -67,7 +70,7 @@ def undo(
         wait_for_writers(session, mounted.writers)
         if session.has_work and session.status().edited:
             raise RomfsError(
-                "there are uncommitted edits, which an undo would mix with",
+                "there are uncommitted edits, which undo would mix with the earlier image",
                 where=session.info.name,
                 next_step=f"commit them, or drop them: romfsfs revert {argument}",
             )
@@ -77,7 +80,7 @@ def undo(
                 raise TargetChanged(
                     "the target changed elsewhere since it was read",
                     where=session.info.name,
-                    next_step=f"to go back all the same: romfsfs undo {argument} --force; to edit "
+                    next_step=f"to undo anyway: romfsfs undo {argument} --force; to edit "
                     f"what is there: romfsfs mount {argument} DIR"
                     + (", once it is unmounted" if mounted.root else ""),
                 )
@@ -89,7 +92,7 @@ def undo(
                 there = f"image {wanted.number} is there already, nothing written"
                 if recovered:
                     done = with_restart(device, recovered) if options.restart else recovered
-                    there = f"interrupted before, {done}; {there}"
+                    there = f"{_ENDED} {done}; {there}"
                 return Undone(wanted, None, held, there)
             if dry_run:
                 target.refuse_slots(wanted.size)
@@ -110,7 +113,7 @@ def undo(
             report = rebase(session, target, record, mounted, progress)
         assert report is not None
         if recovered:
-            report = replace(report, notes=(f"interrupted before, {recovered}", *report.notes))
+            report = replace(report, notes=(f"{_ENDED} {recovered}", *report.notes))
         return Undone(wanted, restarted(device, report) if options.restart else report, held)
 
 

@@ -18,10 +18,10 @@ from romfsfs.system.files import CHUNK, Progress, no_progress
 _SHOWN = 300
 _REMEDY = "free space or choose another state folder with $ROMFSFS_STATE_DIR"
 _REMEDIES = {
-    errno.ENAMETOOLONG: "no file here can have a name of more than 255 bytes, the camera's can; "
-    "romfsfs ls, cat and push work on the image as it is",
-    errno.EEXIST: "this disk takes two names of the image for one; use a disk that tells upper "
-    "from lower case",
+    errno.ENAMETOOLONG: "file names on this machine are limited to 255 bytes, the camera's are "
+    "not; romfsfs ls, cat and push still work on the image",
+    errno.EEXIST: "this file system treats two names of the image as one; use a "
+    "case-sensitive file system",
 }
 
 

@@ -166,7 +166,7 @@ def mend_torn(held: BaseImage, folder: SessionFolder, recall: Recall) -> None:
             if entry.source not in there or _is_torn(work_fd, there[entry.source], entry)
         ]
     if torn:
-        log.warning("lost by a power cut, put back: %s", ", ".join(torn))
+        log.warning("lost in a power cut, restored: %s", ", ".join(torn))
         restore(held, torn, folder, None, recall)
 
 
