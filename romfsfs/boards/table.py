@@ -44,9 +44,10 @@ def boards() -> Mapping[str, Board]:
                 where=str(folder and folder / OWN), next_step="correct the file",
             ) from None  # fmt: skip
     known |= {name: _board(name, entry) for name, entry in table.items()}
-    return MappingProxyType(
-        known | {name: _board(name, entry) for name, entry in vendor_entries(known)}
-    )
+    vendors: dict[str, Board] = {}
+    for name, entry in vendor_entries(known):
+        vendors.setdefault(name, _board(name, entry))  # of several lists the newest comes first
+    return MappingProxyType(known | vendors)
 
 
 def get_board(name: str) -> Board:

@@ -19,12 +19,17 @@ from romfsfs.system.programs import installed
 
 log = logging.getLogger(__name__)
 
-_WRITABLE = ("{config}/OpenMV/*", "~/Library/Application Support/OpenMV/*", "~/AppData/*/OpenMV/*")
+#: Newest layout first, as in ide/places.py, so that a board and its images are of one IDE.
+_WRITABLE = (
+    "{config}/OpenMV/openmvide", "{config}/OpenMV/*", "~/Library/Application Support/OpenMV/*",
+    "~/AppData/*/OpenMV/*",
+)  # fmt: skip
 _LIST = "third-party/*/firmware/settings.json"
 
 
 def vendor_entries(taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The boards, in the form of `boards.json`. taken: names that other boards have.
+    """The boards, in the form of `boards.json`, one that is in several lists as often: that of the
+    newest IDE comes first. taken: names that other boards have.
 
     Entries that cannot be used are logged and left out: the user did not write them."""
     for path in _lists():
@@ -43,7 +48,8 @@ def vendor_entries(taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]
 def _lists() -> list[Path]:
     chosen = os.environ.get("ROMFSFS_IDE_RESOURCES")
     places = (os.path.abspath(os.path.expanduser(chosen)),) if chosen else _WRITABLE
-    return [path for place in places for path in installed(f"{place}/{_LIST}")]
+    found = (path for place in places for path in installed(f"{place}/{_LIST}"))
+    return list(dict.fromkeys(found))
 
 
 def _entry(board: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -125,6 +125,20 @@ def test_all_that_a_list_says_of_a_board(
     assert list(boards())[13:] == ["BETA"]
 
 
+def test_a_board_of_two_installed_ides_is_as_the_newer_says(ide: Path) -> None:
+    """Its vendor made the partition larger, and the older IDE's list is still there. Default images
+    are looked for in the same order."""
+    for folder, name, size in (
+        ("openmvide", "ACME-CAM", 8), ("qtcreator", "ACME-CAM", 4),
+        ("openmvide-5.1", "BETA", 1), ("openmvide-5.2", "BETA", 2),
+    ):  # fmt: skip
+        board = {**ACME, "boardFirmwareFolder": name, "romfsConfig": [{"size": size << 20}]}
+        add(ide.parent / folder, "acme", json.dumps({"boards": [board]}))
+    assert [(board.name, board.partition().size) for board in list(boards().values())[13:]] == [
+        ("ACME_CAM", 8 << 20), ("BETA", 2 << 20),
+    ]  # fmt: skip
+
+
 def test_the_log_says_what_is_not_used(ide: Path, caplog: pytest.LogCaptureFixture) -> None:
     none = {**ACME, "romfsConfig": []}
     taken = {**ACME, "boardFirmwareFolder": "openmv4"}
