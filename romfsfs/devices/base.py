@@ -105,10 +105,10 @@ class DeviceInfo(Known):
 class WriteReport:
     """What a write took.
 
-    written: bytes programmed into the device. erased_blocks: through a boot loader, all that the
-    image covers. skipped: bytes of the image that were there already and were not sent. sent: bytes
-    on the wire towards the device, 0 where that is not known. verified: the device's content was
-    compared with the image after writing. tried: what came of opening models there afterwards.
+    written: bytes programmed into the device. skipped: bytes of the image that were there already
+    and were not sent. erased_blocks, and sent (bytes on the wire towards the device): 0 where that
+    is not known, as through a boot loader. verified: the device's content was compared with the
+    image after writing. tried: what came of opening models there afterwards.
     """
 
     written: int

@@ -119,7 +119,10 @@ def test_what_was_read_answers_until_the_device_is_closed() -> None:
 
 
 def test_a_write_asks_for_what_it_needs_and_no_more() -> None:
-    """Erased, all but the header, the page with the header; read back. The same again: nothing."""
+    """Erased, all but the header, the page with the header; read back. The same again: nothing.
+
+    How much the loader erased for that is not reported: it may erase 16 times what the firmware
+    does, and the header's block twice."""
     loader = RamLoader(OTHER)
     device = made(loader)
     told: list[tuple[str, int, int]] = []
@@ -127,7 +130,7 @@ def test_a_write_asks_for_what_it_needs_and_no_more() -> None:
     image.seek(0, io.SEEK_END)
     size = len(IMAGE)
     done = device.write_image(image, None, lambda *step: told.append(step))
-    assert report(done) == WriteReport(size + PAGE, 2, 0, verified=True, sent=size + PAGE)
+    assert report(done) == WriteReport(size + PAGE, 0, 0, verified=True)
     assert loader.took() == [("erase", size), ("write", size), ("write", PAGE), ("read", size)]
     assert told == [
         ("erasing", 0, size), ("writing", size, size), ("writing", PAGE, PAGE),
@@ -168,9 +171,8 @@ def test_a_write_that_is_read_back_wrong_is_repeated_once() -> None:
     once = [("erase", size), ("write", size), ("write", PAGE), ("read", size)]
     loader.spoil = [300]
     done = made(loader).write_image(io.BytesIO(IMAGE))
-    sent = 2 * (size + PAGE)
     notes = ("the first attempt was read back wrong",)
-    assert report(done) == WriteReport(sent, 2, 0, verified=True, sent=sent, notes=notes)
+    assert report(done) == WriteReport(2 * (size + PAGE), 0, 0, verified=True, notes=notes)
     assert loader.took() == once * 2
     loader.spoil = [300, 301, 5000, 4000]
     with pytest.raises(VerifyError) as caught:

@@ -144,9 +144,8 @@ class BootLoaderDevice(Device):
                 where=f"{self._loader.name}, first at {wrong:#x}",
                 next_step="repeat the command; if it happens again, use another cable or port",
             )
-        blocks = -(-size // self._partition.erase_size)
-        seconds = time.monotonic() - started
-        return WriteReport(written, blocks, seconds, verified=True, sent=written, notes=notes)
+        # Loaders do not tell what they erased, nor the tools what they sent.
+        return WriteReport(written, 0, time.monotonic() - started, verified=True, notes=notes)
 
     def clear(self) -> None:
         if is_blank(self._read(HEADER_SIZE, no_progress)):
