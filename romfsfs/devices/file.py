@@ -156,7 +156,10 @@ class FileDevice(Device):
                 "no such folder", where=folder, next_step=f"mkdir -p {shell_word(folder)}"
             ) from error
         except OSError as error:
-            changed = "nothing was changed" if self.stamp() == before else "the file has changed"
+            changed = "whether the file has changed is not known"
+            with contextlib.suppress(DeviceError):
+                same = self.stamp() == before
+                changed = "nothing was changed" if same else "the file has changed"
             raise DeviceError(
                 f"cannot write: {error.strerror}",
                 where=self.given,

@@ -214,6 +214,29 @@ def test_a_file_that_changed_while_it_could_not_be_written(
     )
 
 
+def test_a_disk_that_is_pulled_while_the_file_is_written(
+    path: Path, image: BinaryIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor can the file be looked at then: what is told is what failed first."""
+    device = FileDevice(path)
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    def pulled(*_: object) -> None:
+        monkeypatch.setattr(files, "_stamp", fails)
+        path.write_bytes(b"")  # so that there is a file to look at
+        fails()
+
+    monkeypatch.setattr(files, "copy_all", pulled)
+    with pytest.raises(DeviceError) as caught:
+        device.write_image(image)
+    assert caught.value.line == (
+        f"cannot write: Input/output error ({path}); whether the file has changed is not known; "
+        "free space or check permissions and try again, or write another file (commit --to FILE)"
+    )
+
+
 def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(IMAGE)
     monkeypatch.setattr(files.os, "access", lambda name, mode: False)

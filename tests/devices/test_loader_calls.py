@@ -167,8 +167,10 @@ def test_a_tool_that_fails(tool: Tool, tmp_path: Path, what: str, again: str) ->
             f"(OPENMV_N6 in DFU mode); connect it again{again}")  # fmt: skip
     there = (DeviceError, f"dfu-util could not {what} OPENMV_N6 in DFU mode, ROMFS0 (status 74: "
              f"dfu-util: Error during upload); {RETRY}")  # fmt: skip
+    blind = Outcome(1, "dfu-util: unable to initialize libusb\n", False, 1.0)
     for seen, (kind, line) in (
         (listing(ROMFS), there), (listing(replace(ROMFS, alt=9, name="x", serial="y")), there),
+        (blind, there), (DeviceLost("no answer"), there),  # what failed first says more
         (listing(), lost), (listing(replace(ROMFS, path="1-3")), lost),
         (listing(replace(ROMFS, pid=1)), lost), (listing(replace(ROMFS, vid=1)), lost),
     ):  # fmt: skip

@@ -82,7 +82,10 @@ class DfuLoader:
             raise self._failed(argv, outcome, "write")
 
     def _failed(self, argv: list[str], outcome: Outcome, what: str) -> DeviceError:
-        if not self._is_there():  # dfu-util has many messages for that
+        there = True
+        with contextlib.suppress(DeviceError):  # what failed first says more
+            there = self._is_there()
+        if not there:  # dfu-util has many messages for that
             return DeviceLost(
                 f"the camera went away while it was {what.replace('write', 'written')}",
                 where=self.name,
