@@ -49,7 +49,7 @@ def own_entries(path: Path, taken: Collection[str]) -> Iterator[tuple[str, dict[
         raise _mistake(path, "", f"it cannot be read: {error}") from None
     for name, entry in document.items():
         if not re.fullmatch(r"[A-Z0-9_]+", name):
-            raise _mistake(path, name, "names are of A-Z, 0-9 and _")
+            raise _mistake(path, name, "a board's name may only have A-Z, 0-9 and _")
         if name in taken:
             raise _mistake(path, name, "romfsfs has a board of this name: choose another")
         _check(path, name, entry, _BOARD)
@@ -74,7 +74,7 @@ def _check(path: Path, place: str, table: object, fields: dict[str, type]) -> No
             raise _mistake(path, place, f"{key} is not a field; there are {', '.join(fields)}")
         if not isinstance(value, fields[key]) or value == {}:
             kind = _KINDS[fields[key]]
-            raise _mistake(path, place, f"{key} is {value!r}; it is {kind}")
+            raise _mistake(path, place, f"{key} is {value!r}; it must be {kind}")
         words = value if isinstance(value, list) else [value]
         form = _FORMS.get(key)
         for word in words if form else ():

@@ -40,7 +40,7 @@ def boards() -> Mapping[str, Board]:
             known[name] = _board(name, entry)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
-                f"[{name}] {error} is missing or wrong in one of its tables",
+                f"[{name}] a field of one of its tables is missing or wrong: {error}",
                 where=str(folder and folder / OWN), next_step="correct the file",
             ) from None  # fmt: skip
     known |= {name: _board(name, entry) for name, entry in table.items()}

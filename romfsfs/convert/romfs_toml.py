@@ -97,7 +97,7 @@ class _Reader:
                 raise OptionError(f"board is {value!r}; it is the name of a board, in quotes")
             parse_board(value)
         except (OptionError, UsageError) as caught:
-            self._complain(_said(caught), "", "board")
+            self._complain(str(caught), "", "board")
             return None
         return value
 
@@ -107,7 +107,7 @@ class _Reader:
                 raise OptionError(f"exclude is {value!r}; it is a list of patterns, ['*.psd']")
             Excludes(value)
         except (OptionError, UsageError) as caught:
-            self._complain(_said(caught), "", "exclude")
+            self._complain(str(caught), "", "exclude")
             return ()
         return tuple(value)
 
@@ -131,12 +131,6 @@ class _Reader:
             except OptionError as caught:
                 self._complain(str(caught), pattern, key)
         return FileOptions(**chosen)
-
-
-def _said(caught: Exception) -> str:
-    if isinstance(caught, UsageError):
-        return "; ".join(filter(None, (caught.what, caught.next_step)))
-    return str(caught)
 
 
 def _problem(line: int, what: str) -> Diagnostic:

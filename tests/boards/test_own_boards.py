@@ -23,6 +23,8 @@ from romfsfs.boards import (
 )
 from romfsfs.cli import main
 from romfsfs.convert import Target
+from romfsfs.convert.romfs_toml import read_tree_options
+from romfsfs.devices.open import open_device
 from romfsfs.errors import UsageError
 from romfsfs.image.rules import AlignmentRules
 
@@ -158,12 +160,12 @@ FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
         ("[MY_BOARD]\n", '[MY_BOARD] partitions is missing, such as [{ size = "4 MiB" }]'),
         ("[A]\npartitions = []\n", '[A] partitions is missing, such as [{ size = "4 MiB" }]'),
         ("[OPENMV4]\n", "[OPENMV4] romfsfs has a board of this name: choose another"),
-        ("[my]\n", "[my] names are of A-Z, 0-9 and _"),
+        ("[my]\n", "[my] a board's name may only have A-Z, 0-9 and _"),
         ("A = 1\n", "[A] it is not a table"),
         ("[A]\npartitions = [1]\n", "[A.partitions, number 0] it is not a table"),
         ("[A]\nsize = '1 MiB'\n", f"[A] size is not a field; there are {FIELDS}"),
-        (f"[A]\nmarch = 3\n{PART}\n", "[A] march is 3; it is text in quotes"),
-        (f"[A]\nsays = 'A'\n{PART}\n", "[A] says is 'A'; it is a list"),
+        (f"[A]\nmarch = 3\n{PART}\n", "[A] march is 3; it must be text in quotes"),
+        (f"[A]\nsays = 'A'\n{PART}\n", "[A] says is 'A'; it must be a list"),
         (f"[A]\nsays = ['A', '.']\n{PART}\n", "[A] says is '.'; see docs/cameras.md"),
         (f"[A]\nsays = ['A', 3]\n{PART}\n", "[A] says is 3; see docs/cameras.md"),
         (f"[A]\nusb = ['1:2']\n{PART}\n", "[A] usb is '1:2'; see docs/cameras.md"),
@@ -174,11 +176,12 @@ FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
         ("[A]\npartitions = [{ name = 'x' }]\n",
          '[A.partitions, number 0] size is missing, such as "4 MiB"'),
         ("[A]\npartitions = [{ size = '1 MiB', dfu = 3 }]\n",
-         "[A.partitions, number 0] dfu is 3; it is a table"),
+         "[A.partitions, number 0] dfu is 3; it must be a table"),
         ("[A]\npartitions = [{ size = '1 MiB', align = { 16 = 3 } }]\n",
-         "[A] 'int' object has no attribute 'split' is missing or wrong in one of its tables"),
+         "[A] a field of one of its tables is missing or wrong: 'int' object has no attribute "
+         "'split'"),
         ("[A]\npartitions = [{ size = '1 MiB', dfu = { name = 'x' } }]\n",
-         "[A] 'alt' is missing or wrong in one of its tables"),
+         "[A] a field of one of its tables is missing or wrong: 'alt'"),
     ],
 )  # fmt: skip
 def test_every_mistake_in_words(file: Path, text: str, said: str) -> None:
@@ -186,6 +189,22 @@ def test_every_mistake_in_words(file: Path, text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         boards()
     assert caught.value.line == f"{said} ({file}); correct the file"
+
+
+def test_no_board_is_chosen_while_there_is_a_mistake(file: Path) -> None:
+    """Nor a camera's script interrupted: the board that is wrong may be this camera's. The file at
+    fault is named where a tree's own file asks for a board, too."""
+    file.write_text(f"[A]\nsays = 'OPENMV4'\n{PART}\n")
+    said = f"[A] says is 'OPENMV4'; it must be a list ({file}); correct the file"
+    for ask in (
+        lambda: identify("OPENMV4 with STM32H743"), lambda: get_board("OPENMV4"),
+        lambda: by_usb_id(0x37C5, 0x1204), lambda: open_device("/dev/ttyNONE"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            ask()
+        assert caught.value.line == said
+    [problem] = read_tree_options(b"board = 'OPENMV4'", "/tree").problems
+    assert problem.message == f"line 1: {said}"
 
 
 def test_a_file_that_cannot_be_read(file: Path) -> None:

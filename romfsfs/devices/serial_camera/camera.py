@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
-from romfsfs.boards import Board
+from romfsfs.boards import Board, boards
 from romfsfs.devices.base import (
     HEADER_SIZE,
     Device,
@@ -89,8 +89,9 @@ class SerialCamera(Device):
         with the board that the camera says it is (or None), before anything more is asked of it;
         what it raises ends the opening. DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer;
         `identity.NoRomfsAccess` if its firmware cannot reach a ROMFS; UsageError for a board,
-        partition or slot that is not there.
+        partition or slot that is not there, or a mistake in the user's boards.
         """
+        boards()  # a mistake in the user's file is told before a running script is interrupted
         port = Port(port_name)
         repl = RawRepl(port)
         try:
