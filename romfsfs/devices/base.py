@@ -252,7 +252,7 @@ def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:
     image.seek(0)
     size = image_size(image.read(HEADER_SIZE))
     if size > length:
-        raise ImageFormatError("the header declares more than there is", 0)
+        raise ImageFormatError("the image is shorter than its header declares", 0)
     if size > capacity:
         next_step = "remove files, or build the image for another partition"
         raise too_large(size, capacity, name, next_step)

@@ -245,7 +245,7 @@ class FileDevice(Device):
         return DeviceError(
             f"cannot read: {error.strerror}",
             where=self.given,
-            next_step=f"see who may: ls -ld {shell_word(self.path)}",
+            next_step=f"check the file: ls -ld {shell_word(self.path)}",
         )
 
 

@@ -92,7 +92,7 @@ def test_what_is_known_of_a_camera_in_its_loader(unit: int, told: int) -> None:
     assert device.info() == DeviceInfo(
         kind="rt1060", key="OPENMV_AE3/1234/0", name="board in its boot loader",
         board="OPENMV_AE3", partition=0, capacity=SIZE, erase_size=4096, march="armv7emdp",
-        notes=("in its boot loader the camera does not tell its bytecode version",),
+        notes=("a camera in its boot loader does not report its bytecode version",),
         header_unit=told,
     )  # fmt: skip
     assert device.digest(100) is None
@@ -178,8 +178,9 @@ def test_a_write_that_is_read_back_wrong_is_repeated_once() -> None:
     with pytest.raises(VerifyError) as caught:
         made(loader).write_image(io.BytesIO(IMAGE))
     assert caught.value.line == (
-        "what was read back from the camera is not what was written (board in its boot loader, "
-        "first at 0xfa0); repeat the command; if it happens again, use another cable or port"
+        "what was read back from the camera differs from what was written, in two attempts (board "
+        "in its boot loader, first at 0xfa0); repeat the command; if it happens again, use another "
+        "cable or port"
     )
     assert loader.took() == once * 2
 

@@ -193,7 +193,7 @@ def test_every_refusal(path: Path, image: Any, monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setattr("builtins.open", refuse)
     assert said(DeviceError, device.read_bytes, io.BytesIO()) == (
-        f"cannot read: No space left on device ({path}); see who may: ls -ld '{path}'"
+        f"cannot read: No space left on device ({path}); check the file: ls -ld '{path}'"
     )
 
 
@@ -258,7 +258,7 @@ def test_how_much_of_an_image_is_written() -> None:
     size = len(IMAGE)
     assert size_to_write(io.BytesIO(IMAGE + b"more"), size, "name") == size
     assert said(ImageFormatError, size_to_write, io.BytesIO(IMAGE[:-1]), size, "name") == (
-        "not a valid ROMFS image: the header declares more than there is (offset 0x0)"
+        "not a valid ROMFS image: the image is shorter than its header declares (offset 0x0)"
     )
     with pytest.raises(CapacityError) as caught:
         size_to_write(io.BytesIO(IMAGE), size - 1, "name")

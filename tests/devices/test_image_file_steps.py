@@ -86,7 +86,7 @@ def test_who_a_file_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError) as caught:
         device.stamp()
     assert caught.value.line == (
-        f"cannot read: Permission denied ({path}); see who may: ls -ld {path}"
+        f"cannot read: Permission denied ({path}); check the file: ls -ld {path}"
     )
 
 

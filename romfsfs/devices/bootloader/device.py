@@ -62,7 +62,7 @@ class BootLoaderDevice(Device):
             erase_size=self._partition.erase_size,
             march=self._board.march,
             header_unit=loader.header_unit if loader.header_unit > _PAGE else 0,
-            notes=("in its boot loader the camera does not tell its bytecode version",),
+            notes=("a camera in its boot loader does not report its bytecode version",),
         )
 
     def digest(self, size: int) -> str | None:
@@ -140,7 +140,7 @@ class BootLoaderDevice(Device):
                 written += more
         if wrong is not None:
             raise VerifyError(
-                "what was read back from the camera is not what was written",
+                "what was read back from the camera differs from what was written, in two attempts",
                 where=f"{self._loader.name}, first at {wrong:#x}",
                 next_step="repeat the command; if it happens again, use another cable or port",
             )

@@ -271,7 +271,7 @@ class SerialCamera(Device):
                 )
             plan = flash_plan.make_plan(self._geometry, image, size, None, self._checksum)
         raise VerifyError(
-            "what was read back from the camera is not what was written, twice",
+            "what was read back from the camera differs from what was written, in two attempts",
             where=f"{self._info.name}, {self._first_difference(image, size)}",
             next_step=f"{self._advice}; its flash may be worn",
         )

@@ -130,7 +130,8 @@ def describe(
         loader = boot_loader(said or board, partition.index)
         notes += (
             "this camera's firmware cannot write its ROMFS: edits can be committed to a file "
-            "(romfsfs commit --to FILE)" + (f", and that pushed to {loader}" if loader else ""),
+            "(romfsfs commit --to FILE)"
+            + (f", and that file pushed to {loader}" if loader else ""),
         )
     name = board.name if board else facts.machine or "camera"
     # The key has the board that the camera reports: its edits must be found without --board.

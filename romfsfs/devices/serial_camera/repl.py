@@ -37,7 +37,7 @@ _NO_ANSWER_STEP = (
 #: ways past boot.py and main.py: the boot loader waits a second at power-up (openmv: boot/src/
 #: common/main.c); the button is that of MicroPython's own boards (ports/stm32/boards: reset modes)
 _DEAF_STEP = (
-    "a script that cannot be stopped is got rid of through the boot loader (romfsfs push IMAGE "
+    "a script that cannot be stopped can be removed through the boot loader (romfsfs push IMAGE "
     "dfu:BOARD), or, on a board with a user button, by holding it down while plugging in"
 )
 
@@ -110,7 +110,7 @@ class RawRepl:
         self.port.write(_RAW_PASTE)
         answer = self.port.read_exactly(2, time.monotonic() + ANSWER_LIMIT)
         if answer != b"R\x01":
-            raise self._no_answer("to raw paste, which is older than ROMFS", answer)
+            raise self._no_answer("to raw paste, which all firmware with a ROMFS has", answer)
         deadline = time.monotonic() + ANSWER_LIMIT
         window = int.from_bytes(self.port.read_exactly(2, deadline), "little")
         if not window:

@@ -205,7 +205,7 @@ class Writer:
             raise self._refused("to program", answer, _place(frame))
 
     def _refused(self, what: str, answer: int, where: str) -> DeviceAnswer:
-        reason = os.strerror(-answer) if -4096 < answer < 0 else "an answer that means nothing"
+        reason = os.strerror(-answer) if -4096 < answer < 0 else "an unknown answer"
         port = self._repl.port.name
         return DeviceAnswer(
             f"the camera refuses {what}: {reason} ({answer})",

@@ -255,7 +255,7 @@ def test_what_is_known_of_a_camera() -> None:
     read_only = replace(mute, machine="OPENMV4P with STM32H743")
     assert described(read_only, "OPENMV4P") == replace(
         info, key="OPENMV4P/ttyX/0", usb_serial="", has_id=False,
-        notes=("a note", f"{cannot}, and that pushed to dfu:OPENMV4P"),
+        notes=("a note", f"{cannot}, and that file pushed to dfu:OPENMV4P"),
     )  # fmt: skip
     assert described(replace(mute, machine="Homemade"), None).name == "Homemade on ttyX"
 
@@ -266,10 +266,10 @@ def test_a_stranger_is_what_it_is_used_as() -> None:
     stranger = replace(FACTS, machine="Homemade", arch="", partitions=(part,))
     info = described(stranger, "OPENMV4")
     assert (info.key, info.board, info.erase_size) == ("unknown/3300/0", "OPENMV4", 1 << 17)
-    assert info.notes[1].endswith(", and that pushed to dfu:OPENMV4")
+    assert info.notes[1].endswith(", and that file pushed to dfu:OPENMV4")
     known = described(replace(stranger, machine="OPENMV4P"), "OPENMV4")
     assert known.erase_size == 4096
-    assert known.notes[-1].endswith(", and that pushed to dfu:OPENMV4P")
+    assert known.notes[-1].endswith(", and that file pushed to dfu:OPENMV4P")
 
 
 def test_the_partition_that_is_meant() -> None:

@@ -433,8 +433,8 @@ def test_a_write_that_is_read_back_wrong() -> None:
     with pytest.raises(VerifyError) as caught:
         camera.write_image(image)
     assert caught.value.line == (
-        "what was read back from the camera is not what was written, twice (OPENMV_N6 on ttyX, "
-        f"first at 0x2000); repeat the command{LOADER}; its flash may be worn"
+        "what was read back from the camera differs from what was written, in two attempts "
+        f"(OPENMV_N6 on ttyX, first at 0x2000); repeat the command{LOADER}; its flash may be worn"
     )
     once = ["write", ("e", 0, 4096), *REST, before, after]
     assert desk.took() == [

@@ -92,9 +92,9 @@ def test_worn_flash_in_all_that_is_said(simulate: Simulate, missing: tuple[str, 
         camera.close()
         place = "first at 0x2000" if len(missing) < 2 else "at an unknown address"
         assert caught.value.line == (
-            "what was read back from the camera is not what was written, twice (OPENMV_N6 on "
-            f"{simulator.port}, {place}); repeat the command; if that happens again, write with "
-            "SOURCE dfu:OPENMV_N6; its flash may be worn"
+            "what was read back from the camera differs from what was written, in two attempts "
+            f"(OPENMV_N6 on {simulator.port}, {place}); repeat the command; if that happens again, "
+            "write with SOURCE dfu:OPENMV_N6; its flash may be worn"
         )
 
 

@@ -83,8 +83,8 @@ def test_a_camera_that_says_nothing_is_interrupted_until_the_limit(clock: Clock)
         RawRepl(camera).enter()
     assert caught.value.line == (
         f"the camera does not answer within 15 s (ttyX); {STEP}; a script that cannot be stopped "
-        "is got rid of through the boot loader (romfsfs push IMAGE dfu:BOARD), or, on a board with "
-        "a user button, by holding it down while plugging in"
+        "can be removed through the boot loader (romfsfs push IMAGE dfu:BOARD), or, on a board "
+        "with a user button, by holding it down while plugging in"
     )
     assert camera.took() == [INTERRUPT, ENTER] * 9
     assert clock.now == pytest.approx(115.0, abs=0.5)
@@ -130,7 +130,7 @@ def test_code_is_pasted_as_there_is_room(clock: Clock) -> None:
     assert not repl.busy
 
 
-OLD = "to raw paste, which is older than ROMFS"
+OLD = "to raw paste, which all firmware with a ROMFS has"
 
 
 def lost(what: str, detail: str = "") -> tuple[type[DeviceError], str, str]:
