@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,7 +248,7 @@ def test_a_single_slot_is_written_up_to_its_status(
 
 
 def test_what_is_erased_with_its_status_is_not_written(rig: Rig, connect: Connect) -> None:
-    """The status says it beforehand."""
+    """The status says it beforehand. Who no longer uses openmv-ota is told what overwrites it."""
     held = make_image("OPENMV4", size=20 * KIB)
     start = one_slot(128 * KIB, held, stride=32)
     camera = connect("OPENMV4", images={0: start}, runs_rom=True)
@@ -254,11 +256,25 @@ def test_what_is_erased_with_its_status_is_not_written(rig: Rig, connect: Connec
     assert "this is slot A, which only openmv-ota's tools write" in rig.ok("status", "camera")
     assert json.loads(rig.ok("status", "camera", "--json"))["capacity"] == 120 * KIB
     (session.work / "more.bin").write_bytes(bytes(80 * KIB))
+    named = (
+        "to give openmv-ota up there, run this and replug the camera: "
+        "mpremote connect PORT romfs -p 0 deploy FILE.img"
+    )
     for options in ([], ["--slot", "A", "--force"]):
-        assert rig.run("commit", "camera", *options).code == 1
+        done = rig.run("commit", "camera", *options)
+        assert done.code == 1
+        assert named in done.error
         assert bytes(camera.flash[0].content) == start
     rig.ok("commit", "camera", "--to", "body.img")
-    assert len(dict(_files(Path("body.img").read_bytes()))["more.bin"]) == 80 * KIB
+    body = Path("body.img").read_bytes()
+    assert len(dict(_files(body))["more.bin"]) == 80 * KIB
+    command = named.partition(": ")[2].replace("FILE", "body").replace("PORT", camera.port)
+    subprocess.run([sys.executable, "-m", *command.split()], timeout=60, check=True)
+    assert bytes(camera.flash[0].content).startswith(body)
+    camera.replug()  # the processor's cache has the old content until then
+    Path("other.img").write_bytes(held)
+    rig.ok("push", "other.img", "camera")
+    assert bytes(camera.flash[0].content).startswith(held)
 
 
 def test_no_slot_where_there_are_none(rig: Rig, connect: Connect) -> None:

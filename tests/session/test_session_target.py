@@ -335,16 +335,17 @@ class Slotted(Camera):
 @pytest.mark.parametrize(
     ("slot", "only", "mine", "then", "into", "write"),
     [
-        ("", False, "A", "slot B, or nothing", "slot B", "both"),
-        ("B", False, "B", "slot A, or nothing", "slot A", "both"),
-        ("", True, "A", "nothing", "its own status and trailer", "it"),
+        ("", False, "A", "slot B, or nothing", "slot B", "openmv-ota's tools write both"),
+        ("B", False, "B", "slot A, or nothing", "slot A", "openmv-ota's tools write both"),
+        ("", True, "A", "nothing", "its own status and trailer",
+         "`openmv-ota flash romfs` writes it"),
     ],
-)
+)  # fmt: skip
 def test_a_slot_is_only_written_by_who_gives_it_up(
     tmp_path: Path, slot: str, only: bool, mine: str, then: str, into: str, write: str
 ) -> None:
     camera = Slotted(tmp_path / "flash")
-    camera.says = {"slot": slot}
+    camera.says = {"slot": slot, "partition": 1}
     camera.only = only
     target = CameraTarget(camera, mine)
     target.refuse_slots(100)
@@ -365,10 +366,14 @@ def test_a_slot_is_only_written_by_who_gives_it_up(
         "nothing was written; remove files"
     )
     camera.room = 0
-    assert said(CameraTarget(camera), 10) == refused, "nor would that help"
+    instead = (
+        "; to give openmv-ota up there, run this and replug the camera: "
+        "mpremote connect PORT romfs -p 1 deploy FILE.img"
+    )
+    assert said(CameraTarget(camera), 10) == refused + instead * only, "nor would that help"
     assert said(target, 1) == (
         f"an erase block there spans slot {mine} and {into} "
-        f"(test camera); nothing was written; openmv-ota's tools write {write}"
+        f"(test camera); nothing was written; {write}{instead * only}"
     )
 
 

@@ -270,6 +270,10 @@ class CameraTarget(Target):
         info = self.device.info()
         name, (mine, other) = info.name, ("BA" if info.slot else "AB")
         only, room = slots[0].only, slots[0].room
+        way_out = ""
+        if only and not room:  # one erase unit: what writes that erases status and trailer too
+            command = f"mpremote connect PORT romfs -p {info.partition} deploy FILE.img"
+            way_out = f"; to give openmv-ota up there, run this and replug the camera: {command}"
         if not self.slot:
             raise RomfsError(
                 f"this partition is openmv-ota's ({slots_text(slots)}), and writing slot {mine} "
@@ -278,15 +282,17 @@ class CameraTarget(Target):
                 where=name,
                 next_step="nothing was written; build and sign the image with openmv-ota's tools "
                 "(commit --to FILE gives its body)"
-                + (f", or add --slot {mine} --force" if room else ""),
+                + (f", or add --slot {mine} --force" if room else way_out),
             )
         if not room:
+            tools = "openmv-ota's tools write both"
+            if only:
+                tools = "`openmv-ota flash romfs` writes it"
             raise RomfsError(
                 f"an erase block there spans slot {mine} and "
                 + ("its own status and trailer" if only else f"slot {other}"),
                 where=name,
-                next_step="nothing was written; openmv-ota's tools write "
-                + ("it" if only else "both"),
+                next_step=f"nothing was written; {tools}{way_out}",
             )
         if size > room:
             next_step = "nothing was written; remove files"
