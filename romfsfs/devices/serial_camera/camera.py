@@ -6,11 +6,9 @@ The order of a write, and why power may fail at any moment: `flash_plan.py`. One
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
-import zlib
 from collections.abc import Callable
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from romfsfs.boards import Board, boards
 from romfsfs.devices.base import (
@@ -28,32 +26,15 @@ from romfsfs.devices.serial_camera import flash_plan, frames, identity, snippets
 from romfsfs.devices.serial_camera.flash_plan import FlashPlan, Operation
 from romfsfs.devices.serial_camera.port import Port
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts, probe
-from romfsfs.devices.serial_camera.reading import (
-    Window,
-    bytes_lost,
-    read_range,
-    records_of,
-    said_twice,
-    words_said,
-)
-from romfsfs.devices.serial_camera.repl import ANSWER_LIMIT, RawRepl
+from romfsfs.devices.serial_camera.questions import COARSE, Questions, part
+from romfsfs.devices.serial_camera.reading import Window, bytes_lost, read_range, records_of
+from romfsfs.devices.serial_camera.repl import RawRepl
 from romfsfs.devices.serial_camera.writing import Writer
 from romfsfs.errors import DeviceAnswer, DeviceError, DeviceLost, VerifyError
 from romfsfs.image.model import Image
 from romfsfs.image.reader import is_blank, read_image
 from romfsfs.image.slots import Slot
 from romfsfs.system.files import Progress, no_progress
-
-#: bytes that one checksum covers where only equality matters
-_COARSE = 65536
-#: bytes per second that even the slowest camera hashes
-_SLOWEST_HASH = 100_000
-
-_Answer = TypeVar("_Answer")
-
-
-def _part(image: BinaryIO, start: int, length: int, end: int) -> bytes:
-    return flash_plan.block_at(image, start, min(start + length, end))
 
 
 class SerialCamera(Device):
@@ -71,7 +52,7 @@ class SerialCamera(Device):
         # what it is, not what it is used as: flash and boot loader depend on that
         self._model = facts.board or board
         self._geometry = identity.geometry(partition, self._model, facts.machine)
-        self._start = 0  # of what is read and written: a slot of openmv-ota, or all
+        self._ask = Questions(repl, facts, partition, self._settle)
         self._unmounted = False
         self._info = identity.describe(
             port.name, facts, board, partition, self._geometry, notes, usb_serial(port.name)
@@ -119,84 +100,20 @@ class SerialCamera(Device):
     def digest(self, size: int) -> str | None:
         if not self.facts.sha256:
             return None
-        return self._digest(0, min(size, self._geometry.readable))
-
-    def _digest(self, start: int, end: int, progress: Progress = no_progress) -> str:
-        done = start
-
-        def dot(piece: bytes) -> None:
-            nonlocal done
-            done = min(end, done + piece.count(b".") * 0x40000)
-            progress("verifying", done - start, end - start)
-
-        at = self._start
-        code = snippets.digest(self._partition.kind, self._partition.index, at + start, at + end)
-        return self._query(code, lambda text: said_twice(text.replace(".", "")), dot).hex()
-
-    def _query(
-        self,
-        code: str,
-        parse: Callable[[str], _Answer | None],
-        heartbeat: Callable[[bytes], None] | None = None,
-        limit: float = ANSWER_LIMIT,
-    ) -> _Answer:
-        """Run a command that changes nothing, twice if its answer makes no sense. DeviceAnswer."""
-        for nothing in (contextlib.suppress(DeviceAnswer), contextlib.nullcontext()):
-            text = ""
-            with nothing:
-                text = self._repl.run(code, limit, heartbeat).strip()
-            answer = parse(text)
-            if answer is not None:
-                return answer
-            if self._unmounted:
-                self._repl.recover()
-            else:
-                self._repl.soft_reset()  # ends timers and threads that print
-        raise identity.wrong_answer(self._port.name, text)
+        return self._ask.digest(0, min(size, self._geometry.readable))
 
     def matches(self, image: BinaryIO, size: int) -> bool | None:
         if size > self._geometry.readable:
             return False
-        if self.facts.sha256:
-            return super().matches(image, size)
-        if not self.facts.crc32:
-            return None
-        return self._same_checksums(image, 0, size)
-
-    def _same_checksums(self, image: BinaryIO, start: int, end: int) -> bool:
-        found = self._checksums(start, end, _COARSE)
-        expected = [
-            self._checksum(_part(image, at, _COARSE, end)) for at in range(start, end, _COARSE)
-        ]
-        return found == expected
-
-    def _checksum(self, data: bytes) -> int:
-        if self.facts.crc32:
-            return zlib.crc32(data)
-        return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
-
-    def _checksums(self, start: int, end: int, step: int) -> list[int]:
-        """The camera's checksum of every `step` bytes of start..end."""
-        code = snippets.checksums(
-            self._partition.kind, self._partition.index,
-            start=self._start + start, end=self._start + end, step=step, crc32=self.facts.crc32,
-        )  # fmt: skip
-        count = -(-(end - start) // step)
-        limit = ANSWER_LIMIT + step / _SLOWEST_HASH
-        return self._query(code, lambda text: words_said(text, count), limit=limit)
-
-    def _peek(self, *ranges: tuple[int, int]) -> bytes:
-        places = [(self._start + offset, count) for offset, count in ranges]
-        code = snippets.peek(self._partition.kind, self._partition.index, *places)
-        return self._query(code, said_twice)
+        return self._ask.same(image, 0, size)
 
     def _choose_slot(self, slot: str) -> None:
-        digest = self._digest if self.facts.sha256 else lambda start, end: ""
-        found = identity.find_slots_there(self._peek, digest, self._geometry)
+        digest = self._ask.digest if self.facts.sha256 else lambda start, end: ""
+        found = identity.find_slots_there(self._ask.peek, digest, self._geometry)
         self._info = identity.with_slots(self._info, found, slot, self._geometry)
         if found:
-            self._start = found[0].size if slot == "B" else 0
-            self._geometry = identity.in_slot(self._geometry, self._start, found[0].size)
+            self._ask.start = found[0].size if slot == "B" else 0
+            self._geometry = identity.in_slot(self._geometry, self._ask.start, found[0].size)
 
     def slots(self, size: int) -> tuple[Slot, ...]:
         return self._info.slots
@@ -210,7 +127,7 @@ class SerialCamera(Device):
 
     def _image_size(self) -> int:
         """Bytes of the image by its header; 0: blank. ImageFormatError."""
-        header = self._peek((0, HEADER_SIZE))
+        header = self._ask.peek((0, HEADER_SIZE))
         if is_blank(header):
             return 0
         return declared_size(header, self._geometry.readable, self._info.name)
@@ -269,7 +186,7 @@ class SerialCamera(Device):
                     sent=self._port.sent - sent,
                     notes=("the first attempt was read back wrong",) if attempt > 1 else (),
                 )
-            plan = flash_plan.make_plan(self._geometry, image, size, None, self._checksum)
+            plan = flash_plan.make_plan(self._geometry, image, size, None, self._ask.checksum)
         raise VerifyError(
             "what was read back from the camera differs from what was written, in two attempts",
             where=f"{self._info.name}, {self._first_difference(image, size)}",
@@ -277,20 +194,20 @@ class SerialCamera(Device):
         )
 
     def clear(self) -> None:
-        if is_blank(self._peek((0, HEADER_SIZE))):
+        if is_blank(self._ask.peek((0, HEADER_SIZE))):
             return
         self._refuse_unwritable()
         self._prepare()
         with self._writer() as writer:
             writer.run([flash_plan.clearing(self._geometry)])
-        if not is_blank(self._peek((0, HEADER_SIZE))):
+        if not is_blank(self._ask.peek((0, HEADER_SIZE))):
             where, advice = self._info.name, self._advice
             raise VerifyError("the image is still there", where=where, next_step=advice)
 
     def _refuse_unwritable(self) -> None:
         if not self._partition.writable:
             raise identity.not_writable(self._info.name, self._loader)
-        if self._start and self._geometry.mode == "prefix":
+        if self._ask.start and self._geometry.mode == "prefix":
             raise identity.no_range_erase(self._info.name)
 
     def _plan(
@@ -299,9 +216,16 @@ class SerialCamera(Device):
         progress("comparing", 0, size)
         found = None
         if self.facts.crc32 or self.facts.sha256:
-            found = self._checksums(0, self._geometry.limit(size), self._geometry.block)
+            found = self._ask.checksums(0, self._geometry.limit(size), self._geometry.block)
             progress("comparing", size, size)
-        return flash_plan.make_plan(self._geometry, image, size, found, self._checksum, old)
+        return flash_plan.make_plan(self._geometry, image, size, found, self._ask.checksum, old)
+
+    def _settle(self) -> None:
+        """Make the camera fit to answer again; where /rom is unmounted it stays so."""
+        if self._unmounted:
+            self._repl.recover()
+        else:
+            self._repl.soft_reset()  # ends timers and threads that print
 
     def _prepare(self) -> None:
         """Stop everything that may run code from the ROMFS, then unmount it.
@@ -318,7 +242,7 @@ class SerialCamera(Device):
         facts, partition = self.facts, self._partition
         chunk = frames.chunk(raw=raw, free=facts.free)
         return Window(
-            partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk, self._start,
+            partition.kind, partition.index, raw, facts.crc32, facts.poll, chunk, self._ask.start,
             self._geometry.cached, self._geometry.mode == "never",
         )  # fmt: skip
 
@@ -336,7 +260,7 @@ class SerialCamera(Device):
     def _loader(self) -> str:
         """The SOURCE that writes this without the firmware, '' if none can: loaders write from the
         partition's start on."""
-        return "" if self._start else identity.boot_loader(self._model, self._partition.index)
+        return "" if self._ask.start else identity.boot_loader(self._model, self._partition.index)
 
     def _program(self, plan: FlashPlan, image: BinaryIO, progress: Progress) -> int:
         """Carry a plan out; returns bytes programmed. If the rest is wrong, the last write is left
@@ -366,30 +290,26 @@ class SerialCamera(Device):
         """Does the camera hold bytes start..end of the image?"""
         if start >= end:
             return True
-        if self.facts.sha256:
-            digest = hashlib.sha256()
-            for at in range(start, end, _COARSE):
-                digest.update(_part(image, at, _COARSE, end))
-            return digest.hexdigest() == self._digest(start, end, progress)
-        if self.facts.crc32:
-            return self._same_checksums(image, start, end)
+        same = self._ask.same(image, start, end, progress)
+        if same is not None:
+            return same
         import tempfile
 
         with tempfile.TemporaryFile() as back:
             self._read(end, back, progress)
             return all(
-                _part(back, at, _COARSE, end) == _part(image, at, _COARSE, end)
-                for at in range(start, end, _COARSE)
+                part(back, at, COARSE, end) == part(image, at, COARSE, end)
+                for at in range(start, end, COARSE)
             )
 
     def _first_difference(self, image: BinaryIO, size: int) -> str:
         """The address of the first wrong block, as text for the error."""
         with contextlib.suppress(DeviceError):
-            block = min(self._geometry.block, _COARSE)
+            block = min(self._geometry.block, COARSE)
             wrong = [
                 index * block
-                for index, found in enumerate(self._checksums(0, size, block))
-                if found != self._checksum(_part(image, index * block, block, size))
+                for index, found in enumerate(self._ask.checksums(0, size, block))
+                if found != self._ask.checksum(part(image, index * block, block, size))
             ]
             # block 0 still lacks the header on purpose, so it says nothing where others are wrong
             return f"first at {(wrong[1:] or wrong)[0]:#x}"

@@ -19,6 +19,7 @@ from ota_slots import two_slots
 from romfsfs.boards import get_board
 from romfsfs.devices.base import PartitionState, WriteReport
 from romfsfs.devices.serial_camera import camera as cameras
+from romfsfs.devices.serial_camera import questions
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.serial_camera.probe import CameraFacts, PartitionFacts
 from romfsfs.devices.serial_camera.reading import Window
@@ -187,6 +188,7 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> Clock:
         "trying": SimpleNamespace(open_model=lambda repl, path: repl.run(("model", path)) or path),
     }.items():  # fmt: skip
         monkeypatch.setattr(cameras, name, value)
+    monkeypatch.setattr(questions, "snippets", table)
     return clock
 
 
@@ -247,7 +249,7 @@ def test_a_digest_is_told_about_as_it_comes() -> None:
     assert camera.digest(1 << 21) == camera.digest(1 << 20)
     assert desk.took() == [("digest", 0, 1 << 20)] * 3
     told: list[Any] = []
-    camera._digest(1000, 700_000, lambda *step: told.append(step))
+    camera._ask.digest(1000, 700_000, lambda *step: told.append(step))
     assert told == [("verifying", 0x80000, 699_000), ("verifying", 699_000, 699_000)]
     assert made(desk, sha256=False).digest(10) is None
 
@@ -261,11 +263,11 @@ def test_what_makes_no_sense_is_asked_for_once_more() -> None:
         camera._unmounted = unmounted
         for spoil in ("tick", bad):
             desk.spoil = [spoil]
-            assert camera._peek((0, 16)) == OLD[:16]
+            assert camera._ask.peek((0, 16)) == OLD[:16]
             assert desk.took() == [PEEK, mend, PEEK]
         desk.spoil = ["tick\n", "tock\n"]
         with pytest.raises(DeviceAnswer) as caught:
-            camera._peek((0, 16))
+            camera._ask.peek((0, 16))
         assert (caught.value.line, caught.value.detail) == (
             "the camera's answer makes no sense (ttyX); reset the camera and repeat the command",
             "tock",
@@ -273,7 +275,7 @@ def test_what_makes_no_sense_is_asked_for_once_more() -> None:
         assert desk.took() == [PEEK, mend] * 2
         desk.spoil = ["tick", bad]
         with pytest.raises(DeviceAnswer, match="nonsense"):
-            camera._peek((0, 16))
+            camera._ask.peek((0, 16))
         assert desk.took() == [PEEK, mend, PEEK]
 
 
@@ -297,10 +299,10 @@ def test_is_an_image_there(changes: dict[str, Any], asked: Any) -> None:
     assert desk.took() == []
     if not changes:
         return
-    assert made(Desk(whole), crc32=False)._checksum(b"x") == checksum(b"x", False)
+    assert made(Desk(whole), crc32=False)._ask.checksum(b"x") == checksum(b"x", False)
     desk.limits.clear()
-    camera._checksums(0, 200, 100)
-    camera._checksums(0, 200, 1 << 20)
+    camera._ask.checksums(0, 200, 100)
+    camera._ask.checksums(0, 200, 1 << 20)
     assert desk.limits == [10 + 100 / 100_000, 10 + (1 << 20) / 100_000]
 
 
