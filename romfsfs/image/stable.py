@@ -7,6 +7,8 @@ are gaps, left by files that were deleted, replaced or grew:
     else to the end of its directory
     what remains of a gap becomes a padding record; a gap of one byte, too small for a record, is
     filled by one more 0x80 in the header of the record after it
+    a file whose name was taken in its directory (the reader's `same-name`) gets a record with the
+    name that it is shown with; so does a directory
     a directory keeps its offset and length, so that what follows it stays; if it has to grow, it
     first takes the gap after it. If records are in the way, they or the whole directory move,
     whichever is smaller (`Layout.moved` names the files)
@@ -68,7 +70,10 @@ def stable(
         return compact
     if any(node.extent.offset % rules.for_path(path) for path, node in kept_files.items()):
         return compact
-    root = _fit_all(branches, nodes, kept_files, base, buffer, rules)
+    # The name in such a record is not the file's: it has to be written anew.
+    misnamed = {note.path for note in base.notes if note.code == "same-name"}
+    staying = {path: node for path, node in kept_files.items() if path not in misnamed}
+    root = _fit_all(branches, nodes, staying, base, buffer, rules)
     assembly = _Assembly(root, kept_files, base, buffer, erase_size)
     layout = assembly.layout([branch.path for branch in branches[1:]])
     if layout is None:

@@ -351,6 +351,32 @@ def test_bases_that_cannot_be_edited_in_place(case: str) -> None:
     assert join(layout, new) == fresh(new)
 
 
+def same_names() -> bytes:
+    """An image with three files `?.txt` and two folders `?`, as openmv-ota makes of `ä` and `ö`."""
+    tree: Tree = {f"{letter}.txt": letter.encode() * 3001 for letter in "ABC"}
+    tree |= {"D": None, "D/in": b"d" * 3003, "E": None, "E/in": b"e" * 3003, "f": b"f" * 30_001}
+    base = fresh(tree)
+    for name in (b"\x05A.txt", b"\x05B.txt", b"\x05C.txt", b"\x01D", b"\x01E"):
+        assert base.count(name) == 1
+        base = base.replace(name, name[:1] + b"?" + name[2:])
+    return base
+
+
+@pytest.mark.parametrize(
+    "gone", [(), ("?.txt",), ("?~2.txt",), ("?.txt", "?~2.txt"), ("?", "?/in"), ("?~2", "?~2/in")]
+)
+def test_of_files_of_one_name_each_stays_the_one_that_it_was(gone: tuple[str, ...]) -> None:
+    """Stored as it is, the second `?.txt` would become the first once that is deleted or moves."""
+    base = same_names()
+    old = view(base)
+    assert list(old) == ["?.txt", "?~2.txt", "?~3.txt", "?", "?/in", "?~2", "?~2/in", "f"]
+    kept = {path: data for path, data in old.items() if path not in gone}
+    for edited in ("", "new", *(path for path, data in kept.items() if data)):
+        new = ordered(kept | ({edited: b"x" * 3200} if edited else {}), base)
+        image, _ = edit(base, old, new, erase_size=16)
+        assert len(changed_blocks(base, image, 16)) * 16 < len(old["f"] or b"")
+
+
 def test_images_of_mpremote_are_edited_in_place_where_nothing_is_misaligned() -> None:
     # Data at multiples of 4, directories and headers as mpremote writes them.
     base = raw_image(file("ab", b"1" * 9002), directory("d", file("xyz1", b"2" * 9000)), width=5)

@@ -353,6 +353,31 @@ def test_a_camera_keeps_unchanged_files_in_place(tmp_path: Path) -> None:
     assert files_of(flash.path.read_bytes())["0.txt"] == b"0" * 4000
 
 
+@pytest.mark.parametrize("edit", ["first goes", "first grows", "second goes", "new"])
+def test_a_camera_with_two_files_of_one_name_takes_commits(tmp_path: Path, edit: str) -> None:
+    """openmv-ota stores `ä.txt` and `ö.txt` both as `?.txt`; cameras open the first."""
+    model = os.urandom(200_000)
+    image = encode({"A.txt": b"1" * 5000, "B.txt": b"2" * 5000, "model.bin": model})
+    image = image.replace(b"\x05A.txt", b"\x05?.txt").replace(b"\x05B.txt", b"\x05?.txt")
+    (tmp_path / "flash").write_bytes(image.ljust(1 << 20, b"\xff"))
+    flash = Flash(tmp_path / "flash", 1 << 20)
+    desk = Desk(flash, "camera")
+    desk.open()
+    shown = {"?.txt": b"1" * 5000, "?~2.txt": b"2" * 5000, "model.bin": model}
+    assert files_of(flash.path.read_bytes()) == shown
+    path = {"second goes": "?~2.txt", "new": "new.txt"}.get(edit, "?.txt")
+    if edit.endswith("goes"):
+        (desk.work / path).unlink()
+        del shown[path]
+    else:
+        shown[path] = b"x" * 7000
+        desk.write(path, shown[path])
+    report = desk.commit()
+    assert report.blocks is not None
+    assert report.blocks <= 10
+    assert files_of(flash.path.read_bytes()) == shown
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A state folder on a file system of 400 KiB."""
