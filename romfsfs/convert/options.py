@@ -148,8 +148,17 @@ class Options:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Options:
         """The options that `record` gave; {} gives the defaults. TypeError, ValueError: others."""
-        rules = (Rule(str(pattern), checked(chosen)) for pattern, chosen in record.get("rules", ()))
-        return cls(tuple(rules), record.get("stedgeai"))
+        rules: list[Rule] = []
+        for rule in record.get("rules", ()):
+            match rule:
+                case [str(pattern), dict(chosen)]:
+                    rules.append(Rule(pattern, checked(chosen)))
+                case _:
+                    raise TypeError(f"a rule of the options is {rule!r:.40}")
+        stedgeai = record.get("stedgeai")
+        if not isinstance(stedgeai, str | None):
+            raise TypeError(f"stedgeai is {stedgeai!r:.40}")
+        return cls(tuple(rules), stedgeai)
 
 
 def checked(values: Mapping[str, Any], folder: str = "") -> FileOptions:

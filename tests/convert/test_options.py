@@ -59,6 +59,28 @@ def test_what_a_session_remembers_is_changed_by_what_is_chosen_later() -> None:
 
 
 @pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"rules": None}, "'NoneType' object is not iterable"),
+        ({"rules": ["*", {}]}, "a rule of the options is '*'"),
+        ({"rules": [["*"]]}, "a rule of the options is ['*']"),
+        ({"rules": [["*", {}], ["m", []]]}, "a rule of the options is ['m', []]"),
+        ({"rules": [["*", None]]}, "a rule of the options is ['*', None]"),
+        ({"rules": [[3, {"align": 4}]]}, "a rule of the options is [3, {'align': 4}]"),
+        ({"rules": [["*", {"align": 5}]]}, "align is 5; it can be a power of two from 4 to 65536"),
+        ({"stedgeai": 5}, "stedgeai is 5"),
+    ],
+)
+def test_a_damaged_record_of_a_session_is_told_from_one_of_ours(
+    record: dict[str, object], said: str
+) -> None:
+    """What reads the session's record tells of these errors, and of no others."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Options.from_record(record)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("convert", 1), ("optimise", "size"), ("optimise", 4), ("optimise", True),
