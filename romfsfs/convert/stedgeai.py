@@ -242,8 +242,14 @@ def _in_install(place: Path) -> Path | None:
 
 
 def _identity(tool: Path) -> str:
-    """A text that changes if the tool is replaced. Asking for its version would take seconds."""
-    status = tool.stat()
+    """A text that changes if the tool is replaced. Asking for its version would take seconds.
+
+    ToolMissing if the tool went meanwhile."""
+    try:
+        status = tool.stat()
+    except OSError as caught:
+        what = f"ST Edge AI cannot be used: {caught.strerror}"
+        raise ToolMissing(what, where=str(tool), next_step="retry") from None
     return f"{os.path.realpath(tool)} {status.st_size} {status.st_mtime_ns}"
 
 

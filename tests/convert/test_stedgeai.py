@@ -194,6 +194,18 @@ def test_tool_missing_says_where_to_get_it_and_is_never_cached(tmp_path, cache, 
     assert lookup(converters, tmp_path, "m.onnx", ONNX).state is State.PENDING
 
 
+def test_a_tool_that_is_removed_just_then_is_not_a_model_that_cannot_be_read(
+    tmp_path, cache, monkeypatch
+):
+    gone = tmp_path / "gone" / "stedgeai"
+    monkeypatch.setattr(stedgeai, "find_tool", lambda option: gone)
+    result = lookup(Converters(camera("OPENMV_N6"), cache), tmp_path, "m.onnx", ONNX)
+    assert (result.state, only_code(result)) == (State.FAILED, "tool-missing")
+    assert result.message == (
+        f"ST Edge AI cannot be used: No such file or directory ({gone}); retry"
+    )
+
+
 def test_order_of_the_search(tmp_path, monkeypatch):
     ide = Install(tmp_path / "openmvide-4.8" / "share" / "stedgeai")
     assert stedgeai.find_tool(None) == ide.tool
