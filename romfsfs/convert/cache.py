@@ -88,7 +88,8 @@ class Cache:
     def put(self, key: str, product: Product) -> Product:
         """Store a result, moving its artifact here; returns it with digest and size.
 
-        The caller holds the lock of `key` and is still in `work_folder`. OSError, RomfsError."""
+        With an artifact, the caller holds the lock of `key`, lest another's record be put to it,
+        and is still in `work_folder`. OSError, RomfsError."""
         kept = self._artifact(key)
         make_private_dir(kept.parent)
         if product.artifact is not None:
