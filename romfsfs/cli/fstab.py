@@ -14,6 +14,8 @@ from collections.abc import Container
 
 import click
 
+from romfsfs.fs.options import takes_no_value
+
 #: Words of `-o` that are for `mount`, as an fstab line has no other way to give its options:
 #: word -> (parameter of the command, value).
 FLAGS = {
@@ -57,13 +59,15 @@ def split_options(
 ) -> tuple[str, ...]:
     """Make words of `-o` the defaults of `mount`'s options; return the rest, for libfuse.
 
-    A click callback; it must run before those of the other options."""
+    A click callback; it must run before those of the other options. UsageError for `ro=0`."""
     own: dict[str, object] = {}
     listed: dict[str, list[str]] = {}
     passed = []
     for word in (word for options in lists for word in options.split(",")):
-        name, _, value = word.partition("=")
+        name, has_value, value = word.partition("=")
         if name in FLAGS:
+            if has_value:
+                raise takes_no_value(name, value)
             own.update([FLAGS[name]])
         elif name in VALUES:
             own[name] = value

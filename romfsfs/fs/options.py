@@ -22,6 +22,11 @@ _LIBFUSE_2_ONLY = frozenset({"big_writes", "large_read", "atomic_o_trunc", "asyn
 _BINDINGS_OWN = frozenset(
     {"encoding", "errors", "foreground", "mountpoint", "operations", "raw_fi", "self"}
 )
+#: libfuse refuses a value of these. It does not see the first two, and mfusepy keeps the others.
+_WITHOUT_VALUE = frozenset(
+    {"allow_other", "nonempty"}
+    | {"hard_remove", "use_ino", "readdir_ino", "direct_io", "nopath", "intr"}
+)
 _FSTAB_PREFIXES = ("x-", "comment=", "user=", "uhelper=")
 
 _IDLE_THREADS = 10  # libfuse's own default
@@ -32,7 +37,8 @@ _THREADS = 200
 def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
     """`-o` values ('allow_other,max_read=4096') as a mapping, without those for fstab alone.
 
-    Raises UsageError for a name that the binding would take for an argument of its own.
+    Raises UsageError for a name that the binding would take for an argument of its own, and for a
+    value of an option that has none.
     """
     options: dict[str, str | bool] = {}
     for value in values:
@@ -43,8 +49,16 @@ def parse_extra(values: Iterable[str]) -> dict[str, str | bool]:
             key, has_value, text = word.partition("=")
             if key in _BINDINGS_OWN:
                 raise UsageError(f"no such mount option: {key}", where=f"-o {key}")
+            if has_value and key in _WITHOUT_VALUE:
+                raise takes_no_value(key, text)
             options[key] = text if has_value else True
     return options
+
+
+def takes_no_value(key: str, text: str) -> UsageError:
+    """The error for `-o KEY=TEXT`, where KEY alone turns something on."""
+    next_step = f"write -o {key}, or leave it out"
+    return UsageError(f"{key} takes no value", where=f"-o {key}={text}", next_step=next_step)
 
 
 def fuse_options(

@@ -62,6 +62,21 @@ def test_words_that_a_binding_would_take_for_its_own(word: str) -> None:
         assert refused.value.line == f"no such mount option: {word} (-o {word})"
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["allow_other", "nonempty", "hard_remove", "use_ino", "readdir_ino", "direct_io", "nopath",
+     "intr"],
+)  # fmt: skip
+def test_a_mount_is_not_opened_to_others_by_a_word_that_says_no(word: str) -> None:
+    for text in ("0", "no", "", "1"):
+        with pytest.raises(UsageError) as refused:
+            options.parse_extra([f"noatime,{word}={text}"])
+        assert refused.value.line == (
+            f"{word} takes no value (-o {word}={text}); write -o {word}, or leave it out"
+        )
+    assert options.parse_extra([word]) == {word: True}
+
+
 ALWAYS = {"fsname": "camera\\, a\\\\b?", "use_ino": True, "subtype": "romfsfs", "auto_cache": True}
 OLD = {"big_writes": True, "atomic_o_trunc": True}
 NEW = {"max_idle_threads": "10", "max_threads": "200"}

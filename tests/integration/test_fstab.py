@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from romfsfs.cli.app import COMMANDS
-from romfsfs.cli.fstab import with_mount
+from romfsfs.cli.fstab import FLAGS, with_mount
 from romfsfs.cli.mounting import mount
-from romfsfs.errors import shell_word
+from romfsfs.errors import UsageError, shell_word
 from romfsfs.image.writer import encode
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -137,6 +137,16 @@ def test_words_of_a_line_are_options_of_mount(
     usual = mount.make_context("mount", ["app.img", "cam"]).params
     params = mount.make_context("mount", ["app.img", "cam", "-o", words]).params
     assert params == usual | given | {"options": passed}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_words_that_turn_something_on_take_no_value(name: str) -> None:
+    """`commit_on_unmount=0` must not commit."""
+    with pytest.raises(UsageError) as refused:
+        mount.make_context("mount", ["app.img", "cam", "-o", f"noatime,{name}=0"])
+    assert refused.value.line == (
+        f"{name} takes no value (-o {name}=0); write -o {name}, or leave it out"
+    )
 
 
 def test_a_user_without_a_name_keeps_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
