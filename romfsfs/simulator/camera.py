@@ -222,8 +222,9 @@ class Camera:
                 elif mark in piece:
                     executor.leftover()  # the ring is emptied; what precedes the Ctrl-C is lost too
                     piece = piece[piece.rindex(mark) + 1 :]
-            if piece and not executor.feed(piece):
-                self._rx[:0] = piece
+            taken = executor.feed(piece) if piece else 0
+            if taken < len(piece):
+                self._rx[:0] = piece[taken:]
                 return
 
     def _note_interrupt(self, now: float) -> None:

@@ -205,13 +205,14 @@ class Executor:
         self.interrupted = True
         self._process.send_signal(signal.SIGINT)
 
-    def feed(self, data: bytes) -> bool:
-        """Give the snippet input, at most `room` bytes. False: the pipe takes none now, as it does
-        not wrap around at the end of a page that was not read to its end."""
+    def feed(self, data: bytes) -> int:
+        """Give the snippet input, at most `room` bytes; return how many the pipe took. It may have
+        no room now, as it does not wrap around at the end of a page that was not read to its end,
+        and it takes a part of what exceeds a page."""
         try:
-            return os.write(self._input, data) > 0
+            return os.write(self._input, data)
         except BlockingIOError:
-            return False
+            return 0
 
     @property
     def room(self) -> int:

@@ -49,16 +49,16 @@ class Executor:
         self.running = True
         self.room = 512
         self.interrupt_char = 3
-        self.takes = True
+        self.takes = 512
         self.calls: list[Any] = []
         self.output = b""
 
     def register(self, poll: Any, *, output: bool, input: bool) -> None:
         self.calls.append(("register", output, input))
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> int:
         self.calls.append(data)
-        return self.takes
+        return min(len(data), self.takes)
 
     def leftover(self) -> bytes:
         self.calls.append("emptied")
@@ -173,8 +173,9 @@ LONG = bytes(range(65, 91)) * 4
         ("tinyusb", b"\x00a", {"interrupt_char": 0}, ["emptied", b"a"], b"", True),
         ("tinyusb", b"abc", {"room": 0}, [], b"abc", False),
         ("tinyusb", b"abc", {"room": 1}, [b"a", b"b", b"c"], b"", False),
-        ("tinyusb", b"abc", {"takes": False}, [b"abc"], b"abc", False),
-        ("tinyusb", b"abc", {"takes": False, "room": 2}, [b"ab"], b"abc", False),
+        ("tinyusb", b"abc", {"takes": 0}, [b"abc"], b"abc", False),
+        ("tinyusb", b"abc", {"takes": 1}, [b"abc"], b"bc", False),
+        ("tinyusb", b"abc", {"takes": 0, "room": 2}, [b"ab"], b"abc", False),
         ("stm32", LONG, {}, [LONG[:64], LONG[64:]], b"", False),
         ("stm32", b"a\x03b\x03", {}, [b"ab"], b"", True),
         ("stm32", b"\x03", {}, [], b"", True),

@@ -219,17 +219,16 @@ def test_frames_are_handed_on_and_the_end_is_said_once(started: Any) -> None:
 def test_input_as_the_ring_has_it(started: Any) -> None:
     run = started(rx_buffer=700)
     assert run.executor.room == 700
-    assert run.executor.feed(b"a" * 300)
+    assert run.executor.feed(b"a" * 300) == 300
     assert run.executor.room == 400
-    assert run.executor.feed(b"b" * 400)
+    assert run.executor.feed(b"b" * 400) == 400
     assert run.executor.room == 0
-    assert run.executor.feed(b"c")
+    assert run.executor.feed(b"c") == 1
     assert run.executor.room == 0
     assert run.executor.leftover() == b"a" * 300 + b"b" * 400 + b"c"
     assert (run.executor.room, run.executor.leftover()) == (700, b"")
-    while run.executor.feed(b"x" * PAGE):
-        pass
-    assert not run.executor.feed(b"x"), "it takes no more, and holds nobody up"
+    assert run.executor.feed(b"x" * (PAGE + 1)) == PAGE
+    assert run.executor.feed(b"x") == 0, "it takes no more, and holds nobody up"
     assert len(run.executor.leftover()) == PAGE
 
 
