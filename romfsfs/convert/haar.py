@@ -78,8 +78,9 @@ class HaarConverter:
         output.write_bytes(made.data)
         if not made.tilted:
             return Product(output)
-        message = f"tilted features, {made.tilted} of {made.features}, which the camera treats as "
-        message += "upright: it detects worse; try it, or use a cascade without them"
+        message = f"has tilted features ({made.tilted} of {made.features}), which the camera "
+        message += "treats as upright: it detects less reliably; try it, or use a cascade without "
+        message += "them"
         return Product(output, (warning("cascade-tilted", message),))
 
 

@@ -171,7 +171,7 @@ def checked(values: Mapping[str, Any], folder: str = "") -> FileOptions:
 def check(name: str, value: Any, folder: str = "") -> Any:
     """The value for one option of `checked`, with file names made absolute. OptionError."""
     if name not in OPTIONS:
-        raise OptionError(f"there is no option {name!r}; there are {', '.join(OPTIONS)}")
+        raise OptionError(f"unknown option {name!r}; known are {', '.join(OPTIONS)}")
     is_right, can_be = OPTIONS[name]
     if not is_right(value):
         raise OptionError(f"{name} is {value!r}; it can be {can_be}")
@@ -210,7 +210,7 @@ OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mpool": (_is_text, "the name of a file"),
     "arguments": (
         lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)),
-        "a list of texts, ['--option', 'value']",
+        "a list of strings, ['--option', 'value']",
     ),
     "align": (
         lambda value: _is_number(value, ALIGNMENTS),

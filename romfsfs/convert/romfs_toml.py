@@ -94,7 +94,7 @@ class _Reader:
             return None
         try:
             if not isinstance(value, str):
-                raise OptionError(f"board is {value!r}; it is the name of a board, in quotes")
+                raise OptionError(f"board is {value!r}; it must be the name of a board, in quotes")
             parse_board(value)
         except (OptionError, UsageError) as caught:
             self._complain(str(caught), "", "board")
@@ -104,7 +104,7 @@ class _Reader:
     def _excludes(self, value: object) -> tuple[str, ...]:
         try:
             if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-                raise OptionError(f"exclude is {value!r}; it is a list of patterns, ['*.psd']")
+                raise OptionError(f"exclude is {value!r}; it must be a list of patterns, ['*.psd']")
             Excludes(value)
         except (OptionError, UsageError) as caught:
             self._complain(str(caught), "", "exclude")
@@ -115,9 +115,9 @@ class _Reader:
         if isinstance(table, dict):
             return True
         if pattern in OPTIONS:
-            what = f'{pattern} is in no table; below ["*"] it applies to all files'
+            what = f'{pattern} must be in a table; put it below ["*"] to apply it to all files'
         else:
-            what = f"there is no {pattern!r}; there are board, exclude and tables of patterns"
+            what = f"unknown key {pattern!r}; known are board, exclude and tables of patterns"
         self._complain(what, "", pattern)
         return False
 

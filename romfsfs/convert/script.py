@@ -198,8 +198,8 @@ def _firmware_only(
     if path in KEPT_AS_SOURCE:
         why = "no board is chosen"
         if module:
-            why = f"mpy-cross does not know {module}'s constants, the firmware's own compiler may"
-        message += f"; {why}: from there on it was not checked"
+            why = f"mpy-cross does not know {module}'s constants, but the firmware's compiler may"
+        message += f"; {why}: the rest of the file was not checked"
         return warning("firmware-constant", message, shown)
     if module:
         message += f"; only the firmware's own compiler knows {module}'s constants: write the "

@@ -52,9 +52,10 @@ def text_problem(path: str, source: bytes) -> Diagnostic | None:
 
 def _not_utf_8(path: str, source: bytes, offset: int) -> Diagnostic:
     declared = next(filter(None, map(_DECLARED.match, source.split(b"\n", 2)[:2])), None)
-    says = f" (it says {declared[1].decode('ascii', 'replace')})" if declared else ""
+    says = f" (it declares {declared[1].decode('ascii', 'replace')})" if declared else ""
     number = 1 + len(re.findall(b"\r\n|\r|\n", source[:offset]))
-    message = f"{path}:{number}: not UTF-8{says}, which is all that MicroPython reads; save it so"
+    message = f"{path}:{number}: not UTF-8{says}, the only encoding that MicroPython reads; save "
+    message += "it as UTF-8"
     return error("encoding", message, excerpt(source, number, None))
 
 

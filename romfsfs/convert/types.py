@@ -152,7 +152,7 @@ class Figures(NamedTuple):
         parts += [f"{value:,} B {what}" for what, value in (("SRAM", self.sram),
                   ("flash", self.flash)) if value is not None]  # fmt: skip
         if self.seconds is not None:
-            parts.append(f"{self.seconds * 1000:.3g} ms an inference, as estimated")
+            parts.append(f"an estimated {self.seconds * 1000:.3g} ms per inference")
         return ", ".join(parts)
 
 

@@ -172,8 +172,8 @@ def load_binding(wanted: str | None = None) -> Binding:
         shown = ".".join(map(str, version))
         if major == 3 and version < MENDED:  # its loop cannot be replaced by ours
             problem = RomfsError(
-                f"libfuse {shown} is not used: before {MENDED[0]}.{MENDED[1]}, renames at the "
-                "same time can stop a mount for good", next_step=install_command(),
+                f"libfuse {shown} is not used: before {MENDED[0]}.{MENDED[1]}, simultaneous "
+                "renames can deadlock a mount", next_step=install_command(),
             )  # fmt: skip
         elif not installed:
             what = f"libfuse {shown} is installed, but its Python binding is not"

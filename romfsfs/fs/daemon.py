@@ -206,7 +206,7 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
                 raise Interrupted("interrupted while mounting", where=path) from None
             raise
     what = "the mount's process ended and gave no reason"
-    next_step = "romfsfs -vv mount --foreground shows what it does"
+    next_step = "run romfsfs -vv mount --foreground to see what it does"
     raise RomfsError(what, where=path, next_step=next_step)
 
 

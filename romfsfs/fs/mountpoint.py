@@ -172,7 +172,8 @@ def unmount(
             return False
         raise RomfsError(
             f"unmounted, but its process {pid} has not ended in {_END_SECONDS:.0f} s", where=path,
-            next_step="a container that was started meanwhile may hold a copy of it; see its log",
+            next_step="a container that was started meanwhile may hold a copy of the mount; see "
+            "the mount's log",
         )  # fmt: skip
     return True
 

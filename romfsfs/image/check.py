@@ -116,13 +116,13 @@ def _compare_tree(image: Image, layout: Layout, rules: AlignmentRules) -> dict[s
         if path not in extents:
             raise _difference("the file is missing", path, expected.offset)
     if difference := directories.symmetric_difference(layout.directories):
-        raise VerifyError("a directory is missing, or one too many is there", where=min(difference))
+        raise VerifyError("a directory is missing or unexpected", where=min(difference))
     return extents
 
 
 def _difference(what: str, path: str, offset: int) -> VerifyError:
     return VerifyError(
-        f"what was written is not what was planned: {what}", where=f"{path}, offset {offset:#x}"
+        f"the written image differs from the plan: {what}", where=f"{path}, offset {offset:#x}"
     )
 
 

@@ -90,7 +90,8 @@ def read_image(buffer: Buffer) -> Image:
     size = payload + length
     if size > len(data):
         raise ImageFormatError(
-            f"truncated: the header declares {size:,} bytes, {len(data):,} are there", len(data)
+            f"truncated: the header declares {size:,} bytes, but only {len(data):,} are present",
+            len(data),
         )
     root, notes = _Reader(data, payload, size).read()
     if size % 2:
@@ -210,9 +211,9 @@ class _Reader:
                 length, position = decode(data, position, current.end)
                 if position + length > current.end:
                     raise ImageFormatError(
-                        f"a record of {count_text(length, 'byte')} runs "
-                        f"{count_text(position + length - current.end, 'byte')} over the end of "
-                        "what holds it",
+                        f"a record of {count_text(length, 'byte')} extends "
+                        f"{count_text(position + length - current.end, 'byte')} beyond the end of "
+                        "its parent",
                         start,
                     )
                 if kind == FILE:

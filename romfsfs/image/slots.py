@@ -122,7 +122,7 @@ def slots_text(slots: Sequence[Slot]) -> str:
     for slot in slots:
         size = f"{slot.body_size:,} B, "
         if slot.whole is None:
-            state = "its trailer is of a version that is not known here"
+            state = "with a trailer of an unknown version"
         elif not slot.whole:
             state = size + "changed since it was signed"
         elif slot.name and slot.status != "confirmed":

@@ -76,7 +76,7 @@ def decode(data: Buffer, start: int, end: int) -> tuple[int, int]:
         if value > MAX_VALUE or position - start > MAX_RUN:
             break
     else:
-        raise ImageFormatError("a number is cut off by the end of what holds it", start)
+        raise ImageFormatError("a number is cut off", start)
     if bytes(data[start : start + 4]) == b"\xff\xff\xff\xff":
         raise ImageFormatError("erased flash inside the image", start)
     if value > MAX_VALUE:

@@ -150,7 +150,7 @@ def test_what_cannot_work_there_is_not_pushed(rig: Rig, connect: Connect) -> Non
     camera = connect("OPENMV4P", images={0: old})
     done = rig.run("push", image_file(rig.folder, network), "camera")
     assert done.code == 4
-    assert "net.tflite: compiled for the Neural-ART of the N6, OPENMV4P has none" in done.error
+    assert "compiled for the N6's Neural-ART, which OPENMV4P does not have" in done.error
     bytecode = image_file(rig.folder, old + bytes(16), "other.img")
     assert "is bytecode 5, the camera loads 6.3" in rig.run("push", bytecode, "camera").error
     assert camera.statistics.programmed == 0

@@ -40,8 +40,8 @@ def test_verify_asks_what_runs_on_the_board(tmp_path: Path, run: Callable[..., R
         ("not-started", "warning"),
     ]
     assert record["failures"] == [
-        "m.tflite: compiled for the Neural-ART of the N6, OPENMV_AE3 has none; copy the original "
-        "model"
+        "m.tflite: compiled for the N6's Neural-ART, which OPENMV_AE3 does not have; copy the "
+        "original model"
     ]
     assert run("verify", image).code == 0  # of an unknown board nothing is known
 
@@ -53,7 +53,7 @@ def test_build_refuses_what_cannot_work(tmp_path: Path, run: Callable[..., Ran])
     (tree / "lost.tflite").write_bytes(POINTER)
     done = run("build", tree, "out.img", "--board", "OPENMV4P")
     assert done.code == 3
-    assert "net.tflite: compiled for the Neural-ART of the N6, OPENMV4P has none" in done.err
+    assert "net.tflite: compiled for the N6's Neural-ART, which OPENMV4P does not have" in done.err
     assert "lost.tflite: is a Git LFS pointer, not .tflite; git lfs pull" in done.err
     assert not (tmp_path / "out.img").exists()
     (tree / "lost.tflite").unlink()
@@ -68,7 +68,7 @@ def test_what_the_image_held_is_told_and_what_is_new_is_refused(
     cam = mounts.mount(image, "--board", "OPENMV4P")
     told = run("status", cam).out
     assert "nothing to commit, 1 warning" in told
-    assert "net.tflite: already in the image: compiled for the Neural-ART" in told
+    assert "net.tflite: already in the image: compiled for the N6's Neural-ART" in told
     (cam / "lost.tflite").write_bytes(POINTER)
     record = json.loads(run("status", cam, "--json").out)
     states = {entry["path"]: entry["state"] for entry in record["entries"]}

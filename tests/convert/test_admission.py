@@ -65,11 +65,11 @@ def test_models_for_an_ethos_u_run_on_that_one_alone(board, partition, product, 
 
 def test_both_npus_are_named():
     assert message("m.tflite", compiled(2, 512), AE3) == (
-        "compiled for the Ethos-U85 of 512 MACs, this core has an Ethos-U55 of 256 MACs; copy "
+        "compiled for the Ethos-U85 of 512 MACs, but this core has an Ethos-U55 of 256 MACs; copy "
         "the original model"
     )
     assert message("m.tflite", compiled(0, 128), H7) == (
-        "compiled for the Ethos-U55 of 128 MACs, OPENMV4 has no NPU; copy the original model"
+        "compiled for the Ethos-U55 of 128 MACs, but OPENMV4 has no NPU; copy the original model"
     )
 
 
@@ -240,15 +240,15 @@ def test_what_the_factory_and_the_zoo_hold_raises_nothing(shared_data: Path | No
 
 REMEDY = "copy the original model"
 NO_ONNX = "runs .tflite models, not ONNX; export it as .tflite"
-COMPILE = "OPENMV_N6 runs only models that ST Edge AI has compiled; have it converted"
+COMPILE = "OPENMV_N6 runs only models compiled by ST Edge AI; let romfsfs convert it"
 
 
 @pytest.mark.parametrize(
     ("path", "data", "board", "found"),
     [
         ("m.tflite", b"NBIN....", None, []), ("m.tflite", b"NBIN....", N6, []),
-        ("m.tflite", b"NBIN....", H7, ["error npu-mismatch compiled for the Neural-ART of the N6, "
-         f"OPENMV4 has none; {REMEDY}"]),
+        ("m.tflite", b"NBIN....", H7, ["error npu-mismatch compiled for the N6's Neural-ART, "
+         f"which OPENMV4 does not have; {REMEDY}"]),
         ("m.onnx", b"onnx", None, []),
         ("m.onnx", b"onnx", N6, [f"error model-unsupported {COMPILE}"]),
         ("m.onnx", b"onnx", H7, [f"warning model-unsupported OPENMV4 {NO_ONNX}"]),
@@ -262,9 +262,9 @@ COMPILE = "OPENMV_N6 runs only models that ST Edge AI has compiled; have it conv
         ("m.lite", b"nothing", None, ["error model-invalid not a usable model, no TFL3 identifier "
          "at offset 0x4; copy the file again"]),
         ("m.tflite", compiled(1, 256), N6, ["error npu-mismatch compiled for the Ethos-U65 of 256 "
-         f"MACs, the N6 has a Neural-ART; {REMEDY}"]),
+         f"MACs, but the N6 has a Neural-ART; {REMEDY}"]),
         ("m.tflite", one_operator("ethos-u"), N6, ["error npu-mismatch compiled for the Ethos-U, "
-         f"the N6 has a Neural-ART; {REMEDY}"]),
+         f"but the N6 has a Neural-ART; {REMEDY}"]),
         ("m.tflite", one_operator("ethos-u"), AE3, []),
         ("m.tflite", compiled(1, 256), None, []),
         ("m.tflite", one_operator(207), H7, ["warning operators needs operators that firmware "

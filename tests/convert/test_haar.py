@@ -102,7 +102,7 @@ def test_tilted_features_in_use_are_counted_and_the_bytes_stay(tmp_path, cache, 
     assert stored_bytes(result) == BINARY
     (found,) = result.diagnostics
     assert (found.severity, found.code) == ("warning", "cascade-tilted")
-    assert found.message.startswith("tilted features, 1 of 3, which the camera ")
+    assert found.message.startswith("has tilted features (1 of 3), which the ")
     upright = xml.replace(b"<tilted>1<", b"<tilted>0<")
     assert not convert(Converters(Target(), cache), tmp_path, "face.xml", upright).diagnostics
     unused = NEW.replace(b"</features>", b"<_><rects/><tilted>1</tilted></_></features>")
@@ -440,8 +440,8 @@ def test_what_a_converter_makes_and_says(tmp_path):
         "Haar cascades; use one of OpenCV's haarcascade_*.xml",
     ),))  # fmt: skip
     tilted = Diagnostic(
-        "warning", "cascade-tilted", "tilted features, 1 of 3, which the camera treats as upright: "
-        "it detects worse; try it, or use a cascade without them",
+        "warning", "cascade-tilted", "has tilted features (1 of 3), which the camera treats as "
+        "upright: it detects less reliably; try it, or use a cascade without them",
     )  # fmt: skip
     result = tmp_path / "result.cascade"
     assert made(OLD.ljust(largest)) == (Product(result, (tilted,)), BINARY)

@@ -166,12 +166,12 @@ def test_a_good_file() -> None:
         ("board = 'OPENMV_AE3:7'", "line 1: OPENMV_AE3 has no partition 7"),
         ("board = 'OPENMV_AE3:x'", "line 1: not a partition number: 'x'"),
         ("#\nexclude = [\n 'a/b',\n]", "line 2: exclude pattern 'a/b' has a '/'"),
-        ("exclude = 'a'", "line 1: exclude is 'a'; it is a list of patterns"),
-        ("optimise = 'Size'", 'line 1: optimise is in no table; below ["*"]'),
-        ("boards = 1", "line 1: there is no 'boards'"),
+        ("exclude = 'a'", "line 1: exclude is 'a'; it must be a list of patterns"),
+        ("optimise = 'Size'", 'line 1: optimise must be in a table; put it'),
+        ("boards = 1", "line 1: unknown key 'boards'; known are"),
         ("['*']\n\n#\nalign = 5", "line 4: align is 5; it can be a power of two"),
         ("['a']\nalign = 4\n['b']\nalign = 3", "line 4: align is 3"),
-        ("['*']\noptimize = 'Size'", "line 2: there is no option 'optimize'; there are convert"),
+        ("['*']\noptimize = 'Size'", "line 2: unknown option 'optimize'; known are convert"),
         ("[models.tflite]\nalign = 4", 'line 1: write the pattern in quotes, ["models.tflite"]'),
         ("['*'\n", "line 1: not TOML: "),
         ("a = 1\na = 2", "line 2: not TOML: "),
@@ -210,28 +210,29 @@ def test_whatever_it_holds_is_read_or_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"board = 3", "line 1: board is 3; it is the name of a board, in quotes"),
+        (b"board = 3", "line 1: board is 3; it must be the name of a board, in quotes"),
         (b"\nboard = 'OPENMV_AE3:7'", "line 2: OPENMV_AE3 has no partition 7; it has 0 (High "
          "Performance Core), 1 (High Efficiency Core)"),
-        (b"exclude = ['a', 1]", "line 1: exclude is ['a', 1]; it is a list of patterns, ['*.psd']"),
+        (b"exclude = ['a', 1]", "line 1: exclude is ['a', 1]; it must be a list of patterns, "
+         "['*.psd']"),
         (b"exclude = ['!']", "line 1: exclude pattern '!' names nothing"),
         (b"exclude = ['/a']", "line 1: exclude pattern '/a' has a '/'; patterns match single "
          "names; give the name of the file or folder"),
-        (b"optimise = 'Size'", 'line 1: optimise is in no table; below ["*"] it applies to all '
-         "files"),
-        (b"x = 1\nboards = 1", "line 1: there is no 'x'; there are board, exclude and tables of "
-         "patterns"),
+        (b"optimise = 'Size'", 'line 1: optimise must be in a table; put it below ["*"] to '
+         "apply it to all files"),
+        (b"x = 1\nboards = 1", "line 1: unknown key 'x'; known are board, exclude and tables "
+         "of patterns"),
         (b"'m' = { align = 5 }", "line 1: align is 5; it can be a power of two from 4 to 65536"),
         (b"\n'm' = { optimise = 'Size', \"align\" = 5 }", "line 2: align is 5; it can be a power "
          "of two from 4 to 65536"),
         (b"m.align = 5", "line 1: align is 5; it can be a power of two from 4 to 65536"),
-        (b"['*']\nx = '''\nalign = 4\n'''", "line 2: there is no option 'x'; there are convert, "
+        (b"['*']\nx = '''\nalign = 4\n'''", "line 2: unknown option 'x'; known are convert, "
          "optimise, profile, mpool, arguments, align"),
         (b"[m]\nconvert = true\n  'align'  = 5", "line 3: align is 5; it can be a power of two "
          "from 4 to 65536"),
         (b"[models.tflite]\nalign = 4", 'line 1: write the pattern in quotes, ["models.tflite"]'),
-        (b"align = 5\n['*']\nalign = 6\n[x]\nalign = 8", "line 1: align is in no table; below "
-         '["*"] it applies to all files'),
+        (b"align = 5\n['*']\nalign = 6\n[x]\nalign = 8", "line 1: align must be in a table; put "
+         'it below ["*"] to apply it to all files'),
         (b"\n\xff", "line 2: not UTF-8; save it as UTF-8"),
         (b"\xff", "line 1: not UTF-8; save it as UTF-8"),
         (b"#" * ((1 << 20) + 1), "it is larger than 1 MiB"),

@@ -65,8 +65,8 @@ def trace(what: str, line: int = 2, more: str = "", place: str = "script.py") ->
          "lib/a.py:2: SyntaxError: not a constant; only the firmware's own compiler knows stm's "
          "constants: write the number, or use it without const()", f"{LINE}    ^\n"),
         ("main.py", 1, trace("SyntaxError: not a constant"), False, "warning", "firmware-constant",
-         "main.py:2: SyntaxError: not a constant; mpy-cross does not know stm's constants, the "
-         "firmware's own compiler may: from there on it was not checked", f"{LINE}    ^\n"),
+         "main.py:2: SyntaxError: not a constant; mpy-cross does not know stm's constants, but "
+         "the firmware's compiler may: the rest of the file was not checked", f"{LINE}    ^\n"),
         ("lib/a.py", 1, trace("SyntaxError: not a constant", 3), False, "error", "script-error",
          "lib/a.py:3: SyntaxError: not a constant", "    print(x)\n    ^\n"),
         ("lib/a.py", 1, trace("SyntaxError: invalid arch", 3), True, "error", "script-error",
@@ -75,8 +75,8 @@ def trace(what: str, line: int = 2, more: str = "", place: str = "script.py") ->
         ("lib/a.py", 1, trace("SyntaxError: invalid arch", 3), False, "error", "script-error",
          "lib/a.py:3: SyntaxError: invalid arch", "    print(x)\n    ^\n"),
         ("boot.py", 1, trace("SyntaxError: invalid arch", 3), True, "warning", "firmware-constant",
-         "boot.py:3: SyntaxError: invalid arch; no board is chosen: from there on it was not "
-         "checked", "    print(x)\n    ^\n"),
+         "boot.py:3: SyntaxError: invalid arch; no board is chosen: the rest of the file was "
+         "not checked", "    print(x)\n    ^\n"),
         ("lib/a.py", 1, "MemoryError: 3 bytes\n", False, "error", "script-error",
          "lib/a.py: MemoryError: 3 bytes; split the script into smaller ones",
          "MemoryError: 3 bytes\n"),

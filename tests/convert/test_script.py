@@ -107,9 +107,9 @@ def problem(tmp_path, cache, data: bytes, path: str = "app.py", target: Target |
         (b"\xef\xbb\xbfx = 1\n", "app.py starts with a byte order mark"),
         (b"\xef\xbb\xbfimport sys\n", "app.py starts with a byte order mark"),
         ("x = 1\n".encode("utf-16"), "app.py is UTF-16; save it as UTF-8"),
-        (b"a = 1\nb = 'caf\xe9'\n", "app.py:2: not UTF-8, which"),
-        (b"# coding: cp1252\nb = '\x80'\n", "app.py:2: not UTF-8 (it says cp1252), which"),
-        ("# \u989c\u8272\n\nprint('\u4f60')\n".encode("gbk"), "app.py:3: not UTF-8, which"),
+        (b"a = 1\nb = 'caf\xe9'\n", "app.py:2: not UTF-8, the only"),
+        (b"# coding: cp1252\nb = '\x80'\n", "app.py:2: not UTF-8 (it declares cp1252), the"),
+        ("# \u989c\u8272\n\nprint('\u4f60')\n".encode("gbk"), "app.py:3: not UTF-8, the only"),
     ],
 )
 def test_encodings_are_named_whether_or_not_it_compiles(tmp_path, cache, data, message):

@@ -56,11 +56,11 @@ from romfsfs.system.runner import Outcome
         (Figures(0, 1), "1 operator, all on the CPU"),
         (Figures(0, 0), "0 operators, all on the CPU"),
         (Figures(sram=0, flash=1234), "0 B SRAM, 1,234 B flash"),
-        (Figures(seconds=0.0), "0 ms an inference, as estimated"),
+        (Figures(seconds=0.0), "an estimated 0 ms per inference"),
         (
             Figures(1, 2, 1 << 20, 5000, 0.01234),
             "1 of 2 operators on the NPU (50%), 1,048,576 B SRAM, 5,000 B flash, "
-            "12.3 ms an inference, as estimated",
+            "an estimated 12.3 ms per inference",
         ),
     ],
 )
@@ -145,11 +145,12 @@ def test_values_that_can_be(values: dict[str, Any]) -> None:
         ("optimise", -1, "optimise is -1; it can be 'Performance' or 'Size' (Vela), or 0 to 3 "
          "(ST Edge AI)"),
         ("align", 3, "align is 3; it can be a power of two from 4 to 65536"),
-        ("arguments", "-a", "arguments is '-a'; it can be a list of texts, ['--option', 'value']"),
+        ("arguments", "-a", "arguments is '-a'; it can be a list of strings, ['--option', "
+         "'value']"),
         ("mpool", 1, "mpool is 1; it can be the name of a file"),
         ("profile", "a\0", "profile is 'a\\x00'; it can be the name of a profile, a file, or "
          "NAME@FILE"),
-        ("aline", 4, "there is no option 'aline'; there are convert, optimise, profile, mpool, "
+        ("aline", 4, "unknown option 'aline'; known are convert, optimise, profile, mpool, "
          "arguments, align"),
     ],
 )  # fmt: skip
@@ -280,8 +281,8 @@ def hidden(by: str, module: str) -> list[tuple[str, str, str]]:
 
 def test_names_against_what_is_on_the_camera() -> None:
     start = [(
-        "warning", "not-started", "stock firmware starts main.py from /flash, not from ROMFS; keep "
-        "what it does in another module, and import that in /flash/main.py",
+        "warning", "not-started", "stock firmware starts main.py from /flash, not from ROMFS; move "
+        "its code to another module, and import that in /flash/main.py",
     )]  # fmt: skip
     here = ("/flash", "main.py", "app.py", "lib2", "x.mpy")
     assert said("main.py", b"") == said("main.py", b"", here) == start
@@ -308,16 +309,17 @@ def test_looking_at_a_script_leaves_no_trace_in_python() -> None:
 
 def test_what_is_no_text_in_whole() -> None:
     assert text_problem("a.py", b"x = '\xe9'".replace(b"x", b"# \xe9\nx")) == Diagnostic(
-        "error", "encoding", "a.py:2: not UTF-8, which is all that MicroPython reads; save it so",
+        "error", "encoding", "a.py:2: not UTF-8, the only encoding that MicroPython reads; save it "
+        "as UTF-8",
         "    x = '\N{REPLACEMENT CHARACTER}'\n    ^\n",
     )  # fmt: skip
     first = b"#!/bin/x\n# vim: coding=cp1252\nx = '\xe9'"
     found = text_problem("a.py", first)
     assert found is not None
-    assert "a.py:3: not UTF-8 (it says cp1252), which" in found.message
+    assert "a.py:3: not UTF-8 (it declares cp1252), the" in found.message
     late = text_problem("a.py", b"\n" + first)
     assert late is not None
-    assert "a.py:4: not UTF-8, which" in late.message
+    assert "a.py:4: not UTF-8, the" in late.message
     assert text_problem("a.py", "x = “hi”\n".encode()) == Diagnostic(
         "error", "look-alike", "a.py:1: “ (U+201C, left double quotation mark) is not valid in "
         "Python code; type \" or '", "    x = “hi”\n        ^\n",
@@ -431,8 +433,8 @@ def test_encodings_in_whole() -> None:
     for data, found in (
         (b"\xff\xfe", ("encoding", "a.py is UTF-16; save it as UTF-8")),
         (b"\xfe\xff", ("encoding", "a.py is UTF-16; save it as UTF-8")), (b"\xef\xbb\xbf", mark),
-        (b"\xef\xbbx", ("encoding", "a.py:1: not UTF-8, which is all that MicroPython reads; save "
-                        "it so", "    \N{REPLACEMENT CHARACTER}x\n    ^\n")),
+        (b"\xef\xbbx", ("encoding", "a.py:1: not UTF-8, the only encoding that MicroPython reads; "
+                        "save it as UTF-8", "    \N{REPLACEMENT CHARACTER}x\n    ^\n")),
         (b"", None), (b"x = 1", None),
     ):  # fmt: skip
         assert text_problem("a.py", data) == (Diagnostic("error", *found) if found else None)

@@ -290,7 +290,7 @@ def test_what_vela_says_of_a_model_is_kept_with_it(tmp_path, cache):
     assert 0 < found.sram < 1024
     assert 0 < found.seconds < 0.001
     assert found.text.startswith("1 of 2 operators on the NPU (50%), ")
-    assert found.text.endswith(" ms an inference, as estimated")
+    assert found.text.endswith(" ms per inference")
     # Of a model that nobody compiled here, the bytes tell what they can.
     other = later.figures("m.tflite", read, len(stored), "0" * 64)
     assert other == Figures(flash=len(stored))

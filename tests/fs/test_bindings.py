@@ -71,7 +71,7 @@ def test_libfuse_3_is_run_with_an_ending_of_ours(
 INSTALL = "; install it"
 ANY = {2: ("libfuse.so.2", (2, 9)), 3: ("libfuse3.so.4", (3, 17))}
 OLD_3 = {3: ("libfuse3.so.3", (3, 12))}
-SLOW = "libfuse 3.12 is not used: before 3.13, renames at the same time can stop a mount for good"
+SLOW = "libfuse 3.12 is not used: before 3.13, simultaneous renames can deadlock a mount"
 NO_BINDING = (
     "libfuse 3.17 is installed, but its Python binding is not; pip install 'romfsfs[fuse3]' (with "
     "pipx: pipx inject romfsfs mfusepy)"

@@ -268,8 +268,8 @@ def test_what_libfuse_says_before_the_mount_is_the_error_s() -> None:
         (lambda: OSError(errno.ENOSPC, "No space left", "/x"), "no space left (/x); free space, or "
          "choose another place"),
         (lambda: ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
-        (None, "the mount's process ended and gave no reason (/m); romfsfs -vv mount --foreground "
-         "shows what it does"),
+        (None, "the mount's process ended and gave no reason (/m); run romfsfs -vv mount "
+         "--foreground to see what it does"),
     ],
     ids=["ours", "usage", "system", "bug", "nothing"],
 )  # fmt: skip
@@ -443,7 +443,7 @@ def unmounted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
          "(/m); unmount that first"),
         ({"inside": ["/m", "/mm"]}, "cannot unmount: umount: busy (/m)"),
         ({"code": 0, "ends": False}, "unmounted, but its process 5 has not ended in 60 s (/m); a "
-         "container that was started meanwhile may hold a copy of it; see its log"),
+         "container that was started meanwhile may hold a copy of the mount; see the mount's log"),
     ],
 )  # fmt: skip
 def test_what_keeps_a_mount(unmounted: SimpleNamespace, says: dict[str, Any], line: str) -> None:

@@ -63,10 +63,10 @@ REFUSED = {
     "record over its image": (
         image(b"\x05\x7f\x01a"),
         4,
-        "a record of 127 bytes runs 125 bytes over",
+        "a record of 127 bytes extends 125 bytes beyond the end of its parent",
     ),
-    "record over its directory": (image(named(4, b"d", b"\x01\x02\x00"), b"\0" * 9), 8, "over"),
-    "file over its directory": (image(named(4, b"d", b"\x05\x05\x01a"), b"\0" * 9), 8, "over"),
+    "record over its directory": (image(named(4, b"d", b"\x01\x02\x00"), b"\0" * 9), 8, "parent"),
+    "file over its directory": (image(named(4, b"d", b"\x05\x05\x01a"), b"\0" * 9), 8, "parent"),
     "name over its record": (image(record(5, b"\x7fa")), 6, "name runs over"),
     "no name": (image(record(5, b"")), 6, "cut off"),
     "data over its file": (

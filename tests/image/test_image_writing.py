@@ -308,7 +308,7 @@ def test_all_that_an_image_can_have_wrong(
         merged = {path: extent for path, extent in (places | changed).items() if extent}
         with pytest.raises(VerifyError) as caught:
             check_image(fd, Layout(size, merged, directories, []), digests, DEFAULT_RULES)
-        return caught.value.line.removeprefix("what was written is not what was planned: ")
+        return caught.value.line.removeprefix("the written image differs from the plan: ")
 
     assert said({}, size=layout.size + 1) == (
         f"the image has {layout.size} bytes instead of {layout.size + 1}"
@@ -317,7 +317,7 @@ def test_all_that_an_image_can_have_wrong(
     assert said({"a": Extent(at, 9)}) == f"3,600 B instead of 9 B (a, offset {at:#x})"
     assert said({"a": Extent(99, 3600)}) == f"not at offset 0x63 (a, offset {at:#x})"
     assert said({"x": Extent(7, 1)}) == "the file is missing (x, offset 0x7)"
-    assert said({}, "e", "d2") == "a directory is missing, or one too many is there (d2)"
+    assert said({}, "e", "d2") == "a directory is missing or unexpected (d2)"
     missing = {name: digests[name] for name in "ad"}
     with pytest.raises(VerifyError) as caught:
         check_image(fd, layout, missing, DEFAULT_RULES)

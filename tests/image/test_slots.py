@@ -128,7 +128,7 @@ def test_a_trailer_of_another_version_is_told_nothing_of() -> None:
     assert slots == (unknown, SLOT_B)
     assert running(slots) == SLOT_B
     assert slots_text(slots) == (
-        f"slot A, its trailer is of a version that is not known here; slot B, {len(B)} B, runs"
+        f"slot A, with a trailer of an unknown version; slot B, {len(B)} B, runs"
     )
 
 
@@ -343,7 +343,7 @@ def test_a_file_is_a_partition_or_one_slot() -> None:
         ),
         (
             (SLOT._replace(whole=None, body_size=0),), None,
-            "slot A over the whole partition, its trailer is of a version that is not known here",
+            "slot A over the whole partition, with a trailer of an unknown version",
         ),
         (
             (SLOT._replace(name="", body_size=900, status=""),), None,

@@ -139,7 +139,7 @@ app.img (OPENMV_AE3, partition 0): 10 changes, 3 errors, 1 warning, 2 still to c
   I junk~                                                     (not stored)
     lib/
   A net.tflite -> Ethos-U                                             5 B
-      3 of 4 operators on the NPU (75%), 5,000 B SRAM, 600 B flash, 12.5 ms an inference, as estimated
+      3 of 4 operators on the NPU (75%), 5,000 B SRAM, 600 B flash, an estimated 12.5 ms per inference
   A nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn          7 B
   A open.py -> open.mpy                                       open for writing
   A pipe                                                      FAILED

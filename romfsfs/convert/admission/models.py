@@ -73,7 +73,7 @@ def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[
     if head.startswith(NEURAL_ART_MAGIC):
         if target.board is None or on_n6:
             return ()
-        return (_misfit(f"compiled for the Neural-ART of the N6, {target.name} has none"),)
+        return (_misfit(f"compiled for the N6's Neural-ART, which {target.name} does not have"),)
     if head[4:8] != IDENTIFIER and suffix(path) == ".onnx":
         if target.board is None or on_n6:
             return (_uncompiled(target),) if on_n6 else ()
@@ -84,7 +84,7 @@ def model_findings(path: str, read: Reader, size: int, target: Target) -> tuple[
         return (model,)
     if on_n6:
         if model.npu:
-            return (_misfit(f"compiled for the {_others(model)}, the N6 has a Neural-ART"),)
+            return (_misfit(f"compiled for the {_others(model)}, but the N6 has a Neural-ART"),)
         return (_uncompiled(target),)
     return tuple(_on_tflm(model, target, npu if isinstance(npu, VelaNpu) else None))
 
@@ -119,7 +119,7 @@ def _misfit(what: str) -> Diagnostic:
 
 
 def _uncompiled(target: Target) -> Diagnostic:
-    message = f"{target.name} runs only models that ST Edge AI has compiled; have it converted"
+    message = f"{target.name} runs only models compiled by ST Edge AI; let romfsfs convert it"
     return error("model-unsupported", message)
 
 
@@ -132,12 +132,12 @@ def _on_tflm(model: Model, target: Target, npu: VelaNpu | None) -> Iterator[Diag
     if target.board is None:
         return
     if model.npu and npu is None:
-        yield _misfit(f"compiled for the {_others(model)}, {target.name} has no NPU")
+        yield _misfit(f"compiled for the {_others(model)}, but {target.name} has no NPU")
     elif npu is not None:
         here = npu.accelerator_config.rpartition("ethos-")[2].upper().replace("-", " of ")
         here = f"Ethos-{here} MACs"
         if any(str(each) != here for each in model.npus):
-            yield _misfit(f"compiled for the {_others(model)}, this core has an {here}")
+            yield _misfit(f"compiled for the {_others(model)}, but this core has an {here}")
     yield from tflm_findings(model)
     have, what = _memory(target, npu)
     if have and model.sram >= have:  # the firmware itself takes some

@@ -26,7 +26,7 @@ def name_findings(path: str, read: Reader, size: int, target: Target) -> tuple[D
         if folder == "/rom":
             return ()  # openmv-ota's firmware starts them from there
         message = (
-            f"stock firmware starts {path} from /flash, not from ROMFS; keep what it does in "
+            f"stock firmware starts {path} from /flash, not from ROMFS; move its code to "
             f"another module, and import that in /flash/{path}"
         )
         return (warning("not-started", message),)

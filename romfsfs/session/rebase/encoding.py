@@ -128,7 +128,7 @@ def encode_plan(
     slack: writes what follows the image in the file (a partition dump keeps its length); the image
     is synced here, the slack by whoever names the file (`SessionFolder.place`). hashed: whether
     its digest is wanted; the comparison does not need it. TreeChanged if files were edited
-    meanwhile; VerifyError if what was written is not what was planned, and none was edited.
+    meanwhile; VerifyError if the written image differs from the plan, and none was edited.
     """
     fd = file.fileno()
     digests = sources.digests()
