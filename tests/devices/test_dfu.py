@@ -666,7 +666,7 @@ def test_no_slot_is_written_where_that_erases_more(
     assert "--slot A" not in said, "which is of no use"
     assert main([*push, "--slot", "A"]) == 1
     into = "its own status and trailer" if single else "slot B"
-    assert f"reaches from slot A into {into}" in capsys.readouterr().err
+    assert f"spans slot A and {into}" in capsys.readouterr().err
     assert [call for call in tool.calls if "-D" in call] == []
 
 

@@ -365,7 +365,7 @@ def test_a_version_that_is_none(published: Published) -> None:
 
 
 def test_nothing_is_fetched_that_nobody_agreed_to(published: Published) -> None:
-    with pytest.raises(UsageError, match="not been agreed"):
+    with pytest.raises(UsageError, match="have not agreed"):
         found(fetching=Fetching())
     assert published.server.requests == []
 
