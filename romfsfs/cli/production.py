@@ -29,6 +29,7 @@ from romfsfs.devices.discovery import dfu_cameras, serial_cameras
 from romfsfs.devices.open import open_device
 from romfsfs.errors import (
     EXIT_FAILURE,
+    EXIT_OK,
     DeviceAbsent,
     DeviceBusy,
     DeviceError,
@@ -232,7 +233,8 @@ class Line:
         the first, interrupts them. DeviceError from the first poll."""
 
         def end(number: int, frame: object) -> None:
-            if self._ending or not watch:
+            # A closed terminal sends two SIGHUPs: one by the shell, one as the shell ends.
+            if not watch or (self._ending and number != signal.SIGHUP):
                 self._stop.set()
             self._ending = True
 
@@ -243,11 +245,14 @@ class Line:
             if signal.getsignal(number) != signal.SIG_IGN  # nohup
         }
         try:
-            self._serve(watch)
-            if watch and self._running:
-                self._output.note("finishing what is being written; Ctrl-C again interrupts it")
-            while self._running:
-                self._settle()
+            try:
+                self._serve(watch)
+            finally:  # whatever ended it
+                self._ending = True
+                if watch and self._running:
+                    self._output.note("finishing what is being written; Ctrl-C again interrupts it")
+                while self._running:
+                    self._settle()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -283,7 +288,7 @@ class Line:
             before = there
             if watch:
                 used = {name: it for name, it in used.items() if name not in again}
-                with suppress(DeviceError):  # the next poll tries again
+                with suppress(DeviceError, OSError):  # the next poll tries again
                     there = self._look()
 
     def _settle(self) -> list[str]:
@@ -301,7 +306,7 @@ class Line:
         return again
 
     def _note(self, name: str, outcome: PushResult) -> None:
-        """Count an outcome, print it, and log it."""
+        """Count an outcome, log it, and print it: the log must not miss what cannot be printed."""
         info = self._infos.pop(name, None)
         if isinstance(outcome, _LeftAlone):
             self._output.note(f"{name}: {outcome.what}")
@@ -320,17 +325,24 @@ class Line:
             elif info:
                 self._output.note(f"{name}: {info.name} reports no unique id: it is written "
                                   "and counted each time it is plugged in")  # fmt: skip
-        self._codes[who] = self._report(name, outcome)
-        if self._log is None:
-            return
+        lost = f"{name}, {said}; no more cameras are written"
         try:
-            digest = "" if isinstance(outcome, RomfsError) else self._order.digest
-            self._log.row(name, info, digest, said)
+            if self._log is not None:
+                digest = "" if isinstance(outcome, RomfsError) else self._order.digest
+                self._log.row(name, info, digest, said)
         except OSError as error:
-            wrong = os_error(error)
-            wrong.next_step = f"not in the log: {name}, {said}; no more cameras are written"
-            self._output.error(wrong)
-            self._code = EXIT_FAILURE
+            self._fail(error, f"not in the log: {lost}")
+        self._codes[who] = outcome.exit_code if isinstance(outcome, RomfsError) else EXIT_OK
+        try:
+            self._codes[who] = self._report(name, outcome)
+        except OSError as error:
+            self._fail(error, f"not printed: {lost}")
+
+    def _fail(self, error: OSError, next_step: str) -> None:
+        wrong = os_error(error)
+        wrong.next_step = next_step
+        self._output.error(wrong)
+        self._code = EXIT_FAILURE
 
     def _write(self, name: str) -> PushResult:
         def check(phase: str, done: int, total: int) -> None:

@@ -136,9 +136,10 @@ class _Report:
             code = say_tried(output, shell_word(camera), outcome)
         self._records.append(record)
         if self._watch:
-            if output.as_json:
-                write(json.dumps(record) + "\n")
-            flush()
+            with suppress(BrokenPipeError):  # nobody reads it; the work goes on
+                if output.as_json:
+                    write(json.dumps(record) + "\n")
+                flush()
         return code
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ Simulated cameras answer in `tests/camera`; this one is asked for nothing that i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -503,6 +504,20 @@ def test_a_line_of_production_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -
                                                "flush"])):  # fmt: skip
         pushing._Report(output, 1, watch)("p", None)
         assert told == wanted
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_line_of_production_goes_on_when_nobody_reads_it(
+    monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def closed(*data: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "standard output")
+
+    monkeypatch.setattr(pushing, "write" if as_json else "flush", closed)
+    output = Output()
+    output.as_json = as_json
+    report = pushing._Report(output, 1, True)
+    assert [report("p", None), report("p", DeviceAbsent("gone"))] == [0, 5]
 
 
 @pytest.mark.parametrize(

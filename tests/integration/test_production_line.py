@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_a_port_is_written_when_two_looks_show_it_once_each_time(
     ports = Ports(
         monkeypatch,
         {"a": 1}, {"a": 1}, {"a": 1}, {"a": 2}, DeviceLost("no"), {"a": 2}, {"a": 2, "b": 1},
-        {"b": 1}, {"b": 1}, {}, {"b": 1}, {"b": 1}, {"b": 1},
+        OSError(errno.ENOSPC, "full"), {"b": 1}, {"b": 1}, {}, {"b": 1}, {"b": 1}, {"b": 1},
         b=[DeviceBusy("in use"), DeviceLost("gone"), None],
     )  # fmt: skip
     monkeypatch.setattr(production, "LOOK_SECONDS", 7.0)
@@ -149,7 +150,7 @@ def test_a_port_is_written_when_two_looks_show_it_once_each_time(
     idle = [7.0, "look"]
     assert ports.told == [
         "look", *idle, "a", "look", *idle, *idle, "a", "look", *idle, *idle, "b", "look", "b",
-        "look", *idle, *idle, "b", "look", *idle, "end",
+        "look", *idle, *idle, *idle, "b", "look", *idle, "end",
     ]  # fmt: skip
     assert ports.output.said == [
         "note: waiting for cameras; Ctrl-C stops after the writes in progress",
@@ -190,6 +191,88 @@ def test_signals_while_a_line_runs(monkeypatch: pytest.MonkeyPatch, watch: bool)
         signal.signal(signal.SIGHUP, usual)
     assert seen == [signal.SIG_IGN, (True, not watch), (True, True)]
     assert ports.told == ["end"]
+
+
+def test_a_closed_terminal_interrupts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends two SIGHUPs, but nobody pressed Ctrl-C twice."""
+    line = Ports(monkeypatch).line
+    seen = []
+
+    def serve(watching: bool) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            seen.append((line._ending, line._stop.is_set()))
+
+    monkeypatch.setattr(line, "_serve", serve)
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert line.run(watch=True) == 0
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    assert seen == [(True, False)] * 2
+
+
+def rows(path: Path) -> list[bytes]:
+    """Of a log, without their times."""
+    return sorted(row.partition(b",")[2] for row in path.read_bytes().splitlines()[1:])
+
+
+@pytest.mark.parametrize("log", ["log.csv", None])
+def test_what_cannot_be_printed_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str | None
+) -> None:
+    """The terminal was closed, or the disk behind standard output is full: no more are begun."""
+    ports = Ports(monkeypatch, {"a": 1, "b": 1}, {"a": 1, "b": 1}, b=DeviceLost("gone"))
+    line = ports.line
+
+    def report(name: str, outcome: PushResult) -> int:
+        raise OSError(errno.EIO, "Input/output error", "standard output")
+
+    monkeypatch.setattr(line, "_report", report)
+    line._log = Log(str(tmp_path / log)) if log else None
+    assert line.run(watch=True) == 5
+    if line._log:
+        line._log.close()
+        assert rows(tmp_path / "log.csv") == [b"a,,,,written", b"b,,,,failed: gone"]
+    assert sorted(ports.output.said) == [
+        "1 written, 0 had it already, 1 failed",
+        "error: input/output error (standard output); not printed: a, written; no more cameras are "
+        "written",
+        "error: input/output error (standard output); not printed: b, failed: gone; no more "
+        "cameras are written",
+        "note: waiting for cameras; Ctrl-C stops after the writes in progress",
+    ]
+    assert ports.looks == []
+    assert ports.told[-1] == "end"
+
+
+def test_whatever_ends_a_line_what_is_being_written_has_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    looks = 0
+
+    def look() -> Mapping[str, object]:
+        nonlocal looks
+        looks += 1
+        if looks > 2:
+            go.set()
+            raise ValueError("a fault of ours")
+        return {"a": 1, "b": 1}
+
+    def write(name: str) -> PushResult:
+        assert go.wait(60)
+        return REPORT
+
+    monkeypatch.setattr(production, "LOOK_SECONDS", 0)
+    output, log = Spoken(), Log(str(tmp_path / "log.csv"))
+    line = Line(output, Order("x.img", None, None, PushOptions()), look, log, lambda *_: 0)
+    monkeypatch.setattr(line, "_write", write)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        line.run(watch=True)
+    log.close()
+    assert rows(tmp_path / "log.csv") == [b"a,,,,written", b"b,,,,written"]
+    assert output.said[1:] == ["note: finishing what is being written; Ctrl-C again interrupts it"]
 
 
 class Camera:
