@@ -1,7 +1,8 @@
 """Installing files into the user's folders, and removing exactly those again.
 
-`<state dir>/installed.json` lists every file that was written, with its digest. A file that is
-not listed, or was edited since, is the user's own and is never replaced or removed.
+`<state dir>/installed.json` lists every file that was written, with its digest, and while it is
+replaced with both, separated by a space. A file that is not listed, or was edited since, is the
+user's own and is never replaced or removed.
 """
 
 from __future__ import annotations
@@ -46,17 +47,21 @@ def install(files: list[File]) -> None:
     known = _known()
     for file in files:
         present = _digest_of(file.path)
-        if present not in (None, known.get(str(file.path)), digest_bytes(file.data)):
+        if present not in (None, digest_bytes(file.data), *_digests(known, file.path)):
             what = "the file exists, and romfsfs did not write it, or it was edited since"
             raise UsageError(what, where=str(file.path), next_step="move it away and try again")
     for file in files:
-        # Entered first: after a crash in between, the file is still known to be ours.
-        known[str(file.path)] = digest_bytes(file.data)
+        # Entered first, beside what is there: after a crash or a full disk in between, the file is
+        # still known to be ours.
+        present, new = _digest_of(file.path), digest_bytes(file.data)
+        known[str(file.path)] = f"{present} {new}" if present else new
         _save(known)
         file.path.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(file.path, file.mode) as out:
             out.write(file.data)
             os.fchmod(out.fileno(), file.mode)
+        known[str(file.path)] = new
+    _save(known)
 
 
 def uninstall(paths: list[Path], *, dry_run: bool) -> tuple[list[Path], list[Path]]:
@@ -67,11 +72,11 @@ def uninstall(paths: list[Path], *, dry_run: bool) -> tuple[list[Path], list[Pat
     known = _known()
     removed, left = [], []
     for path in paths:
-        written = known.pop(str(path), None)
-        present = _digest_of(path)
-        if written is None or present is None:
+        written, present = _digests(known, path), _digest_of(path)
+        known.pop(str(path), None)
+        if not written or present is None:
             continue
-        if present != written:
+        if present not in written:
             left.append(path)
             continue
         removed.append(path)
@@ -90,6 +95,11 @@ def _digest_of(path: Path) -> str | None:
     with contextlib.suppress(FileNotFoundError):
         return digest_file(path)
     return None
+
+
+def _digests(known: dict[str, str], path: Path) -> list[str]:
+    """Of what romfsfs wrote there, none if it wrote nothing."""
+    return known.get(str(path), "").split()
 
 
 def _known() -> dict[str, str]:

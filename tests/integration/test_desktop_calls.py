@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -117,6 +118,45 @@ def test_a_file_is_known_to_be_ours_before_it_is_there(
         install([File(tmp_path / "a", b"1"), File(tmp_path / "b", b"2")])
     assert listed() == {"a": digest_bytes(b"1")}
     assert not (tmp_path / "a").exists()
+
+
+def test_a_new_version_on_a_full_disk(
+    tmp_path: Path, listed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one stays, and stays ours: to be replaced once there is room, or to be removed."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    old = [File(one, b"1"), File(two, b"2")]
+    new = [File(one, b"1"), File(two, b"3")]
+    real = installed.replace_atomically
+
+    def full(path: Path, *mode: int) -> Any:
+        if path == two:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, *mode)
+
+    def fails_to_upgrade() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(installed, "replace_atomically", full)
+            with pytest.raises(OSError, match="No space left"):
+                install(new)
+        assert two.read_bytes() == b"2"
+
+    install(old)
+    fails_to_upgrade()
+    install(new)
+    assert two.read_bytes() == b"3"
+    assert listed() == {"one": digest_bytes(b"1"), "two": digest_bytes(b"3")}
+    install(old)
+    fails_to_upgrade()
+    fails_to_upgrade()
+    two.write_bytes(b"edited")
+    with pytest.raises(UsageError):
+        install(new)
+    two.write_bytes(b"2")
+    assert uninstall([one, two], dry_run=False) == ([one, two], [])
+    assert listed() == {}
+    assert not one.exists()
+    assert not two.exists()
 
 
 def test_what_is_put_where(tmp_path: Path) -> None:
