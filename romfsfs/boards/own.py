@@ -32,7 +32,7 @@ _KINDS: dict[type, str] = {str: "text in quotes", list: "a list", dict: "a table
 _FORMS = {
     "size": r"\d+ (B|KiB|MiB)", "erase": r"\d+ (B|KiB|MiB)",
     "usb": r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", "usb_dfu": r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}",
-    "march": "|".join(filter(None, ARCHITECTURES)), "says": r"(?s).*\w.*",
+    "march": "|".join(filter(None, ARCHITECTURES)), "says": r"(?s).*[A-Za-z0-9].*",
 }  # fmt: skip
 
 
@@ -48,8 +48,9 @@ def own_entries(path: Path, taken: Collection[str]) -> Iterator[tuple[str, dict[
     except (OSError, ValueError, RecursionError) as error:  # its text has the line
         raise _mistake(path, "", f"it cannot be read: {error}") from None
     for name, entry in document.items():
-        if not re.fullmatch(r"[A-Z0-9_]+", name):
-            raise _mistake(path, name, "a board's name may only have A-Z, 0-9 and _")
+        if not re.fullmatch(r"_*[A-Z0-9][A-Z0-9_]*", name):
+            what = "a board's name may only have A-Z, 0-9 and _, and not _ alone"
+            raise _mistake(path, name, what)
         if name in taken:
             raise _mistake(path, name, "romfsfs has a board of this name: choose another")
         _check(path, name, entry, _BOARD)

@@ -127,8 +127,13 @@ def _board(name: str, entry: dict[str, Any]) -> Board:
 
 
 def _partition(index: int, entry: dict[str, Any]) -> Partition:
-    groups = entry["align"].items()
-    suffixes = tuple((suffix, int(size)) for size, group in groups for suffix in group.split())
+    suffixes = tuple(
+        (suffix.lstrip(".").lower(), int(size))
+        for size, group in entry["align"].items()
+        for suffix in group.split()
+    )
+    rules = AlignmentRules(4, suffixes)
+    rules.check()
     npu: VelaNpu | NeuralArtNpu | None = None
     if vela := entry.get("vela"):
         npu = VelaNpu(vela["system"], vela["accelerator"], vela["memory"], _size(vela["sram_heap"]))
@@ -143,12 +148,13 @@ def _partition(index: int, entry: dict[str, Any]) -> Partition:
     if loader := entry.get("imx"):
         imx = ImxTarget(int(loader["address"], 16), _size(loader["size"]))
     size, erase_size = _size(entry["size"]), _size(entry["erase"])
-    rules = AlignmentRules(4, suffixes)
     return Partition(index, entry["name"], size, erase_size, rules, npu, dfu, imx)
 
 
 def _size(text: str) -> int:
     number, unit = text.split()
+    if int(number) < 1:
+        raise ValueError(f"{text} is no size")
     return int(number) * _UNITS[unit]
 
 

@@ -66,7 +66,7 @@ def _entry(board: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         for number, part in enumerate(parts)
         if int(part["size"]) > 0
     ]  # fmt: skip
-    says = [text for text in (arch, name) if re.search(r"\w", text)]
+    says = [text for text in (arch, name) if re.search("[A-Za-z0-9]", text)]
     return name, {
         "title": str(board.get("boardDisplayName") or name), "arch": arch, "says": says,
         "march": "", "usb": [usb], "partitions": partitions,

@@ -77,7 +77,7 @@ usb_dfu = "1234:abcd"
 name = "First"
 size = "3 B"
 erase = "2 KiB"
-align = { 8 = "a b", 32 = "c" }
+align = { 8 = "a .B", 32 = "c" }
 vela = { system = "s", accelerator = "ethos-u55-64", memory = "m", sram_heap = "5 KiB" }
 dfu = { alt = 3, name = "ROMFS0", erase = "64 KiB", address = "0x90B00000" }
 imx = { address = "0x60800000", size = "8 MiB" }
@@ -160,13 +160,16 @@ FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
         ("[MY_BOARD]\n", '[MY_BOARD] partitions is missing, such as [{ size = "4 MiB" }]'),
         ("[A]\npartitions = []\n", '[A] partitions is missing, such as [{ size = "4 MiB" }]'),
         ("[OPENMV4]\n", "[OPENMV4] romfsfs has a board of this name: choose another"),
-        ("[my]\n", "[my] a board's name may only have A-Z, 0-9 and _"),
+        ("[my]\n", "[my] a board's name may only have A-Z, 0-9 and _, and not _ alone"),
+        ("[__]\n", "[__] a board's name may only have A-Z, 0-9 and _, and not _ alone"),
         ("A = 1\n", "[A] it is not a table"),
         ("[A]\npartitions = [1]\n", "[A.partitions, number 0] it is not a table"),
         ("[A]\nsize = '1 MiB'\n", f"[A] size is not a field; there are {FIELDS}"),
         (f"[A]\nmarch = 3\n{PART}\n", "[A] march is 3; it must be text in quotes"),
         (f"[A]\nsays = 'A'\n{PART}\n", "[A] says is 'A'; it must be a list"),
         (f"[A]\nsays = ['A', '.']\n{PART}\n", "[A] says is '.'; see docs/cameras.md"),
+        (f"[A]\nsays = ['\u661f\u77b3']\n{PART}\n",
+         "[A] says is '\u661f\u77b3'; see docs/cameras.md"),
         (f"[A]\nsays = ['A', 3]\n{PART}\n", "[A] says is 3; see docs/cameras.md"),
         (f"[A]\nusb = ['1:2']\n{PART}\n", "[A] usb is '1:2'; see docs/cameras.md"),
         (f"[A]\nusb_dfu = '12345678'\n{PART}\n", "[A] usb_dfu is '12345678'; see docs/cameras.md"),
@@ -182,6 +185,13 @@ FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
          "'split'"),
         ("[A]\npartitions = [{ size = '1 MiB', dfu = { name = 'x' } }]\n",
          "[A] a field of one of its tables is missing or wrong: 'alt'"),
+        ("[A]\npartitions = [{ size = '1 MiB', align = { 2 = 'txt' } }]\n",
+         "[A] a field of one of its tables is missing or wrong: alignment 2 is not a power of two "
+         "of at least 4"),
+        ("[A]\npartitions = [{ size = '0 MiB' }]\n",
+         "[A] a field of one of its tables is missing or wrong: 0 MiB is no size"),
+        ("[A]\npartitions = [{ size = '1 MiB', dfu = { alt = 0, erase = '0 B' } }]\n",
+         "[A] a field of one of its tables is missing or wrong: 0 B is no size"),
     ],
 )  # fmt: skip
 def test_every_mistake_in_words(file: Path, text: str, said: str) -> None:

@@ -125,6 +125,12 @@ def test_all_that_a_list_says_of_a_board(
     assert list(boards())[13:] == ["BETA"]
 
 
+def test_a_name_that_no_firmware_can_say_is_no_camera_s(ide: Path) -> None:
+    add(ide, "acme", json.dumps({"boards": [{**ACME, "boardArchString": "\u661f\u77b3"}]}))
+    assert get_board("acme-cam").says == (("ACME", "CAM"),)
+    assert identify("Something unknown with X") is None
+
+
 def test_a_board_of_two_installed_ides_is_as_the_newer_says(ide: Path) -> None:
     """Its vendor made the partition larger, and the older IDE's list is still there. Default images
     are looked for in the same order."""
