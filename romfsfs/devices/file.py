@@ -8,6 +8,7 @@ one (what it points to is replaced).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -267,9 +268,15 @@ def _drop_from_memory(fd: int) -> None:
 
 
 def _keep_owner(fd: int, before: os.stat_result) -> None:
-    """Keep the owner where permitted: only root can give a file away."""
-    with contextlib.suppress(PermissionError):
+    """Keep the owner where permitted: only root can give a file away, nobody to an owner or group
+    that a container does not know (EINVAL), or on a file system without owners."""
+    try:
         os.fchown(fd, before.st_uid, before.st_gid)
+    except PermissionError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def copy_all(source: BinaryIO, target: BinaryIO, size: int, phase: str, progress: Progress) -> None:
