@@ -34,11 +34,16 @@ def vendor_entries(taken: Collection[str]) -> Iterator[tuple[str, dict[str, Any]
     Entries that cannot be used are logged and left out: the user did not write them."""
     for path in _lists():
         try:
-            found = [_entry(board) for board in json.loads(path.read_bytes())["boards"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            listed = list(json.loads(path.read_bytes())["boards"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.info("%s is not used: %r", path, error)
             continue
-        for name, entry in found:
+        for board in listed:
+            try:
+                name, entry = _entry(board)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                log.info("%s: a board is not used: %r", path, error)
+                continue
             if name in taken or not entry["partitions"]:
                 log.info("%s: %s is not used: another board, or no ROMFS", path, name)
             else:

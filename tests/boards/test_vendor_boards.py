@@ -125,6 +125,18 @@ def test_all_that_a_list_says_of_a_board(
     assert list(boards())[13:] == ["BETA"]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [{**ACME, "boardVidPid": ""}, {**ACME, "boardVidPid": None}, {}, 1,
+     {**ACME, "romfsConfig": [{"name": "without a size"}]}, {**ACME, "romfsConfig": [1]}],
+)  # fmt: skip
+def test_one_board_that_cannot_be_used_costs_no_other(ide: Path, bad: object) -> None:
+    """Such as one that is reached over Wi-Fi, and so has no USB id: the IDE skips it alone."""
+    beta = {**ACME, "boardFirmwareFolder": "BETA"}
+    add(ide, "acme", json.dumps({"boards": [beta, bad, {**beta, "boardFirmwareFolder": "GAMMA"}]}))
+    assert list(boards())[13:] == ["BETA", "GAMMA"]
+
+
 def test_a_name_that_no_firmware_can_say_is_no_camera_s(ide: Path) -> None:
     add(ide, "acme", json.dumps({"boards": [{**ACME, "boardArchString": "\u661f\u77b3"}]}))
     assert get_board("acme-cam").says == (("ACME", "CAM"),)
@@ -146,14 +158,16 @@ def test_a_board_of_two_installed_ides_is_as_the_newer_says(ide: Path) -> None:
 
 
 def test_the_log_says_what_is_not_used(ide: Path, caplog: pytest.LogCaptureFixture) -> None:
-    none = {**ACME, "romfsConfig": []}
+    empty = {**ACME, "romfsConfig": []}
     taken = {**ACME, "boardFirmwareFolder": "openmv4"}
-    path = add(ide, "acme", json.dumps({"boards": [none, taken]})) / "settings.json"
+    path = add(ide, "acme", json.dumps({"boards": [empty, taken]})) / "settings.json"
     bad = add(ide, "beta", '{"boards": [{"boardFirmwareFolder": "x", "boardVidPid": "1"}]}')
+    none = add(ide, "gamma", "{}")
     with caplog.at_level("INFO"):
         assert len(boards()) == 13
     assert caplog.messages == [
-        f"{bad / 'settings.json'} is not used: ValueError('1 is no USB id')",
+        f"{none / 'settings.json'} is not used: KeyError('boards')",
+        f"{bad / 'settings.json'}: a board is not used: ValueError('1 is no USB id')",
         f"{path}: ACME_CAM is not used: another board, or no ROMFS",
         f"{path}: OPENMV4 is not used: another board, or no ROMFS",
     ]
