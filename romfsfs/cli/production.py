@@ -218,7 +218,9 @@ class Line:
         self._log, self._report = log, report
         self._infos: dict[str, DeviceInfo] = {}
         self._written: set[str] = set()  # unique ids
-        self._codes: dict[str, int] = {}  # exit code of the last try, by unique id, else by port
+        # Exit codes: of a camera's last try, by its unique id; of each try by itself where no id
+        # tells whether the next one is of the same camera; by port while another program uses that.
+        self._codes: dict[object, int] = {}
         self._counts = {"written": 0, "had it already": 0}
         self._ending = False
         self._stop = threading.Event()
@@ -308,20 +310,25 @@ class Line:
     def _note(self, name: str, outcome: PushResult) -> None:
         """Count an outcome, log it, and print it: the log must not miss what cannot be printed."""
         info = self._infos.pop(name, None)
+        busy = isinstance(outcome, DeviceBusy)
+        if not busy:
+            self._codes.pop(name, None)
         if isinstance(outcome, _LeftAlone):
             self._output.note(f"{name}: {outcome.what}")
             return
-        who = (unique_id(info) if info else "") or name
-        if isinstance(outcome, DeviceBusy) and self._codes.get(who) == outcome.exit_code:
+        number = unique_id(info) if info else ""
+        writing = map(unique_id, list(self._infos.values()))
+        tells = number and number not in writing  # several with one id at once are not one camera
+        who = number if tells else name if busy else object()
+        if busy and self._codes.get(who) == DeviceBusy.exit_code:
             return  # said already
         if isinstance(outcome, RomfsError):
             said = f"failed: {outcome.line}"
         else:
             said = "written" if outcome else "had it already"
             self._counts[said] += 1
-            self._codes.pop(name, None)
-            if info and unique_id(info):
-                self._written.add(unique_id(info))
+            if number:
+                self._written.add(number)
             elif info:
                 self._output.note(f"{name}: {info.name} reports no unique id: it is written "
                                   "and counted each time it is plugged in")  # fmt: skip

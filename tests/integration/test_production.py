@@ -408,7 +408,8 @@ def written() -> WriteReport:
 
 
 def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
-    """One after the other, at a line that goes on; the last outcome of each camera counts."""
+    """One after the other, at a line that goes on. The last outcome of each camera counts; what did
+    not tell its id may be another than the next on that port, which another program used only."""
     output, reported = Spoken(), []
     log = production.Log(str(tmp_path / "log.csv"))
 
@@ -430,6 +431,11 @@ def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
         ("p6", info("B/5/0"), DeviceLost("gone again")),
         ("p7", info("B/7/0"), VerifyError("other bytes")),
         ("p8", info("B/7/0"), written()),
+        ("p1", None, DeviceLost("no answer")),
+        ("p1", None, busy),
+        ("p1", info("B/8/0"), written()),
+        ("p8", None, busy),
+        ("p8", info("B/7/0"), production._LeftAlone("written before: left alone")),
     ):  # fmt: skip
         if about is not None:
             line._infos[name] = about
@@ -439,10 +445,10 @@ def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
         "note: p3: name of B//0 reports no unique id: it is written and counted each time it "
         "is plugged in",
         "note: p4: N6 on p4: left alone",
+        "note: p8: written before: left alone",
     ]
-    assert reported == ["p1", "p2", "p2", "p3", "p5", "p6", "p7", "p8"]
-    assert line._written == {"1", "2", "7"}
-    assert line._codes == {"1": 0, "2": 0, "p3": 0, "5": EXIT_DEVICE, "7": 0}
+    assert reported == ["p1", "p2", "p2", "p3", "p5", "p6", "p7", "p8", "p1", "p1", "p1", "p8"]
+    assert line._written == {"1", "2", "7", "8"}
     found = [(r["port"], r["id"], r["firmware"], r["digest"], r["outcome"]) for r in rows(
         tmp_path / "log.csv")]  # fmt: skip
     assert found == [
@@ -454,14 +460,36 @@ def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
         ("p6", "5", "1.2", "", "failed: gone again"),
         ("p7", "7", "1.2", "", "failed: other bytes"),
         ("p8", "7", "1.2", "the digest", "written"),
+        ("p1", "", "", "", "failed: no answer"),
+        ("p1", "", "", "", "failed: in use"),
+        ("p1", "8", "1.2", "the digest", "written"),
+        ("p8", "", "", "", "failed: in use"),
     ]
     line._ending = True
     assert line.run(watch=True) == EXIT_DEVICE
-    assert output.said[2:] == [
+    assert output.said[3:] == [
         "note: waiting for cameras; Ctrl-C stops after the writes in progress",
-        "3 written, 1 had it already, 1 failed",
+        "4 written, 1 had it already, 2 failed",  # the one with the id 5, and one without an answer
     ]
     log.close()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_success_hides_no_other_camera_s_failure(again: bool) -> None:
+    """Two that tell one id at the same time are two; one of them that comes back is known by it."""
+    order = production.Order("x.img", "OPENMV4P", None, PushOptions())
+    line = production.Line(
+        Spoken(), order, dict, None,
+        lambda name, outcome: outcome.exit_code if isinstance(outcome, RomfsError) else 0,
+    )  # fmt: skip
+    line._infos["p1"] = info("B/1/0")
+    if not again:
+        line._infos["p2"] = info("B/1/0")
+    line._note("p1", VerifyError("other bytes"))
+    line._infos["p2"] = info("B/1/0")
+    line._note("p2", written())
+    line._ending = True
+    assert line.run(watch=True) == (EXIT_OK if again else VerifyError("other bytes").exit_code)
 
 
 def test_who_is_not_connected_is_said_whole(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_port_is_written_when_two_looks_show_it_once_each_time(
         b=[DeviceBusy("in use"), DeviceLost("gone"), None],
     )  # fmt: skip
     monkeypatch.setattr(production, "LOOK_SECONDS", 7.0)
-    assert ports.line.run(watch=True) == 0
+    assert ports.line.run(watch=True) == 5
     idle = [7.0, "look"]
     assert ports.told == [
         "look", *idle, "a", "look", *idle, *idle, "a", "look", *idle, *idle, "b", "look", "b",
@@ -154,7 +154,7 @@ def test_a_port_is_written_when_two_looks_show_it_once_each_time(
     ]  # fmt: skip
     assert ports.output.said == [
         "note: waiting for cameras; Ctrl-C stops after the writes in progress",
-        "2 written, 1 had it already, 0 failed",
+        "2 written, 1 had it already, 1 failed",  # which of them came back, nobody can tell
     ]
 
 
