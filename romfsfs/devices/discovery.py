@@ -16,6 +16,8 @@ from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 
 #: how often the ports are listed while some vanish, and seconds between two attempts
 _LOOKS, _PAUSE = 5, 0.05
+#: where Linux lists serial ports, with links to their devices
+_TTYS = "/sys/class/tty"
 
 
 class CameraPort(NamedTuple):
@@ -120,6 +122,20 @@ def dfu_cameras() -> tuple[DfuCamera, ...]:
     )
 
 
+def _usb_device(port: str) -> str:
+    """Where Linux tells of the USB device of a serial port; other ports have none there."""
+    return os.path.join(_TTYS, os.path.basename(os.path.realpath(port)), "device/..")
+
+
+def usb_path(port: str) -> str:
+    """The path of the USB port (`1-2.3`) that a serial port's device is plugged into, as dfu-util
+    tells it of the boot loader that this becomes. '' where it is not known: not Linux, or no USB.
+    """
+    from romfsfs.devices.bootloader.dfu_util import port_path
+
+    return port_path(os.path.basename(os.path.realpath(_usb_device(port))))
+
+
 def check_usb_access(port: str) -> None:
     """DeviceError unless this user may open the USB device of a serial port. The same permission
     holds for the boot loader that it becomes; without it the camera would be stuck there, unseen.
@@ -128,7 +144,7 @@ def check_usb_access(port: str) -> None:
     """
     from romfsfs.devices.bootloader.dfu_util import no_access
 
-    device = os.path.join("/sys/class/tty", os.path.basename(os.path.realpath(port)), "device/..")
+    device = _usb_device(port)
     try:
         with open(f"{device}/busnum") as bus, open(f"{device}/devnum") as number:
             node = f"/dev/bus/usb/{int(bus.read()):03}/{int(number.read()):03}"

@@ -105,7 +105,9 @@ def open_serial(
     port: str, board: str | None = None, partition: int | None = None, slot: str = "",
     accept: Callable[[Board | None], None] | None = None,
 ) -> Device:  # fmt: skip
-    """A camera on its serial port; by DFU if its firmware gives no access to the ROMFS."""
+    """A camera on its serial port; by DFU if its firmware gives no access to the ROMFS. The boot
+    loader must then appear on the same USB port: another camera may wait in its own."""
+    from romfsfs.devices.discovery import usb_path
     from romfsfs.devices.serial_camera.camera import SerialCamera
     from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 
@@ -115,7 +117,10 @@ def open_serial(
         chosen = error.board
         if chosen is None or chosen.dfu_id is None or slot == "B":
             raise
-        return _connect(chosen, partition or 0, lambda: send_to_loader(port, chosen), leave=True)
+        return _connect(
+            chosen, partition or 0, lambda: send_to_loader(port, chosen), path=usb_path(port),
+            runs=True,
+        )  # fmt: skip
 
 
 def _open_bootloader(
@@ -148,24 +153,23 @@ def _connect(
     *,
     path: str = "",
     waits: bool = False,
-    leave: bool = False,
+    runs: bool = False,
 ) -> BootLoaderDevice:
     """Open the board in its boot loader, sent there by `enter` if it is not there. waits: somebody
-    has to start it. leave: `close` restarts a board that was sent there."""
+    has to start it. runs: its firmware runs now, so it has to be sent, and `close` restarts it."""
     from romfsfs.devices.bootloader import blhost, dfu
     from romfsfs.devices.bootloader.device import BootLoaderDevice
     from romfsfs.devices.bootloader.loader import BootLoader
 
     target = board.partition(partition)
     loader: BootLoader
-    entered = False
     if target.imx is not None:
         limit = WAIT_SECONDS if waits else blhost.ENTER_LIMIT
         loader = blhost.find_loader(board, target, enter, limit)
     else:
         limit = WAIT_SECONDS if waits else dfu.APPEAR_LIMIT
-        loader, entered = dfu.find_loader(board, target, enter, limit, path)
-    return BootLoaderDevice(loader, board, target, leave=leave and entered)
+        loader = dfu.find_loader(board, target, enter, limit, path, runs=runs)
+    return BootLoaderDevice(loader, board, target, leave=runs)
 
 
 def send_to_loader(port: str, board: Board) -> None:

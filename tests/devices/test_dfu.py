@@ -35,6 +35,8 @@ from romfsfs.devices.bootloader.dfu_util import (
     write_argv,
 )
 from romfsfs.devices.open import open_device
+from romfsfs.devices.serial_camera.camera import SerialCamera
+from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 from romfsfs.errors import (
     CapacityError,
     DeviceAbsent,
@@ -235,6 +237,39 @@ def test_two_of_a_kind_are_told_apart_by_their_ports(attach: Callable[..., Any])
     assert [each["path"] for each in json.loads((tool.folder / "devices.json").read_text())] == [
         "1-2"
     ]
+
+
+def test_another_camera_that_waits_in_dfu_mode_is_not_written(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The one that is named runs firmware without access to its ROMFS, and goes to its loader."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    tool = attach("OPENMV4", serial="other", path="1-3")
+    sent: list[str] = []
+
+    def send(port: str, board: Any) -> None:
+        sent.append(port)
+        add(tool, "OPENMV4", path="1-2", mark="its")
+
+    def old_firmware(port: str, **words: Any) -> Any:
+        raise NoRomfsAccess(port, get_board("OPENMV4"))
+
+    monkeypatch.setattr(SerialCamera, "open", old_firmware)
+    monkeypatch.setattr(opening, "send_to_loader", send)
+    path = {"/dev/ttyACM0": "1-2"}
+    monkeypatch.setattr(discovery, "usb_path", lambda port: path.get(port, ""))
+    image = tmp_path / "new.img"
+    image.write_bytes(make_image(9000))
+    assert main(["push", str(image), "/dev/ttyACM9"]) == 5, "its USB port is not known"
+    assert "another OPENMV4 is in DFU mode" in capsys.readouterr().err
+    assert sent == []
+    assert main(["push", str(image), "/dev/ttyACM0"]) == 0
+    assert sent == ["/dev/ttyACM0"]
+    assert tool.flash("itsROMFS0").startswith(image.read_bytes())
+    assert tool.flash("ROMFS0") == b"\xff" * SIZE
+    left = json.loads((tool.folder / "devices.json").read_text())
+    assert [each["path"] for each in left] == ["1-3"], "the other still waits"
 
 
 def test_a_production_line_of_loaders(

@@ -215,17 +215,15 @@ OTHER = replace(ROMFS, alt=1, name="FIRMWARE")
 WAIT = ["-w", "-d", ",37c5:9206", "-a", "0", "-U"]
 
 
-def found(tool: Tool, *answers: Any, path: str = "") -> Any:
+def found(tool: Tool, *answers: Any, path: str = "", runs: bool = False) -> Any:
     """The loader, the calls for it, and whether the board was sent there."""
     entered: list[int] = []
     tool.answers, tool.calls = list(answers), []
     try:
-        made, sent = dfu.find_loader(N6, N6.partition(0), lambda: entered.append(1), 7.0, path)
+        made = dfu.find_loader(N6, N6.partition(0), lambda: entered.append(1), 7.0, path, runs=runs)
     finally:
         assert len(entered) <= 1
-        said = ["enter"] * len(entered)
-    assert sent == bool(said)
-    return made._setting, tool.calls, said
+    return made._setting, tool.calls, ["enter"] * len(entered)
 
 
 def test_a_board_is_found_or_sent_for(tool: Tool) -> None:
@@ -257,6 +255,40 @@ def test_a_board_is_found_or_sent_for(tool: Tool) -> None:
     assert failed.value.line == (
         "dfu-util could not list devices (status 3: no USB); run `dfu-util -l` to see why"
     )
+
+
+def test_a_board_that_runs_is_none_of_those_in_dfu_mode(tool: Tool) -> None:
+    """It is waited for at its own USB port. Where that is not known, nothing is done: the other
+    could be taken for it."""
+    second = replace(ROMFS, path="1-3")
+    setting, calls, said = found(
+        tool, listing(ROMFS), WELL, listing(ROMFS, second), path="1-3", runs=True
+    )
+    assert (setting, said) == (second, ["enter"])
+    assert calls[1][0][:-1] == ["-w", "-d", ",37c5:9206", "-p", "1-3", "-a", "0", "-U"]
+    with pytest.raises(DeviceAbsent) as late:
+        found(tool, listing(ROMFS), DeviceLost("time"), path="1-3", runs=True)
+    assert late.value.line == (
+        "OPENMV_N6 did not appear in DFU mode at 1-3 within 7 s; replug it and repeat the command"
+    )
+    tool.answers, tool.calls = [listing(ROMFS)], []
+    with pytest.raises(DeviceError) as caught:
+        dfu.find_loader(N6, N6.partition(0), pytest.fail, 7.0, runs=True)
+    assert caught.value.line == (
+        "another OPENMV_N6 is in DFU mode, and could be taken for this one; nothing was written; "
+        "unplug that one and repeat the command"
+    )
+    assert tool.calls == [LIST]
+
+
+def test_only_a_board_that_was_sent_for_leaves(tool: Tool) -> None:
+    """The one at its port; where two appear at once and neither port is known, neither."""
+    two = listing(OTHER, replace(OTHER, path="1-3"))
+    for path, leaves in (("1-3", 1), ("", 0)):
+        with pytest.raises(DeviceError):
+            found(tool, listing(), WELL, two, WELL, listing(), path=path, runs=True)
+        out = [argv for argv, _ in tool.calls if "-e" in argv]
+        assert out == [["-d", ",37c5:9206", "-p", "1-3", "-a", "1", "-e"]] * leaves
 
 
 def test_a_board_without_the_partition_is_not_left_there(tool: Tool) -> None:

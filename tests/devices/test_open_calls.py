@@ -50,6 +50,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         opening, "send_to_loader", lambda name, board: calls.append(("send", name, board.name))
     )
     monkeypatch.setattr(discovery, "pick_camera", pick)
+    monkeypatch.setattr(discovery, "usb_path", lambda name: f"of {name}")
     monkeypatch.setattr(discovery, "port_of", lambda board: CameraPort(f"/dev/{board.name}"))
     return calls
 
@@ -63,6 +64,8 @@ def serial(
 
 SENT = ("send", "/dev/OPENMV_AE3", "OPENMV_AE3")
 BAD = "/dev/bad-OPENMV_N6"
+#: its boot loader is looked for where its serial port was
+RUNS = {"path": f"of {BAD}", "runs": True}
 
 
 @pytest.mark.parametrize(
@@ -75,9 +78,9 @@ BAD = "/dev/bad-OPENMV_N6"
         ("/dev/ttyX", {"board": "X", "partition": 0, "slot": "A", "accept": print},
          [serial("/dev/ttyX", "X", 0, "A", print)]),
         (BAD, {"board": "X"}, [serial(BAD, "X"), ("send", BAD, "OPENMV_N6"),
-                               ("connect", "OPENMV_N6", 0, {"leave": True})]),
+                               ("connect", "OPENMV_N6", 0, RUNS)]),
         (BAD, {"partition": 2, "slot": "A"}, [serial(BAD, None, 2, "A"), ("send", BAD, "OPENMV_N6"),
-                                              ("connect", "OPENMV_N6", 2, {"leave": True})]),
+                                              ("connect", "OPENMV_N6", 2, RUNS)]),
         (BAD, {"slot": "B"}, [serial(BAD, slot="B"), NoRomfsAccess]),
         ("/dev/bad-", {}, [serial("/dev/bad-"), NoRomfsAccess]),
         ("/dev/bad-OPENMV_RT1060", {}, [serial("/dev/bad-OPENMV_RT1060"), NoRomfsAccess]),
@@ -114,18 +117,15 @@ def test_a_loader_that_is_waited_for_is_held(opened: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-@pytest.mark.parametrize("leave", [False, True])
-@pytest.mark.parametrize("sent", [False, True])
-def test_who_looks_for_a_loader(
-    monkeypatch: pytest.MonkeyPatch, waits: bool, leave: bool, sent: bool
-) -> None:
-    """For as long as that takes; a camera that was sent there is started again where asked."""
+@pytest.mark.parametrize("runs", [False, True])
+def test_who_looks_for_a_loader(monkeypatch: pytest.MonkeyPatch, waits: bool, runs: bool) -> None:
+    """For as long as that takes; a camera whose firmware ran is started again."""
     calls: list[Any] = []
     made: Any = SimpleNamespace(reset=lambda: calls.append("reset"))
 
-    def of_dfu(board: Any, target: Any, enter: Any, limit: float, path: str) -> Any:
-        calls.append((board.name, target.index, enter, limit, path))
-        return made, sent
+    def of_dfu(board: Any, target: Any, enter: Any, limit: float, path: str, *, runs: bool) -> Any:
+        calls.append((board.name, target.index, enter, limit, path, runs))
+        return made
 
     def of_rt(board: Any, target: Any, enter: Any, limit: float) -> Any:
         calls.append((board.name, target.index, enter, limit))
@@ -133,18 +133,18 @@ def test_who_looks_for_a_loader(
 
     monkeypatch.setattr(dfu, "find_loader", of_dfu)
     monkeypatch.setattr(blhost, "find_loader", of_rt)
-    words = {"waits": waits, "leave": leave}
+    words = {"waits": waits, "runs": runs}
     ae3, rt = get_board("OPENMV_AE3"), get_board("OPENMV_RT1060")
     limit = 86400.0 if waits else 15.0
     opening._connect(ae3, 1, print, path="1-2", **words).close()
-    left = ["reset"] if leave and sent else []
-    assert calls == [("OPENMV_AE3", 1, print, limit, "1-2"), *left]
+    left = ["reset"] if runs else []
+    assert calls == [("OPENMV_AE3", 1, print, limit, "1-2", runs), *left]
     calls.clear()
-    opening._connect(rt, 0, print, **words).close()
+    opening._connect(rt, 0, print, waits=waits).close()
     assert calls == [("OPENMV_RT1060", 0, print, limit)]
     calls.clear()
     opening._connect(ae3, 0, print).close()
-    assert calls == [("OPENMV_AE3", 0, print, 15.0, "")]
+    assert calls == [("OPENMV_AE3", 0, print, 15.0, "", False)]
 
 
 @pytest.mark.parametrize("error", [None, DeviceLost("gone")])

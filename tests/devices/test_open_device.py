@@ -174,6 +174,20 @@ def test_what_usb_knows_of_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert discovery.camera_port("/dev/ttyS0") == CameraPort("/dev/ttyS0")
 
 
+def test_where_a_serial_port_is_plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the links that Linux has. Ports without a USB device are nowhere."""
+    monkeypatch.setattr(discovery, "_TTYS", str(tmp_path / "class" / "tty"))
+    (tmp_path / "class" / "tty").mkdir(parents=True)
+    for name, device in (("ttyACM0", "usb1/1-2/1-2.3/1-2.3:1.0"), ("ttyS0", "pnp0/00:04")):
+        folder = tmp_path / "devices" / device / "tty" / name
+        folder.mkdir(parents=True)
+        (folder / "device").symlink_to("../../../" + os.path.basename(device))
+        (tmp_path / "class" / "tty" / name).symlink_to(folder)
+    (tmp_path / "by-id").symlink_to("/dev/ttyACM0")
+    ports = ["/dev/ttyACM0", str(tmp_path / "by-id"), "/dev/ttyS0", "/dev/ttyACM1", "/dev/pts/7"]
+    assert [discovery.usb_path(name) for name in ports] == ["1-2.3", "1-2.3", "", "", ""]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="how Linux tells of serial ports")
 @pytest.mark.parametrize("looks", [1, 100])
 def test_a_port_that_vanishes_while_it_is_looked_at(

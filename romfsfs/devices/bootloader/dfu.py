@@ -142,13 +142,20 @@ class _Growing:
 
 
 def find_loader(
-    board: Board, target: Partition, enter: Callable[[], None], limit: float, path: str = ""
-) -> tuple[DfuLoader, bool]:
-    """The board's loader, and whether `enter` had to send the board there.
+    board: Board,
+    target: Partition,
+    enter: Callable[[], None],
+    limit: float,
+    path: str = "",
+    *,
+    runs: bool = False,
+) -> DfuLoader:
+    """The board's loader; `enter` sends the board there if it is not there yet.
 
-    path: of its port, '' if it is the only one. limit: seconds in which it must appear after
-    `enter`. DeviceAbsent, DeviceError (tool missing, no access, wrong settings, several boards),
-    UsageError (no DFU). Writes nothing.
+    path: of its USB port, '' if it is the only one. runs: its firmware runs, so no board that is in
+    DFU mode now is the one that is meant. limit: seconds in which it must appear after `enter`.
+    DeviceAbsent, DeviceError (tool missing, no access, wrong settings, several boards), UsageError
+    (no DFU). Writes nothing.
     """
     if target.dfu is None or board.dfu_id is None:
         raise UsageError(
@@ -157,40 +164,49 @@ def find_loader(
         )
     tool = find_tool("dfu-util")
     listing = list_settings(tool)
-    if listing.shows(board):
-        return DfuLoader(tool, board, target, choose_setting(listing, board, target, path)), False
+    if not runs and listing.shows(board):
+        return DfuLoader(tool, board, target, choose_setting(listing, board, target, path))
+    if not path and listing.shows(board):
+        raise DeviceError(
+            f"another {board.name} is in DFU mode, and could be taken for this one",
+            next_step="nothing was written; unplug that one and repeat the command",
+        )
     enter()
-    _wait_for(tool, board, target, limit)
+    _wait_for(tool, board, target, limit, path)
     listing = list_settings(tool)
     try:
-        loader = DfuLoader(tool, board, target, choose_setting(listing, board, target, path))
+        return DfuLoader(tool, board, target, choose_setting(listing, board, target, path))
     except DeviceError:
-        for item in listing.settings:
-            if (item.vid, item.pid) == board.dfu_id:
-                with contextlib.suppress(DeviceError):
-                    DfuLoader(tool, board, target, item).reset()
-                break
+        mine = [
+            item
+            for item in listing.settings
+            if (item.vid, item.pid) == board.dfu_id and path in ("", item.path)
+        ]
+        if len({item.path for item in mine}) == 1:  # of several, none is known to be the one sent
+            with contextlib.suppress(DeviceError):
+                DfuLoader(tool, board, target, mine[0]).reset()
         raise
-    return loader, True
 
 
-def _wait_for(tool: str, board: Board, partition: Partition, limit: float) -> None:
-    """Have dfu-util wait for the board and read a little as soon as it is there: without a transfer
-    the loader starts the firmware 1.5 s after power-up.
+def _wait_for(tool: str, board: Board, partition: Partition, limit: float, path: str) -> None:
+    """Have dfu-util wait for the board, at this USB port if one is named, and read a little as soon
+    as it is there: without a transfer the loader starts the firmware 1.5 s after power-up.
 
     The tool's result does not matter: the listing tells what is there. DeviceAbsent.
     """
     with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
-        path = Path(folder, "start")
-        seen = _Seen(path)
-        argv = dfu_util.wait_argv(tool, board, partition, str(path))
+        file = Path(folder, "start")
+        seen = _Seen(file)
+        argv = dfu_util.wait_argv(tool, board, partition, str(file), path)
         try:
             run(argv, limit, cancel=seen, on_output=seen.listen)
         except Cancelled:
             return
         except DeviceLost:
             raise DeviceAbsent(
-                f"{board.name} did not appear in DFU mode within {limit:.0f} s",
+                f"{board.name} did not appear in DFU mode"
+                + (f" at {path}" if path else "")
+                + f" within {limit:.0f} s",
                 next_step="replug it and repeat the command",
             ) from None
 

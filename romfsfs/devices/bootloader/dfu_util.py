@@ -56,18 +56,22 @@ class DfuListing:
         return board.dfu_id in there or board.dfu_id in self.denied
 
 
+def port_path(text: str) -> str:
+    """The text if it is the path of a USB port, else ''."""
+    return text if _PATH.fullmatch(text) else ""
+
+
 def parse_list(output: str) -> DfuListing:
     """Parse a listing; devices that could enter DFU mode but are not in it are left out."""
     settings = []
     for match in _LINE.finditer(output):
         fields = {name: quoted or plain for name, quoted, plain in _FIELD.findall(match["rest"])}
         if match["mode"] == "DFU" and _ALT.fullmatch(fields.get("alt", "")):
-            path = fields.get("path", "")
             settings.append(
                 DfuSetting(
                     int(match["vid"], 16),
                     int(match["pid"], 16),
-                    path if _PATH.fullmatch(path) else "",
+                    port_path(fields.get("path", "")),
                     int(fields["alt"]),
                     fields.get("name", ""),
                     fields.get("serial", ""),
@@ -159,16 +163,19 @@ def read_argv(
     return [*_device(tool, setting), *span, "-U", file]
 
 
-def wait_argv(tool: str, board: Board, partition: Partition, file: str) -> list[str]:
-    """Wait for a board and start a read, which may be stopped. Setting 0 will do: for one that is
-    not there dfu-util would wait on."""
+def wait_argv(
+    tool: str, board: Board, partition: Partition, file: str, path: str = ""
+) -> list[str]:
+    """Wait for a board, at this USB port if one is named, and start a read, which may be stopped.
+    Setting 0 will do: for one that is not there dfu-util would wait on."""
     assert board.dfu_id is not None
     assert partition.dfu is not None
     vid, pid = board.dfu_id
     target = partition.dfu
     place = ["-s", f"{_hex(target.address)}:256"] if target.address is not None else []
     alt = target.alt if place else 0
-    return [tool, "-w", "-d", f",{vid:04x}:{pid:04x}", "-a", str(alt), *place, "-U", file]
+    at = ["-p", path] if path else []
+    return [tool, "-w", "-d", f",{vid:04x}:{pid:04x}", *at, "-a", str(alt), *place, "-U", file]
 
 
 def write_argv(

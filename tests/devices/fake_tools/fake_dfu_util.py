@@ -164,10 +164,10 @@ def choose(devices, given):
             and not d.get("denied") and int(given["a"]) < len(d["settings"])
         ]  # fmt: skip
 
-    complain(devices)
+    complain(devices, given)
     found = matching(devices)
     while not found and "w" in given:
-        found = matching(wait_for())
+        found = matching(wait_for(given))
     if not found:
         die(NO_DEVICE)
     if len(found) > 1:
@@ -176,7 +176,7 @@ def choose(devices, given):
     return found[0]
 
 
-def wait_for():
+def wait_for(given):
     """What is there after a moment; of one that may not be opened it complains each time."""
     say("Waiting for device, exit with ctrl-C")
     time.sleep(0.05)
@@ -185,19 +185,20 @@ def wait_for():
         save("faults.json", {**faults, "appear_after": faults["appear_after"] - 1})
         return []
     devices = load("devices.json", [])
-    complain(devices)
+    complain(devices, given)
     return devices
 
 
-def complain(devices):
+def complain(devices, given):
+    """Of those at the port that is named by `-p`, if any: others are not even looked at."""
     for device in devices:
-        if device.get("denied"):
+        if device.get("denied") and given.get("p", device["path"]) == device["path"]:
             warn(f"Cannot open DFU device {device['vid']}:{device['pid']} found on "
                  "devnum 12 (LIBUSB_ERROR_ACCESS)")  # fmt: skip
 
 
 def list_devices(devices):
-    complain(devices)
+    complain(devices, {})
     for device in devices:
         for alt, setting in reversed(list(enumerate(device["settings"]))):
             if device.get("denied"):
