@@ -185,8 +185,13 @@ def pick_camera(
     return chosen[0]
 
 
-def port_of(board: Board) -> CameraPort:
-    """The only connected camera that can be this board; errors as `pick_camera`."""
-    cameras = serial_cameras()
-    fit = (camera for camera in cameras if not camera.boards or board.name in camera.boards)
+def port_of(board: Board, path: str = "") -> CameraPort:
+    """The only connected camera that can be this board, on this USB port if one is named; errors as
+    `pick_camera`."""
+    fit = (
+        camera
+        for camera in serial_cameras()
+        if (not camera.boards or board.name in camera.boards)
+        and path in ("", usb_path(camera.port))
+    )
     return pick_camera(None, tuple(fit))

@@ -137,13 +137,20 @@ def _open_bootloader(
     if None not in (number, partition) and number != partition:
         raise UsageError(f"that is partition {number}, not {partition}", where=f"dfu:{name}")
     index = number or partition or 0
+    if path and board.partition(index).imx is not None:
+        raise UsageError(
+            f"blhost cannot choose a boot loader of {board.name} by its USB port",
+            where=f"dfu:{name}@{path}", next_step=f"connect only that one, and name it dfu:{name}",
+        )  # fmt: skip
     if wait is not None:
         say = wait
         line = f"waiting for {board.name} in its boot loader, Ctrl-C ends it: {how_to_enter(board)}"
         device = _connect(board, index, lambda: say(line), path=path, waits=True)
         device.hold()
         return device
-    return _connect(board, index, lambda: send_to_loader(port_of(board).port, board), path=path)
+    return _connect(
+        board, index, lambda: send_to_loader(port_of(board, path).port, board), path=path
+    )
 
 
 def _connect(

@@ -34,6 +34,7 @@ from romfsfs.devices.bootloader.dfu_util import (
     reset_argvs,
     write_argv,
 )
+from romfsfs.devices.discovery import CameraPort
 from romfsfs.devices.open import open_device
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.devices.serial_camera.identity import NoRomfsAccess
@@ -270,6 +271,53 @@ def test_another_camera_that_waits_in_dfu_mode_is_not_written(
     assert tool.flash("ROMFS0") == b"\xff" * SIZE
     left = json.loads((tool.folder / "devices.json").read_text())
     assert [each["path"] for each in left] == ["1-3"], "the other still waits"
+
+
+def test_a_camera_on_another_port_is_not_sent_to_its_loader(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is named has left its loader, or the path of its USB port is mistyped."""
+    tool = attach("OPENMV4", path="1-3")
+    cameras = tuple(
+        CameraPort(f"/dev/ttyACM{number}", 0x37C5, 0x1204, boards=("OPENMV4",)) for number in (7, 8)
+    )
+    path = {"/dev/ttyACM7": "1-9", "/dev/ttyACM8": "1-8"}
+    monkeypatch.setattr(discovery, "serial_cameras", lambda: cameras)
+    monkeypatch.setattr(discovery, "usb_path", lambda port: path[port])
+    sent: list[str] = []
+
+    def send(port: str, board: Any) -> None:
+        sent.append(port)
+        add(tool, "OPENMV4", path=path[port], mark="its")
+
+    monkeypatch.setattr(opening, "send_to_loader", send)
+    with pytest.raises(DeviceAbsent) as caught:
+        open_device("dfu:OPENMV4@1-2")
+    assert caught.value.line == (
+        "no OPENMV4 in DFU mode at 1-2 (in DFU mode at: 1-3); unplug it and plug it in again: its "
+        "boot loader answers for 1.5 s; repeat the command with --wait first"
+    )
+    assert sent == []
+    image = make_image(9000)
+    open_device("dfu:OPENMV4@1-8").write_image(io.BytesIO(image))
+    assert sent == ["/dev/ttyACM8"]
+    assert tool.flash("itsROMFS0").startswith(image)
+    assert tool.flash("ROMFS0") == b"\xff" * SIZE
+
+
+def test_one_is_waited_for_where_it_will_be_plugged_in(attach: Callable[..., Any]) -> None:
+    """Another waits in its loader meanwhile; it is not the one."""
+    tool = attach("OPENMV4", path="1-3")
+    said: list[str] = []
+
+    def plug(line: str) -> None:
+        said.append(line)
+        add(tool, "OPENMV4", path="1-2", mark="its")
+
+    device = open_device("dfu:OPENMV4@1-2", wait=plug)
+    device.write_image(io.BytesIO(make_image(9000)))
+    assert len(said) == 1
+    assert tool.flash("ROMFS0") == b"\xff" * SIZE
 
 
 def test_a_production_line_of_loaders(
@@ -830,3 +878,6 @@ def test_a_board_shows_that_may_be_opened_or_may_not() -> None:
     assert DfuListing((), (board.dfu_id,)).shows(board)
     assert not DfuListing(()).shows(board)
     assert not DfuListing((DfuSetting(*other, "1-2", 3, "ROMFS0", "1"),), (other,)).shows(board)
+    assert DfuListing((listed,)).shows(board, "1-2")
+    assert not DfuListing((listed,)).shows(board, "1-3")
+    assert DfuListing((), (board.dfu_id,)).shows(board, "1-3"), "its port is not listed"

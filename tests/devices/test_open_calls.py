@@ -51,7 +51,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     )
     monkeypatch.setattr(discovery, "pick_camera", pick)
     monkeypatch.setattr(discovery, "usb_path", lambda name: f"of {name}")
-    monkeypatch.setattr(discovery, "port_of", lambda board: CameraPort(f"/dev/{board.name}"))
+    monkeypatch.setattr(
+        discovery, "port_of", lambda board, path: CameraPort(f"/dev/{board.name}{path}")
+    )
     return calls
 
 
@@ -87,7 +89,8 @@ RUNS = {"path": f"of {BAD}", "runs": True}
         ("dfu:OPENMV_AE3", {}, [SENT, ("connect", "OPENMV_AE3", 0, {"path": ""})]),
         ("dfu:OPENMV_AE3", {"partition": 1}, [SENT, ("connect", "OPENMV_AE3", 1, {"path": ""})]),
         ("dfu:ae3:1@1-2.3", {"slot": "A"},
-         [SENT, ("connect", "OPENMV_AE3", 1, {"path": "1-2.3"})]),
+         [("send", "/dev/OPENMV_AE31-2.3", "OPENMV_AE3"),
+          ("connect", "OPENMV_AE3", 1, {"path": "1-2.3"})]),
         ("dfu:OPENMV_AE3:1", {"partition": 1}, [SENT, ("connect", "OPENMV_AE3", 1, {"path": ""})]),
         ("dfu:OPENMV_AE3:0", {"partition": 1}, [UsageError]),
         ("dfu:OPENMV_AE3:0", {"partition": 0}, [SENT, ("connect", "OPENMV_AE3", 0, {"path": ""})]),

@@ -88,6 +88,10 @@ def test_which_camera_can_be_that_board(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(discovery, "serial_cameras", lambda there=there: there)
         assert discovery.port_of(get_board("OPENMV_N6")).port == port_name
     monkeypatch.setattr(discovery, "serial_cameras", lambda: (n6, other))
+    monkeypatch.setattr(discovery, "usb_path", lambda name: "1-2" if name == n6.port else "")
+    assert discovery.port_of(get_board("OPENMV_N6"), "1-2") == n6
+    with pytest.raises(DeviceAbsent, match="no camera is connected"):
+        discovery.port_of(get_board("OPENMV_N6"), "1-3")
     with pytest.raises(UsageError) as several:
         discovery.port_of(get_board("OPENMV_N6"))
     assert several.value.line == (
@@ -140,6 +144,8 @@ def test_whether_a_user_may_open_the_usb_device_is_asked_where_linux_tells(
          "dfu:BOARD"),
         ("dfu:", {}, "which board? (dfu:); dfu:BOARD; see `romfsfs boards`"),
         ("dfu:@1-2", {}, "which board? (dfu:); dfu:BOARD; see `romfsfs boards`"),
+        ("dfu:OPENMV_RT1060@1-2", {}, "blhost cannot choose a boot loader of OPENMV_RT1060 by its "
+         "USB port (dfu:OPENMV_RT1060@1-2); connect only that one, and name it dfu:OPENMV_RT1060"),
     ],
 )  # fmt: skip
 def test_a_source_that_cannot_be_meant(source: str, options: dict[str, Any], line: str) -> None:

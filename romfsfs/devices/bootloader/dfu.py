@@ -164,14 +164,19 @@ def find_loader(
         )
     tool = find_tool("dfu-util")
     listing = list_settings(tool)
-    if not runs and listing.shows(board):
+    if not runs and listing.shows(board, path):
         return DfuLoader(tool, board, target, choose_setting(listing, board, target, path))
     if not path and listing.shows(board):
         raise DeviceError(
             f"another {board.name} is in DFU mode, and could be taken for this one",
             next_step="nothing was written; unplug that one and repeat the command",
         )
-    enter()
+    try:
+        enter()
+    except DeviceAbsent:
+        if path and not runs:  # no camera is plugged in there: this says where there are some
+            choose_setting(listing, board, target, path)
+        raise
     _wait_for(tool, board, target, limit, path)
     listing = list_settings(tool)
     try:

@@ -50,9 +50,10 @@ class DfuListing:
     settings: tuple[DfuSetting, ...]
     denied: tuple[tuple[int, int], ...] = ()
 
-    def shows(self, board: Board) -> bool:
-        """Is a board of this kind in DFU mode, whether it may be opened or not?"""
-        there = {(item.vid, item.pid) for item in self.settings}
+    def shows(self, board: Board, path: str = "") -> bool:
+        """Is a board of this kind in DFU mode, at this USB port if one is named, whether it may be
+        opened or not? (Of one that may not be opened the port is not listed.)"""
+        there = {(item.vid, item.pid) for item in self.settings if path in ("", item.path)}
         return board.dfu_id in there or board.dfu_id in self.denied
 
 
