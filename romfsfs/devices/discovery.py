@@ -16,6 +16,8 @@ from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 
 #: how often the ports are listed while some vanish, and seconds between two attempts
 _LOOKS, _PAUSE = 5, 0.05
+#: the serial number of OpenMV's boot loader where it knows none (openmv: boot/src/common/desc.c)
+_NO_SERIAL = "0123456789ABCDEF"
 #: where Linux lists serial ports, with links to their devices
 _TTYS = "/sys/class/tty"
 
@@ -101,7 +103,7 @@ def usb_serial(port: str) -> str:
 
 def telling(number: str) -> str:
     """The USB serial number if it can be one camera's alone, '' if it looks made up."""
-    return number if len(set(number)) > 3 else ""
+    return number if len(set(number)) > 3 and number.upper() != _NO_SERIAL else ""
 
 
 def dfu_cameras() -> tuple[DfuCamera, ...]:

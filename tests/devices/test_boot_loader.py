@@ -32,6 +32,7 @@ class RamLoader:
     kind = "rt1060"
     name = "board in its boot loader"
     identity = "1234"
+    path = "1-2"
 
     def __init__(self, content: bytes = b"", size: int = SIZE, header_unit: int = PAGE) -> None:
         self.flash = bytearray(content.ljust(size, b"\xff"))
@@ -96,6 +97,15 @@ def test_what_is_known_of_a_camera_in_its_loader(unit: int, told: int) -> None:
         header_unit=told,
     )  # fmt: skip
     assert device.digest(100) is None
+
+
+@pytest.mark.parametrize(("path", "key"), [("1-2", "1-2"), ("", "bootloader")])
+def test_a_loader_that_tells_no_unique_id(path: str, key: str) -> None:
+    """Where it is plugged in stands for it, and nothing counts as known about who it is."""
+    loader = RamLoader()
+    loader.identity, loader.path = "", path
+    info = made(loader).info()
+    assert (info.key, info.has_id) == (f"OPENMV_AE3/{key}/0", False)
 
 
 def test_what_was_read_answers_until_the_device_is_closed() -> None:

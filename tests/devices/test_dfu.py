@@ -357,6 +357,32 @@ def test_a_production_line_of_loaders(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("serial", ["", "0123456789ABCDEF"])
+def test_loaders_that_have_no_number_of_their_own_are_all_written(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], serial: str,
+) -> None:  # fmt: skip
+    """No serial number, or what the loader says where it knows none, is nobody's."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    tool = attach("OPENMV4", serial=serial)
+    add(tool, "OPENMV4", make_image(8000, 1), serial=serial, path="1-3", mark="2")
+    plugged = json.loads((tool.folder / "devices.json").read_text())
+    image, log = tmp_path / "product.img", tmp_path / "made.csv"
+    image.write_bytes(make_image(9000))
+    assert main(["push", str(image), "dfu:OPENMV4", "--all", "--log", str(log)]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("wrote") == 2
+    assert said.err.count("reports no unique id") == 2
+    assert all(tool.flash(f"{mark}ROMFS0").startswith(image.read_bytes()) for mark in ("", "2"))
+    rows = [line.split(",") for line in log.read_text().splitlines()[1:]]
+    assert {(row[1], row[2], row[-1]) for row in rows} == {
+        ("dfu:OPENMV4@1-2", "", "written"), ("dfu:OPENMV4@1-3", "", "written"),
+    }  # fmt: skip
+    (tool.folder / "devices.json").write_text(json.dumps(plugged[1:]))
+    assert main(["undo", "dfu:OPENMV4@1-3"]) == 0
+    assert tool.flash("2ROMFS0").startswith(make_image(8000, 1)), "what it held, not the other"
+
+
 def test_waiting_for_the_boot_loader(
     attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

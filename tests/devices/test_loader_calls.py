@@ -100,6 +100,22 @@ def test_what_a_loader_is() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("vid", "serial", "identity"),
+    [
+        (0x37C5, "323730373339511900340033", "330034001951393337303732"),
+        (0x2341, "323730373339511900340033", "323730373339511900340033"),
+        (0x37C5, "3237303733395119003400XX", "3237303733395119003400xx"),
+        (0x37C5, "", ""), (0x37C5, "0123456789ABCDEF", ""), (0x37C5, "0" * 24, ""),
+    ],
+)  # fmt: skip
+def test_what_a_serial_number_tells(vid: int, serial: str, identity: str) -> None:
+    """Who it is, as its firmware says it: the STM32's loaders turn the chip's id round. What all
+    loaders say that know no id tells nothing."""
+    found = loader(setting=replace(ROMFS, vid=vid, serial=serial))
+    assert (found.identity, found.path) == (identity, "1-2")
+
+
 def test_a_read_ends_when_there_is_enough(tool: Tool, tmp_path: Path) -> None:
     """Arduino's loader reads what it is asked for, to its end."""
     path = tmp_path / "read.img"
@@ -399,6 +415,7 @@ def test_a_percentage(said: str, percent: int | None) -> None:
     ("fields", "found_"),
     [
         ('path="1-2.3", alt=3, name="ROMFS0", serial="33"', ("1-2.3", 3, "ROMFS0", "33")),
+        ('path="1-2", alt=3, name="ROMFS0", serial="UNKNOWN"', ("1-2", 3, "ROMFS0", "")),
         ("alt=12", ("", 12, "", "")), ("alt=1234", None), ("alt=x", None), ("", None),
         ('alt="7", path=1-2', ("1-2", 7, "", "")), ('path="1", alt=1', ("", 1, "", "")),
         ('path="1-2 ", alt=1', ("", 1, "", "")),
@@ -422,8 +439,8 @@ def test_how_blhost_is_called(tool: Tool, tmp_path: Path) -> None:
     made = BlhostLoader("blhost", RT, RT.partition(0))
     target = RT.partition(0).imx
     assert target is not None
-    assert (made.kind, made.name, made.identity, made.header_unit, made.capacity) == (
-        "rt1060", "OPENMV_RT1060 in its boot loader", "bootloader", 256, target.size,
+    assert (made.kind, made.name, made.identity, made.path, made.header_unit, made.capacity) == (
+        "rt1060", "OPENMV_RT1060 in its boot loader", "", "", 256, target.size,
     )  # fmt: skip
     small = BlhostLoader("blhost", RT, replace(RT.partition(0), size=4096))
     assert small.capacity == 4096

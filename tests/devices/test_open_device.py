@@ -67,7 +67,15 @@ def test_ports_that_are_no_cameras_or_say_no_number(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("number", "told"),
-    [("", ""), ("000000000010", ""), ("0123", "0123"), ("012", ""), ("33004B", "33004B")],
+    [
+        ("", ""),
+        ("000000000010", ""),
+        ("0123", "0123"),
+        ("012", ""),
+        ("33004B", "33004B"),
+        ("0123456789ABCDEF", ""),
+        ("0123456789abcdef", ""),
+    ],
 )
 def test_a_number_that_all_cameras_have_is_none(
     monkeypatch: pytest.MonkeyPatch, number: str, told: str

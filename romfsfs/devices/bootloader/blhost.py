@@ -84,8 +84,8 @@ class BlhostLoader:
     """The ROMFS partition of an RT1060 in its boot loader; made by `find_loader`."""
 
     kind = "rt1060"
-    #: the loader does not report the chip's unique id
-    identity = "bootloader"
+    #: the loader does not report the chip's unique id, and blhost not where it is plugged in
+    identity = path = ""
     header_unit = _PAGE
 
     def __init__(self, tool: str, board: Board, partition: Partition) -> None:

@@ -52,9 +52,10 @@ class BootLoaderDevice(Device):
 
     def info(self) -> DeviceInfo:
         loader = self._loader
+        place = loader.identity or loader.path or "bootloader"
         return DeviceInfo(
             kind=loader.kind,
-            key=f"{self._board.name}/{loader.identity}/{self._partition.index}",
+            key=f"{self._board.name}/{place}/{self._partition.index}",
             name=loader.name,
             board=self._board.name,
             partition=self._partition.index,
@@ -62,6 +63,7 @@ class BootLoaderDevice(Device):
             erase_size=self._partition.erase_size,
             march=self._board.march,
             header_unit=loader.header_unit if loader.header_unit > _PAGE else 0,
+            has_id=bool(loader.identity),
             notes=("a camera in its boot loader does not report its bytecode version",),
         )
 

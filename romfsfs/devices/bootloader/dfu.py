@@ -9,6 +9,7 @@ it reaches. A read always runs to the partition's end, so it is stopped when the
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from romfsfs.devices.bootloader.programs import (
     run,
     transfer_limit,
 )
+from romfsfs.devices.discovery import telling
 from romfsfs.errors import Cancelled, DeviceAbsent, DeviceError, DeviceLost, UsageError
 from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
@@ -34,6 +36,9 @@ from romfsfs.system.runner import Outcome
 APPEAR_LIMIT = 15.0
 #: seconds until a board that was told to leave must be gone
 LEAVE_LIMIT = 5.0
+#: USB vendor id of OpenMV, and what its loaders make of a chip's unique id
+_OPENMV = 0x37C5
+_CHIP_ID = re.compile(r"[0-9a-f]{24}")
 _RETRY = "repeat the command; if it happens again, use another cable or port"
 
 
@@ -49,8 +54,8 @@ class DfuLoader:
         self._setting = setting
         self._address = target.address
         self.name = f"{board.name} in DFU mode"
-        # where the loader reports the chip's unique id, it is the firmware's, but in capitals
-        self.identity = setting.serial.lower()
+        self.identity = _unique_id(setting)
+        self.path = setting.path
         self.capacity = partition.size
         self.header_unit = target.erase_size
 
@@ -139,6 +144,19 @@ class _Growing:
             size = 0
         self._progress("reading", min(size, self._length), self._length)
         return size >= self._enough
+
+
+def _unique_id(setting: DfuSetting) -> str:
+    """The camera's unique id by the serial number of its loader, as its firmware tells it where
+    that is known; '' if the number is not one camera's alone.
+
+    OpenMV's loaders for the STM32 have the 12 bytes of the chip's id in reverse order (openmv:
+    boot/src/ports/stm32, `port_get_uid`). The AE3's tells something else than its firmware.
+    """
+    number = telling(setting.serial).lower()
+    if setting.vid == _OPENMV and _CHIP_ID.fullmatch(number):
+        return bytes.fromhex(number)[::-1].hex()
+    return number
 
 
 def find_loader(

@@ -24,6 +24,8 @@ _FIELD = re.compile(r'(?<!\w)(\w+)=(?:"([^"]*)"|([^,\s]*))')
 _ALT = re.compile(r"[0-9]{1,3}")
 #: where a device is plugged in: bus, and the ports on the way
 _PATH = re.compile(r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3})*")
+#: dfu-util's word for a text that the device does not have
+_NO_TEXT = "UNKNOWN"
 #: DfuSe names have the address: `@Ext RAW  Flash 16MB/0x90000000/4096*04Kg`
 _DFUSE_START = re.compile(r"/\s*0x([0-9a-fA-F]+)\s*/")
 #: the top byte of an address tells memories apart on the STM32H7
@@ -33,7 +35,7 @@ _MEMORY_MASK = 0xFF000000
 @dataclass(frozen=True, slots=True)
 class DfuSetting:
     """One alternate setting of a device in DFU mode, as `dfu-util -l` shows it. path: of its USB
-    port, '' if it is not listed."""
+    port, '' if it is not listed. serial: '' if the device has none, or it cannot be read."""
 
     vid: int
     pid: int
@@ -67,6 +69,7 @@ def parse_list(output: str) -> DfuListing:
     settings = []
     for match in _LINE.finditer(output):
         fields = {name: quoted or plain for name, quoted, plain in _FIELD.findall(match["rest"])}
+        serial = fields.get("serial", "")
         if match["mode"] == "DFU" and _ALT.fullmatch(fields.get("alt", "")):
             settings.append(
                 DfuSetting(
@@ -75,7 +78,7 @@ def parse_list(output: str) -> DfuListing:
                     port_path(fields.get("path", "")),
                     int(fields["alt"]),
                     fields.get("name", ""),
-                    fields.get("serial", ""),
+                    "" if serial == _NO_TEXT else serial,
                 )
             )
     denied = {(int(vid, 16), int(pid, 16)) for vid, pid in _DENIED.findall(output)}

@@ -11,9 +11,10 @@ from romfsfs.system.files import Progress
 class BootLoader(Protocol):
     """One partition of a camera that is in its boot loader.
 
-    kind: "dfu" or "rt1060". name: how to show it. identity: tells this camera from others as far
-    as the loader can. capacity: of the partition. header_unit: bytes that the image header has to
-    be written together with, because writing it erases them, or because they are one page.
+    kind: "dfu" or "rt1060". name: how to show it. identity: the camera's unique id, '' if the
+    loader tells none. path: of its USB port, '' if that is not known. capacity: of the partition.
+    header_unit: bytes that the image header has to be written together with, because writing it
+    erases them, or because they are one page.
     Every call raises DeviceLost if the camera goes away, DeviceError for other failures, and calls
     `progress` from this or another thread. Callers write the image header, the first bytes, last.
     """
@@ -21,6 +22,7 @@ class BootLoader(Protocol):
     kind: str
     name: str
     identity: str
+    path: str
     capacity: int
     header_unit: int
 

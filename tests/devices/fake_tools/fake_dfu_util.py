@@ -206,7 +206,7 @@ def list_devices(devices):
             say(
                 f"Found DFU: [{device['vid']}:{device['pid']}] ver=0200, devnum=12, cfg=1, intf=0, "
                 f'path="{device["path"]}", alt={alt}, name="{setting["name"] or "UNKNOWN"}", '
-                f'serial="{device["serial"]}"'
+                f'serial="{device["serial"] or "UNKNOWN"}"'
             )
 
 
