@@ -13,7 +13,9 @@ from typing import NamedTuple
 from romfsfs.boards import get_board, parse_board
 from romfsfs.convert import Converters, Excludes, Options, Target
 from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options, unreadable
+from romfsfs.convert.types import error
 from romfsfs.devices.base import Known
+from romfsfs.errors import UsageError
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.tree.worktree import open_file
@@ -58,7 +60,11 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     if tree.board is not None and info.board is None:
         named, number = parse_board(tree.board)
         at = info.partition if not info.is_file or number is None else number
-        info = replace(info, board=named.name, partition=at)
+        try:
+            info = replace(info, board=named.name, partition=named.partition(at).index)
+        except UsageError as refused:  # no exception: the file can be corrected only in the mount
+            what = f"{refused.what}, which this session is for; {refused.next_step}"
+            tree = tree._replace(board=None, problems=(*tree.problems, error("options", what)))
     target = device_target(info, Options.from_record(info.options).over(tree.rules))
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
@@ -84,8 +90,8 @@ def options_of_tree(root_fd: int, folder: str) -> TreeOptions:
             os.close(fd)
     except FileNotFoundError:
         return NO_OPTIONS
-    except OSError as error:  # a folder or link of that name, or its mode forbids reading
-        return unreadable(f"it cannot be read: {error.strerror}; make it a plain file")
+    except OSError as caught:  # a folder or link of that name, or its mode forbids reading
+        return unreadable(f"it cannot be read: {caught.strerror}; make it a plain file")
 
 
 def options_below(folder: str | os.PathLike[str]) -> TreeOptions:

@@ -192,6 +192,33 @@ def test_a_board_that_something_else_overrides_is_noted(desk: Desk) -> None:
         assert found == [("info", said)] * noted
 
 
+def test_a_board_without_the_partition_of_the_session_is_a_mistake_that_can_be_mended(
+    desk: Desk,
+) -> None:
+    """Mounted for the second core, the project turns to a camera with one: whatever `romfs.toml`
+    says, the mount goes on, for the file is edited in it."""
+    desk.open(partition=1)
+    before = desk.image.read_bytes()
+    desk.write("new.bin", b"1")
+    desk.write("romfs.toml", b'board = "OPENMV_N6"\n["new.bin"]\nalign = 64\n')
+    said = "romfs.toml: OPENMV_N6 has no partition 1, which this session is for; it has 0 (ROMFS)"
+    for session in (desk.session, Desk.session_in(desk.session.folder.path)):
+        status = session.status()
+        assert [problem.text for problem in status.problems if problem.path] == [said]
+        assert (status.record()["board"], status.capacity) == (None, None)
+        assert session.settings.target.options.for_path("new.bin").align == 64
+    with pytest.raises(ConversionError) as refused:
+        desk.commit()
+    assert refused.value.detail == said
+    assert desk.image.read_bytes() == before
+    for named, partition in (("OPENMV_N6:0", 0), ("OPENMV_AE3", 1)):
+        desk.write("romfs.toml", f'board = "{named}"\n'.encode())
+        assert problems(desk) == []
+        assert desk.session.info.partition == partition
+    desk.commit()
+    assert desk.stored()["new.bin"] == b"1"
+
+
 def test_the_second_partition_of_a_board(desk: Desk) -> None:
     desk.open()
     desk.write("romfs.toml", b'board = "OPENMV_AE3:1"\n')
