@@ -13,6 +13,8 @@ from romfsfs.cli.parameters import JSON, PARTITION, SLOT, YES, where
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
 from romfsfs.session.connect import session_device
 from romfsfs.session.find import as_found, find_session, is_stuck, no_answer
+from romfsfs.session.keep.folder import all_sessions as folders
+from romfsfs.session.keep.folder import sessions_dir
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
 from romfsfs.session.rebase.record import interrupted_kind
@@ -51,27 +53,28 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
         line = printable(f"{session.info.title}: {state}{mounted}")
         output.show(f"{line}\n    {record['directory']}\n")
     if not records:
-        output.say("no sessions")
+        some = any(sessions_dir().iterdir())
+        output.say("no session can be read" if some else "no sessions")
     return EXIT_OK
 
 
 def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
     for name in names:
         same = {name, os.path.abspath(name), os.path.realpath(name)}
-        found = [session for session in all_sessions() if same & {
-            session.info.source, session.info.name, session.info.title, str(session.folder.path)
+        found = [(folder, info) for folder, info in folders() if same & {
+            info.source, info.name, info.title, str(folder.path)
         }]  # fmt: skip
         if len(found) != 1:
             what = "several sessions have this name" if found else "there is no session for it"
             next_step = "name its folder; romfsfs sessions lists them"
             raise UsageError(what, where=name, next_step=next_step)
-        session = found[0]
-        edited = session.has_work or session.interrupted
-        question = f"Drop the log and the edits of {session.info.title}?"
+        folder, info = found[0]
+        edited = folder.work.exists() or folder.record.exists()
+        question = f"Drop the log and the edits of {info.title}?"
         if edited and not yes and not confirmed(output, question):
             return EXIT_FAILURE
-        drop(session.folder, session.info.name)
-        output.say(f"{printable(session.info.title)}: forgotten")
+        drop(folder, info.name)
+        output.say(f"{printable(info.title)}: forgotten")
     return EXIT_OK
 
 

@@ -65,7 +65,7 @@ class Look:
         extents = held.extents if settings.target.options.rules else None
         return make_plan(
             self.folders, held.base, settings.target, settings.capacity, extents=extents,
-            before=before,
+            before=before, more=settings.problems,
         )  # fmt: skip
 
     @property
@@ -269,7 +269,7 @@ class Session:
             way_on = f"romfsfs recover {settings.info.argument}"
             message = f"a write was interrupted; finish it with: {way_on}"
             notes.append(Problem("interrupted", "", message, WARNING))
-        if settings.tree.board is not None:
+        if settings.tree.board is not None and not settings.problems:
             board, number = parse_board(settings.tree.board)
             is_for = settings.info.board, settings.info.partition
             if is_for != (board.name, is_for[1] if number is None else number):
@@ -282,7 +282,7 @@ class Session:
             if not any(rule.names(entry.source) for entry in plan.files.values()):
                 message = f'no file matches ["{rule.pattern}"]'
                 notes.append(Problem("options", OPTIONS_NAME, message, INFO))
-        if settings.target.board is None:
+        if settings.target.board is None and not settings.problems:
             message = (
                 "no board chosen: scripts become portable bytecode, models are stored as they are "
                 "(aligned to 16), no size limit is known; choose one with: mount --board BOARD"
@@ -309,7 +309,7 @@ def sessions() -> Iterator[Session]:
     for folder, info in all_sessions():
         try:
             session = Session(folder, info)
-        except (UsageError, DamagedState) as error:  # a board or option of another version
+        except (UsageError, DamagedState) as error:  # an option of another version
             log.warning("romfsfs: session %s is skipped: %s", folder.path, error.line)
             continue
         yield session

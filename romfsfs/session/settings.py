@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import NamedTuple
 
-from romfsfs.boards import get_board, parse_board
+from romfsfs.boards import boards, get_board, parse_board
 from romfsfs.convert import Converters, Excludes, Options, Target
 from romfsfs.convert.romfs_toml import MAX_BYTES, NAME, TreeOptions, read_tree_options, unreadable
 from romfsfs.convert.types import error
@@ -18,6 +18,7 @@ from romfsfs.devices.base import Known
 from romfsfs.errors import UsageError
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.admission import Admission
+from romfsfs.session.plan.problems import Problem
 from romfsfs.session.tree.worktree import open_file
 from romfsfs.system.files import cache_dir, make_private_dir, opened_folder
 
@@ -28,6 +29,7 @@ class Settings(NamedTuple):
     """What a session works with.
 
     info: what is remembered, with the tree's board if the user chose none. tree: its `romfs.toml`.
+    problems: with what is remembered; they stop a commit.
     """
 
     info: SessionInfo
@@ -36,6 +38,7 @@ class Settings(NamedTuple):
     excludes: Excludes
     converters: Converters
     admission: Admission
+    problems: tuple[Problem, ...] = ()
 
     @property
     def capacity(self) -> int | None:
@@ -56,7 +59,7 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
     """Combine what is remembered with the tree's options.
 
     KeyError, TypeError, ValueError when `info.options` is malformed (see `as_ours`); UsageError
-    for an unknown board or an invalid pattern."""
+    for an invalid pattern. A board that is not known any more is one of `problems`."""
     if tree.board is not None and info.board is None:
         named, number = parse_board(tree.board)
         at = info.partition if not info.is_file or number is None else number
@@ -65,15 +68,32 @@ def make_settings(info: SessionInfo, tree: TreeOptions = NO_OPTIONS) -> Settings
         except UsageError as refused:  # no exception: the file can be corrected only in the mount
             what = f"{refused.what}, which this session is for; {refused.next_step}"
             tree = tree._replace(board=None, problems=(*tree.problems, error("options", what)))
-    target = device_target(info, Options.from_record(info.options).over(tree.rules))
+    options = Options.from_record(info.options).over(tree.rules)
+    problems: tuple[Problem, ...] = ()
+    try:
+        target = device_target(info, options)
+    except UsageError as refused:  # no exception: its edits can be seen, and its mount unmounted
+        problems = (Problem("no-board", "", refused.line),)
+        info = replace(info, board=None)
+        target = device_target(info, options)
     converters = Converters(target, make_private_dir(cache_dir()) / "convert")
     excludes = Excludes((*tree.excludes, *info.excludes))
-    return Settings(info, tree, target, excludes, converters, Admission(converters))
+    admission = Admission(converters)
+    return Settings(info, tree, target, excludes, converters, admission, problems)
 
 
 def device_target(info: Known, options: Options | None = None) -> Target:
-    """The conversion target that this device is."""
-    board = get_board(info.board) if info.board else None
+    """The conversion target that this device is.
+
+    UsageError if its board is not known any more, or lacks the partition."""
+    board = None
+    if info.board:
+        boards()  # a mistake in boards.toml is reported as it is
+        try:
+            board = get_board(info.board)
+        except UsageError as refused:
+            next_step = "choose another with: mount --board BOARD; or enter it in boards.toml"
+            raise UsageError(refused.what, next_step=next_step) from None
     partition = board.partition(info.partition) if board else None
     return Target(board, partition, options or Options(), info.mpy_version, info.march, info.here)
 

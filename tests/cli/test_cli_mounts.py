@@ -482,6 +482,27 @@ def test_a_pattern_that_is_refused_is_not_remembered(
     assert (cam / "a.txt").read_text() == "edited\n"
 
 
+def test_a_mount_whose_board_is_not_known_any_more_can_be_unmounted(
+    mounts: Mounts, image: Path
+) -> None:
+    """Its table was removed from `boards.toml` meanwhile."""
+    cam = mounts.mount(image, "--board", "OPENMV4")
+    (cam / "a.txt").write_text("edited\n")
+    folder = find_mounted(str(cam))
+    assert folder is not None
+    folder.info.write_text(folder.info.read_text().replace('"OPENMV4"', '"MY_BOARD"'))
+    done = mounts.command("umount", cam)
+    assert (done.code, find_mount(str(cam))) == (0, None)
+    assert done.out == (
+        f"1 change kept; continue: romfsfs mount {image} DIR; or write: romfsfs commit {image}\n"
+    )
+    assert mounts.shell("mount", image, cam).error.startswith(
+        "romfsfs: error: unknown board 'MY_BOARD'; choose another with: mount --board BOARD"
+    )
+    mounts.mount(image, "--board", "OPENMV4")
+    assert "M a.txt" in mounts.command("status", cam).out
+
+
 def test_a_mount_that_is_refused_leaves_the_board_of_the_edits(
     mounts: Mounts, run: Callable[..., Ran], image: Path
 ) -> None:

@@ -14,7 +14,7 @@ from stopping import ends_at
 
 from romfsfs.cli import unfinished
 from romfsfs.devices.file import FileDevice
-from romfsfs.errors import DeviceLost, RomfsError, shell_word
+from romfsfs.errors import DeviceLost, RomfsError, UsageError, shell_word
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history
 from romfsfs.session.keep.folder import folder_of, make_folder
@@ -483,19 +483,11 @@ def test_a_commit_without_edits_says_that_the_target_changed(
     assert run("commit", image, "--force")[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("there", "later", "said"),
-    [
-        ('"OPENMV4"', '"OPENMV99"', "unknown board 'OPENMV99'"),
-        ('"options": {}', '"options": {"rules": [["*", {"colour": 1}]]}',
-         "there is no option 'colour'"),
-    ],
-    ids=["board", "option"],
-)  # fmt: skip
 def test_a_session_of_another_version_hides_no_other(
-    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture, there: str,
-    later: str, said: str,
-) -> None:  # fmt: skip
+    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there, later = '"options": {}', '"options": {"rules": [["*", {"colour": 1}]]}'
+    said = "unknown option 'colour'"
     other = image.with_name("other.img")
     assert run("new", other, "--board", "OPENMV4")[0] == 0
     folder = folder_of(str(other))
@@ -508,3 +500,38 @@ def test_a_session_of_another_version_hides_no_other(
     assert said in caplog.text
     assert run("status")[0] == 0
     assert run("recover")[0] == 0
+    assert run("sessions", "--forget", image, "--yes")[0] == 0
+    assert run("sessions")[1] == "no session can be read\n"
+    assert run("sessions", "--forget", folder.path)[1] == f"{other}: forgotten\n"
+    assert run("sessions")[1] == "no sessions\n"
+
+
+def test_edits_for_a_board_that_is_not_known_any_more(
+    run: Run, session: Session, image: Path
+) -> None:
+    """It was in `boards.toml`, or a later romfsfs has it. They are seen, kept and dropped, but
+    written only for another board."""
+    lost = (
+        "unknown board 'MY_BOARD'; choose another with: mount --board BOARD; or enter it in "
+        "boards.toml"
+    )
+    folder, before = session.folder, image.read_bytes()
+    folder.info.write_text(folder.info.read_text().replace('"board": null', '"board": "MY_BOARD"'))
+    assert run("sessions")[1] == f"{image}: edits\n    {folder.path}\n"
+    assert run("status", image)[1].splitlines() == [
+        f"{image} (no board): 1 change, 1 error", f"  error: {lost}", "  M a.txt  7 B",
+        "  280 B, capacity unknown (no board)",
+    ]  # fmt: skip
+    (session.work / "romfs.toml").write_text('board = "OPENMV4"\n')  # the remembered one wins
+    for command in ("commit", image), ("commit", image, "--to", image.with_name("b.img")):
+        assert run(*command) == (
+            3, "", "romfsfs: error: cannot commit: 1 error; nothing was written; fix what is "
+            f"listed below\n  {lost}\n",
+        )  # fmt: skip
+    (session.work / "romfs.toml").unlink()
+    assert image.read_bytes() == before
+    with pytest.raises(UsageError) as refused:  # as a mount does
+        session_for(FileDevice(image), str(image))
+    assert refused.value.line == lost
+    assert run("revert", image, "--yes")[1].endswith("1 change reverted\n")
+    assert run("sessions", "--forget", image)[1] == f"{image}: forgotten\n"

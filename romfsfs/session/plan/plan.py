@@ -127,13 +127,13 @@ def alignment_rules(target: Target, wanted: Mapping[str, int]) -> AlignmentRules
 def make_plan(
     folders: Folders, base: Base, target: Target, capacity: int | None,
     order: Sequence[str] = (), extents: Mapping[str, Extent] | None = None,
-    before: Plan | None = None,
+    before: Plan | None = None, more: Sequence[Problem] = (),
 ) -> Plan:  # fmt: skip
     """Order, check and measure what the folders of the work tree become.
 
     order: files to place first, by work tree path; base order follows. extents: of the base's
     files in its image. before: an earlier plan for the same base and target, whose results are
-    reused for folders that are the same objects."""
+    reused for folders that are the same objects. more: problems found elsewhere."""
     known = before.parts if before is not None else {}
     rank = {path: number for number, path in enumerate(order)}
     every: dict[str, Part] = {}
@@ -155,7 +155,7 @@ def make_plan(
     rules = alignment_rules(target, wanted)
     branches = _measured(parts, rules, before if before and before.rules == rules else None)
     size = image_size(branches[""])
-    problems = [problem for part in every.values() for problem in part.problems]
+    problems = [*more, *(problem for part in every.values() for problem in part.problems)]
     most = min(MAX_VALUE, MAX_VALUE if capacity is None else capacity)
     if size > most:
         entries = [entry for part in parts.values() for entry in part.entries]

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from romfsfs.boards import get_board, parse_board
+from romfsfs.boards import parse_board
 from romfsfs.convert import Options
 from romfsfs.devices.base import Device, DeviceInfo, Known
 from romfsfs.errors import RomfsError
@@ -33,6 +33,7 @@ from romfsfs.session.rebase.transaction import (
     target_changed,
 )
 from romfsfs.session.session import Session
+from romfsfs.session.settings import device_target
 from romfsfs.session.tree.extraction import Item, extract
 from romfsfs.session.tree.restore import mend_torn, remove_unfinished
 from romfsfs.system.beside import Beside, Cancel
@@ -90,8 +91,7 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
         info = replace(info, board=name)
     if partition is not None and info.is_file:
         info = replace(info, partition=partition)
-    if info.board:
-        get_board(info.board).partition(info.partition)
+    device_target(info)  # refuses what does not exist
     if chosen.options is not None:
         with as_ours(folder.info):
             known = Options.from_record(info.options)
