@@ -99,7 +99,7 @@ def _session_record(session: Session) -> dict[str, Any]:
     return {
         "name": info.name, "source": info.source, "board": info.board,
         "partition": info.partition, "state": state,
-        "interrupted": session.interrupted and session.folder.changed_by() is None,
+        "interrupted": session.needs_recovery,
         "mountpoint": holder.mountpoint if holder else None, "pid": holder.pid if holder else None,
         "directory": str(session.folder.path),
     }  # fmt: skip

@@ -360,7 +360,9 @@ class SessionHost:
         """
         working = self._pool.pending() if self._pool is not None else frozenset()
         writing = set(open_writers())
-        if writing:
+        with self._mutex:
+            known = self._snapshot
+        if writing or (known is not None and self._is_passing(known.status)):
             self._outdated(writing)  # `changed` reports a write only at its close
         status = self._status()  # after `working`: a conversion that ended in between is ready
         if not status.pending or self._pool is None:
@@ -378,6 +380,13 @@ class SessionHost:
         with self._mutex:
             done = len(self._ended - waiting)
         return status._replace(entries=tuple(entries), converting=(done + 1, done + len(waiting)))
+
+    def _is_passing(self, status: Status) -> bool:
+        """Whether it may have changed without a call of `changed`: in a read-only mount, by a tool
+        that was installed, or by the beginning or end of an interrupted write."""
+        told = any(problem.code == "interrupted" for problem in status.problems)
+        failed = any(entry.state == "failed" for entry in status.entries)
+        return self.read_only or failed or told != self.session.needs_recovery
 
     def _current(self) -> Snapshot:
         """The session's state now, computed at most once for each change of the tree."""

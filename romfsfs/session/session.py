@@ -137,6 +137,11 @@ class Session:
         return self.folder.record.exists()
 
     @property
+    def needs_recovery(self) -> bool:
+        """Whether a transaction was interrupted: it has not ended, and no process is at it."""
+        return self.interrupted and self.folder.changed_by() is None
+
+    @property
     def base(self) -> Base:
         """The base, as last written by any process. RomfsError as `held`."""
         return self.held().base
@@ -265,7 +270,7 @@ class Session:
             else:
                 message += f"and a commit, which breaks its signature, needs --slot {slot} --force"
             notes.append(Problem("slots", "", message, WARNING))
-        if self.interrupted and self.folder.changed_by() is None:
+        if self.needs_recovery:
             way_on = f"romfsfs recover {settings.info.argument}"
             message = f"a write was interrupted; finish it with: {way_on}"
             notes.append(Problem("interrupted", "", message, WARNING))

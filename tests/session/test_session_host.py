@@ -21,10 +21,12 @@ import pytest
 from session_desk import Desk
 
 from romfsfs.convert import Cancelled, Conversion, Converters, FileOptions, Options, Rule
+from romfsfs.convert.script import ScriptConverter
 from romfsfs.devices.base import Device
-from romfsfs.errors import ConversionError, RomfsError, UsageError
+from romfsfs.errors import ConversionError, RomfsError, ToolMissing, UsageError
 from romfsfs.session import service, session
 from romfsfs.session.keep.recall import Recall
+from romfsfs.session.revert import revert
 from romfsfs.session.service import SessionHost
 from romfsfs.session.tree.digests import SPARE
 from romfsfs.session.tree.worktree import scan_folders
@@ -469,6 +471,50 @@ def test_a_mount_that_is_only_read_is_looked_at_as_a_whole(desk: Desk) -> None:
         host.changed("elsewhere/x")
         assert (f"A {read_only}/new.txt" in host.status_text(no_writers)) is read_only
         host.close()
+
+
+def test_the_status_shows_what_the_mount_is_not_told_of(desk: Desk) -> None:
+    """A `revert` beside a mount that is only read."""
+    desk.open(board="OPENMV4")
+    desk.write("new.txt", b"1")
+    host = SessionHost(desk.session, True, lambda: on(desk.device))
+    host.start()
+    assert "A new.txt" in host.status_text(no_writers)
+    assert host.shadow().stat("new.txt") is not None
+    assert revert(desk.session, root=desk.work) == ["new.txt"]
+    assert ": nothing to commit\n" in host.status_text(no_writers)
+    assert host.shadow().stat("new.txt") is None
+    host.close()
+
+
+def test_an_interrupted_write_is_shown_until_it_is_recovered(host: SessionHost, desk: Desk) -> None:
+    """The cable was pulled during a commit, and nothing was edited before or since."""
+    folder, warning = desk.session.folder, "warning: a write was interrupted"
+    assert warning not in host.status_text(no_writers)
+    with folder.lock_for_change("app.img", "commit"):
+        folder.record.write_text("{}")
+        assert warning not in host.status_text(no_writers)
+    assert warning in host.status_text(no_writers)
+    folder.record.unlink()
+    assert warning not in host.status_text(no_writers)
+
+
+def test_a_tool_that_was_installed_is_found_without_an_edit(
+    host: SessionHost, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ToolMissing("mpy-cross is not installed")
+
+    desk.write("app.py", b"tool = %d  # never seen\n" % time.time_ns())
+    with monkeypatch.context() as before:
+        before.setattr(ScriptConverter, "decide", missing)
+        host.changed("app.py")
+        settled(host)
+        assert "error: app.py: mpy-cross is not installed" in host.status_text(no_writers)
+    assert "app.py: mpy-cross is not installed" not in host.status_text(no_writers)
+    settled(host)
+    assert "A app.py -> app.mpy" in host.status_text(no_writers)
+    assert host.file_state("app.py") == b"ready"
 
 
 @pytest.mark.parametrize(
