@@ -407,6 +407,17 @@ def test_edits_that_a_mount_leaves_are_told_of(
     assert {host.work_fd, host.hidden_fd} <= {*closed}
 
 
+def test_a_read_only_mount_tells_of_no_edits(desk: Desk) -> None:
+    """They were there before, and `umount --discard`, which drops them, cannot say so to it."""
+    desk.open(board="OPENMV4")
+    desk.write("new.txt", b"1")
+    told = Told()
+    host = SessionHost(desk.session, True, lambda: on(desk.device), told)
+    host.tells_end = True
+    host.close()
+    assert told.said == [("close",)]
+
+
 def test_a_failure_is_told_of_and_logged_once(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     desk.open(board="OPENMV4")
     told = Told()
