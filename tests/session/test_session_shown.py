@@ -286,6 +286,10 @@ def test_the_page(status: Status) -> None:
     assert "<span>look</span><code>romfsfs status x</code>" in shown
     assert "romfsfs commit" not in shown
     assert f"{clean.used:,} of 0 B used (100.0%)" in shown
+    shown = page(status_of(base=base_of(fresh=True)), BASE, image, "x")
+    assert "no edits, but a commit would write the image" in shown
+    assert shown.count("<code>") == 1
+    assert "<span>write the image</span><code>romfsfs commit x</code>" in shown
     shown = page(clean._replace(capacity=None), BASE, image, "x")
     assert f"{clean.used:,} B used, capacity unknown (no board)" in shown
 

@@ -150,6 +150,10 @@ def _fate(entry: ShadowEntry, status: Status) -> tuple[str, str]:
 
 
 def _commands(status: Status, place: str) -> Iterable[str]:
-    commands = _COMMANDS if status.changes else (("status", "look"),)
+    commands: Sequence[tuple[str, str]] = (("status", "look"),)
+    if status.changes:
+        commands = _COMMANDS
+    elif not status.clean:  # a fresh session, or another order or alignment
+        commands = (("commit", "write the image"),)
     for command, use in commands:
         yield f"<span>{use}</span><code>{_text(f'romfsfs {command} {place}')}</code>"
