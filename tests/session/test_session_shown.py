@@ -116,7 +116,7 @@ app.img (OPENMV_AE3, partition 0): 10 changes, 3 errors, 1 warning, 2 still to c
   A pipe                                                      FAILED
   A slow.py -> slow.mpy                                       converting
   A é\\x07                                                             1 B
-  2 files of editors and file managers left out (-v lists them)
+  1 file of editors and file managers left out (-v lists them)
   note: a note
   [###############.........] 1,235,150 of 2,000,000 B (61.8%)
 """
@@ -201,7 +201,11 @@ def test_how_full_it_is(status: Status, used: int, capacity: int | None, line: s
 
 
 def test_what_is_left_out_is_counted(status: Status) -> None:
-    one = status._replace(entries=(added("junk~", change=Change.IGNORED, **NOTHING),))
+    """The files of a `.git`, and not the folders that they are in."""
+    git = [
+        added(path, change=Change.IGNORED, is_dir=True, **NOTHING) for path in (".git", ".git/o")
+    ]
+    one = status._replace(entries=(*git, added(".git/o/1", change=Change.IGNORED, **NOTHING)))
     assert "  1 file of editors and file managers left out (-v lists them)\n" in one.text()
     none = status._replace(entries=(added("x", change=Change.IGNORED, **NOTHING, note="n"),))
     assert "left out" not in none.text()

@@ -98,7 +98,10 @@ class Status(NamedTuple):
             lines.append(f"{printable(name):{width}}  {aligned}" if said else name)
             if verbose and entry.figures is not None:
                 lines.append(f"      {entry.figures.text}")
-        ignored = sum(entry.change is Change.IGNORED and not entry.note for entry in self.entries)
+        ignored = sum(
+            entry.change is Change.IGNORED and not entry.is_dir and not entry.note
+            for entry in self.entries
+        )
         if ignored and not verbose:
             files = count_text(ignored, "file")
             lines.append(f"  {files} of editors and file managers left out (-v lists them)")
