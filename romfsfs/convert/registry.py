@@ -33,7 +33,7 @@ from romfsfs.convert.types import (
 )
 from romfsfs.errors import Cancelled, RomfsError, ToolMissing
 from romfsfs.system.beside import Cancel
-from romfsfs.system.files import CHUNK, opened
+from romfsfs.system.files import CHUNK, named, opened
 
 _AS_IT_IS = described({"convert": "no"})
 #: At most so many failures that are not cached are remembered for `lookup`.
@@ -145,6 +145,8 @@ class Converters:
             problem = error("io", refused.line, refused.detail)
             return self._remember(key, path, Product(None, (problem,)))
         except OSError as caught:  # of the cache: no space, no permission, deleted meanwhile
+            if caught.filename == path:
+                raise
             return self._remember(key, path, Product(None, (_io(caught, self._cache.directory),)))
 
     def figures(self, path: str, read: Reader, size: int, digest: str) -> Figures | None:
@@ -225,17 +227,23 @@ def _reader(fd: int) -> Reader:
 
 
 def _copy(fd: int, target: Path, path: str, digest: str) -> int:
-    """Copy an open file and return its size. StaleSource if its SHA-256 is not `digest`."""
+    """Copy an open file and return its size. StaleSource if its SHA-256 is not `digest`; OSError,
+    with the name `path` if it cannot be read."""
     hashing = hashlib.sha256()
     offset = 0
     with target.open("xb") as out:
-        while data := os.pread(fd, CHUNK, offset):
+        while data := _piece(fd, path, offset):
             hashing.update(data)
             out.write(data)
             offset += len(data)
     if hashing.hexdigest() != digest:
         raise StaleSource("the file changed while it was read for conversion", where=path)
     return offset
+
+
+def _piece(fd: int, path: str, offset: int) -> bytes:
+    with named(path):
+        return os.pread(fd, CHUNK, offset)
 
 
 def _not_begun(caught: ToolMissing | OptionError) -> Diagnostic:

@@ -196,6 +196,26 @@ def test_what_may_be_otherwise_next_time(
     assert convert(converters, tmp_path, "a.x", DATA).state is State.READY
 
 
+def test_a_source_that_cannot_be_read_is_no_fault_of_the_cache(
+    tmp_path: Path, cache: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails below the file, or its server has lost it: nothing is remembered of it."""
+
+    def fails(fd: int, size: int, offset: int) -> bytes:
+        if size < registry.CHUNK:  # the beginning, which decides what it is
+            return pread(fd, size, offset)
+        raise OSError(errno.EIO, "Input/output error")
+
+    pread = os.pread
+    converters = Converters(Target(), cache)
+    with monkeypatch.context() as failing, open_bytes(tmp_path, DATA) as (fd, digest):
+        failing.setattr(registry.os, "pread", fails)
+        with pytest.raises(OSError, match=r"Input/output error: 'd/a\.x'"):
+            converters.convert("d/a.x", fd, digest)
+    assert fake.asked.count("convert d/a.x") == 0
+    assert lookup(converters, tmp_path, "d/a.x", DATA).state is State.PENDING
+
+
 @pytest.mark.parametrize("wrong", [OptionError("cannot be"), ToolMissing("no tool")])
 def test_a_tool_that_goes_meanwhile(
     tmp_path: Path, cache: Path, fake: Fake, wrong: Exception
