@@ -18,7 +18,7 @@ from typing import Any
 from romfsfs.fs import control, tree
 from romfsfs.fs.file_operations import FileOperations
 from romfsfs.fs.handles import Handle
-from romfsfs.fs.tree import hidden_name, refuse, to_text
+from romfsfs.fs.tree import refuse, to_text
 
 STATE_ATTRIBUTE = "user.romfs.state"
 
@@ -70,7 +70,7 @@ class Adapter(FileOperations):
         if path.startswith(control.ROOT) and self._control.owns(path):
             return self._control.attributes(path)
         found = self._tree.stat(path)
-        return found if hidden_name(path) is None else _nameless(found)
+        return found if self._tree.hidden_name(path) is None else _nameless(found)
 
     def access(self, path: str, mode: int) -> int:
         if self._control.owns(path):
@@ -112,7 +112,7 @@ class Adapter(FileOperations):
         try:
             self._tree.at(os.unlink, path)
         except FileNotFoundError:
-            if hidden_name(path) is None:
+            if self._tree.hidden_name(path) is None:
                 raise
             # libfuse 3.17 unlinks a file that was closed while being hidden; `rename` has done so.
         if taken:
@@ -131,7 +131,7 @@ class Adapter(FileOperations):
         self._check_change(new, hidden=True)
         if flags & ~(tree.RENAME_NOREPLACE | tree.RENAME_EXCHANGE):
             raise refuse(errno.EINVAL)  # RENAME_WHITEOUT would leave a device behind
-        hides, reveals = hidden_name(new), hidden_name(old)
+        hides, reveals = self._tree.hidden_name(new), self._tree.hidden_name(old)
         if hides is not None and stat.S_ISDIR(self._tree.stat(old).st_mode):
             raise refuse(errno.EPERM)  # libfuse hides files only: this name comes from a user
         taken = self._taken(old) + self._taken(new)
@@ -197,7 +197,7 @@ class Adapter(FileOperations):
         if name != STATE_ATTRIBUTE:
             # `ls -l` asks for the ACL and SELinux attributes of every file until it gets ENOTSUP.
             raise refuse(_NO_ATTRIBUTE if name.startswith("user.") else errno.ENOTSUP)
-        if self._control.owns(path) or hidden_name(path) is not None:
+        if self._control.owns(path) or self._tree.hidden_name(path) is not None:
             raise refuse(_NO_ATTRIBUTE)
         self._tree.stat(path)
         return self._host.file_state(to_text(path))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from romfsfs.fs import control, tree
 from romfsfs.fs.handles import Handle, Handles
-from romfsfs.fs.tree import WorkTree, hidden_name, refuse, to_text
+from romfsfs.fs.tree import WorkTree, refuse, to_text
 
 if TYPE_CHECKING:
     from romfsfs.session.service import SessionHost
@@ -135,7 +135,7 @@ class FileOperations:
         except BaseException:
             os.close(fd)
             raise
-        handle.hidden = hidden_name(path)
+        handle.hidden = self._tree.hidden_name(path)
         if handle.hidden is not None:
             handle.path, handle.limit = None, None
         handle.changed = bool(flags & os.O_TRUNC)
@@ -266,7 +266,7 @@ class FileOperations:
         """Raise EROFS or EPERM if `path` may not be changed; `hidden` lets libfuse's names pass."""
         if self._read_only or (path.startswith(control.ROOT) and self._control.owns(path)):
             raise refuse(errno.EROFS)
-        if not hidden and hidden_name(path) is not None:
+        if not hidden and self._tree.hidden_name(path) is not None:
             raise refuse(errno.EPERM)
 
     def _grow(self, fd: int, length: int, limit: int, number: int) -> None:
@@ -290,7 +290,7 @@ class FileOperations:
         return 0
 
     def _changed(self, path: str) -> None:
-        if hidden_name(path) is None:
+        if self._tree.hidden_name(path) is None:
             self._host.changed(to_text(path))
 
     def _opened(self, handle: Handle, info: Any) -> None:

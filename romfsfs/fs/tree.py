@@ -8,7 +8,7 @@ libfuse keeps an open file that is unlinked or renamed over by renaming it to `.
 the same folder, N being 16 hexadecimal digits (`hidden_name` in its `lib/fuse.c`). Here such names
 live in a folder of their own: they show in no listing, do not keep their folder from being removed,
 and are never packed. Creating one is refused (EPERM), but a user's `mv` to one cannot be told from
-libfuse's own rename, and removes the file.
+libfuse's own rename, and removes the file. One that came with an image is a file like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any
 #: bytes of the longest path that the kernel takes in one call, with its NUL
 PATH_MAX = 1024 if sys.platform == "darwin" else 4096
 
-_HIDDEN_MARK = b".fuse_hidden"
 _HIDDEN = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
 
 # Only to walk through: O_PATH needs no read permission on the folders in between.
@@ -63,21 +62,38 @@ def hidden_name(path: str) -> bytes | None:
 
 
 class WorkTree:
-    """Calls `os` functions on paths relative to the work tree. No state: any thread."""
+    """Calls `os` functions on paths relative to the work tree. Any thread."""
 
     def __init__(self, work_fd: int, hidden_fd: int, keeps_times: bool) -> None:
         """keeps_times: reading leaves access times alone (mount option `noatime`)."""
         self.work_fd = work_fd
         self.hidden_fd = hidden_fd
         self._unnoticed = getattr(os, "O_NOATIME", 0) if keeps_times else 0
+        self._ordinary: set[str] = set()  # paths with hidden names that were in the work tree
+
+    def hidden_name(self, path: str) -> bytes | None:
+        """As the function of that name, but None for a path that is or was in the work tree."""
+        hidden = hidden_name(path)
+        if hidden is None or path in self._ordinary:
+            return None
+        try:
+            self._in_work(os.stat, path, follow_symlinks=False)
+        except OSError:
+            return hidden
+        self._ordinary.add(path)  # libfuse takes no name that exists
+        return None
 
     def at(self, function: Callable[..., Any], path: str, *args: Any, **options: Any) -> Any:
         """`function(name, *args, dir_fd=...)` with the descriptor and name that mean `path`."""
-        name = path.encode("latin-1")[1:] or b"."
-        if _HIDDEN_MARK in name:
-            hidden = hidden_name(path)
+        if ".fuse_hidden" in path:
+            hidden = self.hidden_name(path)
             if hidden is not None:
                 return function(hidden, *args, dir_fd=self.hidden_fd, **options)
+        return self._in_work(function, path, *args, **options)
+
+    def _in_work(self, function: Callable[..., Any], path: str, *args: Any, **options: Any) -> Any:
+        """As `at`, whatever the name."""
+        name = path.encode("latin-1")[1:] or b"."
         if len(name) < PATH_MAX:
             return function(name, *args, dir_fd=self.work_fd, **options)
         with self._walked(name) as (dir_fd, last):

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -213,6 +214,30 @@ def test_names_that_are_libfuses_own_cannot_be_made(mounted: Mounted) -> None:
         assert os.listdir(mounted.state / "hidden") == [name.name]
         file.write(b"x")
     until(lambda: not os.listdir(mounted.state / "hidden"))
+
+
+def test_an_image_may_hold_a_name_like_libfuses_own(mounted: Mounted, tmp_path: Path) -> None:
+    """It was listed, but could be neither read nor removed, and so its folder could not go."""
+    name = ".fuse_hidden0000002a00000001"
+    (mounted.work / "d").mkdir()
+    (mounted.work / "d" / name).write_bytes(b"from elsewhere")
+    subprocess.run(["cp", "-a", mounted.mnt / "d", tmp_path / "copy"], check=True)
+    assert (tmp_path / "copy" / name).read_bytes() == b"from elsewhere"
+    file = mounted.mnt / "d" / name
+    assert file.stat().st_nlink == 1
+    with file.open("r+b") as opened:
+        opened.write(b"read")
+        file.rename(mounted.mnt / "d/better")
+        (mounted.mnt / "d/better").rename(file)
+    assert (mounted.work / "d" / name).read_bytes() == b"read elsewhere"
+    with file.open("rb") as opened:
+        shutil.rmtree(mounted.mnt / "d")
+        assert os.listdir(mounted.mnt) == os.listdir(mounted.work) == []
+        assert opened.read() == b"read elsewhere"
+    assert mounted.calls() == [
+        f"changed d/{name}", "changed d/better", "changed d/better", f"changed d/{name}",
+        f"changed d/{name}", f"changed d/{name}", "changed d",
+    ]  # fmt: skip
 
 
 def test_what_is_removed_the_moment_it_was_closed_is_removed_once(tmp_path: Path) -> None:
