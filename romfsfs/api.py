@@ -156,11 +156,11 @@ def open(
     device = open_device(name, board=board, partition=partition, slot=slot)
     try:
         chosen = OpenOptions(board, partition, options, new=new, slot=slot)
-        session, lock, _ = enter(device, name, chosen, progress)
+        entered = enter(device, name, chosen, progress)
     except BaseException:
         device.close()
         raise
-    return Editor(session, device, lock)
+    return Editor(entered.session, device, entered.lock)
 
 
 @worded()
@@ -184,7 +184,10 @@ def mount(
 
     chosen = OpenOptions(board, partition, new=new)
     request = MountRequest(os.fspath(source), Path(directory), chosen, read_only)
-    options = MountOptions(source=request.source, progress=progress, mounted=request.say_where)
+    options = MountOptions(
+        source=request.source, progress=progress, mounted=request.say_where,
+        failed=request.give_up,
+    )  # fmt: skip
     mount_fuse(request.open_host, directory, options)
     return find_session(os.fspath(directory))
 

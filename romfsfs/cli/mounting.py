@@ -116,7 +116,7 @@ def mount(
         # request.source is absolute: mount(8) would resolve a relative path in its own folder.
         mount_options = MountOptions(
             request.source, given["allow_other"], given["foreground"], options, progress,
-            request.say_where,
+            request.say_where, request.give_up,
         )  # fmt: skip
         opened = request.open_host if given["foreground"] else open_host
         _, lines = mount_fuse(opened, directory, mount_options)

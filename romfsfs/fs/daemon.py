@@ -59,7 +59,8 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 class MountOptions:
     """source: what the mount table shows. extra: values of `-o`, comma-separated lists.
     foreground: serve in this process until unmounted or interrupted. mounted: called in the serving
-    process, once mounted and before any request is answered; `mount` returns its lines."""
+    process, once mounted and before any request is answered; `mount` returns its lines. failed:
+    called there after an error, perhaps one of the factory; the mount may have been made."""
 
     source: str = "romfsfs"
     allow_other: bool = False
@@ -67,6 +68,7 @@ class MountOptions:
     extra: tuple[str, ...] = ()
     progress: Progress = no_progress
     mounted: Callable[[], list[str]] = list
+    failed: Callable[[], None] = lambda: None
 
 
 def mount(
@@ -87,6 +89,13 @@ def mount(
     path = prepare(mountpoint, allow_other=allow_other, nonempty=nonempty)
 
     def serve(progress: Progress, begin: _Begin) -> None:
+        try:
+            open_and_serve(progress, begin)
+        except BaseException:
+            options.failed()
+            raise
+
+    def open_and_serve(progress: Progress, begin: _Begin) -> None:
         host = host_factory(progress)
         try:
             announce = begin(host)

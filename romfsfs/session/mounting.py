@@ -10,8 +10,8 @@ from pathlib import Path
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import UsageError
 from romfsfs.session.connect import device, session_device
-from romfsfs.session.keep.locks import Lock, MountedAt
-from romfsfs.session.opening import enter
+from romfsfs.session.keep.locks import MountedAt
+from romfsfs.session.opening import Entered, enter
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.service import Notifier, SessionHost
@@ -43,7 +43,8 @@ class MountRequest:
         self.read_only = read_only
         self._notifier = notifier
         self._host: SessionHost | None = None
-        self._lock: Lock | None = None
+        self._entered: Entered | None = None
+        self._mounted = False
         #: The status of edits kept from before, set by `open_host` (see `make_ready`).
         self.resumed: Status | None = None
         self.said: list[str] = []
@@ -59,7 +60,8 @@ class MountRequest:
         self._refuse_to_hide()
         chosen = self.chosen
         with device(self.source, chosen.board, chosen.partition, chosen.slot) as opened:
-            session, self._lock, self.resumed = enter(opened, self.source, chosen, progress)
+            self._entered = enter(opened, self.source, chosen, progress)
+        session, self.resumed = self._entered.session, self._entered.resumed
         notifier = None
         if self._notifier is not None:
             place = "in the image file" if session.info.is_file else "on the camera"
@@ -75,11 +77,17 @@ class MountRequest:
 
         Only once the kernel has mounted: before, other processes would not find the mount there
         and take it for one that was lazily unmounted."""
-        if self._lock is not None:
-            self._lock.write(MountedAt(os.getpid(), self.mountpoint))
+        if self._entered is not None:
+            self._entered.lock.write(MountedAt(os.getpid(), self.mountpoint))
+        self._mounted = True
         if self._host is not None:
             self._host.tells_end = True
         return self.said
+
+    def give_up(self) -> None:
+        """Leave the session as it was, unless it has been mounted; the host is closed. OSError."""
+        if self._entered is not None and not self._mounted:
+            self._entered.give_up()
 
     def _refuse_to_hide(self) -> None:
         """UsageError if the mount would hide its source or state, as it can with `-o nonempty`."""

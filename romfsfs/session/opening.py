@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from typing import NamedTuple
 
 from romfsfs.devices.base import Device
-from romfsfs.errors import RomfsError
+from romfsfs.errors import RomfsError, SessionBusy
+from romfsfs.session.keep import history
 from romfsfs.session.keep.folder import SessionFolder, all_sessions, make_folder
 from romfsfs.session.keep.locks import Lock
 from romfsfs.session.keep.state import save
@@ -24,22 +26,50 @@ from romfsfs.system.files import Progress, no_progress, remove_folder
 _ABANDONED_SECONDS = 90 * 86400
 
 
+class Entered(NamedTuple):
+    """A session that is ready for a mount.
+
+    lock: its mount lock, which the caller releases. resumed: the status that `make_ready` returns.
+    before: `session.json` as it was, None if there was none. made: there was no session at all.
+    """
+
+    session: Session
+    lock: Lock
+    resumed: Status | None
+    before: bytes | None
+    made: bool
+
+    def give_up(self) -> None:
+        """Release a session that could not be mounted, and forget what was chosen for the mount:
+        kept edits stay with the board they were made for. A new session is removed. OSError."""
+        folder, name = self.session.folder, self.session.info.name
+        with self.lock:
+            if self.before is not None:
+                save(folder.info, self.before)
+            if not self.made:
+                return
+            with contextlib.suppress(SessionBusy), folder.lock_unmounted(name):
+                # A push meanwhile keeps in the log what the target held.
+                if all(entry.kind == "read" for entry in history.entries(folder)):
+                    remove_folder(folder.path)
+
+
 def enter(
     device: Device,
     source: str,
     chosen: OpenOptions,
     progress: Progress = no_progress,
-) -> tuple[Session, Lock, Status | None]:
+) -> Entered:
     """Lock the target's session and make its work tree ready.
 
-    Returns the session, its mount lock, which the caller releases, and the status that `make_ready`
-    returns. Raises as `lock_for_mount`, `session_for` and `make_ready` do; then `session.json` is
-    as it was, and a new session is removed (`provisional`)."""
+    Raises as `lock_for_mount`, `session_for` and `make_ready` do; then `session.json` is as it was,
+    and a new session is removed (`provisional`)."""
     found = device.info()
     folder = make_folder(found.key)
     with folder.provisional(found.name):
         lock = folder.lock_for_mount(found.name)
         before = folder.info.read_bytes() if folder.info.exists() else None
+        made = before is None and folder.is_empty
         try:
             session = session_for(device, source, chosen)
             resumed = make_ready(session, device, new=chosen.new, progress=progress)
@@ -48,9 +78,9 @@ def enter(
         except BaseException:
             with lock:
                 if before is not None:
-                    save(folder.info, before)  # kept edits stay with the board they were made for
+                    save(folder.info, before)
             raise
-        return session, lock, resumed
+        return Entered(session, lock, resumed, before, made)
 
 
 def drop_abandoned() -> list[str]:

@@ -518,6 +518,25 @@ def test_a_mount_that_is_refused_leaves_the_board_of_the_edits(
     assert "(OPENMV4, partition 0)" in run("status", image).out
 
 
+def test_a_mount_that_libfuse_refuses_leaves_the_session_as_it_was(
+    mounts: Mounts, run: Callable[..., Ran], image: Path
+) -> None:
+    """Its board and patterns would count for edits that were made without them."""
+    cam, refused = mounts.folder / "cam", ("--exclude", "*.txt", "-o", "bogus_option")
+    cam.mkdir()
+    done = mounts.shell("mount", image, cam, "--board", "OPENMV_AE3", *refused)
+    assert (done.code, "bogus_option" in done.error) == (1, True)
+    assert run("sessions").out == "no sessions\n"
+    mounts.mount(image, "--board", "OPENMV4")
+    (cam / "a.txt").write_text("edited\n")
+    assert run("umount", cam).code == 0
+    before = run("status", "--json", image).out
+    done = mounts.shell("mount", image, cam, "--board", "OPENMV_AE3", *refused)
+    assert (done.code, "bogus_option" in done.error) == (1, True)
+    assert run("status", "--json", image).out == before
+    assert mounts.mount(image) == cam
+
+
 def test_a_source_that_is_not_mounted_can_be_discarded(mounts: Mounts, image: Path) -> None:
     cam = mounts.mount(image)
     (cam / "new.txt").write_text("1")

@@ -15,6 +15,7 @@ from romfsfs import api
 from romfsfs.convert import Options
 from romfsfs.errors import RomfsError, SessionBusy
 from romfsfs.fs import daemon, mountpoint
+from romfsfs.session.opening import Entered
 from romfsfs.session.rebase.commit import CommitOptions
 from romfsfs.session.rebase.push import PushOptions
 from romfsfs.session.rebase.read import OpenOptions
@@ -146,7 +147,7 @@ def test_opening_hands_on_what_it_is_told(calls: Calls, monkeypatch: pytest.Monk
         calls.append(given)
         if refused:
             raise SessionBusy("busy")
-        return session, lock, None
+        return Entered(session, lock, None, None, False)  # type: ignore[arg-type]
 
     refused, options = False, Options()
     monkeypatch.setattr(api, "open_device", opened)
@@ -173,6 +174,7 @@ def test_mounting_hands_on_what_it_is_told(
         request = host.__self__
         what = request.source, request.mountpoint, request.chosen, request.read_only
         assert (host.__name__, options.mounted) == ("open_host", request.say_where)
+        assert options.failed == request.give_up
         calls.append((*what, directory, options.source, options.progress))
 
     monkeypatch.setattr(daemon, "mount", mounted)

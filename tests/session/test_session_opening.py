@@ -35,7 +35,7 @@ from romfsfs.session.rebase.read import OpenOptions, make_ready
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
-from romfsfs.system.files import digest_fd
+from romfsfs.system.files import digest_fd, remove_folder
 
 
 def test_a_first_mount_shows_what_the_image_holds(desk: Desk) -> None:
@@ -480,9 +480,10 @@ def test_each_mount_drops_what_was_abandoned(desk: Desk, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(opening, "drop_abandoned", drop)
     for _ in range(2):
-        session, lock, resumed = enter(desk.device, desk.source, OpenOptions())
-        lock.release()
-        assert (session.work.exists(), resumed) == (True, None)
+        entered = enter(desk.device, desk.source, OpenOptions())
+        entered.lock.release()
+        session = entered.session
+        assert (session.work.exists(), entered.resumed) == (True, None)
         leave_work(session)
     before = session.folder.info.read_bytes()
     with pytest.raises(ZeroDivisionError):
@@ -498,11 +499,35 @@ def test_a_mount_that_fails_leaves_no_session_where_there_was_none(desk: Desk) -
     with pytest.raises(UsageError):
         enter(desk.device, desk.source, OpenOptions(board="NONE"))
     assert not folder.path.exists()
-    session, lock, _ = enter(desk.device, desk.source, OpenOptions())
-    lock.release()
+    entered = enter(desk.device, desk.source, OpenOptions())
+    entered.lock.release()
     with pytest.raises(UsageError):
         enter(desk.device, desk.source, OpenOptions(board="NONE"))
-    assert session.work.exists()
+    assert entered.session.work.exists()
+
+
+def test_a_session_that_could_not_be_mounted_is_given_up(desk: Desk) -> None:
+    """A new one goes, unless another process writes the file or has written it; others stay."""
+    entered = enter(desk.device, desk.source, OpenOptions(board="OPENMV4P"))
+    folder = entered.session.folder
+    entered.give_up()
+    assert not folder.path.exists()
+    entered = enter(desk.device, desk.source, OpenOptions(board="OPENMV4P"))
+    with folder.lock_for_change("push"):
+        entered.give_up()
+    assert folder.work.exists()
+    remove_folder(folder.path)
+    entered = enter(desk.device, desk.source, OpenOptions(board="OPENMV4P"))
+    desk.session = entered.session
+    desk.write("a.txt", b"from elsewhere")
+    desk.commit()
+    entered.give_up()
+    assert [entry.kind for entry in history.entries(folder)] == ["read", "commit"]
+    before = folder.info.read_bytes()
+    entered = enter(desk.device, desk.source, OpenOptions(board="OPENMV2", excludes=("*.py",)))
+    assert folder.info.read_bytes() != before
+    entered.give_up()
+    assert (folder.info.read_bytes(), folder.mounted_at()) == (before, None)
 
 
 def test_after_a_read_any_edit_shows_in_its_time(

@@ -210,14 +210,16 @@ class SessionFolder:
             drops = False
             raise
         finally:
-            if not known and self._goes(drops):
+            if not known and self.path.exists() and (drops or self.is_empty):
                 with contextlib.suppress(SessionBusy, OSError), self.lock_unmounted(name):
-                    if self._goes(drops):
+                    if drops or self.is_empty:
                         remove_folder(self.path)
 
-    def _goes(self, drops: bool) -> bool:
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no base, work tree, log or transaction."""
         left = (self.base, self.work, self.record, *self.history.glob("*.json"))
-        return self.path.exists() and (drops or not any(path.exists() for path in left))
+        return not any(path.exists() for path in left)
 
 
 def sessions_dir() -> Path:
