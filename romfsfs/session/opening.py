@@ -19,10 +19,11 @@ from romfsfs.session.keep.locks import Lock
 from romfsfs.session.keep.state import save
 from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
+from romfsfs.session.revert import leave_work
 from romfsfs.session.session import Session
 from romfsfs.system.files import Progress, no_progress, remove_folder
 
-#: A session without edits whose image file is gone is dropped when unused for this long.
+#: A session without edits whose image file has been gone for this long is dropped.
 _ABANDONED_SECONDS = 90 * 86400
 
 
@@ -84,18 +85,35 @@ def enter(
 
 
 def drop_abandoned() -> list[str]:
-    """Drop sessions without a work tree, their image file gone, unused for 90 days; their names.
+    """Drop sessions without edits whose image file has been gone for 90 days; their names. OSError.
 
-    SessionBusy, OSError."""
+    One that cannot be looked at now stays."""
     dropped = []
     for folder, info in all_sessions():
-        if not info.is_file or os.path.exists(info.key) or folder.work.exists():
+        if not info.is_file or _seconds_gone(folder, info.key) <= _ABANDONED_SECONDS:
             continue
-        used = max(path.stat().st_mtime for path in (folder.path, *folder.path.iterdir()))
-        if time.time() - used > _ABANDONED_SECONDS and not folder.record.exists():
-            drop(folder, info.name)
-            dropped.append(info.name)
+        with contextlib.suppress(RomfsError), folder.lock_unmounted(info.name):
+            session = Session(folder, info)
+            kept = session.has_work and leave_work(session) is not None
+            if not kept and not session.interrupted:
+                remove_folder(folder.path)
+                dropped.append(info.name)
     return dropped
+
+
+def _seconds_gone(folder: SessionFolder, file: str) -> float:
+    """How long ago the image file was first found gone; 0 if it is there, or the session was used
+    since. A file on a disk that is not plugged in now is not gone for long."""
+    if os.path.exists(file):
+        folder.gone.unlink(missing_ok=True)
+        return 0
+    marked = folder.gone.stat().st_mtime if folder.gone.exists() else 0
+    used = max(path.stat().st_mtime for path in folder.path.iterdir() if path != folder.gone)
+    now = time.time()
+    if not used <= marked <= now:  # not marked yet, used since, or the clock was wrong
+        folder.gone.touch()
+        return 0
+    return now - marked
 
 
 def drop(folder: SessionFolder, name: str) -> None:

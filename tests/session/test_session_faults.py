@@ -437,26 +437,75 @@ def test_a_session_is_forgotten_when_asked_to(
     assert not desk.session.folder.path.exists()
 
 
-def test_a_session_whose_file_is_gone_is_forgotten_after_90_days(desk: Desk) -> None:
+def days_later(desk: Desk, days: int) -> None:
+    """Set the times of all that the session's folder holds back."""
+    for path in desk.session.folder.path.iterdir():
+        then = path.stat().st_mtime - days * 86400
+        os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("work", ["left by a commit", "none"])
+def test_a_session_whose_file_is_gone_is_forgotten_after_90_days(desk: Desk, work: str) -> None:
     desk.open()
-    shutil.rmtree(desk.work)
+    if work == "none":
+        shutil.rmtree(desk.work)
+    else:
+        desk.write("a.txt", b"edited")
+        desk.commit()
     desk.image.unlink()
     assert drop_abandoned() == []
-    old = time.time() - 91 * 86400
-    for path in [*desk.session.folder.path.iterdir(), desk.session.folder.path]:
-        os.utime(path, (old, old))
+    days_later(desk, 89)
+    assert drop_abandoned() == []
+    days_later(desk, 2)
     assert drop_abandoned() == [str(desk.image)]
     assert not desk.session.folder.path.exists()
 
 
-def test_edits_and_files_that_are_there_are_never_forgotten(desk: Desk) -> None:
+def test_a_file_that_is_gone_for_a_moment_keeps_its_log(desk: Desk) -> None:
+    """It is on a disk that was unplugged, or the clock was wrong when it was found gone."""
     desk.open()
-    old = time.time() - 91 * 86400
-    for path in [*desk.session.folder.path.iterdir(), desk.session.folder.path]:
-        os.utime(path, (old, old))
+    shutil.rmtree(desk.work)
+    image, folder = desk.image.read_bytes(), desk.session.folder
+    days_later(desk, 100)
     desk.image.unlink()
     assert drop_abandoned() == []
-    assert (desk.work / "a.txt").exists()
+    desk.image.write_bytes(image)
+    days_later(desk, 100)
+    assert drop_abandoned() == []  # it is back
+    desk.image.unlink()
+    for wrong in (0.0, time.time() + 86400):
+        folder.gone.touch()
+        os.utime(folder.gone, (wrong, wrong))
+        assert drop_abandoned() == []
+        assert abs(folder.gone.stat().st_mtime - time.time()) < 3600
+    days_later(desk, 100)
+    folder.log.write_text("used since")
+    assert drop_abandoned() == []
+    assert len(history.entries(folder)) == 1
+
+
+@pytest.mark.parametrize("kept", ["edit", "never packed", "interrupted", "damaged", "mounted"])
+def test_what_is_not_known_to_be_needless_is_never_forgotten(desk: Desk, kept: str) -> None:
+    desk.open()
+    folder = desk.session.folder
+    if kept == "edit":
+        desk.write("a.txt", b"edited")
+    elif kept == "never packed":
+        desk.write(".git/config", b"mine")
+    elif kept == "interrupted":
+        shutil.rmtree(desk.work)
+        folder.record.touch()
+    elif kept == "damaged":
+        folder.base.write_bytes(b"{")
+    desk.image.unlink()
+    with contextlib.ExitStack() as held:
+        if kept == "mounted":
+            held.enter_context(folder.lock_for_mount("app.img")).write(MountedAt(1, "/cam"))
+        for _ in range(3):
+            assert drop_abandoned() == []
+            days_later(desk, 100)
+        assert folder.info.exists()
+        assert desk.work.exists() == (kept != "interrupted")
 
 
 def test_what_is_remembered_of_sources_is_trimmed_with_them(desk: Desk) -> None:

@@ -9,6 +9,7 @@
     log            the mount's log             hidden/       open files that were deleted
     staged.img     an image being made         found.img     what a target held, being copied
     work.new/      a tree being extracted      work.old/     a tree being removed
+    gone           since when the image file is not there
 
 Both locks are `flock`, so a killed process leaves neither behind. A process that needs both takes
 `lock` first. The lock files name their holder, and still do after a crash. Images and state are
@@ -57,6 +58,7 @@ class SessionFolder:
         self.staged = path / "staged.img"
         self.found = path / "found.img"
         self.unsettled = path / "unsettled"
+        self.gone = path / "gone"
         self.log = path / "log"
         self._mount_lock = path / "lock"
         self._change_lock = path / "commit.lock"
