@@ -16,8 +16,10 @@ from romfsfs.errors import DeviceAnswer, DeviceError, Interrupted, RomfsError, V
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
 from romfsfs.session.rebase import prepare
+from romfsfs.session.rebase.commit import commit
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
@@ -41,6 +43,21 @@ def test_files_that_stay_open(
         wait_for_writers(desk.session, lambda: [*names, "a~"])
     them = "it" if len(names) == 1 else "them"
     assert refused.value.line == f"{said}; save and close {them}, then try again"
+
+
+def test_a_file_that_came_with_the_image_is_waited_for_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stored half: backups and excluded files are never stored, but these are."""
+    monkeypatch.setattr(prepare, "WRITERS_SECONDS", 0.0)
+    desk = Desk.with_image(tmp_path, {"a~": b"whole", "a.psd": b"whole"})
+    desk.open(excludes=("*.psd",))
+    desk.write("a~", b"half")
+    with pytest.raises(RomfsError) as refused:
+        commit(desk.session, desk.device, mounted=Mounted(None, lambda: ["b~", "a~", "a.psd"]))
+    said = "2 files are open for writing: a.psd, a~; save and close them, then try again"
+    assert refused.value.line == said
+    assert desk.stored() == {"a~": b"whole", "a.psd": b"whole"}
 
 
 def test_how_long_a_close_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

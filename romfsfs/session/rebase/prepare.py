@@ -80,7 +80,8 @@ def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> 
     deadline = time.monotonic() + WRITERS_SECONDS
     waited = False
     while True:
-        names = [path for path in writers() if not session.settings.excludes.matches(path)]
+        is_packed = _is_packed(session)
+        names = [path for path in writers() if is_packed(path)]
         if not names:
             return waited
         if time.monotonic() > deadline:
@@ -92,6 +93,13 @@ def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> 
             )
         waited = True
         time.sleep(0.02)
+
+
+def _is_packed(session: Session) -> Callable[[str], bool]:
+    """Whether a file of this path would be packed. What came with the image is, whatever its name
+    (see `Deriver`)."""
+    known, excluded = session.base.by_source, session.settings.excludes.matches
+    return lambda path: path in known or not excluded(path)
 
 
 def converted_plan(
@@ -114,7 +122,7 @@ def _is_whole(session: Session, work_fd: int, shadow: Sequence[ShadowEntry]) -> 
     there = {work.path for work in scan(work_fd)}
     seen = {entry.path for entry in shadow if entry.change is not Change.DELETED}
     ignored = {entry.path for entry in shadow if entry.change is Change.IGNORED}
-    return seen - ignored <= there and all(map(session.settings.excludes.matches, there - seen))
+    return seen - ignored <= there and not any(map(_is_packed(session), there - seen))
 
 
 def _keeps_changing() -> RomfsError:
