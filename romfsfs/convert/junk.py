@@ -31,7 +31,8 @@ class Excludes:
     """Which paths are never packed. Safe for any thread.
 
     rules: the user's additions. `!PATTERN` drops the pattern spelled so, or, if there is none,
-    keeps the names that match it. UsageError for a pattern with a `/`, or a lone `!`.
+    keeps the names that match it. Of PATTERN and `!PATTERN` the later one counts. UsageError for a
+    pattern with a `/`, or a lone `!`.
     """
 
     def __init__(self, rules: Iterable[str] = ()) -> None:
@@ -43,9 +44,11 @@ class Excludes:
             if not rule.startswith("!"):
                 if rule not in patterns:
                     patterns.append(rule)
+                if rule in kept:
+                    kept.remove(rule)
             elif rule[1:] in patterns:
                 patterns.remove(rule[1:])
-            else:
+            elif rule[1:] not in kept:
                 kept.append(rule[1:])
         self._junk = _compile(patterns)
         self._kept = _compile(kept)

@@ -102,6 +102,15 @@ def test_additions_and_drops():
     assert rules.matches("other.pyc")
 
 
+@pytest.mark.parametrize("pattern", ["*.psd", "*~"])
+def test_the_later_of_two_rules_for_a_pattern_counts(pattern):
+    """`romfs.toml` keeps it, the command line excludes it: the command line wins."""
+    name, rules = pattern.replace("*", "a"), []
+    for rule in (f"!{pattern}", pattern, f"!{pattern}", f"!{pattern}", pattern):
+        rules.append(rule)
+        assert Excludes(rules).matches(name) == (rule == pattern)
+
+
 def test_everything_can_be_dropped():
     rules = Excludes(f"!{pattern}" for pattern in DEFAULT_PATTERNS)
     assert not any(map(rules.matches, JUNK))

@@ -217,6 +217,17 @@ def test_new_does_not_drop_edits(desk: Desk) -> None:
     assert (desk.work / "a.txt").read_bytes() == b"mine\n"
 
 
+def test_a_pattern_that_was_taken_back_can_be_given_again(desk: Desk) -> None:
+    desk.open()
+    desk.write("a.psd", b"drawn")
+    for given, changes in (
+        ("*.psd", {}), ("!*.psd", {"a.psd": "A"}), ("*.psd", {}), ("!*.psd", {"a.psd": "A"}),
+    ):  # fmt: skip
+        desk.open(excludes=(given,))
+        assert desk.changes() == changes
+    assert desk.session.info.excludes == ("*.psd", "!*.psd")
+
+
 def test_only_the_user_can_look_into_a_session(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"mine\n")

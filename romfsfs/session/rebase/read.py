@@ -96,9 +96,10 @@ def session_for(device: Device, source: str, chosen: OpenOptions = OpenOptions()
         with as_ours(folder.info):
             known = Options.from_record(info.options)
         info = replace(info, options=known.extended(chosen.options).record())
-    more = tuple(each for each in chosen.excludes if each not in info.excludes)
+    # A pattern that is given again counts from now on, after the `!PATTERN` that took it back.
+    excludes = dict.fromkeys(reversed((*info.excludes, *chosen.excludes)))
     info = replace(
-        info, excludes=(*info.excludes, *more), commit_on_unmount=chosen.commit_on_unmount
+        info, excludes=tuple(reversed(excludes)), commit_on_unmount=chosen.commit_on_unmount
     )
     session = Session(folder, info)  # refuses what must not be remembered
     save(folder.info, dump(info, 1))
