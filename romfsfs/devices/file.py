@@ -268,15 +268,17 @@ def _drop_from_memory(fd: int) -> None:
 
 
 def _keep_owner(fd: int, before: os.stat_result) -> None:
-    """Keep the owner where permitted: only root can give a file away, nobody to an owner or group
-    that a container does not know (EINVAL), or on a file system without owners."""
-    try:
-        os.fchown(fd, before.st_uid, before.st_gid)
-    except PermissionError:
-        pass
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
+    """Keep owner and group where permitted: only root can give a file away, a member of a group can
+    give it to that group, and nobody to an owner or group that a container does not know (EINVAL),
+    or on a file system without owners."""
+    for uid in (before.st_uid, -1):
+        try:
+            return os.fchown(fd, uid, before.st_gid)
+        except PermissionError:
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
 
 
 def copy_all(source: BinaryIO, target: BinaryIO, size: int, phase: str, progress: Progress) -> None:

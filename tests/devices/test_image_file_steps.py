@@ -258,15 +258,17 @@ def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "number", [0, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO]
 )
-def test_the_owner_is_kept_where_that_may_be_done(
-    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize("group", [True, False])
+def test_owner_and_group_are_kept_where_that_may_be_done(
+    monkeypatch: pytest.MonkeyPatch, number: int, group: bool
 ) -> None:
-    """Not by everyone, not where a container has no such group, not on every file system."""
+    """Not by everyone, not where a container has no such group, not on every file system; but a
+    file that a group shares stays the group's, whoever of it commits."""
     given: list[Any] = []
 
-    def chown(*arguments: int) -> None:
-        given.append(arguments)
-        if number:
+    def chown(fd: int, uid: int, gid: int) -> None:
+        given.append((fd, uid, gid))
+        if number and not (group and uid == -1):
             raise OSError(number, "no")
 
     monkeypatch.setattr(files.os, "fchown", chown)
@@ -274,7 +276,7 @@ def test_the_owner_is_kept_where_that_may_be_done(
     disk = number == errno.EIO
     with pytest.raises(OSError, match="no") if disk else contextlib.nullcontext():
         files._keep_owner(3, before)
-    assert given == [(3, 7, 9)]
+    assert given == ([(3, 7, 9)] if disk or not number else [(3, 7, 9), (3, -1, 9)])
 
 
 def test_what_is_dropped_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
