@@ -173,7 +173,7 @@ def test_the_names_in_a_session_s_folder(tmp_path: Path) -> None:
         "path": "app.img-0123456789ab", "info": "session.json", "base": "base.json",
         "record": "rebase.json", "work": "work", "new_work": "work.new", "old_work": "work.old",
         "hidden": "hidden", "history": "history", "staged": "staged.img", "found": "found.img",
-        "unsettled": "unsettled", "log": "log", "_mount_lock": "lock",
+        "unsettled": "unsettled", "log": "log", "gone": "gone", "_mount_lock": "lock",
         "_change_lock": "commit.lock",
     }  # fmt: skip
     assert folder.beside == ".romfsfs.restore.0123456789ab."
