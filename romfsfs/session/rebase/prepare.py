@@ -80,8 +80,8 @@ def wait_for_writers(session: Session, writers: Callable[[], Sequence[str]]) -> 
     deadline = time.monotonic() + WRITERS_SECONDS
     waited = False
     while True:
-        is_packed = _is_packed(session)
-        names = [path for path in writers() if is_packed(path)]
+        written = writers()
+        names = list(filter(_is_packed(session), written)) if written else []
         if not names:
             return waited
         if time.monotonic() > deadline:
