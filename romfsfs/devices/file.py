@@ -267,17 +267,20 @@ def _drop_from_memory(fd: int) -> None:
         advise(fd, 0, 0, getattr(os, "POSIX_FADV_DONTNEED", 4))
 
 
+#: errno of an owner or group that cannot be kept.
+_NO_OWNER = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+
+
 def _keep_owner(fd: int, before: os.stat_result) -> None:
     """Keep owner and group where permitted: only root can give a file away, a member of a group can
     give it to that group, and nobody to an owner or group that a container does not know (EINVAL),
     or on a file system without owners."""
     for uid in (before.st_uid, -1):
         try:
-            return os.fchown(fd, uid, before.st_gid)
-        except PermissionError:
-            continue
+            os.fchown(fd, uid, before.st_gid)
+            break
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            if error.errno not in _NO_OWNER:
                 raise
 
 
