@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 
 from romfsfs.errors import RomfsError, UsageError
 from romfsfs.system import beside, clock, copying, errors, files, mount_table, private, programs
+from romfsfs.system import environment as variables
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.runner import (
     HEAD_BYTES,
@@ -445,6 +447,56 @@ def test_a_mount_whose_daemon_is_gone(
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     assert mount_table.is_dead(tmp_path) == dead
+
+
+def test_relative_paths_in_variables_stay_those_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were below the folder that the user is in; a mount's daemon is in another."""
+    here = str(tmp_path)
+    given = {
+        "ROMFSFS_STATE_DIR": "state", "ROMFSFS_CACHE_DIR": "../cache", "ROMFSFS_CONFIG_DIR": "",
+        "STEDGEAI_CORE_DIR": "/opt/st", "SSL_CERT_FILE": "~/our.pem", "ROMFSFS_ZOO": "zoo.zip",
+        "ROMFSFS_IDE_RESOURCES": "~/ide", "PATH": "bin:/bin::.", "ROMFSFS_PORTS": "./cam:/dev/tty",
+    }  # fmt: skip
+    monkeypatch.setattr(os, "environ", environ := dict(given))
+    monkeypatch.chdir(tmp_path)
+    variables.make_absolute()
+    there = given | {
+        "ROMFSFS_STATE_DIR": f"{here}/state", "ROMFSFS_CACHE_DIR": f"{tmp_path.parent}/cache",
+        "SSL_CERT_FILE": f"{here}/~/our.pem", "ROMFSFS_ZOO": f"{here}/zoo.zip",
+        "PATH": f"{here}/bin:/bin::{here}", "ROMFSFS_PORTS": f"{here}/cam:/dev/tty",
+    }  # fmt: skip
+    assert environ == there
+    monkeypatch.chdir("/")
+    variables.make_absolute()
+    assert environ == there
+    for source in ("ide", "https://zoo.example/models.zip", "~/zoo"):
+        environ["ROMFSFS_ZOO"] = source
+        variables.make_absolute()
+        assert environ["ROMFSFS_ZOO"] == source
+
+
+def test_variables_where_the_current_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(os, "environ", environ := {"ROMFSFS_STATE_DIR": "state"})
+    variables.make_absolute()
+    assert environ == {"ROMFSFS_STATE_DIR": "state"}
+
+
+def test_every_variable_that_names_a_place_is_among_them() -> None:
+    """But that of `simulate`, which stays where it is, and which may be a program's name."""
+    package = Path(files.__file__).parent.parent
+    ours = {
+        name for path in package.rglob("*.py")
+        for name in re.findall(r"\bROMFSFS_[A-Z_]+[A-Z]", path.read_text("utf-8"))
+    }  # fmt: skip
+    known = {*variables._PLACES, *variables._LISTS}
+    assert ours - known == {"ROMFSFS_FUSE", "ROMFSFS_MICROPYTHON"}
 
 
 def test_programs_are_not_looked_for_where_we_happen_to_be(

@@ -16,6 +16,7 @@ from romfsfs.cli.fstab import with_mount
 from romfsfs.cli.mistakes import usage_error
 from romfsfs.cli.output import Output, finish, reader_has_gone
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RomfsError
+from romfsfs.system.environment import make_absolute
 from romfsfs.system.errors import os_error
 from romfsfs.system.interrupts import interrupt
 
@@ -141,6 +142,7 @@ def run(arguments: list[str], output: Output | None = None) -> int:
         # A name that is not UTF-8, or that the terminal's encoding lacks, is escaped, no error.
         sys.stdout.reconfigure(errors="backslashreplace")
     output = output or Output()
+    make_absolute()
     ends = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     previous = {number: signal.getsignal(number) for number in ends}
     for number, handler in previous.items():

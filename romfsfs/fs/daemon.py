@@ -30,6 +30,7 @@ from romfsfs.fs.binding import Binding, load_binding
 from romfsfs.fs.mountpoint import claimed, prepare
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import END
+from romfsfs.system.environment import make_absolute
 from romfsfs.system.errors import os_error
 from romfsfs.system.files import Progress, no_progress
 
@@ -224,6 +225,7 @@ def _daemon(serve: _Serve, channel: int) -> None:
     code = 1
     try:
         os.setsid()
+        make_absolute()
         os.chdir("/")
         _let_go_of_others(channel)
         captured = _redirect_output()

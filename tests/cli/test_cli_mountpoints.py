@@ -121,6 +121,29 @@ def test_the_current_folder_is_gone(mounts: Mounts, image: Path) -> None:
     assert done.stderr.endswith("error: the current folder is gone; go to another one: cd\n")
 
 
+def test_relative_folders_of_sessions_and_results(
+    mounts: Mounts, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Makefile says where they are: below its own folder, for the mount's process too."""
+    there = set(os.listdir("/"))
+    places = {f"ROMFSFS_{name.upper()}_DIR": f"of the build/{name}" for name in ("state", "cache")}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    cam = mounts.mount(image)
+    (cam / "new.txt").write_text("1")
+    status = mounts.shell("status", cam)
+    assert (status.code, "  A new.txt" in status.out) == (0, True)
+    done = subprocess.run(
+        [sys.executable, "-m", "romfsfs", "umount", "."], cwd=cam, capture_output=True, text=True,
+        env=os.environ | {name: f"../{value}" for name, value in places.items()}, timeout=LIMIT,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("1 change kept")
+    assert len(list((mounts.folder / "of the build/state/sessions").iterdir())) == 1
+    assert set(os.listdir("/")) == there
+
+
 def test_a_mount_over_the_image_itself_is_refused(mounts: Mounts, image: Path) -> None:
     """`mount app.img .` is answered with the advice to say -o nonempty."""
     (mounts.folder / "project").mkdir()
