@@ -244,6 +244,16 @@ def test_where_nobody_can_wait_for_a_process_that_stays(monkeypatch: pytest.Monk
         assert runner._has_ended(process) == (status is not None)
 
 
+def test_where_the_system_reaps_our_children(tmp_path: Path) -> None:
+    """A program that uses us ignores SIGCHLD: how a tool ended is unknown there, but not that."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        done = run_tool(["sh", "-c", "echo said"], folder=tmp_path, env={}, limits=Limits(60))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert (done.output, done.timed_out) == ("said\n", False)
+
+
 def test_a_group_that_has_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (ProcessLookupError, PermissionError):
 

@@ -306,6 +306,15 @@ def test_how_a_mount_is_asked(monkeypatch: pytest.MonkeyPatch, answered: bool) -
     ]  # fmt: skip
 
 
+def test_a_mount_is_asked_where_the_system_reaps_our_children() -> None:
+    """In a program that ignores SIGCHLD."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert mount_table.answers("/")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_mount_that_is_asked_when_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks is ended, and not waited for."""
     calls: list[Any] = []

@@ -150,6 +150,8 @@ def run(arguments: list[str], output: Output | None = None) -> int:
             # SIGTERM and SIGHUP unwind as Ctrl-C does: temporary files are removed, tools end,
             # locks are released.
             signal.signal(number, interrupt)
+    # A launcher may have ignored it: the system would not tell how the programs that we start end.
+    previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         return finish(output, _run(output, arguments))
     finally:

@@ -194,7 +194,8 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
             _daemon(serve, writing)  # does not return
         os._exit(0)
     os.close(writing)
-    os.waitpid(child, 0)
+    with contextlib.suppress(ChildProcessError):  # a caller that ignores SIGCHLD
+        os.waitpid(child, 0)
     pid = 0
     with open(reading, "rb") as messages:
         try:
@@ -225,6 +226,7 @@ def _daemon(serve: _Serve, channel: int) -> None:
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller may ignore or handle it
         make_absolute()
         os.chdir("/")
         _let_go_of_others(channel)

@@ -5,6 +5,7 @@ Reading the table touches no mount: one that hangs does not block it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -117,7 +118,8 @@ def answers(mountpoint: str, seconds: float = 5.0) -> bool:
             if not answered:  # its group is still there
                 os.killpg(pid, signal.SIGKILL)
             # The shell has ended; or our current folder is in the mount, and it hangs too.
-            os.waitpid(pid, 0 if answered else os.WNOHANG)
+            with contextlib.suppress(ChildProcessError):  # a caller that ignores SIGCHLD
+                os.waitpid(pid, 0 if answered else os.WNOHANG)
     return answered
 
 

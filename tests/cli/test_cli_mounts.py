@@ -75,6 +75,35 @@ def test_a_plain_umount_keeps_the_edits_and_says_how_to_go_on(mounts: Mounts, im
     assert (cam / "a.txt").read_text() == "first\n"
 
 
+#: A command where SIGCHLD is ignored, as some launchers leave it, and `trap '' CHLD` of a shell.
+UNTOLD = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "romfsfs", *sys.argv[1:]])
+"""
+
+
+def test_a_launcher_does_not_want_to_know_how_children_end(mounts: Mounts, image: Path) -> None:
+    """We do: the mount that was made was an error, and no script could be compiled."""
+    cam = mounts.folder / "cam"
+    cam.mkdir()
+    mounts.directories.append(cam)
+
+    def run(*words: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", UNTOLD, *map(str, words)], capture_output=True, text=True,
+            timeout=LIMIT, check=False, cwd=mounts.folder,
+        )  # fmt: skip
+        assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
+        return done.stdout
+
+    assert run("mount", image, cam) == f"{image} is mounted at {cam}\n"
+    (cam / "app.py").write_text("x = 'a script of this test alone'\n")
+    assert "A app.py -> app.mpy" in run("status", cam)
+    assert "verified" in run("commit", cam)
+    assert run("umount", cam) == ""
+
+
 def test_a_script_that_is_still_being_written_is_told_apart(mounts: Mounts, image: Path) -> None:
     cam = mounts.mount(image)
     assert "nothing to commit" in mounts.command("status", cam).out

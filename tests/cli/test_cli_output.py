@@ -338,23 +338,25 @@ def test_the_collector_seldom_runs() -> None:
 
 
 def test_signals_end_a_command_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But those that are ignored (nohup); afterwards all is as it was."""
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """But those that are ignored (nohup); afterwards all is as it was. SIGCHLD never is ignored."""
+    known = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
     def now() -> list[Any]:
-        return [signal.getsignal(number) for number in ends]
+        return [signal.getsignal(number) for number in known]
 
     seen: list[Any] = []
     monkeypatch.setattr(app, "_run", lambda output, words: seen.extend((now(), words)) or 3)
     monkeypatch.setattr(app, "finish", lambda output, code: seen.append(code) or 4)
-    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignored = (signal.SIGHUP, signal.SIGCHLD)
+    usual = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         before = now()
         assert app.run(["x"]) == 4
         assert now() == before
     finally:
-        signal.signal(signal.SIGHUP, usual)
-    assert seen == [[interrupt, interrupt, signal.SIG_IGN], ["x"], 3]
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    assert seen == [[interrupt, interrupt, signal.SIG_IGN, signal.SIG_DFL], ["x"], 3]
 
 
 @pytest.mark.parametrize(

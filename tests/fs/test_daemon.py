@@ -81,6 +81,24 @@ def test_the_folder_in_which_it_was_started_can_go(place: Mounted, tmp_path: Pat
     assert not [path for path in opened if path.startswith(str(here))]
 
 
+#: Runs a command that is not told how its children end.
+UNTOLD = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_caller_that_ignores_the_end_of_its_children(place: Mounted) -> None:
+    """The daemon does not: its tools would all seem to have ended well."""
+    place.prefix = (place.python, "-c", UNTOLD)
+    place.mount()
+    status = Path(f"/proc/{place.pid}/status").read_text()
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    assert ignored >> (signal.SIGCHLD - 1) & 1 == 0
+    place.unmount()
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_its_threads_share_one_heap(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     """Where the C library has that: <malloc.h>, M_ARENA_MAX is -8."""
