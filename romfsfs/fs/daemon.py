@@ -125,15 +125,22 @@ def _serve(
     binding: Binding, host: SessionHost, path: str, fuse_options: dict[str, str | bool],
     ready: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Mount `path` and serve it until it is unmounted or a signal of `END` arrives."""
+    """Mount `path` and serve it until it is unmounted or a signal of `END` arrives.
+
+    Raises what `ready` raises, after unmounting."""
     from romfsfs.fs.adapter import Adapter
 
     mounted = False
+    failed: list[BaseException] = []
 
     def on_ready() -> None:
         nonlocal mounted
         mounted = True
-        ready()
+        try:
+            ready()
+        except BaseException as error:  # noqa: BLE001 (raised again; libfuse would serve on)
+            failed.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)  # not `raise_signal`: libfuse 3's threads block it
 
     # Mounted by root for other users: what they create must belong to them.
     shared = "allow_other" in fuse_options and os.geteuid() == 0
@@ -161,6 +168,8 @@ def _serve(
         # Ignored from here on: a second signal would leave running tools behind.
         for number in END:
             signal.signal(number, signal.SIG_IGN)
+    if failed:
+        raise failed[0]
 
 
 def _raise_file_limit() -> None:

@@ -1,11 +1,13 @@
 """Mounts a fake host: `python serve.py STATE MOUNTPOINT [--foreground] [-o OPTIONS]...`.
 
 Prints the daemon's process id, or one line for the error, with its exit code. What the daemon
-syncs, and what the file holds then, goes into STATE/synced.
+syncs, and what the file holds then, goes into STATE/synced. With a file STATE/full, its disk has no
+room for the record of the mount.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +37,12 @@ def record_syncs(log: Path) -> None:
 
 def main() -> int:
     state, mountpoint, *rest = sys.argv[1:]
+
+    def record_mount() -> list[str]:
+        if os.path.exists(f"{state}/full"):
+            raise OSError(errno.ENOSPC, "No space left on device", f"{state}/lock")
+        return []
+
     record_syncs(Path(state, "synced"))
     extra = tuple(rest[index + 1] for index, word in enumerate(rest) if word == "-o")
     options = MountOptions(
@@ -42,6 +50,7 @@ def main() -> int:
         foreground="--foreground" in rest,
         extra=extra,
         progress=lambda phase, done, total: print(f"{phase} {done}/{total}"),
+        mounted=record_mount,
     )
     try:
         print(f"pid {mount(open_host(Path(state)), mountpoint, options)[0]}", flush=True)

@@ -210,6 +210,21 @@ def test_a_log_that_cannot_be_written_is_an_error_before_the_mount(place: Mounte
     (place.state / "log").rmdir()
 
 
+@pytest.mark.parametrize("options", [[], ["-o", "nothreads"], ["--foreground"]])
+def test_a_mount_that_cannot_be_recorded_ends(place: Mounted, options: list[str]) -> None:
+    """The disk is full by then: nobody would find the mount, and who made it waited for ever."""
+    (place.state / "full").touch()
+    done = place.try_mount(*options)
+    assert (done.returncode, "no space left on device" in done.stderr.lower()) == (1, True)
+    if not options:
+        line = f"no space left on device ({place.state}/lock); free space, or choose another place"
+        assert done.stderr.startswith(f"RomfsError: {line}\n")
+    assert find_mount(str(place.mnt)) is None
+    assert place.calls() == ["close"]
+    (place.state / "full").unlink()
+    place.mount()
+
+
 def test_what_libfuse_says_is_passed_on(place: Mounted) -> None:
     done = place.try_mount("-o", "no_such_option")
     assert done.returncode == 1
