@@ -256,7 +256,7 @@ class SessionHost:
             self._pool.close()
         if self._notifier is not None:
             self._notifier.close()
-            # Nothing was edited through a read-only mount, and `umount` cannot tell it of a discard.
+            # A read-only mount has no edits, and `umount` cannot tell it of a discard.
             if self.tells_end and not self.read_only:
                 self._tell_end(self._notifier)
         os.close(self.work_fd)
