@@ -31,6 +31,8 @@ from romfsfs.system.files import CHUNK, Progress, no_progress
 HEADER_SIZE = 16
 #: the board in the key of a camera that reports no known board
 UNKNOWN = "unknown"
+#: the serial number of OpenMV's boot loader where it knows none (openmv: boot/src/common/desc.c)
+_NO_SERIAL = "0123456789ABCDEF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,11 @@ class Device(Protocol):
         May be called twice.
         """
         return
+
+
+def telling(number: str) -> str:
+    """The USB serial number if it can be one camera's alone, '' if it looks made up."""
+    return number if len(set(number)) > 3 and number.upper() != _NO_SERIAL else ""
 
 
 def size_to_write(image: BinaryIO, capacity: int, name: str) -> int:

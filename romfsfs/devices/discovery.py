@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from romfsfs.boards import Board, by_dfu_id, by_usb_id
+from romfsfs.devices.base import telling
 from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 
 #: how often the ports are listed while some vanish, and seconds between two attempts
 _LOOKS, _PAUSE = 5, 0.05
-#: the serial number of OpenMV's boot loader where it knows none (openmv: boot/src/common/desc.c)
-_NO_SERIAL = "0123456789ABCDEF"
 #: where Linux lists serial ports, with links to their devices
 _TTYS = "/sys/class/tty"
 
@@ -99,11 +98,6 @@ def usb_serial(port: str) -> str:
     Some firmware gives all cameras one number, such as 000000000010.
     """
     return telling(camera_port(port).serial_number)
-
-
-def telling(number: str) -> str:
-    """The USB serial number if it can be one camera's alone, '' if it looks made up."""
-    return number if len(set(number)) > 3 and number.upper() != _NO_SERIAL else ""
 
 
 def dfu_cameras() -> tuple[DfuCamera, ...]:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from romfsfs.devices.base import Device
-from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera, telling
+from romfsfs.devices.base import Device, telling
+from romfsfs.devices.discovery import CameraPort, camera_port, pick_camera
 from romfsfs.devices.open import is_camera, open_device
 from romfsfs.errors import DeviceAbsent, RomfsError, UsageError
 from romfsfs.session.keep.folder import SessionFolder, all_sessions

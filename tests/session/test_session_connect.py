@@ -11,6 +11,7 @@ import pytest
 from session_desk import Camera, Desk
 
 from romfsfs.devices import discovery
+from romfsfs.devices.base import telling
 from romfsfs.devices.discovery import CameraPort
 from romfsfs.errors import DeviceAbsent, DeviceBusy, SessionBusy
 from romfsfs.session import connect
@@ -37,7 +38,7 @@ class Usb:
         path.touch()
         camera = Camera(self.folder / f"flash-{who}")
         camera.says = {"key": f"{board}/{who}/0", "name": f"{board} on {path}", "board": board,
-                       "usb_serial": discovery.telling(number)}  # fmt: skip
+                       "usb_serial": telling(number)}  # fmt: skip
         self.cameras[str(path)] = camera
         self.numbers[str(path)] = number
         camera.close = lambda: self.noted.append(f"closed {port}")  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from romfsfs.boards import Board, Partition
-from romfsfs.devices.base import HEADER_SIZE
+from romfsfs.devices.base import HEADER_SIZE, telling
 from romfsfs.devices.bootloader import dfu_util
 from romfsfs.devices.bootloader.dfu_util import DfuListing, DfuSetting, choose_setting
 from romfsfs.devices.bootloader.programs import (
@@ -27,7 +27,6 @@ from romfsfs.devices.bootloader.programs import (
     run,
     transfer_limit,
 )
-from romfsfs.devices.discovery import telling
 from romfsfs.errors import Cancelled, DeviceAbsent, DeviceError, DeviceLost, UsageError
 from romfsfs.system.files import Progress
 from romfsfs.system.runner import Outcome
