@@ -22,17 +22,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from romfsfs.boards import Board, boards, get_board
+from romfsfs.boards import boards, get_board
 from romfsfs.cli.output import Output
 from romfsfs.devices.base import Device, DeviceInfo
-from romfsfs.devices.discovery import dfu_cameras, serial_cameras
+from romfsfs.devices.bootloader.dfu import APPEAR_LIMIT
+from romfsfs.devices.discovery import dfu_cameras, serial_cameras, usb_path
 from romfsfs.devices.open import open_device
+from romfsfs.devices.serial_camera.probe import CameraFacts
 from romfsfs.errors import (
     EXIT_FAILURE,
     EXIT_OK,
     DeviceAbsent,
     DeviceBusy,
     DeviceError,
+    DeviceLost,
     ImageError,
     Interrupted,
     RomfsError,
@@ -173,11 +176,15 @@ def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
 
 def serial_ports() -> Mapping[str, object]:
     """A `Look` at the serial ports of cameras; the value is the inode of the device file."""
-    found = {}
-    for camera in serial_cameras():
-        with suppress(OSError):
-            found[camera.port] = os.stat(camera.port).st_ino
-    return found
+    found = {camera.port: _inode(camera.port) for camera in serial_cameras()}
+    return {port: inode for port, inode in found.items() if inode}
+
+
+def _inode(port: str) -> int:
+    """The inode of a port's device file: another one when a camera comes back. 0: no such file."""
+    with suppress(OSError):
+        return os.stat(port).st_ino
+    return 0
 
 
 def loaders(source: str) -> Look:
@@ -221,6 +228,9 @@ class Line:
         # Exit codes: of a camera's last try, by its unique id; of each try by itself where no id
         # tells whether the next one is of the same camera; by port while another program uses that.
         self._codes: dict[object, int] = {}
+        # Cameras that were sent to their boot loaders, by unique id, else by USB port: until when
+        # their port comes back because they restart, and not because they are plugged in again.
+        self._restarts: dict[str, float] = {}
         self._counts = {"written": 0, "had it already": 0}
         self._ending = False
         self._stop = threading.Event()
@@ -369,19 +379,40 @@ class Line:
     def _opened(self, name: str) -> Iterator[Device]:
         """Open the camera. _LeftAlone if it is not to be written."""
         order = self._order
+        known = sent = ""
+        port = _inode(name)
 
-        def accept(said: Board | None) -> None:
+        def accept(facts: CameraFacts) -> None:
+            nonlocal known, sent
+            said, known = facts.board, facts.unique_id
+            who = f"{said.name if said else 'the camera'} on {name}"
             if said is not None and order.board not in (None, said.name):
-                raise _LeftAlone(f"{said.name} on {name}, not {order.board}: left alone")
+                raise _LeftAlone(f"{who}, not {order.board}: left alone")
+            place = known or usb_path(name) or name
+            if time.monotonic() < self._restarts.pop(place, 0.0):
+                raise _LeftAlone(f"{who} is back from its boot loader: left alone")
+            if known in self._written:
+                raise _LeftAlone(f"{who} was written before: left alone")
+            if not facts.partitions:
+                sent = place
 
-        device = open_device(
-            name, board=order.board, partition=order.partition, slot=order.options.slot,
-            accept=accept,
-        )  # fmt: skip
         try:
-            info = self._infos[name] = device.info()
-            if unique_id(info) in self._written:
-                raise _LeftAlone(f"{info.name} was written before: left alone")
-            yield device
+            device = open_device(
+                name, board=order.board, partition=order.partition, slot=order.options.slot,
+                accept=accept,
+            )  # fmt: skip
+            try:
+                info = self._infos[name] = device.info()
+                if unique_id(info) in self._written:
+                    raise _LeftAlone(f"{info.name} was written before: left alone")
+                yield device
+                if known:  # its boot loader may tell another id, or none
+                    self._written.add(known)
+            finally:
+                device.close()
+        except DeviceLost:  # the cable: what comes back is plugged in
+            sent = ""
+            raise
         finally:
-            device.close()
+            if sent and port != _inode(name):
+                self._restarts[sent] = time.monotonic() + APPEAR_LIMIT

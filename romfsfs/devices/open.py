@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from romfsfs.boards import Board
     from romfsfs.devices.base import Device, DeviceInfo, PartitionState
     from romfsfs.devices.bootloader.device import BootLoaderDevice
+    from romfsfs.devices.serial_camera.probe import CameraFacts
 
 #: seconds to wait for a boot loader that somebody has to start by hand
 WAIT_SECONDS = 24 * 3600.0
@@ -41,7 +42,7 @@ def open_device(
     partition: int | None = None,
     slot: str = "",
     wait: Callable[[str], None] | None = None,
-    accept: Callable[[Board | None], None] | None = None,
+    accept: Callable[[CameraFacts], None] | None = None,
 ) -> Device:
     """Open what SOURCE names.
 
@@ -103,7 +104,7 @@ def inspect(port: str) -> tuple[DeviceInfo, tuple[PartitionState, ...]]:
 
 def open_serial(
     port: str, board: str | None = None, partition: int | None = None, slot: str = "",
-    accept: Callable[[Board | None], None] | None = None,
+    accept: Callable[[CameraFacts], None] | None = None,
 ) -> Device:  # fmt: skip
     """A camera on its serial port; by DFU if its firmware gives no access to the ROMFS. The boot
     loader must then appear on the same USB port: another camera may wait in its own."""

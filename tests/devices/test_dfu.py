@@ -10,6 +10,7 @@ import random
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import killed_push
@@ -381,6 +382,58 @@ def test_loaders_that_have_no_number_of_their_own_are_all_written(
     (tool.folder / "devices.json").write_text(json.dumps(plugged[1:]))
     assert main(["undo", "dfu:OPENMV4@1-3"]) == 0
     assert tool.flash("2ROMFS0").startswith(make_image(8000, 1)), "what it held, not the other"
+
+
+@pytest.mark.parametrize("unique_id", ["77", ""])
+@pytest.mark.parametrize("serial", ["33004B", ""])
+def test_a_production_line_of_cameras_that_are_written_in_their_loaders(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], unique_id: str, serial: str,
+) -> None:  # fmt: skip
+    """Their firmware gives no access. One stays plugged in: it restarts, and is not sent again."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(production, "LOOK_SECONDS", 0.05)
+    tool = attach("OPENMV4")
+    devices = tool.folder / "devices.json"
+    devices.write_text("[]")
+    sent: list[str] = []
+    looks: list[int] = []
+
+    def there() -> dict[str, object]:
+        """Its port, another device file after each restart; in its loader it has none."""
+        return {} if json.loads(devices.read_text()) else {"/dev/ttyACM0": len(sent) + 1}
+
+    def look() -> dict[str, object]:
+        found = there()
+        if sent and found:  # it is back
+            looks.append(1)
+        if len(looks) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    def old_firmware(port: str, *, accept: Callable[[object], None], **words: Any) -> Any:
+        board = get_board("OPENMV4")
+        accept(SimpleNamespace(board=board, unique_id=unique_id, partitions=()))
+        raise NoRomfsAccess(port, board)
+
+    def send(port: str, board: Any) -> None:
+        sent.append(port)
+        add(tool, "OPENMV4", serial=serial)
+
+    monkeypatch.setattr(SerialCamera, "open", old_firmware)
+    monkeypatch.setattr(opening, "send_to_loader", send)
+    monkeypatch.setattr(discovery, "usb_path", lambda port: "1-2")
+    monkeypatch.setattr(production, "serial_ports", look)
+    monkeypatch.setattr(production, "_inode", lambda port: there().get(port, 0))
+    image = tmp_path / "product.img"
+    image.write_bytes(make_image(9000))
+    words = ["push", str(image), "--all", "--watch", "--no-backup", "--board", "OPENMV4"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert sent == ["/dev/ttyACM0"]
+    assert said.out.endswith("1 written, 0 had it already, 0 failed\n")
+    assert said.err.count("is back from its boot loader: left alone") == 1
+    assert tool.flash("ROMFS0").startswith(image.read_bytes())
 
 
 def test_waiting_for_the_boot_loader(

@@ -23,7 +23,14 @@ from romfsfs.cli import production
 from romfsfs.cli.production import Line, Log, Order
 from romfsfs.devices.base import DeviceInfo, WriteReport
 from romfsfs.devices.discovery import CameraPort
-from romfsfs.errors import DeviceAbsent, DeviceBusy, DeviceLost, RomfsError, UsageError
+from romfsfs.errors import (
+    DeviceAbsent,
+    DeviceBusy,
+    DeviceError,
+    DeviceLost,
+    RomfsError,
+    UsageError,
+)
 from romfsfs.image.writer import encode
 from romfsfs.session.rebase.push import PushOptions, PushResult
 from romfsfs.system.files import digest_bytes
@@ -293,7 +300,8 @@ def test_who_is_opened_and_who_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     def open_device(name: str, *, accept: Callable[[object], None], **how: object) -> Camera:
         told.append((name, how))
-        accept({"a": None, "b": get_board("N6"), "c": get_board("OPENMV4P")}[name])
+        said = {"a": None, "b": get_board("N6"), "c": get_board("OPENMV4P")}[name]
+        accept(SimpleNamespace(board=said, unique_id="", partitions=("one",)))
         return Camera(about, told)
 
     monkeypatch.setattr(production, "open_device", open_device)
@@ -322,6 +330,88 @@ def test_who_is_opened_and_who_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     line._written = set()
     with line._opened("b") as device:
         assert device.info() is about
+
+
+class OldFirmware:
+    """A camera whose firmware reaches no ROMFS, on port p: opening it sends it to its boot loader,
+    and it is another device file when it comes back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, unique_id: str, loader_id: str) -> None:
+        self.facts = SimpleNamespace(board=get_board("OPENMV4"), unique_id=unique_id, partitions=())
+        self.about = DeviceInfo(
+            "dfu", f"OPENMV4/{loader_id}/0", "in its loader", has_id=bool(loader_id)
+        )
+        self.inode, self.now, self.sent = 1, 100.0, 0
+        self.loader = True
+        monkeypatch.setattr(production, "open_device", self.open)
+        monkeypatch.setattr(production, "usb_path", lambda port: "1-2")
+        monkeypatch.setattr(production, "_inode", lambda port: self.inode)
+        monkeypatch.setattr(production.time, "monotonic", lambda: self.now)
+        order = Order("x.img", "OPENMV4", None, PushOptions())
+        self.line = Line(Spoken(), order, dict, None, lambda *_: 0)
+        self.line._pool.shutdown()
+
+    def open(self, name: str, *, accept: Callable[[object], None], **how: object) -> Camera:
+        accept(self.facts)
+        if not self.loader:
+            raise DeviceError("dfu-util is not installed")
+        self.sent += 1
+        self.inode = 0
+        return Camera(self.about, [])
+
+    def write(self, *, error: RomfsError | None = None, back: bool = True) -> str:
+        """What comes of writing it: why it is left alone, or ''."""
+        self.now += 20.0  # before, or while it is written
+        try:
+            with self.line._opened("p"):
+                if error:
+                    raise error
+        except RomfsError as caught:
+            if caught is not error:
+                return caught.what
+        finally:
+            self.inode = self.sent + 1 if back else 0
+        return ""
+
+
+BACK = "OPENMV4 on p is back from its boot loader: left alone"
+
+
+@pytest.mark.parametrize(
+    ("unique_id", "loader_id", "then"),
+    [
+        ("77", "ff", "OPENMV4 on p was written before: left alone"),
+        ("", "ff", "in its loader was written before: left alone"), ("", "", ""),
+    ],
+)  # fmt: skip
+def test_a_camera_that_restarts_is_not_plugged_in(
+    monkeypatch: pytest.MonkeyPatch, unique_id: str, loader_id: str, then: str
+) -> None:
+    """It comes back from its boot loader by itself, written or not, once; and is not sent there
+    again if its id tells that it was written."""
+    camera = OldFirmware(monkeypatch, unique_id, loader_id)
+    assert camera.write() == ""
+    camera.line._written |= {loader_id} - {""}  # as `_note` does
+    camera.now -= 19.0
+    assert (camera.write(), camera.sent) == (BACK, 1)
+    assert camera.write() == then
+    assert camera.sent == (1 if unique_id else 2)
+
+
+def test_a_camera_that_failed_in_its_boot_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It restarts too, and is tried again when it is plugged in again; at once if its cable was
+    pulled, or if it was never sent there."""
+    camera = OldFirmware(monkeypatch, "77", "ff")
+    camera.write(error=DeviceError("offers no ROMFS0"))
+    camera.now -= 19.0
+    assert camera.write() == BACK
+    for error, loader in ((DeviceLost("the cable"), True), (None, False)):
+        camera.loader = loader
+        assert camera.write(error=error) == ("" if loader else "dfu-util is not installed")
+        camera.now -= 19.0
+        camera.loader = True
+    assert camera.write() == ""
+    assert camera.sent == 3
 
 
 def test_what_writing_one_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,14 +61,14 @@ class SerialCamera(Device):
     @classmethod
     def open(
         cls, port_name: str, *, board: str | None = None, partition: int | None = None,
-        slot: str = "", accept: Callable[[Board | None], None] | None = None,
+        slot: str = "", accept: Callable[[CameraFacts], None] | None = None,
     ) -> SerialCamera:  # fmt: skip
         """Interrupt what runs there, identify the camera, choose a partition (default 0) and, if it
         has openmv-ota's slots, one of these (default A).
 
         board: used if the camera cannot be identified, or against what it says. accept: called
-        with the board that the camera says it is (or None), before anything more is asked of it;
-        what it raises ends the opening. DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer;
+        with what the camera says of itself, before anything more is asked of it; what it raises
+        ends the opening. DeviceAbsent, DeviceBusy, DeviceLost, DeviceAnswer;
         `identity.NoRomfsAccess` if its firmware cannot reach a ROMFS; UsageError for a board,
         partition or slot that is not there, or a mistake in the user's boards.
         """
@@ -78,7 +78,7 @@ class SerialCamera(Device):
         try:
             facts = probe(repl)
             if accept is not None:
-                accept(facts.board)
+                accept(facts)
             known, notes = identity.find_board(facts, board)
             chosen = identity.choose_partition(port_name, facts, known, partition or 0)
             camera = cls(port, repl, facts, known, chosen, notes)
