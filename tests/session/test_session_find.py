@@ -327,14 +327,14 @@ def test_a_mount_is_opened_locked_and_says_where_it_is(
         desk.write("a.txt", b"edited")
     else:
         (tmp_path / "app.img").write_bytes(encode({}))
-    request = MountRequest(str(desk.image), tmp_path / "cam", OpenOptions(), True, notifier)
+    request = MountRequest(str(desk.image), tmp_path / "cam", OpenOptions(), not edits, notifier)
     with pytest.raises(UsageError):
         MountRequest(str(desk.image), tmp_path, OpenOptions(), True).open_host(print)
     request.said.append("said")
     host = request.open_host(lambda *told: None)
     try:
         assert host.session.info.source == str(desk.image)
-        assert (host.read_only, host.tells_end) == (True, False)
+        assert (host.read_only, host.tells_end) == (not edits, False)
         assert (request.resumed is not None) is edits
         folder = host.session.folder
         holder = folder.mounted_at()
