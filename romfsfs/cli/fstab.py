@@ -14,8 +14,6 @@ from collections.abc import Container
 
 import click
 
-from romfsfs.fs.options import takes_no_value
-
 #: Words of `-o` that are for `mount`, as an fstab line has no other way to give its options:
 #: word -> (parameter of the command, value).
 FLAGS = {
@@ -60,6 +58,8 @@ def split_options(
     """Make words of `-o` the defaults of `mount`'s options; return the rest, for libfuse.
 
     A click callback; it must run before those of the other options. UsageError for `ro=0`."""
+    from romfsfs.fs.options import takes_no_value  # every command imports this module
+
     own: dict[str, object] = {}
     listed: dict[str, list[str]] = {}
     passed = []
