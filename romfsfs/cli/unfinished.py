@@ -12,15 +12,16 @@ from romfsfs.cli.output import Output, confirmed
 from romfsfs.cli.parameters import JSON, PARTITION, SLOT, YES, where
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, RomfsError, UsageError, printable
 from romfsfs.session.connect import session_device
-from romfsfs.session.find import as_found, find_session, is_stuck, no_answer
-from romfsfs.session.keep.folder import all_sessions as folders
-from romfsfs.session.keep.folder import sessions_dir
+from romfsfs.session.find import Found, as_found, find_session, is_stuck, no_answer
+from romfsfs.session.keep.folder import SessionFolder, all_folders, folder_of
+from romfsfs.session.keep.folder import all_sessions as all_infos
 from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.opening import drop
 from romfsfs.session.rebase.record import interrupted_kind
 from romfsfs.session.rebase.recovery import recover as recover_session
-from romfsfs.session.session import Session
+from romfsfs.session.session import Session, every_session
 from romfsfs.session.session import sessions as all_sessions
+from romfsfs.system.errors import worded
 
 
 @click.command()
@@ -39,43 +40,40 @@ def sessions(output: Output, forget: tuple[str, ...], yes: bool) -> int:
     """
     if forget:
         return _forget(output, forget, yes)
-    known = list(all_sessions())
-    records = [_session_record(session) for session in known]
-    output.json(records)
-    for session, record in zip(known, records, strict=True):
-        state = record["state"]
-        if record["interrupted"]:
-            state = f"interrupted {interrupted_kind(session.folder) or 'write'}"
-        if session.folder.changed_by() is not None:
-            state = "being changed"
-        state += _of_its_file(session.info)
-        mounted = f", mounted at {record['mountpoint']}" if record["mountpoint"] else ""
-        line = printable(f"{session.info.title}: {state}{mounted}")
-        output.show(f"{line}\n    {record['directory']}\n")
-    if not records:
-        some = any(sessions_dir().iterdir())
-        output.say("no session can be read" if some else "no sessions")
+    found = [_looked_at(folder, session) for folder, session in every_session()]
+    output.json([record for record, _ in found])
+    for record, line in found:
+        output.show(f"{printable(line)}\n    {record['directory']}\n")
+    if not found:
+        output.say("no sessions")
     return EXIT_OK
 
 
 def _forget(output: Output, names: tuple[str, ...], yes: bool) -> int:
     for name in names:
-        same = {name, os.path.abspath(name), os.path.realpath(name)}
-        found = [(folder, info) for folder, info in folders() if same & {
-            info.source, info.name, info.title, str(folder.path)
-        }]  # fmt: skip
+        target = os.path.realpath(name)
+        same = {name, os.path.abspath(name), target, str(folder_of(target).path)}
+        infos = {folder.path: info for folder, info in all_infos()}
+        found = [each for each in all_folders() if same & _names(each, infos.get(each.path))]
         if len(found) != 1:
             what = "several sessions have this name" if found else "there is no session for it"
             next_step = "name its folder; romfsfs sessions lists them"
             raise UsageError(what, where=name, next_step=next_step)
-        folder, info = found[0]
+        folder = found[0]
+        title = infos[folder.path].title if folder.path in infos else name
         edited = folder.work.exists() or folder.record.exists()
-        question = f"Drop the log and the edits of {info.title}?"
+        question = f"Drop the log and the edits of {title}?"
         if edited and not yes and not confirmed(output, question):
             return EXIT_FAILURE
-        drop(folder, info.name)
-        output.say(f"{printable(info.title)}: forgotten")
+        drop(folder, title)
+        output.say(f"{printable(title)}: forgotten")
     return EXIT_OK
+
+
+def _names(folder: SessionFolder, info: SessionInfo | None) -> set[str]:
+    """What a session is called; one that cannot be read, by its folder alone."""
+    place = str(folder.path)
+    return {place} if info is None else {info.source, info.name, info.title, place}
 
 
 def _of_its_file(info: SessionInfo) -> str:
@@ -87,22 +85,32 @@ def _of_its_file(info: SessionInfo) -> str:
     return ", its path is now a link to another file"
 
 
-def _session_record(session: Session) -> dict[str, Any]:
-    holder = session.folder.mounted_at()
-    state = "no edits"
-    if session.has_work:
-        try:
-            state = "edits" if session.status().edited else "clean"
-        except RomfsError as error:
-            state = f"damaged: {error.what}"
-    info = session.info
-    return {
+def _looked_at(folder: SessionFolder, session: Session | RomfsError) -> tuple[dict[str, Any], str]:
+    """A session's record for `--json`, and the line for people. Of one that cannot be read, too:
+    its edits may be all that is left of them."""
+    info = session.info if isinstance(session, Session) else SessionInfo("", "", folder.path.name)
+    holder, interrupted, state, doing = None, False, "no edits", ""
+    try:
+        with worded():
+            holder = folder.mounted_at()
+            if not isinstance(session, Session):
+                raise session
+            if folder.changed_by() is not None:
+                doing = "being changed"
+            elif session.needs_recovery:
+                interrupted, doing = True, f"interrupted {interrupted_kind(folder) or 'write'}"
+            if session.has_work:
+                state = "edits" if session.status().edited else "clean"
+    except RomfsError as error:
+        state = f"cannot be read: {error.what}"
+    record = {
         "name": info.name, "source": info.source, "board": info.board,
-        "partition": info.partition, "state": state,
-        "interrupted": session.needs_recovery,
+        "partition": info.partition, "state": state, "interrupted": interrupted,
         "mountpoint": holder.mountpoint if holder else None, "pid": holder.pid if holder else None,
-        "directory": str(session.folder.path),
+        "directory": str(folder.path),
     }  # fmt: skip
+    mounted = f", mounted at {holder.mountpoint}" if holder and holder.mountpoint else ""
+    return record, f"{info.title}: {doing or state}{_of_its_file(info)}{mounted}"
 
 
 @click.command()
@@ -118,20 +126,16 @@ def recover(
 
     Without DIR or SOURCE: every interrupted write. Edits are never touched.
     """
-    if where is not None:
-        pending = [find_session(where, partition, slot)]
+    named = None if where is None else find_session(where, partition, slot)
+    if named is not None:
+        pending = [named.session]
     else:
-        pending = [as_found(session) for session in all_sessions() if session.interrupted]
+        pending = [session for session in all_sessions() if session.interrupted]
     worst = EXIT_OK
-    for found in pending:
-        session = found.session
+    for session in pending:
         try:
-            if is_stuck(found):
-                raise no_answer(found)
-            with session_device(session) as opened, output.progress() as progress:
-                done = recover_session(
-                    session, opened, rollback=rollback, mounted=found.mounted, progress=progress
-                )
+            with worded():
+                done = _recovered(output, named or as_found(session), rollback)
         except RomfsError as error:
             output.error(error)
             worst = max(worst, error.exit_code)
@@ -140,3 +144,13 @@ def recover(
     if not pending:
         output.say("nothing to recover")
     return worst
+
+
+def _recovered(output: Output, found: Found, rollback: bool) -> str:
+    """What a recovery did. RomfsError as `recovery.recover` and `no_answer`; OSError."""
+    if is_stuck(found):
+        raise no_answer(found)
+    with session_device(found.session) as opened, output.progress() as progress:
+        return recover_session(
+            found.session, opened, rollback=rollback, mounted=found.mounted, progress=progress
+        )

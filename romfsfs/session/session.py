@@ -19,12 +19,12 @@ from pathlib import Path
 
 from romfsfs.boards import parse_board
 from romfsfs.convert.romfs_toml import NAME as OPTIONS_NAME
-from romfsfs.errors import RomfsError, UsageError, shell_word
+from romfsfs.errors import RomfsError, shell_word
 from romfsfs.session.keep.base_image import BaseImage, open_base
-from romfsfs.session.keep.folder import SessionFolder, all_sessions
+from romfsfs.session.keep.folder import SessionFolder, all_folders
 from romfsfs.session.keep.images import parse_fd
 from romfsfs.session.keep.recall import Recall
-from romfsfs.session.keep.state import Base, DamagedState, SessionInfo, Signature, as_ours
+from romfsfs.session.keep.state import Base, SessionInfo, Signature, as_ours
 from romfsfs.session.plan.advice import advice
 from romfsfs.session.plan.plan import Plan, make_plan, trailing_problem
 from romfsfs.session.plan.problems import INFO, WARNING, Problem
@@ -42,6 +42,7 @@ from romfsfs.session.plan.stored import InWork, Stored, open_stored
 from romfsfs.session.settings import NO_OPTIONS, Settings, make_settings, options_below
 from romfsfs.session.tree.digests import DigestCache, certain
 from romfsfs.session.tree.worktree import scan_folders
+from romfsfs.system.errors import worded
 
 log = logging.getLogger(__name__)
 
@@ -311,10 +312,22 @@ class Session:
 
 def sessions() -> Iterator[Session]:
     """All sessions of this user that can be read."""
-    for folder, info in all_sessions():
-        try:
-            session = Session(folder, info)
-        except (UsageError, DamagedState) as error:  # an option of another version
-            log.warning("romfsfs: session %s is skipped: %s", folder.path, error.line)
-            continue
-        yield session
+    for folder, session in every_session():
+        if isinstance(session, Session):
+            yield session
+        else:
+            log.warning("romfsfs: session %s is skipped: %s", folder.path, session.line)
+
+
+def every_session() -> Iterator[tuple[SessionFolder, Session | RomfsError]]:
+    """Each session folder of this user with its session, or why that cannot be read: it is damaged,
+    or was written by another version."""
+    for folder in all_folders():
+        if folder.info.exists():
+            try:
+                with worded():
+                    session = Session.load(folder)
+            except RomfsError as error:
+                yield folder, error
+            else:
+                yield folder, session

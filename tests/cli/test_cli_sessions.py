@@ -483,11 +483,24 @@ def test_a_commit_without_edits_says_that_the_target_changed(
     assert run("commit", image, "--force")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("there", "later", "said"),
+    [
+        ('"version": 2', '"version": 3',
+         "session state was written by another version of romfsfs"),
+        ('"version": 2,', '"version": 2', "session state is damaged: "
+         "Expecting ',' delimiter: line 3 column 2 (char 17)"),
+        ('"options": {}', '"options": {"rules": [["*", {"colour": 1}]]}',
+         "session state is damaged: unknown option 'colour'; known are convert, optimise, profile, "
+         "mpool, arguments, align"),
+    ],
+    ids=["version", "damaged", "option"],
+)  # fmt: skip
 def test_a_session_of_another_version_hides_no_other(
-    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    there, later = '"options": {}', '"options": {"rules": [["*", {"colour": 1}]]}'
-    said = "unknown option 'colour'"
+    run: Run, session: Session, image: Path, caplog: pytest.LogCaptureFixture, there: str,
+    later: str, said: str,
+) -> None:  # fmt: skip
+    """And is shown: its edits may be all that is left of them."""
     other = image.with_name("other.img")
     assert run("new", other, "--board", "OPENMV4")[0] == 0
     folder = folder_of(str(other))
@@ -496,14 +509,54 @@ def test_a_session_of_another_version_hides_no_other(
     code, out, _ = run("sessions")
     assert code == 0
     assert f"{image}: edits" in out
-    assert f"romfsfs: session {folder.path} is skipped: " in caplog.text
-    assert said in caplog.text
+    assert f"{folder.path.name}: cannot be read: {said}\n    {folder.path}\n" in out
+    records = {each["directory"]: each for each in json.loads(run("sessions", "--json")[1])}
+    assert records[str(session.folder.path)]["state"] == "edits"
+    assert records[str(folder.path)] == {
+        "name": folder.path.name, "source": "", "board": None, "partition": 0,
+        "state": f"cannot be read: {said}", "interrupted": False, "mountpoint": None, "pid": None,
+        "directory": str(folder.path),
+    }  # fmt: skip
+    assert caplog.text == ""
     assert run("status")[0] == 0
+    assert f"romfsfs: session {folder.path} is skipped: {said}" in caplog.text
     assert run("recover")[0] == 0
-    assert run("sessions", "--forget", image, "--yes")[0] == 0
-    assert run("sessions")[1] == "no session can be read\n"
-    assert run("sessions", "--forget", folder.path)[1] == f"{other}: forgotten\n"
-    assert run("sessions")[1] == "no sessions\n"
+    for name in other, folder.path:
+        (folder.path / "work").mkdir(exist_ok=True)
+        assert run("sessions", "--forget", name)[0] == 2, "--yes is missing"
+    assert run("sessions", "--forget", other, "--yes")[:2] == (0, f"{other}: forgotten\n")
+    assert not folder.path.exists()
+    assert run("sessions", "--forget", other, "--yes")[0] == 2
+    assert session.folder.path.exists()
+
+
+def test_a_session_folder_that_cannot_be_read_hides_no_other(
+    run: Run, session: Session, image: Path
+) -> None:
+    """Its disk fails, or a command that root ran has made its files."""
+    other = image.with_name("a.img")
+    other.write_bytes(image.read_bytes())
+    folder = session_for(FileDevice(other), str(other)).folder
+    (folder.path / "lock").symlink_to("/nowhere")
+    assert run("sessions")[:2] == (0, (
+        f"{other}: cannot be read: too many levels of symbolic links\n    {folder.path}\n"
+        f"{image}: edits\n    {session.folder.path}\n"
+    ))  # fmt: skip
+
+
+def test_an_interrupted_write_that_cannot_be_looked_at_stops_no_other(
+    run: Run, session: Session, image: Path
+) -> None:
+    with ends_at("switched", Died):
+        run("commit", image)
+    other = image.with_name("a.img")
+    other.write_bytes(image.read_bytes())
+    folder = session_for(FileDevice(other), str(other)).folder
+    folder.record.write_bytes(b"{}")
+    (folder.path / "commit.lock").mkdir()
+    code, out, err = run("recover")
+    assert (code, out) == (1, f"{image}: finished\n")
+    assert err == f"romfsfs: error: is a directory ({folder.path}/commit.lock)\n"
 
 
 def test_edits_for_a_board_that_is_not_known_any_more(

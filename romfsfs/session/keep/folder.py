@@ -251,10 +251,14 @@ def make_folder(key: str) -> SessionFolder:
     return folder
 
 
+def all_folders() -> list[SessionFolder]:
+    """Every session folder, also of a session that cannot be read."""
+    return [SessionFolder(path) for path in sorted(sessions_dir().iterdir())]
+
+
 def all_sessions() -> Iterator[tuple[SessionFolder, SessionInfo]]:
     """Every session folder whose state can be read; damaged ones are left out."""
-    for path in sorted(sessions_dir().iterdir()):
-        folder = SessionFolder(path)
+    for folder in all_folders():
         try:
             yield folder, SessionInfo.load(folder.info)
         except (RomfsError, OSError):
