@@ -120,12 +120,20 @@ def extract_image(
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that is renamed to it when the block succeeds."""
-    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    """A temporary folder that becomes `folder` when the block succeeds.
+
+    A folder that is there, empty, stays the user's own: what was extracted is moved into it. It may
+    be the current one, a mountpoint or a link, none of which can be replaced."""
+    there, stage = folder.is_dir(), None
     try:
+        place = folder if there else folder.parent
+        stage = Path(tempfile.mkdtemp(prefix=".romfsfs.", dir=place))
         yield stage
-        stage.chmod(0o777 & ~_umask())
-        os.replace(stage, folder)
+        if there:
+            _move_up(stage, folder)
+        else:
+            stage.chmod(0o777 & ~_umask())
+            os.replace(stage, folder)
     except OSError as error:
         raise RomfsError(
             f"cannot extract: {error.strerror}",
@@ -133,8 +141,22 @@ def _staged(folder: Path) -> Iterator[Path]:
             next_step="nothing was left there; free space, or choose another folder",
         ) from error
     finally:
-        with suppress(OSError):
-            remove_folder(stage)
+        if stage is not None:
+            with suppress(OSError):
+                remove_folder(stage)
+
+
+def _move_up(stage: Path, folder: Path) -> None:
+    """Move all that is in `stage` into `folder`, or nothing. OSError."""
+    moved: list[str] = []
+    try:
+        for name in os.listdir(stage):
+            os.rename(stage / name, folder / name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            os.rename(folder / name, stage / name)
+        raise
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,63 @@ def test_an_image_is_extracted_whole_or_not_at_all(
         "nothing was left there; free space, or choose another folder"
     )
     assert sorted(os.listdir(tmp_path / "new")) == ["empty", "file", "here"]
+
+
+@pytest.mark.parametrize("given", [".", "link", "folder"])
+def test_an_image_is_extracted_into_a_folder_of_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """It stays that folder: a shell may stand in it, and a mountpoint cannot be replaced."""
+    folder, image = tmp_path / "folder", tmp_path / "given.img"
+    folder.mkdir(0o700)
+    (tmp_path / "link").symlink_to("folder")
+    monkeypatch.chdir(folder if given == "." else tmp_path)
+    data = encode({"a.txt": b"a", "lib/b.txt": b"b"}, dirs=["empty"])
+    image.write_bytes(data)
+    before, rename, moved = os.stat(folder), os.rename, list[str]()
+
+    def fails(source: Path, target: Path) -> None:
+        if len(moved) == 2:
+            moved.clear()
+            raise OSError(5, "Input/output error")
+        moved.append(str(target))
+        rename(source, target)
+
+    with image.open("rb") as file, monkeypatch.context() as patched:
+        patched.setattr(os, "rename", fails)
+        with pytest.raises(RomfsError) as failed:
+            extract_image(read_image(data), file, Path(given))
+    assert failed.value.line == (
+        f"cannot extract: Input/output error ({given}); nothing was left there; free space, or "
+        "choose another folder"
+    )
+    assert tree_of(folder) == {}
+    with image.open("rb") as file:
+        extract_image(read_image(data), file, Path(given))
+    assert tree_of(folder) == {"a.txt": b"a", "empty": None, "lib": None, "lib/b.txt": b"b"}
+    after = os.stat(folder)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_cannot_be_extracted_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """It is made beside one that is not there yet, and in one that is, which may be all that the
+    user may write to."""
+    places: list[Path] = []
+
+    def refused(prefix: str, dir: Path) -> str:
+        places.append(dir)
+        raise PermissionError(13, "Permission denied")
+
+    folder = tmp_path / "new/here"
+    folder.parent.mkdir()
+    if there:
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    with pytest.raises(RomfsError) as failed:
+        extracted(encode({}), folder)
+    assert failed.value.line.startswith(f"cannot extract: Permission denied ({folder}); ")
+    assert places == [folder if there else folder.parent]
