@@ -205,7 +205,7 @@ def test_which_trees_stay(desk: Desk) -> None:
         (91, "", True),
         (89, "", False),
         (91, "image", False),
-        (91, "work", False),
+        (91, "edits", False),
         (91, "record", False),
     ],
 )
@@ -214,12 +214,13 @@ def test_when_a_session_is_dropped_by_itself(
 ) -> None:
     desk.open()
     folder = desk.session.folder
-    if what != "work":
-        shutil.rmtree(desk.work)
+    if what == "edits":
+        desk.write("new.txt", b"")
     if what != "image":
         desk.image.unlink()
     if what == "record":
         folder.record.write_text("{}")
+    assert drop_abandoned() == []
     then = time.time() - days * 86400
     for path in [*folder.path.iterdir(), folder.path]:
         os.utime(path, (then, then))
