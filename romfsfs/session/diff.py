@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -54,18 +55,25 @@ def difference(path: str, old: Side | None, new: Side | None) -> Iterator[str]:
         return
     path = printable(path)
     if (old is None or old.text is not None) and (new is None or new.text is not None):
-        before = old.text.splitlines() if old and old.text else []
-        after = new.text.splitlines() if new and new.text else []
+        before, after = _lines(old), _lines(new)
         names = (
             "/dev/null" if old is None else f"a/{path}",
             "/dev/null" if new is None else f"b/{path}",
         )
-        lines = list(difflib.unified_diff(before, after, *names, lineterm=""))
+        lines = list(difflib.unified_diff(before, after, *names))
         if lines:
-            yield from lines
+            for line in lines:
+                yield line.removesuffix("\n")
+                if not line.endswith("\n"):
+                    yield "\\ No newline at end of file"
             return
     yield f"--- {_describe(f'a/{path}', old)}"
     yield f"+++ {_describe(f'b/{path}', new)}"
+
+
+def _lines(shown: Side | None) -> list[str]:
+    """The lines of a text with their ends, as `patch` counts them: a form feed ends none."""
+    return list(io.StringIO(shown.text, newline="\n")) if shown and shown.text else []
 
 
 def _describe(name: str, shown: Side | None) -> str:

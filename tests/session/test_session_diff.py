@@ -28,8 +28,6 @@ from romfsfs.session.revert import leave_work, never_packed, revert
 from romfsfs.session.tree.restore import selected
 from romfsfs.system.files import digest_bytes
 
-LINE = b"x\n"
-
 
 def of(data: bytes, text: bool = True) -> Side:
     return Side(len(data), digest_bytes(data), data.decode() if text else None)
@@ -47,7 +45,11 @@ def shown(data: bytes) -> str:
         (None, of(b"x\n"), ["--- /dev/null", "+++ b/p", "@@ -0,0 +1 @@", "+x"]),
         (of(b"x\n"), None, ["--- a/p", "+++ /dev/null", "@@ -1 +0,0 @@", "-x"]),
         (None, of(b""), ["--- /dev/null", f"+++ b/p  {shown(b'')}"]),
-        (of(b"x\n"), of(b"x"), [f"--- a/p  {shown(LINE)}", f"+++ b/p  {shown(b'x')}"]),
+        (of(b"x\n"), of(b"x"),
+         ["--- a/p", "+++ b/p", "@@ -1 +1 @@", "-x", "+x", "\\ No newline at end of file"]),
+        (of(b"1\r\n2\f3"), of(b"1\r\n\x1c2\f3"),
+         ["--- a/p", "+++ b/p", "@@ -1,2 +1,2 @@", " 1\r", "-2\f3",
+          "\\ No newline at end of file", "+\x1c2\f3", "\\ No newline at end of file"]),
         (of(b"x"), of(b"y", text=False), [f"--- a/p  {shown(b'x')}", f"+++ b/p  {shown(b'y')}"]),
         (of(b"x", text=False), of(b"y"), [f"--- a/p  {shown(b'x')}", f"+++ b/p  {shown(b'y')}"]),
         (of(b"x" * 5000, text=False), None, [f"--- a/p  {shown(b'x' * 5000)}", "+++ /dev/null"]),
