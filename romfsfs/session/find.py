@@ -68,12 +68,12 @@ def find_session(
 ) -> Found:
     """The session that DIR or SOURCE names; UsageError if there is none.
 
-    Without a name: the mount that the current folder lies in, or else the only session with a work
-    tree. A mountpoint whose daemon was killed names its session too, which then counts as not
-    mounted. partition, slot: of a camera. only_looks: the caller changes nothing, so a camera whose
-    session is known by USB is not interrupted. stuck: the caller copes with a mount that does not
-    answer; without it such a mount is a RomfsError, as a program that waits for one cannot be
-    interrupted, not even by Ctrl-C.
+    Without a name: the mount that the current folder lies in, or else the only session with edits,
+    or the only one with a work tree. A mountpoint whose daemon was killed names its session too,
+    which then counts as not mounted. partition, slot: of a camera. only_looks: the caller changes
+    nothing, so a camera whose session is known by USB is not interrupted. stuck: the caller copes
+    with a mount that does not answer; without it such a mount is a RomfsError, as a program that
+    waits for one cannot be interrupted, not even by Ctrl-C.
     """
     found = _find(where, partition, slot, only_looks)
     if not stuck and not found.inside and is_stuck(found):
@@ -155,18 +155,23 @@ def containing_mount(path: str) -> Found | None:
 
 def _only_session() -> Found:
     candidates = [session for session in sessions() if session.has_work]
+    if len(candidates) > 1:
+        candidates = [session for session in candidates if _may_have_edits(session)]
     if len(candidates) == 1:
         return as_found(candidates[0])
-    if not candidates:
-        raise UsageError(
-            "no session has edits: name a directory or source",
-            next_step="romfsfs sessions lists them",
-        )
+    what = "several sessions have edits" if candidates else "no session has edits"
     raise UsageError(
-        "several sessions have edits: name a directory or source",
+        f"{what}: name a directory or source",
         where=", ".join(session.info.title for session in candidates),
         next_step="romfsfs sessions lists them",
     )
+
+
+def _may_have_edits(session: Session) -> bool:
+    try:
+        return session.status().edited
+    except (RomfsError, OSError):  # it is damaged: the command names it, or reports that
+        return True
 
 
 def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) -> Found:

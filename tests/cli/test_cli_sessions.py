@@ -128,7 +128,10 @@ def test_without_a_name_the_only_session_is_meant(run: Run, session: Session, im
     other.write_bytes(encode({}))
     device = FileDevice(other)
     with make_folder(str(other)).lock_for_mount("other.img"):
-        make_ready(session_for(device, str(other)), device)
+        second = session_for(device, str(other))
+        make_ready(second, device)
+    assert "M a.txt" in run("status")[1]
+    (second.work / "b.txt").write_text("b")
     code, _, err = run("status")
     assert code == 2
     assert "several sessions have edits" in err

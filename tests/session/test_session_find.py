@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,13 +94,19 @@ def test_without_a_name_the_only_one_with_edits_is_meant(
     none = f"no session has edits: name a directory or source; {LISTS}"
     assert said(lambda: find_session(None)) == none
     desk.open()
+    assert find_session(None).session.folder.path == desk.session.folder.path, "it is the only one"
     other.open()
+    assert said(lambda: find_session(None)) == none
+    desk.write("a.txt", b"edited")
+    assert find_session(None).session.folder.path == desk.session.folder.path
+    other.session.folder.base.write_bytes(b"{")  # nobody knows
     both = ", ".join(sorted([str(desk.image), str(other.image)]))
     line = said(lambda: find_session(None))
     assert line.startswith("several sessions have edits: name a directory or source (")
     assert sorted(line.partition(" (")[2].partition(")")[0].split(", ")) == both.split(", ")
     assert line.endswith(f"); {LISTS}")
-    leave_work(other.session)
+    other.session.folder.base.unlink()
+    shutil.rmtree(other.work)
     assert find_session(None).session.folder.path == desk.session.folder.path
 
 
