@@ -33,6 +33,7 @@ from romfsfs.session.rebase.push import push
 from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
+from romfsfs.session.session import Session
 
 OLD = {"a.txt": b"first\n", "lib/b.bin": bytes(200), "app.mpy": b"M\x06\x00\x1f"}
 ELSEWHERE = {"a.txt": b"another\n", "app.mpy": b"M\x06\x00\x1f2", "new/c.txt": b"c"}
@@ -53,6 +54,8 @@ KINDS = {
     "first read of a camera": ("open", True),
     "a camera changed elsewhere": ("adopt", True), "undo to no file": ("undo", False),
     "undo to a blank camera": ("undo", True), "undo of a deletion": ("undo", False),
+    "the same push over another's image": ("push", True),
+    "the same push over another's file": ("push", False),
 }  # fmt: skip
 
 
@@ -88,6 +91,9 @@ class Scene:
         data = file.read_bytes() if file.exists() else b""
         return files_of(data) if data.startswith(b"\xd2\xcd\x31") else None
 
+    def base_files(self, session: Session) -> dict[str, bytes]:
+        return files_of(session.folder.image(session.base.digest).read_bytes())
+
     def edit(self) -> None:
         for path, data in EDITS.items():
             if data is None:
@@ -104,6 +110,10 @@ class Scene:
             return
         self.put(OLD)
         if "open" in self.kind or "first read" in self.kind:
+            return
+        if "same" in self.kind:  # the base's own image, again
+            self.do("push")
+            self.put(ELSEWHERE)
             return
         self.desk.open()
         if self.operation == "undo":
@@ -154,7 +164,9 @@ class Scene:
             elif operation == "undo":
                 undo(session, device)
             elif operation in ("recover", "rollback"):
-                recover(session, device, rollback=operation == "rollback")
+                done = recover(session, device, rollback=operation == "rollback")
+                finished = done == "finished" and session.base.image_size
+                assert not finished or self.holds() == self.base_files(session), done
             elif operation == "revert":
                 revert(session, ["a.txt", "lib"], connect=lambda _: nullcontext(device))
             elif operation == "discard":

@@ -23,7 +23,7 @@ from romfsfs.devices import file as file_device
 from romfsfs.errors import DeviceError, RomfsError, SessionBusy, TargetChanged
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, locks, recall, steps
-from romfsfs.session.keep.folder import SessionFolder
+from romfsfs.session.keep.folder import SessionFolder, folder_of
 from romfsfs.session.keep.locks import MountedAt
 from romfsfs.session.opening import drop_abandoned
 from romfsfs.session.plan.conversions import Conversions
@@ -338,6 +338,58 @@ def test_a_forced_commit_is_rolled_back_to_what_the_file_held(desk: Desk, theirs
     assert desk.stored()["a.txt"] == b"mine"
     assert recover(desk.session, desk.device, rollback=True) == "rolled back"
     assert desk.image.read_bytes() == theirs
+
+
+@pytest.mark.parametrize("how", ["commit", "push"])
+def test_the_same_image_again_over_another_s_is_not_finished_before_it_is_written(
+    tmp_path: Path, how: str
+) -> None:
+    """The base is the new one from the start: only the camera tells how far the write came."""
+    flash = Flash(tmp_path / "flash", 65536)
+    push_image(flash, mine := encode({"a.txt": b"mine", "big.bin": bytes(9000)}))
+    desk = Desk(flash, "camera")
+    if how == "commit":
+        desk.open()
+    theirs = encode({"theirs.txt": b"theirs" * 100})
+    flash.path.write_bytes(theirs + b"\xff" * (flash.size - len(theirs)))
+    flash.power = 5000
+    with pytest.raises(PowerLost):
+        desk.commit(force=True) if how == "commit" else push_image(flash, mine, how)
+    flash.power = 1 << 40
+    assert files_of_or_none(flash) is None
+    session = Session.load(folder_of(flash.info().key))
+    assert recover(session, flash) == "finished"
+    assert flash.path.read_bytes().startswith(mine)
+    assert not session.interrupted
+    kinds = [entry.kind for entry in history.entries(session.folder)]
+    assert kinds == ["read", "push", "read", how]
+
+
+@pytest.mark.parametrize(
+    ("step", "done", "kinds"),
+    [
+        ("recorded", "rolled back", []), ("target-written", "finished", ["read", "commit"]),
+        ("switched", "finished", ["read", "commit"]), ("logged", "finished", ["read", "commit"]),
+    ],
+)  # fmt: skip
+def test_the_same_image_again_over_a_file_that_another_changed(
+    desk: Desk, step: str, done: str, kinds: list[str]
+) -> None:
+    desk.open()
+    theirs = encode({"theirs.txt": b"theirs"})
+    desk.image.write_bytes(theirs)
+    with ends_at(step, Stop):
+        desk.commit(force=True)
+    written = desk.image.read_bytes()
+    assert (written == theirs) == (step == "recorded")
+    if step in ("switched", "logged"):  # it was written: what comes later does not take it back
+        desk.image.write_bytes(encode({"later.txt": b"later"}))
+    assert recover(desk.session, desk.device) == done
+    assert not desk.session.interrupted
+    assert [entry.kind for entry in history.entries(desk.session.folder)][1:] == kinds
+    assert desk.image.read_bytes() == (
+        encode({"later.txt": b"later"}) if step in ("switched", "logged") else written
+    )
 
 
 def test_a_commit_that_made_the_file_is_rolled_back_to_none(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_record_that_is_damaged_says_how_to_rescue_the_edits(
     load = LOADS[name]
     assert load(folder) == load(folder)
     #: Those that came later than sessions of 0.1.0.
-    later = {"usb_serial", "notes", "slots", "slot", "here"}
+    later = {"usb_serial", "notes", "slots", "slot", "here", "same"}
 
     def said(record: object) -> str:
         path.write_bytes(record if isinstance(record, bytes) else json.dumps(record).encode())

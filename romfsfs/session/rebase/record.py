@@ -27,7 +27,9 @@ class Record:
     log's number that an undo brings back, else -1. writes: whether the target is written. follows:
     the work tree's paths that follow the new base, None until that is decided. slot: of openmv-ota,
     to be written although that breaks its signature; '' for none. logged: the log's last number
-    when the transaction began, -1 if it was empty. pid: of the process that began it.
+    when the transaction began, -1 if it was empty. same: whether `base` was the session's base
+    before the target was written; until it is switched, only the target tells how far this came.
+    pid: of the process that began it.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Record:
     follows: tuple[str, ...] | None = None
     logged: int = -1
     slot: str = ""
+    same: bool = False
     pid: int = field(default_factory=os.getpid)
 
     def save(self, folder: SessionFolder) -> None:
@@ -47,7 +50,7 @@ class Record:
 
     @classmethod
     def load(cls, folder: SessionFolder) -> Record:
-        return load_state(cls, folder.record, slot="")
+        return load_state(cls, folder.record, slot="", same=False)
 
     def image(self, folder: SessionFolder) -> Path | None:
         """The image that the target is to hold; None: the file is to be deleted."""
@@ -59,6 +62,8 @@ class Record:
 
     def is_switched(self, folder: SessionFolder) -> bool:
         """Whether the base is already the new one: then only the session is left to be updated."""
+        if self.same:
+            return False
         try:
             now = Base.load(folder.base)
         except (FileNotFoundError, RomfsError):

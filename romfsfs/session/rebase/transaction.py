@@ -116,7 +116,9 @@ def rebase(
     folder = session.folder
     if record.writes:  # before anything is recorded
         target.refuse_slots(record.base.size)
-    record = replace(record, logged=history.last_number(folder), slot=target.slot)
+    # A read has nothing to tell apart: its target is not written.
+    same = record.writes and record.is_switched(folder)
+    record = replace(record, logged=history.last_number(folder), slot=target.slot, same=same)
     with space_for(session, f"the {record.kind} cannot begin"):
         record.save(folder)
     reached("recorded")
@@ -202,6 +204,9 @@ def finish(session: Session, target: Target, record: Record, root: Path | None =
     try:
         if not record.is_switched(folder):
             switch(folder, replace(record.base, stamp=target.stamp_of(record.base)))
+            if record.same:  # from here on, whatever happens to the target, this is to be finished
+                record = replace(record, same=False)
+                record.save(folder)
         reached("switched")
         _bring_tree_along(session, record, root)
         reached("followed")
