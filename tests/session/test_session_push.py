@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 from convert.convert_helpers import make_model
@@ -34,6 +36,7 @@ from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.transaction import WriteOptions
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.session import Session
+from romfsfs.system.files import Progress
 
 IMAGE = encode({"a.txt": b"pushed"})
 OTHER = encode({"b.txt": b"other"})
@@ -345,6 +348,35 @@ def test_one_that_fails_stops_no_other_and_the_same_again_resumes(
     again = bench.push(image, "abc")
     assert again["a"] is again["c"] is None
     assert isinstance(again["b"], WriteReport)
+
+
+def test_one_whose_session_cannot_be_written_stops_no_other(tmp_path: Path, image: Path) -> None:
+    """An error of the system stopped the others in the middle of their write."""
+    bench = Bench(tmp_path, "ab")
+    place = folder_of(bench.cameras["a"]).path
+    place.rmdir()
+    place.touch()
+    failed = threading.Event()
+    close, slow = bench.closed.append, bench.cameras["b"]
+
+    def closed(name: str) -> None:
+        close(name)
+        failed.set()
+
+    def slowly(file: BinaryIO, old: object, progress: Progress) -> WriteReport:
+        slow._program(0, bytes(100))
+        assert failed.wait(30)
+        progress("writing", 1, 2)
+        return Camera.write_image(slow, file)
+
+    bench.closed = SimpleNamespace(append=closed)  # type: ignore[assignment]
+    slow.write_image = slowly  # type: ignore[method-assign, assignment]
+    done = bench.push(image, "ab")
+    assert str(done["a"]) == f"not a directory ({place / 'lock'})"
+    assert isinstance(done["b"], WriteReport)
+    assert slow.path.read_bytes().startswith(IMAGE)
+    with pytest.raises(FileNotFoundError):
+        bench.push(tmp_path / "mistyped.img", "ab")
 
 
 def test_a_single_camera_s_progress_is_told(tmp_path: Path, image: Path) -> None:

@@ -44,7 +44,8 @@ from romfsfs.session.session import Session
 from romfsfs.session.settings import device_target
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.copying import copy_range
-from romfsfs.system.files import Progress, check_plain, no_progress
+from romfsfs.system.errors import os_error
+from romfsfs.system.files import Progress, check_plain, no_progress, opened
 
 
 def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[str, ...]]:
@@ -177,12 +178,17 @@ def push_all(
             if cancel.is_set():
                 raise KeyboardInterrupt
 
-        outcomes[camera] = one(camera, check)
+        try:
+            outcomes[camera] = one(camera, check)
+        except OSError as error:  # of its session's folder: the others go on
+            outcomes[camera] = os_error(error)
 
     check_plain(name)
     wanted = list(dict.fromkeys(cameras))
     if len(wanted) == 1:
         return {wanted[0]: one(wanted[0], progress)}
+    with opened(name):  # OSError for all of them
+        pass
     outcomes: dict[str, PushResult] = {
         camera: Interrupted("interrupted", where=camera, next_step="repeat the command")
         for camera in wanted
