@@ -51,7 +51,7 @@ def session_device(session: Session, doing: str = "") -> Iterator[Device]:
     doing: "commit", for the message that other processes get meanwhile. DeviceAbsent if it is on no
     port; SessionBusy if another process changes the session, and so has the port."""
     with ExitStack() as stack:
-        if session.folder.changed_by() != os.getpid():
+        if not session.folder.changed_by_me:
             # Held while the port is opened: a second process learns why it is in use.
             stack.enter_context(session.folder.lock_for_change(session.info.name, doing))
         opened = _open_target(session)

@@ -3,6 +3,7 @@ locks and their words, remembered sources."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -21,7 +22,7 @@ from stopping import ends_at
 from romfsfs.errors import ImageFormatError, RomfsError, SessionBusy
 from romfsfs.image.rules import AlignmentRules
 from romfsfs.image.writer import encode
-from romfsfs.session.keep import base_image, history, recall, settling
+from romfsfs.session.keep import base_image, history, locks, recall, settling
 from romfsfs.session.keep import folder as folders
 from romfsfs.session.keep.folder import SessionFolder, all_sessions, make_folder, session_id
 from romfsfs.session.keep.history import HistoryEntry
@@ -256,7 +257,8 @@ def test_what_is_said_with_a_lock_replaces_what_was_said_before(tmp_path: Path) 
     with Lock(path) as lock:
         assert lock.acquire("commit")
         held = last_holder(path)
-        assert held._replace(since=0.0) == MountedAt(
+        assert held.is_me
+        assert held._replace(since=0.0, who="") == MountedAt(
             os.getpid(), "", settling.boot_id(), 0.0, "commit"
         )
         assert before <= held.since <= time.monotonic()
@@ -348,6 +350,28 @@ def test_both_locks_are_taken_and_given_back() -> None:
                 pass
     with folder.lock_unmounted("N"):
         pass
+
+
+def test_a_process_of_another_container_may_have_our_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every command is process 1 there; a volume holds the sessions of all. The tree of one was
+    removed by another, which took the lock for its own."""
+    folder = make_folder("x")
+    with contextlib.ExitStack() as held:
+        with monkeypatch.context() as there:
+            there.setattr(locks, "_ME", "theirs")
+            held.enter_context(folder.lock_for_mount("N"))
+            held.enter_context(folder.lock_for_change("N", "commit"))
+        assert folder.changed_by() == os.getpid()
+        assert not folder.changed_by_me
+        with pytest.raises(SessionBusy), folder.lock_unmounted("N"):
+            pass
+        with pytest.raises(SessionBusy, match="a commit of N is running"):
+            folder.refuse_changed("N")
+    with folder.lock_for_change("N"):
+        assert folder.changed_by_me
+    assert not folder.changed_by_me
 
 
 # -- images and the log

@@ -119,6 +119,12 @@ class SessionFolder:
         holder = holder_of(self._change_lock)
         return None if holder is None else holder.pid
 
+    @property
+    def changed_by_me(self) -> bool:
+        """Whether this process holds the change lock."""
+        holder = holder_of(self._change_lock)
+        return holder is not None and holder.is_me
+
     def out_of_reach(self) -> SessionBusy | None:
         """The error for a session whose mount was lazily unmounted, or is covered by another one.
 
@@ -170,7 +176,8 @@ class SessionFolder:
 
     def refuse_changed(self, name: str) -> None:
         """SessionBusy while another process changes the session, and so may have its port open."""
-        if self.changed_by() not in (None, os.getpid()):
+        holder = holder_of(self._change_lock)
+        if holder is not None and not holder.is_me:
             raise self.busy(name)
 
     def busy(self, name: str) -> SessionBusy:
@@ -191,7 +198,7 @@ class SessionFolder:
         A mount lock that this process holds already, without a mount (`romfsfs.open`), will do.
         """
         holder = self.mounted_at()
-        mine = holder is not None and holder.pid == os.getpid() and not holder.mountpoint
+        mine = holder is not None and holder.is_me and not holder.mountpoint
         with contextlib.ExitStack() as stack:
             if not mine:
                 stack.enter_context(self.lock_for_mount(name))

@@ -20,6 +20,8 @@ from romfsfs.system.files import lock_within, named, opened
 #: `holder_of` takes one for an instant, many times over with a busy machine or a watched status.
 _PATIENCE_SECONDS = 0.1
 _LOOKS_SECONDS = 10.0
+#: Tells this process from one of another container, which may have the same process id.
+_ME = os.urandom(8).hex()
 
 
 def boot_id() -> str:
@@ -34,7 +36,7 @@ class MountedAt(NamedTuple):
     """Who holds a lock: process id (0: not recorded yet), and mountpoint ('' while not mounted).
 
     boot, since: when the record was written: `boot_id`, and seconds of the monotonic clock. doing:
-    what a change lock is held for ("commit").
+    what a change lock is held for ("commit"). who: random, chosen by the process.
     """
 
     pid: int
@@ -42,6 +44,12 @@ class MountedAt(NamedTuple):
     boot: str = ""
     since: float = 0.0
     doing: str = ""
+    who: str = ""
+
+    @property
+    def is_me(self) -> bool:
+        """Whether that is this process."""
+        return (self.pid, self.who) == (os.getpid(), _ME)
 
 
 class Lock:
@@ -85,7 +93,7 @@ class Lock:
 
     def write(self, record: MountedAt) -> None:
         """Record who holds it, from now on. The lock is held; OSError."""
-        record = record._replace(boot=boot_id(), since=time.monotonic())
+        record = record._replace(boot=boot_id(), since=time.monotonic(), who=_ME)
         data = json.dumps(record._asdict()).encode()
         with named(self.path):
             os.pwrite(self._fd, data, 0)
