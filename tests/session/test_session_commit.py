@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from session_desk import Desk, Flash, files_of, tree_of
+from session_desk import Camera, Desk, Flash, files_of, tree_of
+from stopping import ends_at
 
 from romfsfs.convert import script
 from romfsfs.devices import file as file_device
+from romfsfs.devices.file import FileDevice
 from romfsfs.errors import (
     CapacityError,
     DeviceError,
@@ -32,6 +34,7 @@ from romfsfs.session.plan.plan import Plan, make_plan
 from romfsfs.session.rebase import prepare
 from romfsfs.session.rebase.commit import CommitOptions, commit, commit_to
 from romfsfs.session.rebase.transaction import Mounted
+from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
 
@@ -150,6 +153,40 @@ def test_to_another_file_leaves_session_and_target_alone(desk: Desk, tmp_path: P
     assert desk.image.read_bytes() == before
     assert desk.changes() == {"a.txt": "M"}
     assert not (desk.session.folder.path / "elsewhere.img").exists()
+
+
+@pytest.mark.parametrize("step", ["switched", "revert-removed", "revert-restored"])
+def test_to_another_file_after_an_undo_that_was_interrupted(
+    desk: Desk, tmp_path: Path, step: str
+) -> None:
+    """What was written was half of one image and half of the other."""
+    desk.open()
+    old = desk.stored()
+    desk.write("a.txt", b"two")
+    desk.write("added.txt", b"added")
+    (desk.work / "lib/b.bin").unlink()
+    desk.commit()
+    with ends_at(step, KeyboardInterrupt):
+        undo(desk.session, desk.device)
+    other, session = FileDevice(tmp_path / "other.img"), desk.again().session
+    with pytest.raises(RomfsError, match="undo was interrupted, which a dry run does not"):
+        commit_to(session, other, CommitOptions(dry_run=True))
+    commit_to(session, other)
+    assert files_of((tmp_path / "other.img").read_bytes()) == old == desk.stored()
+    assert not session.interrupted
+    assert desk.changes() == {}
+
+
+def test_to_another_file_while_the_camera_is_gone(tmp_path: Path) -> None:
+    """The tree is that of the edits yet: whether the camera was written, only that can tell."""
+    desk = Desk(Camera(tmp_path / "camera"), "camera")
+    desk.open()
+    desk.write("a.txt", b"mine")
+    with ends_at("recorded", KeyboardInterrupt):
+        desk.commit()
+    commit_to(desk.session, FileDevice(tmp_path / "other.img"))
+    assert files_of((tmp_path / "other.img").read_bytes()) == {"a.txt": b"mine"}
+    assert desk.session.interrupted
 
 
 def test_to_its_own_target_is_a_mistake(desk: Desk) -> None:

@@ -27,7 +27,7 @@ from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push, refuse
 from romfsfs.session.rebase.record import Record
-from romfsfs.session.rebase.recovery import recover_locked, with_restart
+from romfsfs.session.rebase.recovery import finish_switched, recover_locked, with_restart
 from romfsfs.session.rebase.target import FileTarget, Held, Target, target_of
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
@@ -185,6 +185,7 @@ def commit_to(
 ) -> CommitReport:
     """Write the work tree to another target, and verify it; the session stays as it is.
 
+    A tree that was just following another image when that was interrupted does so first.
     What a camera held is first kept in its own log, as `push` does. source: what the target was
     opened as. force: overwrite a file that exists, without keeping a copy, or what is no image.
     Raises as `commit`; UsageError also for the session's own target and a file that exists.
@@ -209,6 +210,7 @@ def commit_to(
         return layout
 
     with folder.lock_for_change(session.info.name, "commit"):
+        finish_switched(session, dry_run=options.dry_run, mounted=mounted)
         try:
             made = prepared(session, choose, lambda size: None, mounted.writers, progress)
             assert made.encoded is not None  # `choose` always gives a layout

@@ -72,15 +72,30 @@ def recover_locked(
         return ""
     record = Record.load(session.folder)
     if dry_run:
-        raise RomfsError(
-            f"a {record.kind} was interrupted, which a dry run does not finish",
-            where=session.info.name,
-            next_step=f"romfsfs recover {session.info.argument}",
-        )
+        raise _not_finished(session, record)
     with target.alone():
         done = _recover(session, target, record, rollback, mounted, progress)
     log.info("%s of process %d: %s", record.kind, record.pid, done)
     return done
+
+
+def _not_finished(session: Session, record: Record) -> RomfsError:
+    return RomfsError(
+        f"a {record.kind} was interrupted, which a dry run does not finish",
+        where=session.info.name,
+        next_step=f"romfsfs recover {session.info.argument}",
+    )
+
+
+def finish_switched(session: Session, *, dry_run: bool, mounted: Mounted) -> None:
+    """Finish an interrupted transaction that needs its target no more, so that the work tree is of
+    one image. The caller holds `commit.lock`. RomfsError, also for a dry run."""
+    record = Record.load(session.folder) if session.interrupted else None
+    if record is None or not record.is_switched(session.folder):
+        return
+    if dry_run:
+        raise _not_finished(session, record)
+    finish(session, None, record, mounted.root)
 
 
 def _recover(

@@ -197,12 +197,16 @@ def _ways_on(session: Session, record: Record) -> str:
     return f"{ways}, with --rollback it restores the previous image, {image}"
 
 
-def finish(session: Session, target: Target, record: Record, root: Path | None = None) -> None:
+def finish(
+    session: Session, target: Target | None, record: Record, root: Path | None = None
+) -> None:
     """Update the session to the record's image, which the target holds: base, work tree, sources,
-    log. Repeatable. RomfsError if its folder cannot be written."""
+    log. Repeatable. target: not needed once the base is switched. RomfsError if the session's
+    folder cannot be written."""
     folder = session.folder
     try:
         if not record.is_switched(folder):
+            assert target is not None
             switch(folder, replace(record.base, stamp=target.stamp_of(record.base)))
             if record.same:  # from here on, whatever happens to the target, this is to be finished
                 record = replace(record, same=False)
