@@ -12,7 +12,15 @@ import pytest
 from session_desk import Camera, Desk, files_of
 from test_session_faults import push_image
 
-from romfsfs.errors import DeviceAnswer, DeviceError, Interrupted, RomfsError, VerifyError
+from romfsfs.errors import (
+    CapacityError,
+    DeviceAnswer,
+    DeviceError,
+    Interrupted,
+    RomfsError,
+    VerifyError,
+    too_large,
+)
 from romfsfs.image.writer import encode
 from romfsfs.session.keep import history, steps
 from romfsfs.session.rebase import prepare
@@ -180,6 +188,26 @@ def test_a_camera_that_was_not_written_leaves_nothing_to_finish(tmp_path: Path, 
     if how == "answer":
         assert str(refused.value) == "it refused (there)"
     assert not desk.session.interrupted
+
+
+def test_a_commit_that_is_too_large_for_the_camera_s_new_firmware(tmp_path: Path) -> None:
+    """Its partition is smaller than it was; nothing is erased, and removing files does help."""
+    desk, flash = camera(tmp_path)
+    desk.write("a.txt", b"first")
+    desk.commit()
+    desk.write("b.txt", b"large")
+    refusal = too_large(20000, 4096, "test camera", "remove files")
+    flash.error, flash.untouched = refusal, True
+    with pytest.raises(CapacityError) as refused:
+        desk.commit()
+    assert refused.value is refusal
+    assert refused.value.next_step == "remove files"
+    assert not desk.session.interrupted
+    flash.error = None
+    (desk.work / "b.txt").unlink()
+    desk.write("c.txt", b"c")
+    desk.commit()
+    assert files_of(flash.path.read_bytes()) == {"a.txt": b"first", "c.txt": b"c"}
 
 
 def test_each_operation_passes_its_steps(
