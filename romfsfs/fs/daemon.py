@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from romfsfs.errors import Interrupted, RomfsError, printable
 from romfsfs.fs.binding import Binding, load_binding
@@ -194,14 +194,15 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or the daemon would write it a second time
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        # Twice: the daemon must not become a zombie of a long-lived caller.
-        if os.fork() == 0:
-            _daemon(serve, writing)  # does not return
-        os._exit(0)
+    with _nameless_file() as said, _nameless_file() as noted:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            # Twice: the daemon must not become a zombie of a long-lived caller.
+            if os.fork() == 0:
+                _daemon(serve, writing, _Captured(said, noted))  # does not return
+            os._exit(0)
     os.close(writing)
     with contextlib.suppress(ChildProcessError):  # a caller that ignores SIGCHLD
         os.waitpid(child, 0)
@@ -230,7 +231,22 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
     raise RomfsError(what, where=path, next_step=next_step)
 
 
-def _daemon(serve: _Serve, channel: int) -> None:
+class _Captured(NamedTuple):
+    """What the daemon says until the session's log is known. said: by libfuse, which writes to
+    standard error why it cannot mount. noted: by our own log."""
+
+    said: BinaryIO
+    noted: BinaryIO
+
+
+def _nameless_file() -> BinaryIO:
+    """In memory if the system can do that: on a full disk no folder takes a temporary file."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("romfsfs"), "w+b")
+    return tempfile.TemporaryFile()  # macOS
+
+
+def _daemon(serve: _Serve, channel: int, captured: _Captured) -> None:
     """Run the forked daemon, then exit: must not return or raise into the code that called."""
     code = 1
     try:
@@ -238,8 +254,8 @@ def _daemon(serve: _Serve, channel: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller may ignore or handle it
         make_absolute()
         os.chdir("/")
-        _let_go_of_others(channel)
-        captured = _redirect_output()
+        _let_go_of_others({channel, *(file.fileno() for file in captured)})
+        _redirect_output(captured)
         send = _Sender(channel)
         send(pid=os.getpid())
         try:
@@ -259,24 +275,24 @@ def _daemon(serve: _Serve, channel: int) -> None:
         os._exit(code)
 
 
-def _redirect_output() -> BinaryIO:
-    """Point standard input at /dev/null, and output at a temporary file until the session's log is
-    known: libfuse says on standard error why it cannot mount."""
-    captured = tempfile.TemporaryFile()  # noqa: SIM115 (lives until the mount is ready)
+def _redirect_output(captured: _Captured) -> None:
+    """Point standard input at /dev/null, and output at these files."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    os.dup2(captured.fileno(), 1)
-    os.dup2(captured.fileno(), 2)
+    for number in (1, 2):
+        os.dup2(captured.said.fileno(), number)
     level = logging.getLogger().getEffectiveLevel()
-    stream = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    stream = open(  # noqa: SIM115
+        captured.noted.fileno(), "w", encoding="utf-8", errors="backslashreplace", buffering=1,
+        closefd=False,
+    )  # fmt: skip
     sys.stdout = sys.stderr = stream
     logging.raiseExceptions = False  # on a full disk, a report of the failed write is lost too
     logging.basicConfig(
         force=True, handlers=[_LogHandler(stream)], format=_LOG_FORMAT,
         level=min(level, logging.INFO),
     )  # fmt: skip
-    return captured
 
 
 class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in Python 3.10
@@ -319,23 +335,23 @@ def shorten(fd: int) -> None:
         os.write(fd, kept[kept.find(b"\n") + 1 :])
 
 
-def _let_go_of_others(channel: int) -> None:
-    """Replace inherited descriptors by /dev/null: a lock on one would last as long as the mount,
-    and a program at the other end of a pipe would wait as long.
+def _let_go_of_others(ours: set[int]) -> None:
+    """Replace inherited descriptors but these by /dev/null: a lock on one would last as long as the
+    mount, and a program at the other end of a pipe would wait as long.
 
     The numbers stay taken: a caller's object that closes its descriptor must not close ours.
     """
     null = os.open(os.devnull, os.O_RDWR)
     with contextlib.suppress(OSError):  # no such folder: no /proc in a container
         for fd in map(int, os.listdir("/dev/fd")):
-            if fd not in (0, 1, 2, channel, null):
+            if fd not in {0, 1, 2, null, *ours}:
                 with contextlib.suppress(OSError):  # that of the listing itself, closed by now
                     os.fstat(fd)
                     os.dup2(null, fd, inheritable=False)
     os.close(null)
 
 
-def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[list[str]], None]:
+def _to_log(host: SessionHost, send: _Sender, captured: _Captured) -> Callable[[list[str]], None]:
     """Open the session's log while the mount can still be refused. Raises OSError.
 
     Returns the function to call once the kernel has mounted: it redirects output to the log."""
@@ -344,26 +360,31 @@ def _to_log(host: SessionHost, send: _Sender, captured: BinaryIO) -> Callable[[l
     target = os.open(path, flags, 0o600)
 
     def ready(said: list[str]) -> None:
-        captured.seek(0)
-        with contextlib.suppress(OSError):  # a full disk loses the captured output, not the mount
-            os.write(target, captured.read())
-        os.dup2(target, 1)
-        os.dup2(target, 2)
+        with contextlib.suppress(OSError):  # a full disk loses what was captured, not the mount
+            for file in (captured.noted, captured.said):
+                os.write(target, _all_of(file))
+        for number in (1, 2):
+            os.dup2(target, number)
+        os.dup2(target, captured.noted.fileno(), inheritable=False)
         os.close(target)
         shorten(2)
-        captured.close()
+        captured.said.close()
         send(ready=said)
         send.close()
 
     return ready
 
 
-def _fail(error: RomfsError, send: _Sender, captured: BinaryIO) -> None:
-    said = ""
-    if not captured.closed:
-        captured.seek(0)
-        said = captured.read().decode("utf-8", "replace").strip()
-    detail = "\n".join(filter(None, (error.detail, said)))
+def _all_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _fail(error: RomfsError, send: _Sender, captured: _Captured) -> None:
+    said = noted = ""
+    if not captured.said.closed:
+        said, noted = (_all_of(file).decode("utf-8", "replace").strip() for file in captured)
+    detail = "\n".join(filter(None, (error.detail, noted, said)))
     if said and error.what == _COULD_NOT_MOUNT:
         error.what = f"{error.what}: {said.splitlines()[0]}"  # libfuse's own words
     log.error("%s", error.line)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from typing import Any
 
 from romfsfs.errors import RomfsError
 from romfsfs.system.files import Progress
+
+log = logging.getLogger(__name__)
 
 
 class DirectoryTree:
@@ -150,6 +153,7 @@ def open_host(state: Path) -> Callable[[Progress], FakeHost]:
             (state / "held").touch()
             until((state / "go").exists)
         progress("reading", 2, 2)
+        log.info("it is opened")
         if (state / "refuse").exists():
             module, _, name = (state / "refuse").read_text().partition(" ")
             kind = getattr(importlib.import_module(module), name) if module else RomfsError

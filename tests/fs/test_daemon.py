@@ -28,7 +28,7 @@ from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 from romfsfs.errors import EXIT_DEVICE, RomfsError, UsageError
 from romfsfs.fs import binding as bindings
 from romfsfs.fs import daemon, mountpoint
-from romfsfs.fs.daemon import _fail, _rebuilt, _Sender, shorten
+from romfsfs.fs.daemon import _Captured, _fail, _rebuilt, _Sender, shorten
 from romfsfs.fs.fuse_class import fuse_class_of
 from romfsfs.fs.options import fuse_options, parse_extra
 from romfsfs.fs.request_loop import main_2
@@ -79,6 +79,28 @@ def test_the_folder_in_which_it_was_started_can_go(place: Mounted, tmp_path: Pat
     assert os.readlink(f"/proc/{place.pid}/cwd") == "/"
     opened = [os.readlink(each) for each in Path(f"/proc/{place.pid}/fd").iterdir()]
     assert not [path for path in opened if path.startswith(str(here))]
+
+
+#: Runs a script where no folder takes a temporary file.
+FULL = """
+import runpy, sys, tempfile
+tempfile.tempdir = "/no/such/folder"
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory: macOS")
+def test_no_temporary_folder_can_be_written_to(place: Mounted) -> None:
+    """As on a full disk, or in a container whose disks are read-only."""
+    place.prefix = (place.python, "-c", FULL)
+    place.mount()
+    place.prefix = ()
+    (place.mnt / "f").write_text("x")
+    place.unmount()
+    place.prefix = (place.python, "-c", FULL)
+    done = place.try_mount("-o", "no_such_option")
+    assert "no_such_option" in done.stderr.splitlines()[0]
 
 
 #: Runs a command that is not told how its children end.
@@ -165,7 +187,7 @@ def test_every_error_crosses_the_fork(kind: type[RomfsError]) -> None:
     RomfsError.__init__(error, "what\n", where="where", next_step="next", detail="said\nmore")
     reading, writing = os.pipe()
     with open(reading, "rb") as messages:
-        _fail(error, _Sender(writing), io.BytesIO())
+        _fail(error, _Sender(writing), _Captured(io.BytesIO(), io.BytesIO()))
         rebuilt = _rebuilt(json.loads(messages.read())["error"])
     assert type(rebuilt) is kind
     assert (rebuilt.line, rebuilt.detail) == (error.line, error.detail)
@@ -228,9 +250,10 @@ def test_a_mount_that_cannot_be_recorded_ends(place: Mounted, options: list[str]
 def test_what_libfuse_says_is_passed_on(place: Mounted) -> None:
     done = place.try_mount("-o", "no_such_option")
     assert done.returncode == 1
-    first = done.stderr.splitlines()[0]
-    assert first.startswith("RomfsError: could not mount: ")
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("RomfsError: could not mount: fuse: ")
     assert "no_such_option" in first  # in the one line that a user sees
+    assert [line for line in others if line.endswith(" INFO fake_host: it is opened")]
     assert place.calls() == ["close"]
 
 

@@ -93,21 +93,29 @@ class _Told(list[object]):
 def test_output_is_the_logs_once_the_kernel_has_mounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was said until then stands there first; the parent is told, and let go."""
+    """What was noted and said until then stands there first; the parent is told, and let go."""
     done = _Told()
     (tmp_path / "log").write_text("before\n")
-    captured = (tmp_path / "captured").open("w+b")
-    captured.write(b"said\n")
+    captured = daemon._Captured(io.BytesIO(b"said\n"), (tmp_path / "noted").open("w+b"))
+    captured.noted.write(b"noted\n")
     host: Any = SimpleNamespace(log_file=tmp_path / "log")
     ready = daemon._to_log(host, done, captured)  # type: ignore[arg-type]
     assert done == []
-    monkeypatch.setattr(os, "dup2", lambda fd, to: done.append((os.fstat(fd).st_ino, to)))
+    monkeypatch.setattr(
+        os, "dup2",
+        lambda fd, to, inheritable=True: done.append((os.fstat(fd).st_ino, to, inheritable)),
+    )  # fmt: skip
     monkeypatch.setattr(daemon, "shorten", lambda fd: done.append(("shortened", fd)))
     ready(["a"])
     log = (tmp_path / "log").stat().st_ino
-    assert done == [(log, 1), (log, 2), ("shortened", 2), {"ready": ["a"]}, "closed"]
-    assert (tmp_path / "log").read_text() == "before\nsaid\n"
-    assert captured.closed
+    noted = captured.noted.fileno()
+    assert done == [
+        (log, 1, True), (log, 2, True), (log, noted, False), ("shortened", 2), {"ready": ["a"]},
+        "closed",
+    ]  # fmt: skip
+    assert (tmp_path / "log").read_text() == "before\nnoted\nsaid\n"
+    assert (captured.said.closed, captured.noted.closed) == (True, False)
+    captured.noted.close()
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])
@@ -308,9 +316,9 @@ def test_what_is_said_goes_into_the_session_s_log(tmp_path: Path) -> None:
     until(lambda: ended(pid))
     assert said == ["one", "two"]
     assert told == [("reading", 1, 2)]
-    first, second, third, after, last = log.read_text().splitlines()
-    assert (first, third, after) == ("before", "c", "after")
-    assert re.search(r" WARNING x: a\\x1b +b$", second)
+    first, second, before, after, last = log.read_text().splitlines()
+    assert (second, before, after) == ("c", "before", "after")
+    assert re.search(r" WARNING x: a\\x1b +b$", first)
     assert last.endswith(" INFO x: d")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
