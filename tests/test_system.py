@@ -430,6 +430,14 @@ def test_the_real_place_of_a_mountpoint(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for name in ("real/point", "folder/point", "one", "folder/two", "./real/../one/"):
         assert mount_table.real_place(name) == str(tmp_path / "real" / "point")
+    (tmp_path / "real" / "here").symlink_to(".")
+    (tmp_path / "root").symlink_to("/")
+    for name, place in (
+        ("folder/..", tmp_path), ("one/..", tmp_path / "real"), ("folder/here", tmp_path / "real"),
+        ("", tmp_path), ("root", "/"), ("/", "/"), ("none/x/../..", tmp_path),
+    ):  # fmt: skip
+        assert mount_table.real_place(name) == str(place), "where a program finds it"
+    assert list(mount_table.real_places("/..")) == ["/"]
 
 
 @pytest.mark.parametrize(

@@ -335,6 +335,7 @@ def test_a_mount_that_is_asked_when_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch
     ("path", "asked", "found"),
     [
         ("{}/cam/a/b", ["cam"], "cam"), ("{}/cam", ["cam"], "cam"), ("{}/link", ["cam"], "cam"),
+        ("{}/deep", ["cam"], "cam"), ("{}/deep/b", ["cam"], "cam"), ("{}/out", [], None),
         ("{}/well/a", ["well"], None), ("{}/well/in/a", ["well", "well/in"], "well/in"),
         ("{}/disk/a", [], None), ("{}/camera", [], None), ("{}", [], None),
     ],
@@ -343,7 +344,8 @@ def test_a_path_in_a_mount_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, asked: list[str], found: str | None
 ) -> None:
     place = str(tmp_path)
-    (tmp_path / "link").symlink_to("cam")
+    for name, target in (("link", "cam"), ("deep", "link/a"), ("out", "../x/..")):
+        (tmp_path / name).symlink_to(target)
     table = {
         name: Mount(f"{place}/{name}", kind, f"romfsfs:{name}")
         for name, kind in (("cam", "fuse.romfsfs"), ("well", "fuse"), ("well/in", "fuse"),
@@ -370,7 +372,7 @@ def test_a_path_in_a_mount_that_does_not_answer(
             f"romfsfs umount --lazy {place}/{found}"
         )
     monkeypatch.setattr(mount_table, "mounts", lambda: iter([table["disk"]]))
-    monkeypatch.setattr(mount_table, "real_place", lambda path: pytest.fail("looked at"))
+    monkeypatch.setattr(mount_table, "real_places", lambda path: pytest.fail("looked at"))
     assert mount_table.hanging(named) is None, "without such a mount no path is looked at"
 
 

@@ -31,6 +31,7 @@ from romfsfs.session.revert import refuse_unknown
 from romfsfs.session.revert import revert as revert_session
 from romfsfs.session.session import Look, Session
 from romfsfs.session.tree.restore import selected
+from romfsfs.system.mount_table import real_place
 
 _WHERE = where("[DIR or SOURCE]", required=False)
 _PATHS = click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=values.files)
@@ -131,12 +132,12 @@ def _paths(found: Found, paths: tuple[str, ...]) -> list[str]:
 def relative(found: Found, path: str) -> str:
     """A path on the command line as one in the tree: below the mount, or as it is given.
 
-    `cam/lib`, `lib` inside the mount, and `lib` from anywhere else all mean the same.
+    `cam/lib`, a link to it, `lib` inside the mount, and `lib` from anywhere else mean the same.
     """
     if found.mountpoint is not None:
         absolute = os.path.abspath(path)
         folder, name = os.path.split(absolute)
-        for candidate in (absolute, os.path.join(os.path.realpath(folder), name)):
+        for candidate in (absolute, os.path.join(real_place(folder), name), real_place(path)):
             inside = os.path.relpath(candidate, found.mountpoint)
             if inside != ".." and not inside.startswith("../"):
                 return "" if inside == "." else inside

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from romfsfs.devices.open import is_camera
 from romfsfs.errors import DeviceAbsent, RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.session.connect import device, known_session, unplugged_session
-from romfsfs.session.keep.folder import find_mounted, folder_of, mounted_folders
+from romfsfs.session.keep.folder import SessionFolder, find_mounted, folder_of, mounted_folders
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
-from romfsfs.system.mount_table import answers, is_dead, real_place
+from romfsfs.system.mount_table import answers, is_dead, real_places
 
 
 class Found(NamedTuple):
@@ -135,22 +135,26 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
 
 
 def containing_mount(path: str) -> Found | None:
-    """The session whose mount a path lies in; of several, the innermost. None: in no mount.
+    """The session whose mount a path lies in, or where it leads as a link; of several, the
+    innermost. None: in no mount.
 
     Walks down from the root, so that nothing inside a mount that does not answer is touched.
     RomfsError if the path lies inside such a mount.
     """
-    absolute = os.path.abspath(path)
     known = mounted_folders()
-    found = None
-    for place in (*reversed(Path(absolute).parents), Path(absolute)):
-        folder = known.get(real_place(place)) if known else None
-        if folder is not None:
-            inside = absolute[len(str(place)) + 1 :]
-            found = Found(Session.load(folder), place, inside)
-            if inside and is_stuck(found):
-                raise no_answer(found)
-    return found
+    real = ""
+    for place in real_places(path) if known else ():
+        if real in known and not answers(real):
+            raise no_answer(_found_in(real, known[real], real))
+        real = place
+    for mountpoint in (real, *map(str, Path(real).parents)):
+        if mountpoint in known:
+            return _found_in(mountpoint, known[mountpoint], real)
+    return None
+
+
+def _found_in(mountpoint: str, folder: SessionFolder, path: str) -> Found:
+    return Found(Session.load(folder), Path(mountpoint), path[len(mountpoint) + 1 :])
 
 
 def _only_session() -> Found:

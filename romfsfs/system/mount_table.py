@@ -56,21 +56,40 @@ def _plain(field: bytes) -> str:
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field))
 
 
+def real_places(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The way to `path`, from the root down, through links to where they lead; its last place is
+    the real path, as the table has it.
+
+    A place is looked at when the next is asked for, and not before: what is mounted there may hang.
+    """
+    place, told = os.path.sep, ""
+    here = "" if os.path.isabs(path) else os.getcwd()
+    ahead = os.path.join(here, path).split(os.path.sep)[::-1]
+    links = 0
+    while ahead:
+        name = ahead.pop()
+        if name == os.pardir:
+            place = os.path.dirname(place)
+        elif name not in ("", os.curdir):
+            place = told = os.path.join(place, name)
+            yield place
+            if links < _LINKS:
+                with contextlib.suppress(OSError):  # it is no link
+                    target = os.readlink(place)
+                    links += 1
+                    place = os.path.sep if os.path.isabs(target) else os.path.dirname(place)
+                    ahead += target.split(os.path.sep)[::-1]
+    if place != told:
+        yield place
+
+
 def real_place(mountpoint: str | os.PathLike[str]) -> str:
     """The real path of a mountpoint, or of a link to one, as the table has it.
 
     Not `os.path.realpath`: that looks at the folder itself, and what is mounted there may hang.
     """
-    path = os.path.abspath(mountpoint)
-    for _ in range(_LINKS):
-        folder, name = os.path.split(path)
-        path = os.path.join(os.path.realpath(folder), name)
-        try:
-            target = os.readlink(path)
-        except OSError:  # it is no link
-            break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    return path
+    *_, place = real_places(mountpoint)
+    return place
 
 
 def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
@@ -127,9 +146,8 @@ def hanging(path: str | os.PathLike[str]) -> Mount | None:
     """The FUSE mount that a path names or lies in, if it does not answer: a process that looks
     there cannot be ended. Checked from the root down, so that nothing below it is looked at."""
     known = {mount.mountpoint: mount for mount in mounts() if mount.kind.startswith("fuse")}
-    absolute = Path(os.path.abspath(path))
-    for place in (*reversed(absolute.parents), absolute) if known else ():
-        mount = known.get(real_place(place))
+    for place in real_places(path) if known else ():
+        mount = known.get(place)
         if mount is not None and not answers(mount.mountpoint):
             return mount
     return None

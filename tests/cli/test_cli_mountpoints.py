@@ -45,7 +45,13 @@ def test_a_link_to_the_mountpoint_means_it(mounts: Mounts, image: Path) -> None:
     (cam / "a.txt").write_text("edited\n")
     (cam / "lib/new.txt").write_text("1")
     assert "  M a.txt" in mounts.command("status", link / "lib").out
-    assert mounts.command("revert", link, link / "lib/new.txt").code == 0
+    deep, file = mounts.folder / "deep", mounts.folder / "file"
+    deep.symlink_to("link/lib")
+    file.symlink_to(cam / "a.txt")
+    assert mounts.command("diff", file).out.splitlines()[-2:] == ["-first", "+edited"]
+    assert "b/lib/new.txt" in mounts.command("diff", deep).out
+    assert f"({deep}); romfsfs umount {cam}\n" in mounts.command("umount", deep).err
+    assert "lib/new.txt\n1 change reverted" in mounts.command("revert", link, deep).out
     assert mounts.command("commit", link).code == 0
     assert mounts.command("umount", link).code == 0
     assert find_mount(str(cam)) is None
@@ -193,9 +199,10 @@ def test_a_daemon_that_has_taken_a_request_holds_up_no_command(
     mounts: Mounts, image: Path, other: Path, tmp_path: Path
 ) -> None:
     """Nothing ends who waits for its answer: that is a process with nothing of the command's."""
-    cam, link, hold = (tmp_path / name for name in ("cam", "link", "hold"))
+    cam, link, deep, hold = (tmp_path / name for name in ("cam", "link", "deep", "hold"))
     cam.mkdir()
     link.symlink_to("cam")
+    deep.symlink_to("link/lib")
     mounts.directories.append(cam)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True,
                              "stderr": subprocess.STDOUT}  # fmt: skip
@@ -214,6 +221,8 @@ def test_a_daemon_that_has_taken_a_request_holds_up_no_command(
                 (1, "status", cam),
                 (1, "status", image),
                 (1, "diff", link / "lib"),
+                (1, "status", deep),
+                (1, "umount", deep),
                 (1, "umount", cam),
                 (1, "umount", "--lazy", cam / "lib"),
                 (2, "mount", other, link),

@@ -174,6 +174,14 @@ def test_a_path_in_a_mount_names_it(
         line = f"that is a session of {what} ({desk.image}); {LISTS}"
         assert said(lambda how=how: find_session(str(outer), *how)) == line
     assert find_session(str(outer), 0, "A").mountpoint == outer
+    for name, target in (("one", "cam/lib"), ("two", "one/../a.py"), ("back", inner / "deep/..")):
+        (tmp_path / name).symlink_to(target)
+    for path, mount, inside in (
+        ("one", outer, "lib"), ("one/x", outer, "lib/x"), ("two", outer, "a.py"),
+        ("one/inner/deep", inner, "deep"), ("back", inner, ""), ("back/..", outer, "lib"),
+    ):  # fmt: skip
+        found = find_session(str(tmp_path / path))
+        assert (found.mountpoint, found.inside) == (mount, inside), f"where {path} leads"
     monkeypatch.chdir(inner / "deep")
     assert find_session(None).mountpoint == inner
     with desk.session.folder.lock_for_mount("x") as lock:
@@ -183,8 +191,12 @@ def test_a_path_in_a_mount_names_it(
             "umount --lazy '/my cam': the edits are kept"
         )
         mounts["stuck"] = {str(outer)}
-        for path in (outer, outer / "lib", inner):
+        looked: list[str] = []
+        readlink = os.readlink
+        monkeypatch.setattr(os, "readlink", lambda path: looked.append(path) or readlink(path))
+        for path in (outer, outer / "lib", inner, tmp_path / "one", tmp_path / "one/inner"):
             assert said(lambda path=path: find_session(str(path))) == no_answer
+        assert not [path for path in looked if path.startswith(f"{outer}/")]
         assert find_session(str(outer), stuck=True).mountpoint == outer
         assert said(lambda: find_session(str(outer / "lib"), stuck=True)) == no_answer
         assert find.server(find_session(str(outer), stuck=True)) == (7, "/my cam")
