@@ -54,7 +54,7 @@ from romfsfs.session.service import SessionHost
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded
 from romfsfs.system.files import Progress
-from romfsfs.system.mount_table import find_mount, hanging, is_dead, real_place
+from romfsfs.system.mount_table import dead_mountpoint, find_mount, hanging, real_place
 
 
 @click.command()
@@ -203,8 +203,7 @@ def umount(
         path = os.path.realpath(found.mountpoint)  # SOURCE was named
     if found.mountpoint is None or os.path.realpath(found.mountpoint) != path:
         if found.inside:
-            inside = f"romfsfs umount {shell_word(str(found.mountpoint))}"
-            raise UsageError("not a mountpoint of romfsfs", where=directory, next_step=inside)
+            raise _no_mountpoint(directory, str(found.mountpoint))
         if how == "discard":
             _after(output, found.session, how)
             return
@@ -260,10 +259,20 @@ def _tell(path: str, word: str) -> None:
 
 
 def _is_dead(directory: str) -> bool:
-    """Whether a mount of ours is there whose daemon was killed."""
-    place = real_place(directory)
-    mount = find_mount(place)
-    return is_dead(place) and (mount is None or mount.kind == FILE_SYSTEM)
+    """Whether a mount of ours is there whose daemon was killed. UsageError for a path in one."""
+    place = dead_mountpoint(directory)
+    mount = None if place is None else find_mount(place)
+    if place is None or (mount is not None and mount.kind != FILE_SYSTEM):
+        return False
+    if place != real_place(directory):
+        raise _no_mountpoint(directory, place)
+    return True
+
+
+def _no_mountpoint(directory: str, mountpoint: str) -> UsageError:
+    """The error for a path in a mount."""
+    next_step = f"romfsfs umount {shell_word(mountpoint)}"
+    return UsageError("not a mountpoint of romfsfs", where=directory, next_step=next_step)
 
 
 def _umount_dead(

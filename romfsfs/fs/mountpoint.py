@@ -19,8 +19,8 @@ from pathlib import Path
 from romfsfs.errors import RomfsError, UsageError, shell_word
 from romfsfs.fs.binding import install_command
 from romfsfs.system.mount_table import (
+    dead_mountpoint,
     find_mount,
-    is_dead,
     mounts,
     real_place,
     refuse_hanging,
@@ -94,12 +94,16 @@ def _check_free(path: str, nonempty: bool) -> None:
 
 
 def _remove_dead(path: str) -> None:
-    if not is_dead(path):
+    dead = dead_mountpoint(path)
+    if dead is None:
         return
-    mounted = find_mount(path)
+    mounted = find_mount(dead)
     if mounted is not None and mounted.kind != FILE_SYSTEM:
         what = f"a file system that does not answer is mounted there ({mounted.kind})"
-        raise UsageError(what, where=path, next_step=f"fusermount3 -u {shell_word(path)}")
+        raise UsageError(what, where=dead, next_step=f"fusermount3 -u {shell_word(dead)}")
+    if dead != path:
+        what = "the folder is in a mount whose daemon has ended"
+        raise UsageError(what, where=path, next_step=f"romfsfs umount {shell_word(dead)}")
     # Lazily if need be: nothing can be written to a mount without a daemon.
     code, output = _run([*_unmounter(), path])
     if code != 0:

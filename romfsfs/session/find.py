@@ -17,13 +17,14 @@ from romfsfs.session.connect import device, known_session, unplugged_session
 from romfsfs.session.keep.folder import SessionFolder, find_mounted, folder_of, mounted_folders
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
-from romfsfs.system.mount_table import answers, is_dead, real_places
+from romfsfs.system.mount_table import answers, dead_mountpoint, real_place, real_places
 
 
 class Found(NamedTuple):
     """A session, and where it is mounted; None: it is not.
 
-    inside: the path named, relative to the mountpoint; '' for the mountpoint itself."""
+    inside: the path named, relative to the mountpoint (where it is dead too); '' for the mountpoint
+    itself."""
 
     session: Session
     mountpoint: Path | None
@@ -69,8 +70,8 @@ def find_session(
     """The session that DIR or SOURCE names; UsageError if there is none.
 
     Without a name: the mount that the current folder lies in, or else the only session with edits,
-    or the only one with a work tree. A mountpoint whose daemon was killed names its session too,
-    which then counts as not mounted. partition, slot: of a camera. only_looks: the caller changes
+    or the only one with a work tree. A mount whose daemon was killed names its session too, which
+    then counts as not mounted. partition, slot: of a camera. only_looks: the caller changes
     nothing, so a camera whose session is known by USB is not interrupted. stuck: the caller copes
     with a mount that does not answer; without it such a mount is a RomfsError, as a program that
     waits for one cannot be interrupted, not even by Ctrl-C.
@@ -122,15 +123,16 @@ def _find(where: str | None, partition: int | None, slot: str, only_looks: bool)
     found = containing_mount(where)
     if found is not None:
         return found
-    if is_dead(where):
-        folder = find_mounted(where, dead=True)
+    mountpoint = dead_mountpoint(where)
+    if mountpoint is not None:
+        folder = find_mounted(mountpoint, dead=True)
         if folder is None:  # another user's, or its session was changed or dropped since
             raise UsageError(
                 "the daemon of this mount has ended, and no session is recorded as mounted there",
-                where=where,
-                next_step=f"romfsfs umount {shell_word(where)}",
+                where=mountpoint,
+                next_step=f"romfsfs umount {shell_word(mountpoint)}",
             )
-        return Found(Session.load(folder), None)
+        return _found_in(mountpoint, folder, real_place(where))._replace(mountpoint=None)
     return _by_source(where, partition, slot, only_looks)
 
 

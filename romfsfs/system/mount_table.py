@@ -104,6 +104,15 @@ def is_dead(mountpoint: str | os.PathLike[str]) -> bool:
     return False
 
 
+def dead_mountpoint(path: str | os.PathLike[str]) -> str | None:
+    """Where the mount that a path names or lies in is mounted, if it `is_dead`, and so all in it;
+    None if it is not."""
+    if not is_dead(path):
+        return None
+    real = real_place(path)
+    return next(filter(is_dead, map(str, reversed(Path(real).parents))), real)
+
+
 #: Looks for `$1` in the background, so that the shell itself ends at once. It takes a millisecond.
 _ASK = 'cd / && { test -e "$1" & }'
 

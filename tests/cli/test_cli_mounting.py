@@ -109,7 +109,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world.cam.mkdir()
     for name, stand_in in {
         "find_session": world.find, "unmount": world.unmount, "leave_work": world.leave_work,
-        "revert": world.revert, "hanging": lambda path: None, "is_dead": lambda path: False,
+        "revert": world.revert, "hanging": lambda path: None,
+        "dead_mountpoint": lambda path: None,
         "is_stuck": lambda found: False, "server": lambda found: (77, "/its place"),
         "no_answer": lambda found: RomfsError("no answer"),
         "_tell": lambda *what: world.calls.append(("tell", *what)),
@@ -288,7 +289,7 @@ def test_a_mount_that_does_not_answer(
     monkeypatch.setattr(mounting, "hanging", lambda path: hangs)
     monkeypatch.setattr(mounting, "is_stuck", lambda found: stuck)
     looked: list[object] = []
-    monkeypatch.setattr(mounting, "is_dead", looked.append)
+    monkeypatch.setattr(mounting, "dead_mountpoint", looked.append)
     world.inside = inside
     if is_gone:  # that is another matter: it is unmounted as usual, or refused
         assert run("umount", world.cam, "--lazy").code == 0
@@ -320,7 +321,7 @@ def dead(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     world.mountpoint = None
     for name, stand_in in {
         "real_place": lambda path: f"the real {path}", "find_mount": lambda path: None,
-        "is_dead": lambda path: True,
+        "dead_mountpoint": lambda path: f"the real {path}",
         "find_mounted": lambda place, dead: world.calls.append((place, dead)) or world,
         "_after": lambda _, *what: world.calls.append(what),
         "_commit": lambda _, found, no_reset: world.calls.append(
@@ -390,6 +391,16 @@ def test_a_dead_mount_of_somebody_else(
     assert dead.calls == [found(dead.cam)]
     mount = mount._replace(kind="fuse.romfsfs")
     assert run("umount", dead.cam).code == 0
+
+
+def test_what_lies_in_a_dead_mount_is_none(
+    dead: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounting, "dead_mountpoint", lambda path: "/my cam")
+    assert run("umount", dead.cam / "lib") == (2, "", (
+        f"romfsfs: error: not a mountpoint of romfsfs ({dead.cam}/lib); romfsfs umount '/my cam'\n"
+    ))  # fmt: skip
+    assert dead.calls == []
 
 
 def test_a_mount_that_takes_no_word_is_unmounted_all_the_same(tmp_path: Path) -> None:

@@ -199,7 +199,13 @@ def test_a_killed_daemon_loses_nothing(mounts: Mounts, image: Path) -> None:
     (cam / "new").mkdir()
     (cam / "new/deep.txt").write_text("1")
     kill(cam)
-    assert "  M a.txt" in mounts.command("status", cam).out  # by the dead mountpoint's name
+    for path in (cam, cam / "new", cam / "new/deep.txt"):  # by the dead mountpoint's name
+        assert "  M a.txt" in mounts.command("status", path).out
+    assert "b/new/deep.txt" in mounts.command("diff", cam / "new").out
+    done = mounts.command("umount", cam / "new")
+    assert done.error.endswith(f"romfsfs ({cam}/new); romfsfs umount {cam}")
+    done = mounts.shell("mount", image, cam / "new")
+    assert done.error.endswith(f"has ended ({cam}/new); romfsfs umount {cam}")
     done = mounts.command("umount", cam)
     assert done.code == 0
     assert "the mount's process had ended" in done.out

@@ -624,9 +624,9 @@ def test_renames_with_flags(tree: WorkTree, tmp_path: Path) -> None:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the system says of a mountpoint: nothing is there, until a test says so."""
-    said: dict[str, Any] = {"mount": None, "dead": False}
+    said: dict[str, Any] = {"mount": None, "dead": None}
     monkeypatch.setattr(mountpoint, "find_mount", lambda path: said["mount"])
-    monkeypatch.setattr(mountpoint, "is_dead", lambda path: said["dead"])
+    monkeypatch.setattr(mountpoint, "dead_mountpoint", lambda path: said["dead"])
     monkeypatch.setattr(mountpoint, "check_device", lambda: None)
     return said
 
@@ -679,7 +679,7 @@ def test_what_is_left_of_an_earlier_mount(
 
     monkeypatch.setattr(mountpoint, "_run", run)
     monkeypatch.setattr(mountpoint, "_unmounter", lambda lazy=False: ["u", "-z" if lazy else "-"])
-    table["dead"] = True
+    table["dead"] = str(tmp_path)
     for answers, commands in (([0], 1), ([1, 0], 2)):
         runs.clear()
         codes[:] = answers
@@ -694,6 +694,13 @@ def test_what_is_left_of_an_earlier_mount(
     assert prepared(tmp_path) == (
         f"a file system that does not answer is mounted there (fuse.sshfs) ({tmp_path}); "
         f"fusermount3 -u {tmp_path}"
+    )
+    assert runs == []
+    (tmp_path / "lib").mkdir()
+    table["mount"] = mounted("fuse.romfsfs", tmp_path)
+    assert prepared(tmp_path / "lib") == (
+        f"the folder is in a mount whose daemon has ended ({tmp_path}/lib); romfsfs umount "
+        f"{tmp_path}"
     )
     assert runs == []
 

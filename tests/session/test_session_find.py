@@ -22,6 +22,7 @@ from romfsfs.session.mounting import MountRequest
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.revert import leave_work
 from romfsfs.session.session import Session
+from romfsfs.system import mount_table
 
 
 def said(work: Callable[[], object]) -> str:
@@ -208,17 +209,25 @@ def test_a_mount_whose_process_was_killed_names_its_session(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.open()
-    where = str(tmp_path / "my cam")
-    monkeypatch.setattr(find, "is_dead", lambda place: place == where)
+    where, link = (str(tmp_path / name) for name in ("my cam", "link"))
+    os.symlink("my cam/lib", link)
+    monkeypatch.setattr(
+        mount_table, "is_dead", lambda place: f"{place}/".startswith((f"{where}/", f"{link}/"))
+    )
     line = (
         "the daemon of this mount has ended, and no session is recorded as mounted there "
         f"({where}); romfsfs umount '{where}'"
     )
-    assert said(lambda: find_session(where)) == line
+    for path in (where, f"{where}/lib/a.py", link):
+        assert said(lambda path=path: find_session(path)) == line
     with desk.session.folder.lock_for_mount("x") as lock:
         lock.write(MountedAt(7, where))
-    found = find_session(where)
-    assert (found.session.folder.path, found.mountpoint) == (desk.session.folder.path, None)
+    for path, inside in (
+        (where, ""), (f"{where}/lib/a.py", "lib/a.py"), (link, "lib"), (f"{link}/b", "lib/b")
+    ):  # fmt: skip
+        found = find_session(path)
+        assert found == (found.session, None, inside)
+        assert found.session.folder.path == desk.session.folder.path
 
 
 def test_a_session_and_where_it_is_mounted(
