@@ -8,6 +8,7 @@ is not certain enough for a write: commands that write open the camera and ask f
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from romfsfs.devices.open import is_camera
 from romfsfs.errors import DeviceAbsent, RomfsError, SessionBusy, UsageError, shell_word
 from romfsfs.session.connect import device, known_session, unplugged_session
 from romfsfs.session.keep.folder import SessionFolder, find_mounted, folder_of, mounted_folders
+from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session, sessions
 from romfsfs.system.mount_table import answers, dead_mountpoint, real_place, real_places
@@ -224,7 +226,10 @@ def _by_source(source: str, partition: int | None, slot: str, only_looks: bool) 
             + (f" --partition {partition}" if partition else "")
             + (slot and f" --slot {slot}"),
         )
-    return as_found(Session.load(folder))
+    info = SessionInfo.load(folder.info)
+    if is_camera(source):  # reached as it is named now: on this port, or in its boot loader
+        info = replace(info, source=source)
+    return as_found(Session(folder, info))
 
 
 def _refuse_hidden(source: str) -> None:

@@ -51,6 +51,7 @@ from romfsfs.errors import (
 from romfsfs.image.reader import read_image
 from romfsfs.image.rules import DEFAULT_RULES
 from romfsfs.image.writer import encode
+from romfsfs.simulator import Simulator, preset
 
 KIB = 1024
 #: board -> USB id of its loader, and its settings in their order with what is erased together
@@ -434,6 +435,22 @@ def test_a_production_line_of_cameras_that_are_written_in_their_loaders(
     assert said.out.endswith("1 written, 0 had it already, 0 failed\n")
     assert said.err.count("is back from its boot loader: left alone") == 1
     assert tool.flash("ROMFS0").startswith(image.read_bytes())
+
+
+def test_what_a_push_by_the_serial_port_replaced_comes_back_through_the_loader(
+    attach: Callable[..., Any], micropython: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The loader of an STM32 says the unique id in reverse order; it is the same camera."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    unique_id = bytes.fromhex("330034001951393337303732")
+    old, image = make_image(8000, 1), tmp_path / "new.img"
+    image.write_bytes(make_image(9000))
+    config = preset("OPENMV4P", unique_id=unique_id, images={0: old})
+    with Simulator(config, micropython=micropython) as simulator:
+        assert main(["push", str(image), simulator.port]) == 0
+    tool = attach("OPENMV4P", image.read_bytes(), serial=unique_id[::-1].hex().upper())
+    assert main(["undo", "dfu:OPENMV4P"]) == 0
+    assert tool.flash("ROMFS0").startswith(old)
 
 
 def test_waiting_for_the_boot_loader(

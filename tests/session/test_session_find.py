@@ -291,6 +291,25 @@ def test_a_camera_is_asked_unless_it_is_known_and_only_looked_at(
         find_session("elsewhere")
 
 
+def test_a_camera_is_reached_as_it_is_named_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was opened on a serial port that is gone: it is in its boot loader, which is named."""
+    flash = Camera(tmp_path / "flash")
+
+    @contextmanager
+    def device(source: str, **how: object) -> Iterator[Camera]:
+        yield flash
+
+    monkeypatch.setattr(find, "device", device)
+    monkeypatch.setattr(find, "is_camera", lambda source: True)
+    folder = Desk(flash, "/dev/ttyACM0").open().folder
+    for source in ("dfu:OPENMV4P", "/dev/ttyACM1"):
+        session = find_session(source).session
+        assert (session.folder.path, session.info.source) == (folder.path, source)
+        assert Session.load(folder).info.source == "/dev/ttyACM0", "until it is opened"
+
+
 # -- what is to be mounted
 
 
