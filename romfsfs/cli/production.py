@@ -402,12 +402,15 @@ class Line:
                 accept=accept,
             )  # fmt: skip
             try:
-                info = self._infos[name] = device.info()
+                info = device.info()
+                if known and not info.is_serial:  # its boot loader may tell another id, or none
+                    board = info.key.partition("/")[0]
+                    key = f"{board}/{known}/{info.partition}"
+                    info = replace(info, key=key, has_id=True)
+                self._infos[name] = info
                 if unique_id(info) in self._written:
                     raise _LeftAlone(f"{info.name} was written before: left alone")
                 yield device
-                if known:  # its boot loader may tell another id, or none
-                    self._written.add(known)
             finally:
                 device.close()
         except DeviceLost:  # the cable: what comes back is plugged in

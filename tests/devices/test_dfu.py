@@ -426,14 +426,17 @@ def test_a_production_line_of_cameras_that_are_written_in_their_loaders(
     monkeypatch.setattr(discovery, "usb_path", lambda port: "1-2")
     monkeypatch.setattr(production, "serial_ports", look)
     monkeypatch.setattr(production, "_inode", lambda port: there().get(port, 0))
-    image = tmp_path / "product.img"
+    image, log = tmp_path / "product.img", tmp_path / "made.csv"
     image.write_bytes(make_image(9000))
     words = ["push", str(image), "--all", "--watch", "--no-backup", "--board", "OPENMV4"]
-    assert main(words) == 0
+    assert main([*words, "--log", str(log)]) == 0
     said = capsys.readouterr()
     assert sent == ["/dev/ttyACM0"]
     assert said.out.endswith("1 written, 0 had it already, 0 failed\n")
     assert said.err.count("is back from its boot loader: left alone") == 1
+    assert ("reports no unique id" in said.err) is not bool(unique_id or serial)
+    number = unique_id or serial.lower()
+    assert log.read_text().splitlines()[1].split(",")[1:3] == ["/dev/ttyACM0", number]
     assert tool.flash("ROMFS0").startswith(image.read_bytes())
 
 

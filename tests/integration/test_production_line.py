@@ -391,7 +391,9 @@ def test_a_camera_that_restarts_is_not_plugged_in(
     again if its id tells that it was written."""
     camera = OldFirmware(monkeypatch, unique_id, loader_id)
     assert camera.write() == ""
-    camera.line._written |= {loader_id} - {""}  # as `_note` does
+    number = production.unique_id(camera.line._infos["p"])
+    assert number == (unique_id or loader_id), "as its firmware says it, where it does"
+    camera.line._written |= {number} - {""}  # as `_note` does
     camera.now -= 19.0
     assert (camera.write(), camera.sent) == (BACK, 1)
     assert camera.write() == then
