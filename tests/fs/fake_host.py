@@ -3,7 +3,7 @@
 STATE/          work/ hidden/ base/ shadow/ zoo/    plain directories
 STATE/calls     a line for each `changed`, `control`, `close`
 STATE/log       the daemon's log
-STATE/settings.json   capacity, used, slow, limits {path: bytes}, read_only
+STATE/settings.json   capacity, used, slow, limits {path: bytes}, read_only, notes
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class FakeHost:
         self.settings: dict[str, Any] = (
             json.loads(settings.read_text()) if settings.exists() else {}
         )
+        if self.settings.get("notes"):
+            log.info("it is opened")
         self.read_only: bool = self.settings.get("read_only", False)
         self._calls = os.open(state / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
@@ -153,7 +155,6 @@ def open_host(state: Path) -> Callable[[Progress], FakeHost]:
             (state / "held").touch()
             until((state / "go").exists)
         progress("reading", 2, 2)
-        log.info("it is opened")
         if (state / "refuse").exists():
             module, _, name = (state / "refuse").read_text().partition(" ")
             kind = getattr(importlib.import_module(module), name) if module else RomfsError

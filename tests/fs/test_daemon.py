@@ -248,6 +248,7 @@ def test_a_mount_that_cannot_be_recorded_ends(place: Mounted, options: list[str]
 
 
 def test_what_libfuse_says_is_passed_on(place: Mounted) -> None:
+    place.settings(notes=True)
     done = place.try_mount("-o", "no_such_option")
     assert done.returncode == 1
     first, *others = done.stderr.splitlines()
