@@ -114,7 +114,7 @@ EXCLUDE = click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Names that are never stored; '!PATTERN' removes a default.",
+    help="New files of these names are never stored; '!PATTERN' removes a default.",
 )
 
 SOURCE = click.argument("source", shell_complete=values.sources, callback=_answering)

@@ -101,7 +101,7 @@ def list_models(
         hint = f" for {name}; see --all" if name and not show_all else ""
         output.note(f"no models in {opened.name}{hint}")
     elif not all(each["input"] for each in records):
-        output.note("'?': not on this machine yet; --shapes fetches all that are listed")
+        output.note("'?': not known yet; --shapes fetches or unpacks all that are listed")
 
 
 def _fits(size: int, capacity: int, free: int) -> str:
