@@ -30,7 +30,15 @@ def uncertain_for(changed_ns: int) -> float:
 
 
 def wait_until_certain(times: Collection[int]) -> None:
-    """Wait until any later change must get another time than these, in ns; 5 s at most."""
+    """Wait until any later change must get another time than these, in ns; 5 s at most.
+
+    For times further ahead than that, of a server's clock or from before ours was set back, one
+    tick of theirs: the wait would end no sooner."""
+    now = clock_ns()
+    ahead = [each for each in times if each - now >= _LONGEST_WAIT * 1e9]
+    if ahead:
+        time.sleep(max(map(uncertain_for, ahead)))
+        times = set(times) - set(ahead)
     end = time.monotonic() + _LONGEST_WAIT
     while (left := max(map(uncertain_for, times), default=0.0)) > 0 and time.monotonic() < end:
         time.sleep(max(left, _PAUSE))

@@ -35,6 +35,7 @@ from romfsfs.session.rebase.read import OpenOptions, make_ready
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
+from romfsfs.system import clock
 from romfsfs.system.files import digest_fd, remove_folder
 
 
@@ -106,6 +107,23 @@ def test_a_touched_image_is_not_a_changed_one(desk: Desk) -> None:
     desk.open()
     desk.commit()
     assert desk.stored()["a.txt"] == b"mine\n"
+
+
+def test_an_image_from_the_future_is_read_and_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back, or the server's is ahead: it was said to be changed by another
+    program until that time had come."""
+    really = clock.clock_ns
+    monkeypatch.setattr(clock, "clock_ns", lambda: really() - 3600 * 10**9)
+    desk.open()
+    desk.write("a.txt", b"mine")
+    desk.commit()
+    assert desk.stored()["a.txt"] == b"mine"
+    desk.image.write_bytes(encode({"theirs.txt": b"theirs"}))
+    desk.write("a.txt", b"mine again")
+    with pytest.raises(TargetChanged):
+        desk.commit()
 
 
 def test_a_change_of_the_same_length_with_the_old_times_is_noticed(desk: Desk) -> None:

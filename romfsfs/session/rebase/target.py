@@ -207,6 +207,7 @@ class FileTarget(Target):
              progress: Progress = no_progress) -> tuple[Base, Image]:  # fmt: skip
         device = self.device
         stamp = device.certain_stamp()
+        before = stamp or device.stamp()  # its change time may lie in the future
         if not device.exists() and not new:
             name, last = shell_word(info.name), history.entries(folder)[-1:]
             known = last and not last[0].missing
@@ -225,7 +226,7 @@ class FileTarget(Target):
                     fill(file, 0xFF, length)  # a dump of erased flash keeps its length
                 file.flush()
                 target = ""
-            if device.stamp() != stamp:
+            if device.stamp() != before:
                 raise DeviceBusy(
                     "the file is being changed by another program",
                     where=info.name,
