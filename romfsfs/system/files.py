@@ -238,7 +238,12 @@ def sync_paths(
 
 def _sync(path: str | os.PathLike[str], flags: int) -> None:
     with opened(path, flags) as fd, named(path):
-        os.fsync(fd)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            # There are file systems that sync no folders: VirtualBox's, older SMB.
+            if error.errno != errno.EINVAL or not stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise
 
 
 @contextlib.contextmanager

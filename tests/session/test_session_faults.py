@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -834,3 +835,33 @@ def test_a_file_is_written_alone(
     with (tmp_path / "given.img").open("rb") as image:
         push(desk.device, desk.source, image, "given.img", PushOptions(force=True))
     assert done == ["alone", "write", "over"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_folder_that_its_file_system_cannot_sync(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A folder that VirtualBox shares: every commit there failed after it had been written. Nor
+    could the state folder be there."""
+    desk.open()
+    desk.write("a.txt", b"mine")
+    fsync, there = os.fsync, os.stat(desk.image.parent)
+
+    def on_such(fd: int) -> None:
+        status = os.fstat(fd)
+        ours = number == errno.EINVAL and stat.S_ISDIR(status.st_mode)
+        if ours or os.path.samestat(status, there):
+            raise OSError(number, os.strerror(number))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", on_such)
+    if number == errno.EINVAL:
+        desk.commit()
+        shutil.rmtree(desk.work / "lib")
+        revert(desk.session, ["lib"])
+        assert desk.changes() == {}
+    else:
+        with pytest.raises(DeviceError, match="Input/output error"):
+            desk.commit()
+    assert desk.stored()["a.txt"] == b"mine"
+    assert desk.session.interrupted == (number == errno.EIO)
