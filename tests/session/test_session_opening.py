@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -318,6 +319,26 @@ def test_files_torn_by_a_power_cut_are_put_back(
     desk.open()
     assert (desk.work / "lib/b.bin").read_bytes() == bytes(range(200))
     assert desk.changes() == {"a.txt": "M"}
+
+
+@pytest.mark.parametrize("place", ["file", "link"])
+def test_what_took_a_folder_s_place_before_a_power_cut_stays(
+    desk: Desk, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of the folder are no loss of the power cut; no later mount could put them back."""
+    desk.open()
+    shutil.rmtree(desk.work / "lib")
+    if place == "file":
+        desk.write("lib", b"a file now")
+    else:
+        (desk.work / "lib").symlink_to("/nowhere")
+    tear(desk.work / "a.txt", None)
+    monkeypatch.setattr(settling, "boot_id", lambda: "the next one")
+    desk.open()
+    assert (desk.work / "a.txt").exists(), "that one was"
+    assert (desk.work / "lib").is_file() == (place == "file")
+    assert (desk.work / "lib").is_symlink() == (place == "link")
+    assert desk.changes()["lib/b.bin"] == "D"
 
 
 @pytest.mark.parametrize("left", [b"", None])

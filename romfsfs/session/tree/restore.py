@@ -160,10 +160,13 @@ def mend_torn(held: BaseImage, folder: SessionFolder, recall: Recall) -> None:
     """
     with opened_folder(folder.work) as work_fd:
         there = {work.path: work for work in scan(work_fd)}
+        # Nothing is put back below what the user put in a folder's place, or closed.
+        others = {path for path, work in there.items() if work.kind != "dir"}
         torn = [
             entry.source
             for entry in held.base.entries
-            if entry.source not in there or _is_torn(work_fd, there[entry.source], entry)
+            if not is_below(entry.source, others)
+            and (entry.source not in there or _is_torn(work_fd, there[entry.source], entry))
         ]
     if torn:
         log.warning("lost in a power cut, restored: %s", ", ".join(torn))
