@@ -30,6 +30,7 @@ from romfsfs.session.opening import drop_abandoned
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.rebase import prepare, recovery
 from romfsfs.session.rebase import push as pushing
+from romfsfs.session.rebase import target as targets
 from romfsfs.session.rebase.commit import commit, commit_to
 from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.record import Record
@@ -37,7 +38,7 @@ from romfsfs.session.rebase.recovery import recover
 from romfsfs.session.rebase.target import FileTarget, Held
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
-from romfsfs.session.revert import revert
+from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
 from romfsfs.system import files
 
@@ -648,9 +649,11 @@ def test_a_file_that_the_disk_does_not_give_is_named(
         os.utime(copy, ns=(1, 1))
         session, name = Session.load(session.folder), copy.name
         monkeypatch.setattr("romfsfs.session.keep.base_image.digest_fd", failing)
-    with pytest.raises(OSError, match="Input/output error") as refused:
+    with pytest.raises((OSError, RomfsError), match=r"(?i)input/output error") as refused:
         commit(session, desk.device)
-    assert os.path.basename(refused.value.filename) == name
+    error = refused.value
+    path = error.where if isinstance(error, RomfsError) else error.filename
+    assert os.path.basename(path) == name
 
 
 @pytest.mark.parametrize("step", ["recorded", "target-written"])
@@ -865,3 +868,30 @@ def test_a_folder_that_its_file_system_cannot_sync(
             desk.commit()
     assert desk.stored()["a.txt"] == b"mine"
     assert desk.session.interrupted == (number == errno.EIO)
+
+
+@pytest.mark.parametrize("doing", ["open", "force", "again", "new"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_an_image_that_cannot_be_read_is_not_the_sessions_fault(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, doing: str, number: int
+) -> None:
+    """The advice for its folder is to drop the log, which has the only copies by then."""
+    if doing != "open":
+        desk.open()
+        leave_work(desk.session) if doing == "again" else desk.write("a.txt", b"mine")
+        desk.image.write_bytes(encode({"theirs.txt": bytes(1000)}))
+    if doing == "new":
+        revert(desk.session, connect=lambda _: contextlib.nullcontext(desk.device))
+
+    def failing(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(file_device, "copy_in_kernel", failing)
+    if number == errno.EIO:
+        monkeypatch.setattr(file_device, "digest_fd", failing)
+    monkeypatch.setattr(targets, "digest_file", failing)
+    with pytest.raises(RomfsError) as refused:
+        desk.commit(force=True) if doing == "force" else desk.open(new=doing == "new")
+    full = number == errno.ENOSPC
+    assert refused.value.where == str(desk.session.folder.path if full else desk.image)
+    assert ("free space" in refused.value.next_step) is full

@@ -7,6 +7,7 @@ it at any moment. A camera is written block by block, and only by the program th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from abc import ABC, abstractmethod
@@ -36,16 +37,20 @@ from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.images import WHOLE_COPY, parse
 from romfsfs.session.keep.state import Base, SessionInfo
 from romfsfs.system.copying import fill
+from romfsfs.system.errors import os_error
 from romfsfs.system.files import (
     EMPTY_DIGEST,
     Progress,
     digest_fd,
     digest_file,
     lock_within,
+    named,
     no_progress,
     remove_temporaries,
 )
 
+#: errno of a full disk: of where something is written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Seconds to wait for another commit into the same folder.
 _FOLDER_PATIENCE = 10.0
 
@@ -157,6 +162,18 @@ class FileTarget(Target):
         finally:
             os.close(fd)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Word an OSError of reading the file; the caller would blame the session's folder, for
+        which that of a full disk is left."""
+        try:
+            with named(self.device.given):
+                yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            raise os_error(error) from error
+
     def unchanged_since(self, base: BaseImage) -> bool:
         """Compares stamps, and reads the file only if they differ."""
         stamp, digest = self.device.stamp(), base.base.target_digest
@@ -178,7 +195,8 @@ class FileTarget(Target):
             return Held(None, 0)
         certain = self.device.certain_stamp()
         size = (certain or stamp)[2]
-        digest = self.device.digest(size)
+        with self._reading():
+            digest = self.device.digest(size)
         self._seen = digest, certain
         return Held(digest, size)
 
@@ -197,7 +215,8 @@ class FileTarget(Target):
             return Held(None, 0)
         stamp = self.device.certain_stamp()
         with folder.create(folder.found) as file:
-            size = self.device.read_bytes(file, progress)
+            with self._reading():
+                size = self.device.read_bytes(file, progress)
             file.flush()
             digest = digest_fd(file.fileno())
         self._seen = digest, stamp
@@ -219,10 +238,13 @@ class FileTarget(Target):
             )
         with folder.create(folder.staged) as file:
             if new:
-                target = digest_file(device.path) if device.exists() else None
+                with self._reading():
+                    target = digest_file(device.path) if device.exists() else None
             else:
-                length = os.stat(device.path).st_size
-                if not device.read_image(file, progress):
+                length = before[2] if before else 0
+                with self._reading():
+                    size = device.read_image(file, progress)
+                if not size:
                     fill(file, 0xFF, length)  # a dump of erased flash keeps its length
                 file.flush()
                 target = ""
