@@ -870,6 +870,29 @@ def test_a_folder_that_its_file_system_cannot_sync(
     assert desk.session.interrupted == (number == errno.EIO)
 
 
+def test_a_disk_that_is_full_yet_when_a_commit_is_to_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, flash = flash_desk(tmp_path)
+    desk.write("a.txt", bytes(3000))
+    flash.power = 1000
+    with pytest.raises(PowerLost):
+        desk.commit()
+    flash.power = 1 << 40
+    session = Session.load(desk.session.folder)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as hurting:
+        hurting.setattr(flash, "read_image", full)
+        with pytest.raises(RomfsError, match=r"no space left on device .*your edits are kept"):
+            recover(session, flash)
+    assert session.interrupted
+    assert recover(session, flash) == "finished"
+    assert files_of_or_none(flash) == {"a.txt": bytes(3000)}
+
+
 @pytest.mark.parametrize("doing", ["open", "force", "again", "new"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_an_image_that_cannot_be_read_is_not_the_sessions_fault(

@@ -17,6 +17,7 @@ from romfsfs.session.rebase.record import Record, forget
 from romfsfs.session.rebase.target import Held, Target, target_of
 from romfsfs.session.rebase.transaction import UNMOUNTED, Mounted, finish, give_up, restart, write
 from romfsfs.session.session import Session
+from romfsfs.system.errors import worded
 from romfsfs.system.files import Progress, digest_file, no_progress
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,8 @@ def _is_somebody_elses(
     if not target.device.info().is_serial:
         return False
     try:
-        found = target.keep_copy(folder, progress)
+        with worded():  # of a full disk, say
+            found = target.keep_copy(folder, progress)
         if not found.size or not found.digest:
             return False
         with open_image(folder.found):
