@@ -189,6 +189,19 @@ def test_to_another_file_while_the_camera_is_gone(tmp_path: Path) -> None:
     assert desk.session.interrupted
 
 
+def test_how_many_blocks_change_is_not_known_over_another_s_image(tmp_path: Path) -> None:
+    """It was counted against what the camera had held before: 0 blocks, and all were erased."""
+    camera = Camera(tmp_path / "camera")
+    camera.put(encode({"a.txt": bytes(9000)}))
+    desk = Desk(camera, "camera")
+    desk.open()
+    desk.write("b.txt", b"b")
+    assert desk.commit(force=True, dry_run=True).blocks
+    camera.put(encode({"theirs.txt": b"\x01" * 20000}))
+    assert desk.commit(force=True, dry_run=True).blocks is None
+    assert desk.commit(force=True).blocks is None
+
+
 def test_to_its_own_target_is_a_mistake(desk: Desk) -> None:
     desk.open()
     desk.write("a.txt", b"second\n")

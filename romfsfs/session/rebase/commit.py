@@ -120,7 +120,7 @@ def commit(
                 return CommitReport(
                     True, made.plan, made.shadow, base.size, base.digest, recovered=recovered
                 )
-            blocks = _differing_blocks(session, target)
+            blocks = None if over else _differing_blocks(session, target)
             if options.dry_run:
                 if not options.force and not target.unchanged_since(session.held()):
                     raise target_changed(session)
