@@ -191,8 +191,9 @@ def test_an_image_of_the_log_that_the_disk_garbled_is_not_written_back(edited: D
     whole = image.read_bytes()
     image.unlink()
     image.write_bytes(whole.replace(b"first", b"fjrst"))
-    with pytest.raises(RomfsError, match="the image in the log is damaged"):
-        undo(edited.session, edited.device)
+    for dry_run in (True, False):
+        with pytest.raises(RomfsError, match="the image in the log is damaged"):
+            undo(edited.session, edited.device, dry_run=dry_run)
     assert edited.image.read_bytes() == before
     assert not edited.session.interrupted
 

@@ -94,9 +94,6 @@ def undo(
                     done = with_restart(device, recovered) if options.restart else recovered
                     there = f"{_ENDED} {done}; {there}"
                 return Undone(wanted, None, held, there)
-            if dry_run:
-                target.refuse_slots(wanted.size)
-                return Undone(wanted, None, held)
             image = session.folder.image(wanted.digest)
             base = base_of(image, session.recall())
             if base.digest != wanted.digest:
@@ -105,6 +102,9 @@ def undo(
                     where=str(image),
                     next_step=f"nothing was written; list the other images: romfsfs log {argument}",
                 )
+            if dry_run:
+                target.refuse_slots(wanted.size)
+                return Undone(wanted, None, held)
             if wanted.missing:
                 base = replace(base, target_digest=None)
             reached("after-placed")
