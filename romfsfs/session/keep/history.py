@@ -82,7 +82,15 @@ def _image(entry: HistoryEntry) -> tuple[str, bool]:
 
 
 def keep_within(folder: SessionFolder, budget: int) -> None:
-    """Trim the log to `budget` bytes, then remember that: the disk may be full until then."""
+    """Trim the log to `budget` bytes, then remember that: the disk may be full until then.
+    RomfsError while a transaction is under way (see `trim`)."""
+    if folder.record.exists():
+        info = SessionInfo.load(folder.info)
+        raise RomfsError(
+            "an interrupted operation may need the images of the log",
+            where=info.name,
+            next_step=f"nothing was dropped; first: romfsfs recover {info.argument}",
+        )
     base = ""
     with contextlib.suppress(FileNotFoundError, RomfsError):
         base = Base.load(folder.base).digest
