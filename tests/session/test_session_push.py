@@ -296,6 +296,19 @@ def test_who_only_finishes_another_restarts_the_camera(
     assert camera.restarts == restarts
 
 
+@pytest.mark.parametrize("step", ["recorded", "switched"])
+def test_a_camera_that_was_only_read_is_not_restarted(tmp_path: Path, step: str) -> None:
+    """Its script runs on."""
+    camera = Camera(tmp_path / "camera")
+    camera.put(IMAGE)
+    desk = Desk(camera, "camera")
+    with ends_at(step, KeyboardInterrupt):
+        desk.open()
+    assert recover(desk.session, camera) == ("finished" if step == "switched" else "rolled back")
+    assert not desk.session.interrupted
+    assert camera.restarts == 0
+
+
 # -- several cameras
 
 

@@ -35,7 +35,8 @@ def recover(
     progress: Progress = no_progress,
 ) -> str:
     """Finish or roll back an interrupted transaction. Returns what was done, and whether the
-    camera's restart was not confirmed; '' if nothing was interrupted.
+    camera's restart was not confirmed; '' if nothing was interrupted. A camera that was only read
+    is not restarted.
 
     A file holds the old image or the new one, and the session is updated to match. A camera may
     hold neither: the new image (rollback: what it held before) is written and verified. If somebody
@@ -43,12 +44,13 @@ def recover(
     target is absent: nothing changes, and it can be tried again. RomfsError if the image to be
     written is damaged or lost. SessionBusy.
     """
-    target = target_of(device)
-    with session.folder.lock_for_change(session.info.name):
+    target, folder = target_of(device), session.folder
+    with folder.lock_for_change(session.info.name):
+        writes = session.interrupted and Record.load(folder).writes
         done = recover_locked(
             session, target, rollback=rollback, mounted=mounted, progress=progress
         )
-        return with_restart(device, done) if done else ""
+        return with_restart(device, done) if writes else done
 
 
 def with_restart(device: Device, done: str) -> str:
