@@ -383,7 +383,7 @@ def test_one_whose_session_cannot_be_written_stops_no_other(tmp_path: Path, imag
         return Camera.write_image(slow, file)
 
     bench.closed = SimpleNamespace(append=closed)  # type: ignore[assignment]
-    slow.write_image = slowly  # type: ignore[method-assign, assignment]
+    slow.write_image = slowly  # type: ignore[method-assign]
     done = bench.push(image, "ab")
     assert str(done["a"]) == f"not a directory ({place / 'lock'})"
     assert isinstance(done["b"], WriteReport)
