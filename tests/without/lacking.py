@@ -51,7 +51,8 @@ def _keep_from_us(module: ModuleType, names: Sequence[str]) -> None:
 
     class Lacking(ModuleType):
         def __getattr__(self, name: str) -> Any:
-            if name not in kept or _is_ours():
+            asks = str(sys._getframe(1).f_globals.get("__name__"))
+            if name not in kept or asks.split(".")[0] == "romfsfs":
                 raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             return kept[name]
 
