@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from cli_mounts import LIMIT, Mounts, until
 
@@ -195,6 +196,7 @@ sys.exit(main(["status"]))
 """
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="only /proc tells that a child has ended")
 def test_a_daemon_that_has_taken_a_request_holds_up_no_command(
     mounts: Mounts, image: Path, other: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 from cli_mounts import LIMIT, Mounts, Ran
 
@@ -125,6 +126,7 @@ def test_a_script_that_is_still_being_written_is_told_apart(mounts: Mounts, imag
     assert done.code == 0, done.err
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="only /proc tells that a child has ended")
 def test_a_mount_in_the_foreground_keeps_the_log_too(mounts: Mounts, image: Path) -> None:
     """As `automount` mounts: whoever looks for the reason looks there."""
     cam = mounts.folder / "cam"

@@ -83,6 +83,7 @@ def test_a_tool_sees_its_folder_and_where_programs_are(cache, tmp_path, monkeypa
     assert (seen["memory"], seen["file"], seen["core"]) == (4 << 30, 1 << 30, 0)
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_a_tool_has_no_terminal_to_ask_on(tmp_path):
     """/dev/tty reaches the user whatever the descriptors are: with it, a tool could ask or type."""
     code = (

@@ -156,7 +156,9 @@ def add(tool: Any, board: str, image: bytes = b"", **changes: Any) -> None:
     device = {"vid": vid, "pid": pid, "serial": "33004B", "path": "1-2"}
     path = tool.folder / "devices.json"
     devices = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([*devices, {**device, "settings": settings, **changes}]))
+    made = path.with_suffix(".made")
+    made.write_text(json.dumps([*devices, {**device, "settings": settings, **changes}]))
+    made.replace(path)  # a tool may just read it
 
 
 @pytest.mark.parametrize("board", BOARDS)

@@ -90,6 +90,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no files in memory")
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory: macOS")
 def test_no_temporary_folder_can_be_written_to(place: Mounted) -> None:
     """As on a full disk, or in a container whose disks are read-only."""
@@ -365,6 +366,7 @@ def test_in_the_foreground_ctrl_c_ends_it(place: Mounted) -> None:
     assert place.calls()[-1] == "close"
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="this system has no /proc")
 def test_a_mount_in_use_names_who_uses_it(mounted: Mounted) -> None:
     (mounted.mnt / "d").mkdir()
     user = subprocess.Popen(["sleep", "60"], cwd=mounted.mnt / "d")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import pytest
 from test_operations import Desk
 from test_parts import HIDDEN, refused
@@ -107,6 +108,7 @@ def test_access_where_nothing_may_be_changed(only: Desk) -> None:
 # -- renames
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="this system exchanges no names")
 def test_names_of_open_files_follow(desk: Desk) -> None:
     """And what a file may take is decided by its new name."""
     text, data = desk.open("/d/a", os.O_RDWR), desk.open("/b.bin", os.O_RDONLY)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import pytest
 
 from romfsfs.errors import RomfsError, UsageError
@@ -600,6 +601,7 @@ def test_an_allocation_that_a_signal_interrupts_goes_on(monkeypatch: pytest.Monk
     refused(errno.EOPNOTSUPP, lambda: trees.allocate(7, 1, 2, 3))
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="this system exchanges no names")
 def test_renames_with_flags(tree: WorkTree, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / "work" / name).write_text(name)

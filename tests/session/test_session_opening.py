@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import pytest
 from session_desk import Desk, Flash, image_of, tree_of
 
@@ -308,6 +309,7 @@ def test_edits_whose_books_are_gone_stay_when_a_mount_fails(desk: Desk) -> None:
     assert (desk.work / "a.txt").read_bytes() == b"mine\n"
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="without a boot id nothing counts as torn")
 @pytest.mark.parametrize("left", [b"", bytes(range(100)), bytes(200), None])
 def test_files_torn_by_a_power_cut_are_put_back(
     desk: Desk, left: bytes | None, monkeypatch: pytest.MonkeyPatch
@@ -321,6 +323,7 @@ def test_files_torn_by_a_power_cut_are_put_back(
     assert desk.changes() == {"a.txt": "M"}
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="without a boot id nothing counts as torn")
 @pytest.mark.parametrize("place", ["file", "link"])
 def test_what_took_a_folder_s_place_before_a_power_cut_stays(
     desk: Desk, place: str, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import pytest
 from session_desk import Desk, files_of
 
@@ -124,6 +125,7 @@ def test_a_commit_hashes_the_image_once_and_what_changed(tmp_path: Path, work: W
     assert desk.stored()["3.bin"] == random.Random(15).randbytes(MIB)
 
 
+@pytest.mark.skipif(not needs.LINUX, reason="this system's kernel copies none")
 def test_a_commit_reads_nothing_twice_for_the_small_files_between_large_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +305,7 @@ def test_a_file_is_copied_whether_or_not_the_kernel_does_it(
             copy_all(source, target, len(data) + 1, "copying", no_progress)
     copied = (tmp_path / "to").read_bytes()
     assert copied.startswith(b"before" + data + b"after")
-    assert bool(by_hand) == (answer is not None)
+    assert bool(by_hand) == (answer is not None or not needs.LINUX)
 
 
 def test_where_two_files_differ(tmp_path: Path) -> None:
