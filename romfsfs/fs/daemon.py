@@ -93,7 +93,8 @@ def mount(
         try:
             open_and_serve(progress, begin)
         except BaseException:
-            options.failed()
+            with contextlib.suppress(OSError):  # what failed first says more
+                options.failed()
             raise
 
     def open_and_serve(progress: Progress, begin: _Begin) -> None:

@@ -52,7 +52,9 @@ class Entered(NamedTuple):
             with contextlib.suppress(SessionBusy), folder.lock_unmounted(name):
                 # A push meanwhile keeps in the log what the target held.
                 if all(entry.kind == "read" for entry in history.entries(folder)):
-                    remove_folder(folder.path)
+                    for _ in range(2):  # the thread that settles the tree may remove its mark
+                        with contextlib.suppress(FileNotFoundError):
+                            remove_folder(folder.path)
 
 
 def enter(
