@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -60,10 +59,3 @@ class Mounts:
         for directory in self.directories:
             if find_mount(str(directory)) is not None:
                 subprocess.run(["fusermount", "-uz", str(directory)], check=False, timeout=LIMIT)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)

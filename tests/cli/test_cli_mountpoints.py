@@ -11,7 +11,8 @@ from typing import Any
 
 import needs
 import pytest
-from cli_mounts import LIMIT, Mounts, until
+from cli_mounts import LIMIT, Mounts
+from processes import until
 
 import romfsfs
 from romfsfs.fs.mountpoint import wait_for_exit

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import needs
 import pytest
+from processes import ended, until
 
 from romfsfs.convert import Cancelled
 from romfsfs.convert.types import failure, time_out
@@ -29,20 +30,6 @@ def python(folder: Path, code: str, seconds: float = 20, cancel=None, result=Non
         cancel=cancel,
         result=result,
     )
-
-
-def ends(pid: int, seconds: float = 60) -> bool:
-    """Whether the process ends soon; one that was killed may still wait for its parent."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_outputs_are_read_as_one_in_order(tmp_path):
@@ -93,7 +80,7 @@ def test_hanging_tool_and_its_children_are_killed(tmp_path):
     assert outcome.timed_out
     assert outcome.status < 0
     assert 0.6 < outcome.seconds < 30
-    assert ends(int(outcome.last_line.split()[-1]))
+    until(lambda: ended(int(outcome.last_line.split()[-1])))
     told = time_out("Tool", outcome, 0.7)
     assert told.message.startswith("Tool did not finish in 0.7 s and was stopped; its last output:")
     assert "working on layer 7" in told.message
@@ -114,7 +101,7 @@ def test_child_left_behind_holds_nothing_up(tmp_path):
     outcome = python(tmp_path, code)
     assert (outcome.status, outcome.timed_out) == (0, False)
     assert outcome.seconds < 30
-    assert ends(int(outcome.last_line))
+    until(lambda: ended(int(outcome.last_line)))
 
 
 def test_child_left_behind_that_floods_holds_nothing_up(tmp_path):
@@ -273,10 +260,11 @@ run_tool([sys.executable, "-c", spin], folder=folder, env=environment(folder), l
         time.sleep(0.05)  # it may have written that before its master could limit it
     master.kill()
     master.wait()
-    ended = ends(tool, seconds=100)  # three of the processor's, of which others want a share
-    if not ended:
+    try:
+        until(lambda: ended(tool), 100)  # three of the processor's, of which others want a share
+    except AssertionError:
         os.kill(tool, signal.SIGKILL)  # or it would keep a processor busy for good
-    assert ended
+        raise
 
 
 def test_no_descriptor_is_left_or_handed_on(tmp_path):

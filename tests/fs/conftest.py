@@ -23,7 +23,8 @@ from romfsfs.fs.request_loop import END, NUDGE
 
 pytest.register_assert_rewrite("mounts")
 
-from mounts import SECONDS, Mounted  # noqa: E402
+from mounts import Mounted  # noqa: E402
+from processes import SECONDS  # noqa: E402
 
 NOBODY = 65534
 #: fusepy needs libfuse 2; without it, libfuse 3 alone is tried

@@ -12,10 +12,11 @@ import importlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from processes import until
 
 from romfsfs.errors import RomfsError
 from romfsfs.system.files import Progress
@@ -137,13 +138,6 @@ class FakeHost:
         self._note("close")
         for fd in (self.work_fd, self.hidden_fd, self._calls):
             os.close(fd)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it, but not for ever."""
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def open_host(state: Path) -> Callable[[Progress], FakeHost]:

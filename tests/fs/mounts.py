@@ -8,13 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from processes import SECONDS, ended, until
+
 SERVE = Path(__file__).with_name("serve.py")
-SECONDS = 30  # for anything that should take a moment
 
 
 class Mounted:
@@ -111,18 +110,3 @@ class Mounted:
             if not any(re.search(pattern, line) for pattern in (" INFO ", *self.expected))
         ]  # fmt: skip
         assert not unexpected
-
-
-def ended(pid: int) -> bool:
-    """Whether the process has ended, whatever time its new parent takes to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
-        return True
-
-
-def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)

@@ -8,7 +8,8 @@ import subprocess
 import time
 
 import pytest
-from mounts import Mounted, until
+from mounts import Mounted
+from processes import until
 from test_work_tree import refused
 
 

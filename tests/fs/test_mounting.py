@@ -8,8 +8,8 @@ import signal
 import subprocess
 
 import pytest
-from mounts import SECONDS, Mounted, until
-from stopping import stop
+from mounts import Mounted
+from processes import SECONDS, stop, until
 
 from romfsfs.system.mount_table import find_mount, mounts
 

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mounts import SECONDS, ended, until
+from processes import SECONDS, ended, until
 
 from romfsfs.errors import Interrupted, RomfsError, UsageError
 from romfsfs.fs import daemon, mountpoint

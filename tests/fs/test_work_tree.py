@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 from fake_host import FakeHost
-from mounts import Mounted, until
+from mounts import Mounted
+from processes import until
 
 from romfsfs.fs.adapter import Adapter
 from romfsfs.system.files import sync_file_system

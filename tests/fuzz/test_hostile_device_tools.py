@@ -11,6 +11,7 @@ from pathlib import Path
 import fuzz_camera
 import needs
 import pytest
+from processes import ended, until
 
 from romfsfs.devices.bootloader import programs
 from romfsfs.devices.serial_camera import repl
@@ -87,17 +88,7 @@ def test_a_tool_and_its_children_are_killed(fake: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceLost):
         run(fake, code, limit=1.5)
     pid = int(pid_file.read_text())
-    deadline = time.monotonic() + 60
-    while _runs(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: ended(pid))
 
 
 def test_a_tool_in_the_current_folder_is_still_found(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from jeepney import (
     new_signal,
 )
 from jeepney.io.blocking import open_dbus_connection
+from processes import until
 
 from romfsfs.cli import desktop, doctor, main, mounting
 from romfsfs.desktop import programs
@@ -414,10 +415,3 @@ def test_a_click_commits_what_a_mount_left(
         windows = tmp_path / "windows"
         until(lambda: windows.exists() and "verified" in windows.read_text())
         assert main(["cat", str(image), "data.bin"]) == 0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

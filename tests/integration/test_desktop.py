@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from processes import until
 
 from romfsfs.cli import desktop, main
 from romfsfs.desktop import file_managers, programs
@@ -323,13 +323,6 @@ def type_of(file: Path) -> str:
         check=True, timeout=60,
     )  # fmt: skip
     return done.stdout.rpartition("content-type: ")[2].strip()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_program_of_any_path_is_named_in_the_entry(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import until
 from spoken import Spoken
 
 import romfsfs
@@ -81,13 +82,6 @@ def meanwhile(work: Callable[[], None], *, interrupts: int = 1) -> Iterator[None
     yield
     thread.join(LIMIT)
     assert not errors, errors
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.02)
 
 
 def rows(log: Path) -> list[dict[str, str]]:

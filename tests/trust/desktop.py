@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from jeepney import DBusAddress, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
-from real_mount import SECONDS
+from processes import SECONDS
 
 _ACCESSIBLE = "org.a11y.atspi.Accessible"
 _COMPONENT = "org.a11y.atspi.Component"

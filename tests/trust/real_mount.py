@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+
+from processes import SECONDS, ended, until
 
 from romfsfs.image.model import FileNode, walk
 from romfsfs.image.reader import read_image
@@ -24,7 +24,6 @@ CHECKOUT = Path(__file__).parents[2]
 LONG = int(os.environ.get("ROMFSFS_LONG", "0") or 0)
 ROUND = int(os.environ.get("ROMFSFS_ROUND", "0") or 0)
 
-SECONDS = 60  # for anything that should take a moment, on a machine that does much else
 
 #: What a process is told that must not find the sessions of the user who runs the tests.
 CLEAN = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(CHECKOUT), "HOME": "/nonexistent"}
@@ -182,18 +181,3 @@ def image_tree(image: bytes) -> dict[str, bytes | None]:
         else None
         for path, node in walk(read_image(image))
     }
-
-
-def ended(pid: int) -> bool:
-    """Whether the process has ended, whatever time its new parent takes to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
-        return True
-
-
-def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)

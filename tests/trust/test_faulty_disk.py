@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_mount import LONG, ROUND, RealMount, compiled, until
+from processes import until
+from real_mount import LONG, ROUND, RealMount, compiled
 from twin_trees import answer
 
 pytestmark = [pytest.mark.timeout(3600 if LONG else 120), pytest.mark.program("cc")]

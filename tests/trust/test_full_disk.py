@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_mount import RealMount, until
+from processes import until
+from real_mount import RealMount
 
 from romfsfs.convert import Converters, State, Target, script
 from romfsfs.system.files import digest_fd

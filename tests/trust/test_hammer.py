@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from hammer import STALE
-from real_mount import LONG, ROUND, RealMount, until
+from processes import until
+from real_mount import LONG, ROUND, RealMount
 from twin_trees import tree
 
 SECONDS = LONG or 3  # of each binding

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from real_mount import LONG, RealMount, ended, until
+from processes import ended, until
+from real_mount import LONG, RealMount
 
 Record = Callable[[str, object], None]
 

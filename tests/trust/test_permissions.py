@@ -9,7 +9,8 @@ from pathlib import Path
 
 import fuse
 import pytest
-from real_mount import CHECKOUT, SECONDS, RealMount, memory_folder
+from processes import SECONDS
+from real_mount import CHECKOUT, RealMount, memory_folder
 
 from romfsfs.image.writer import encode
 

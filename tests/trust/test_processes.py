@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from real_mount import LONG, ROUND, RealMount, until
+from processes import until
+from real_mount import LONG, ROUND, RealMount
 from worker import FOLDERS, PART, PROCESSES, RECORD
 
 SECONDS = LONG or 1  # of each binding

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_mount import SECONDS, RealMount, sh, until
+from processes import SECONDS, until
+from real_mount import RealMount, sh
 
 ENTER, UP, DOWN = "\r", "\x1bOA", "\x1bOB"
 F2, F5, F6, F8, F10 = "\x1b2", "\x1b5", "\x1b6", "\x1b8", "\x1b0"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_mount import CLEAN, RealMount, ended, until
+from processes import ended, until
+from real_mount import CLEAN, RealMount
 
 from romfsfs.image.writer import encode
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import needs
 import pytest
-from real_mount import RealMount, ended, until
-from stopping import stop
+from processes import ended, stop, until
+from real_mount import RealMount
 
 Make = Callable[..., RealMount]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from real_mount import until
+from processes import until
 
 #: Modification times that an operation sets lie before this (ns); what the clock sets lies after.
 CLOCK = 10**18

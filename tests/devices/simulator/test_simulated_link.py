@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import ended, until
 
 from romfsfs.errors import ToolMissing, UsageError, shell_word
 from romfsfs.simulator import Simulator, executor, find_micropython, preset
@@ -204,10 +205,8 @@ def test_nothing_of_a_killed_simulator_keeps_running(connect, tmp_path, micropyt
         child = int(children[0]) if tasks.exists() else None
         process.kill()
         process.wait(60)
-    deadline = time.monotonic() + 60
-    while child is not None and _alive(child):
-        assert time.monotonic() < deadline, "MicroPython still runs"
-        time.sleep(0.01)
+    if child is not None:
+        until(lambda: ended(child))
 
 
 def test_what_others_left_in_the_shared_folder_is_left_alone(camera, tmp_path, monkeypatch):
@@ -222,10 +221,3 @@ def test_what_others_left_in_the_shared_folder_is_left_alone(camera, tmp_path, m
     (tmp_path / "romfsfs-simulator-link").symlink_to(victim)
     camera()
     assert (planted / "file").read_text() == (victim / "file").read_text() == "precious"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
