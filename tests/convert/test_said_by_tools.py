@@ -225,6 +225,8 @@ def replace_model(model: Model, cpu: int) -> Model:
          "Vela was killed by SIGSEGV: RuntimeError: float32 here."),
         (1, "oops\n", "tool-failed", "Vela failed with exit status 1: oops"),
         (0, "", "tool-failed", "Vela made no file: it said nothing"),
+        (0, "RuntimeError: float32 here.\n", "tool-failed",
+         "Vela made no file: RuntimeError: float32 here."),
         (-11, "x Failed to load TfLite model. Damaged.\n", "model-invalid", "Vela cannot read the "
          "model: x Failed to load TfLite model. Damaged; copy the file again"),
     ],
