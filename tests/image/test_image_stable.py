@@ -332,10 +332,16 @@ def test_a_small_neighbour_moves_rather_than_a_large_directory() -> None:
     assert len(changed_blocks(base, image)) <= 5
 
 
+#: in the first four all data is at multiples of 4: nothing else keeps them from being edited
 UNSAFE = {
     "pointer": raw_image(record(2, b"abcd"), named(5, b"a", record(3, b"\x04\x02")),
-                         file("b", b"1" * 9000), width=13),
-    "unknown kind": raw_image(record(77, b"?"), file("a", b"12"), file("b", b"1"), width=13),
+                         file("b", b"1" * 9000), width=3),
+    "unknown kind": raw_image(record(77, b"?"), file("a", b"12"), file("bbb", b"1" * 9000),
+                              width=4),
+    "extra data": raw_image(named(5, b"a", record(2, b"12") + record(9, b"x")),
+                            file("bbbb", b"1" * 9000), width=3),
+    "more notes": raw_image(*(file(f"a{n}", b"") for n in range(10, 21) for _ in range(99)),
+                            file("b", b"1" * 9000), width=5),
     "misaligned": raw_image(file("a.tflite", b"12"), file("b", b"1" * 9000), width=13),
     "header without room": raw_image(file("abc", b"12"), width=1),
 }  # fmt: skip
