@@ -336,7 +336,10 @@ def test_a_board_without_the_partition_is_not_left_there(tool: Tool) -> None:
     [
         ([OTHER, ROMFS], False, "", ROMFS), ([replace(ROMFS, name=" ROMFS0 ")], False, "", 0),
         ([ROMFS, replace(ROMFS, path="1-3")], False, "1-2", ROMFS),
-        ([ROMFS], True, "", ROMFS),
+        ([ROMFS], True, "1-2", ROMFS),
+        ([ROMFS], True, "",
+         "this user may not open OPENMV_N6 in DFU mode; romfsfs doctor has the command that allows "
+         "it"),
         ([replace(ROMFS, pid=1)], True, "",
          "this user may not open OPENMV_N6 in DFU mode; romfsfs doctor has the command that allows "
          "it"),
@@ -354,7 +357,7 @@ def test_a_board_without_the_partition_is_not_left_there(tool: Tool) -> None:
         ([ROMFS, replace(ROMFS, serial="x")], False, "",
          "1 boards with the USB id of OPENMV_N6 are in DFU mode; name one: dfu:OPENMV_N6@1-2"),
     ],
-    ids=range(10),
+    ids=range(11),
 )  # fmt: skip
 def test_the_setting_that_is_meant(
     settings: list[DfuSetting], denied: bool, path: str, chosen: Any

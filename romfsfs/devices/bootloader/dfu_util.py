@@ -98,7 +98,7 @@ def choose_setting(
     there = sorted({item.path for item in mine})
     if path:
         mine = [item for item in mine if item.path == path]
-    if not mine and board.dfu_id in listing.denied:
+    if board.dfu_id in listing.denied and not (path and mine):  # it could be the one that is meant
         raise no_access(f"{board.name} in DFU mode")
     if not mine:
         raise DeviceAbsent(
