@@ -196,6 +196,23 @@ def test_the_second_core_of_the_ae3(attach: Callable[..., Any]) -> None:
     assert tool.flash("ROMFS0") == b"\xff" * SIZE
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_partition_that_a_source_names_is_reset_alone(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    tool = attach("OPENMV_AE3")
+    images = [make_image(9000, seed) for seed in (0, 1)]
+    folder = tmp_path / "defaults" / "OPENMV_AE3"
+    folder.mkdir(parents=True)
+    for index, image in enumerate(images):
+        (folder / f"romfs{index}.img").write_bytes(image)
+    source = f"dfu:ae3:{number}@1-2"
+    assert main(["reset", source, "--from", str(folder.parent), "--yes"]) == 0
+    assert tool.flash(f"ROMFS{number}").startswith(images[number])
+    assert tool.flash(f"ROMFS{1 - number}") == b"\xff" * SIZE
+
+
 def test_the_setting_is_found_by_name(attach: Callable[..., Any]) -> None:
     """Another loader has it under another number; where it is missing nothing is written."""
     attach("OPENMV_N6", names=["ROMFS0", "BOOTLOADER", "FIRMWARE", "FILESYSTEM"])
