@@ -178,7 +178,7 @@ def with_slots(info: DeviceInfo, slots: tuple[Slot, ...], slot: str, flash: Geom
         there = "slot A of openmv-ota alone" if slots else "no slots of openmv-ota"
         raise UsageError(
             f"partition {info.partition} holds {there}",
-            where=info.name, next_step="nothing was written; leave out --slot",
+            where=info.name, next_step="nothing was written there; leave out --slot",
         )  # fmt: skip
     if not slots:
         return info

@@ -354,7 +354,8 @@ def test_a_camera_of_openmv_ota_is_one_of_its_slots() -> None:
         with pytest.raises(UsageError) as caught:
             identity.with_slots(INFO, slots, slot, RANGES)
         assert caught.value.line == (
-            f"partition 0 holds {there} (OPENMV4P on ttyX); nothing was written; leave out --slot"
+            f"partition 0 holds {there} (OPENMV4P on ttyX); nothing was written there; leave out "
+            "--slot"
         )
 
 
