@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from romfsfs.boards import Board, by_dfu_id, by_usb_id
@@ -17,8 +18,8 @@ from romfsfs.errors import DeviceAbsent, DeviceError, UsageError
 
 #: how often the ports are listed while some vanish, and seconds between two attempts
 _LOOKS, _PAUSE = 5, 0.05
-#: where Linux lists serial ports, with links to their devices
-_TTYS = "/sys/class/tty"
+#: where Linux lists devices by number: a container may have a port by another one's name
+_BY_NUMBER = "/sys/dev/char"
 
 
 class CameraPort(NamedTuple):
@@ -120,7 +121,10 @@ def dfu_cameras() -> tuple[DfuCamera, ...]:
 
 def _usb_device(port: str) -> str:
     """Where Linux tells of the USB device of a serial port; other ports have none there."""
-    return os.path.join(_TTYS, os.path.basename(os.path.realpath(port)), "device/..")
+    number = 0
+    with suppress(OSError):
+        number = os.stat(port).st_rdev
+    return f"{_BY_NUMBER}/{os.major(number)}:{os.minor(number)}/device/.."
 
 
 def usb_path(port: str) -> str:

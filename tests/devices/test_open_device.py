@@ -189,16 +189,18 @@ def test_what_usb_knows_of_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_a_serial_port_is_plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the links that Linux has. Ports without a USB device are nowhere."""
-    monkeypatch.setattr(discovery, "_TTYS", str(tmp_path / "class" / "tty"))
-    (tmp_path / "class" / "tty").mkdir(parents=True)
-    for name, device in (("ttyACM0", "usb1/1-2/1-2.3/1-2.3:1.0"), ("ttyS0", "pnp0/00:04")):
-        folder = tmp_path / "devices" / device / "tty" / name
+    """By the links that Linux has, whatever the port is called here: a container may give it
+    another name than Linux does. Ports without a USB device are nowhere."""
+    monkeypatch.setattr(discovery, "_BY_NUMBER", str(tmp_path / "char"))
+    (tmp_path / "char").mkdir()
+    for name, device in (("null", "usb1/1-2/1-2.3/1-2.3:1.0"), ("zero", "pnp0/00:04")):
+        folder = tmp_path / "devices" / device / "tty" / "ttyACM0"
         folder.mkdir(parents=True)
         (folder / "device").symlink_to("../../../" + os.path.basename(device))
-        (tmp_path / "class" / "tty" / name).symlink_to(folder)
-    (tmp_path / "by-id").symlink_to("/dev/ttyACM0")
-    ports = ["/dev/ttyACM0", str(tmp_path / "by-id"), "/dev/ttyS0", "/dev/ttyACM1", "/dev/pts/7"]
+        number = os.stat(f"/dev/{name}").st_rdev
+        (tmp_path / "char" / f"{os.major(number)}:{os.minor(number)}").symlink_to(folder)
+    (tmp_path / "by-id").symlink_to("/dev/null")
+    ports = ["/dev/null", str(tmp_path / "by-id"), "/dev/zero", "/dev/none", str(tmp_path)]
     assert [discovery.usb_path(name) for name in ports] == ["1-2.3", "1-2.3", "", "", ""]
 
 
