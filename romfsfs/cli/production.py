@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from romfsfs.boards import boards, get_board
 from romfsfs.cli.output import Output
-from romfsfs.devices.base import Device, DeviceInfo
+from romfsfs.devices.base import UNKNOWN, Device, DeviceInfo
 from romfsfs.devices.bootloader.dfu import APPEAR_LIMIT
 from romfsfs.devices.discovery import dfu_cameras, serial_cameras, usb_path
 from romfsfs.devices.open import open_device
@@ -395,6 +395,9 @@ class Line:
                 raise _LeftAlone(f"{who} was written before: left alone")
             if not facts.partitions:
                 sent = place
+            if known:  # of one that fails from here on, and of one whose boot loader tells another
+                key = f"{said.name if said else UNKNOWN}/{known}/{order.partition or 0}"
+                self._infos[name] = DeviceInfo("serial", key, who, firmware=facts.firmware)
 
         try:
             device = open_device(
@@ -402,12 +405,7 @@ class Line:
                 accept=accept,
             )  # fmt: skip
             try:
-                info = device.info()
-                if known and not info.is_serial:  # its boot loader may tell another id, or none
-                    board = info.key.partition("/")[0]
-                    key = f"{board}/{known}/{info.partition}"
-                    info = replace(info, key=key, has_id=True)
-                self._infos[name] = info
+                info = self._infos.setdefault(name, device.info())
                 if unique_id(info) in self._written:
                     raise _LeftAlone(f"{info.name} was written before: left alone")
                 yield device

@@ -433,7 +433,7 @@ def test_a_production_line_of_cameras_that_are_written_in_their_loaders(
 
     def old_firmware(port: str, *, accept: Callable[[object], None], **words: Any) -> Any:
         board = get_board("OPENMV4")
-        accept(SimpleNamespace(board=board, unique_id=unique_id, partitions=()))
+        accept(SimpleNamespace(board=board, unique_id=unique_id, partitions=(), firmware="1.2"))
         raise NoRomfsAccess(port, board)
 
     def send(port: str, board: Any) -> None:

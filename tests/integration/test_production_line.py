@@ -337,7 +337,9 @@ class OldFirmware:
     and it is another device file when it comes back."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, unique_id: str, loader_id: str) -> None:
-        self.facts = SimpleNamespace(board=get_board("OPENMV4"), unique_id=unique_id, partitions=())
+        self.facts = SimpleNamespace(
+            board=get_board("OPENMV4"), unique_id=unique_id, partitions=(), firmware="1.2"
+        )
         self.about = DeviceInfo(
             "dfu", f"OPENMV4/{loader_id}/0", "in its loader", has_id=bool(loader_id)
         )
@@ -414,6 +416,20 @@ def test_a_camera_that_failed_in_its_boot_loader(monkeypatch: pytest.MonkeyPatch
         camera.loader = True
     assert camera.write() == ""
     assert camera.sent == 3
+
+
+def test_a_camera_that_fails_before_it_is_open_counts_by_its_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its firmware told that before it was to go to its boot loader."""
+    camera = OldFirmware(monkeypatch, "77", "ff")
+    camera.loader = False
+    assert camera.write() == "dfu-util is not installed"
+    info = camera.line._infos["p"]
+    assert (production.unique_id(info), info.firmware) == ("77", "1.2")
+    monkeypatch.setattr(camera.line, "_report", lambda name, outcome: outcome.exit_code)
+    camera.line._note("p", DeviceError("dfu-util is not installed"))
+    assert camera.line._codes == {"77": 5}
 
 
 def test_what_writing_one_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
