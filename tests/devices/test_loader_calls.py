@@ -292,7 +292,7 @@ def test_a_board_that_runs_is_none_of_those_in_dfu_mode(tool: Tool) -> None:
         dfu.find_loader(N6, N6.partition(0), pytest.fail, 7.0, runs=True)
     assert caught.value.line == (
         "another OPENMV_N6 is in DFU mode, and could be taken for this one; nothing was written; "
-        "unplug that one and repeat the command"
+        "repeat the command when that one has been written, or is unplugged"
     )
     assert tool.calls == [LIST]
 

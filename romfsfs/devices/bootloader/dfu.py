@@ -186,7 +186,8 @@ def find_loader(
     if not path and listing.shows(board):
         raise DeviceError(
             f"another {board.name} is in DFU mode, and could be taken for this one",
-            next_step="nothing was written; unplug that one and repeat the command",
+            next_step="nothing was written; repeat the command when that one has been written, or "
+            "is unplugged",
         )
     try:
         enter()
