@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from romfsfs.errors import RomfsError
-from romfsfs.system.files import remove_folder, remove_temporaries, replace_atomically
+from romfsfs.system.files import remove_temporaries, replace_atomically
 from romfsfs.system.private import check_private
+from romfsfs.system.removal import remove_folder
 
 
 @pytest.mark.parametrize("held", [False, True])

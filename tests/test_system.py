@@ -20,7 +20,18 @@ import needs
 import pytest
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system import beside, clock, copying, errors, files, mount_table, private, programs
+from romfsfs.system import (
+    beside,
+    clock,
+    copying,
+    errors,
+    files,
+    mount_table,
+    private,
+    programs,
+    removal,
+    user_folders,
+)
 from romfsfs.system import environment as variables
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.runner import (
@@ -288,22 +299,22 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_removed_is_named_or_not_there(tmp_path: Path) -> None:
-    files.remove_folder(tmp_path / "none")
-    files.remove_folder(tmp_path / "none" / "below")
+    removal.remove_folder(tmp_path / "none")
+    removal.remove_folder(tmp_path / "none" / "below")
     (tmp_path / "kept").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "kept")
     (tmp_path / "file").touch()
     for name in ("link", "file"):
-        files.remove_folder(tmp_path / name)
+        removal.remove_folder(tmp_path / name)
     assert os.listdir(tmp_path) == ["kept"]
-    files.discard_folder(tmp_path / "kept")
-    files.discard_folder(tmp_path / "kept")
+    removal.discard_folder(tmp_path / "kept")
+    removal.discard_folder(tmp_path / "kept")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("call", "variable"),
-    [(files.state_dir, "ROMFSFS_STATE_DIR"), (files.cache_dir, "ROMFSFS_CACHE_DIR")],
+    [(user_folders.state_dir, "ROMFSFS_STATE_DIR"), (user_folders.cache_dir, "ROMFSFS_CACHE_DIR")],
 )
 def test_where_our_files_are(
     call: Callable[[], Path], variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -324,18 +335,18 @@ def test_where_our_files_are(
         "folder of yours"
     )
     monkeypatch.delenv("ROMFSFS_CONFIG_DIR")
-    assert files.config_dir() is None
+    assert user_folders.config_dir() is None
     monkeypatch.setenv("ROMFSFS_CONFIG_DIR", "conf")
-    assert files.config_dir() == tmp_path / "conf"
+    assert user_folders.config_dir() == tmp_path / "conf"
     with pytest.raises(RomfsError, match="set \\$HOME, or --place to a folder of yours"):
-        files.home_dir("--place")
+        user_folders.home_dir("--place")
 
 
 def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        made = files.make_private_dir(tmp_path / "a" / "b")
-        assert files.make_private_dir(made) == tmp_path / "a" / "b"
+        made = user_folders.make_private_dir(tmp_path / "a" / "b")
+        assert user_folders.make_private_dir(made) == tmp_path / "a" / "b"
     finally:
         os.umask(old)
     assert [path.stat().st_mode & 0o777 for path in (made, made.parent)] == [0o700] * 2

@@ -21,7 +21,17 @@ from typing import Any
 import pytest
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system import beside, clock, errors, files, mount_table, private, programs
+from romfsfs.system import (
+    beside,
+    clock,
+    errors,
+    files,
+    mount_table,
+    private,
+    programs,
+    removal,
+    user_folders,
+)
 from romfsfs.system.beside import Beside, Cancel
 from romfsfs.system.mount_table import Mount
 
@@ -56,8 +66,8 @@ def test_all_bytes_are_on_the_disk_before_a_file_has_its_name(
     assert (size, synced[1:]) == ("5", [f"{tmp_path.name}/"])
     made = tmp_path / "a" / "b"
     synced.clear()
-    files.make_private_dir(made)
-    files.make_private_dir(made)
+    user_folders.make_private_dir(made)
+    user_folders.make_private_dir(made)
     assert synced == [f"{tmp_path.name}/", "a/"], "a new folder's own name, once"
     synced.clear()
     files.sync_paths(tmp_path, ["file", "none", "file/none"], ["a/b"])
@@ -134,7 +144,7 @@ def test_a_folder_that_others_could_fill_is_not_begun(
     tmp_path.chmod(0o757)
     for path in (tmp_path / "a", tmp_path / "a" / "b"):
         with pytest.raises(RomfsError, match="everybody may write"):
-            files.make_private_dir(path)
+            user_folders.make_private_dir(path)
     assert list(tmp_path.iterdir()) == []
     tmp_path.chmod(0o700)
     make = Path.mkdir
@@ -146,7 +156,7 @@ def test_a_folder_that_others_could_fill_is_not_begun(
 
     monkeypatch.setattr(Path, "mkdir", meanwhile)
     with pytest.raises(RomfsError, match="everybody may write"):
-        files.make_private_dir(tmp_path / "a")
+        user_folders.make_private_dir(tmp_path / "a")
 
 
 def test_a_parent_that_may_be_entered_and_not_listed(
@@ -155,8 +165,8 @@ def test_a_parent_that_may_be_entered_and_not_listed(
     def refuse(path: Path) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(files, "sync_dir", refuse)
-    assert files.make_private_dir(tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(user_folders, "sync_dir", refuse)
+    assert user_folders.make_private_dir(tmp_path / "a").stat().st_mode & 0o777 == 0o700
     made: list[Path] = []
 
     def meanwhile(path: Path) -> None:
@@ -167,8 +177,8 @@ def test_a_parent_that_may_be_entered_and_not_listed(
         if len(made) == 3:
             raise FileExistsError
 
-    monkeypatch.setattr(files, "_make_durable_dir", meanwhile)
-    assert files.make_private_dir(tmp_path / "b" / "c") == tmp_path / "b" / "c"
+    monkeypatch.setattr(user_folders, "_make_durable_dir", meanwhile)
+    assert user_folders.make_private_dir(tmp_path / "b" / "c") == tmp_path / "b" / "c"
     assert made == [tmp_path / "b" / "c", tmp_path / "b", tmp_path / "b" / "c"]
 
 
@@ -198,7 +208,7 @@ def test_folders_are_opened_before_they_are_emptied(
     opened: list[int] = []
     change = os.fchmod
     monkeypatch.setattr(os, "fchmod", lambda fd, mode: change(fd, opened.append(mode) or mode))
-    files.remove_folder(tmp_path / "top")
+    removal.remove_folder(tmp_path / "top")
     assert list(tmp_path.iterdir()) == []
     assert (tried, moved) == ({"b"}, [("b", 0o700), ("c", 0o700)])
     assert set(opened) == {0o700}
@@ -208,17 +218,17 @@ def test_folders_are_opened_before_they_are_emptied(
 
     monkeypatch.setattr(os, "fchmod", refuse)
     (tmp_path / "others").mkdir()
-    files.remove_folder(tmp_path / "others")
+    removal.remove_folder(tmp_path / "others")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "file").touch()
-    monkeypatch.setattr(files, "trusted_users", set)
+    monkeypatch.setattr(removal, "trusted_users", set)
     with pytest.raises(PermissionError, match="the folder belongs to another user: 'theirs'"):
-        files.remove_folder(tmp_path / "theirs")
-    files.discard_folder(tmp_path / "theirs")
+        removal.remove_folder(tmp_path / "theirs")
+    removal.discard_folder(tmp_path / "theirs")
     assert (tmp_path / "theirs" / "file").exists()
     monkeypatch.setattr(private, "trusted_users", set)
     first = f"/{tmp_path.parts[1]}"

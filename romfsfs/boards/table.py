@@ -20,7 +20,7 @@ from romfsfs.boards.own import own_entries
 from romfsfs.boards.vendors import vendor_entries
 from romfsfs.errors import UsageError
 from romfsfs.image.rules import AlignmentRules
-from romfsfs.system.files import config_dir
+from romfsfs.system.user_folders import config_dir
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 

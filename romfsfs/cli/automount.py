@@ -20,8 +20,8 @@ from romfsfs.desktop.notify import tell_not_mounted
 from romfsfs.desktop.units import RULE, rule, rule_command, units
 from romfsfs.devices.discovery import serial_cameras
 from romfsfs.errors import EXIT_FAILURE, EXIT_OK, DeviceBusy, RomfsError, SessionBusy
-from romfsfs.system.files import home_dir
 from romfsfs.system.programs import find_on_path
+from romfsfs.system.user_folders import home_dir
 
 _SYSTEMCTL_SECONDS = 20
 #: Seconds for which a camera that another program uses is retried, and between two tries.

@@ -24,9 +24,10 @@ from romfsfs.desktop.programs import DIALOGS, PROGRAMS, find_notifier, missing
 from romfsfs.desktop.units import config_home, data_home
 from romfsfs.errors import EXIT_OK, RomfsError, UsageError
 from romfsfs.session.find import find_session
-from romfsfs.system.files import Progress, home_dir, no_progress, replace_atomically
+from romfsfs.system.files import Progress, no_progress, replace_atomically
 from romfsfs.system.mount_table import find_mount, hanging, is_dead, real_place
 from romfsfs.system.programs import find_on_path
+from romfsfs.system.user_folders import home_dir
 
 #: What `--run` does with an image file.
 _OPEN = "open"

@@ -27,9 +27,9 @@ from romfsfs.fs.binding import install_command, load_binding
 from romfsfs.fs.mountpoint import check_allow_other, check_device
 from romfsfs.simulator import find_micropython
 from romfsfs.system.errors import worded
-from romfsfs.system.files import cache_dir, state_dir
 from romfsfs.system.programs import find_on_path
 from romfsfs.system.programs import install_command as package_command
+from romfsfs.system.user_folders import cache_dir, state_dir
 
 #: Where udev looks for rules.
 _RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")

@@ -30,13 +30,9 @@ from romfsfs.convert.flatbuffer import Model
 from romfsfs.convert.types import Diagnostic, Figures, Product, Reader
 from romfsfs.errors import Cancelled
 from romfsfs.system.beside import Cancel
-from romfsfs.system.files import (
-    digest_bytes,
-    digest_file,
-    discard_folder,
-    lock_within,
-    make_private_dir,
-)
+from romfsfs.system.files import digest_bytes, digest_file, lock_within
+from romfsfs.system.removal import discard_folder
+from romfsfs.system.user_folders import make_private_dir
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,10 @@ from romfsfs.convert.types import (
     warning,
 )
 from romfsfs.errors import ToolMissing
-from romfsfs.system.files import make_private_dir, replace_atomically
+from romfsfs.system.files import replace_atomically
 from romfsfs.system.programs import package_folders
 from romfsfs.system.runner import Limits, Outcome, environment, run_tool
+from romfsfs.system.user_folders import make_private_dir
 
 #: Firmware starts them by these names, so they are stored as source.
 KEPT_AS_SOURCE = frozenset({"main.py", "boot.py"})

@@ -16,13 +16,8 @@ from importlib import resources
 from pathlib import Path
 
 from romfsfs.errors import UsageError
-from romfsfs.system.files import (
-    digest_bytes,
-    digest_file,
-    make_private_dir,
-    replace_atomically,
-    state_dir,
-)
+from romfsfs.system.files import digest_bytes, digest_file, replace_atomically
+from romfsfs.system.user_folders import make_private_dir, state_dir
 
 _MANIFEST = "installed.json"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from romfsfs.boards import Board
 from romfsfs.desktop.installed import File, filled
 from romfsfs.errors import UsageError
-from romfsfs.system.files import home_dir
+from romfsfs.system.user_folders import home_dir
 
 UNIT = "romfsfs@.service"
 #: Runs at login. A drop-in wants it: enabling it would make a link, which `installed` cannot list.

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system import files
-from romfsfs.system.files import CHUNK, Progress, make_private_dir, no_progress, replace_atomically
+from romfsfs.system.files import CHUNK, Progress, digest_bytes, no_progress, replace_atomically
+from romfsfs.system.removal import discard_folder
+from romfsfs.system.user_folders import cache_dir, make_private_dir
 
 #: More than any camera's partition; a larger file is a mistake, or a zip bomb.
 MAX_FILE_BYTES = 256 << 20
@@ -153,13 +154,13 @@ def is_zip(path: Path) -> bool:
 def zip_folder(where: str) -> Path:
     """The folder of a zip (its path or URL) in the cache, made if need be; its time is that of its
     last use. Making one removes those not used for `_UNUSED_SECONDS`. RomfsError, OSError."""
-    parent = make_private_dir(make_private_dir(files.cache_dir()) / "resources")
-    folder = parent / files.digest_bytes(where.encode(errors="surrogateescape"))[:32]
+    parent = make_private_dir(make_private_dir(cache_dir()) / "resources")
+    folder = parent / digest_bytes(where.encode(errors="surrogateescape"))[:32]
     if not folder.is_dir():
         for other in parent.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - other.stat().st_mtime > _UNUSED_SECONDS:
-                    files.discard_folder(other)
+                    discard_folder(other)
     make_private_dir(folder)
     with contextlib.suppress(OSError):  # a cache that can only be read
         os.utime(folder)
@@ -185,7 +186,7 @@ def _check_supported(info: zipfile.ZipInfo) -> None:
 
 
 def _kept_name(info: zipfile.ZipInfo) -> str:
-    name = files.digest_bytes(info.filename.encode(errors="surrogateescape"))[:16]
+    name = digest_bytes(info.filename.encode(errors="surrogateescape"))[:16]
     return f"{name}-{info.CRC:08x}-{info.file_size}"
 
 

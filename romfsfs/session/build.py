@@ -25,16 +25,9 @@ from romfsfs.session.rebase.prepare import raise_problems
 from romfsfs.session.settings import options_of_tree
 from romfsfs.session.tree.extraction import Extracted, Item, extract
 from romfsfs.session.tree.worktree import scan_folders
-from romfsfs.system.files import (
-    EMPTY_DIGEST,
-    Progress,
-    cache_dir,
-    digest_fd,
-    make_private_dir,
-    no_progress,
-    opened_folder,
-    remove_folder,
-)
+from romfsfs.system.files import EMPTY_DIGEST, Progress, digest_fd, no_progress, opened_folder
+from romfsfs.system.removal import remove_folder
+from romfsfs.system.user_folders import cache_dir, make_private_dir
 
 if TYPE_CHECKING:
     from typing import BinaryIO

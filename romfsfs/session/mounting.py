@@ -16,8 +16,9 @@ from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.read import OpenOptions
 from romfsfs.session.service import Notifier, SessionHost
 from romfsfs.system.errors import worded
-from romfsfs.system.files import Progress, cache_dir, state_dir
+from romfsfs.system.files import Progress
 from romfsfs.system.mount_table import real_place
+from romfsfs.system.user_folders import cache_dir, state_dir
 
 
 def _is_word(source: str) -> bool:

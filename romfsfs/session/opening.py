@@ -21,7 +21,8 @@ from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.read import OpenOptions, make_ready, session_for
 from romfsfs.session.revert import leave_work
 from romfsfs.session.session import Session
-from romfsfs.system.files import Progress, no_progress, remove_folder
+from romfsfs.system.files import Progress, no_progress
+from romfsfs.system.removal import remove_folder
 
 #: A session without edits whose image file has been gone for this long is dropped.
 _ABANDONED_SECONDS = 90 * 86400

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from romfsfs.boards import boards
 from romfsfs.convert.options import FileOptions, OptionError, Rule, check
 from romfsfs.errors import RomfsError, UsageError
-from romfsfs.system.files import cache_dir, make_private_dir
+from romfsfs.system.user_folders import cache_dir, make_private_dir
 
 #: option name in a recipe -> option name here
 _OPTIONS = {"alignment": "align", "optimize": "optimise", "profile": "profile"}

@@ -23,7 +23,8 @@ from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import is_litter
 from romfsfs.session.tree.restore import is_below, parents, restore, selected
-from romfsfs.system.files import remove_folder, sync_dir
+from romfsfs.system.files import sync_dir
+from romfsfs.system.removal import remove_folder
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from romfsfs.session.keep.state import SessionInfo
 from romfsfs.session.plan.admission import Admission
 from romfsfs.session.plan.problems import Problem
 from romfsfs.session.tree.worktree import open_file
-from romfsfs.system.files import cache_dir, make_private_dir, opened_folder
+from romfsfs.system.files import opened_folder
+from romfsfs.system.user_folders import cache_dir, make_private_dir
 
 NO_OPTIONS = TreeOptions()
 

@@ -27,7 +27,7 @@ from typing import IO
 from romfsfs.errors import ToolMissing, shell_word
 from romfsfs.simulator.config import SimulatorConfig
 from romfsfs.simulator.flash import Flash
-from romfsfs.system.files import cache_dir
+from romfsfs.system.user_folders import cache_dir
 
 log = logging.getLogger(__name__)
 

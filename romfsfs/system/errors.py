@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from romfsfs.errors import RomfsError, UsageError, shell_word
-from romfsfs.system.files import TEMPORARY, cache_dir, state_dir
+from romfsfs.system.files import TEMPORARY
+from romfsfs.system.user_folders import cache_dir, state_dir
 
 _NEXT_STEPS = {
     errno.EACCES: "check its permissions: ls -ld {path}",

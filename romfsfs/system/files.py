@@ -1,4 +1,4 @@
-"""Small file-system helpers that every part shares: where state lives, atomic replacement, digests.
+"""Small file-system helpers that every part shares: atomic replacement, syncing, locks, digests.
 
 Digests are SHA-256 in lower-case hexadecimal everywhere: cameras with hashlib can compute the
 same one (docs/cameras.md), and CPUs have instructions for it (about 1 GiB/s here, twice
@@ -16,11 +16,9 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from romfsfs.errors import RomfsError
-from romfsfs.system.private import check_private, trusted_users
 
 #: phase ("reading", "erasing", ...), bytes or items done, total (0 where it is not known)
 Progress = Callable[[str, int, int], None]
@@ -33,156 +31,6 @@ EMPTY_DIGEST = hashlib.sha256().hexdigest()
 
 def no_progress(phase: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""
-
-
-def state_dir() -> Path:
-    """Where sessions live: `$ROMFSFS_STATE_DIR`, else the system's place for program state."""
-    return _user_dir("ROMFSFS_STATE_DIR", "user_state_path")
-
-
-def cache_dir() -> Path:
-    """Where disposable results live: `$ROMFSFS_CACHE_DIR`, else the system's cache folder."""
-    return _user_dir("ROMFSFS_CACHE_DIR", "user_cache_path")
-
-
-def config_dir() -> Path | None:
-    """Where the user's configuration lives: `$ROMFSFS_CONFIG_DIR`, else the system's place for it;
-    None if no home folder is known. RomfsError if others could change what is in it."""
-    if not os.environ.get("ROMFSFS_CONFIG_DIR") and not os.path.isabs(os.path.expanduser("~")):
-        return None
-    return _user_dir("ROMFSFS_CONFIG_DIR", "user_config_path")
-
-
-def _user_dir(variable: str, getter: str) -> Path:
-    """RomfsError if no home folder is known, or if others could change what is in this folder: it
-    is read as well as written."""
-    chosen = os.environ.get(variable)
-    if chosen:
-        path = Path(chosen).absolute()
-    else:
-        import platformdirs
-
-        try:
-            path = Path(getattr(platformdirs, getter)("romfsfs", appauthor=False))
-        except RuntimeError:  # older ones give a path that begins with ~
-            path = Path("~")
-        if not path.is_absolute():
-            raise _homeless(f"${variable}")
-    check_private(path)
-    return path
-
-
-def home_dir(variable: str) -> Path:
-    """The user's home folder. RomfsError if it is not known, as for a container's user without a
-    name. variable: what the message suggests to set instead of $HOME."""
-    path = Path(os.path.expanduser("~"))
-    if not path.is_absolute():
-        raise _homeless(variable)
-    return path
-
-
-def _homeless(variable: str) -> RomfsError:
-    return RomfsError(
-        "your home folder is not known", where=f"user {os.getuid()}",
-        next_step=f"set $HOME, or {variable} to a folder of yours",
-    )  # fmt: skip
-
-
-def make_private_dir(path: Path) -> Path:
-    """Make `path` and its missing parents for this user alone (0700), whatever the umask.
-
-    RomfsError if others could put things into it, or another folder in its place
-    (`check_private`).
-    """
-    check_private(path.absolute())
-    try:
-        _make_durable_dir(path)
-    except FileNotFoundError:
-        make_private_dir(path.parent)
-        with contextlib.suppress(FileExistsError):
-            _make_durable_dir(path)
-    except FileExistsError:
-        check_private(path.absolute())  # others may just have made it
-    return path
-
-
-def _make_durable_dir(path: Path) -> None:
-    """Sync the parent too: what is synced in a folder is lost if the folder's own name is."""
-    path.mkdir(mode=0o700)
-    with contextlib.suppress(PermissionError):  # a parent that may be entered, not listed
-        sync_dir(path.parent)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder of ours with all that is in it; nothing if it does not exist. OSError.
-
-    `shutil.rmtree` recurses, cannot name what lies deeper than PATH_MAX, and is stopped by a folder
-    that its owner may not enter or write to: a user or a tool can leave all three. So inner folders
-    are moved up until none holds another. A link is removed, not its target.
-
-    All work is relative to descriptors: a link that is swapped in meanwhile raises OSError and is
-    not followed. PermissionError for a folder of another user (`trusted_users`).
-    """
-    if path.parent.exists():
-        # O_PATH: it may not be readable.
-        with opened(path.parent, getattr(os, "O_PATH", 0) | os.O_DIRECTORY) as parent:
-            _remove_folder(parent, path.name)
-
-
-def _remove_folder(parent: int, name: str) -> None:
-    try:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=parent)
-            return
-    except FileNotFoundError:
-        return
-    root = _entered(parent, name)
-    try:
-        if os.fstat(root).st_uid not in trusted_users():
-            raise PermissionError(errno.EPERM, "the folder belongs to another user", name)
-        _empty(root)
-    finally:
-        os.close(root)
-    os.rmdir(name, dir_fd=parent)
-
-
-def _empty(root: int) -> None:
-    mark = os.urandom(8).hex()
-    pending = ["."]
-    moved = 0
-    while pending:
-        name = pending.pop()
-        folder = _entered(root, name)
-        try:
-            with os.scandir(folder) as entries:
-                inside = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
-            for each, is_folder in inside:
-                if not is_folder:
-                    os.unlink(each, dir_fd=folder)
-                elif name == ".":
-                    pending.append(each)
-                else:
-                    moved += 1
-                    os.close(_entered(folder, each))  # a folder must be writable to be moved
-                    os.rename(each, f"{mark}-{moved}", src_dir_fd=folder, dst_dir_fd=root)
-                    pending.append(f"{mark}-{moved}")
-        finally:
-            os.close(folder)
-        if name != ".":
-            os.rmdir(name, dir_fd=root)
-
-
-def _entered(parent: int, name: str) -> int:
-    """Open a folder, and give its owner all rights (0700). OSError if it is a link by now."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=parent)
-    except PermissionError:  # its mode forbids its owner, who is not root and alone in `parent`
-        os.chmod(name, 0o700, dir_fd=parent)
-        fd = os.open(name, flags, dir_fd=parent)
-    with contextlib.suppress(PermissionError):  # another user's, which can go if it is empty
-        os.fchmod(fd, 0o700)
-    return fd
 
 
 @contextlib.contextmanager
@@ -198,12 +46,6 @@ def opened(path: str | os.PathLike[str], flags: int = 0) -> Iterator[int]:
 def opened_folder(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[int]:
     """As `opened`, for a folder. OSError if it is none."""
     return opened(path, os.O_DIRECTORY)
-
-
-def discard_folder(path: Path) -> None:
-    """`remove_folder`, as far as possible: errors are ignored."""
-    with contextlib.suppress(OSError):
-        remove_folder(path)
 
 
 def sync_dir(path: str | os.PathLike[str]) -> None:

@@ -17,7 +17,8 @@ from romfsfs.errors import UsageError
 from romfsfs.ide import published
 from romfsfs.ide.archive import Fetching, local_zip
 from romfsfs.ide.places import resource_folders
-from romfsfs.system.files import make_private_dir, replace_atomically, state_dir
+from romfsfs.system.files import replace_atomically
+from romfsfs.system.user_folders import make_private_dir, state_dir
 from romfsfs.zoo.sources import FolderZoo, ZipZoo, Zoo
 
 #: The environment variable that names a source.

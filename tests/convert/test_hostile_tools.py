@@ -16,8 +16,8 @@ from convert_helpers import camera, convert, tflite
 
 from romfsfs.convert import Converters, State, script, stedgeai, vela
 from romfsfs.convert.cache import Cache
-from romfsfs.system.files import discard_folder
 from romfsfs.system.programs import package_folders, search_path
+from romfsfs.system.removal import discard_folder
 from romfsfs.system.runner import Limits, environment, made_file, run_tool
 
 SECRET = "s3cret-that-no-tool-may-see"

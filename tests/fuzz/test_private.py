@@ -15,13 +15,9 @@ import pytest
 
 from romfsfs.cli import main
 from romfsfs.errors import RomfsError
-from romfsfs.system.files import (
-    make_private_dir,
-    remove_folder,
-    remove_temporaries,
-    replace_atomically,
-    state_dir,
-)
+from romfsfs.system.files import remove_temporaries, replace_atomically
+from romfsfs.system.removal import remove_folder
+from romfsfs.system.user_folders import make_private_dir, state_dir
 
 NOBODY = 65534
 CHECKOUT = Path(__file__).parents[2]

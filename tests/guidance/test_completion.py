@@ -22,7 +22,7 @@ from romfsfs.devices.discovery import CameraPort
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.folder import all_sessions
 from romfsfs.session.keep.locks import MountedAt
-from romfsfs.system.files import state_dir
+from romfsfs.system.user_folders import state_dir
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

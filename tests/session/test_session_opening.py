@@ -38,7 +38,8 @@ from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
 from romfsfs.session.session import Session
 from romfsfs.system import clock
-from romfsfs.system.files import digest_fd, remove_folder
+from romfsfs.system.files import digest_fd
+from romfsfs.system.removal import remove_folder
 
 
 def test_a_first_mount_shows_what_the_image_holds(desk: Desk) -> None:

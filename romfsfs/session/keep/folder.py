@@ -30,16 +30,10 @@ from typing import BinaryIO
 from romfsfs.errors import RomfsError, SessionBusy, shell_word
 from romfsfs.session.keep.locks import Lock, MountedAt, boot_id, holder_of, last_holder
 from romfsfs.session.keep.state import SessionInfo
-from romfsfs.system.files import (
-    make_private_dir,
-    named,
-    opened,
-    remove_folder,
-    remove_temporaries,
-    state_dir,
-    sync_dir,
-)
+from romfsfs.system.files import named, opened, remove_temporaries, sync_dir
 from romfsfs.system.mount_table import mounts, real_place
+from romfsfs.system.removal import remove_folder
+from romfsfs.system.user_folders import make_private_dir, state_dir
 
 
 class SessionFolder:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.state import Base, SessionInfo, decoded, dump, save
-from romfsfs.system.files import make_private_dir
+from romfsfs.system.user_folders import make_private_dir
 
 #: Bytes that the images of one session may take; the oldest go first, the last two stay.
 BUDGET_BYTES = 1 << 30

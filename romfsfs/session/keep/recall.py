@@ -18,15 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.system.copying import copy_range
-from romfsfs.system.files import (
-    digest_bytes,
-    digest_fd,
-    make_private_dir,
-    named,
-    replace_atomically,
-    state_dir,
-    sync_paths,
-)
+from romfsfs.system.files import digest_bytes, digest_fd, named, replace_atomically, sync_paths
+from romfsfs.system.user_folders import make_private_dir, state_dir
 
 #: Bytes that remembered sources may take together; the least recently used go first.
 BUDGET_BYTES = 1 << 30

@@ -19,7 +19,8 @@ from romfsfs.session.plan.problems import SEVERITIES, Problem
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.stored import Stored
 from romfsfs.session.tree.digests import SPARE
-from romfsfs.system.files import cache_dir, digest_fd, named
+from romfsfs.system.files import digest_fd, named
+from romfsfs.system.user_folders import cache_dir
 
 #: -> a descriptor (the caller closes it), the offset and the size of stored bytes
 OpenLocation = Callable[[Stored], "tuple[int, int, int]"]

@@ -42,12 +42,12 @@ from romfsfs.system.files import (
     Progress,
     digest_fd,
     digest_file,
-    make_private_dir,
     no_progress,
     opened,
     opened_folder,
-    remove_folder,
 )
+from romfsfs.system.removal import remove_folder
+from romfsfs.system.user_folders import make_private_dir
 
 
 @dataclass(frozen=True, slots=True)
