@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import importlib
 import json
 import logging
 import os
 import signal
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from romfsfs.errors import Interrupted, RomfsError, printable
+from romfsfs.errors import Interrupted, RomfsError
 from romfsfs.fs.binding import Binding, load_binding
+from romfsfs.fs.messages import Sender, rebuilt
 from romfsfs.fs.mountpoint import claimed, prepare
 from romfsfs.fs.options import fuse_options, parse_extra
+from romfsfs.fs.output import Captured, all_of, log_too, nameless_file, redirect_output, to_log
 from romfsfs.fs.request_loop import END
 from romfsfs.system.environment import make_absolute
 from romfsfs.system.errors import os_error
@@ -48,12 +46,7 @@ _Serve = Callable[[Progress, _Begin], None]
 
 _M_ARENA_MAX = -8  # <malloc.h>
 
-_PROGRESS_SECONDS = 0.05
 _COULD_NOT_MOUNT = "could not mount"
-#: A session's log that is longer than the first is cut to the second; bytes.
-_LOG_LIMIT = 1 << 20
-_LOG_KEPT = 1 << 18
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,7 @@ def mount(
             host.close()
 
     if options.foreground:
-        serve(options.progress, _log_too)
+        serve(options.progress, log_too)
         return 0, []
     return _in_background(serve, path, options.progress)
 
@@ -195,14 +188,14 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or the daemon would write it a second time
-    with _nameless_file() as said, _nameless_file() as noted:
+    with nameless_file() as said, nameless_file() as noted:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reading)
             # Twice: the daemon must not become a zombie of a long-lived caller.
             if os.fork() == 0:
-                _daemon(serve, writing, _Captured(said, noted))  # does not return
+                _daemon(serve, writing, Captured(said, noted))  # does not return
             os._exit(0)
     os.close(writing)
     with contextlib.suppress(ChildProcessError):  # a caller that ignores SIGCHLD
@@ -219,7 +212,7 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
                 elif "ready" in message:
                     return pid, message["ready"]
                 elif "error" in message:
-                    raise _rebuilt(message["error"])
+                    raise rebuilt(message["error"])
         except BaseException as error:
             if pid and not isinstance(error, RomfsError):
                 with contextlib.suppress(ProcessLookupError):
@@ -232,22 +225,7 @@ def _in_background(serve: _Serve, path: str, progress: Progress) -> tuple[int, l
     raise RomfsError(what, where=path, next_step=next_step)
 
 
-class _Captured(NamedTuple):
-    """What the daemon says until the session's log is known. said: by libfuse, which writes to
-    standard error why it cannot mount. noted: by our own log."""
-
-    said: BinaryIO
-    noted: BinaryIO
-
-
-def _nameless_file() -> BinaryIO:
-    """In memory if the system can do that: on a full disk no folder takes a temporary file."""
-    if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("romfsfs"), "w+b")
-    return tempfile.TemporaryFile()  # macOS
-
-
-def _daemon(serve: _Serve, channel: int, captured: _Captured) -> None:
+def _daemon(serve: _Serve, channel: int, captured: Captured) -> None:
     """Run the forked daemon, then exit: must not return or raise into the code that called."""
     code = 1
     try:
@@ -256,11 +234,11 @@ def _daemon(serve: _Serve, channel: int, captured: _Captured) -> None:
         make_absolute()
         os.chdir("/")
         _let_go_of_others({channel, *(file.fileno() for file in captured)})
-        _redirect_output(captured)
-        send = _Sender(channel)
+        redirect_output(captured)
+        send = Sender(channel)
         send(pid=os.getpid())
         try:
-            serve(send.progress, lambda host: _to_log(host, send, captured))
+            serve(send.progress, lambda host: to_log(host, send, captured))
             code = 0
         except RomfsError as error:
             _fail(error, send, captured)
@@ -274,66 +252,6 @@ def _daemon(serve: _Serve, channel: int, captured: _Captured) -> None:
     finally:
         logging.shutdown()
         os._exit(code)
-
-
-def _redirect_output(captured: _Captured) -> None:
-    """Point standard input at /dev/null, and output at these files."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
-    for number in (1, 2):
-        os.dup2(captured.said.fileno(), number)
-    level = logging.getLogger().getEffectiveLevel()
-    stream = open(  # noqa: SIM115
-        captured.noted.fileno(), "w", encoding="utf-8", errors="backslashreplace", buffering=1,
-        closefd=False,
-    )  # fmt: skip
-    sys.stdout = sys.stderr = stream
-    logging.raiseExceptions = False  # on a full disk, a report of the failed write is lost too
-    logging.basicConfig(
-        force=True, handlers=[_LogHandler(stream)], format=_LOG_FORMAT,
-        level=min(level, logging.INFO),
-    )  # fmt: skip
-
-
-class _LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no [] in Python 3.10
-    """Keeps a log file within `_LOG_LIMIT`, and escapes control characters: people read the log
-    with `cat`, and names in it must not control the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).expandtabs().split("\n")))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        super().emit(record)
-        with contextlib.suppress(OSError):
-            shorten(self.stream.fileno())
-
-
-def _log_too(host: SessionHost) -> Callable[[list[str]], None]:
-    """In the foreground: log to the session's log too; standard error gets no more than before.
-    Raises OSError if the log cannot be opened."""
-    if host.log_file is not None:
-        root = logging.getLogger()
-        if not root.handlers:
-            root.addHandler(logging.StreamHandler())  # as logging does where there is none
-        for handler in root.handlers:
-            handler.setLevel(max(handler.level, root.getEffectiveLevel()))
-        stream = open(host.log_file, "a+", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
-        handler = _LogHandler(stream)
-        handler.setFormatter(logging.Formatter(_LOG_FORMAT))
-        root.addHandler(handler)
-        root.setLevel(min(root.getEffectiveLevel(), logging.INFO))
-    return lambda _: None
-
-
-def shorten(fd: int) -> None:
-    """Cut a log, open for reading and appending, to its last `_LOG_KEPT` bytes if it exceeds
-    `_LOG_LIMIT`: mounts last for months. Files not open for appending are left alone."""
-    size = os.fstat(fd).st_size
-    if size > _LOG_LIMIT and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
-        kept = os.pread(fd, _LOG_KEPT, size - _LOG_KEPT)
-        os.ftruncate(fd, 0)
-        os.write(fd, kept[kept.find(b"\n") + 1 :])
 
 
 def _let_go_of_others(ours: set[int]) -> None:
@@ -352,39 +270,10 @@ def _let_go_of_others(ours: set[int]) -> None:
     os.close(null)
 
 
-def _to_log(host: SessionHost, send: _Sender, captured: _Captured) -> Callable[[list[str]], None]:
-    """Open the session's log while the mount can still be refused. Raises OSError.
-
-    Returns the function to call once the kernel has mounted: it redirects output to the log."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    path = os.devnull if host.log_file is None else host.log_file
-    target = os.open(path, flags, 0o600)
-
-    def ready(said: list[str]) -> None:
-        with contextlib.suppress(OSError):  # a full disk loses what was captured, not the mount
-            for file in (captured.noted, captured.said):
-                os.write(target, _all_of(file))
-        for number in (1, 2):
-            os.dup2(target, number)
-        os.dup2(target, captured.noted.fileno(), inheritable=False)
-        os.close(target)
-        shorten(2)
-        captured.said.close()
-        send(ready=said)
-        send.close()
-
-    return ready
-
-
-def _all_of(file: BinaryIO) -> bytes:
-    file.seek(0)
-    return file.read()
-
-
-def _fail(error: RomfsError, send: _Sender, captured: _Captured) -> None:
+def _fail(error: RomfsError, send: Sender, captured: Captured) -> None:
     said = noted = ""
     if not captured.said.closed:
-        said, noted = (_all_of(file).decode("utf-8", "replace").strip() for file in captured)
+        said, noted = (all_of(file).decode("utf-8", "replace").strip() for file in captured)
     detail = "\n".join(filter(None, (error.detail, noted, said)))
     if said and error.what == _COULD_NOT_MOUNT:
         error.what = f"{error.what}: {said.splitlines()[0]}"  # libfuse's own words
@@ -394,39 +283,3 @@ def _fail(error: RomfsError, send: _Sender, captured: _Captured) -> None:
         "where": error.where, "next_step": error.next_step, "detail": detail,
     })  # fmt: skip
     send.close()
-
-
-class _Sender:
-    """Sends messages to the parent, one JSON object per line. Silent once the parent has gone."""
-
-    def __init__(self, channel: int) -> None:
-        self._channel = channel
-        self._last = ("", 0.0)
-
-    def __call__(self, **message: Any) -> None:
-        if self._channel >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._channel, json.dumps(message).encode() + b"\n")
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """A `Progress` that passes on one report in `_PROGRESS_SECONDS`, and each phase's ends."""
-        now = time.monotonic()
-        last_phase, when = self._last
-        if phase != last_phase or done >= total or now - when >= _PROGRESS_SECONDS:
-            self._last = phase, now
-            self(progress=[phase, done, total])
-
-    def close(self) -> None:
-        channel, self._channel = self._channel, -1
-        if channel >= 0:
-            os.close(channel)
-
-
-def _rebuilt(fields: dict[str, Any]) -> RomfsError:
-    """The daemon's error in this process: same class (and so exit code), same words. Only the
-    daemon may have imported the module that defines it."""
-    module, name = fields.pop("type")
-    kind = getattr(importlib.import_module(module), name)
-    error: RomfsError = kind.__new__(kind)
-    RomfsError.__init__(error, **fields)
-    return error

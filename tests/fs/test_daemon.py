@@ -28,10 +28,12 @@ import romfsfs
 from romfsfs.devices.serial_camera.identity import NoRomfsAccess
 from romfsfs.errors import EXIT_DEVICE, RomfsError, UsageError
 from romfsfs.fs import binding as bindings
-from romfsfs.fs import daemon, mountpoint
-from romfsfs.fs.daemon import _Captured, _fail, _rebuilt, _Sender, shorten
+from romfsfs.fs import daemon, messages, mountpoint
+from romfsfs.fs.daemon import _fail
 from romfsfs.fs.fuse_class import fuse_class_of
+from romfsfs.fs.messages import Sender, rebuilt
 from romfsfs.fs.options import fuse_options, parse_extra
+from romfsfs.fs.output import Captured, shorten
 from romfsfs.fs.request_loop import main_2
 from romfsfs.system.mount_table import find_mount, is_dead
 
@@ -154,16 +156,16 @@ def test_progress_comes_through(place: Mounted) -> None:
 def test_progress_is_passed_on_as_often_as_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each phase as soon as it begins and when it is done, and in between now and then."""
     now = [0.0]
-    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(messages, "time", SimpleNamespace(monotonic=lambda: now[0]))
     reading, writing = os.pipe()
-    with open(reading, "rb") as messages:
-        sender = _Sender(writing)
+    with open(reading, "rb") as pipe:
+        sender = Sender(writing)
         for phase in ("reading", "extracting"):
             for done in range(1001):
                 now[0] += 0.001
                 sender.progress(phase, done, 1000)
         sender.close()
-        told = [tuple(json.loads(line)["progress"]) for line in messages]
+        told = [tuple(json.loads(line)["progress"]) for line in pipe]
     for phase in ("reading", "extracting"):
         steps = [done for name, done, _ in told if name == phase]
         assert (steps[0], steps[-1]) == (0, 1000)
@@ -192,12 +194,12 @@ def test_every_error_crosses_the_fork(kind: type[RomfsError]) -> None:
     error = kind.__new__(kind)
     RomfsError.__init__(error, "what\n", where="where", next_step="next", detail="said\nmore")
     reading, writing = os.pipe()
-    with open(reading, "rb") as messages:
-        _fail(error, _Sender(writing), _Captured(io.BytesIO(), io.BytesIO()))
-        rebuilt = _rebuilt(json.loads(messages.read())["error"])
-    assert type(rebuilt) is kind
-    assert (rebuilt.line, rebuilt.detail) == (error.line, error.detail)
-    assert rebuilt.exit_code == kind.exit_code
+    with open(reading, "rb") as pipe:
+        _fail(error, Sender(writing), Captured(io.BytesIO(), io.BytesIO()))
+        raised = rebuilt(json.loads(pipe.read())["error"])
+    assert type(raised) is kind
+    assert (raised.line, raised.detail) == (error.line, error.detail)
+    assert raised.exit_code == kind.exit_code
 
 
 def test_a_log_keeps_its_last_part(place: Mounted) -> None:

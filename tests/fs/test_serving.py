@@ -23,8 +23,8 @@ import pytest
 from processes import SECONDS, ended, until
 
 from romfsfs.errors import Interrupted, RomfsError, UsageError
-from romfsfs.fs import daemon, mountpoint
-from romfsfs.fs.daemon import MountOptions, _in_background, mount, shorten
+from romfsfs.fs import daemon, messages, mountpoint, output
+from romfsfs.fs.daemon import MountOptions, _in_background, mount
 from romfsfs.fs.request_loop import END
 
 pytestmark = pytest.mark.usefixtures("signals")
@@ -43,9 +43,9 @@ def test_what_a_log_holds_commands_no_terminal(
         shortened.append(fd)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(daemon, "shorten", shorten)
+    monkeypatch.setattr(output, "shorten", shorten)
     with (tmp_path / "log").open("w+", encoding="utf-8") as stream:
-        handler = daemon._LogHandler(stream)
+        handler = output._LogHandler(stream)
         for message in ("a\tb \x1b[2J", "one\ntwo"):
             handler.emit(logging.LogRecord("n", logging.INFO, "p", 1, message, (), None))
         assert shortened == [stream.fileno()] * 2
@@ -55,9 +55,9 @@ def test_what_a_log_holds_commands_no_terminal(
 def test_what_the_parent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of progress no more than can be seen; nothing after the end, nor once the parent has gone."""
     now = [0.0]
-    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(messages, "time", SimpleNamespace(monotonic=lambda: now[0]))
     reading, writing = os.pipe()
-    send = daemon._Sender(writing)
+    send = messages.Sender(writing)
     send(ready=["a"])
     for phase, done, seconds in (
         ("x", 0, 0.0), ("x", 1, 0.04), ("x", 2, 0.05), ("x", 3, 0.09), ("x", 9, 0.09),
@@ -75,7 +75,7 @@ def test_what_the_parent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [{"ready": ["a"]}, *({"progress": [*each, 9]} for each in shown)]
     reading, writing = os.pipe()
     os.close(reading)
-    send = daemon._Sender(writing)
+    send = messages.Sender(writing)
     send(ready=[])
     send.close()
 
@@ -96,16 +96,16 @@ def test_output_is_the_logs_once_the_kernel_has_mounted(
     """What was noted and said until then stands there first; the parent is told, and let go."""
     done = _Told()
     (tmp_path / "log").write_text("before\n")
-    captured = daemon._Captured(io.BytesIO(b"said\n"), (tmp_path / "noted").open("w+b"))
+    captured = output.Captured(io.BytesIO(b"said\n"), (tmp_path / "noted").open("w+b"))
     captured.noted.write(b"noted\n")
     host: Any = SimpleNamespace(log_file=tmp_path / "log")
-    ready = daemon._to_log(host, done, captured)  # type: ignore[arg-type]
+    ready = output.to_log(host, done, captured)  # type: ignore[arg-type]
     assert done == []
     monkeypatch.setattr(
         os, "dup2",
         lambda fd, to, inheritable=True: done.append((os.fstat(fd).st_ino, to, inheritable)),
     )  # fmt: skip
-    monkeypatch.setattr(daemon, "shorten", lambda fd: done.append(("shortened", fd)))
+    monkeypatch.setattr(output, "shorten", lambda fd: done.append(("shortened", fd)))
     ready(["a"])
     log = (tmp_path / "log").stat().st_ino
     noted = captured.noted.fileno()
@@ -348,7 +348,7 @@ def test_ctrl_c_before_the_daemon_has_said_who_it_is(monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr(daemon.os, "kill", lambda *how: killed.append(how))
-    monkeypatch.setattr(daemon, "json", SimpleNamespace(loads=interrupted, dumps=json.dumps))
+    monkeypatch.setattr(daemon, "json", SimpleNamespace(loads=interrupted))
     with pytest.raises(Interrupted):
         served(lambda progress, begin: None)
     assert killed == []
@@ -364,7 +364,7 @@ def test_a_log_is_made_shorter_by_whole_lines(tmp_path: Path) -> None:
     ):
         path.write_bytes((line * 65537)[: size - 1] + b"\n")
         fd = os.open(path, os.O_RDWR | os.O_APPEND)
-        shorten(fd)
+        output.shorten(fd)
         os.close(fd)
         kept = path.read_bytes()
         if size % 16 == 0:
@@ -391,9 +391,9 @@ def test_in_the_foreground_the_log_has_it_too(
         root.handlers[0].setFormatter(logging.Formatter("%(levelname)s"))
     log = tmp_path / "log"
     log.write_text("before\n")
-    daemon._log_too(SimpleNamespace(log_file=None))([])  # type: ignore[arg-type]
+    output.log_too(SimpleNamespace(log_file=None))([])  # type: ignore[arg-type]
     assert len(root.handlers) == handlers
-    daemon._log_too(SimpleNamespace(log_file=log))(["said"])  # type: ignore[arg-type]
+    output.log_too(SimpleNamespace(log_file=log))(["said"])  # type: ignore[arg-type]
     for name in ("debug", "info", "warning"):
         getattr(root, name)(name)
     assert [type(each).__name__ for each in root.handlers] == ["StreamHandler", "_LogHandler"]
