@@ -3,7 +3,8 @@
 app        the click group; imports a command's module when the command is called
 output     results, errors, progress; mistakes: click's errors in the form of ours
 mounting, sessions, unfinished, images, reading, building, machines, whole, pushing, zoo
-           the commands; production: `push --all`; watch: `status --watch`; maps: `info --map`
+           the commands; watch: `status --watch`; maps: `info --map`
+production `push --all`; plugged: the cameras that it finds; production_log: its log
 fstab      calls from mount(8); automount, desktop: calls from systemd and file managers
 parameters options that several commands share; choices: those about conversion; values: what
            shells complete; reports: sentences that several commands print

@@ -7,26 +7,22 @@ the log; each camera is written in a thread of its own.
 
 from __future__ import annotations
 
-import csv
-import datetime
-import errno
-import io
-import os
 import signal
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from romfsfs.boards import boards, get_board
+from romfsfs.boards import boards
 from romfsfs.cli.output import Output
+from romfsfs.cli.plugged import Look, inode_of, loaders, serial_ports
+from romfsfs.cli.production_log import Log, unique_id
 from romfsfs.devices.base import UNKNOWN, Device, DeviceInfo
 from romfsfs.devices.bootloader.dfu import APPEAR_LIMIT
-from romfsfs.devices.discovery import dfu_cameras, serial_cameras, usb_path
+from romfsfs.devices.discovery import usb_path
 from romfsfs.devices.open import open_device
 from romfsfs.devices.serial_camera.probe import CameraFacts
 from romfsfs.errors import (
@@ -53,67 +49,6 @@ AT_ONCE = 16
 
 #: Signals that end the command.
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-#: Polls what is plugged in: SOURCE -> a value that changes when it is plugged in again.
-Look = Callable[[], Mapping[str, object]]
-
-
-class Log:
-    """A CSV file to which a row is appended for each camera. OSError if it cannot be written, with
-    the rows in it as they were; UsageError for a file that is not such a log."""
-
-    COLUMNS = ("time", "port", "id", "firmware", "digest", "outcome")
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            self._begin()
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin(self) -> None:
-        head = _csv(self.COLUMNS)
-        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        there = os.pread(self._fd, len(head), 0) if is_file else b"?"
-        if there not in (b"", head):
-            raise UsageError("not a log of push", where=self._path, next_step="name another file")
-        if not there:
-            self._append(head)
-
-    def row(self, port: str, info: DeviceInfo | None, digest: str, outcome: str) -> None:
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        number, firmware = (unique_id(info), info.firmware) if info else ("", "")
-        self._append(_csv((now, port, number, firmware, digest, outcome)))
-
-    def _append(self, row: bytes) -> None:
-        end = os.lseek(self._fd, 0, os.SEEK_END)
-        if end and os.pread(self._fd, 1, end - 1) != b"\n":
-            row = b"\n" + row  # the last writer was interrupted within a row
-        try:
-            if os.write(self._fd, row) < len(row):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._fd)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._fd, end)
-            error.filename = self._path
-            raise
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _csv(cells: tuple[str, ...]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def unique_id(info: DeviceInfo) -> str:
-    """The camera's unique id; '' if it reports none."""
-    return info.key.split("/")[1] if info.has_id and info.key.count("/") == 2 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,39 +107,6 @@ def _board_of(image: BinaryIO, name: str, *, sure: bool) -> str | None:
             where=name, next_step="add --board BOARD: cameras of other boards are left alone",
         )  # fmt: skip
     return fitting[0] if len(fitting) == 1 else None
-
-
-def serial_ports() -> Mapping[str, object]:
-    """A `Look` at the serial ports of cameras; the value is the inode of the device file."""
-    found = {camera.port: _inode(camera.port) for camera in serial_cameras()}
-    return {port: inode for port, inode in found.items() if inode}
-
-
-def _inode(port: str) -> int:
-    """The inode of a port's device file: another one when a camera comes back. 0: no such file."""
-    with suppress(OSError):
-        return os.stat(port).st_ino
-    return 0
-
-
-def loaders(source: str) -> Look:
-    """A `Look` at the cameras of `dfu:BOARD` in DFU mode. UsageError if the board has no DFU."""
-    board = get_board(source.removeprefix("dfu:").partition(":")[0])
-    if board.dfu_id is None:
-        raise UsageError(
-            f"blhost cannot tell the boot loaders of {board.name} apart", where=source,
-            next_step="run --all while their firmware runs; or plug them in one after the other, "
-            f"each with: romfsfs push IMAGE {source} --wait",
-        )  # fmt: skip
-
-    def look() -> Mapping[str, object]:
-        return {
-            f"{source}@{each.path}" if each.path else source: each.serial_number
-            for each in dfu_cameras()
-            if board.name in each.boards
-        }
-
-    return look
 
 
 class _LeftAlone(RomfsError):
@@ -380,7 +282,7 @@ class Line:
         """Open the camera. _LeftAlone if it is not to be written."""
         order = self._order
         known = sent = ""
-        port = _inode(name)
+        port = inode_of(name)
 
         def accept(facts: CameraFacts) -> None:
             nonlocal known, sent
@@ -415,5 +317,5 @@ class Line:
             sent = ""
             raise
         finally:
-            if sent and port != _inode(name):
+            if sent and port != inode_of(name):
                 self._restarts[sent] = time.monotonic() + APPEAR_LIMIT

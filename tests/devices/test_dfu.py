@@ -444,7 +444,7 @@ def test_a_production_line_of_cameras_that_are_written_in_their_loaders(
     monkeypatch.setattr(opening, "send_to_loader", send)
     monkeypatch.setattr(discovery, "usb_path", lambda port: "1-2")
     monkeypatch.setattr(production, "serial_ports", look)
-    monkeypatch.setattr(production, "_inode", lambda port: there().get(port, 0))
+    monkeypatch.setattr(production, "inode_of", lambda port: there().get(port, 0))
     image, log = tmp_path / "product.img", tmp_path / "made.csv"
     image.write_bytes(make_image(9000))
     words = ["push", str(image), "--all", "--watch", "--no-backup", "--board", "OPENMV4"]

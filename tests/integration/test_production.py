@@ -18,7 +18,7 @@ from processes import until
 from spoken import Spoken
 
 import romfsfs
-from romfsfs.cli import main, production
+from romfsfs.cli import main, plugged, production, production_log
 from romfsfs.devices import open as opening
 from romfsfs.devices.base import Device, DeviceInfo, WriteReport
 from romfsfs.devices.discovery import DfuCamera
@@ -337,7 +337,7 @@ def test_a_full_disk_under_the_log(
         spoiled = b"written" in data or (when == "at first" and data.startswith(b"time,"))
         return write(fd, data[:7] if spoiled else data)
 
-    monkeypatch.setattr(production.os, "write", full)
+    monkeypatch.setattr(production_log.os, "write", full)
     assert main([*words, str(log)]) == EXIT_FAILURE
     said = capsys.readouterr()
     if when == "at first":
@@ -351,7 +351,7 @@ def test_a_full_disk_under_the_log(
 
 def test_a_row_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.csv"
-    log = production.Log(str(path))
+    log = production_log.Log(str(path))
     log.row("/dev/ttyACM0", None, "", 'failed: a "quoted", word')
     whole = path.read_bytes()
     write = os.write
@@ -394,7 +394,7 @@ def info(key: str, *, has_id: bool = True) -> DeviceInfo:
     [("B/77/0", True, "77"), ("B/77/0", False, ""), ("B/77", True, ""), ("B/7/7/0", True, "")],
 )
 def test_what_tells_a_camera_from_all_others(key: str, has_id: bool, number: str) -> None:
-    assert production.unique_id(info(key, has_id=has_id)) == number
+    assert production_log.unique_id(info(key, has_id=has_id)) == number
 
 
 def written() -> WriteReport:
@@ -405,7 +405,7 @@ def test_outcomes_are_counted_said_and_written_down(tmp_path: Path) -> None:
     """One after the other, at a line that goes on. The last outcome of each camera counts; what did
     not tell its id may be another than the next on that port, which another program used only."""
     output, reported = Spoken(), []
-    log = production.Log(str(tmp_path / "log.csv"))
+    log = production_log.Log(str(tmp_path / "log.csv"))
 
     def report(name: str, outcome: PushResult) -> int:
         reported.append(name)
@@ -504,11 +504,11 @@ def test_boot_loaders_by_their_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         DfuCamera(1, 2, "1-2", "n2", ("OPENMV_N6",), ()),
         DfuCamera(1, 2, "", "n3", ("OPENMV4P",), ()),
     )  # fmt: skip
-    monkeypatch.setattr(production, "dfu_cameras", lambda: found)
-    look = production.loaders("dfu:OPENMV4P:0")
+    monkeypatch.setattr(plugged, "dfu_cameras", lambda: found)
+    look = plugged.loaders("dfu:OPENMV4P:0")
     assert look() == {"dfu:OPENMV4P:0@1-1": "n1", "dfu:OPENMV4P:0": "n3"}
     with pytest.raises(UsageError) as caught:
-        production.loaders("dfu:OPENMV_RT1060")
+        plugged.loaders("dfu:OPENMV_RT1060")
     assert caught.value.line == (
         "blhost cannot tell the boot loaders of OPENMV_RT1060 apart (dfu:OPENMV_RT1060); run --all "
         "while their firmware runs; or plug them in one after the other, each with: romfsfs push "

@@ -19,8 +19,9 @@ import pytest
 from spoken import Spoken
 
 from romfsfs.boards import get_board
-from romfsfs.cli import production
-from romfsfs.cli.production import Line, Log, Order
+from romfsfs.cli import plugged, production, production_log
+from romfsfs.cli.production import Line, Order
+from romfsfs.cli.production_log import Log
 from romfsfs.devices.base import DeviceInfo, WriteReport
 from romfsfs.devices.discovery import CameraPort
 from romfsfs.errors import (
@@ -45,7 +46,7 @@ def test_the_bytes_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     synced: list[bytes] = []
     sync = os.fsync
     monkeypatch.setattr(
-        production.os, "fsync", lambda fd: synced.append(path.read_bytes()) or sync(fd)
+        production_log.os, "fsync", lambda fd: synced.append(path.read_bytes()) or sync(fd)
     )
     before = os.umask(0)
     try:
@@ -95,8 +96,8 @@ def test_a_row_that_cannot_be_written_says_where(
     def fails(*what: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(production.os, "fsync", fails)
-    monkeypatch.setattr(production.os, "ftruncate", fails)  # which spoils nothing more
+    monkeypatch.setattr(production_log.os, "fsync", fails)
+    monkeypatch.setattr(production_log.os, "ftruncate", fails)  # which spoils nothing more
     with pytest.raises(OSError, match="Input/output") as caught:
         log.row("p1", None, "", "written")
     assert caught.value.filename == str(tmp_path / "log.csv")
@@ -347,7 +348,7 @@ class OldFirmware:
         self.loader = True
         monkeypatch.setattr(production, "open_device", self.open)
         monkeypatch.setattr(production, "usb_path", lambda port: "1-2")
-        monkeypatch.setattr(production, "_inode", lambda port: self.inode)
+        monkeypatch.setattr(production, "inode_of", lambda port: self.inode)
         monkeypatch.setattr(production.time, "monotonic", lambda: self.now)
         order = Order("x.img", "OPENMV4", None, PushOptions())
         self.line = Line(Spoken(), order, dict, None, lambda *_: 0)
@@ -393,7 +394,7 @@ def test_a_camera_that_restarts_is_not_plugged_in(
     again if its id tells that it was written."""
     camera = OldFirmware(monkeypatch, unique_id, loader_id)
     assert camera.write() == ""
-    number = production.unique_id(camera.line._infos["p"])
+    number = production_log.unique_id(camera.line._infos["p"])
     assert number == (unique_id or loader_id), "as its firmware says it, where it does"
     camera.line._written |= {number} - {""}  # as `_note` does
     camera.now -= 19.0
@@ -466,8 +467,8 @@ def test_ports_of_cameras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     """By what changes when one is plugged in again; one that has just gone is none."""
     (tmp_path / "a").touch()
     found = (CameraPort(str(tmp_path / "a")), CameraPort(str(tmp_path / "gone")))
-    monkeypatch.setattr(production, "serial_cameras", lambda: found)
-    assert production.serial_ports() == {str(tmp_path / "a"): (tmp_path / "a").stat().st_ino}
+    monkeypatch.setattr(plugged, "serial_cameras", lambda: found)
+    assert plugged.serial_ports() == {str(tmp_path / "a"): (tmp_path / "a").stat().st_ino}
 
 
 IMAGE = encode({"a.txt": b"1"})
@@ -538,7 +539,7 @@ def test_the_whole_of_it(
     digest = digest_bytes(IMAGE[:-2])
     assert wanted == Order("x.img", board, 1, PushOptions(True), digest)
     assert (shown, reported, written and written.path) == (output, report, log)
-    assert (look is production.serial_ports) is (not sources)
+    assert (look is plugged.serial_ports) is (not sources)
     assert asked == [watch, *([f"{log} closed"] if log else [])]
 
 
