@@ -30,12 +30,13 @@ from romfsfs.session.opening import drop_abandoned
 from romfsfs.session.plan.conversions import Conversions
 from romfsfs.session.rebase import prepare, recovery
 from romfsfs.session.rebase import push as pushing
-from romfsfs.session.rebase import target as targets
 from romfsfs.session.rebase.commit import commit, commit_to
 from romfsfs.session.rebase.push import PushOptions, push
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover
-from romfsfs.session.rebase.target import FileTarget, Held
+from romfsfs.session.rebase.target import file as file_target
+from romfsfs.session.rebase.target.base import Held
+from romfsfs.session.rebase.target.file import FileTarget
 from romfsfs.session.rebase.transaction import Mounted
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import leave_work, revert
@@ -912,7 +913,7 @@ def test_an_image_that_cannot_be_read_is_not_the_sessions_fault(
     monkeypatch.setattr(file_device, "copy_in_kernel", failing)
     if number == errno.EIO:
         monkeypatch.setattr(file_device, "digest_fd", failing)
-    monkeypatch.setattr(targets, "digest_file", failing)
+    monkeypatch.setattr(file_target, "digest_file", failing)
     with pytest.raises(RomfsError) as refused:
         desk.commit(force=True) if doing == "force" else desk.open(new=doing == "new")
     full = number == errno.ENOSPC

@@ -23,9 +23,9 @@ from romfsfs.image.writer import encode
 from romfsfs.session.find import Found
 from romfsfs.session.keep import base_image, history
 from romfsfs.session.keep.locks import Lock, holder_of
-from romfsfs.session.rebase import target as targets
 from romfsfs.session.rebase.commit import commit, commit_to
 from romfsfs.session.rebase.recovery import recover
+from romfsfs.session.rebase.target import file as file_target
 from romfsfs.session.rebase.undo import undo
 from romfsfs.session.revert import revert
 from romfsfs.session.session import Session
@@ -88,7 +88,7 @@ def test_nothing_touches_a_file_that_another_user_s_session_writes(
     edited: Desk, operation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Two state folders know nothing of each other: the file's folder is locked."""
-    monkeypatch.setattr(targets, "_FOLDER_PATIENCE", 0.0)
+    monkeypatch.setattr(file_target, "_FOLDER_PATIENCE", 0.0)
     if operation == "undo":
         revert(edited.session, ["a.txt"])
     if operation == "recover":

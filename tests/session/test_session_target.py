@@ -17,9 +17,12 @@ from romfsfs.image.slots import Slot, slots_text
 from romfsfs.image.writer import encode
 from romfsfs.session.keep.base_image import BaseImage
 from romfsfs.session.keep.folder import make_folder
-from romfsfs.session.rebase import target as targets
 from romfsfs.session.rebase.commit import CommitOptions, commit_to
-from romfsfs.session.rebase.target import CameraTarget, FileTarget, Held, target_of
+from romfsfs.session.rebase.target import file as file_target
+from romfsfs.session.rebase.target import target_of
+from romfsfs.session.rebase.target.base import Held
+from romfsfs.session.rebase.target.camera import CameraTarget
+from romfsfs.session.rebase.target.file import FileTarget
 from romfsfs.system.clock import wait_until_certain
 from romfsfs.system.files import EMPTY_DIGEST, digest_bytes, no_progress
 
@@ -205,7 +208,7 @@ class TestFile:
             asked.append(seconds)
             raise OSError(95, "Operation not supported")
 
-        monkeypatch.setattr(targets, "lock_within", none)
+        monkeypatch.setattr(file_target, "lock_within", none)
         with FileTarget(device).alone():
             assert asked == [10.0]
         device.path = "/no/such/folder/app.img"

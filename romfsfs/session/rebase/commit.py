@@ -28,7 +28,9 @@ from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push, refuse
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import finish_switched, recover_locked, with_restart
-from romfsfs.session.rebase.target import FileTarget, Held, Target, target_of
+from romfsfs.session.rebase.target import target_of
+from romfsfs.session.rebase.target.base import Held, Target
+from romfsfs.session.rebase.target.file import FileTarget
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
     Mounted,

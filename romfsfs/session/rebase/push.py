@@ -30,7 +30,7 @@ from romfsfs.session.plan.problems import ERROR, WARNING, told
 from romfsfs.session.rebase.read import base_of, session_for
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
-from romfsfs.session.rebase.target import Held, Target
+from romfsfs.session.rebase.target.base import Held, Target
 from romfsfs.session.rebase.transaction import (
     WriteOptions,
     give_up,

@@ -26,7 +26,8 @@ from romfsfs.session.plan.status import Status
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.sources import secure
-from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.target import target_of
+from romfsfs.session.rebase.target.base import Held, Target
 from romfsfs.session.rebase.transaction import (
     rebase,
     space_for,

@@ -14,7 +14,7 @@ from pathlib import Path
 from romfsfs.errors import RomfsError
 from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.keep.state import Base, dump, load_state, save
-from romfsfs.session.rebase.target import Held
+from romfsfs.session.rebase.target.base import Held
 from romfsfs.system.files import sync_dir
 
 

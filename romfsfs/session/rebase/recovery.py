@@ -14,7 +14,8 @@ from romfsfs.errors import ImageFormatError, RomfsError
 from romfsfs.session.keep import history
 from romfsfs.session.keep.images import open_image
 from romfsfs.session.rebase.record import Record, forget
-from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.target import target_of
+from romfsfs.session.rebase.target.base import Held, Target
 from romfsfs.session.rebase.transaction import UNMOUNTED, Mounted, finish, give_up, restart, write
 from romfsfs.session.session import Session
 from romfsfs.system.errors import worded

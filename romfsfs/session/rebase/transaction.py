@@ -38,7 +38,8 @@ from romfsfs.session.keep.settling import mark
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase import sources
 from romfsfs.session.rebase.record import Record, forget
-from romfsfs.session.rebase.target import Held, Target, target_of
+from romfsfs.session.rebase.target import target_of
+from romfsfs.session.rebase.target.base import Held, Target
 from romfsfs.session.session import Session
 from romfsfs.session.tree.follow import follow
 from romfsfs.system.errors import os_error

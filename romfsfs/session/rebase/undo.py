@@ -15,7 +15,7 @@ from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.read import base_of
 from romfsfs.session.rebase.record import Record
 from romfsfs.session.rebase.recovery import recover_locked, with_restart
-from romfsfs.session.rebase.target import Held
+from romfsfs.session.rebase.target.base import Held
 from romfsfs.session.rebase.transaction import (
     UNMOUNTED,
     USUAL,
