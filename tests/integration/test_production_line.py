@@ -427,7 +427,7 @@ def test_a_camera_that_fails_before_it_is_open_counts_by_its_id(
     camera.loader = False
     assert camera.write() == "dfu-util is not installed"
     info = camera.line._infos["p"]
-    assert (production.unique_id(info), info.firmware) == ("77", "1.2")
+    assert (production_log.unique_id(info), info.firmware) == ("77", "1.2")
     monkeypatch.setattr(camera.line, "_report", lambda name, outcome: outcome.exit_code)
     camera.line._note("p", DeviceError("dfu-util is not installed"))
     assert camera.line._codes == {"77": 5}
