@@ -197,18 +197,14 @@ def load_state(kind: type[T], path: Path, **later: Any) -> T:
         return cast(T, decoded(kind, {**later, **record}))
 
 
-class DamagedState(RomfsError):
-    """A state file is damaged, or has something that only another version of romfsfs knows."""
-
-
 @contextlib.contextmanager
 def as_ours(path: Path) -> Iterator[None]:
-    """Turn the errors that a malformed record raises in the block into DamagedState, which says how
+    """Turn the errors that a malformed record raises in the block into a RomfsError that says how
     to rescue the edits."""
     try:
         yield
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedState(
+        raise RomfsError(
             f"session state is damaged: {error}",
             where=str(path),
             next_step="your files are in the folder 'work' beside it: copy them out, then remove "
