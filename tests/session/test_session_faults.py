@@ -733,6 +733,7 @@ def test_what_is_said_where_the_sessions_disk_is_full(
 
 
 DONE, BACK, UP = recovery._FINISHED, recovery._ROLLED_BACK, recovery._GIVEN_UP
+NOT_BEGUN = recovery._NOT_BEGUN
 
 
 @pytest.mark.parametrize(
@@ -751,6 +752,7 @@ DONE, BACK, UP = recovery._FINISHED, recovery._ROLLED_BACK, recovery._GIVEN_UP
         ({"holds": "other", "atomic": True}, UP, "give_up"),
         ({"holds": "new", "gone": "new", "atomic": True}, UP, "give_up"),
         ({"holds": "other", "elses": True}, UP, "elses give_up"),
+        ({"holds": "other", "elses": True, "before": ""}, NOT_BEGUN, "elses give_up"),
         ({"holds": "other"}, DONE, "elses check write finish"),
         ({"holds": "new", "gone": "new"}, DONE, "elses check write finish"),
         ({"holds": "other", "rollback": True}, BACK, "elses put_back forget"),
@@ -767,7 +769,8 @@ def test_what_becomes_of_an_interrupted_transaction(
     places = {each: each and tmp_path / each for each in ("new", "old", "other", None)}
     record: Any = SimpleNamespace(
         is_switched=lambda folder: how.get("switched", False), writes=how.get("writes", True),
-        slot="B", image=lambda folder: places[how.get("new", "new")],
+        slot="B", before=Held(how.get("before", "old"), 1),
+        image=lambda folder: places[how.get("new", "new")],
         image_before=lambda folder: places[how.get("old", "old")],
     )  # fmt: skip
     target: Any = SimpleNamespace(

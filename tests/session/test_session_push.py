@@ -227,6 +227,16 @@ def test_an_image_that_is_neither_is_somebody_else_s_on_a_serial_port_alone(
     assert camera.restarts == 1
 
 
+def test_one_without_a_backup_that_had_not_begun(camera: Camera) -> None:
+    """It was said that the camera had been changed elsewhere, which nobody had looked at."""
+    with ends_at("recorded", SystemExit):
+        pushed(camera, backup=False)
+    said = recover(Session.load(folder_of(camera)), camera)
+    assert said == "given up, since it had not begun, or the target was changed elsewhere meanwhile"
+    assert files_of(camera.path.read_bytes()) == {"b.txt": b"other"}
+    assert pushed(camera, backup=False) is not None
+
+
 @pytest.mark.parametrize("left", ["no image", "a header alone", "what was there"])
 def test_what_is_nobody_s_image_is_written_anew(camera: Camera, left: str) -> None:
     cut(camera, IMAGE)

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _FINISHED, _ROLLED_BACK = "finished", "rolled back"
 _GIVEN_UP = "given up, since the target was changed elsewhere meanwhile; your edits are kept"
+#: Without a backup, nobody knows what it held before.
+_NOT_BEGUN = "given up, since it had not begun, or the target was changed elsewhere meanwhile"
 
 
 def recover(
@@ -128,7 +130,7 @@ def _recover(
         return _GIVEN_UP
     elif _is_somebody_elses(session, target, record, progress):
         give_up(session, record)
-        return _GIVEN_UP
+        return _GIVEN_UP if record.before.digest else _NOT_BEGUN
     elif not rollback:
         _check_whole(session, record, new)
         write(session, target, record, progress)
