@@ -97,7 +97,7 @@ def _looked_at(folder: SessionFolder, session: Session | RomfsError) -> tuple[di
                 raise session
             if folder.changed_by() is not None:
                 doing = "being changed"
-            elif session.needs_recovery:
+            elif session.interrupted:
                 interrupted, doing = True, f"interrupted {interrupted_kind(folder) or 'write'}"
             if session.has_work:
                 state = "edits" if session.status().edited else "clean"

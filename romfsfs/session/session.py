@@ -140,7 +140,8 @@ class Session:
     @property
     def needs_recovery(self) -> bool:
         """Whether a transaction was interrupted: it has not ended, and no process is at it."""
-        return self.interrupted and self.folder.changed_by() is None
+        # Looked for again, as the process may just have ended it.
+        return self.interrupted and self.folder.changed_by() is None and self.interrupted
 
     @property
     def base(self) -> Base:

@@ -6,10 +6,12 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from session_desk import Desk
 
 from romfsfs.boards import get_board
 from romfsfs.convert import Target
+from romfsfs.session.keep.folder import SessionFolder
 from romfsfs.session.plan.shadow import Change, ShadowEntry
 from romfsfs.session.plan.status import what_it_becomes
 from romfsfs.session.plan.stored import InCache
@@ -50,6 +52,16 @@ def test_a_clean_session_has_no_problems(desk: Desk) -> None:
     assert record["problems"] == []
     assert record["capacity"] is None
     assert record["free"] is None
+
+
+def test_a_write_that_ends_meanwhile_is_not_told_of_as_interrupted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = desk.open()
+    session.folder.record.write_text("{}")
+    assert session.needs_recovery
+    monkeypatch.setattr(SessionFolder, "changed_by", lambda folder: folder.record.unlink())
+    assert not session.needs_recovery
 
 
 def test_a_failure_is_told_with_its_reason(desk: Desk) -> None:
