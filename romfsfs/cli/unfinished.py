@@ -20,7 +20,6 @@ from romfsfs.session.opening import drop
 from romfsfs.session.rebase.record import interrupted_kind
 from romfsfs.session.rebase.recovery import recover as recover_session
 from romfsfs.session.session import Session, every_session
-from romfsfs.session.session import sessions as all_sessions
 from romfsfs.system.errors import worded
 
 
@@ -127,14 +126,17 @@ def recover(
     Without DIR or SOURCE: every interrupted write. Edits are never touched.
     """
     named = None if where is None else find_session(where, partition, slot)
+    pending: list[Session | RomfsError]
     if named is not None:
         pending = [named.session]
     else:
-        pending = [session for session in all_sessions() if session.interrupted]
+        pending = [session for folder, session in every_session() if folder.record.exists()]
     worst = EXIT_OK
     for session in pending:
         try:
             with worded():
+                if not isinstance(session, Session):
+                    raise session
                 done = _recovered(output, named or as_found(session), rollback)
         except RomfsError as error:
             output.error(error)

@@ -225,10 +225,10 @@ def test_of_several_interrupted_writes_the_worst_failure_counts(
 ) -> None:
     """One that fails keeps no other from being finished."""
     second, third = (image.with_name(name) for name in ("second.img", "third.img"))
+    session.folder.record.touch()
     for path in (second, third):
         path.write_bytes(image.read_bytes())
-        session_for(FileDevice(path), str(path), OpenOptions())
-    monkeypatch.setattr(Session, "interrupted", True)
+        session_for(FileDevice(path), str(path), OpenOptions()).folder.record.touch()
     fails = {"app.img": RomfsError("no"), "second.img": DeviceLost("gone"), "third.img": None}
 
     def recover(session: Session, *_: object, **__: object) -> str:
@@ -560,6 +560,20 @@ def test_an_interrupted_write_that_cannot_be_looked_at_stops_no_other(
     code, out, err = run("recover")
     assert (code, out) == (1, f"{image}: finished\n")
     assert err == f"romfsfs: error: is a directory ({folder.path}/commit.lock)\n"
+
+
+def test_an_interrupted_write_of_a_session_that_cannot_be_read_is_told(
+    run: Run, session: Session, image: Path
+) -> None:
+    """It was said that there was nothing to recover."""
+    with ends_at("switched", Died):
+        run("commit", image)
+    info = session.folder.info
+    info.write_text(info.read_text().replace('"version": 2', '"version": 3'))
+    code, out, err = run("recover")
+    assert (code, out) == (1, "")
+    what = "session state was written by another version of romfsfs"
+    assert err.startswith(f"romfsfs: error: {what} ({info}); ")
 
 
 def test_edits_for_a_board_that_is_not_known_any_more(
