@@ -80,7 +80,7 @@ def enter(
             with contextlib.suppress(OSError, RomfsError):  # housekeeping: not this mount's concern
                 drop_abandoned()
         except BaseException:
-            with lock:
+            with lock, contextlib.suppress(OSError):  # what failed first says more
                 if before is not None:
                     save(folder.info, before)
             raise

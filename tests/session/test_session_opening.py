@@ -547,6 +547,23 @@ def test_each_mount_drops_what_was_abandoned(desk: Desk, monkeypatch: pytest.Mon
     assert session.folder.mounted_at() is None
 
 
+def test_why_a_mount_fails_is_told_on_a_full_disk_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that its choices could not be taken back."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    desk.open()
+    desk.write("a.txt", b"mine")
+    desk.image.write_bytes(encode({"other.txt": b"from elsewhere"}))
+    monkeypatch.setattr(opening, "save", full)
+    with pytest.raises(TargetChanged):
+        enter(desk.device, desk.source, OpenOptions())
+    assert desk.session.folder.mounted_at() is None
+
+
 def test_a_mount_that_fails_leaves_no_session_where_there_was_none(desk: Desk) -> None:
     """With edits, or with a log, it stays."""
     folder = folder_of(desk.device.info().key)
