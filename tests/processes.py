@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +21,10 @@ def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
 
 
 def ended(pid: int) -> bool:
-    """Whether the process has ended, whatever time its parent takes to notice."""
-    return all(state == "Z" for state in _states(Path("/proc"), str(pid)))
+    """Whether the process has ended, whatever time its parent takes to notice (Z) and to let go of
+    it (X). Its first thread has ended while another may still be in a system call, with all that is
+    open: a lock, a mount."""
+    return all(state in "ZX" for state in _states(pid))
 
 
 def stop(pid: int) -> None:
@@ -32,13 +34,16 @@ def stop(pid: int) -> None:
     even killed, before it is answered; a request that nobody has taken ends with who asked.
     """
     os.kill(pid, signal.SIGSTOP)
-    tasks = Path(f"/proc/{pid}/task")
-    until(lambda: all(state == "T" for state in _states(tasks, *os.listdir(tasks))))
+    until(lambda: all(state == "T" for state in _states(pid)))
 
 
-def _states(folder: Path, *pids: str) -> Iterator[str]:
-    """The letters of those that are there still. What ends between the opening and the reading of
-    its file in /proc is ESRCH, not ENOENT."""
-    for pid in pids:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            yield (folder / pid / "stat").read_text().rpartition(")")[2].split()[0]
+def _states(pid: int) -> list[str]:
+    """The letters of its threads that are there still. What ends between the opening and the
+    reading of its file in /proc is ESRCH, not ENOENT."""
+    found, tasks = [], Path(f"/proc/{pid}/task")
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(tasks):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                text = (tasks / task / "stat").read_text()
+                found.append(text.rpartition(")")[2].split()[0])
+    return found
