@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from convert_helpers import camera, convert, lookup, open_bytes, stored_bytes, tflite
+from tool_time import is_up_after
 
 from romfsfs.convert import Conversion, Converters, State, stedgeai
 from romfsfs.convert.options import OptionError
@@ -163,8 +164,9 @@ def test_success_without_a_usable_result(tmp_path, install, n6, plan, message):
     assert convert(n6, tmp_path, "m.onnx", ONNX).state is State.READY
 
 
-def test_hanging_tool_is_stopped_and_its_last_output_told(tmp_path, install, cache):
+def test_hanging_tool_is_stopped_and_its_last_output_told(tmp_path, install, cache, monkeypatch):
     install.plan(act="hang")
+    is_up_after("epoch 3 of 9", 1.0, monkeypatch)
     target = camera("OPENMV_N6", stedgeai=str(install.tool), timeout_seconds=1.0)
     converters = Converters(target, cache)
     started = time.monotonic()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tool_time import is_up_after
 
 from romfsfs.devices.bootloader.programs import run
 from romfsfs.errors import DeviceLost
@@ -22,7 +23,8 @@ def test_output_and_status() -> None:
     assert "".join(pieces) == outcome.output
 
 
-def test_a_tool_that_hangs() -> None:
+def test_a_tool_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_up_after("here", 1.0, monkeypatch)
     with pytest.raises(DeviceLost, match=r"did not finish within 1 s; unplug") as caught:
         run([sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"], 1)
     assert "here" in caught.value.detail

@@ -12,6 +12,7 @@ import fuzz_camera
 import needs
 import pytest
 from processes import ended, until
+from tool_time import is_up_after
 
 from romfsfs.devices.bootloader import programs
 from romfsfs.devices.serial_camera import repl
@@ -79,15 +80,15 @@ def test_a_tool_that_floods_ends_at_its_limit(fake: Path) -> None:
     assert len(caught.value.detail) < 3 << 20
 
 
-def test_a_tool_and_its_children_are_killed(fake: Path, tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
+def test_a_tool_and_its_children_are_killed(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import subprocess, time; child = subprocess.Popen(['sleep', '600']);"
-        f"open({str(pid_file)!r}, 'w').write(str(child.pid)); time.sleep(600)"
+        "print('child', child.pid, flush=True); time.sleep(600)"
     )
-    with pytest.raises(DeviceLost):
+    is_up_after("child", 1.5, monkeypatch)
+    with pytest.raises(DeviceLost) as caught:
         run(fake, code, limit=1.5)
-    pid = int(pid_file.read_text())
+    pid = int(caught.value.detail.split()[-1])
     until(lambda: ended(pid))
 
 
