@@ -22,7 +22,7 @@ from romfsfs.system import runner
 from romfsfs.system.runner import HEAD_BYTES, TAIL_BYTES, Limits, environment, run_tool
 
 
-def python(folder: Path, code: str, seconds: float = 20, cancel=None, result=None, **limits: int):
+def python(folder: Path, code: str, seconds: float = 60, cancel=None, result=None, **limits: int):
     return run_tool(
         [sys.executable, "-c", code],
         folder=folder,
@@ -224,16 +224,17 @@ def test_memory_and_file_size_are_limited(tmp_path):
 @pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_children_that_were_quicker_than_the_limits_have_them_too(tmp_path):
     """The program that starts the tool may be busy with other things just then."""
+    until_limited = 'while [ "$(ulimit -v)" = unlimited ]; do sleep 0.01; done'
     done = threading.Event()
     busy = [threading.Thread(target=lambda: list(iter(done.is_set, True))) for _ in range(3)]
     for thread in busy:
         thread.start()
     try:
         outcome = run_tool(
-            ["/bin/sh", "-c", "(sleep 1; ulimit -v) & wait"],
+            ["/bin/sh", "-c", f"({until_limited}; ulimit -v) & wait"],
             folder=tmp_path,
             env=environment(tmp_path),
-            limits=Limits(20, memory_bytes=1 << 30),
+            limits=Limits(60, memory_bytes=1 << 30),
         )
     finally:
         done.set()
@@ -248,10 +249,10 @@ def test_a_tool_whose_master_was_killed_ends_as_well(tmp_path):
 import os, sys
 from pathlib import Path
 from romfsfs.system.runner import Limits, environment, run_tool
-os.cpu_count = lambda: 1
+os.cpu_count = lambda: 1 / 30  # 2 s of the processor and one more, in a minute
 spin = "import os; open('pid', 'w').write(str(os.getpid()))\\nwhile True: pass"
 folder = Path({str(tmp_path)!r})
-run_tool([sys.executable, "-c", spin], folder=folder, env=environment(folder), limits=Limits(2))
+run_tool([sys.executable, "-c", spin], folder=folder, env=environment(folder), limits=Limits(60))
 """
     master = subprocess.Popen([sys.executable, "-c", code])
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

@@ -30,7 +30,7 @@ def fake(tmp_path: Path) -> Path:
     return path
 
 
-def run(fake: Path, code: str, limit: float = 20) -> str:
+def run(fake: Path, code: str, limit: float = 60) -> str:
     return programs.run([str(fake), code], limit).output
 
 
@@ -66,10 +66,13 @@ def test_a_folder_of_its_own_no_input_and_limits(fake: Path) -> None:
 @pytest.mark.skipif(not needs.LINUX, reason="this system has no prlimit")
 def test_memory_and_files_are_limited(fake: Path, tmp_path: Path) -> None:
     # the limits are set on the running child, so it may have started before them
-    limits = "import resource, time; time.sleep(0.3); print([resource.getrlimit(kind)[0] for kind"
-    seen = run(fake, f"{limits} in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)])")
-    assert seen == f"[{4 << 30}, {1 << 30}]\n"
-    assert "MemoryError" in run(fake, "import time; time.sleep(0.3); bytearray(5 << 30)")
+    wait = (
+        "import resource as r, time\n"
+        "def limits(): return [r.getrlimit(kind)[0] for kind in (r.RLIMIT_AS, r.RLIMIT_FSIZE)]\n"
+        "while r.RLIM_INFINITY in limits(): time.sleep(0.01)\n"
+    )
+    assert run(fake, f"{wait}print(limits())") == f"[{4 << 30}, {1 << 30}]\n"
+    assert "MemoryError" in run(fake, f"{wait}bytearray(5 << 30)")
 
 
 def test_a_tool_that_floods_ends_at_its_limit(fake: Path) -> None:
