@@ -741,6 +741,32 @@ class TestRecall:
         assert list((memory.folder / "objects").iterdir()) == []
         assert recall.BUDGET_BYTES == 1 << 30
 
+    def test_what_another_remembers_meanwhile_stays(
+        self, memory: recall.Recall, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A mount trims when its disk has synced: a commit may be on its way by then. Its record
+        was lost, and its source shown as bytecode; or it failed, as what it wrote was gone."""
+        self.remember(memory, b"x = 1\n")
+        listdir, late = os.listdir, [b"x = 2\n"]
+
+        def listed(place: Path) -> list[str]:
+            found = listdir(place)
+            if late:
+                self.remember(memory, late.pop(), stored="late.mpy")
+            return found
+
+        written, left = (memory.folder / f"index/x.romfsfs-{digit * 16}.tmp" for digit in "01")
+        left.touch()
+        with written.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with monkeypatch.context() as meanwhile:
+                meanwhile.setattr(recall.os, "listdir", listed)
+                recall.Recall("x").trim()
+            assert (written.exists(), left.exists()) == (True, False)
+        found = recall.Recall("mine").find_own("late.mpy", "d")
+        assert found is not None
+        assert found.file.read_bytes() == b"x = 2\n"
+
     def test_there_is_nothing_to_trim(self, memory: recall.Recall) -> None:
         memory.trim(0)
         assert not memory.folder.exists()

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romfsfs.system.copying import copy_range
-from romfsfs.system.files import digest_bytes, digest_fd, named, replace_atomically, sync_paths
+from romfsfs.system.files import (
+    TEMPORARY,
+    digest_bytes,
+    digest_fd,
+    named,
+    remove_temporaries,
+    replace_atomically,
+    sync_paths,
+)
 from romfsfs.system.user_folders import make_private_dir, state_dir
 
 #: Bytes that remembered sources may take together; the least recently used go first.
@@ -129,15 +137,17 @@ class Recall:
 
     def trim(self, budget: int = BUDGET_BYTES) -> None:
         """Remove the least recently used sources beyond `budget` bytes, records of sources that are
-        gone, and the oldest records beyond `MOST_RECORDS`. OSError."""
+        gone, and the oldest records beyond `MOST_RECORDS`. Others may remember more meanwhile.
+        OSError."""
         with contextlib.suppress(FileNotFoundError):
+            records = _latest_first(self.folder / "index")  # before their sources, which come first
             total = 0
             for entry, status in _latest_first(self.folder / "objects"):
                 total += status.st_size
                 if total > budget:
                     _forget(entry)
             left = set(os.listdir(self.folder / "objects"))
-            for count, (entry, _) in enumerate(_latest_first(self.folder / "index")):
+            for count, (entry, _) in enumerate(records):
                 try:
                     digest = json.loads(Path(entry.path).read_bytes())["digest"]
                 except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -147,7 +157,13 @@ class Recall:
 
 
 def _latest_first(folder: Path) -> list[tuple[os.DirEntry[str], os.stat_result]]:
-    found = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
+    """The files of a folder, without those that are being written."""
+    remove_temporaries(folder)
+    found = [
+        (entry, entry.stat(follow_symlinks=False))
+        for entry in os.scandir(folder)
+        if not TEMPORARY.fullmatch(entry.name)
+    ]
     return sorted(found, key=lambda item: item[1].st_mtime_ns, reverse=True)
 
 
