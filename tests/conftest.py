@@ -118,6 +118,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """No descriptor of a file below a test's folder stays open: a daemon lives for months."""
     used: dict[str, Any] = getattr(item, "funcargs", {})
     folder = used.get("tmp_path")
+    for thread in threading.enumerate():
+        # It waits for the disk, and then asks where this user's state is: it is this test's yet.
+        if thread.name == "romfsfs-tidy":
+            thread.join(60)
     yield
     used.clear()  # what fixtures gave goes too
     if folder is None or hasattr(sys, "last_type"):  # the traceback of a failure keeps its objects
