@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from desks import OLD, Desk, files_of, quiet_fork, tree_of
+from processes import ended, until
 from real_mount import RealMount
 
 import romfsfs
@@ -216,6 +217,7 @@ def test_the_mount_goes_while_an_undo_is_under_way(
     (place.mnt / "a.txt").write_bytes(b"second\n")
     (place.mnt / "b.txt").write_bytes(b"b")
     place.run("commit", place.mnt)
+    pid = place.pid
     undo = Held(step, lambda: main(["undo", str(place.mnt)]))
     if way == "umount":
         said = place.run("umount", place.mnt, code=1)
@@ -232,6 +234,7 @@ def test_the_mount_goes_while_an_undo_is_under_way(
     if way != "umount":
         subprocess.run(["fusermount3", "-uq", place.mnt], check=False)
         assert list(place.mnt.iterdir()) == []
+        until(lambda: ended(pid))  # which has the session
         place.mount()
     assert tree_of(place.mnt) == {"a.txt": b"first\n"}
     assert "nothing to commit" in place.run("status", place.mnt)
