@@ -18,6 +18,7 @@ from test_parts import HIDDEN, refused
 
 from romfsfs.fs import tree
 from romfsfs.fs.control import FIRST_HANDLE
+from romfsfs.system.clock import wait_until_certain
 
 
 @pytest.fixture
@@ -266,6 +267,7 @@ def test_the_root_stays_open_to_its_owner(desk: Desk) -> None:
 def test_owners_are_not_changed(desk: Desk) -> None:
     user, group = os.getuid(), os.getgid()
     before = (desk.work / "d/a").stat().st_ctime_ns
+    wait_until_certain([before])
     for ids in ((-1, -1), (user, -1), (-1, group), (user, group)):
         assert desk.files.chown("/d/a", *ids) == 0
     for ids in ((user + 1, -1), (-1, group + 1), (user, group + 1), (user + 1, group)):
