@@ -528,7 +528,8 @@ def test_many_open_files_leave_no_descriptor_behind(mounted: Mounted) -> None:
     for number in range(64):
         (mounted.mnt / f"f{number}").unlink()
         os.listdir(mounted.mnt)
-    until(lambda: mounted.open_descriptors() == before)
+    # Fewer: the pipe to who mounted may have been open at the first count.
+    until(lambda: mounted.open_descriptors() <= before)
 
 
 def test_ten_thousand_files_in_a_folder(mounted: Mounted) -> None:
