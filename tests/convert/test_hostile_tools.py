@@ -13,6 +13,7 @@ from pathlib import Path
 import needs
 import pytest
 from convert_helpers import camera, convert, tflite
+from processes import until
 
 from romfsfs.convert import Converters, State, script, stedgeai, vela
 from romfsfs.convert.cache import Cache
@@ -128,10 +129,7 @@ def test_children_that_left_the_process_group_end_with_the_tool(tmp_path, case):
     )
     run_tool([sys.executable, "-c", code], folder=work, env=environment(work), limits=Limits(20))
     assert (tmp_path / "alive").exists()
-    deadline = time.monotonic() + 20  # killed is not gone yet
-    while running_with(work) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert running_with(work) == []
+    until(lambda: running_with(work) == [])  # killed is not gone yet
 
 
 def running_with(folder: Path) -> list[str]:

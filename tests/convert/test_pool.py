@@ -60,7 +60,7 @@ def test_every_path_is_done_once_on_a_bounded_number_of_threads(results):
     pool = WorkerPool(work, results, workers=3)
     for number in range(60):
         pool.submit(f"{number}.py")
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert sorted(each.stored_path for each in results.all) == sorted(f"{n}.py" for n in range(60))
     assert 1 < most <= 3
     assert pool.pending() == frozenset()
@@ -76,7 +76,7 @@ def test_submitting_a_queued_path_again_changes_nothing(results):
     assert pool.pending() == {"first.py", "second.py"}
     assert not pool.wait_idle(0.05)
     gate.set()
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert [each.stored_path for each in results.all] == ["first.py", "second.py"]
     pool.close()
 
@@ -98,7 +98,7 @@ def test_newer_contents_supersede_the_work_in_progress(results):
     assert started.wait(60)
     contents.append("new")
     pool.submit("app.py")
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert [each.digest for each in results.all] == ["new"]
     pool.close()
 
@@ -120,7 +120,7 @@ def test_result_that_came_although_it_was_superseded_is_not_reported(results):
     time.sleep(0.05)
     assert len(runs) == 1  # never twice at once
     gate.set()
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert [each.digest for each in results.all] == ["2"]
     pool.close()
 
@@ -132,7 +132,7 @@ def test_what_is_gone_or_something_else_now_is_forgotten(results, caplog, gone):
 
     pool = WorkerPool(work, results)
     pool.submit("d/e")
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert results.all == []
     assert not caplog.records
     pool.close()
@@ -149,7 +149,7 @@ def test_a_thread_that_could_not_be_started_takes_no_place(results, monkeypatch)
         pool.submit("first.py")  # as a save does, which must not fail by that
         assert pool.pending() == {"first.py"}
     pool.submit("second.py")
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert {each.stored_path for each in results.all} == {"first.py", "second.py"}
 
 
@@ -171,7 +171,7 @@ def test_a_path_is_made_sure_of_without_stopping_what_runs(results):
     for path in ("running.py", "queued.py", "lost.py"):
         pool.ensure(path)
     go_on.set()
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert [each.stored_path for each in results.all] == ["running.py", "queued.py", "lost.py"]
     assert stopped == []
 
@@ -183,12 +183,12 @@ def test_bug_in_a_conversion_is_a_failed_file_with_a_traceback_in_the_log(result
     pool = WorkerPool(work, results)
     with caplog.at_level(logging.ERROR):
         pool.submit("app.py")
-        assert pool.wait_idle(20)
+        assert pool.wait_idle(60)
     (result,) = results.all
     assert (result.state, result.diagnostics[0].code) == (State.FAILED, "internal")
     assert "Traceback" in caplog.text
     pool.submit("app.py")  # and the worker lives
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert len(results.all) == 2
     pool.close()
 
@@ -203,7 +203,7 @@ def test_bug_in_the_callback_does_not_end_the_worker(caplog):
     pool = WorkerPool(lambda path, cancel: ready(path), report, workers=1)
     pool.submit("a.py")
     pool.submit("b.py")
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert done == ["a.py", "b.py"]
     assert "reporting the conversion of a.py failed" in caplog.text
     pool.close()
@@ -220,10 +220,10 @@ def test_file_that_changed_while_it_was_read_is_left_to_its_next_submit(results,
 
     pool = WorkerPool(work, results)
     pool.submit("app.py")
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert (attempts, results.all, caplog.records) == (["app.py"], [], [])
     pool.submit("app.py")  # as its close does
-    assert pool.wait_idle(20)
+    assert pool.wait_idle(60)
     assert (attempts, results.all) == (["app.py"] * 2, [ready("app.py")])
     pool.close()
 
@@ -335,7 +335,7 @@ def test_what_is_said_of_work_that_fails(
 
     made = WorkerPool(work, results, workers=1)
     made.submit("a.py")
-    assert made.wait_idle(20)
+    assert made.wait_idle(60)
     assert results.all == [
         Conversion(State.FAILED, "a.py", diagnostics=(error(code, message),))  # type: ignore[arg-type]
     ]
@@ -345,7 +345,7 @@ def test_what_is_said_of_work_that_fails(
 def test_nobody_need_be_told(caplog: pytest.LogCaptureFixture) -> None:
     made = WorkerPool(lambda path, cancel: ready(path), workers=1)
     made.submit("a.py")
-    assert made.wait_idle(20)
+    assert made.wait_idle(60)
     made.close()
     assert not caplog.records
 
@@ -380,8 +380,8 @@ def test_what_is_pending_is_changed_by_one_thread_at_a_time() -> None:
     )
     made._pending = Guarded()
     made.submit("a.py")
-    assert made.wait_idle(20)
+    assert made.wait_idle(60)
     made.ensure("b.py")
-    assert made.wait_idle(20)
+    assert made.wait_idle(60)
     assert (made.pending(), told) == (frozenset(), ["a.py", "b.py"])
     made.close()

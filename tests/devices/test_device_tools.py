@@ -17,7 +17,7 @@ from romfsfs.system import programs
 def test_output_and_status() -> None:
     pieces: list[str] = []
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
-    outcome = run([sys.executable, "-c", code], 20, on_output=pieces.append)
+    outcome = run([sys.executable, "-c", code], 60, on_output=pieces.append)
     assert outcome.status == 3
     assert sorted(outcome.output.split()) == ["err", "out"]
     assert "".join(pieces) == outcome.output

@@ -30,7 +30,7 @@ from romfsfs.system.interrupts import interrupt
 from romfsfs.system.runner import Cancel, Limits, environment, run_tool
 
 #: After so long a child that has not ended never will, seconds.
-NEVER = 20.0
+NEVER = 60.0
 #: How long an interrupt waits for the tool to run, seconds.
 SOON = 0.2
 #: Who waits without passing another place is interrupted there, after so long, seconds.

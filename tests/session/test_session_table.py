@@ -19,7 +19,7 @@ import romfsfs
 
 LONG = int(os.environ.get("ROMFSFS_LONG", "0") or 0)
 ROUND = int(os.environ.get("ROMFSFS_ROUND", "0") or 0)
-SECONDS = 3600 if LONG else 100
+SECONDS = 3600 if LONG else 290
 #: Of the combinations of a kind, every so-many-th: a prime, so that all steps have their turn.
 EVERY = 29
 

@@ -22,7 +22,7 @@ from processes import until
 from real_mount import LONG, ROUND, RealMount, compiled
 from twin_trees import answer
 
-pytestmark = [pytest.mark.timeout(3600 if LONG else 120), pytest.mark.program("cc")]
+pytestmark = [pytest.mark.timeout(3600 if LONG else 300), pytest.mark.program("cc")]
 
 Tree = dict[str, bytes | None]
 

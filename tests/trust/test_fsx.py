@@ -11,7 +11,7 @@ from real_mount import LONG, ROUND, RealMount
 OPERATIONS = LONG or 10_000  # on each binding; `scripts/soak fsx` does a million
 
 
-@pytest.mark.timeout(3600 if LONG else 120)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_a_file_is_what_was_done_to_it(
     mounted: RealMount, record_property: Callable[[str, object], None]
 ) -> None:

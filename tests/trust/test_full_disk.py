@@ -21,8 +21,6 @@ from real_mount import RealMount
 from romfsfs.convert import Converters, State, Target, script
 from romfsfs.system.files import digest_fd
 
-pytestmark = pytest.mark.timeout(120)
-
 KIB = 1024
 CONTENT = os.urandom(3000)
 

@@ -27,7 +27,7 @@ def hammer(folder: Path, seconds: float, seed: int) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(SECONDS * 3 + 120)
+@pytest.mark.timeout(SECONDS * 3 + 300)
 def test_everything_at_once(
     place: RealMount, record_property: Callable[[str, object], None]
 ) -> None:

@@ -19,7 +19,7 @@ import pytest
 from real_mount import CHECKOUT, CLEAN, LONG, ROUND, compiled
 
 HERE = Path(__file__).parent
-SECONDS = 3600 if LONG else 100
+SECONDS = 3600 if LONG else 290
 
 pytestmark = pytest.mark.timeout(SECONDS + 10)
 

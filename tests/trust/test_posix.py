@@ -28,7 +28,7 @@ import needs
 import pytest
 from real_mount import RealMount, memory_folder, remove_tree
 
-SECONDS = 110
+SECONDS = 290
 CASES = Path(__file__).with_name("conformance")
 
 #: What a file system says that does not have what was asked for.

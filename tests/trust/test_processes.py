@@ -29,7 +29,7 @@ def prepare(folder: Path) -> None:
     (folder / "counter").touch()
 
 
-@pytest.mark.timeout(SECONDS * 2 + 120)
+@pytest.mark.timeout(SECONDS * 2 + 300)
 def test_each_finds_what_it_left(
     mounted: RealMount, record_property: Callable[[str, object], None]
 ) -> None:

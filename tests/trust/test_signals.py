@@ -17,8 +17,6 @@ from real_mount import CLEAN, RealMount
 
 from romfsfs.image.writer import encode
 
-pytestmark = pytest.mark.timeout(90)
-
 #: romfsfs, with a compiler that takes its time.
 SLOW = """
 import sys

@@ -37,7 +37,7 @@ def test_what_is_relied_on_is_on_the_disk(
     done = subprocess.run(
         [sys.executable, HERE / "ordered.py", operation],
         env={**os.environ, **CLEAN, "LD_PRELOAD": str(recorder), "ROMFSFS_RECORDER": str(recorder)},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=290, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

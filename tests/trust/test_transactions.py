@@ -21,7 +21,7 @@ SEQUENCES = LONG or 10
 TESTS = Path(__file__).parent.parent
 
 
-@pytest.mark.timeout(24 * 3600 if LONG else 120)
+@pytest.mark.timeout(24 * 3600 if LONG else 300)
 def test_nothing_is_lost(micropython: Path, record_property: Callable[[str, object], None]) -> None:
     places = [Path(romfsfs.__file__).parents[1], TESTS, TESTS / "session", TESTS / "image"]
     done = subprocess.run(

@@ -23,8 +23,6 @@ import romfsfs
 from romfsfs.cli import main
 from romfsfs.session.keep import steps
 
-pytestmark = pytest.mark.timeout(120)
-
 STORED = {"a.txt", "added/c.txt", "app.mpy"}
 
 

@@ -6,12 +6,13 @@ import time
 
 
 def pause(folder, faults):
-    """Stop if this is the call that `pause_at` counts, until the caller has gone (10 s at most)."""
+    """Stop if this is the call that `pause_at` counts, until the caller has gone (a minute at
+    most)."""
     calls = len((folder / "calls").read_text().splitlines())
     if calls == faults.get("pause_at"):
         caller = os.getppid()
         (folder / "paused").touch()
-        for _ in range(1000):
+        for _ in range(6000):
             if os.getppid() != caller:
                 sys.exit(1)  # as the real one, whose next word meets a closed pipe
             time.sleep(0.01)

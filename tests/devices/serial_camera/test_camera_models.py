@@ -147,7 +147,7 @@ def test_present_and_older_firmware(micropython: Path, arguments: str) -> None:
     code = f"import sys\n{firmware}class uml:\n pass\numl.Model=Model\nsys.modules['uml']=uml\n"
     done = subprocess.run(
         [micropython, "-c", code + snippets.open_model("/rom/a.tflite")],
-        capture_output=True, text=True, timeout=20, check=True,
+        capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     once, again = done.stdout.splitlines()
     assert once == again
