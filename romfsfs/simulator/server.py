@@ -129,7 +129,9 @@ class Simulator:
         """Have the camera neither listen nor answer until `replug`; the port stays."""
         self._call(lambda: setattr(self._camera, "silent", silent))
 
-    def wait_until(self, condition: Callable[[Simulator], bool], seconds: float = 10.0) -> None:
+    def wait_until(
+        self, condition: Callable[[Simulator], bool], seconds: float = CALL_SECONDS
+    ) -> None:
         """Return when the condition holds; TimeoutError if it does not within these seconds."""
         deadline = time.monotonic() + seconds
         while not condition(self):

@@ -259,7 +259,7 @@ def test_silent_in_the_middle_of_a_commit(
     (session.work / "notes.txt").write_text(EDITED)
 
     def hang() -> None:
-        camera.wait_until(lambda c: c.statistics.programmed > 0, 20)
+        camera.wait_until(lambda c: c.statistics.programmed > 0)
         camera.silence()
 
     waiting = threading.Thread(target=hang)

@@ -18,7 +18,7 @@ RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
 class Host:
     """Types at a camera's port; every wait ends within `timeout` seconds, as a failure."""
 
-    def __init__(self, port: str, timeout: float = 10.0, baudrate: int = 115200) -> None:
+    def __init__(self, port: str, timeout: float = 60.0, baudrate: int = 115200) -> None:
         self.serial = serial.Serial(port, baudrate, timeout=timeout)
 
     def send(self, data: bytes) -> None:
