@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,21 @@ def test_cameras_come_go_and_come_back(
     later.unplug()
     cut.faults.power_cut_after_programmed(2000)
     ports(monkeypatch, first, later, cut, other)
+    seen: Mapping[str, object] = {}
+    settled: list[str] = []
+    look, note = production.serial_ports, production.Line._note
+
+    def looked() -> Mapping[str, object]:
+        nonlocal seen
+        seen = look()
+        return seen
+
+    def noted(line: production.Line, name: str, outcome: Any) -> None:
+        note(line, name, outcome)
+        settled.append(name)
+
+    monkeypatch.setattr(production, "serial_ports", looked)
+    monkeypatch.setattr(production.Line, "_note", noted)
 
     def work() -> None:
         until(lambda: log.exists() and len(rows(log)) == 2)
@@ -115,11 +130,9 @@ def test_cameras_come_go_and_come_back(
         cut.replug()
         until(lambda: len(rows(log)) == 4)
         first.unplug()
-        time.sleep(0.5)  # seen to be gone
-        power_ups = first.statistics.execs
+        until(lambda: first.port not in seen)
         first.replug()
-        until(lambda: first.statistics.execs > power_ups)
-        time.sleep(0.5)
+        until(lambda: settled.count(first.port) >= 2)  # written, and left alone
 
     words = ["push", str(image), "--all", "--watch", "--board", "OPENMV4P", "--log", str(log)]
     with meanwhile(work):

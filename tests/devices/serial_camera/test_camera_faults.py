@@ -141,11 +141,13 @@ def test_a_silent_camera_is_given_up(simulate: Callable[..., Simulator]) -> None
         assert time.monotonic() - started < 30
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("what", ["read", "digest"])
-def test_silence_in_the_middle(simulate: Callable[..., Simulator], what: str) -> None:
+def test_silence_in_the_middle(
+    simulate: Callable[..., Simulator], what: str, request: pytest.FixtureRequest
+) -> None:
     with simulate("OPENMV_N6", partitions=SMALL, images={0: OLD}, rate=20_000) as simulator:
         camera = SerialCamera.open(simulator.port)
+        request.getfixturevalue("impatient")  # from here on
         timer = threading.Timer(0.4 if what == "read" else 0.0, simulator.silence)
         timer.start()
         if what == "digest":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import serial
@@ -159,14 +158,9 @@ def test_a_new_camera_has_seen_nothing():
     assert not any(vars(Statistics()).values())
 
 
-def crash() -> None:
+def crash(simulator) -> None:
     """What an asynchronous KeyboardInterrupt does to MicroPython for Linux now and then."""
-    threads = Path("/proc/self/task").iterdir()
-    children = {pid for thread in threads for pid in (thread / "children").read_text().split()}
-    [micropython] = (
-        int(pid) for pid in children if b"camera.upy" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    os.kill(micropython, signal.SIGSEGV)
+    os.kill(simulator._camera._executor._process.pid, signal.SIGSEGV)
 
 
 def test_micropython_that_ctrl_c_tore_apart_starts_again(camera, connect):
@@ -178,7 +172,7 @@ def test_micropython_that_ctrl_c_tore_apart_starts_again(camera, connect):
     host.send(b"\x03")
     assert b"KeyboardInterrupt" in host.finish()[1]
     host.begin("while True: pass")
-    crash()
+    crash(simulator)
     host.until(b"MPY: soft reboot\r\n")
     host.until(b"raw REPL; CTRL-B to exit\r\n>")
     assert host.value("1 + 1") == 2
@@ -192,7 +186,7 @@ def test_micropython_that_crashed_by_itself_is_a_camera_that_hangs(camera, conne
     host.until(b">>> ")
     host.enter_raw()
     host.begin("while True: pass")
-    crash()
+    crash(simulator)
     simulator.wait_until(lambda camera: camera.silent)
     host.send(b"\x03\r\x03\x01")
     assert host.quiet(0.3)

@@ -27,7 +27,7 @@ def test_the_rate_holds_in_both_directions(camera, connect):
     host.send(b"x" * 40000)
     assert host.finish()[0] == b"40000\r\n"
     upwards = time.monotonic() - started
-    assert 0.38 < upwards < 4
+    assert 0.38 < upwards < 30
     started = time.monotonic()
     assert len(host.run("sys.stdout.buffer.write(b'x' * 40000)")) == 40000
     assert 0.38 < time.monotonic() - started < 30
