@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from camera_rig import KIB, Rig, held, make_image, only_session, tree
 
+from romfsfs.devices.serial_camera import writing
 from romfsfs.devices.serial_camera.camera import SerialCamera
 from romfsfs.errors import DeviceLost
 from romfsfs.session.keep import history
@@ -253,13 +254,14 @@ def test_somebody_else_wrote_the_camera_meanwhile(
 def test_silent_in_the_middle_of_a_commit(
     rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("romfsfs.devices.serial_camera.writing.SILENCE", 0.5)
-    camera = connect("OPENMV4P", images={0: BEFORE}, rate=200_000.0)
+    camera = connect("OPENMV4P", images={0: BEFORE}, rate=50_000.0)  # a second for all of it
     session = rig.prepare("camera")
     (session.work / "notes.txt").write_text(EDITED)
+    patience = writing.SILENCE
 
     def hang() -> None:
         camera.wait_until(lambda c: c.statistics.programmed > 0)
+        monkeypatch.setattr(writing, "SILENCE", 0.5)
         camera.silence()
 
     waiting = threading.Thread(target=hang)
@@ -270,6 +272,7 @@ def test_silent_in_the_middle_of_a_commit(
     assert done.code == 5
     assert "romfsfs recover camera" in done.error
     assert time.monotonic() - started < 30
+    monkeypatch.setattr(writing, "SILENCE", patience)
     camera.replug()
     rig.ok("recover", "camera")
     there = held(camera)
@@ -281,17 +284,18 @@ def test_a_camera_that_goes_silent(
     rig: Rig, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every command ends within its time limit, which is shortened here."""
-    monkeypatch.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 1.0)
     camera = connect("OPENMV4P", images={0: BEFORE})
     session = rig.prepare("camera")
     (session.work / "notes.txt").write_text(EDITED)
     camera.silence()
-    for command in (("commit", "camera"), ("ls", "camera"), ("recover", "camera")):
-        started = time.monotonic()
-        done = rig.run(*command)
-        assert done.code == 5
-        assert "does not answer" in done.error
-        assert time.monotonic() - started < 30
+    with monkeypatch.context() as impatient:
+        impatient.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 1.0)
+        for command in (("commit", "camera"), ("ls", "camera"), ("recover", "camera")):
+            started = time.monotonic()
+            done = rig.run(*command)
+            assert done.code == 5
+            assert "does not answer" in done.error
+            assert time.monotonic() - started < 30
     camera.replug()
     rig.ok("commit", "camera")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from camera_rig import Rig, held
 from convert.convert_helpers import make_model
 
 from romfsfs.boards import get_board
+from romfsfs.devices.serial_camera import trying
 from romfsfs.image.writer import encode
 from romfsfs.simulator import Simulator
 
@@ -92,8 +94,14 @@ def test_push_tries_what_the_camera_did_not_hold(
 def test_a_model_that_takes_the_camera_down_is_named(
     rig: Rig, connect: Connect, image: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("romfsfs.devices.serial_camera.trying.OPEN_LIMIT", 1.0)
-    monkeypatch.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 1.0)
+    opening = trying.open_model
+
+    def impatient(*given: Any) -> object:
+        monkeypatch.setattr(trying, "OPEN_LIMIT", 1.0)
+        monkeypatch.setattr("romfsfs.devices.serial_camera.repl.ENTER_LIMIT", 1.0)
+        return opening(*given)
+
+    monkeypatch.setattr(trying, "open_model", impatient)
     # What nobody would let through, were it not for the test.
     monkeypatch.setattr("romfsfs.session.rebase.push.admit_image", lambda *args: [])
     connect("OPENMV4P", images={0: image})
