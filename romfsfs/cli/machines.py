@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from romfsfs.boards import Board, Partition, VelaNpu, get_board
+from romfsfs.boards import Board, Partition, VelaNpu, get_board, parse_board
 from romfsfs.boards import boards as all_boards
 from romfsfs.cli import values
 from romfsfs.cli.output import Output, flush
@@ -39,13 +39,15 @@ generic: any other MicroPython with a ROMFS
 @JSON
 @click.pass_obj
 def boards(output: Output, name: str | None) -> None:
-    """The known boards, or NAME in detail."""
+    """The known boards, or NAME in detail; NAME:PARTITION shows that partition alone."""
     if name == "generic":
         output.json(_GENERIC)
         output.show(_GENERIC_TEXT)
         return
     if name is not None:
-        board = get_board(name)
+        board, partition = parse_board(name)
+        if partition is not None:
+            board = replace(board, partitions=(board.partition(partition),))
         output.json(_board_record(board))
         output.show(_board_text(board))
         return

@@ -52,10 +52,13 @@ def choices(*words: str) -> Completer:
     return completer(lambda context, word: [(each, "") for each in words])
 
 
-def _boards(context: click.Context, word: str) -> _Values:
+def _boards(context: click.Context, word: str) -> Iterator[tuple[str, str]]:
     from romfsfs.boards import boards
 
-    return [(board.name, board.display_name) for board in boards().values()]
+    for board in boards().values():
+        yield board.name, board.display_name
+        if ":" in word:
+            yield from ((f"{board.name}:{part.index}", part.name) for part in board.partitions)
 
 
 def _partitions(context: click.Context, word: str) -> _Values:

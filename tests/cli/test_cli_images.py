@@ -190,6 +190,11 @@ def test_a_board_names_its_partition(
     assert capsys.readouterr().out == ""
     assert main(["info", "--map", "a.img"]) == 0
     assert "OPENMV_AE3 partition 1" in capsys.readouterr().out
+    assert main(["boards", "AE3:1"]) == 0
+    shown = capsys.readouterr().out
+    assert "partition 1 (High Efficiency Core)" in shown
+    assert "partition 0" not in shown
+    assert main(["boards", "AE3:2"]) == 2
 
 
 @pytest.mark.parametrize(

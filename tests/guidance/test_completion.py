@@ -284,6 +284,8 @@ def test_what_is_offered_with_what_it_is(
     for completer, word, given, wanted in (
         (values.boards, "", {}, [(each.name, each.display_name) for each in known.values()]),
         (values.boards, "openmv_ae", {}, [("OPENMV_AE3", ae3.display_name)]),
+        (values.boards, "openmv_ae3:", {},
+         [(f"OPENMV_AE3:{part.index}", part.name) for part in ae3.partitions]),
         (values.boards, "q", {}, []),
         (values.partitions, "", {"board": "OPENMV_AE3"},
          [(str(part.index), part.name) for part in ae3.partitions]),
