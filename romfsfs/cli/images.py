@@ -76,7 +76,7 @@ def new(output: Output, image: str, board: str, partition: int, force: bool) -> 
 @parameters.SLOT_TO_READ
 @click.pass_obj
 def extract(output: Output, /, source: str, directory: str, **place: Any) -> None:
-    """Extract SOURCE to DIR, which must not exist or be empty."""
+    """Extract SOURCE to DIR, a new or empty folder."""
     if os.path.lexists(directory) and not os.path.isdir(directory):
         raise UsageError("not a folder", where=directory, next_step="choose another name")
     with (

@@ -50,7 +50,7 @@ def zoo() -> None:
     """Models that can be added, from an OpenMV IDE or another model zoo."""
 
 
-@zoo.command("list", short_help="The models that there are.")
+@zoo.command("list", short_help="The models to choose from.")
 @click.argument("directory", metavar="[DIR]", required=False, shell_complete=values.mounts)
 @_source_options
 @click.option(
@@ -66,7 +66,7 @@ def list_models(
     """The models for the mounted board, or for --board; all of them with --all.
 
     Each with its size before conversion, the shape and type of its input, and whether it fits
-    into the partition and what is free of it.
+    into the partition and into the space that is left there.
     """
     name, room = _board(board, partition or 0, directory)
     if name is None and not show_all:
@@ -129,8 +129,8 @@ def add_model(
 ) -> None:  # fmt: skip
     """Copy MODEL and its labels into DIR: a mount, a folder of it, or a session kept unmounted.
 
-    MODEL is a path that `zoo list` shows, or as much of its name as only one model has. It is
-    converted for the board as everything that is copied there.
+    MODEL is a path that `zoo list` shows, or a name that only one model has. It is converted for
+    the board, like everything that is copied there.
     """
     found = find_session(directory)
     wanted_board = board or found.session.info.board

@@ -175,7 +175,7 @@ def unmount(
         if lazy:
             return False
         raise RomfsError(
-            f"unmounted, but its process {pid} has not ended in {_END_SECONDS:.0f} s", where=path,
+            f"unmounted, but its process {pid} did not end within {_END_SECONDS:.0f} s", where=path,
             next_step="a container that was started meanwhile may hold a copy of the mount; see "
             "the mount's log",
         )  # fmt: skip

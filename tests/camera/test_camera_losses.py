@@ -294,7 +294,7 @@ def test_a_camera_that_goes_silent(
             started = time.monotonic()
             done = rig.run(*command)
             assert done.code == 5
-            assert "does not answer" in done.error
+            assert "not answer" in done.error
             assert time.monotonic() - started < 30
     camera.replug()
     rig.ok("commit", "camera")

@@ -450,8 +450,9 @@ def unmounted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         ({"inside": ["/m", "/mm", "/m/a", "/m/b"]}, "something else is mounted in it, at /m/b "
          "(/m); unmount that first"),
         ({"inside": ["/m", "/mm"]}, "cannot unmount: umount: busy (/m)"),
-        ({"code": 0, "ends": False}, "unmounted, but its process 5 has not ended in 60 s (/m); a "
-         "container that was started meanwhile may hold a copy of the mount; see the mount's log"),
+        ({"code": 0, "ends": False}, "unmounted, but its process 5 did not end within 60 s (/m); "
+         "a container that was started meanwhile may hold a copy of the mount; see the mount's "
+         "log"),
     ],
 )  # fmt: skip
 def test_what_keeps_a_mount(unmounted: SimpleNamespace, says: dict[str, Any], line: str) -> None:

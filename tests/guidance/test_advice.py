@@ -1,4 +1,4 @@
-"""What the status says beyond what speaks against a commit."""
+"""What the status says beyond what stops a commit."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class RawRepl:
             if heard and attempt > (1 if heard.endswith(_PROMPT) else 3):
                 self.port.write(_INTERRUPT + _SOFT_RESET)
         raise DeviceLost(
-            f"the camera does not answer within {ENTER_LIMIT:.0f} s",
+            f"the camera did not answer within {ENTER_LIMIT:.0f} s",
             where=self.port.name,
             next_step=f"{_NO_ANSWER_STEP}; {_DEAF_STEP}",
         )
@@ -234,7 +234,7 @@ class RawRepl:
 
     def _silent(self, limit: float, got: bytearray) -> DeviceLost:
         return DeviceLost(
-            f"the camera does not answer for {limit:.0f} s",
+            f"the camera has not answered for {limit:.0f} s",
             where=self.port.name,
             next_step=_NO_ANSWER_STEP,
             detail=f"last bytes: {bytes(got[-200:])!r}" if got else "",

@@ -71,7 +71,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a commit would write, and what speaks against it.
+    """What a commit would write, and the problems with it.
 
     problems: most severe first. size: of the image in canonical layout, bytes. changed: whether
     there is anything to commit, including what cannot be stored. parts: by folder of the image,

@@ -136,7 +136,7 @@ def test_a_silent_camera_is_given_up(simulate: Callable[..., Simulator]) -> None
     with simulate("OPENMV_N6", partitions=SMALL) as simulator:
         simulator.silence()
         started = time.monotonic()
-        with pytest.raises(DeviceLost, match=r"does not answer within 2 s.*unplug it"):
+        with pytest.raises(DeviceLost, match=r"did not answer within 2 s.*unplug it"):
             SerialCamera.open(simulator.port)
         assert time.monotonic() - started < 30
 
@@ -216,7 +216,7 @@ def test_a_script_that_cannot_be_interrupted(simulate: Callable[..., Simulator])
     script = "while True:\n try:\n  while True: pass\n except KeyboardInterrupt: pass"
     with (
         simulate("OPENMV_N6", partitions=SMALL, main_script=script) as simulator,
-        pytest.raises(DeviceLost, match="does not answer"),
+        pytest.raises(DeviceLost, match="not answer"),
     ):
         SerialCamera.open(simulator.port)
 
