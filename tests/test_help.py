@@ -69,6 +69,19 @@ def test_a_typing_error_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["stauts"]) == 2
 
 
+def test_no_message_points_to_what_a_wheel_lacks() -> None:
+    """Neither pages of docs/ nor scripts/; docstrings may: they are read with the sources."""
+    pointing = set()
+    for file in Path(package.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_bytes())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and id(node) not in docstrings:
+                found = re.findall(r"\b(?:docs|scripts)/[\w.-]+", str(node.value))
+                pointing |= {(each, file.name) for each in found}
+    assert not pointing
+
+
 #: Options of other programs that messages name, and an example of one.
 OTHERS = {
     "--cap-add", "--cask", "--device", "--force-reinstall", "--help", "--optimization", "--option",

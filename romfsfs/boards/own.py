@@ -29,10 +29,13 @@ _PARTITION: dict[str, type] = {
     "dfu": dict, "imx": dict,
 }  # fmt: skip
 _KINDS: dict[type, str] = {str: "text in quotes", list: "a list", dict: "a table"}
+_SIZE = r"\d+ (B|KiB|MiB)", 'a size such as "4 MiB"'
+_USB = r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", 'a USB id such as "37c5:1234"'
+#: What texts look like, as a pattern and in words.
 _FORMS = {
-    "size": r"\d+ (B|KiB|MiB)", "erase": r"\d+ (B|KiB|MiB)",
-    "usb": r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}", "usb_dfu": r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}",
-    "march": "|".join(filter(None, ARCHITECTURES)), "says": r"(?s).*[A-Za-z0-9].*",
+    "size": _SIZE, "erase": _SIZE, "usb": _USB, "usb_dfu": _USB,
+    "march": ("|".join(filter(None, ARCHITECTURES)), 'an architecture such as "armv7emsp"'),
+    "says": (r"(?s).*[A-Za-z0-9].*", "text with a letter A-Z or a digit"),
 }  # fmt: skip
 
 
@@ -72,15 +75,15 @@ def _check(path: Path, place: str, table: object, fields: dict[str, type]) -> No
         raise _mistake(path, place, "it is not a table")
     for key, value in table.items():
         if key not in fields:
-            raise _mistake(path, place, f"{key} is not a field; there are {', '.join(fields)}")
+            raise _mistake(path, place, f"{key} is not a field; the fields are {', '.join(fields)}")
         if not isinstance(value, fields[key]) or value == {}:
             kind = _KINDS[fields[key]]
             raise _mistake(path, place, f"{key} is {value!r}; it must be {kind}")
         words = value if isinstance(value, list) else [value]
-        form = _FORMS.get(key)
+        pattern, form = _FORMS.get(key, ("", ""))
         for word in words if form else ():
-            if not isinstance(word, str) or not re.fullmatch(form or "", word):
-                raise _mistake(path, place, f"{key} is {word!r}; see docs/cameras.md")
+            if not isinstance(word, str) or not re.fullmatch(pattern, word):
+                raise _mistake(path, place, f"{key} is {word!r}; it must be {form}")
 
 
 def _mistake(path: Path, place: str, what: str) -> UsageError:

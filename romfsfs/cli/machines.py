@@ -30,7 +30,12 @@ _GENERIC_TEXT = """\
 generic: any other MicroPython with a ROMFS
   size, erase unit, bytecode and architecture as the board reports them
   no model is compiled; no --board is needed
-  alignment, NPU, USB ids and boot loader: enter it in boards.toml (docs/cameras.md, "Own boards")
+  what it cannot report (alignment, NPU, USB ids, boot loader) comes from
+  ~/.config/romfsfs/boards.toml:
+    [MY_BOARD]
+    says = ["My Board"]            # how sys.implementation._machine begins
+    usb = ["37c5:1234"]
+    partitions = [{ size = "4 MiB", align = { 16 = "tflite lite bin" } }]
 """
 
 

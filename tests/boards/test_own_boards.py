@@ -150,6 +150,8 @@ def test_a_fourth_of_that_name_is_one_too_many_to_be_meant(file: Path) -> None:
 
 PART = 'partitions = [{ size = "1 MiB" }]'
 FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
+SAYS = "it must be text with a letter A-Z or a digit"
+USB = 'it must be a USB id such as "37c5:1234"'
 
 
 @pytest.mark.parametrize(
@@ -164,18 +166,19 @@ FIELDS = "title, arch, says, march, usb, usb_dfu, partitions"
         ("[__]\n", "[__] a board's name may only have A-Z, 0-9 and _, and not _ alone"),
         ("A = 1\n", "[A] it is not a table"),
         ("[A]\npartitions = [1]\n", "[A.partitions, number 0] it is not a table"),
-        ("[A]\nsize = '1 MiB'\n", f"[A] size is not a field; there are {FIELDS}"),
+        ("[A]\nsize = '1 MiB'\n", f"[A] size is not a field; the fields are {FIELDS}"),
         (f"[A]\nmarch = 3\n{PART}\n", "[A] march is 3; it must be text in quotes"),
         (f"[A]\nsays = 'A'\n{PART}\n", "[A] says is 'A'; it must be a list"),
-        (f"[A]\nsays = ['A', '.']\n{PART}\n", "[A] says is '.'; see docs/cameras.md"),
+        (f"[A]\nsays = ['A', '.']\n{PART}\n", f"[A] says is '.'; {SAYS}"),
         (f"[A]\nsays = ['\u661f\u77b3']\n{PART}\n",
-         "[A] says is '\u661f\u77b3'; see docs/cameras.md"),
-        (f"[A]\nsays = ['A', 3]\n{PART}\n", "[A] says is 3; see docs/cameras.md"),
-        (f"[A]\nusb = ['1:2']\n{PART}\n", "[A] usb is '1:2'; see docs/cameras.md"),
-        (f"[A]\nusb_dfu = '12345678'\n{PART}\n", "[A] usb_dfu is '12345678'; see docs/cameras.md"),
-        (f"[A]\nmarch = ''\n{PART}\n", "[A] march is ''; see docs/cameras.md"),
+         f"[A] says is '\u661f\u77b3'; {SAYS}"),
+        (f"[A]\nsays = ['A', 3]\n{PART}\n", f"[A] says is 3; {SAYS}"),
+        (f"[A]\nusb = ['1:2']\n{PART}\n", f"[A] usb is '1:2'; {USB}"),
+        (f"[A]\nusb_dfu = '12345678'\n{PART}\n", f"[A] usb_dfu is '12345678'; {USB}"),
+        (f"[A]\nmarch = ''\n{PART}\n",
+         "[A] march is ''; it must be an architecture such as \"armv7emsp\""),
         ("[A]\npartitions = [{ size = '1 MiB' }, { size = '1 MB' }]\n",
-         "[A.partitions, number 1] size is '1 MB'; see docs/cameras.md"),
+         "[A.partitions, number 1] size is '1 MB'; it must be a size such as \"4 MiB\""),
         ("[A]\npartitions = [{ name = 'x' }]\n",
          '[A.partitions, number 0] size is missing, such as "4 MiB"'),
         ("[A]\npartitions = [{ size = '1 MiB', dfu = 3 }]\n",
