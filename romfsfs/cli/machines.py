@@ -213,6 +213,8 @@ def _camera_text(record: dict[str, Any]) -> str:
         held = partition["state"]
         if held == "image":
             held += f" of {partition['image_size']:,} B"
+        elif held == "foreign":
+            held = "not a ROMFS image"
         lines.append(f"  partition {partition['index']}: {partition['size']:,} B, {held}")
     lines += [f"  note: {note}" for note in record["notes"]]
     return "\n".join(lines) + "\n"

@@ -173,8 +173,8 @@ def pick_camera(
         raise DeviceAbsent(
             missing,
             where=f"connected: {listing}" if listing else "",
-            next_step="check the cable (some only charge); one in its boot loader is dfu:BOARD, "
-            "another port can be named by its path",
+            next_step="check the cable (some only charge); name a camera in its boot loader "
+            "dfu:BOARD, and any other port by its path",
         )
     if len(chosen) > 1:
         raise UsageError(

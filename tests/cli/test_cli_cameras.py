@@ -41,6 +41,9 @@ DFU = {"kind": "dfu", "path": "1-2", "error": None, "board": None, "boards": ["O
         ({**RUNNING, **NOT_ASKED, "board": None, "boards": ["A", "B"]}, ["/dev/ttyACM0: A or B"]),
         ({**RUNNING, **NOT_ASKED, "board": None, "boards": [], "error": "it is in use"},
          ["/dev/ttyACM0: unknown board", "  it is in use"]),
+        ({**RUNNING, **NOT_ASKED, "partitions": [
+            {"index": 0, "size": 4096, "state": "foreign", "image_size": 0}]},
+         ["/dev/ttyACM0: OPENMV_AE3", "  partition 0: 4,096 B, not a ROMFS image"]),
         (DFU, ["OPENMV4: in DFU mode; dfu:OPENMV4@1-2"]),
         ({**DFU, "path": ""}, ["OPENMV4: in DFU mode; dfu:OPENMV4"]),
         ({**DFU, "error": "no access"}, ["OPENMV4: in DFU mode; no access"]),

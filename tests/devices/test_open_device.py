@@ -110,8 +110,8 @@ def test_which_camera_can_be_that_board(monkeypatch: pytest.MonkeyPatch) -> None
         pick_camera("x", (n6,))
     assert none.value.line == (
         "no camera with serial number x is connected (connected: /dev/OPENMV_N6 (OPENMV_N6)); "
-        "check the cable (some only charge); one in its boot loader is dfu:BOARD, another port can "
-        "be named by its path"
+        "check the cable (some only charge); name a camera in its boot loader dfu:BOARD, and any "
+        "other port by its path"
     )
 
 

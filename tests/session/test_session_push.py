@@ -18,6 +18,7 @@ from stopping import ends_at
 
 from romfsfs.boards import get_board
 from romfsfs.devices.base import OpenedModel, WriteReport
+from romfsfs.devices.file import FileDevice
 from romfsfs.errors import (
     DeviceAbsent,
     DeviceError,
@@ -141,7 +142,7 @@ def test_what_is_no_image_is_only_replaced_when_asked_to(camera: Camera) -> None
         pushed(camera)
     assert refused.value.line == (
         "not a valid ROMFS image: it holds something else (test camera, offset 0x0); "
-        "nothing was written; choose another name, or --force replaces what it holds"
+        "nothing was written; --force replaces what it holds"
     )
     assert camera.path.read_bytes().startswith(b"not an image")
     assert not folder_of(camera).record.exists()
@@ -150,6 +151,21 @@ def test_what_is_no_image_is_only_replaced_when_asked_to(camera: Camera) -> None
     camera.put(b"not an image")
     assert pushed(camera, OTHER, backup=False) is not None
     assert log(camera)[1:] == [("push", "from given.img")]
+
+
+def test_of_a_file_another_name_may_have_been_meant(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("not an image")
+    with tempfile.TemporaryFile() as file:
+        file.write(IMAGE)
+        file.flush()
+        with pytest.raises(RomfsError) as refused:
+            push(FileDevice(thesis), str(thesis), file, "given.img", PushOptions())
+    assert refused.value.line == (
+        f"not a valid ROMFS image: it does not start with d2 cd 31 ({thesis}, offset 0x0); "
+        "nothing was written; choose another name, or --force replaces what it holds"
+    )
+    assert thesis.read_text() == "not an image"
 
 
 def test_without_a_backup_nothing_is_read(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:

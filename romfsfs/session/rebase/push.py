@@ -23,7 +23,7 @@ from romfsfs.errors import (
 )
 from romfsfs.session.keep.folder import SessionFolder, folder_of, make_folder
 from romfsfs.session.keep.images import open_image, parse
-from romfsfs.session.keep.state import Base
+from romfsfs.session.keep.state import Base, SessionInfo
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.problems import ERROR, WARNING, told
@@ -231,11 +231,11 @@ def _before(
         give_up(session, interrupted)
     if looks:
         copy = session.folder.image(before.digest or "")
-        _refuse_other_files(before, copy, session.info.name, options.force)
+        _refuse_other_contents(before, copy, session.info, options.force)
     return before
 
 
-def _refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
+def _refuse_other_contents(held: Held, copy: Path, info: SessionInfo, force: bool) -> None:
     """ImageFormatError if the target holds what is no image: a mistyped name must not cost a file.
     copy: of what it holds."""
     if force or held.digest is None:
@@ -247,8 +247,8 @@ def _refuse_other_files(held: Held, copy: Path, name: str, force: bool) -> None:
                 return
         except ImageFormatError as error:
             wrong = error
-    advice = "nothing was written; choose another name, or --force replaces what it holds"
-    raise wrong.at(name, advice)
+    other = "choose another name, or " if info.is_file else ""
+    raise wrong.at(info.name, f"nothing was written; {other}--force replaces what it holds")
 
 
 def _staged(session: Session, image: BinaryIO, size: int) -> Base:
