@@ -335,6 +335,42 @@ def test_a_camera_that_was_only_read_is_not_restarted(tmp_path: Path, step: str)
     assert camera.restarts == 0
 
 
+@pytest.mark.parametrize("by", ["commit", "undo", "push"])
+def test_who_only_ends_a_read_does_not_restart_the_camera(camera: Camera, by: str) -> None:
+    desk = Desk(camera, "camera")
+    desk.open()
+    camera.put(IMAGE)
+    with ends_at("switched", KeyboardInterrupt):
+        desk.open()
+    if by == "commit":
+        assert desk.commit().recovered == "finished"
+    elif by == "undo":
+        assert undo(desk.session, camera, 1).there == (
+            "an earlier interrupted transaction was finished; image 1 is there already, nothing "
+            "written"
+        )
+    else:
+        assert pushed(camera) is None
+    assert not desk.session.interrupted
+    assert camera.restarts == 0
+
+
+@pytest.mark.parametrize("unit", [0, 1])
+@pytest.mark.parametrize("step", ["recorded", "switched"])
+def test_what_was_written_after_an_interrupted_read_is_kept(
+    camera: Camera, step: str, unit: int
+) -> None:
+    """Through a boot loader too, where half an image may look like one."""
+    camera.says = {"header_unit": unit}
+    desk = Desk(camera, "camera")
+    with ends_at(step, KeyboardInterrupt):
+        desk.open()
+    camera.put(encode({"theirs.txt": b"theirs"}))
+    assert pushed(camera) is not None
+    undo(desk.session, camera)
+    assert files_of(camera.path.read_bytes()) == {"theirs.txt": b"theirs"}
+
+
 # -- several cameras
 
 

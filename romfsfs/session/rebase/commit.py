@@ -26,7 +26,7 @@ from romfsfs.session.plan.stored import InBase
 from romfsfs.session.rebase.encoding import Encoded, keep_slack
 from romfsfs.session.rebase.prepare import Prepared, prepared, raise_problems
 from romfsfs.session.rebase.push import PushOptions, push, refuse
-from romfsfs.session.rebase.record import Record
+from romfsfs.session.rebase.record import Record, interrupted_write
 from romfsfs.session.rebase.recovery import finish_switched, recover_locked, with_restart
 from romfsfs.session.rebase.target import target_of
 from romfsfs.session.rebase.target.base import Held, Target
@@ -92,6 +92,7 @@ def commit(
     if options.tries:
         refuse_trial(device.info())
     with folder.lock_for_change(session.info.name, "commit"):
+        cut = interrupted_write(folder)
         recovered = recover_locked(
             session, target, dry_run=options.dry_run, mounted=mounted, progress=progress
         )
@@ -117,7 +118,7 @@ def commit(
             if made.encoded is None or (made.encoded.digest == base.digest and not over):
                 if not options.force and not target.unchanged_since(session.held()):
                     raise target_changed(session, edited=False)
-                if recovered and options.restart:
+                if cut and options.restart:
                     recovered = with_restart(device, recovered)
                 return CommitReport(
                     True, made.plan, made.shadow, base.size, base.digest, recovered=recovered

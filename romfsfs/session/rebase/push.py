@@ -28,7 +28,7 @@ from romfsfs.session.keep.steps import reached
 from romfsfs.session.plan.admission import admit_image
 from romfsfs.session.plan.problems import ERROR, WARNING, told
 from romfsfs.session.rebase.read import base_of, session_for
-from romfsfs.session.rebase.record import Record
+from romfsfs.session.rebase.record import Record, interrupted_write
 from romfsfs.session.rebase.recovery import recover_locked
 from romfsfs.session.rebase.target.base import Held, Target
 from romfsfs.session.rebase.transaction import (
@@ -120,7 +120,7 @@ def push(
     drops = not options.backup
     with folder.provisional(info.name, drops), folder.lock_for_change(info.name):
         session, target = session_for(device, source), options.target(device)
-        cut = session.interrupted
+        cut = interrupted_write(folder)
         interrupted = _interrupted(session, target)
         with target.alone():
             there = device.matches(image, size)
@@ -204,13 +204,13 @@ def push_all(
 
 def _interrupted(session: Session, target: Target) -> Record | None:
     """The interrupted transaction that this push replaces (to finish it later would undo the push),
-    or None. One whose image is on the camera already is finished first."""
+    or None. A read is ended first, and one whose image is on the camera already."""
     if not session.interrupted:
         return None
     record = Record.load(session.folder)
     new = session.folder.image(record.base.digest)
     done = record.is_switched(session.folder) or (new.exists() and target.holds(new))
-    if done or target.atomic:  # a file is the old image or the new one
+    if done or target.atomic or not record.writes:  # a file is the old image or the new one
         recover_locked(session, target)
         return None
     return record

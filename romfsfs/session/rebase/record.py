@@ -81,6 +81,12 @@ def interrupted_kind(folder: SessionFolder) -> str:
         return ""
 
 
+def interrupted_write(folder: SessionFolder) -> bool:
+    """Whether the transaction under way writes the target: a camera must restart when it has ended.
+    RomfsError if it cannot be read."""
+    return folder.record.exists() and Record.load(folder).writes
+
+
 def forget(folder: SessionFolder) -> None:
     """Remove the record of a transaction that is over. Durably: its images may be trimmed next."""
     if folder.record.exists():

@@ -13,7 +13,7 @@ from romfsfs.devices.base import Device
 from romfsfs.errors import ImageFormatError, RomfsError
 from romfsfs.session.keep import history
 from romfsfs.session.keep.images import open_image
-from romfsfs.session.rebase.record import Record, forget
+from romfsfs.session.rebase.record import Record, forget, interrupted_write
 from romfsfs.session.rebase.target import target_of
 from romfsfs.session.rebase.target.base import Held, Target
 from romfsfs.session.rebase.transaction import UNMOUNTED, Mounted, finish, give_up, restart, write
@@ -49,7 +49,7 @@ def recover(
     """
     target, folder = target_of(device), session.folder
     with folder.lock_for_change(session.info.name):
-        writes = session.interrupted and Record.load(folder).writes
+        writes = interrupted_write(folder)
         done = recover_locked(
             session, target, rollback=rollback, mounted=mounted, progress=progress
         )

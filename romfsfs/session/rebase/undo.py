@@ -13,7 +13,7 @@ from romfsfs.session.keep.images import open_image
 from romfsfs.session.keep.steps import reached
 from romfsfs.session.rebase.prepare import wait_for_writers
 from romfsfs.session.rebase.read import base_of
-from romfsfs.session.rebase.record import Record
+from romfsfs.session.rebase.record import Record, interrupted_write
 from romfsfs.session.rebase.recovery import recover_locked, with_restart
 from romfsfs.session.rebase.target.base import Held
 from romfsfs.session.rebase.transaction import (
@@ -62,6 +62,7 @@ def undo(
     """
     target, argument = options.target(device), session.info.argument
     with session.folder.lock_for_change(session.info.name):
+        cut = interrupted_write(session.folder)
         recovered = recover_locked(
             session, target, dry_run=dry_run, mounted=mounted, progress=progress
         )
@@ -91,8 +92,9 @@ def undo(
             ):  # fmt: skip
                 there = f"image {wanted.number} is there already, nothing written"
                 if recovered:
-                    done = with_restart(device, recovered) if options.restart else recovered
-                    there = f"{_ENDED} {done}; {there}"
+                    if cut and options.restart:
+                        recovered = with_restart(device, recovered)
+                    there = f"{_ENDED} {recovered}; {there}"
                 return Undone(wanted, None, held, there)
             image = session.folder.image(wanted.digest)
             base = base_of(image, session.recall())
