@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from romfsfs.system.mount_table import refuse_hanging
 
 _FC = TypeVar("_FC", bound="Callable[..., Any] | click.Command")
 
+_OF_LOADER = re.compile(r"dfu:[^:@]*:([0-9]+)(@.*)?")
+
 
 def _board(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
     """The board's name; `BOARD:1` also chooses the partition."""
@@ -23,25 +26,37 @@ def _board(context: click.Context, option: click.Parameter, text: str | None) ->
 
     board, partition = parse_board(text)
     if partition is not None:
-        context.meta[_CHOSEN] = board.partition(partition).index
+        _choose(context, partition)
     return board.name
 
 
-def _partition(context: click.Context, option: click.Parameter, number: int | None) -> int | None:
-    """The number from --partition, else from `--board BOARD:N`, else the default.
+def _named(context: click.Context, argument: click.Parameter, source: str | None) -> str | None:
+    """What is named; `dfu:BOARD:1` also chooses the partition. If an option names another one,
+    opening it says so."""
+    if found := _OF_LOADER.fullmatch(source or ""):
+        context.meta.setdefault(_CHOSEN, int(found[1]))
+    return source
 
-    Click processes absent options after those given, so `BOARD:N` is known by then."""
+
+def _partition(context: click.Context, option: click.Parameter, number: int | None) -> int | None:
+    """The number from --partition, else from `--board BOARD:N` or `dfu:BOARD:N`, else the default.
+
+    Click processes absent options after what is given, so `BOARD:N` is known by then."""
     if number is not None and number < 0:
         raise click.BadParameter(f"{number} is not a partition number")
-    if context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
-        if context.meta.setdefault(_CHOSEN, number) != number:
-            raise UsageError("--board and --partition name different partitions")
-        return number
+    given = context.get_parameter_source(option.name or "")
+    if given is not click.core.ParameterSource.DEFAULT:  # by `-o partition=N`, too
+        _choose(context, number)
     chosen: int | None = context.meta.get(_CHOSEN, number)
     return chosen
 
 
 _CHOSEN = "romfsfs.partition"
+
+
+def _choose(context: click.Context, number: int | None) -> None:
+    if context.meta.setdefault(_CHOSEN, number) != number:
+        raise UsageError("SOURCE, --board or --partition name different partitions")
 
 
 def _json(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -53,6 +68,10 @@ def _answering(context: click.Context, argument: click.Parameter, path: str) -> 
     if not context.resilient_parsing:
         refuse_hanging(path)
     return path
+
+
+def _source(context: click.Context, argument: click.Parameter, source: str) -> str | None:
+    return _named(context, argument, _answering(context, argument, source))
 
 
 def board(help: str, **more: Any) -> Callable[[_FC], _FC]:
@@ -117,8 +136,8 @@ EXCLUDE = click.option(
     help="New files of these names are never stored; '!PATTERN' removes a default.",
 )
 
-SOURCE = click.argument("source", shell_complete=values.sources, callback=_answering)
-CAMERA = click.argument("camera", metavar="CAMERA", shell_complete=values.cameras)
+SOURCE = click.argument("source", shell_complete=values.sources, callback=_source)
+CAMERA = click.argument("camera", metavar="CAMERA", shell_complete=values.cameras, callback=_named)
 IMAGE = click.argument("image", metavar="IMAGE", shell_complete=values.files, callback=_answering)
 DIRECTORY = click.argument(
     "directory", metavar="DIR", shell_complete=values.folders, callback=_answering
@@ -128,5 +147,6 @@ DIRECTORY = click.argument(
 def where(metavar: str, *, required: bool) -> Callable[[_FC], _FC]:
     """The argument that names a session, by its mountpoint or its target."""
     return click.argument(
-        "where", metavar=metavar, required=required, shell_complete=values.sessions
-    )
+        "where", metavar=metavar, required=required, shell_complete=values.sessions,
+        callback=_named,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from romfsfs.boards import get_board, parse_board
+from romfsfs.boards import get_board
 from romfsfs.cli import parameters, values
 from romfsfs.cli.output import Output, confirmed, write_all
 from romfsfs.cli.parameters import partition
@@ -118,8 +118,6 @@ def reset(
     Without --from: those of an OpenMV IDE installed on this machine, else those that OpenMV
     publishes; for the camera's firmware version if there are any, else the newest.
     """
-    if partition is None and camera.startswith("dfu:"):  # dfu:BOARD:1 names a partition too
-        _, partition = parse_board(camera.removeprefix("dfu:").partition("@")[0])
     wait_for(output, [camera] if wait else [], partition)
     with device(camera, board, partition, slot) as opened:
         info = opened.info()

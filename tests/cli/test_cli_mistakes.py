@@ -63,6 +63,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("new x.img --board AE3:7", EXIT_USAGE, "has no partition 7"),
     ("new x.img --board AE3:one", EXIT_USAGE, "not a partition number: 'one' (AE3:one); such as"),
     ("new x.img --board AE3:1 --partition 0", EXIT_USAGE, "name different partitions"),
+    ("new x.img --partition 0 --board AE3:1", EXIT_USAGE, "name different partitions"),
+    ("mount app.img folder -o board=AE3:1,partition=0", EXIT_USAGE, "name different partitions"),
+    ("mount dfu:AE3:1 folder -o partition=0", EXIT_USAGE, "name different partitions"),
+    ("info dfu:AE3:1 --partition 0", EXIT_USAGE, "that is partition 1, not 0 (dfu:AE3:1)"),
     ("new x.img --board Xyz", EXIT_USAGE, "unknown board 'Xyz'; romfsfs boards lists them"),
     pytest.param(
         "mount app.img app.img", EXIT_USAGE, "app.img); choose an empty folder",

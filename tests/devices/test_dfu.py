@@ -213,6 +213,24 @@ def test_the_partition_that_a_source_names_is_reset_alone(
     assert tool.flash(f"ROMFS{1 - number}") == b"\xff" * SIZE
 
 
+def test_the_partition_that_a_source_names_is_looked_at(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And its session is found by that name when it is unplugged."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    tool = attach("OPENMV_AE3")
+    open_device("dfu:ae3:1").write_image(io.BytesIO(encode({"a.txt": b"a"}, DEFAULT_RULES)))
+    for command in ("info", "verify"):
+        assert main([command, "dfu:ae3:1"]) == 0
+        assert "1 file" in capsys.readouterr().out
+    assert main(["verify", "dfu:ae3"]) == 4, "the first one is blank"
+    romfsfs.open("dfu:ae3:1").close()
+    (tool.folder / "devices.json").write_text("[]")
+    assert main(["status", "dfu:ae3:1"]) == 0
+    assert "partition 1: not mounted, no edits" in capsys.readouterr().out
+
+
 def test_the_setting_is_found_by_name(attach: Callable[..., Any]) -> None:
     """Another loader has it under another number; where it is missing nothing is written."""
     attach("OPENMV_N6", names=["ROMFS0", "BOOTLOADER", "FIRMWARE", "FILESYSTEM"])
