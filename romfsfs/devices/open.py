@@ -157,7 +157,7 @@ def _open_bootloader(
 def _connect(
     board: Board,
     partition: int,
-    enter: Callable[[], None],
+    enter: Callable[[], str | None],
     *,
     path: str = "",
     waits: bool = False,
@@ -180,23 +180,26 @@ def _connect(
     return BootLoaderDevice(loader, board, target, leave=runs)
 
 
-def send_to_loader(port: str, board: Board) -> None:
-    """Restart the camera on this port into its boot loader; the port disappears.
+def send_to_loader(port: str, board: Board) -> str:
+    """Restart the camera on this port into its boot loader; the port disappears. Returns where that
+    is to be found, as `usb_path` does.
 
     Arduino boards: open and close it at 1200 baud. Others: from the REPL. DeviceError, with
     nothing done, if this user could not open the camera there.
     """
-    from romfsfs.devices.discovery import check_usb_access
+    from romfsfs.devices.discovery import check_usb_access, usb_path
     from romfsfs.devices.serial_camera.port import Port, touch
     from romfsfs.devices.serial_camera.repl import RawRepl
     from romfsfs.devices.serial_camera.snippets import BOOTLOADER
 
     check_usb_access(port)
+    path = usb_path(port)
     if board.name.startswith("ARDUINO"):
         touch(port)
-        return
+        return path
     opened = Port(port)
     try:
         RawRepl(opened).start_and_forget(BOOTLOADER)
     finally:
         opened.close()
+    return path

@@ -231,12 +231,20 @@ OTHER = replace(ROMFS, alt=1, name="FIRMWARE")
 WAIT = ["-w", "-d", ",37c5:9206", "-a", "0", "-U"]
 
 
-def found(tool: Tool, *answers: Any, path: str = "", runs: bool = False) -> Any:
-    """The loader, the calls for it, and whether the board was sent there."""
+def found(
+    tool: Tool, *answers: Any, path: str = "", runs: bool = False, at: str | None = None
+) -> Any:
+    """The loader, the calls for it, and whether the board was sent there. at: the USB port that
+    who sends it tells."""
     entered: list[int] = []
+
+    def enter() -> str | None:
+        entered.append(1)
+        return at
+
     tool.answers, tool.calls = list(answers), []
     try:
-        made = dfu.find_loader(N6, N6.partition(0), lambda: entered.append(1), 7.0, path, runs=runs)
+        made = dfu.find_loader(N6, N6.partition(0), enter, 7.0, path, runs=runs)
     finally:
         assert len(entered) <= 1
     return made._setting, tool.calls, ["enter"] * len(entered)
@@ -295,6 +303,21 @@ def test_a_board_that_runs_is_none_of_those_in_dfu_mode(tool: Tool) -> None:
         "repeat the command when that one has been written, or is unplugged"
     )
     assert tool.calls == [LIST]
+
+
+@pytest.mark.parametrize("at", ["", "1-3"])
+def test_a_board_that_is_plugged_in_meanwhile_is_not_the_one(tool: Tool, at: str) -> None:
+    """Whoever sent the other knows where it is; if nobody does, neither is taken."""
+    second = replace(ROMFS, path="1-3")
+    if not at:
+        with pytest.raises(DeviceError, match="2 boards with the USB id of OPENMV_N6"):
+            found(tool, listing(), WELL, listing(ROMFS, second), at=at)
+        return
+    setting, calls, said = found(tool, listing(), WELL, listing(ROMFS, second), at=at)
+    assert (setting, said) == (second, ["enter"])
+    assert calls[1][0][:-1] == ["-w", "-d", ",37c5:9206", "-p", "1-3", "-a", "0", "-U"]
+    with pytest.raises(DeviceAbsent, match="no OPENMV_N6 in DFU mode at 1-3"):
+        found(tool, listing(), WELL, listing(ROMFS), at=at)
 
 
 def test_only_a_board_that_was_sent_for_leaves(tool: Tool) -> None:

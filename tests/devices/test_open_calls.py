@@ -154,7 +154,8 @@ def test_who_looks_for_a_loader(monkeypatch: pytest.MonkeyPatch, waits: bool, ru
 def test_a_camera_is_sent_to_its_loader(
     monkeypatch: pytest.MonkeyPatch, error: DeviceError | None
 ) -> None:
-    """When its user may open it there; the port is let go of whatever happens."""
+    """When its user may open it there; the port is let go of whatever happens. Its USB port is told
+    as it was before: then the port is gone."""
     calls: list[Any] = []
 
     def start(self: Any, code: str) -> None:
@@ -163,18 +164,19 @@ def test_a_camera_is_sent_to_its_loader(
             raise error
 
     monkeypatch.setattr(discovery, "check_usb_access", lambda name: calls.append(("may", name)))
+    monkeypatch.setattr(discovery, "usb_path", lambda name: f"{name} after {len(calls)}")
     monkeypatch.setattr(port, "touch", lambda name: calls.append(("touch", name)))
     monkeypatch.setattr(port, "Port", lambda name: SimpleNamespace(
         name=name, close=lambda: calls.append(("close", name))))  # fmt: skip
     monkeypatch.setattr(repl.RawRepl, "start_and_forget", start)
-    send_to_loader("ttyX", get_board("ARDUINO_GIGA"))
+    assert send_to_loader("ttyX", get_board("ARDUINO_GIGA")) == "ttyX after 1"
     assert calls == [("may", "ttyX"), ("touch", "ttyX")]
     calls.clear()
     if error:
         with pytest.raises(DeviceLost):
             send_to_loader("ttyX", N6)
     else:
-        send_to_loader("ttyX", N6)
+        assert send_to_loader("ttyX", N6) == "ttyX after 1"
     assert calls == [("may", "ttyX"), BOOTLOADER, ("close", "ttyX")]
 
 

@@ -132,7 +132,7 @@ class BlhostLoader:
 
 
 def find_loader(
-    board: Board, partition: Partition, enter: Callable[[], None], limit: float
+    board: Board, partition: Partition, enter: Callable[[], object], limit: float
 ) -> BlhostLoader:
     """The board's loader; `enter` sends the board there if it is not there yet, and is called from
     another thread. limit: seconds in which the loader must answer after that.
@@ -169,7 +169,7 @@ def _refuse_several(board: Board) -> None:
         )
 
 
-def _enter(tool: str, enter: Callable[[], None], limit: float) -> bool:
+def _enter(tool: str, enter: Callable[[], object], limit: float) -> bool:
     """Send the camera to its loader while a process polls for it; whether that found it.
 
     That process is the first to talk to the loader, which then stays for blhost. DeviceError.

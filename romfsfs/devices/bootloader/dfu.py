@@ -161,15 +161,16 @@ def _unique_id(setting: DfuSetting) -> str:
 def find_loader(
     board: Board,
     target: Partition,
-    enter: Callable[[], None],
+    enter: Callable[[], str | None],
     limit: float,
     path: str = "",
     *,
     runs: bool = False,
 ) -> DfuLoader:
-    """The board's loader; `enter` sends the board there if it is not there yet.
+    """The board's loader; `enter` sends the board there if it is not there yet, and tells the path
+    of its USB port if it is known: another board may be plugged in meanwhile.
 
-    path: of its USB port, '' if it is the only one. runs: its firmware runs, so no board that is in
+    path: of that port, '' if it is the only one. runs: its firmware runs, so no board that is in
     DFU mode now is the one that is meant. limit: seconds in which it must appear after `enter`.
     DeviceAbsent, DeviceError (tool missing, no access, wrong settings, several boards), UsageError
     (no DFU). Writes nothing.
@@ -190,11 +191,12 @@ def find_loader(
             "is unplugged",
         )
     try:
-        enter()
+        sent = enter()
     except DeviceAbsent:
         if path and not runs:  # no camera is plugged in there: this says where there are some
             choose_setting(listing, board, target, path)
         raise
+    path = path or sent or ""
     _wait_for(tool, board, target, limit, path)
     listing = list_settings(tool)
     try:
