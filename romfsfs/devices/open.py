@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from romfsfs.errors import UsageError
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 #: seconds to wait for a boot loader that somebody has to start by hand
 WAIT_SECONDS = 24 * 3600.0
+#: where USB ports are not known, one camera at a time is sent to its boot loader and looked for:
+#: each of several that `push` sends at once would take the first that appears
+_ONE_BY_ONE = threading.Lock()
 _WINDOWS_PORT = re.compile(r"(\\\\\.\\)?COM\d+", re.IGNORECASE)
 
 
@@ -176,7 +181,8 @@ def _connect(
         loader = blhost.find_loader(board, target, enter, limit)
     else:
         limit = WAIT_SECONDS if waits else dfu.APPEAR_LIMIT
-        loader = dfu.find_loader(board, target, enter, limit, path, runs=runs)
+        with _ONE_BY_ONE if runs and not path else nullcontext():
+            loader = dfu.find_loader(board, target, enter, limit, path, runs=runs)
     return BootLoaderDevice(loader, board, target, leave=runs)
 
 

@@ -150,6 +150,26 @@ def test_who_looks_for_a_loader(monkeypatch: pytest.MonkeyPatch, waits: bool, ru
     assert calls == [("OPENMV_AE3", 0, print, 15.0, "", False)]
 
 
+@pytest.mark.parametrize(
+    ("path", "runs", "alone"), [("", True, True), ("1-2", True, False), ("", False, False)]
+)
+def test_cameras_are_looked_for_one_by_one_where_their_ports_are_not_known(
+    monkeypatch: pytest.MonkeyPatch, path: str, runs: bool, alone: bool
+) -> None:
+    """Two threads of a push that each send one would both take the first that appears."""
+    seen: list[bool] = []
+
+    def find(*what: Any, **how: Any) -> Any:
+        seen.append(opening._ONE_BY_ONE.locked())
+        raise DeviceError("it is not there")
+
+    monkeypatch.setattr(dfu, "find_loader", find)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="it is not there"):
+            opening._connect(N6, 0, lambda: None, path=path, runs=runs)
+    assert seen == [alone] * 2
+
+
 @pytest.mark.parametrize("error", [None, DeviceLost("gone")])
 def test_a_camera_is_sent_to_its_loader(
     monkeypatch: pytest.MonkeyPatch, error: DeviceError | None
