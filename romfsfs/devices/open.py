@@ -125,7 +125,7 @@ def open_serial(
             raise
         return _connect(
             chosen, partition or 0, lambda: send_to_loader(port, chosen), path=usb_path(port),
-            runs=True,
+            runs=True, port=port,
         )  # fmt: skip
 
 
@@ -167,9 +167,11 @@ def _connect(
     path: str = "",
     waits: bool = False,
     runs: bool = False,
+    port: str = "",
 ) -> BootLoaderDevice:
     """Open the board in its boot loader, sent there by `enter` if it is not there. waits: somebody
-    has to start it. runs: its firmware runs now, so it has to be sent, and `close` restarts it."""
+    has to start it. runs: its firmware runs now, so it has to be sent, and `close` restarts it and
+    waits for its serial port."""
     from romfsfs.devices.bootloader import blhost, dfu
     from romfsfs.devices.bootloader.device import BootLoaderDevice
     from romfsfs.devices.bootloader.loader import BootLoader
@@ -183,7 +185,7 @@ def _connect(
         limit = WAIT_SECONDS if waits else dfu.APPEAR_LIMIT
         with _ONE_BY_ONE if runs and not path else nullcontext():
             loader = dfu.find_loader(board, target, enter, limit, path, runs=runs)
-    return BootLoaderDevice(loader, board, target, leave=runs)
+    return BootLoaderDevice(loader, board, target, leave=runs, port=port)
 
 
 def send_to_loader(port: str, board: Board) -> str:

@@ -6,12 +6,14 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ota_slots import one_slot, two_slots
 
 from romfsfs.boards import Partition, get_board
 from romfsfs.devices.base import DeviceInfo, WriteReport
+from romfsfs.devices.bootloader import device as bootloader_device
 from romfsfs.devices.bootloader.device import BootLoaderDevice
 from romfsfs.errors import DeviceError, DeviceLost, VerifyError
 from romfsfs.image.rules import DEFAULT_RULES
@@ -77,9 +79,11 @@ class RamLoader:
         return calls
 
 
-def made(loader: RamLoader, erase_size: int = 4096, leave: bool = False) -> BootLoaderDevice:
+def made(
+    loader: RamLoader, erase_size: int = 4096, leave: bool = False, port: str = ""
+) -> BootLoaderDevice:
     partition: Partition = replace(AE3.partition(), size=loader.capacity, erase_size=erase_size)
-    return BootLoaderDevice(loader, AE3, partition, leave=leave)
+    return BootLoaderDevice(loader, AE3, partition, leave=leave, port=port)
 
 
 def report(of: WriteReport) -> WriteReport:
@@ -312,6 +316,36 @@ def test_a_camera_that_does_not_leave_is_still_closed() -> None:
     assert loader.took() == [("reset", 0)]
     with pytest.raises(DeviceError, match="it does not leave"):
         device.restart()
+
+
+@pytest.mark.parametrize(
+    ("comes", "leave", "fails", "waits"),
+    [(0, True, False, 0), (3, True, False, 3), (99, True, False, 50), (99, False, False, 0),
+     (99, True, True, 0)],
+)  # fmt: skip
+def test_a_camera_is_closed_when_its_serial_port_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: int, leave: bool, fails: bool,
+    waits: int,
+) -> None:  # fmt: skip
+    """Who opens it next may name that. One that is not back within 5 s was unplugged."""
+    port = tmp_path / "ttyACM0"
+    slept = 0
+
+    def sleep(seconds: float = 0.1) -> None:
+        nonlocal slept
+        assert seconds == 0.1
+        slept += 1
+        if slept == comes:
+            port.touch()
+
+    if comes == 0:
+        port.touch()
+    clock = SimpleNamespace(monotonic=lambda: slept / 10, sleep=sleep)
+    monkeypatch.setattr(bootloader_device, "time", clock)
+    loader = RamLoader(IMAGE)
+    loader.failing = fails
+    made(loader, leave=leave, port=str(port)).close()
+    assert slept == waits
 
 
 @pytest.mark.parametrize(("missing", "words"), [(1, "1 byte"), (16, "16 bytes")])

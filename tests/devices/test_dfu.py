@@ -477,6 +477,48 @@ def test_a_production_line_of_cameras_that_are_written_in_their_loaders(
     assert tool.flash("ROMFS0").startswith(image.read_bytes())
 
 
+def test_a_camera_that_is_written_in_its_loader_is_undone_by_its_serial_port(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which session that is, its loader tells; it is opened once more when its port is back."""
+    monkeypatch.setenv("ROMFSFS_STATE_DIR", str(tmp_path / "state"))
+    old, image = make_image(8000, 1), tmp_path / "new.img"
+    image.write_bytes(make_image(9000))
+    tool = attach("OPENMV4")
+    devices = tool.folder / "devices.json"
+    plugged, there = devices.read_text(), True
+    (tool.folder / "ROMFS0").write_bytes(old + b"\xff" * (SIZE - len(old)))
+    devices.write_text("[]")
+    access = os.access
+
+    def old_firmware(port: str, **words: Any) -> Any:
+        if not there:
+            raise DeviceAbsent("no such serial port", where=port)
+        raise NoRomfsAccess(port, get_board("OPENMV4"))
+
+    def send(port: str, board: Any) -> None:
+        nonlocal there
+        there = False
+        devices.write_text(plugged)
+
+    def comes_back(path: Any, mode: int, **how: Any) -> bool:
+        nonlocal there
+        if path != "/dev/ttyACM7":
+            return access(path, mode, **how)
+        there = devices.read_text() == "[]"
+        return there
+
+    monkeypatch.setattr(SerialCamera, "open", old_firmware)
+    monkeypatch.setattr(opening, "send_to_loader", send)
+    monkeypatch.setattr(discovery, "usb_path", lambda port: "1-2")
+    monkeypatch.setattr(os, "access", comes_back)
+    assert main(["push", str(image), "/dev/ttyACM7"]) == 0
+    assert tool.flash("ROMFS0").startswith(image.read_bytes())
+    there = True
+    assert main(["undo", "/dev/ttyACM7"]) == 0
+    assert tool.flash("ROMFS0").startswith(old)
+
+
 def test_what_a_push_by_the_serial_port_replaced_comes_back_through_the_loader(
     attach: Callable[..., Any], micropython: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ def serial(
 SENT = ("send", "/dev/OPENMV_AE3", "OPENMV_AE3")
 BAD = "/dev/bad-OPENMV_N6"
 #: its boot loader is looked for where its serial port was
-RUNS = {"path": f"of {BAD}", "runs": True}
+RUNS = {"path": f"of {BAD}", "runs": True, "port": BAD}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_who_looks_for_a_loader(monkeypatch: pytest.MonkeyPatch, waits: bool, ru
 
     monkeypatch.setattr(dfu, "find_loader", of_dfu)
     monkeypatch.setattr(blhost, "find_loader", of_rt)
-    words = {"waits": waits, "runs": runs}
+    words: dict[str, Any] = {"waits": waits, "runs": runs}
     ae3, rt = get_board("OPENMV_AE3"), get_board("OPENMV_RT1060")
     limit = 86400.0 if waits else 15.0
     opening._connect(ae3, 1, print, path="1-2", **words).close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +34,8 @@ from romfsfs.system.files import Progress, no_progress
 
 #: the beginning is written in multiples of this, as flash is programmed by pages
 _PAGE = 256
+#: seconds in which the serial port of a camera whose firmware was started should be there
+_BACK_LIMIT = 5.0
 
 
 class BootLoaderDevice(Device):
@@ -40,13 +43,21 @@ class BootLoaderDevice(Device):
     write: nobody else writes to a camera in its loader."""
 
     def __init__(
-        self, loader: BootLoader, board: Board, partition: Partition, *, leave: bool
+        self,
+        loader: BootLoader,
+        board: Board,
+        partition: Partition,
+        *,
+        leave: bool,
+        port: str = "",
     ) -> None:
-        """leave: `close` starts the firmware."""
+        """leave: `close` starts the firmware. port: the serial port that it then waits for, as the
+        next to open the camera may name that; '' for none."""
         self._loader = loader
         self._board = board
         self._partition = partition
         self._leave = leave
+        self._port = port
         self._seen: bytes | None = None
         self._slots: dict[int, tuple[Slot, ...]] = {}
 
@@ -196,6 +207,11 @@ class BootLoaderDevice(Device):
         if self._leave:
             with contextlib.suppress(DeviceError):
                 self.restart()
+                end = time.monotonic() + _BACK_LIMIT
+                while self._port and time.monotonic() < end:
+                    if os.access(self._port, os.R_OK | os.W_OK):
+                        break
+                    time.sleep(0.1)
 
 
 def _start(data: bytes, unit: int) -> bytes:
