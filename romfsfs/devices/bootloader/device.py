@@ -27,7 +27,7 @@ from romfsfs.devices.base import (
     size_to_write,
 )
 from romfsfs.devices.bootloader.loader import BootLoader
-from romfsfs.errors import DeviceError, DeviceLost, VerifyError, count_text
+from romfsfs.errors import DeviceError, VerifyError, count_text
 from romfsfs.image.reader import is_blank
 from romfsfs.image.slots import MOST_TRAILER, Slot, find_slots, trailer_places
 from romfsfs.system.files import Progress, no_progress
@@ -118,13 +118,13 @@ class BootLoaderDevice(Device):
         return len(self._seen)
 
     def _read(self, size: int, progress: Progress) -> bytes:
-        """The first bytes of the partition. DeviceLost if the tool left fewer."""
+        """The first bytes of the partition. DeviceError if the tool left fewer."""
         with tempfile.TemporaryDirectory(prefix="romfsfs-") as folder:
             path = Path(folder, "read.img")
             self._loader.read(path, size, progress)
             data = path.read_bytes()[:size] if path.exists() else b""
         if len(data) < size:
-            raise DeviceLost(
+            raise DeviceError(
                 f"the read ended {count_text(size - len(data), 'byte')} early",
                 where=self._loader.name,
                 next_step="repeat the command",
