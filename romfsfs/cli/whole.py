@@ -134,16 +134,20 @@ def reset(
         how = PushOptions(force, kind="reset", slot=slot)
         restore = partial(_restore, output, camera, how, info.notes)
         records = [restore(opened, chosen[0], last=len(chosen) == 1)]
-    for image in chosen[1:]:
-        with device(camera, board, image.partition, slot) as opened:
-            if _who(opened.info()) != _who(info):
-                raise DeviceAbsent(
-                    f"another camera is connected there now: {opened.info().name}, not {info.name}",
-                    where=camera,
-                    next_step="it was left as it is; connect the first one and repeat the command",
-                )
-            records.append(restore(opened, image, last=image is chosen[-1]))
-    output.json(records)
+    try:
+        for image in chosen[1:]:
+            with device(camera, board, image.partition, slot) as opened:
+                there = opened.info()
+                if _who(there) != _who(info):
+                    raise DeviceAbsent(
+                        f"another camera is connected there now: {there.name}, not {info.name}",
+                        where=camera,
+                        next_step="it was left as it is; connect the first one and repeat the "
+                        "command",
+                    )
+                records.append(restore(opened, image, last=image is chosen[-1]))
+    finally:  # if one fails, what was written before it
+        output.json(records)
     return EXIT_OK
 
 

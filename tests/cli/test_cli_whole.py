@@ -363,6 +363,9 @@ def test_another_camera_that_comes_meanwhile_is_left_as_it_is(
         "romfsfs: error: another camera is connected there now: OPENMV4P on ACM0, not OPENMV4P on "
         "ACM0 (camera); it was left as it is; connect the first one and repeat the command"
     )
+    opens(Camera(), Camera(key="OPENMV4P/78/1"))
+    done = run("reset", "camera", "--yes", "--json")
+    assert (done.code, [each["partition"] for each in json.loads(done.out)]) == (5, [0])
 
 
 def test_a_reset_that_is_not_agreed_to(

@@ -241,7 +241,7 @@ def test_the_setting_is_found_by_name(attach: Callable[..., Any]) -> None:
 
 def test_a_missing_setting_is_an_error(attach: Callable[..., Any]) -> None:
     tool = attach("OPENMV_N6", names=["BOOTLOADER", "FIRMWARE", "FILESYSTEM", "USER"])
-    with pytest.raises(DeviceError, match=r"offers no ROMFS0.*3 USER.*nothing was written"):
+    with pytest.raises(DeviceError, match=r"offers no ROMFS0.*3 USER.*nothing was written there"):
         open_device("dfu:OPENMV_N6")
     assert [call for call in tool.calls if "-D" in call] == []
 

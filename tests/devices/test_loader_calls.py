@@ -334,7 +334,7 @@ def test_a_board_without_the_partition_is_not_left_there(tool: Tool) -> None:
     """Where it was sent there for nothing it leaves; one that was there stays."""
     stranger = replace(ROMFS, pid=1)
     offers = (
-        "the boot loader offers no ROMFS0 (OPENMV_N6: 1 FIRMWARE, 2 X); nothing was written; "
+        "the boot loader offers no ROMFS0 (OPENMV_N6: 1 FIRMWARE, 2 X); nothing was written there; "
         "update boot loader and firmware, or use its serial port"
     )
     two = listing(stranger, OTHER, replace(OTHER, alt=2, name="X"))

@@ -89,7 +89,7 @@ def test_what_a_push_leaves_and_says(camera: Camera) -> None:
     assert log(camera)[-1] == ("reset", "from given.img")
 
 
-ANEW = "nothing was written; to build it for that board: romfsfs extract given.img DIR, "
+ANEW = "it was not written; to build it for that board: romfsfs extract given.img DIR, "
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_is_no_image_is_only_replaced_when_asked_to(camera: Camera) -> None
         pushed(camera)
     assert refused.value.line == (
         "not a valid ROMFS image: it holds something else (test camera, offset 0x0); "
-        "nothing was written; --force replaces what it holds"
+        "nothing was written there; --force replaces what it holds"
     )
     assert camera.path.read_bytes().startswith(b"not an image")
     assert not folder_of(camera).record.exists()
@@ -163,7 +163,7 @@ def test_of_a_file_another_name_may_have_been_meant(tmp_path: Path) -> None:
             push(FileDevice(thesis), str(thesis), file, "given.img", PushOptions())
     assert refused.value.line == (
         f"not a valid ROMFS image: it does not start with d2 cd 31 ({thesis}, offset 0x0); "
-        "nothing was written; choose another name, or --force replaces what it holds"
+        "nothing was written there; choose another name, or --force replaces what it holds"
     )
     assert thesis.read_text() == "not an image"
 

@@ -360,13 +360,13 @@ def test_a_slot_is_only_written_by_who_gives_it_up(
 
     refused = (
         f"this partition is openmv-ota's ({slots_text(camera.slots(10))}), and writing slot {mine} "
-        f"breaks its signature: the camera then mounts {then} (test camera); nothing was written; "
-        "build and sign the image with openmv-ota's tools (commit --to FILE gives its body)"
+        f"breaks its signature: the camera then mounts {then} (test camera); nothing was written "
+        "there; build and sign the image with openmv-ota's tools (commit --to FILE gives its body)"
     )
     assert said(CameraTarget(camera), 10) == f"{refused}, or add --slot {mine} --force"
     assert said(target, 101) == (
         f"the image is 1 B too large, there is room for 100 B (test camera, slot {mine}); "
-        "nothing was written; remove files"
+        "nothing was written there; remove files"
     )
     camera.room = 0
     instead = (
@@ -376,7 +376,7 @@ def test_a_slot_is_only_written_by_who_gives_it_up(
     assert said(CameraTarget(camera), 10) == refused + instead * only, "nor would that help"
     assert said(target, 1) == (
         f"an erase block there spans slot {mine} and {into} "
-        f"(test camera); nothing was written; {write}{instead * only}"
+        f"(test camera); nothing was written there; {write}{instead * only}"
     )
 
 

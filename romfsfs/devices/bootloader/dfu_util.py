@@ -118,7 +118,8 @@ def choose_setting(
     raise DeviceError(
         f"the boot loader offers no {wanted or 'external flash'}",
         where=f"{board.name}: " + ", ".join(f"{item.alt} {item.name}" for item in mine),
-        next_step="nothing was written; update boot loader and firmware, or use its serial port",
+        next_step="nothing was written there; update boot loader and firmware, or use its serial "
+        "port",
     )
 
 

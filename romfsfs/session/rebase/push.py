@@ -67,7 +67,7 @@ def check_fit(image: BinaryIO, name: str, info: DeviceInfo) -> tuple[int, tuple[
             f"the first: {errors[0].text.partition('; ')[0]}",  # the next step is one for all
             where=name,
             detail="\n".join(problem.text for problem in told(errors)),
-            next_step=f"nothing was written; to build it for that board: romfsfs extract "
+            next_step=f"it was not written; to build it for that board: romfsfs extract "
             f"{shell_word(name)} DIR, romfsfs build DIR IMAGE --board {board or 'BOARD'}",
         )
     return parsed.size, tuple(each.text for each in told(found) if each.severity == WARNING)
@@ -248,7 +248,7 @@ def _refuse_other_contents(held: Held, copy: Path, info: SessionInfo, force: boo
         except ImageFormatError as error:
             wrong = error
     other = "choose another name, or " if info.is_file else ""
-    raise wrong.at(info.name, f"nothing was written; {other}--force replaces what it holds")
+    raise wrong.at(info.name, f"nothing was written there; {other}--force replaces what it holds")
 
 
 def _staged(session: Session, image: BinaryIO, size: int) -> Base:

@@ -40,8 +40,8 @@ class CameraTarget(Target):
                 "breaks its signature: the camera then mounts "
                 + ("nothing" if only else f"slot {other}, or nothing"),
                 where=name,
-                next_step="nothing was written; build and sign the image with openmv-ota's tools "
-                "(commit --to FILE gives its body)"
+                next_step="nothing was written there; build and sign the image with openmv-ota's "
+                "tools (commit --to FILE gives its body)"
                 + (f", or add --slot {mine} --force" if room else way_out),
             )
         if not room:
@@ -52,10 +52,10 @@ class CameraTarget(Target):
                 f"an erase block there spans slot {mine} and "
                 + ("its own status and trailer" if only else f"slot {other}"),
                 where=name,
-                next_step=f"nothing was written; {tools}{way_out}",
+                next_step=f"nothing was written there; {tools}{way_out}",
             )
         if size > room:
-            next_step = "nothing was written; remove files"
+            next_step = "nothing was written there; remove files"
             raise too_large(size, room, f"{name}, slot {mine}", next_step)
 
     def unchanged_since(self, base: BaseImage) -> bool:
