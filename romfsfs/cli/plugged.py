@@ -27,9 +27,14 @@ def inode_of(port: str) -> int:
     return 0
 
 
-def loaders(source: str) -> Look:
-    """A `Look` at the cameras of `dfu:BOARD` in DFU mode. UsageError if the board has no DFU."""
+def loaders(source: str, only: str | None = None) -> Look:
+    """A `Look` at the cameras of `dfu:BOARD` in DFU mode. UsageError if the board has no DFU, or is
+    not the one that `only` names."""
     board = get_board(source.removeprefix("dfu:").partition(":")[0])
+    if only not in (None, board.name):
+        raise UsageError(
+            f"--board {only} is another board", where=source, next_step="leave one of them out"
+        )
     if board.dfu_id is None:
         raise UsageError(
             f"blhost cannot tell the boot loaders of {board.name} apart", where=source,

@@ -76,7 +76,7 @@ def every(
                 "--all chooses the cameras itself", where=sources[0],
                 next_step="name cameras, or use --all alone or with one dfu:BOARD",
             )  # fmt: skip
-        look = loaders(sources[0])
+        look = loaders(sources[0], order.board)
     with open(order.image, "rb") as image:
         size, _ = check_fit(image, order.image, DeviceInfo("serial", "", ""))
         digest = digest_fd(image.fileno(), 0, size)

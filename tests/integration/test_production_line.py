@@ -488,6 +488,8 @@ IMAGE = encode({"a.txt": b"1"})
          "add --board BOARD: cameras of other boards are left alone"),
         (["dfu:N6"], None, ["N6", "OPENMV2"], True, None, ""),
         (["dfu:N6"], "OPENMV_N6", [], False, None, ""),
+        (["dfu:N6"], "OPENMV_AE3", [], False, None,
+         "--board OPENMV_AE3 is another board (dfu:N6); leave one of them out"),
         (["dfu:N6", "dfu:AE3"], None, [], False, None,
          "--all chooses the cameras itself (dfu:N6); name cameras, or use --all alone or with one "
          "dfu:BOARD"),
