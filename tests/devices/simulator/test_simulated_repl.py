@@ -168,7 +168,7 @@ def test_a_script_may_ignore_ctrl_c_for_a_while(camera, connect):
     )
     host = connect(camera(main_script=script), raw=False)
     for number in range(3):
-        host.until(b"on %d\r\n" % number)
+        host.until(b"on %d\r\n" % number * 2)  # for two together it ends but once
         host.send(b"\x03")
         host.until(b"no %d\r\n" % number)
     host.until(b">>> ")
