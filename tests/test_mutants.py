@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "benchlib"))
 
+import mutants
 from mutants import nearest
 from mutations import Mutation, mutations
 
@@ -65,3 +69,12 @@ def test_tests_that_name_the_module_come_first() -> None:
     assert near.index(by_name) < near.index(by_helper) < near.index("tests/session/test_recipe.py")
     assert "tests/cli/test_cli_exit_codes.py" in far
     assert not set(near) & set(far)
+
+
+def test_a_fault_that_could_not_be_put_in_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout below /tmp is not there any more when the file is to be mounted: 98 of 98 were
+    noticed in a minute."""
+    monkeypatch.setattr(mutants, "TMP", mutants.TMP.with_name("tmp-of-test"))
+    monkeypatch.setattr(mutants.subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=99))
+    with pytest.raises(SystemExit):
+        mutants.pytest(Path("x.py"), b"", 1)

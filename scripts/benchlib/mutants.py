@@ -33,8 +33,8 @@ PLACE = CHECKOUT / ".cache/mutants"
 RESULTS, TMP = PLACE / "results.jsonl", PLACE / "tmp"
 ISOLATED = (  # without copies of mounts, which would keep their daemons alive
     "umount -a -l -t fuse,fuse.romfsfs; "
-    'mount --bind "$1" /tmp && mount --bind /tmp/put "$2" && mount -o remount,bind,ro / && shift 2'
-    ' && { "$@"; exit $?; }'
+    'mount --bind "$1" /tmp && mount --bind /tmp/put "$2" && mount -o remount,bind,ro / || exit 99;'
+    ' shift 2; "$@"; exit $?'
 )
 #: seconds for the tests that name the module, for those further away, and for one test: this
 #: machine is not as busy as one that `timeout` in pyproject.toml is for
@@ -58,6 +58,8 @@ def pytest(place: Path, content: bytes, seconds: float, *words: str) -> tuple[in
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
             timeout=seconds, check=False, cwd=CHECKOUT,
         ).returncode  # fmt: skip
+    if code == 99:  # no test has run; a checkout below /tmp is one reason
+        raise SystemExit(output.read_text(errors="replace"))
     return code, output.read_text(errors="replace")
 
 
