@@ -302,7 +302,7 @@ class Camera:
         if kind == ex.DONE:
             self._tx += executor.read_output()
             self._rx[:0] = executor.leftover()
-            error = executor.scratch(frame[3]).replace(b"\n", b"\r\n")
+            error = executor.error(frame[3]).replace(b"\n", b"\r\n")
             self._interrupt_due = None
             self._repl.finished(frame[2], error)
         elif kind == ex.KBD_INTR:

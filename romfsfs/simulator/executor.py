@@ -197,8 +197,12 @@ class Executor:
         self._ring()
 
     def scratch(self, size: int) -> bytes:
-        """`size` bytes that the process put into the mailbox: data to program, an error text."""
+        """`size` bytes that the process put into the mailbox: data to program."""
         return self._mailbox[SCRATCH : SCRATCH + size]
+
+    def error(self, size: int) -> bytes:
+        """The error text of `size` bytes that the process put at the mailbox's end."""
+        return self._mailbox[len(self._mailbox) - size :]
 
     def interrupt(self) -> None:
         """Interrupt the running snippet (Ctrl-C) by SIGINT."""

@@ -308,6 +308,9 @@ class Asking(Executor):
     def answer(self, number: int, value: int) -> None:
         self.calls.append(("answer", number, value))
 
+    def error(self, size: int) -> bytes:
+        return b"line\nline\n"[:size]
+
     def scratch(self, size: int) -> bytes:
         return b"line\nline\n"[:size]
 

@@ -177,6 +177,8 @@ def test_what_is_said_through_the_mailbox(started: Any) -> None:
     run.executor.run(b"print(1)", LINE)
     assert [run.word(each) for each in (COMMAND, KIND, LENGTH)] == [1, LINE, 8]
     assert run.executor.scratch(8) == b"print(1)"
+    run.executor._mailbox[-5:] = b"wrong"
+    assert (run.executor.error(5), run.executor.error(0)) == (b"wrong", b"")
     assert (run.executor.running, run.executor.interrupt_char, run.rings()) == (True, 3, 1)
     run.executor.answer(7, -5)
     assert [run.word(each) for each in (ANSWER, VALUE)] == [7, 0xFFFFFFFB]

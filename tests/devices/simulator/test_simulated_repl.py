@@ -147,6 +147,15 @@ def test_interrupts_in_quick_succession_lose_no_snippet(camera, connect):
     assert host.value("6 * 7") == 42
 
 
+def test_an_error_is_not_put_where_the_next_snippet_comes(camera, connect):
+    """A Ctrl-C that comes at its end may have it put once more, when the next one is there."""
+    simulator = camera()
+    host = connect(simulator)
+    host.begin("1/0")
+    assert host.finish()[1].endswith(b"ZeroDivisionError: divide by zero\r\n")
+    assert simulator._camera._executor.scratch(3) == b"1/0"
+
+
 def test_a_script_that_prints_holds_the_port_until_ctrl_c(camera, connect):
     simulator = camera(
         boot_script="print('boot.py')",
