@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(CHECKOUT / "tests/trust"))
+sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests/trust")]
 
 from desktop import Desktop  # noqa: E402
 from thunar import Thunar  # noqa: E402
