@@ -14,13 +14,13 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
+from processes import until
 
 from romfsfs.cli.app import COMMANDS, romfsfs
 from romfsfs.simulator import Simulator, preset
@@ -117,10 +117,7 @@ def matches(expected: str, output: str) -> bool:
 def wait_for_conversions(environment: dict[str, str]) -> None:
     """What is shown is what a reader sees who types slower than Vela converts."""
     status = Path(environment["HOME"]) / "cam/.romfs/status.json"
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while status.exists() and '"pending"' in status.read_text():
-        assert time.monotonic() < end, "conversions do not end"
-        time.sleep(0.05)
+    until(lambda: not (status.exists() and '"pending"' in status.read_text()))
 
 
 def test_a_reader_can_follow_it(shell: dict[str, str]) -> None:

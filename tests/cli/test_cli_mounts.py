@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import needs
 import pytest
 from cli_mounts import LIMIT, Mounts, Ran
+from processes import until
 
 from romfsfs import api
 from romfsfs.errors import shell_word
@@ -136,12 +136,9 @@ def test_a_mount_in_the_foreground_keeps_the_log_too(mounts: Mounts, image: Path
         [sys.executable, "-m", "romfsfs", "mount", "--foreground", image, cam],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    end = time.monotonic() + LIMIT
-    while find_mount(str(cam)) is None and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: find_mount(str(cam)) is not None)
     (cam / "bad.py").write_text("def f(:\n")
-    while "SyntaxError" not in (cam / ".romfs/log").read_text() and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: "SyntaxError" in (cam / ".romfs/log").read_text())
     assert mounts.command("umount", cam).code == 0
     said, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0

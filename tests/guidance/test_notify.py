@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,7 +273,7 @@ def test_edits_that_a_mount_leaves_are_notified_where_a_desktop_runs(
     assert main(["mount", image, str(cam)]) == 0
     (cam / "data.bin").write_bytes(b"x")
     subprocess.run(["umount", cam], check=True)  # as a file manager that ejects it
-    wait_for(said)
+    until(said.exists)
     assert said.read_text().splitlines()[-3:] == [
         "1 change is NOT in the image file", "it is kept: mount again and commit", image,
     ]  # fmt: skip
@@ -332,19 +331,13 @@ def test_missing_programs_are_named(
     assert set(programs.PROGRAMS) <= {check.name for check in doctor.checks()}
 
 
-def wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
 def test_a_broken_script_copied_into_the_mount_is_notified(
     tmp_path: Path, said: Path, cam: Path
 ) -> None:
     assert main(["mount", str(tmp_path / "app.img"), str(cam), "--notify"]) == 0
     try:
         (cam / "bad.py").write_text("def (:\n")
-        wait_for(said)
+        until(said.exists)
     finally:
         assert main(["umount", "--discard", str(cam)]) == 0
     assert "bad.py could not be converted" in said.read_text()
